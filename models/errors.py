@@ -1,0 +1,16 @@
+"""The one kind of error that a user sees: a sentence, without a traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Input that cannot be worked with. The message is one sentence: what was wrong with which value, what would do."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """An error for a name that is not known, with the closest names that are."""
+    choices = sorted(known)
+    close = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(choices[:40])}"
+    return UserError(f"unknown {kind} {name!r}; {hint}")
