@@ -1,0 +1,93 @@
+"""A candidate is everything that decides an outcome; an outcome is everything that was measured of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from methods.base import Allocation, Knob
+
+
+class Frozen(BaseModel):
+    """Immutable, closed to unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Recipe(Frozen):
+    """How a compressed network is fine-tuned before it is judged."""
+
+    epochs: float = Field(1.0, ge=0)
+    """Passes over the fine-tuning part; fractions are allowed, 0 judges right after batch-norm recalibration."""
+    batch_size: int = Field(128, ge=2)
+    lr: float = Field(0.02, gt=0)
+    """Peak learning rate of SGD with Nesterov momentum."""
+    schedule: Literal["one-cycle", "cosine"] = "one-cycle"
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    distill_weight: float = Field(0.9, ge=0, le=1)
+    """Share of the loss that follows the dense network's outputs; 0 turns distillation off."""
+    temperature: float = Field(4.0, gt=0)
+    """Softens both networks' outputs for distillation."""
+    recalibration_images: int = Field(2048, ge=0)
+    """Training images over which batch-norm statistics are measured anew; 0 keeps the old statistics."""
+
+
+ZERO_SHOT = Recipe(epochs=0)
+
+
+class Candidate(Frozen):
+    """Method + allocation + recipe + seed, and which images judge it."""
+
+    method: str
+    options: dict[str, Any] = {}
+    allocation: dict[str, dict[str, Knob]]
+    """Site -> setting; None of the sites left out is compressed."""
+    recipe: Recipe = Recipe()
+    seed: int = 0
+    judge: Literal["search", "test"] = "search"
+    """`search`: the held-out part of the training set. `test`: the test set, for finalists alone."""
+    images: int | None = None
+    """Judge on the first so many images only (sensitivity scans)."""
+    learned_target: float | None = None
+    """For a method that learns its own allocation: kept FLOPs to reach; `allocation` is then empty."""
+
+    def key(self, task: str) -> str:
+        """A stable hash of the candidate and of the task's fingerprint; the same on every machine."""
+        payload = json.dumps([task, self.model_dump(mode="json")], sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(payload.encode()).hexdigest()[:20]
+
+    def to_allocation(self) -> Allocation:
+        return Allocation(self.allocation)
+
+
+class Outcome(Frozen):
+    """What was measured of one candidate. A failed one has a reason and no accuracy."""
+
+    status: Literal["ok", "failed"]
+    reason: str | None = None
+    accuracy: float | None = None
+    """Top-1 on the judging images, 0 to 1."""
+    loss: float | None = None
+    """Mean cross-entropy on the same images, nats."""
+    images: int = 0
+    flops: int | None = None
+    params: int | None = None
+    bytes: int | None = None
+    epochs: float = 0.0
+    seconds: float = 0.0
+    """Of the worker's time, all included."""
+    device: str = ""
+    allocation: dict[str, dict[str, Knob]] | None = None
+    """What a method that learns its allocation arrived at."""
+    notes: dict[str, Any] = {}
+    """What the method reports of its run."""
+
+
+def failed(reason: str, seconds: float = 0.0, device: str = "") -> Outcome:
+    """An outcome without figures: the candidate could not be judged."""
+    return Outcome(status="failed", reason=reason, seconds=seconds, device=device)
