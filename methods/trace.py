@@ -1,0 +1,78 @@
+"""What every layer does for one input, from a single forward pass of the dense network.
+
+FLOPs of a layer are then `positions * weight.numel()`, whatever its groups, stride or dilation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+LAYERS = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
+
+
+@dataclass(frozen=True)
+class LayerUse:
+    """How often a layer's weights are applied for one input; zeros for a layer that evaluation never calls.
+
+    A convolution applies them at its Hout * Wout output positions (a transposed one at its input positions), a
+    linear layer once per token.
+    """
+
+    positions: int  # summed over calls
+    calls: int
+
+
+@contextmanager
+def evaluating(network: nn.Module, example: Tensor) -> Iterator[None]:
+    """Evaluation mode without gradients; every module's own mode and the random state are put back."""
+    modes = [(module, module.training) for module in network.modules()]
+    devices = [example.device] if example.device.type == "cuda" else []
+    try:
+        network.eval()
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _positions(layer: nn.Module, inputs: Tensor, outputs: Tensor) -> int:
+    """Applications of the layer's weights in one call, over the whole batch."""
+    if isinstance(layer, nn.Linear):
+        return outputs.numel() // layer.out_features
+    if isinstance(layer, TRANSPOSED):
+        return inputs.numel() // layer.in_channels
+    assert isinstance(layer, CONVOLUTIONS)
+    return outputs.numel() // layer.out_channels
+
+
+def trace_layers(network: nn.Module, example: Tensor) -> dict[str, LayerUse]:
+    """The use of every convolution and linear layer, in the order of their first call, uncalled ones last.
+
+    Args:
+        example: one input batch (B, C, H, W) on the network's device; its values do not matter.
+    """
+    batch = example.shape[0]
+    seen: dict[str, list[int]] = {}  # name -> positions of each call, over the batch
+
+    def record(name: str, layer: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
+        seen.setdefault(name, []).append(_positions(layer, inputs[0], outputs))
+
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, LAYERS)}
+    handles = [layer.register_forward_hook(partial(record, name)) for name, layer in layers.items()]
+    try:
+        with evaluating(network, example):
+            network(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    uncalled = {name: LayerUse(0, 0) for name in layers if name not in seen}
+    return {name: LayerUse(sum(calls) // batch, len(calls)) for name, calls in seen.items()} | uncalled
