@@ -214,7 +214,9 @@ class Compressor(ABC):
 
     def allocation(self, levels: Sequence[int] | Levels) -> Allocation:
         """The allocation that gives site i its setting number `levels[i]`."""
-        return Allocation({site.name: site.settings[int(level)] for site, level in zip(self.sites, levels, strict=True)})
+        return Allocation(
+            {site.name: site.settings[int(level)] for site, level in zip(self.sites, levels, strict=True)}
+        )
 
     def levels(self, allocation: Mapping[str, Mapping[str, Knob]]) -> Levels:
         """The inverse of `allocation`; sites it does not name stay dense."""

@@ -51,7 +51,9 @@ def create(name: str, network: nn.Module, example: Tensor, options: Mapping[str,
     given = dict(options or {})
     for option in given:
         if option not in info.options:
-            raise unknown(f"option of {name}", option, info.options) if info.options else UserError(
-                f"method {name} takes no options, not {option!r}"
+            raise (
+                unknown(f"option of {name}", option, info.options)
+                if info.options
+                else UserError(f"method {name} takes no options, not {option!r}")
             )
     return _RECORDS[name][1](network, example, {**info.options, **given})

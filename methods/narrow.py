@@ -1,0 +1,135 @@
+"""Physical removal of channels: one function a kind of module, all of them slicing parameters in place.
+
+A module whose in- and output channels are the same thing (norms, activations with weights, depthwise convolutions)
+has one side, `out`. A module may bring its own `keep_in(indices)` / `keep_out(indices)`; it is then asked instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Side = Literal["in", "out"]
+Norm = nn.modules.batchnorm._NormBase  # batch and instance norms
+Conv = nn.modules.conv._ConvNd
+
+
+def is_depthwise(module: nn.Module) -> bool:
+    """A convolution of one filter per input channel: its channels are one thing on both sides."""
+    return isinstance(module, Conv) and module.groups == module.in_channels == module.out_channels > 1
+
+
+def can_narrow(module: nn.Module) -> bool:
+    """Whether `narrow` knows this kind of module."""
+    return hasattr(module, "keep_out") or any(isinstance(module, kind) for kind in _NARROW)
+
+
+def channels_of(module: nn.Module, side: Side) -> int:
+    """How many channels a module has on that side."""
+    if isinstance(module, nn.Linear):
+        return module.in_features if side == "in" else module.out_features
+    if isinstance(module, Norm):
+        return module.num_features
+    if isinstance(module, nn.GroupNorm):
+        return module.num_channels
+    if isinstance(module, nn.LayerNorm):
+        return module.normalized_shape[-1]
+    if isinstance(module, nn.PReLU):
+        return module.num_parameters
+    return int(getattr(module, "in_channels" if side == "in" else "out_channels"))
+
+
+def narrow(module: nn.Module, side: Side, keep: Tensor) -> None:
+    """Keep only the channels `keep` (ascending indices) on one side of `module`."""
+    if hasattr(module, "keep_out"):
+        getattr(module, f"keep_{side}")(keep)
+        return
+    for kind, function in _NARROW.items():
+        if isinstance(module, kind):
+            function(module, side, keep)
+            return
+    raise AssertionError(f"{type(module).__name__} passed can_narrow but cannot be narrowed")
+
+
+def select(owner: nn.Module, name: str, dim: int, keep: Tensor) -> None:
+    """Replace a parameter or buffer by its slices `keep` along `dim`; absent ones stay absent."""
+    tensor = getattr(owner, name, None)
+    if tensor is None:
+        return
+    sliced = tensor.detach().index_select(dim, keep.to(tensor.device)).clone()
+    if isinstance(tensor, nn.Parameter):
+        setattr(owner, name, nn.Parameter(sliced, requires_grad=tensor.requires_grad))
+    else:
+        setattr(owner, name, sliced)
+
+
+def _narrow_conv(module: Conv, side: Side, keep: Tensor) -> None:
+    if is_depthwise(module):
+        select(module, "weight", 0, keep)
+        select(module, "bias", 0, keep)
+        module.in_channels = module.out_channels = module.groups = len(keep)
+    elif side == "out":
+        select(module, "weight", 1 if module.transposed else 0, keep)
+        select(module, "bias", 0, keep)
+        module.out_channels = len(keep)
+    else:
+        _narrow_conv_inputs(module, keep)
+
+
+def _narrow_conv_inputs(module: Conv, keep: Tensor) -> None:
+    """Each group of a grouped convolution keeps its own inputs, equally many."""
+    if module.transposed or module.groups == 1:
+        select(module, "weight", 0 if module.transposed else 1, keep)
+    else:
+        per_group = module.in_channels // module.groups
+        rows = module.weight.detach().unflatten(0, (module.groups, -1))  # (groups, N/groups, C/groups, *kernel)
+        offsets = (keep % per_group).unflatten(0, (module.groups, -1)).to(rows.device)
+        kept = [group.index_select(1, own) for group, own in zip(rows, offsets, strict=True)]
+        module.weight = nn.Parameter(torch.cat(kept).clone(), requires_grad=module.weight.requires_grad)
+    module.in_channels = len(keep)
+
+
+def _narrow_linear(module: nn.Linear, side: Side, keep: Tensor) -> None:
+    if side == "out":
+        select(module, "weight", 0, keep)
+        select(module, "bias", 0, keep)
+        module.out_features = len(keep)
+    else:
+        select(module, "weight", 1, keep)
+        module.in_features = len(keep)
+
+
+def _narrow_norm(module: Norm, side: Side, keep: Tensor) -> None:
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        select(module, name, 0, keep)
+    module.num_features = len(keep)
+
+
+def _narrow_group_norm(module: nn.GroupNorm, side: Side, keep: Tensor) -> None:
+    for name in ("weight", "bias"):
+        select(module, name, 0, keep)
+    module.num_channels = len(keep)
+
+
+def _narrow_layer_norm(module: nn.LayerNorm, side: Side, keep: Tensor) -> None:
+    for name in ("weight", "bias"):
+        select(module, name, -1, keep)
+    module.normalized_shape = (*module.normalized_shape[:-1], len(keep))
+
+
+def _narrow_prelu(module: nn.PReLU, side: Side, keep: Tensor) -> None:
+    select(module, "weight", 0, keep)
+    module.num_parameters = len(keep)
+
+
+_NARROW: dict[type[nn.Module], Callable[..., None]] = {
+    Conv: _narrow_conv,
+    nn.Linear: _narrow_linear,
+    Norm: _narrow_norm,
+    nn.GroupNorm: _narrow_group_norm,
+    nn.LayerNorm: _narrow_layer_norm,
+    nn.PReLU: _narrow_prelu,
+}
