@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from models.checkpoints import load_weights, read_metadata
+from models.data import DataInfo, Images, data_identity, data_info, load_data, stratified_sample, stratified_split
+from models.errors import UserError
+from models.networks import build_network
+from models.user_code import is_user_spec, split_spec
+
+_INIT_SEED = 0  # fresh weights are the same in every worker
 
 
 class TaskConfig(BaseModel):
@@ -21,8 +36,179 @@ class TaskConfig(BaseModel):
     mean: tuple[float, ...] | None = None
     """Per channel, for inputs scaled to [0, 1]; None takes the data set's own."""
     std: tuple[float, ...] | None = None
+    flip: bool | None = None
+    """Mirror training images at random; None takes the data set's own."""
+    crop: int | None = Field(None, ge=0)
+    """Shift training images by up to so many pixels; None takes the data set's own."""
     search_fraction: float = Field(0.1, gt=0, lt=1)
     """Part of the training set, stratified, that ranks candidates."""
     split_seed: int = 0
     train_images: int | None = Field(None, ge=1)
-    """Use only so many training images (stratified), for trials."""
+    """Use only so many training images (stratified), for trials; both parts shrink alike."""
+
+    def absolute(self) -> TaskConfig:
+        """The same task with absolute paths, for a process that runs in another folder."""
+        changes: dict[str, str] = {"data_root": str(Path(self.data_root).expanduser().absolute())}
+        if self.weights is not None:
+            changes["weights"] = str(Path(self.weights).expanduser().absolute())
+        for field in ("network", "data"):
+            spec = getattr(self, field)
+            kind, colon, rest = spec.partition(":")
+            if kind in ("npz", "imagefolder") and colon:
+                changes[field] = f"{kind}:{Path(rest).expanduser().absolute()}"
+            elif is_user_spec(spec):
+                path, _, function = spec.rpartition(":")
+                changes[field] = f"{Path(path).expanduser().absolute()}:{function}"
+        return self.model_copy(update=changes)
+
+
+@dataclass
+class Task:
+    """A task, loaded on a device."""
+
+    config: TaskConfig
+    info: DataInfo
+    network: nn.Module
+    """Dense, in eval mode, on the device, channels last."""
+    tune: Images
+    """The part of the training set that fine-tunes."""
+    search: Images
+    """The part of the training set that ranks candidates."""
+    test: Images
+    """Only finalists meet it."""
+    device: torch.device
+    fingerprint: str
+    seen: bool
+    """Whether the weights may have been trained on the search split."""
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """`cpu`, `cuda` or `cuda:N`; None takes a GPU if there is one. UserError if it is not there."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device {name!r} is not known; use cpu, cuda or cuda:N")
+    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    if (device.index or 0) >= count:
+        raise UserError(
+            f"device {name!r} is not there, this machine has {count or 'no'} GPU{'s' * (count > 1)}; use cpu"
+        )
+    return device
+
+
+def load_network(config: TaskConfig, info: DataInfo | None = None) -> nn.Module:
+    """The dense network on the CPU, in eval mode, channels last, tried on one input.
+
+    Raises:
+        UserError: unknown network, weights that do not fit, images that it does not take, or not one output per class.
+    """
+    info = info or data_info(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_INIT_SEED)
+        network = build_network(config.network, classes=info.classes, channels=info.shape[0])
+    if config.weights is not None:
+        load_weights(network, config.weights)
+    network = network.cpu().eval().to(memory_format=torch.channels_last)
+    _try(network, config, info)
+    return network
+
+
+def _try(network: nn.Module, config: TaskConfig, info: DataInfo) -> None:
+    shape = "×".join(map(str, info.shape))
+    try:
+        with torch.no_grad():
+            output = network(torch.zeros(1, *info.shape))
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"network {config.network} cannot take the {shape} images of {info.name}: {reason}") from error
+    got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    if got != (1, info.classes):
+        raise UserError(f"network {config.network} returns {got} for one image of {info.name}, not (1, {info.classes})")
+
+
+def load_task(config: TaskConfig, device: torch.device | str) -> Task:
+    """Network and data, ready to judge candidates on `device`."""
+    device = torch.device(device)
+    data = load_data(config, device)
+    network = load_network(config, data.info).to(device)
+    tune, search = _split(config, data.train.labels)
+    return Task(
+        config=config,
+        info=data.info,
+        network=network,
+        tune=data.train.subset(tune),
+        search=data.train.subset(search),
+        test=data.test,
+        device=device,
+        fingerprint=task_fingerprint(config, data.info),
+        seen=_seen(config),
+    )
+
+
+def _split(config: TaskConfig, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Split first, then shrink both parts: a smaller trial never tunes on what a larger one ranks with."""
+    tune, search = stratified_split(labels, config.search_fraction, config.split_seed)
+    if config.train_images is not None:
+        if config.train_images > len(labels):
+            raise UserError(
+                f"train_images {config.train_images} exceeds the {len(labels)} training images of {config.data}"
+            )
+        held = round(config.train_images * config.search_fraction)
+        search = search[stratified_sample(labels[search], min(held, len(search)), config.split_seed)]
+        rest = min(config.train_images - held, len(tune))
+        tune = tune[stratified_sample(labels[tune], rest, config.split_seed)]
+    if not len(search) or len(tune) < 2:
+        raise UserError(
+            f"{len(tune) + len(search)} training images leave {len(tune)} to tune on and {len(search)} to search with "
+            f"at a search fraction of {config.search_fraction}; use more images or another fraction"
+        )
+    return tune, search
+
+
+def split_metadata(config: TaskConfig) -> dict[str, str]:
+    """What a checkpoint must record of the training split, so that it counts as not having seen the search split."""
+    return {
+        "split_fraction": repr(config.search_fraction),
+        "split_seed": str(config.split_seed),
+        "data": data_identity(config),
+    }
+
+
+def _seen(config: TaskConfig) -> bool:
+    if config.weights is None:
+        return False
+    recorded = read_metadata(config.weights)
+    return any(recorded.get(key) != value for key, value in split_metadata(config).items())
+
+
+def task_fingerprint(config: TaskConfig, info: DataInfo | None = None) -> str:
+    """A stable hash of what the task is; paths do not enter, contents do."""
+    info = info or data_info(config)
+    network = config.network
+    if is_user_spec(network):
+        file, function = split_spec(network, "network")
+        network = f"{_digest(file)}:{function}"
+    parts = {
+        "network": network,
+        "weights": None if config.weights is None else _digest(Path(config.weights)),
+        "data": data_identity(config),
+        "mean": info.mean,
+        "std": info.std,
+        "flip": info.flip,
+        "crop": info.crop,
+        "search_fraction": config.search_fraction,
+        "split_seed": config.split_seed,
+        "train_images": config.train_images,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _digest(path: Path) -> str:
+    if not path.is_file():
+        raise UserError(f"there is no file {path}")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,223 @@
+"""Where arrays of images come from: scikit-learn, torchvision, `npz:FILE`, a user's function; and what they must be."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import socket
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from models.data import stratified_split, unknown_data
+from models.errors import UserError
+from models.user_code import call_user, is_user_spec, load_function, split_spec
+
+if TYPE_CHECKING:
+    from models.task import TaskConfig
+
+Array = npt.NDArray[Any]
+_NAMES = ("x_train", "y_train", "x_test", "y_test")
+_DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
+
+
+class Arrays(NamedTuple):
+    """Checked arrays: images (N, H, W, C) uint8, labels (N,) int64."""
+
+    x_train: Tensor
+    y_train: Tensor
+    x_test: Tensor
+    y_test: Tensor
+
+
+def read_arrays(config: TaskConfig) -> Arrays:
+    """All images of a data set that fits in memory; UserError if it is unknown, missing or malformed."""
+    name = config.data
+    if name == "digits":
+        return _digits()
+    if name in _TORCHVISION:
+        return _torchvision(name, Path(config.data_root))
+    if name.startswith("npz:"):
+        return checked_arrays(_read_npz(_npz_path(name)), name)
+    if is_user_spec(name):
+        return _users(name)
+    raise unknown_data(name)
+
+
+def identity(config: TaskConfig) -> str:
+    """A digest of the content of a file that holds or makes the data."""
+    name = config.data
+    if name.startswith("npz:"):
+        path = _npz_path(name)
+        with _npz_errors(path), zipfile.ZipFile(path) as archive:
+            # The archive's own check sums stand for the content: no need to read gigabytes again.
+            entries = sorted((entry.filename, entry.file_size, entry.CRC) for entry in archive.infolist())
+        return "npz:" + hashlib.sha256(repr(entries).encode()).hexdigest()[:20]
+    if is_user_spec(name):
+        file, function = split_spec(name, "data")
+        return f"{hashlib.sha256(file.read_bytes()).hexdigest()[:20]}:{function}"
+    raise unknown_data(name)
+
+
+def checked_arrays(arrays: Mapping[str, Array], source: str) -> Arrays:
+    """Bring images to (N, H, W, C) uint8 and labels to int64; UserError says what does not fit."""
+    images = [_checked_images(arrays[name], f"{name} of {source}") for name in ("x_train", "x_test")]
+    labels = [_checked_labels(arrays[name], f"{name} of {source}") for name in ("y_train", "y_test")]
+    for part, x, y in zip(("train", "test"), images, labels, strict=True):
+        if len(x) != len(y):
+            raise UserError(f"x_{part} of {source} holds {len(x)} images but y_{part} {len(y)} labels")
+        if not len(x):
+            raise UserError(f"x_{part} of {source} is empty")
+    if images[0].shape[1:] != images[1].shape[1:]:
+        train, test = (tuple(x.shape[1:]) for x in images)
+        raise UserError(f"images of {source} differ in shape: {train} for training, {test} for testing (H, W, C)")
+    classes = int(labels[0].max()) + 1
+    if classes < 2:
+        raise UserError(f"y_train of {source} holds one class only; there must be at least two, counted from 0")
+    if int(labels[1].max()) >= classes:
+        raise UserError(
+            f"y_test of {source} holds label {int(labels[1].max())}, "
+            f"out of the range 0 to {classes - 1} that the training labels span"
+        )
+    return Arrays(images[0], labels[0], images[1], labels[1])
+
+
+def _checked_images(array: Array, what: str) -> Tensor:
+    if array.dtype != np.uint8:
+        raise UserError(f"{what} has type {array.dtype}; images must be uint8, 0 to 255")
+    if array.ndim not in (3, 4) or 0 in array.shape[1:]:
+        raise UserError(f"{what} has shape {array.shape}; images must be (N, C, H, W), (N, H, W, C) or (N, H, W)")
+    if array.ndim == 3:
+        array = array[..., None]
+    elif _channels_first(array.shape):
+        array = array.transpose(0, 2, 3, 1)
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _channels_first(shape: tuple[int, ...]) -> bool:
+    """Grey or colour channels tell; then square images; then the smaller side is the channels."""
+    _, first, middle, last = shape
+    few = (1, 3)
+    if (first in few) != (last in few):
+        return first in few
+    if (middle == last) != (first == middle):
+        return middle == last
+    return first <= last
+
+
+def _checked_labels(array: Array, what: str) -> Tensor:
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise UserError(f"{what} has type {array.dtype} and shape {array.shape}; labels must be integers of shape (N,)")
+    labels = torch.from_numpy(array.astype(np.int64))
+    if len(labels) and int(labels.min()) < 0:
+        raise UserError(f"{what} holds label {int(labels.min())}; labels count from 0")
+    return labels
+
+
+def _npz_path(name: str) -> Path:
+    path = Path(name.removeprefix("npz:")).expanduser()
+    if not path.is_file():
+        raise UserError(f"data {name!r}: there is no file {path}")
+    return path
+
+
+@contextlib.contextmanager
+def _npz_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+        if isinstance(error, UserError):
+            raise
+        if "pickle" in str(error):
+            raise UserError(f"{path} holds Python objects, which are not loaded; save plain uint8 arrays") from error
+        raise UserError(f"{path} cannot be read as an npz file ({str(error).splitlines()[0]})") from error
+
+
+def _read_npz(path: Path) -> dict[str, Array]:
+    with _npz_errors(path):
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise UserError(f"{path} is a single array; an npz file with {', '.join(_NAMES)} is needed")
+        with archive:
+            missing = [name for name in _NAMES if name not in archive.files]
+            if missing:
+                raise UserError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(archive.files) or 'nothing'}")
+            return {name: archive[name] for name in _NAMES}
+
+
+def _users(spec: str) -> Arrays:
+    arrays = call_user(spec, load_function(spec, "data"))
+    if not isinstance(arrays, (tuple, list)) or len(arrays) != len(_NAMES):
+        raise UserError(f"data {spec} must return the four arrays {', '.join(_NAMES)}, not a {type(arrays).__name__}")
+    return checked_arrays(dict(zip(_NAMES, map(np.asarray, arrays), strict=True)), spec)
+
+
+def _digits() -> Arrays:
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped,unused-ignore]
+
+    digits = load_digits()
+    images = torch.from_numpy((digits.images * (255 / 16)).round().astype(np.uint8))[..., None]
+    labels = torch.from_numpy(digits.target.astype(np.int64))
+    train, test = stratified_split(labels, 0.2, seed=0)
+    return Arrays(images[train], labels[train], images[test], labels[test])
+
+
+def _torchvision(name: str, root: Path) -> Arrays:
+    opened = [_opened(name, root, train) for train in (True, False)]
+    parts = [np.asarray(data.data) for data in opened]
+    labels = [np.asarray(data.labels if name == "svhn" else data.targets) for data in opened]
+    return checked_arrays(dict(zip(_NAMES, (parts[0], labels[0], parts[1], labels[1]), strict=True)), name)
+
+
+def _open_svhn(root: Path, train: bool, download: bool) -> Any:
+    from torchvision.datasets import SVHN
+
+    return SVHN(str(root), split="train" if train else "test", download=download)
+
+
+def _open_with(class_name: str) -> Callable[[Path, bool, bool], Any]:
+    def opened(root: Path, train: bool, download: bool) -> Any:
+        import torchvision.datasets
+
+        return getattr(torchvision.datasets, class_name)(str(root), train=train, download=download)
+
+    return opened
+
+
+_TORCHVISION: dict[str, Callable[[Path, bool, bool], Any]] = {
+    "cifar10": _open_with("CIFAR10"),
+    "cifar100": _open_with("CIFAR100"),
+    "svhn": _open_svhn,
+    "mnist": _open_with("MNIST"),
+    "fashion-mnist": _open_with("FashionMNIST"),
+}
+
+
+def _opened(name: str, root: Path, train: bool) -> Any:
+    """One part of a torchvision set, downloaded only if it is not there."""
+    try:
+        return _TORCHVISION[name](root, train, False)
+    except RuntimeError:  # torchvision's way to say that files are missing or damaged
+        pass
+    patience = socket.getdefaulttimeout()
+    try:
+        socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)
+        with contextlib.redirect_stdout(sys.stderr):  # a command's own output stays clean
+            return _TORCHVISION[name](root, train, True)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{name} is neither in {root.absolute()} nor could it be downloaded ({reason}); "
+            "put torchvision's files there, or give arrays as npz:FILE"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(patience)
