@@ -1,0 +1,133 @@
+"""The judge of candidates: compress, measure batch norm anew, fine-tune, look at held-out images.
+
+A pure function of task and candidate: what it is given stays untouched, and the same seed on the same device gives
+the same outcome.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from methods.base import Allocation, Compressor, Cost, Tuning, example_input
+from methods.registry import create, method_info
+from models.checkpoints import save_weights
+from models.task import Task, TaskConfig, load_task, pick_device
+from search.candidate import Candidate, Outcome, failed
+from search.finetune import DivergedError, TimeLimitError, finetune, judge, recalibrate, steps_of
+
+CALIBRATION_BATCHES = 8  # of 128 images, for the methods that look at gradients
+
+
+class Evaluator:
+    """Holds a task's data and dense network on one device and judges candidate after candidate."""
+
+    def __init__(
+        self,
+        config: TaskConfig,
+        *,
+        device: str | None = None,
+        keep_weights: Path | None = None,
+        time_limit: float | None = None,
+    ) -> None:
+        """
+        Args:
+            device: `cpu`, `cuda`, ...; None takes a GPU if there is one.
+            keep_weights: folder for the weights of candidates that are judged on the test set.
+            time_limit: seconds for one candidate's fine-tune.
+        """
+        self.task: Task = load_task(config, pick_device(device))
+        self._keep, self._limit = keep_weights, time_limit
+        self._compressors: dict[str, Compressor] = {}
+
+    def __call__(self, candidate: Candidate) -> Outcome:
+        """The candidate's outcome; divergence and an exceeded limit are failed outcomes with a reason."""
+        start, device = time.monotonic(), str(self.task.device)
+        try:
+            outcome = self._judge(candidate)
+        except (DivergedError, TimeLimitError) as error:
+            return failed(str(error), time.monotonic() - start, device)
+        return outcome.model_copy(update={"seconds": time.monotonic() - start, "device": device})
+
+    def _judge(self, candidate: Candidate) -> Outcome:
+        network, tuning, cost, allocation = self._compressed(candidate)
+        images = self.task.test if candidate.judge == "test" else self.task.search
+        accuracy, loss = judge(network, images, count=candidate.images)
+        if not math.isfinite(loss):
+            return failed(f"its outputs are not finite (loss {loss})")
+        if self._keep is not None and candidate.judge == "test":
+            save_compressed(self._keep, candidate, allocation, network, self.compressor(candidate), self.task.fingerprint)
+        return Outcome(
+            status="ok",
+            accuracy=accuracy,
+            loss=loss,
+            images=min(candidate.images or len(images), len(images)),
+            **cost._asdict(),
+            epochs=candidate.recipe.epochs,
+            allocation=None if candidate.learned_target is None else allocation.to_json(),
+            notes=tuning.report(),
+        )
+
+    def _compressed(self, candidate: Candidate) -> tuple[nn.Module, Tuning, Cost, Allocation]:
+        """The candidate's network, fine-tuned and ready to be judged, with its cost."""
+        compressor, recipe = self.compressor(candidate), candidate.recipe
+        allocation = candidate.to_allocation()
+        network = compressor.compress(allocation)
+        recalibrate(network, self.task.tune, recipe.recalibration_images, seed=candidate.seed)
+        steps = steps_of(recipe, len(self.task.tune))
+        tuning = compressor.tuning(allocation, network, steps=steps, lr=recipe.lr)
+        if steps:
+            deadline = None if self._limit is None else time.monotonic() + self._limit
+            finetune(
+                network,
+                self.task.tune,
+                recipe,
+                seed=candidate.seed,
+                tuning=tuning,
+                teacher=self.task.network if recipe.distill_weight else None,
+                deadline=deadline,
+            )
+        return tuning.finish(network).eval(), tuning, compressor.cost_of(allocation), allocation
+
+    def compressor(self, candidate: Candidate) -> Compressor:
+        """The candidate's method bound to the dense network; bound once per worker."""
+        key = json.dumps([candidate.method, candidate.options], sort_keys=True)
+        if key not in self._compressors:
+            self._compressors[key] = bind(self.task, candidate.method, candidate.options)
+        return self._compressors[key]
+
+    def dense(self, split: str = "search") -> tuple[float, float]:
+        """Accuracy and loss of the dense network on the `search` split or the `test` set."""
+        return judge(self.task.network, self.task.test if split == "test" else self.task.search)
+
+
+def bind(task: Task, method: str, options: dict[str, Any]) -> Compressor:
+    """A method bound to a task's dense network, calibrated on fine-tuning images if it wants that."""
+    example = example_input(task.info.shape, task.device)
+    compressor = create(method, task.network, example, options)
+    if method_info(method).needs_calibration:
+        batches = task.tune.batches(min(128, len(task.tune)), seed=0, drop_last=True)
+        compressor.calibrate(pair for _, pair in zip(range(CALIBRATION_BATCHES), batches, strict=False))
+    return compressor
+
+
+def save_compressed(
+    folder: Path, candidate: Candidate, allocation: Allocation, network: nn.Module, compressor: Compressor, task: str
+) -> None:
+    """Write the packed weights of a judged network as `<key>.safetensors`, its candidate in the metadata."""
+    folder.mkdir(parents=True, exist_ok=True)
+    metadata = {"candidate": candidate.model_dump_json(), "allocation": json.dumps(allocation.to_json())}
+    save_weights(compressor.pack(network), folder / f"{candidate.key(task)}.safetensors", metadata)
+
+
+def worker(config: TaskConfig, **options: Any) -> Evaluator:
+    """What a dispatcher calls once per worker."""
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    return Evaluator(config, **options)

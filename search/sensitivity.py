@@ -1,0 +1,75 @@
+"""Sensitivity curves: what each site costs in accuracy and loss when it is compressed alone, without fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from methods.base import Site
+from search.candidate import Outcome
+from search.strategy import Problem, Proposal
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measurement: a site alone at one level of its ladder."""
+
+    site: int
+    level: int
+
+
+def scan_points(sites: Sequence[Site], levels: int) -> list[Point]:
+    """For every site the settings nearest to `levels` strengths spread evenly between dense and the smallest."""
+    points = []
+    for index, site in enumerate(sites):
+        strengths = np.array(site.strengths)
+        wanted = strengths[-1] * np.arange(1, levels + 1) / (levels + 1)
+        nearest = np.abs(strengths[None] - wanted[:, None]).argmin(1)
+        points += [Point(index, int(level)) for level in sorted(set(nearest.tolist()) - {0})]
+    return points
+
+
+def scan_proposals(problem: Problem, strategy: str) -> list[Proposal]:
+    """The dense network first, then every point of the scan."""
+    dense = np.zeros(len(problem.sites), dtype=np.intp)
+    proposals = [Proposal(problem.scan_candidate(dense), "scan", strategy)]
+    for point in scan_points(problem.sites, problem.scan.levels):
+        levels = dense.copy()
+        levels[point.site] = point.level
+        proposals.append(Proposal(problem.scan_candidate(levels), "scan", strategy))
+    return proposals
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Damage of one site against its strength; starts at (0, 0), never falls."""
+
+    strengths: Floats  # (n,)
+    accuracy_drop: Floats  # (n,) 0 to 1
+    loss_rise: Floats  # (n,) nats
+
+
+def curves(problem: Problem, outcomes: Sequence[Outcome]) -> list[Curve]:
+    """Curves from the outcomes of `scan_proposals`, in its order; failed measurements are left out.
+
+    Measured noise can make a stronger setting look better; the running maximum takes that back.
+    """
+    dense, measured = outcomes[0], outcomes[1:]
+    if dense.accuracy is None or dense.loss is None:
+        raise ValueError(f"the dense network could not be judged: {dense.reason}")
+    rows: list[list[tuple[float, float, float]]] = [[(0.0, 0.0, 0.0)] for _ in problem.sites]
+    for point, outcome in zip(scan_points(problem.sites, problem.scan.levels), measured, strict=True):
+        if outcome.accuracy is not None and outcome.loss is not None:
+            strength = problem.sites[point.site].strengths[point.level]
+            rows[point.site].append((strength, dense.accuracy - outcome.accuracy, outcome.loss - dense.loss))
+    return [_curve(np.array(each)) for each in rows]
+
+
+def _curve(rows: Floats) -> Curve:
+    strengths, drops, rises = rows.T
+    return Curve(strengths, np.maximum.accumulate(drops), np.maximum.accumulate(rises))

@@ -1,0 +1,70 @@
+"""ACRA, automatic compression-ratio allocation: its uniform and its sensitivity-based strategy.
+
+Both find one common scale by bisection on the FLOPs of the whole compressed network (`search.allocate`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from search.allocate import Floats, Shape, project, uniform_shape
+from search.sensitivity import Curve, curves, scan_proposals
+from search.strategy import Problem, Program, Proposal, StrategyInfo, register
+
+# How much accuracy one unit of strength is taken to cost on top of what was measured. It orders settings between
+# which the measurement saw no difference, towards the gentler, and is far below one image in a hundred.
+GENTLE = 1e-3
+
+
+@register(
+    StrategyInfo(
+        "acra-uniform",
+        "one level for all sites, by bisection on the FLOPs",
+        "ACRA, uniform allocation",
+        needs_data=False,
+    )
+)
+def uniform(problem: Problem) -> Program:
+    """One candidate per target; touches no data before it is judged."""
+    yield _candidates(problem, "acra-uniform", uniform_shape(len(problem.sites)))
+
+
+@register(
+    StrategyInfo(
+        "acra-sensitivity",
+        "sites that hurt least when compressed alone are compressed most, by bisection on a common accuracy drop",
+        "ACRA, sensitivity-based allocation",
+    )
+)
+def sensitivity(problem: Problem) -> Program:
+    """A scan, then one candidate per target."""
+    measured = curves(problem, (yield scan_proposals(problem, "acra-sensitivity")))
+    yield _candidates(problem, "acra-sensitivity", equal_drop_shape(measured))
+
+
+def _candidates(problem: Problem, name: str, shape: Shape) -> list[Proposal]:
+    proposals = []
+    for target, limit in problem.targets:
+        solution = project(shape, problem.sites, problem.cost, limit)
+        proposals.append(Proposal(problem.candidate(solution.levels), "search", name, target.asked))
+    return proposals
+
+
+def equal_drop_shape(measured: list[Curve]) -> Shape:
+    """Every site as strong as it can be within one common accuracy drop; the scale is the drop.
+
+    Beyond its last measurement a site's curve rises straight to the largest drop seen anywhere at strength 1, so
+    that the scale's end is the end of every ladder.
+    """
+    worst = max(float(curve.accuracy_drop[-1]) for curve in measured) + GENTLE
+    inverses = []
+    for curve in measured:
+        strengths = np.append(curve.strengths, 1.0)
+        drops = np.append(curve.accuracy_drop, worst) + GENTLE * strengths
+        inverses.append((drops, strengths))
+
+    def shape(scales: Floats) -> Floats:
+        limits = scales * (worst + GENTLE)
+        return np.stack([np.interp(limits, drops, strengths) for drops, strengths in inverses], axis=1)
+
+    return shape

@@ -1,0 +1,126 @@
+"""The contract of a strategy, and strategies by name.
+
+A strategy is a generator. It yields a batch of proposals, is sent their outcomes in the same order once all are
+known, and so on until it returns. What it proposes next depends on outcomes alone, never on who finished first, so
+the same seed gives the same proposals whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from methods.base import Allocation, CostModel, Levels, Site
+from models.errors import unknown
+from search.candidate import ZERO_SHOT, Candidate, Outcome, Recipe
+from search.targets import Target
+
+Stage = Literal["scan", "search", "final"]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A candidate and why it is tried."""
+
+    candidate: Candidate
+    stage: Stage
+    strategy: str
+    target: str | None = None
+    """As the user wrote it."""
+
+
+Program = Generator[list[Proposal], list[Outcome], None]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """How sensitivity curves are measured."""
+
+    levels: int = 7
+    """Strengths per site, spread evenly between dense and the smallest."""
+    images: int | None = 2000
+    """Search images per measurement; None takes all."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a strategy knows: a method's sites and costs, the targets, and how candidates are judged."""
+
+    method: str
+    options: Mapping[str, Any]
+    sites: Sequence[Site]
+    cost: CostModel
+    targets: Sequence[tuple[Target, int]]
+    """Each with its limit in FLOPs; all reachable."""
+    recipe: Recipe
+    seed: int = 0
+    scan: Scan = Scan()
+    trials: int = 8
+    """Candidates per target, for strategies that sample."""
+
+    def candidate(self, levels: Levels) -> Candidate:
+        """The candidate that gives site i its setting number `levels[i]`, under the search recipe."""
+        return self._candidate(levels, recipe=self.recipe, images=None)
+
+    def scan_candidate(self, levels: Levels) -> Candidate:
+        """The same, judged without fine-tuning on the scan's images."""
+        recipe = ZERO_SHOT.model_copy(update={"recalibration_images": self.recipe.recalibration_images})
+        return self._candidate(levels, recipe=recipe, images=self.scan.images or 10**9)
+
+    def _candidate(self, levels: Levels, **changes: Any) -> Candidate:
+        pairs = zip(self.sites, levels, strict=True)
+        allocation = Allocation({site.name: site.settings[int(level)] for site, level in pairs if level})
+        return Candidate(
+            method=self.method, options=dict(self.options), allocation=allocation.to_json(), seed=self.seed, **changes
+        )
+
+
+@dataclass(frozen=True)
+class StrategyInfo:
+    """What a strategy is and needs."""
+
+    name: str
+    summary: str
+    source: str
+    needs_data: bool = True
+    """Whether its first allocation already needs measurements."""
+
+
+Propose = Callable[[Problem], Program]
+_RECORDS: dict[str, tuple[StrategyInfo, Propose]] = {}
+
+
+def register(info: StrategyInfo) -> Callable[[Propose], Propose]:
+    """Make a strategy known under its name, which can be taken only once."""
+
+    def add(propose: Propose) -> Propose:
+        if info.name in _RECORDS:
+            raise ValueError(f"a strategy named {info.name!r} is registered already")
+        _RECORDS[info.name] = (info, propose)
+        return propose
+
+    return add
+
+
+@cache
+def _load_all() -> None:
+    package = importlib.import_module("search.strategies")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"search.strategies.{module.name}")
+
+
+def strategies() -> dict[str, StrategyInfo]:
+    """Every registered strategy, by name."""
+    _load_all()
+    return {name: info for name, (info, _) in sorted(_RECORDS.items())}
+
+
+def strategy(name: str) -> tuple[StrategyInfo, Propose]:
+    """One strategy; UserError with the closest names if there is none."""
+    if name not in strategies():
+        raise unknown("strategy", name, _RECORDS)
+    return _RECORDS[name]
