@@ -231,9 +231,14 @@ def _inert(cell: object) -> object:
     return cell
 
 
-def _frame(records: list[dict[str, Any]], types: Mapping[str, str]) -> pd.DataFrame:
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The lines of a table as dictionaries, column -> cell."""
+    return [dict(zip(frame.columns, line, strict=True)) for line in frame.itertuples(index=False, name=None)]
+
+
+def _frame(lines: list[dict[str, Any]], types: Mapping[str, str]) -> pd.DataFrame:
     """All columns with their types, also when there is no record."""
-    return pd.DataFrame(records, columns=list(types)).astype(dict(types))
+    return pd.DataFrame(lines, columns=list(types)).astype(dict(types))
 
 
 def _ratio(part: float | None, whole: float | None) -> float | None:
