@@ -55,8 +55,7 @@ def front_figure(frame: pd.DataFrame, front: pd.DataFrame, dense: Dense, targets
     data.insert(0, _front_trace(front))
     if dense.search_accuracy is not None:
         data.append(_dense_trace(dense.search_accuracy, "dense, search split"))
-    span = 100.0 if dense.search_accuracy is not None else 100 * float(judged["kept_flops"].max())
-    return _figure(data, _axes("accuracy on the search split"), targets, dense.flops, span)
+    return _figure(data, _axes("accuracy on the search split"), targets, dense.flops, dense.search_accuracy)
 
 
 def finals_figure(finals: pd.DataFrame, dense: Dense, targets: Sequence[Target]) -> Figure | None:
@@ -67,13 +66,13 @@ def finals_figure(finals: pd.DataFrame, dense: Dense, targets: Sequence[Target])
     data = [_finals_trace(*style) for style in styles(judged)]
     if dense.test_accuracy is not None:
         data.append(_dense_trace(dense.test_accuracy, "dense, test set"))
-    return _figure(data, _axes("accuracy on the test set"), targets, dense.flops, 100.0)
+    return _figure(data, _axes("accuracy on the test set"), targets, dense.flops, dense.test_accuracy)
 
 
 def sensitivity_figure(scan: pd.DataFrame) -> Figure:
     """One line per site of one method: how accuracy falls when that site alone is compressed."""
     sites = list(dict.fromkeys(scan["site"]))
-    places = [0.04 + 0.92 * index / max(1, len(sites) - 1) for index in range(len(sites))]
+    places = [0.1 + 0.8 * index / max(1, len(sites) - 1) for index in range(len(sites))]
     colors = sample_colorscale("Turbo", places) if len(sites) > len(COLORS) else COLORS
     data = [
         _site_trace(str(site), color, scan[scan["site"] == site].sort_values("strength"))
@@ -185,13 +184,19 @@ def _margin(rows: int) -> dict[str, int]:
     return {"l": 16, "r": 16, "t": 14 + 17 * rows, "b": 44}
 
 
-def _figure(data: list[Any], layout: dict[str, Any], targets: Sequence[Target], dense: int, span: float) -> Figure:
-    """With a dotted line per target, its label above the plot in a row of its own where labels would meet."""
-    kept = [100 * flops / dense for _, flops in targets]
-    rows = stagger(kept, gap=0.27 * max(1.0, span - min([*kept, span])))
+def _figure(
+    data: list[Any], layout: dict[str, Any], targets: Sequence[Target], dense_flops: int, level: float | None
+) -> Figure:
+    """With a dashed line at the dense accuracy and a dotted one per target, labelled above in rows as they need."""
+    kept = [100 * flops / dense_flops for _, flops in targets]
+    known = [x for trace in data for x in trace["x"]] + kept
+    rows = stagger(kept, gap=0.2 * max(1.0, max(known) - min(known)))  # the share of a phone's width that a label takes
     line = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "line": {"color": GREY, "width": 1, "dash": "dot"}}
     label = {"yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False, "font": {"size": 12}}
     layout["shapes"] = [line | {"x0": x, "x1": x} for x in kept]
+    if level is not None:
+        across = {"xref": "paper", "x0": 0, "x1": 1, "yref": "y", "y0": 100 * level, "y1": 100 * level}
+        layout["shapes"].append(line | across | {"line": {"color": GREY, "width": 1, "dash": "dash"}})
     layout["annotations"] = [
         label | {"x": x, "yshift": 17 * row, "text": plot_text(f"target {shorten(asked, 12)}")}
         for x, row, (asked, _) in zip(kept, rows, targets, strict=True)

@@ -89,7 +89,7 @@ class Column(NamedTuple):
 def table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], name: str) -> Markup:
     """A table that sorts by a click on a heading."""
     heads = "".join(
-        f'<th scope="col" class="{column.kind}"><button type="button">{escape(column.heading)}</button></th>'
+        f'<th scope="col" class="{column.kind}"><button type="button">{_heading(column)}</button></th>'
         for column in columns
     )
     body = "".join(f"<tr>{''.join(map(_cell, row, columns))}</tr>\n" for row in rows)
@@ -97,6 +97,10 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], name: str) 
         f'<div class="scroll"><table class="sortable" id="{escape(name)}"><thead><tr>{heads}</tr></thead>\n'
         f"<tbody>{body}</tbody></table></div>"
     )
+
+
+def _heading(column: Column) -> Markup:
+    return escape(column.heading.replace(", ", ",\u00a0"))  # a unit stays with its name
 
 
 def _cell(cell: Cell, column: Column) -> str:
@@ -195,8 +199,8 @@ a { color: var(--accent); }
 .card .asked { color: var(--soft); font-size: .9rem; }
 .plot { width: 100%; margin: .6rem 0; }
 .scroll { overflow-x: auto; margin: .6rem 0; }
-table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; min-width: 100%; }
-th, td { text-align: left; padding: .32rem .75rem .32rem 0; border-bottom: 1px solid var(--line); vertical-align: top;
+table { border-collapse: collapse; font-size: .83rem; font-variant-numeric: tabular-nums; min-width: 100%; }
+th, td { text-align: left; padding: .32rem .6rem .32rem 0; border-bottom: 1px solid var(--line); vertical-align: top;
   white-space: nowrap; }
 th { white-space: normal; vertical-align: bottom; line-height: 1.25; }
 td.long { white-space: normal; min-width: 10rem; overflow-wrap: anywhere; }

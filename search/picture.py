@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +30,27 @@ PLACES = [(-7, 6, "right", "bottom"), (7, -6, "left", "top"), (7, 6, "left", "bo
 
 
 def write_picture(path: Path, run: RunView) -> None:
-    """Write kept FLOPs against search accuracy as a PNG of 1500 × 900 pixels, whole or not at all."""
+    """Write `draw_picture` as a PNG of 1500 × 900 pixels, whole or not at all."""
+    buffer = io.BytesIO()
+    draw_picture(run).savefig(buffer, format="png")
+    atomic_write(path, buffer.getvalue())
+
+
+def draw_picture(run: RunView) -> Figure:
+    """Kept FLOPs against search accuracy: candidates, front, targets and the dense network."""
     figure = Figure(figsize=(10, 6), dpi=150, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    axes.margins(x=0.1, y=0.12)  # room for the labels of the outermost points
     scale, unit = _unit(run.dense.flops)
     judged = run.frame[(run.frame["stage"] == "search") & run.frame["accuracy"].notna() & run.frame["flops"].notna()]
     _draw_points(axes, run, judged, scale)
     _draw_targets(axes, run, scale)
-    _dress(axes, run, len(judged.drop_duplicates("key")), unit, scale)
+    _dress(figure, axes, run, len(judged.drop_duplicates("key")), unit, scale)
     canvas.draw()  # the layout must stand before labels can be told to overlap
     figure.set_layout_engine("none")
     _label_front(axes, run, judged, scale, canvas.get_renderer())
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    atomic_write(path, buffer.getvalue())
+    return figure
 
 
 def _unit(flops: int) -> tuple[float, str]:
@@ -80,14 +87,14 @@ def _draw_targets(axes: Axes, run: RunView, scale: float) -> None:
                       parse_math=False)  # fmt: skip
 
 
-def _dress(axes: Axes, run: RunView, count: int, unit: str, scale: float) -> None:
+def _dress(figure: Figure, axes: Axes, run: RunView, count: int, unit: str, scale: float) -> None:
     title = axes.set_title(f"{printable(shorten(run.title, 90))}\n{count:,} candidates judged on the search split",
                            loc="left", fontsize=12, linespacing=1.5)  # fmt: skip
     title.set_parse_math(False)
     axes.set_xlabel(f"{unit}FLOPs (multiply-accumulates for one input)")
     axes.set_ylabel("accuracy on the search split, %")
-    # Room for the labels of the outermost points.
-    axes.margins(x=0.09, y=0.12)
+    if not count:
+        axes.text(0.5, 0.5, "no candidate was judged", transform=axes.transAxes, ha="center", color="#5d666f")
     axes.grid(color="#e6e9ec", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -95,10 +102,10 @@ def _dress(axes: Axes, run: RunView, count: int, unit: str, scale: float) -> Non
     top.set_xlabel("kept FLOPs, %", color="#5d666f")
     top.tick_params(colors="#5d666f")
     top.spines["top"].set_visible(False)
-    if axes.get_legend_handles_labels()[0]:
-        legend = axes.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none", fontsize=9)
-        for text in legend.get_texts():
-            text.set_parse_math(False)
+    handles, names = axes.get_legend_handles_labels()
+    legend = figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _kept_percent(scale: float, dense: int) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
@@ -113,8 +120,6 @@ def _label_front(axes: Axes, run: RunView, judged: pd.DataFrame, scale: float, r
     pixels = axes.transData.transform(points[["x", "y"]].to_numpy())
     taken = [Bbox.from_bounds(x - 7, y - 7, 14, 14) for x, y in pixels]
     taken += [text.get_window_extent(renderer) for text in axes.texts]
-    if legend := axes.get_legend():
-        taken.append(legend.get_window_extent(renderer))
     for line in _telling(run.front):
         where = (int(line["flops"]) / scale, 100 * line["accuracy"])
         text = f"{100 * line['accuracy']:.1f} % at {100 * line['kept_flops']:.1f} %"
@@ -126,8 +131,7 @@ def _label_front(axes: Axes, run: RunView, judged: pd.DataFrame, scale: float, r
 def _telling(front: pd.DataFrame) -> list[dict[str, Any]]:
     """The points of the front, less those with a more accurate one within a hundredth of the dense FLOPs above."""
     lines = records(front)  # by rising FLOPs, and so by rising accuracy
-    following = [*lines[1:], None]
-    return [one for one, next_one in zip(lines, following, strict=True)
+    return [one for one, next_one in zip_longest(lines, lines[1:])
             if next_one is None or next_one["kept_flops"] - one["kept_flops"] > 0.01]  # fmt: skip
 
 

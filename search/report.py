@@ -60,7 +60,7 @@ def _headline(run: RunView, answers: list[tuple[str, int, Best | None]]) -> str:
     unique = frame.drop_duplicates("key")
     failures = int((unique["status"] == "failed").sum())
     effort = (
-        f"{len(unique)} candidates judged in {unique['seconds'].sum():,.0f} s of the workers' time, {failures} failed."
+        f"{len(unique)} candidates tried in {unique['seconds'].sum():,.0f} s of the workers' time, {failures} failed."
     )
     cards = "".join(_card(run, *answer) for answer in answers)
     return f'<div class="cards">{cards}</div>\n<p>Dense network: {escape(", ".join(figures))}. {escape(effort)}</p>\n'
@@ -109,7 +109,8 @@ def _finals(run: RunView) -> Section:
         return "finals", heading, "<p>No finalist has met the test set in this run.</p>"
     text = (
         "<p>Finalists, fine-tuned for longer and judged on the test set once per seed. Mean ± standard deviation over "
-        "seeds; Δ in percentage points against the dense network. Blank: not measured.</p>"
+        "seeds; Δ in percentage points against the dense network. Blank: not measured. "
+        "Tried and search: candidates, and the workers' seconds, that finding the allocation took.</p>"
     )
     figure = finals_figure(run.finals, run.dense, run.targets)
     drawn = plot("finals-plot", "Kept FLOPs against test accuracy of finalists", figure) if figure else ""
@@ -122,7 +123,7 @@ FINAL_COLUMNS = [
     *(
         Column(heading, "figure")
         for heading in ("test accuracy, %", "Δ, points", "seeds", "asked, %", "kept, %", "FLOPs", "params", "size",
-                        "smaller by", "epochs", "time, s", "searched", "search, s")
+                        "smaller by", "epochs", "time, s", "tried", "search, s")
     ),
 ]  # fmt: skip
 
@@ -131,7 +132,7 @@ def _final_cells(line: Mapping[str, Any]) -> list[Cell]:
     std = known(line["test_std"])
     seeds = f"{line['seeds']}" + (f" ({line['failed']} failed)" if line["failed"] else "")
     return [
-        *(Cell(str(line[name])) for name in ("candidate", "method", "strategy", "target")),
+        *_names(line, "candidate", "method", "strategy", "target"),
         _figure(
             line["test_accuracy"], percent(line["test_accuracy"]) + (f" ± {percent(std)}" if std is not None else "")
         ),
@@ -140,7 +141,8 @@ def _final_cells(line: Mapping[str, Any]) -> list[Cell]:
         _figure(line["kept_asked"], percent(line["kept_asked"])),
         _figure(line["kept_flops"], percent(line["kept_flops"])),
         *_sizes(line),
-        *_effort(line),
+        _figure(line["epochs"], f"{line['epochs']:.3g}"),
+        _figure(line["seconds"], f"{line['seconds']:,.0f}"),
         Cell(f"{line['searched']}", int(line["searched"])),
         _figure(line["search_seconds"], f"{line['search_seconds']:,.0f}"),
     ]
@@ -167,11 +169,8 @@ CANDIDATE_COLUMNS = [
 def _candidate_cells(line: Mapping[str, Any], on_front: set[str]) -> list[Cell]:
     """A failed candidate has its reason in the place of its figures."""
     front = line["stage"] == "search" and line["key"] in on_front
-    who = [
-        Cell("●" if front else ""),
-        *(Cell(str(line[name])) for name in ("candidate", "stage", "method", "strategy")),
-    ]
-    who += [Cell(str(line["target"])), Cell(str(line["seed"]), int(line["seed"])), *_effort(line), Cell(line["status"])]
+    who = [Cell("●" if front else ""), *_names(line, "candidate", "stage", "method", "strategy", "target")]
+    who += [Cell(str(line["seed"]), int(line["seed"])), *_effort(line), Cell(line["status"])]
     if line["status"] != "ok":
         why = "" if pd.isna(line["reason"]) else shorten(str(line["reason"]), 400)
         return [*who, Cell(why, span=len(CANDIDATE_COLUMNS) - len(who))]
@@ -182,6 +181,10 @@ def _candidate_cells(line: Mapping[str, Any], on_front: set[str]) -> list[Cell]:
         _figure(line["test_accuracy"], percent(line["test_accuracy"])),
         *_sizes(line),
     ]
+
+
+def _names(line: Mapping[str, Any], *columns: str) -> list[Cell]:
+    return [Cell(shorten(str(line[column]), 40)) for column in columns]
 
 
 def _sizes(line: Mapping[str, Any]) -> list[Cell]:
