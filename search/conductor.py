@@ -37,6 +37,7 @@ class Conductor:
         programs: started together.
         finalists: given all search proposals with their outcomes once the programs are through; one more program.
         observe: told every outcome as it comes.
+        retry_failed: judge again what the ledger knows as failed.
     """
 
     def __init__(
@@ -47,7 +48,9 @@ class Conductor:
         *,
         finalists: Callable[[list[tuple[Proposal, Outcome]]], Program] | None = None,
         observe: Observer | None = None,
+        retry_failed: bool = False,
     ) -> None:
+        self._retry_failed = retry_failed
         self._ledger, self._task, self._finalists, self._observe = ledger, task, finalists, observe
         self._queue: deque[tuple[str, Proposal]] = deque()
         self._waiting: dict[str, list[tuple[_Batch, int]]] = {}
@@ -97,7 +100,7 @@ class Conductor:
     def _enlist(self, batch: _Batch, index: int, proposal: Proposal) -> None:
         key = proposal.candidate.key(self._task)
         known = self._ledger.get(key)
-        if known is not None:
+        if known is not None and (known.status == "ok" or not self._retry_failed):
             batch.outcomes[index] = known
             self._note(proposal, known, known=True)
         elif key in self._waiting:

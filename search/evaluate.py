@@ -1,7 +1,8 @@
 """The judge of candidates: compress, measure batch norm anew, fine-tune, look at held-out images.
 
 A pure function of task and candidate: what it is given stays untouched, and the same seed on the same device gives
-the same outcome.
+the same outcome. A candidate for the search split is fine-tuned on the rest of the training set; a finalist, chosen
+already, on all of it before it meets the test set.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import nn
 
 from methods.base import Allocation, Compressor, Cost, Tuning, example_input
 from methods.registry import create, method_info
-from models.checkpoints import save_weights
 from models.task import Task, TaskConfig, load_task, pick_device
 from search.candidate import Candidate, Outcome, failed
+from search.files import atomic_write
 from search.finetune import DivergedError, TimeLimitError, finetune, judge, recalibrate, steps_of
 
 CALIBRATION_BATCHES = 8  # of 128 images, for the methods that look at gradients
@@ -62,7 +64,9 @@ class Evaluator:
         if not math.isfinite(loss):
             return failed(f"its outputs are not finite (loss {loss})")
         if self._keep is not None and candidate.judge == "test":
-            save_compressed(self._keep, candidate, allocation, network, self.compressor(candidate), self.task.fingerprint)
+            save_compressed(
+                self._keep, candidate, allocation, network, self.compressor(candidate), self.task.fingerprint
+            )
         return Outcome(
             status="ok",
             accuracy=accuracy,
@@ -79,14 +83,15 @@ class Evaluator:
         compressor, recipe = self.compressor(candidate), candidate.recipe
         allocation = candidate.to_allocation()
         network = compressor.compress(allocation)
-        recalibrate(network, self.task.tune, recipe.recalibration_images, seed=candidate.seed)
-        steps = steps_of(recipe, len(self.task.tune))
+        images = self.task.train if candidate.judge == "test" else self.task.tune
+        recalibrate(network, images, recipe.recalibration_images, seed=candidate.seed)
+        steps = steps_of(recipe, len(images))
         tuning = compressor.tuning(allocation, network, steps=steps, lr=recipe.lr)
         if steps:
             deadline = None if self._limit is None else time.monotonic() + self._limit
             finetune(
                 network,
-                self.task.tune,
+                images,
                 recipe,
                 seed=candidate.seed,
                 tuning=tuning,
@@ -123,7 +128,8 @@ def save_compressed(
     """Write the packed weights of a judged network as `<key>.safetensors`, its candidate in the metadata."""
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"candidate": candidate.model_dump_json(), "allocation": json.dumps(allocation.to_json())}
-    save_weights(compressor.pack(network), folder / f"{candidate.key(task)}.safetensors", metadata)
+    packed = safetensors.torch.save(compressor.pack(network), metadata)
+    atomic_write(folder / f"{candidate.key(task)}.safetensors", packed)
 
 
 def worker(config: TaskConfig, **options: Any) -> Evaluator:

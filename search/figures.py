@@ -103,7 +103,7 @@ def _finals_trace(name: str, color: str, symbol: str, rows: pd.DataFrame) -> dic
     return _points(name, color, symbol, rows["kept_flops"], rows["test_accuracy"]) | {
         "error_y": {"type": "data", "array": spread, "thickness": 1.5, "width": 4},
         "customdata": [
-            [plot_text(row["candidate"]), plot_text(row["method"]), plot_text(row["strategy"]), row["seeds"]]
+            [plot_text(row["candidate"]), plot_text(row["method"]), plot_text(row["strategy"]), int(row["seeds"])]
             for row in records(rows)
         ],
         "hovertemplate": "<b>%{customdata[0]}</b><br>%{customdata[1]}, %{customdata[2]}<br>kept %{x:.2f} %<br>"

@@ -104,7 +104,7 @@ class _Watch:
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise TimeLimitError(f"its time was over at step {step + 1} of {steps}")
         if (step + 1) % _LOOK_EVERY == 0 or step + 1 == steps:
-            value = float(loss)
+            value = float(loss.detach())
             if not math.isfinite(value):
                 raise DivergedError(f"the loss was {value} at step {step + 1} of {steps}; a lower lr may do")
 
@@ -140,7 +140,9 @@ def _loss(network: nn.Module, teacher: nn.Module | None, inputs: Tensor, labels:
         assert teacher is not None
         wanted = teacher(inputs).float()
     soft, tau = functional.log_softmax(logits / recipe.temperature, 1), recipe.temperature
-    divergence = functional.kl_div(soft, functional.log_softmax(wanted / tau, 1), reduction="batchmean", log_target=True)
+    divergence = functional.kl_div(
+        soft, functional.log_softmax(wanted / tau, 1), reduction="batchmean", log_target=True
+    )
     return (1 - weight) * loss + weight * tau**2 * divergence
 
 
@@ -170,7 +172,9 @@ def recalibrate(network: nn.Module, images: Images, count: int, *, seed: int = 0
 
 
 @torch.no_grad()
-def judge(network: nn.Module, images: Images, *, count: int | None = None, batch_size: int = 500) -> tuple[float, float]:
+def judge(
+    network: nn.Module, images: Images, *, count: int | None = None, batch_size: int = 500
+) -> tuple[float, float]:
     """Top-1 accuracy (0 to 1) and mean cross-entropy (nats) of a network in evaluation mode, at full precision.
 
     Args:

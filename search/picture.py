@@ -142,7 +142,8 @@ def _place(
     inside = axes.get_window_extent(renderer)
     for x, y, horizontal, vertical in PLACES:
         label = axes.annotate(text, where, xytext=(x, y), textcoords="offset points", ha=horizontal, va=vertical,
-                              fontsize=9, color="#1c2024")  # fmt: skip
+                              fontsize=9, color="#1c2024",
+                              bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})  # fmt: skip
         box = label.get_window_extent(renderer)
         within = inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1
         if within and not any(box.overlaps(other) for other in taken):

@@ -21,7 +21,7 @@ import torch
 
 from models.errors import UserError
 from search.candidate import Candidate, Outcome, failed
-from search.dispatch import Factory, Resources, Source, build, describe, judge
+from search.dispatch import Factory, Resources, Source, build, describe, judge, settle
 from search.ray_session import quiet, ray_session, scratch, share
 
 # isort: split
@@ -45,6 +45,7 @@ class Worker(tune.Trainable):
         torch.set_num_threads(self.threads)
         try:
             self._evaluate = build(cloudpickle.loads(ray.get(self.factory)))
+            settle()
         except Exception as error:  # raised here, Tune would take it for the candidate's fault, every time
             self._broken = str(error) if isinstance(error, UserError) else describe(error)
 
@@ -116,7 +117,7 @@ class _Bridge(Searcher):
     def done(self) -> bool:
         return self.error is not None or self._source.done
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         with self._keeping_errors():
             if not self.done and len(self.running) < self._resources.workers:
                 attempt = self._next()
@@ -175,6 +176,13 @@ class _Bridge(Searcher):
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """A candidate has one result, and it comes with its completion."""
 
+    def kill_running(self) -> None:
+        """End the workers of candidates that nobody waits for any more; the orderly way waits for the candidates."""
+        for attempt in self.running.values():
+            if attempt.actor is not None:
+                with contextlib.suppress(Exception):  # it may be dead already
+                    ray.kill(attempt.actor)
+
     def save(self, checkpoint_path: str) -> None:
         """Searches are resumed from the ledger."""
 
@@ -192,8 +200,8 @@ class _Watch(tune.Callback):
         self._bridge.started(trial.trial_id, trial.temporary_state.ray_actor)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        unneeded = self._bridge.done and self._bridge.running
-        if self._stop.is_set() or unneeded or self._bridge.error is not None:
+        if self._stop.is_set() or self._bridge.done:
+            self._bridge.kill_running()
             raise self._leave
 
 
@@ -227,11 +235,7 @@ def dispatch_on_ray(
         worker = _bind(factory, max(1, int(cpus)), resources.time_limit)
         watch = _Watch(bridge, stop, _Abandon if mine else _Finish)
         with scratch("tune") as folder, quiet(), contextlib.suppress(_Abandon, _Finish):
-            try:
-                _run(worker, bridge, watch, resources, cpus, folder)
-            finally:
-                for attempt in bridge.running.values():
-                    _kill(attempt.actor)
+            _run(worker, bridge, watch, resources, cpus, folder)
     if bridge.error is not None:
         raise bridge.error
 
@@ -252,9 +256,3 @@ def _run(worker: type[Worker], bridge: _Bridge, watch: _Watch, resources: Resour
         verbose=0,
         raise_on_failed_trial=False,
     )
-
-
-def _kill(actor: Any) -> None:
-    if actor is not None:
-        with contextlib.suppress(Exception):  # it may be dead already
-            ray.kill(actor)

@@ -56,14 +56,14 @@ def storage_url(location: str | Path) -> URL:
     try:
         url = make_url(text)
         url.get_dialect()
-    except (ArgumentError, ValueError) as error:
-        raise UserError(
-            f"cannot read the ledger URL {text!r}; give a file, or scheme://user:password@host/name"
-        ) from error
     except NoSuchModuleError as error:
         scheme = text.split("://")[0]
         raise UserError(
             f"ledger URLs of scheme {scheme!r} are not supported; use a file, sqlite:///, postgresql:// or mysql://"
+        ) from error
+    except (ArgumentError, ValueError) as error:
+        raise UserError(
+            f"cannot read the ledger URL {text!r}; give a file, or scheme://user:password@host/name"
         ) from error
     except ImportError as error:
         raise _refusal(url, error) from error

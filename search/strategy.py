@@ -87,7 +87,9 @@ class StrategyInfo:
     summary: str
     source: str
     needs_data: bool = True
-    """Whether its first allocation already needs measurements."""
+    """Whether it starts from a sensitivity scan."""
+    samples: bool = False
+    """Whether it tries `trials` candidates per target instead of one."""
 
 
 Propose = Callable[[Problem], Program]

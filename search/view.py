@@ -38,7 +38,7 @@ class RunView:
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Layer -> why it is left dense."""
     targets: list[tuple[str, int]] = field(default_factory=list)
-    """As asked, and the FLOPs that are meant."""
+    """As asked (the tables' `target`), and the FLOPs that are meant."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,328 @@
+"""The command line: parse, build, run. `python run_search.py` alone searches on the embedded data."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from models.errors import UserError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+    help="Search the compression level of every layer of a CNN for a FLOPs budget.",
+)
+
+Network = Annotated[str | None, typer.Option(help="A name from `networks`, or path/to/file.py:function.")]
+Weights = Annotated[str | None, typer.Option(help="Checkpoint of the dense network (.pt, .pth, .th, .safetensors).")]
+DataSpec = Annotated[
+    str | None, typer.Option("--data", help="A data set, imagefolder:DIR, npz:FILE or file.py:function.")
+]
+DataRoot = Annotated[str, typer.Option(help="Where torchvision's data sets lie or are downloaded to.")]
+Mean = Annotated[str | None, typer.Option(help="Per channel, comma-separated, for inputs in [0, 1].")]
+Std = Annotated[str | None, typer.Option(help="Like --mean.")]
+TrainImages = Annotated[int | None, typer.Option(help="Use only so many training images.")]
+SearchFraction = Annotated[float, typer.Option(help="Part of the training set that ranks candidates.")]
+SplitSeed = Annotated[int, typer.Option(help="Seed of the split of the training set.")]
+Method = Annotated[str, typer.Option(help="A name from `methods`.")]
+Options = Annotated[list[str] | None, typer.Option("--option", help="NAME=VALUE for the method; repeatable.")]
+Targets = Annotated[str, typer.Option("--target-flops", help="Comma-separated: 0.5, 60M, 1.2G, 2.12x.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N; a GPU is used by itself if there is one.")]
+Results = Annotated[str, typer.Option(help="Where runs, the ledger and baselines lie.")]
+Seed = Annotated[int, typer.Option()]
+ScanLevels = Annotated[int, typer.Option(min=1, help="Strengths measured per site in a sensitivity scan.")]
+ScanImages = Annotated[int, typer.Option(min=1, help="Search images per measurement of a scan.")]
+Epochs = Annotated[float, typer.Option(min=0, help="Fine-tune epochs; fractions are allowed.")]
+Batch = Annotated[int, typer.Option("--batch-size", min=2)]
+Rate = Annotated[float, typer.Option("--lr", help="Peak learning rate.")]
+Schedule = Annotated[str, typer.Option(help="one-cycle or cosine.")]
+Decay = Annotated[float, typer.Option("--weight-decay", min=0)]
+Distill = Annotated[
+    float, typer.Option("--distill", min=0, max=1, help="Weight of the dense network's outputs; 0: off.")
+]
+Temperature = Annotated[float, typer.Option(help="Of distillation.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+@app.callback(invoke_without_command=True)
+def default(context: typer.Context) -> None:
+    """Without a sub-command: a search on the embedded digits, on a baseline trained in seconds."""
+    if context.invoked_subcommand is None:
+        from search.demo import demo_config
+
+        _search(demo_config("results"), retry_failed=False, as_json=False)
+
+
+@app.command()
+def search(
+    network: Network = None,
+    weights: Weights = None,
+    data: DataSpec = None,
+    target_flops: Targets = "0.5",
+    method: Method = "l1",
+    option: Options = None,
+    strategy: Annotated[str, typer.Option(help="Comma-separated names.")] = "acra-uniform,acra-sensitivity",
+    epochs: Epochs = 1.0,
+    batch_size: Batch = 128,
+    lr: Rate = 0.02,
+    schedule: Schedule = "one-cycle",
+    weight_decay: Decay = 5e-4,
+    distill: Distill = 0.9,
+    temperature: Temperature = 4.0,
+    final_epochs: Annotated[
+        float | None, typer.Option(min=0, help="Of finalists; default three times --epochs.")
+    ] = None,
+    final_seeds: Annotated[int, typer.Option(min=1)] = 3,
+    finalists: Annotated[int, typer.Option(min=0, help="Per target; 0 leaves the test set alone.")] = 1,
+    trials: Annotated[int, typer.Option(min=1, help="Candidates per target, for strategies that sample.")] = 8,
+    scan_levels: ScanLevels = 7,
+    scan_images: ScanImages = 2000,
+    seed: Seed = 0,
+    data_root: DataRoot = "data",
+    mean: Mean = None,
+    std: Std = None,
+    train_images: TrainImages = None,
+    search_fraction: SearchFraction = 0.1,
+    split_seed: SplitSeed = 0,
+    device: Device = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes; 0 runs in this one, without Ray.")] = None,
+    gpus_per_worker: Annotated[float | None, typer.Option(help="Fractions share a GPU.")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster: auto or host:port.")] = None,
+    time_limit: Annotated[float | None, typer.Option(help="Seconds for one candidate.")] = None,
+    ledger: Annotated[
+        str | None, typer.Option(help="SQLite file or database URL; default <results>/ledger.db.")
+    ] = None,
+    results: Results = "results",
+    name: Annotated[str | None, typer.Option(help="Of the run's folder.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="A run's folder: go on with it; other options are ignored.")
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option(help="Judge failed candidates of the ledger again.")] = False,
+    json_: AsJson = False,
+) -> None:
+    """Search an allocation for each FLOPs target, fine-tune, and leave a report."""
+    from search import build
+
+    if resume is not None:
+        config = build.resumed(resume)
+    else:
+        task = build.task(
+            network=network,
+            weights=weights,
+            data=data,
+            data_root=data_root,
+            mean=mean,
+            std=std,
+            train_images=train_images,
+            search_fraction=search_fraction,
+            split_seed=split_seed,
+            results=results,
+        )
+        recipe = build.recipe(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            schedule=schedule,
+            weight_decay=weight_decay,
+            distill_weight=distill,
+            temperature=temperature,
+        )
+        config = build.search_config(
+            task=task,
+            method=method,
+            options=option or [],
+            strategies=strategy,
+            targets=target_flops,
+            recipe=recipe,
+            final_epochs=final_epochs,
+            final_seeds=final_seeds,
+            finalists=finalists,
+            trials=trials,
+            scan_levels=scan_levels,
+            scan_images=scan_images,
+            seed=seed,
+            device=device,
+            workers=workers,
+            gpus_per_worker=gpus_per_worker,
+            ray_address=ray_address,
+            time_limit=time_limit,
+            ledger=ledger,
+            results=results,
+            name=name,
+        )
+    _search(config, retry_failed=retry_failed, as_json=json_)
+
+
+@app.command()
+def plan(
+    network: Network = None,
+    weights: Weights = None,
+    data: DataSpec = None,
+    target_flops: Targets = "0.5",
+    method: Method = "l1",
+    option: Options = None,
+    strategy: Annotated[str, typer.Option(help="One name.")] = "acra-uniform",
+    scan_levels: ScanLevels = 7,
+    scan_images: ScanImages = 2000,
+    seed: Seed = 0,
+    data_root: DataRoot = "data",
+    mean: Mean = None,
+    std: Std = None,
+    train_images: TrainImages = None,
+    search_fraction: SearchFraction = 0.1,
+    split_seed: SplitSeed = 0,
+    device: Device = None,
+    results: Results = "results",
+    json_: AsJson = False,
+) -> None:
+    """Sites, allocation, predicted cost and reachable range; nothing is trained."""
+    from search import build
+    from search.plan import plan as solve
+    from search.show import show_plan
+
+    task = build.task(
+        network=network,
+        weights=weights,
+        data=data,
+        data_root=data_root,
+        mean=mean,
+        std=std,
+        train_images=train_images,
+        search_fraction=search_fraction,
+        split_seed=split_seed,
+        results=results,
+    )
+    config = build.search_config(
+        task=task,
+        method=method,
+        options=option or [],
+        strategies=strategy,
+        targets=target_flops,
+        scan_levels=scan_levels,
+        scan_images=scan_images,
+        seed=seed,
+        device=device,
+        results=results,
+        name="plan",
+    )
+    found = solve(config)
+    _print_json(found) if json_ else show_plan(found, Console())
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Where the weights go (.safetensors).")],
+    network: Network = None,
+    data: DataSpec = None,
+    weights: Weights = None,
+    epochs: Epochs = 30.0,
+    batch_size: Batch = 128,
+    lr: Rate = 0.1,
+    schedule: Schedule = "one-cycle",
+    weight_decay: Decay = 5e-4,
+    seed: Seed = 0,
+    data_root: DataRoot = "data",
+    mean: Mean = None,
+    std: Std = None,
+    train_images: TrainImages = None,
+    search_fraction: SearchFraction = 0.1,
+    split_seed: SplitSeed = 0,
+    device: Device = None,
+    results: Results = "results",
+    json_: AsJson = False,
+) -> None:
+    """Train a dense baseline on the fine-tuning part; its search split stays unseen."""
+    from search import build
+    from search.show import trained
+
+    task = build.task(
+        network=network,
+        weights=weights,
+        data=data,
+        data_root=data_root,
+        mean=mean,
+        std=std,
+        train_images=train_images,
+        search_fraction=search_fraction,
+        split_seed=split_seed,
+        results=results,
+        fresh=True,
+    )
+    recipe = build.recipe(
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        schedule=schedule,
+        weight_decay=weight_decay,
+        distill_weight=0.0,
+    )
+    console = Console(stderr=json_)
+    accuracies = trained(task, recipe, out, seed=seed, device=device, console=console)
+    if json_:
+        _print_json({"weights": str(out), "accuracy": accuracies})
+
+
+@app.command()
+def methods(json_: AsJson = False) -> None:
+    """The compression methods."""
+    from methods.registry import methods as known
+    from search.show import show_records
+
+    show_records(known(), ("name", "summary", "source"), as_json=json_)
+
+
+@app.command()
+def strategies(json_: AsJson = False) -> None:
+    """The search strategies."""
+    from search.show import show_records
+    from search.strategy import strategies as known
+
+    show_records(known(), ("name", "summary", "source"), as_json=json_)
+
+
+@app.command()
+def networks(json_: AsJson = False) -> None:
+    """The networks that go by a name."""
+    from models.networks import network_names
+
+    names = network_names()
+    _print_json(names) if json_ else print("\n".join(names))
+
+
+def _search(config: Any, *, retry_failed: bool, as_json: bool) -> None:
+    from search.show import search_and_show
+
+    console = Console(stderr=as_json)
+    result, complete = search_and_show(config, console, command=_command_line(), retry_failed=retry_failed)
+    if as_json:
+        _print_json(result)
+    if not complete:
+        raise typer.Exit(130)
+
+
+def _command_line() -> str:
+    return shlex.join(["python", "run_search.py", *sys.argv[1:]])
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one sentence on stderr and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/bold red] {error}", highlight=False, markup=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

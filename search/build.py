@@ -1,0 +1,179 @@
+"""Configurations from what a user typed: defaults filled in, every value checked, one sentence for each mistake."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from methods.registry import method_info
+from models.errors import UserError, unknown
+from models.networks import own_names
+from models.task import TaskConfig
+from models.user_code import is_user_spec
+from search.baseline import default_baseline
+from search.candidate import Recipe
+from search.config import SearchConfig
+from search.strategy import strategy
+from search.targets import parse_targets
+
+Model = TypeVar("Model", bound=BaseModel)
+
+BASELINES = "baselines"  # folder below results
+
+
+def task(
+    *,
+    network: str | None,
+    weights: str | None,
+    data: str | None,
+    mean: str | None,
+    std: str | None,
+    results: str,
+    fresh: bool = False,
+    **fields: Any,
+) -> TaskConfig:
+    """A task from its options; with none of network, weights and data, the embedded one with its baseline.
+
+    Args:
+        fresh: leave the weights as they are given, even if that is none.
+    """
+    if network is None and (weights or data):
+        raise UserError("--weights and --data need a --network that they belong to")
+    if network is None and not fresh:
+        return default_baseline(Path(results) / BASELINES)
+    network = network or "small"
+    return make(
+        TaskConfig,
+        network=network,
+        weights=weights,
+        data=data or _usual_data(network),
+        mean=_numbers(mean, "--mean"),
+        std=_numbers(std, "--std"),
+        **fields,
+    )
+
+
+def _usual_data(network: str) -> str:
+    """The data a named network is made for; a user's own must say."""
+    if is_user_spec(network):
+        raise UserError(
+            f"network {network} needs --data: a data set's name, imagefolder:DIR, npz:FILE or file.py:function"
+        )
+    if network == "small":
+        return "digits"
+    return "cifar10" if network in own_names() else "imagenet"
+
+
+def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"{option} {text!r} is not a comma-separated list of numbers, e.g. 0.485,0.456,0.406") from None
+
+
+def recipe(**fields: Any) -> Recipe:
+    """A fine-tune recipe; UserError naming the first field that is off."""
+    return make(Recipe, **fields)
+
+
+def search_config(
+    *,
+    task: TaskConfig,
+    options: Sequence[str],
+    strategies: str,
+    targets: str,
+    name: str | None,
+    ledger: str | None = None,
+    results: str = "results",
+    **fields: Any,
+) -> SearchConfig:
+    """A search from its options; unknown methods, strategies and malformed targets are refused here."""
+    names = tuple(dict.fromkeys(part.strip() for part in strategies.split(",") if part.strip()))
+    for each in names:
+        strategy(each)
+    method_info(fields["method"])
+    return make(
+        SearchConfig,
+        task=task,
+        options=_options(fields["method"], options),
+        strategies=names,
+        targets=tuple(target.asked for target in parse_targets(targets)),
+        ledger=ledger or str(Path(results) / "ledger.db"),
+        results=results,
+        name=_run_name(name, task, fields["method"]),
+        **fields,
+    )
+
+
+def _options(method: str, pairs: Sequence[str]) -> dict[str, Any]:
+    """`NAME=VALUE` pairs; values are read as JSON where they are that, as text otherwise."""
+    known, found = method_info(method).options, {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise UserError(f"--option {pair!r} is not NAME=VALUE")
+        if name not in known:
+            raise (
+                unknown(f"option of {method}", name, known)
+                if known
+                else UserError(f"{method} takes no option {name!r}")
+            )
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name] = value
+    return found
+
+
+def _run_name(name: str | None, task: TaskConfig, method: str) -> str:
+    if name is None:
+        parts = [Path(task.network).name, Path(task.data.partition(":")[2] or task.data).stem, method]
+        readable = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", part).strip("-.") for part in parts)
+        return f"{readable}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise UserError(f"run name {name!r} is not a plain folder name; use letters, digits, '.', '_' and '-'")
+    return name
+
+
+def resumed(folder: Path) -> SearchConfig:
+    """The configuration of a run, from its `run.json`; paths are taken from where the run was started."""
+    path = folder / "run.json"
+    if not path.is_file():
+        raise _no_run(folder)
+    try:
+        config = SearchConfig.model_validate(json.loads(path.read_text())["config"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a run of this version ({first_fault(error)}); start the search anew") from None
+    return config.model_copy(update={"results": str(folder.parent), "name": folder.name})
+
+
+def _no_run(folder: Path) -> UserError:
+    siblings = sorted(path.parent.name for path in folder.parent.glob("*/run.json"))
+    if siblings:
+        return unknown("run", folder.name, siblings)
+    return UserError(f"there is no run in {folder}; `search` makes one")
+
+
+def make(model: type[Model], **fields: Any) -> Model:
+    """A validated model; UserError naming the first field that is off."""
+    try:
+        return model(**fields)
+    except ValidationError as error:
+        raise UserError(first_fault(error)) from None
+
+
+def first_fault(error: Exception) -> str:
+    """The first fault of a validation error in one clause."""
+    if not isinstance(error, ValidationError):
+        return " ".join(str(error).split())
+    fault = error.errors()[0]
+    where = ".".join(str(part) for part in fault["loc"])
+    return f"{where} {fault['input']!r} will not do: {fault['msg'][0].lower()}{fault['msg'][1:]}"

@@ -1,0 +1,54 @@
+"""Every input of a search; what `run.json` keeps and a resumed run starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from models.task import TaskConfig
+from search.candidate import Frozen, Recipe
+
+
+class SearchConfig(Frozen):
+    """Everything that decides what a search does."""
+
+    task: TaskConfig
+    method: str = "l1"
+    options: dict[str, Any] = {}
+    strategies: tuple[str, ...] = ("acra-uniform", "acra-sensitivity")
+    targets: tuple[str, ...] = ("0.5",)
+    """As the user wrote them."""
+    recipe: Recipe = Recipe()
+    """Of candidates."""
+    final_epochs: float | None = Field(None, ge=0)
+    """Of finalists; None takes three times the candidates'."""
+    final_seeds: int = Field(3, ge=1)
+    finalists: int = Field(1, ge=0)
+    """Per target; 0 leaves the test set alone."""
+    seed: int = 0
+    scan_levels: int = Field(7, ge=1)
+    scan_images: int | None = Field(2000, ge=1)
+    trials: int = Field(8, ge=1)
+    """Candidates per target, for strategies that sample."""
+    device: str | None = None
+    workers: int | None = Field(None, ge=0)
+    """Processes; None takes one per core (four at most) or per GPU."""
+    gpus_per_worker: float | None = None
+    ray_address: str | None = None
+    time_limit: float | None = None
+    """Seconds for one candidate."""
+    ledger: str = "results/ledger.db"
+    results: str = "results"
+    name: str
+    """Of the run; its files lie in `<results>/<name>/`."""
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.results) / self.name
+
+    @property
+    def final_recipe(self) -> Recipe:
+        epochs = 3 * self.recipe.epochs if self.final_epochs is None else self.final_epochs
+        return self.recipe.model_copy(update={"epochs": epochs})

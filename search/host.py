@@ -1,0 +1,30 @@
+"""Where a run took place: machine, device, versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+
+import torch
+
+PACKAGES = ("torch", "torchvision", "torch-pruning", "ray", "optuna", "numpy")
+
+
+def host_facts(device: torch.device) -> dict[str, str]:
+    """Host, cores, device and versions, for `run.json` and the report."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "host": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "device": f"{device.type} ({name})",
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown processor"

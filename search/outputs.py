@@ -1,0 +1,161 @@
+"""The files of a run: tables, report, picture."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from search.picture import write_picture
+from search.ratio_bars import Ratios
+from search.report import write_report
+from search.sensitivity import scan_points
+from search.session import Result, candidates, key_of, title
+from search.tables import Row, candidates_frame, finals_frame, pareto, short_ids, write_csv
+from search.view import RunView
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a run left, for the last screen."""
+
+    view: RunView
+    files: list[Path]
+
+
+def write_outputs(result: Result, command: str) -> Written:
+    """Write `candidates.csv`, `pareto.csv`, `report.html` and `pareto.png` into the run's folder."""
+    view, folder = run_view(result, command), result.setup.config.folder
+    files = [folder / name for name in ("report.html", "pareto.png", "pareto.csv", "candidates.csv", "finalists.csv")]
+    write_csv(view.frame, folder / "candidates.csv")
+    write_csv(view.front, folder / "pareto.csv")
+    write_csv(view.finals, folder / "finalists.csv")
+    write_picture(folder / "pareto.png", view)
+    write_report(folder / "report.html", view)
+    return Written(view, files)
+
+
+def run_view(result: Result, command: str) -> RunView:
+    """Everything of a run that its report and picture show."""
+    setup, rows = result.setup, rows_of(result)
+    frame = candidates_frame(rows, setup.dense)
+    folder = setup.config.folder
+    return RunView(
+        title=f"{title(setup)}, {setup.config.method}",
+        created=time.strftime("%Y-%m-%d %H:%M %Z"),
+        command=command,
+        resume_command=resume_command(folder),
+        export_command=f"python run_search.py export {folder} --pick best --to {folder / 'export'}",
+        facts=_facts(result),
+        dense=setup.dense,
+        frame=frame,
+        front=pareto(frame),
+        finals=finals_frame(rows, setup.dense),
+        allocations=_allocations(result, rows),
+        sensitivity=_sensitivity(result),
+        skipped=setup.compressor.skipped,
+        targets=[(target.asked, limit) for target, limit in setup.targets],
+    )
+
+
+def resume_command(folder: Path) -> str:
+    return f"python run_search.py search --resume {folder}"
+
+
+def rows_of(result: Result) -> list[Row]:
+    """Searched and final candidates in a stable order: by stage, target, strategy, then key."""
+    limits = {target.asked: limit for target, limit in result.setup.targets}
+    rows = [
+        Row(
+            key=key_of(result, proposal.candidate),
+            stage="final" if proposal.stage == "final" else "search",
+            method=proposal.candidate.method,
+            strategy=proposal.strategy,
+            target=proposal.target or "",
+            target_flops=limits.get(proposal.target or "", 0),
+            candidate=proposal.candidate,
+            outcome=outcome,
+        )
+        for proposal, outcome in candidates(result)
+    ]
+    order = list(limits)
+    return sorted(rows, key=lambda row: (row.stage != "search", order.index(row.target), row.strategy, row.key))
+
+
+def _allocations(result: Result, rows: list[Row]) -> dict[str, Ratios]:
+    """Per candidate how strongly each site is compressed, and its setting in words."""
+    ids = short_ids(row.key for row in rows)
+    compressor = result.setup.compressor
+    found: dict[str, Ratios] = {}
+    for row in rows:
+        if row.outcome.status != "ok":
+            continue
+        levels = compressor.levels(row.outcome.allocation or row.candidate.allocation)
+        pairs = zip(compressor.sites, levels, strict=True)
+        found[ids[row.key]] = {site.name: (site.strengths[level], repr(site.settings[level])) for site, level in pairs}
+    return found
+
+
+def _sensitivity(result: Result) -> pd.DataFrame | None:
+    """The scan as measured, one line per site and setting."""
+    setup = result.setup
+    scanned = {p.candidate.model_dump_json(): o for p, o in result.seen if p.stage == "scan"}
+    if not scanned:
+        return None
+    lines = []
+    for point in scan_points(setup.problem.sites, setup.config.scan_levels):
+        levels = np.zeros(len(setup.problem.sites), dtype=np.intp)
+        levels[point.site] = point.level
+        outcome = scanned.get(setup.problem.scan_candidate(levels).model_dump_json())
+        if outcome is None or outcome.accuracy is None:
+            continue
+        site = setup.problem.sites[point.site]
+        lines.append(
+            {
+                "method": setup.config.method,
+                "site": site.name,
+                "setting": repr(site.settings[point.level]),
+                "strength": site.strengths[point.level],
+                "accuracy": outcome.accuracy,
+                "loss": outcome.loss,
+                "images": outcome.images,
+            }
+        )
+    return pd.DataFrame(lines) if lines else None
+
+
+def _facts(result: Result) -> dict[str, str]:
+    setup, task = result.setup, result.setup.evaluator.task
+    config = setup.config
+    facts = {
+        "network": config.task.network,
+        "data": f"{config.task.data}: {len(task.tune)} images fine-tune, {len(task.search)} search, {len(task.test)} test",
+        "weights": config.task.weights or "initial",
+        "method": f"{config.method}, {len(setup.compressor.sites)} sites",
+        "recipe": _recipe(result),
+        "protocol": "search accuracy ranks candidates; only finalists meet the test set, once per seed",
+        "time": f"{result.seconds:.0f} s on the clock, {_worker_seconds(result):.0f} s of the workers",
+        **result.facts,
+    }
+    if task.seen:
+        facts["note"] = "the weights may have seen the search images: their accuracy ranks, it is no result"
+    if not result.complete:
+        facts["state"] = "stopped before it was finished"
+    return facts
+
+
+def _recipe(result: Result) -> str:
+    recipe, final = result.setup.config.recipe, result.setup.config.final_recipe
+    distil = f"distilled (weight {recipe.distill_weight:g}, temperature {recipe.temperature:g})"
+    return (
+        f"{recipe.epochs:g} epochs, finalists {final.epochs:g}; SGD, batch {recipe.batch_size}, {recipe.schedule} "
+        f"at {recipe.lr:g}, momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}"
+        + (f", {distil}" if recipe.distill_weight else "")
+    )
+
+
+def _worker_seconds(result: Result) -> float:
+    return sum(outcome.seconds for _, outcome in result.seen)

@@ -1,0 +1,87 @@
+"""A plan: the allocation a strategy comes to, and its predicted cost, without training anything."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from methods.base import Compressor, Levels, example_input
+from methods.registry import create, method_info
+from models.data import data_info
+from models.errors import UserError
+from models.task import load_network
+from search.allocate import Reach, check_reachable, reach
+from search.config import SearchConfig
+from search.evaluate import Evaluator, bind
+from search.strategy import Problem, Scan, strategy
+from search.targets import TOLERANCE, parse_target
+
+
+def plan(config: SearchConfig) -> dict[str, Any]:
+    """Sites, allocation, predicted cost and reachable range for one target; JSON.
+
+    Data is loaded only for a strategy that scans or a method that calibrates.
+    """
+    if len(config.targets) != 1 or len(config.strategies) != 1:
+        raise UserError("plan takes one target and one strategy; run it once for each")
+    info, propose = strategy(config.strategies[0])
+    target = parse_target(config.targets[0])
+    evaluator = None
+    if info.needs_data or method_info(config.method).needs_calibration:
+        evaluator = Evaluator(config.task, device=config.device)
+        compressor = bind(evaluator.task, config.method, config.options)
+    else:
+        compressor = _bound_without_data(config)
+    names = {"method": config.method, "network": config.task.network}
+    limit = check_reachable(target, compressor.sites, compressor.cost, **names)
+    problem = Problem(
+        method=config.method,
+        options=config.options,
+        sites=compressor.sites,
+        cost=compressor.cost,
+        targets=[(target, limit)],
+        recipe=config.recipe,
+        seed=config.seed,
+        scan=Scan(config.scan_levels, config.scan_images),
+        trials=1,
+    )
+    start = time.perf_counter()
+    levels = _solve(problem, propose, compressor, evaluator)
+    return _record(config, compressor, levels, limit, reach(compressor.sites, compressor.cost), start)
+
+
+def _bound_without_data(config: SearchConfig) -> Compressor:
+    info = data_info(config.task)
+    network = load_network(config.task, info)
+    return create(config.method, network, example_input(info.shape), config.options)
+
+
+def _solve(problem: Problem, propose: Any, compressor: Compressor, evaluator: Evaluator | None) -> Levels:
+    """The levels of the first candidate that the strategy would search; scans on the way are judged here."""
+    program = propose(problem)
+    proposals = next(program)
+    while proposals and proposals[0].stage == "scan":
+        assert evaluator is not None
+        proposals = program.send([evaluator(proposal.candidate) for proposal in proposals])
+    return compressor.levels(proposals[0].candidate.allocation)
+
+
+def _record(
+    config: SearchConfig, compressor: Compressor, levels: Levels, limit: int, span: Reach, start: float
+) -> dict[str, Any]:
+    dense, achieved = compressor.cost.dense, compressor.cost_of(compressor.allocation(levels))
+    met = achieved.flops >= limit - TOLERANCE * dense.flops
+    return {
+        "network": config.task.network,
+        "method": config.method,
+        "strategy": config.strategies[0],
+        "target": {"asked": config.targets[0], "flops": limit, "met": met},
+        "dense": dense._asdict(),
+        "achieved": {**achieved._asdict(), "kept_flops": achieved.flops / dense.flops},
+        "reachable": {"min_kept": span.least.flops / span.most.flops, "max_kept": 1.0},
+        "allocation": {
+            site.name: dict(site.settings[level]) for site, level in zip(compressor.sites, levels, strict=True)
+        },
+        "left_dense": compressor.skipped,
+        "solve_seconds": time.perf_counter() - start,
+    }

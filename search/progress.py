@@ -1,0 +1,127 @@
+"""The live table of a search: what is done, running, failed and best, and how long the rest will take."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from search.candidate import Candidate, Outcome
+from search.strategy import Proposal, Stage
+
+TITLES: dict[Stage, str] = {
+    "scan": "sensitivity scan",
+    "search": "candidates",
+    "final": "finalists, on the test set",
+}
+
+
+@dataclass
+class _Tally:
+    expected: int = 0
+    done: int = 0
+    known: int = 0
+    failed: int = 0
+    best: float | None = None
+
+
+class Progress:
+    """Counts outcomes by stage and shows them; on a plain stream it prints a line now and then instead."""
+
+    LINE_EVERY = 15.0  # seconds between lines where nothing can be redrawn
+
+    def __init__(self, console: Console, expected: dict[Stage, int], work: dict[Stage, float], workers: int) -> None:
+        """
+        Args:
+            expected: candidates per stage, as far as known.
+            work: rough cost of one candidate per stage, in any unit.
+        """
+        self._console, self._work, self._workers = console, work, max(workers, 1)
+        self._tallies = {stage: _Tally(expected=count) for stage, count in expected.items() if count}
+        self._start = self._last_line = time.monotonic()
+        self._spent = 0.0
+        self._running: dict[str, Candidate] = {}
+        self._live = Live(console=console, get_renderable=self._table, refresh_per_second=4, transient=False)
+
+    def __enter__(self) -> Progress:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+        else:
+            self._line()
+
+    def started(self, candidate: Candidate) -> None:
+        self._running[candidate.model_dump_json()] = candidate
+
+    def finished(self, proposal: Proposal, outcome: Outcome, known: bool) -> None:
+        """Count an outcome; `known` ones came from the ledger and say nothing about speed."""
+        self._running.pop(proposal.candidate.model_dump_json(), None)
+        tally = self._tallies.setdefault(proposal.stage, _Tally())
+        tally.done += 1
+        tally.known += known
+        tally.failed += outcome.status == "failed"
+        tally.expected = max(tally.expected, tally.done)
+        if outcome.accuracy is not None and proposal.stage != "scan":
+            tally.best = max(tally.best or 0.0, outcome.accuracy)
+        if not known:
+            self._spent += self._work.get(proposal.stage, 1.0)
+        if not self._console.is_terminal and time.monotonic() - self._last_line > self.LINE_EVERY:
+            self._line()
+
+    def seconds_left(self) -> float | None:
+        """From the pace so far; None before anything was measured."""
+        if not self._spent:
+            return None
+        open_ = {stage: tally.expected - tally.done for stage, tally in self._tallies.items()}
+        remaining = sum(self._work.get(stage, 1.0) * count for stage, count in open_.items())
+        return (time.monotonic() - self._start) / self._spent * remaining
+
+    def _line(self) -> None:
+        self._last_line = time.monotonic()
+        parts = [f"{TITLES[stage]} {tally.done}/{tally.expected}" for stage, tally in self._tallies.items()]
+        self._console.print(", ".join(parts) + f", {self._clock()}", highlight=False)
+
+    def _clock(self) -> str:
+        left = self.seconds_left()
+        elapsed = duration(time.monotonic() - self._start)
+        return f"{elapsed} elapsed" + (f", about {duration(left)} left" if left else "")
+
+    def _table(self) -> Group:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in ("stage", "done", "known", "running", "failed", "best"):
+            table.add_column(column, justify="left" if column == "stage" else "right")
+        for stage, tally in self._tallies.items():
+            running = sum(_stage_of(candidate) == stage for candidate in self._running.values())
+            table.add_row(
+                TITLES[stage],
+                f"{tally.done}/{tally.expected}",
+                str(tally.known or ""),
+                str(running or ""),
+                str(tally.failed or ""),
+                "" if tally.best is None else f"{tally.best:.2%}",
+            )
+        return Group(table, Text(self._clock(), style="dim"))
+
+
+def _stage_of(candidate: Candidate) -> Stage:
+    if candidate.judge == "test":
+        return "final"
+    return "scan" if candidate.images is not None else "search"
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `3 min 05 s`, `2 h 10 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
