@@ -51,6 +51,7 @@ class ArrayImages:
         shifts = torch.randint(0, 2 * self._info.crop + 1, (2, count), generator=generator).to(self._device)
         mirrored = torch.rand(count, generator=generator).lt(0.5).to(self._device)
         positions = positions.to(self._images.device)
+        normalise = Normalise(self._info, self._device)
         for start in range(0, count, batch_size):
             part = slice(start, start + batch_size)
             if drop_last and start > 0 and start + batch_size > count:
@@ -60,7 +61,7 @@ class ArrayImages:
                 pixels = shifted_and_mirrored(
                     pixels, shifts[:, part], mirrored[part] if self._info.flip else None, self._info.crop
                 )
-            yield normalised(pixels, self._info), labels[part]
+            yield normalise(pixels), labels[part]
 
 
 def shifted_and_mirrored(pixels: Tensor, shifts: Tensor, mirrored: Tensor | None, pad: int) -> Tensor:
@@ -84,9 +85,13 @@ def shifted_and_mirrored(pixels: Tensor, shifts: Tensor, mirrored: Tensor | None
     return padded.view(-1, channels).index_select(0, flat.view(-1)).view(count, height, width, channels)
 
 
-def normalised(pixels: Tensor, info: DataInfo) -> Tensor:
-    """(N, H, W, C) bytes -> (N, C, H, W) float32, channels last."""
-    std = torch.tensor(info.std, device=pixels.device)
-    mean = torch.tensor(info.mean, device=pixels.device)
-    scaled = pixels.to(torch.float32).mul_(1 / (255 * std)).sub_(mean / std)
-    return scaled.permute(0, 3, 1, 2)
+class Normalise:
+    """(N, H, W, C) bytes -> (N, C, H, W) float32, channels last; its constants are moved to the device once."""
+
+    def __init__(self, info: DataInfo, device: torch.device) -> None:
+        std = torch.tensor(info.std, dtype=torch.float64)
+        self._scale = (1 / (255 * std)).float().to(device)
+        self._shift = (torch.tensor(info.mean, dtype=torch.float64) / std).float().to(device)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        return pixels.to(torch.float32).mul_(self._scale).sub_(self._shift).permute(0, 3, 1, 2)

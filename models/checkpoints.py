@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from models.errors import UserError
+from models.errors import UserError, first_line
 
 _NESTED = ("state_dict", "model", "net", "model_state_dict")
 _WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
@@ -80,7 +80,7 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    return UserError(f"checkpoint {path} cannot be read ({str(error).splitlines()[0]}); is it complete?")
+    return UserError(f"checkpoint {path} cannot be read ({first_line(error)}); is it complete?")
 
 
 def _read(path: Path) -> Any:

@@ -6,6 +6,7 @@ pixels before that, as torchvision's RandomCrop does on pictures.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -71,7 +72,7 @@ class Data:
 
 
 NAMED = {
-    "digits": DataInfo("digits", (1, 8, 8), 10, (0.3053,), (0.3763,), flip=False, crop=1),
+    "digits": DataInfo("digits", (1, 8, 8), 10, (0.3060,), (0.3763,), flip=False, crop=1),
     "cifar10": DataInfo(
         "cifar10", (3, 32, 32), 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), flip=True, crop=4
     ),
@@ -131,20 +132,16 @@ def data_identity(config: TaskConfig) -> str:
 def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     """Positions of (the rest, the held-out part), each ascending.
 
-    `round(fraction · n)` images are held out, shared among the classes by largest remainder.
+    `round(fraction · n)` images are held out, each class in its proportion.
     """
-    held = _stratified_sample(labels, round(fraction * len(labels)), seed)
+    held = stratified_sample(labels, round(fraction * len(labels)), seed)
     mask = torch.ones(len(labels), dtype=torch.bool)
     mask[held] = False
     return mask.nonzero().flatten(), held
 
 
 def stratified_sample(labels: Tensor, count: int, seed: int) -> Tensor:
-    """Ascending positions of `count` images, each class in its proportion."""
-    return _stratified_sample(labels, count, seed)
-
-
-def _stratified_sample(labels: Tensor, count: int, seed: int) -> Tensor:
+    """Ascending positions of `count` images, each class in its proportion (largest remainder)."""
     present, sizes = torch.unique(labels, return_counts=True)
     exact = sizes.double() * count / max(len(labels), 1)
     quota = exact.floor().long()
@@ -164,7 +161,7 @@ def _array_info(config: TaskConfig, arrays: sources.Arrays) -> DataInfo:  # type
     _, height, width, channels = arrays.x_train.shape
     given = config.mean is not None and config.std is not None
     mean, std = ((), ()) if given else _statistics(arrays.x_train)
-    classes = int(max(arrays.y_train.max(), arrays.y_test.max())) + 1
+    classes = int(arrays.y_train.max()) + 1
     return DataInfo(config.data, (channels, height, width), classes, mean, std, flip=channels == 3, crop=height // 8)
 
 
@@ -199,8 +196,8 @@ def _per_channel(
         return default
     if len(given) != channels:
         raise UserError(f"{what} {given} has {len(given)} values but the images have {channels} channels")
-    if what == "std" and min(given) <= 0:
-        raise UserError(f"std {given} must be positive")
+    if not all(map(math.isfinite, given)) or (what == "std" and min(given) <= 0):
+        raise UserError(f"{what} {given} must be finite{' and positive' * (what == 'std')}")
     return tuple(given)
 
 

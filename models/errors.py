@@ -14,3 +14,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     close = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(choices[:40])}"
     return UserError(f"unknown {kind} {name!r}; {hint}")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's own text, or its kind if it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from models.arrays import normalised
+from models.arrays import Normalise
 from models.data import NAMED, DataInfo
-from models.errors import UserError
+from models.errors import UserError, first_line
 
 _SIZE = 224
 _SHORT_SIDE = 256 / 224  # of the resized picture, relative to the part that is cut out of it
@@ -58,7 +58,9 @@ def open_folders(name: str, info: DataInfo, device: torch.device) -> tuple[Folde
         files = _listed(part)
         if not files:
             raise UserError(f"no images under {part}; it must hold one folder of images per class")
-        opened.append(FolderImages(tuple(files), info, device))
+        labels = torch.tensor([label for _, label in files])
+        paths = [str(file) for file, _ in files]
+        opened.append(FolderImages(paths, labels, torch.arange(len(paths)), info, device))
     return opened[0], opened[1]
 
 
@@ -95,71 +97,78 @@ def _listed(folder: Path) -> list[tuple[Path, int]]:
 
 
 class FolderImages:
-    """Image files with labels; pictures are decoded when asked for."""
+    """Positions in one list of image files, which subsets share; pictures are decoded when asked for."""
 
-    def __init__(self, files: tuple[tuple[Path, int], ...], info: DataInfo, device: torch.device) -> None:
-        self._files, self._info, self._device = files, info, device
-        self._labels = torch.tensor([label for _, label in files], dtype=torch.int64)
+    def __init__(
+        self, files: Sequence[str], labels: Tensor, positions: Tensor, info: DataInfo, device: torch.device
+    ) -> None:
+        self._files, self._all_labels, self._positions = files, labels, positions
+        self._info, self._device = info, device
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._positions)
 
     @property
     def labels(self) -> Tensor:
-        return self._labels
+        return self._all_labels[self._positions]
 
     def subset(self, indices: Tensor) -> FolderImages:
-        return FolderImages(tuple(self._files[i] for i in indices.tolist()), self._info, self._device)
+        return FolderImages(self._files, self._all_labels, self._positions[indices], self._info, self._device)
 
     def batches(
         self, batch_size: int, *, seed: int | None = None, augment: bool = False, drop_last: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
         generator = torch.Generator().manual_seed(0 if seed is None else seed)
-        order = torch.arange(len(self)) if seed is None else torch.randperm(len(self), generator=generator)
+        count = len(self)
+        order = torch.arange(count) if seed is None else torch.randperm(count, generator=generator)
         # One seed per image: what is drawn for it does not depend on which process decodes it.
-        seeds = torch.randint(2**62, (len(self),), generator=generator).tolist() if augment else [None] * len(self)
-        items = list(zip(order.tolist(), seeds, strict=True))
+        seeds = torch.randint(2**62, (count,), generator=generator).tolist() if augment else [None] * count
         loader: DataLoader[Any] = DataLoader(
             _Decoded(self._files, self._info),
             batch_size=batch_size,
-            sampler=items,
-            num_workers=min(_MOST_PROCESSES, torch.get_num_threads(), math.ceil(len(self) / batch_size)),
+            sampler=list(zip(self._positions[order].tolist(), seeds, strict=True)),
+            num_workers=min(_MOST_PROCESSES, torch.get_num_threads(), math.ceil(count / batch_size)),
             collate_fn=_collated,
-            drop_last=drop_last and len(self) >= batch_size,
+            drop_last=drop_last and count >= batch_size,
             pin_memory=self._device.type == "cuda",
+            generator=generator,
         )
-        for pixels, labels, problem in loader:
+        normalise = Normalise(self._info, self._device)
+        for pixels, positions, problem in loader:
             if problem:
                 raise UserError(problem)
-            pixels, labels = (tensor.to(self._device, non_blocking=True) for tensor in (pixels, labels))
-            yield normalised(pixels, self._info), labels
+            yield normalise(pixels.to(self._device, non_blocking=True)), self._all_labels[positions].to(self._device)
 
 
 class _Decoded(Dataset[tuple[Tensor, int, str]]):
-    """(position, seed) -> (H, W, 3) bytes, label, and what went wrong, if anything."""
+    """(position, seed) -> (H, W, 3) bytes, the position, and what went wrong, if anything."""
 
-    def __init__(self, files: tuple[tuple[Path, int], ...], info: DataInfo) -> None:
+    def __init__(self, files: Sequence[str], info: DataInfo) -> None:
         self._files, self._info = files, info
 
     def __getitem__(self, item: tuple[int, int | None]) -> tuple[Tensor, int, str]:
         from PIL import Image
 
         position, seed = item
-        file, label = self._files[position]
-        _, height, width = self._info.shape
+        _, size, _ = self._info.shape
         try:
-            with Image.open(file) as opened:
+            with Image.open(self._files[position]) as opened:
                 picture = opened.convert("RGB")
         except (OSError, ValueError, SyntaxError) as error:  # PIL's errors for damaged files
             # An exception would arrive as a loader process's traceback.
-            return torch.zeros(height, width, 3, dtype=torch.uint8), label, f"image {file} cannot be read: {error}"
-        picture = _middle(picture, height) if seed is None else _random_part(picture, height, seed, self._info.flip)
-        return torch.from_numpy(np.array(picture)), label, ""
+            problem = f"image {self._files[position]} cannot be read: {first_line(error)}"
+            return torch.zeros(size, size, 3, dtype=torch.uint8), position, problem
+        picture = _middle(picture, size) if seed is None else _random_part(picture, size, seed, self._info.flip)
+        return torch.from_numpy(np.array(picture)), position, ""
 
 
 def _collated(items: list[tuple[Tensor, int, str]]) -> tuple[Tensor, Tensor, str]:
     problem = next((text for _, _, text in items if text), "")
-    return torch.stack([pixels for pixels, _, _ in items]), torch.tensor([label for _, label, _ in items]), problem
+    return (
+        torch.stack([pixels for pixels, _, _ in items]),
+        torch.tensor([position for _, position, _ in items]),
+        problem,
+    )
 
 
 def _middle(picture: Any, size: int) -> Any:

@@ -24,7 +24,7 @@ class Builder(Protocol):
 
 _BUILDERS: dict[str, Builder] = {}
 
-# Networks whose constructor needs more than the number of classes: auxiliary heads are of no use after training.
+# Auxiliary heads are of no use after training; saying how to initialise avoids a warning.
 _TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
@@ -95,10 +95,12 @@ def _build_users(spec: str, classes: int, channels: int) -> nn.Module:
 
 
 def _accepted(function: Callable[..., Any], offered: dict[str, Any]) -> dict[str, Any]:
-    """The part of `offered` that the function's signature names; **kwargs takes the first name of each meaning."""
+    """The part of `offered` that the function's signature names; a bare **kwargs is given the number of classes."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # a callable without a readable signature
         return {}
     named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    if any(p.kind is p.VAR_KEYWORD for p in parameters) and "classes" not in named:
+        named.add("num_classes")
     return {name: value for name, value in offered.items() if name in named}

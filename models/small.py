@@ -1,4 +1,4 @@
-"""A small residual network for 8×8 or 28×28 digits: every kind of coupling that pruning meets, in 50,000 parameters."""
+"""A small residual network for 8×8 or 28×28 digits: every kind of coupling that pruning meets, in 39,000 parameters."""
 
 from __future__ import annotations
 

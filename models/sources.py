@@ -7,6 +7,7 @@ import hashlib
 import socket
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from models.data import stratified_split, unknown_data
-from models.errors import UserError
+from models.errors import UserError, first_line
 from models.user_code import call_user, is_user_spec, load_function, split_spec
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ def checked_arrays(arrays: Mapping[str, Array], source: str) -> Arrays:
     classes = int(labels[0].max()) + 1
     if classes < 2:
         raise UserError(f"y_train of {source} holds one class only; there must be at least two, counted from 0")
+    if classes > len(labels[0]):
+        raise UserError(f"y_train of {source} holds label {classes - 1} among {len(labels[0])}; labels count from 0")
     if int(labels[1].max()) >= classes:
         raise UserError(
             f"y_test of {source} holds label {int(labels[1].max())}, "
@@ -134,12 +137,12 @@ def _npz_path(name: str) -> Path:
 def _npz_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, UserError):
             raise
         if "pickle" in str(error):
             raise UserError(f"{path} holds Python objects, which are not loaded; save plain uint8 arrays") from error
-        raise UserError(f"{path} cannot be read as an npz file ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{path} cannot be read as an npz file ({first_line(error)})") from error
 
 
 def _read_npz(path: Path) -> dict[str, Array]:
@@ -206,17 +209,21 @@ def _opened(name: str, root: Path, train: bool) -> Any:
     """One part of a torchvision set, downloaded only if it is not there."""
     try:
         return _TORCHVISION[name](root, train, False)
-    except RuntimeError:  # torchvision's way to say that files are missing or damaged
-        pass
+    except RuntimeError:  # torchvision's way to say that files are missing or have wrong check sums
+        return _downloaded(name, root, train)
+    except Exception as error:
+        raise UserError(f"{name} in {root.absolute()} cannot be read ({first_line(error)}); delete it there") from error
+
+
+def _downloaded(name: str, root: Path, train: bool) -> Any:
     patience = socket.getdefaulttimeout()
     try:
         socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)
         with contextlib.redirect_stdout(sys.stderr):  # a command's own output stays clean
             return _TORCHVISION[name](root, train, True)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"{name} is neither in {root.absolute()} nor could it be downloaded ({reason}); "
+            f"{name} is not in {root.absolute()} and could not be downloaded ({first_line(error)}); "
             "put torchvision's files there, or give arrays as npz:FILE"
         ) from error
     finally:

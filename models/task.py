@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from models.checkpoints import load_weights, read_metadata
 from models.data import DataInfo, Images, data_identity, data_info, load_data, stratified_sample, stratified_split
-from models.errors import UserError
+from models.errors import UserError, first_line
 from models.networks import build_network
 from models.user_code import is_user_spec, split_spec
 
@@ -74,6 +75,8 @@ class Task:
     """The part of the training set that fine-tunes."""
     search: Images
     """The part of the training set that ranks candidates."""
+    train: Images
+    """Both parts: what finalists, already chosen, are fine-tuned on."""
     test: Images
     """Only finalists meet it."""
     device: torch.device
@@ -86,17 +89,12 @@ def pick_device(name: str | None = None) -> torch.device:
     """`cpu`, `cuda` or `cuda:N`; None takes a GPU if there is one. UserError if it is not there."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         raise UserError(f"device {name!r} is not known; use cpu, cuda or cuda:N")
+    device = torch.device(name)
     count = torch.cuda.device_count() if device.type == "cuda" else 1
     if (device.index or 0) >= count:
-        raise UserError(
-            f"device {name!r} is not there, this machine has {count or 'no'} GPU{'s' * (count > 1)}; use cpu"
-        )
+        raise UserError(f"device {name!r} is not there: this machine has {count or 'no'} GPU{'s' * (count > 1)}")
     return device
 
 
@@ -123,7 +121,7 @@ def _try(network: nn.Module, config: TaskConfig, info: DataInfo) -> None:
         with torch.no_grad():
             output = network(torch.zeros(1, *info.shape))
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise UserError(f"network {config.network} cannot take the {shape} images of {info.name}: {reason}") from error
     got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
     if got != (1, info.classes):
@@ -142,6 +140,7 @@ def load_task(config: TaskConfig, device: torch.device | str) -> Task:
         network=network,
         tune=data.train.subset(tune),
         search=data.train.subset(search),
+        train=data.train.subset(torch.cat([tune, search]).sort().values),
         test=data.test,
         device=device,
         fingerprint=task_fingerprint(config, data.info),
@@ -166,7 +165,9 @@ def _split(config: TaskConfig, labels: Tensor) -> tuple[Tensor, Tensor]:
             f"{len(tune) + len(search)} training images leave {len(tune)} to tune on and {len(search)} to search with "
             f"at a search fraction of {config.search_fraction}; use more images or another fraction"
         )
-    return tune, search
+    # In random order, so that its first so many images stand for all of it even where files are sorted by class.
+    shuffled = torch.randperm(len(search), generator=torch.Generator().manual_seed(config.split_seed))
+    return tune, search[shuffled]
 
 
 def split_metadata(config: TaskConfig) -> dict[str, str]:
