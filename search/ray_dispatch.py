@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -27,7 +28,7 @@ from search.ray_session import quiet, ray_session, scratch, share
 # isort: split
 import ray  # after ray_session, which sets what Ray reads when it is imported
 from ray import cloudpickle, tune
-from ray.tune.schedulers import FIFOScheduler
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.search import Searcher
 
 ATTEMPTS = 2  # a candidate whose worker dies gets one more, on a fresh worker
@@ -108,7 +109,8 @@ class _Bridge(Searcher):
 
     def __init__(self, source: Source, resources: Resources, on_start: Callable[[Candidate], None] | None) -> None:
         super().__init__()
-        self._source, self._resources, self._on_start = source, resources, on_start
+        self._source, self._time_limit, self._on_start = source, resources.time_limit, on_start
+        self.workers = resources.workers
         self._again: list[_Attempt] = []
         self.running: dict[str, _Attempt] = {}
         self.error: BaseException | None = None
@@ -119,7 +121,7 @@ class _Bridge(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         with self._keeping_errors():
-            if not self.done and len(self.running) < self._resources.workers:
+            if not self.done and len(self.running) < self.workers:
                 attempt = self._next()
                 if attempt is not None:
                     self.running[trial_id] = attempt
@@ -156,7 +158,7 @@ class _Bridge(Searcher):
     def _lost(self, attempt: _Attempt) -> None:
         """Its worker died: because of the time limit, or of something that may not happen again."""
         seconds = max(0.0, time.monotonic() - attempt.started)
-        limit = self._resources.time_limit
+        limit = self._time_limit
         if limit is not None and seconds >= limit:
             self._source.tell(attempt.candidate, failed(f"took longer than the time limit of {limit:g} s", seconds))
         elif attempt.number < ATTEMPTS:
@@ -205,17 +207,26 @@ class _Watch(tune.Callback):
             raise self._leave
 
 
-class _KeepActors(FIFOScheduler):
-    """Lets Tune keep every idle worker; by itself it keeps one and ends the others while the source waits."""
+class _Controller(TuneController):
+    """Tune's loop, with workers that stay: by itself it ends idle ones, and ones that start while another is free.
 
-    def __init__(self, workers: int) -> None:
-        super().__init__()
-        self._workers = workers
+    Overrides internals; should Ray rename them, everything works as before but slower.
+    """
 
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        cache = getattr(tune_controller, "_actor_cache", None)  # private: without it all works, but slower
-        if cache is not None and cache.total_max_objects < self._workers:
-            cache.increase_max(trial.placement_group_factory, self._workers - cache.total_max_objects)
+    def _maybe_cache_trial_actor(self, trial: Any) -> bool:
+        """Keep every idle worker while the source waits for outcomes, not just one."""
+        generator: Any = self._search_alg  # Tune's wrapping of our bridge
+        missing = generator.searcher.workers - self._actor_cache.total_max_objects
+        if missing > 0:
+            self._actor_cache.increase_max(trial.placement_group_factory, missing)
+        return bool(super()._maybe_cache_trial_actor(trial))
+
+    def _maybe_reuse_cached_actor(self, trial: Any) -> bool:
+        """Not for a candidate whose own worker is starting: that one would be ended, and the next one after it."""
+        own = self._trial_to_actor.get(trial)
+        if own is not None and trial not in self._resetting_trials and self._actor_manager.is_actor_started(own):
+            return False
+        return bool(super()._maybe_reuse_cached_actor(trial))
 
 
 def dispatch_on_ray(
@@ -242,17 +253,17 @@ def dispatch_on_ray(
 
 def _run(worker: type[Worker], bridge: _Bridge, watch: _Watch, resources: Resources, cpus: float, folder: str) -> None:
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.workers)  # workers start at the same time
-    tune.run(
-        worker,
-        name="search",
-        num_samples=-1,
-        search_alg=bridge,
-        scheduler=_KeepActors(resources.workers),
-        resources_per_trial={"cpu": cpus, "gpu": resources.gpus_per_worker},
-        callbacks=[watch],
-        reuse_actors=True,
-        storage_path=folder,
-        trial_dirname_creator=lambda trial: str(trial.trial_id),
-        verbose=0,
-        raise_on_failed_trial=False,
-    )
+    with mock.patch("ray.tune.tune.TuneController", _Controller):
+        tune.run(
+            worker,
+            name="search",
+            num_samples=-1,
+            search_alg=bridge,
+            resources_per_trial={"cpu": cpus, "gpu": resources.gpus_per_worker},
+            callbacks=[watch],
+            reuse_actors=True,
+            storage_path=folder,
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
+            verbose=0,
+            raise_on_failed_trial=False,
+        )
