@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from search.html import Markup, data_script
+from search.html import Markup, data_script, printable
 
 Ratios = Mapping[str, tuple[float, str]]  # site -> how hard it is compressed (0..1), and its setting in words
 SHOWN = 4  # at once; as many as the page has colours for bars
@@ -17,8 +17,16 @@ SHOWN = 4  # at once; as many as the page has colours for bars
 def ratio_bars(names: Mapping[str, str], sites: Mapping[str, Ratios], shown: Sequence[str]) -> Markup:
     """A choice of candidates, (id -> name), and the bars of those that are `shown` at first."""
     # Pairs, because an object would put names that look like numbers first.
-    bars = {candidate: [(site, *bar) for site, bar in given.items()] for candidate, given in sites.items()}
-    data = {"names": list(names.items()), "sites": bars, "shown": list(shown)[:SHOWN], "most": SHOWN}
+    bars = {
+        candidate: [(printable(site), share, printable(label)) for site, (share, label) in given.items()]
+        for candidate, given in sites.items()
+    }
+    data = {
+        "names": [(candidate, printable(name)) for candidate, name in names.items()],
+        "sites": bars,
+        "shown": list(shown)[:SHOWN],
+        "most": SHOWN,
+    }
     places = '<div class="chips" id="ratio-choice"></div><div id="ratio-bars"></div>'
     return Markup(places + data_script("ratio-data", data))
 
