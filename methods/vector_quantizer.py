@@ -17,7 +17,7 @@ from methods.ward import ward_centers
 SEEDING_POINTS = 2048  # Ward's starting clusters are made of a sample of so many (or 4 per centroid)
 POINTS_PER_CENTROID = 256  # the first, cheap Lloyd steps see a sample of so many; then all points polish
 FIRST_STEPS, POLISH_STEPS = 40, 10
-TOLERANCE = 1e-4  # Lloyd stops when a step takes off less than this share of the squared error
+TOLERANCE = 5e-5  # Lloyd stops when a step takes off less than this share of the squared error
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,247 @@
+"""KSE: kernel sparsity and entropy (Li et al., CVPR 2019, arXiv 1812.04368).
+
+Every input channel of a convolution gets as many distinct 2-D kernels as its indicator deserves: none (the channel is
+no longer read), fewer than there were (k-means centroids that kernels point to), or all. Granularity G says in how
+many grades, T how much fewer. Centroids and dense kernels train; a centroid's gradient is the sum over its kernels.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from methods.base import DENSE, Allocation, Compressor, Cost, MethodInfo, Setting, Site, copy_network
+from methods.bitpack import BitReader, bits_for, pack_bits, to_bytes
+from methods.codebook import CodebookConv2d, codebook_layers, handled, replace_module
+from methods.kmeans import kmeans
+from methods.kse_indicator import indicator, kept_kernels, kernels_by_input
+from methods.registry import register
+from methods.table_cost import TableCost, ladder, network_cost, subtract
+from methods.trace import LayerUse, trace_layers
+from models.errors import UserError
+
+Counts = npt.NDArray[np.int64]  # (C,): distinct kernels q_c of every input channel
+PAIRS = tuple((G, T) for G in range(2, 7) for T in range(4))
+INFO = MethodInfo(
+    name="kse",
+    summary="fewer distinct kernels per input channel, by kernel sparsity and entropy; weak channels are not read",
+    source="Li et al., CVPR 2019, arXiv 1812.04368",
+    shrinks_channels=False,
+    options={"alpha": 1.0, "neighbours": 5},
+)
+
+
+def weight_cost(counts: Counts, kernels: int, area: int, positions: int) -> Cost:
+    """One layer's weight with `counts` distinct kernels of `area` = Kh·Kw weights; `kernels` = N / groups."""
+    distinct = int(counts.sum())
+    index_bits = sum(kernels * bits_for(int(q)) for q in counts if 0 < q < kernels)
+    return Cost(distinct * area * positions, distinct * area, 4 * distinct * area + -(-index_bits // 8))
+
+
+class KSE(Compressor):
+    """One site per convolution but the first; the indicator is computed once, here."""
+
+    info = INFO
+
+    def __init__(self, network: nn.Module, example: Tensor, options: Mapping[str, Any]) -> None:
+        super().__init__(network, example, options)
+        if options["alpha"] < 0 or options["neighbours"] < 1:
+            raise UserError(
+                f"kse needs alpha >= 0 and neighbours >= 1, not {options['alpha']}, {options['neighbours']}"
+            )
+        uses = trace_layers(network, example)
+        self.skipped = {}
+        self._indicators: dict[str, npt.NDArray[np.float64]] = {}
+        for name, layer in self._convolutions(uses).items():
+            self._indicators[name] = indicator(layer.weight, layer.groups, options["alpha"], options["neighbours"])
+        self.sites, self.cost = self._ladders(uses)
+
+    def _convolutions(self, uses: Mapping[str, LayerUse]) -> dict[str, nn.Conv2d]:
+        """The layers that can be compressed; of the others, the reason goes to `skipped`."""
+        found: dict[str, nn.Conv2d] = {}
+        first = next((name for name in uses if not isinstance(self.network.get_submodule(name), nn.Linear)), None)
+        for name, use in uses.items():
+            layer = self.network.get_submodule(name)
+            reason = "the first convolution stays dense" if name == first else _why_not(layer, use)
+            if reason is None:
+                assert isinstance(layer, nn.Conv2d)
+                _check_finite(name, layer)
+                found[name] = layer
+            else:
+                self.skipped[name] = reason
+        return found
+
+    def _ladders(self, uses: Mapping[str, LayerUse]) -> tuple[tuple[Site, ...], TableCost]:
+        total = network_cost(self.network, uses)
+        costs = {name: self._costs(name, uses[name].positions) for name in self._indicators}
+        dense = sum(row[0].flops for row in costs.values())
+        # On a scale common to all sites: what the pair (G, T), given to all of them, takes off.
+        strengths = [1 - sum(row[i].flops for row in costs.values()) / max(dense, 1) for i in range(len(PAIRS) + 1)]
+        sites, tables = [], []
+        for name, row in costs.items():
+            kept, rising = ladder(row, strengths)
+            if len(kept) == 1:
+                self.skipped[name] = "its input channels are all alike to the indicator"
+                continue
+            settings = tuple(Setting(G=PAIRS[i - 1][0], T=PAIRS[i - 1][1]) if i else DENSE for i in kept)
+            layer = self._layer(name)
+            kernels = layer.out_channels * layer.in_channels // layer.groups
+            sites.append(Site(name, settings, tuple(rising), (name,), kernels))
+            tables.append([row[i] for i in kept])
+        return tuple(sites), TableCost(subtract(total, [table[0] for table in tables]), tables)
+
+    def _costs(self, name: str, positions: int) -> list[Cost]:
+        """Of the dense weight, then of every pair."""
+        layer = self._layer(name)
+        kernels, area = layer.out_channels // layer.groups, layer.kernel_size[0] * layer.kernel_size[1]
+        counts = [np.full(layer.in_channels, kernels), *(self.kernel_counts(name, G, T) for G, T in PAIRS)]
+        return [weight_cost(q, kernels, area, positions) for q in counts]
+
+    def _layer(self, name: str) -> nn.Conv2d:
+        layer = self.network.get_submodule(name)
+        assert isinstance(layer, nn.Conv2d)
+        return layer
+
+    def kernel_counts(self, name: str, G: int, T: int) -> Counts:
+        """q_c of every input channel of a layer, at any G and T."""
+        layer = self._layer(name)
+        return kept_kernels(self._indicators[name], G, T, layer.out_channels // layer.groups)
+
+    def compress(self, allocation: Allocation) -> nn.Module:
+        counts = {name: self.kernel_counts(name, int(setting["G"]), int(setting["T"]))
+                  for name, setting in allocation.items() if setting != DENSE}  # fmt: skip
+        small = copy_network(self.network)
+        for name, (rows, labels) in self._clustered(counts).items():
+            replace_module(small, name, build_layer(self._layer(name), counts[name], rows, labels))
+        return small
+
+    def _clustered(self, counts: Mapping[str, Counts]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Bank rows, and labels (C, N) into each channel's own rows, of every layer.
+
+        Channels of equal shape and count are clustered together, whatever their layer.
+        """
+        kernels = {
+            name: kernels_by_input(self._layer(name).weight.detach(), self._layer(name).groups) for name in counts
+        }
+        jobs: dict[tuple[int, int, int], list[tuple[str, npt.NDArray[np.intp]]]] = defaultdict(list)
+        for name, q in counts.items():
+            _, size, area = kernels[name].shape
+            for count in np.unique(q[(q > 0) & (q < size)]):
+                jobs[size, area, int(count)].append((name, np.flatnonzero(q == count)))
+        centers: dict[tuple[str, int], Tensor] = {}
+        labels = {name: _identity_labels(table) for name, table in kernels.items()}
+        for (_, _, count), members in jobs.items():
+            points = torch.cat([kernels[name][torch.from_numpy(channels)] for name, channels in members])
+            found, ids = kmeans(points, count)
+            owners = [(name, int(c)) for name, channels in members for c in channels]
+            for (name, c), rows, label in zip(owners, found, ids, strict=True):
+                centers[name, c], labels[name][c] = rows, label
+        return {name: (_bank(name, kernels[name], q, centers), labels[name]) for name, q in counts.items()}
+
+    def pack(self, network: nn.Module) -> dict[str, Tensor]:
+        """The state, with one `index` table of bytes per layer: counts per channel, then indices at ⌈log₂ q⌉ bits."""
+        tensors = super().pack(network)
+        for name, layer in codebook_layers(network).items():
+            tensors.pop(f"{name}.inputs", None)
+            tensors.pop(f"{name}.counts")
+            tensors[f"{name}.index"] = _pack_index(layer)
+        return tensors
+
+    def unpack(self, allocation: Allocation, tensors: Mapping[str, Tensor]) -> nn.Module:
+        network = copy_network(self.network)
+        plain = dict(tensors)
+        for site in self.sites:
+            if f"{site.name}.bank" in tensors:
+                bank = plain[f"{site.name}.bank"].to(self.example.device)
+                counts, labels = _unpack_index(plain.pop(f"{site.name}.index"), self._layer(site.name))
+                replace_module(network, site.name, build_layer(self._layer(site.name), counts, bank, labels))
+        rebuilt, unknown = network.load_state_dict(plain, strict=False)
+        assert not unknown
+        assert all(key.rsplit(".", 1)[1] in ("index", "inputs", "counts") for key in rebuilt)
+        return network
+
+
+def _why_not(layer: nn.Module, use: LayerUse) -> str | None:
+    reason = handled(layer)
+    if reason is None and isinstance(layer, nn.Conv2d) and layer.out_channels == layer.groups:
+        reason = "every input channel has a single kernel (depthwise)"
+    if reason is None and use.calls == 0:
+        reason = "not called in evaluation"
+    return "linear layers stay dense" if isinstance(layer, nn.Linear) else reason
+
+
+def _check_finite(name: str, layer: nn.Conv2d) -> None:
+    if not bool(layer.weight.isfinite().all()):
+        raise UserError(f"layer {name!r} holds weights that are not finite; train it or load other weights first")
+
+
+def _identity_labels(kernels: Tensor) -> Tensor:
+    """(C, N): every kernel its own row, as in a channel that is left alone."""
+    return torch.arange(kernels.shape[1], device=kernels.device).repeat(len(kernels), 1)
+
+
+def _bank(name: str, kernels: Tensor, counts: Counts, centers: Mapping[tuple[str, int], Tensor]) -> Tensor:
+    """Rows of all channels that are read, channel after channel: (Σ q_c, Kh·Kw)."""
+    return torch.cat([centers.get((name, int(c)), kernels[int(c)]) for c in np.flatnonzero(counts)])
+
+
+def build_layer(conv: nn.Conv2d, counts: Counts, bank: Tensor, labels: Tensor) -> CodebookConv2d:
+    """The compressed layer.
+
+    Groups must read equally many channels: where one reads fewer, channels with kernels of zeros fill it up.
+
+    Args:
+        bank: rows of the channels with counts > 0, channel after channel, (Σ q_c, Kh·Kw).
+        labels: each kernel's row within its channel's, (C, N / groups).
+    """
+    read = counts.reshape(conv.groups, -1) > 0
+    width = int(read.sum(1).max())
+    chosen = np.argsort(~read, axis=1, kind="stable")[:, :width]  # channels that are read first, in order
+    inputs = np.sort(chosen, axis=1) + np.arange(conv.groups)[:, None] * read.shape[1]
+    starts = torch.from_numpy(np.cumsum(counts) - counts).to(labels.device)
+    rows = labels + starts[:, None]
+    rows[torch.from_numpy(counts == 0).to(labels.device)] = len(bank)  # the row of zeros
+    flat = torch.from_numpy(inputs.reshape(-1)).to(labels.device)
+    index = rows[flat].unflatten(0, (conv.groups, width)).transpose(1, 2).flatten(0, 1)  # (N, width)
+    layer = CodebookConv2d(conv, nn.Parameter(bank.clone()), index, inputs=flat if read.size > flat.numel() else None)
+    layer.register_buffer("counts", torch.from_numpy(counts).to(torch.int32).to(labels.device))
+    return layer
+
+
+def _pack_index(layer: CodebookConv2d) -> Tensor:
+    """Bytes: how many different counts, those (32 bits each), which one each channel has, then the labels."""
+    counts = layer.get_buffer("counts").cpu().long()
+    values, which = counts.unique(return_inverse=True)
+    fields = [pack_bits(torch.tensor([len(values)]), 8), pack_bits(values, 32), pack_bits(which, bits_for(len(values)))]
+    starts = counts.cumsum(0) - counts
+    inputs = torch.arange(len(counts)) if layer.inputs is None else layer.inputs.cpu()
+    index = (
+        layer.index.cpu().long().unflatten(0, (layer.groups, -1)).transpose(1, 2).flatten(0, 1)
+    )  # (slots, N / groups)
+    kernels = index.shape[1]
+    for channel, rows in zip(inputs.tolist(), index, strict=True):
+        if 0 < counts[channel] < kernels:
+            fields.append(pack_bits(rows - starts[channel], bits_for(int(counts[channel]))))
+    return to_bytes(*fields)
+
+
+def _unpack_index(packed: Tensor, conv: nn.Conv2d) -> tuple[Counts, Tensor]:
+    """The counts, and labels (C, N / groups) on the layer's device."""
+    reader = BitReader(packed)
+    values = reader.read(int(reader.read(1, 8)), 32)
+    counts = values[reader.read(conv.in_channels, bits_for(len(values)))]
+    kernels = conv.out_channels // conv.groups
+    labels = torch.arange(kernels).repeat(conv.in_channels, 1)
+    for channel, count in enumerate(counts.tolist()):
+        if 0 < count < kernels:
+            labels[channel] = reader.read(kernels, bits_for(count))
+    return counts.numpy(), labels.to(conv.weight.device)
+
+
+register(INFO, KSE)

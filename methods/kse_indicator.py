@@ -1,0 +1,88 @@
+"""KSE's indicator: how much of an input channel's kernels has to stay (CVPR 2019, arXiv 1812.04368, eq. 3 to 9).
+
+Kernels are laid out by input channel, (C, N, Kh·Kw); N is the number of filters that read the channel. The paper's
+formulas, not its code, which reshapes where it must transpose and so measures filters instead of channels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+HELD = 1 << 22  # distances held at a time, in double
+
+
+def kernels_by_input(weight: Tensor, groups: int) -> Tensor:
+    """(N, C / groups, Kh, Kw) -> (C, N / groups, Kh·Kw)."""
+    return weight.flatten(2).unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+
+
+def sparsity(kernels: Tensor) -> Tensor:
+    """s_c = Σ_n ‖W[n, c]‖₁, (C,)."""
+    return kernels.abs().sum((1, 2))
+
+
+def density(kernels: Tensor, neighbours: int) -> Tensor:
+    """dm_n, the sum of the distances to the nearest other kernels of the channel: (C, N)."""
+    channels, size, dim = kernels.shape
+    nearest = min(neighbours, size - 1)
+    if nearest == 0:
+        return kernels.new_zeros(channels, size)
+    if dim == 1:
+        return _density_on_line(kernels[..., 0], nearest)
+    pieces = kernels.split(max(1, HELD // (size * size)))
+    return torch.cat([_density_in_space(piece, nearest) for piece in pieces])
+
+
+def _density_in_space(kernels: Tensor, nearest: int) -> Tensor:
+    # Differences taken one by one: |x|² + |y|² - 2xy would lose the small distances that decide here.
+    distance = torch.cdist(kernels, kernels, compute_mode="donot_use_mm_for_euclid_dist")
+    return distance.topk(nearest + 1, dim=2, largest=False).values.sum(2)  # its own, 0, is among them
+
+
+def _density_on_line(values: Tensor, nearest: int) -> Tensor:
+    """The nearest on a line are j to the left and the others to the right, for the best j: no distance matrix."""
+    ordered, order = values.sort(dim=1)
+    left = [torch.zeros_like(ordered)]  # left[j]: sum of the distances to the j left neighbours, inf if there are fewer
+    right = [torch.zeros_like(ordered)]
+    for j in range(1, nearest + 1):
+        gap = ordered[:, j:] - ordered[:, :-j]
+        left.append(left[-1] + torch.nn.functional.pad(gap, (j, 0), value=math.inf))
+        right.append(right[-1] + torch.nn.functional.pad(gap, (0, j), value=math.inf))
+    best = left[0] + right[nearest]
+    for j in range(1, nearest + 1):
+        best = torch.minimum(best, left[j] + right[nearest - j])
+    return torch.empty_like(best).scatter_(1, order, best)
+
+
+def entropy(density: Tensor) -> Tensor:
+    """e_c = -Σ p log₂ p with p = dm / Σ dm; 0 where all dm are 0: (C, N) -> (C,)."""
+    total = density.sum(1, keepdim=True)
+    share = torch.where(total > 0, density / total, 0)
+    return -torch.special.xlogy(share, share).sum(1) / math.log(2)
+
+
+def normalised(values: Tensor) -> Tensor:
+    """Min-max over the channels; a constant vector becomes 1."""
+    low, high = values.aminmax()
+    return (values - low) / (high - low) if high > low else torch.ones_like(values)
+
+
+def indicator(weight: Tensor, groups: int = 1, alpha: float = 1.0, neighbours: int = 5) -> npt.NDArray[np.float64]:
+    """v_c in [0, 1] of every input channel of a convolution's weight (N, C / groups, Kh, Kw): (C,)."""
+    kernels = kernels_by_input(weight.detach().double(), groups)
+    s, e = normalised(sparsity(kernels)), normalised(entropy(density(kernels, neighbours)))
+    values: npt.NDArray[np.float64] = normalised(torch.sqrt(s / (1 + alpha * e))).cpu().numpy()
+    return values
+
+
+def kept_kernels(v: npt.NDArray[np.float64], G: int, T: int, N: int) -> npt.NDArray[np.int64]:
+    """q_c, how many of a channel's N kernels stay (eq. 10): 0 drops the channel, N leaves it alone."""
+    low, high = np.floor(v * G), np.ceil(v * G)
+    shared = np.ceil(N / 2.0 ** (G - high + T))
+    kept: npt.NDArray[np.int64] = np.where(low == 0, 0, np.where(high == G, N, shared)).astype(np.int64)
+    return kept
