@@ -66,9 +66,9 @@ def find_groups(network: nn.Module, example: Tensor) -> tuple[list[Group], dict[
     parameters = {id(parameter): name for name, parameter in twin.named_parameters()}
     groups = []
     for found in graph.get_all_groups():
-        group, reason = _read(graph, found, names, parameters, list(uses))
-        if reason:
-            skipped[group.name] = reason
+        group, fault = _read(graph, found, names, parameters, list(uses))
+        if fault:
+            skipped[group.name] = fault
         else:
             groups.append(group)
     order = {name: position for position, name in enumerate(uses)}
@@ -145,8 +145,8 @@ def _merged(slots: list[Slots]) -> list[Slots]:
         pairs = zip(each.index.tolist(), each.channel.tolist(), strict=True)
         gathered.setdefault((each.name, each.side, each.dim), set()).update(pairs)
     merged = []
-    for (name, side, dim), pairs in gathered.items():
-        index, channel = torch.tensor(sorted(pairs)).unbind(1)
+    for (name, side, dim), found in gathered.items():
+        index, channel = torch.tensor(sorted(found)).unbind(1)
         merged.append(Slots(name, side, index, channel, dim))
     return merged
 

@@ -123,7 +123,7 @@ def _taylor(pruning: FilterPruning, group: Group) -> Tensor:
     if not pruning._gradients:
         raise ValueError("taylor scores need calibrate() before compress()")
     scored = []
-    for slots, rows in pruning.members(group):
+    for slots, _ in pruning.members(group):
         products = pruning._gradients[f"{slots.name}.weight"]
         dim = 1 if getattr(pruning.network.get_submodule(slots.name), "transposed", False) else 0
         scored.append((slots, products.transpose(0, dim).flatten(1).sum(1).abs()))

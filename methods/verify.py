@@ -55,8 +55,8 @@ def _trial(network: nn.Module, example: Tensor, groups: list[Group]) -> str | No
         return f"removing its channels changes the network's output to {tuple(found.shape)}"
     if any(isinstance(module, (nn.LayerNorm, nn.GroupNorm)) for module in network.modules()):
         return None
-    error = (found - expected).abs().max()
-    if not error <= TOLERANCE * expected.abs().max() + 1e-12:
+    difference = (found - expected).abs().max()
+    if not difference <= TOLERANCE * expected.abs().max() + 1e-12:
         return "removing its channels changes more than those channels"
     return None
 

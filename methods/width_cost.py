@@ -1,7 +1,8 @@
 """The cost of a network as arithmetic on the widths of its channel groups.
 
 One fused multiply-add is one FLOP. A layer's width is a sum over groups (concatenations), each counted as often as
-its channels reach the layer (flattening), plus what is fixed; its FLOPs are then positions × kernel × in × out / groups.
+its channels reach the layer (flattening), plus what is fixed; its FLOPs are then positions × kernel × in × out
+/ groups.
 """
 
 from __future__ import annotations

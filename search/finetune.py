@@ -85,7 +85,7 @@ def finetune(
             group["lr"] = peak * rate(step, steps, recipe.schedule)
         loss = _loss(network, teacher, inputs, labels, recipe)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         tuning.after_backward(network, step)
         optimizer.step()
         watch(step, steps, loss)
