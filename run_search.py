@@ -320,7 +320,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/bold red] {error}", highlight=False, markup=True)
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -6,7 +6,7 @@ from search import build
 from search.candidate import Recipe
 from search.config import SearchConfig
 
-TARGETS = "0.7,0.5,0.3"
+TARGETS = "0.5,0.25,0.1"
 RECIPE = Recipe(epochs=2, batch_size=64, lr=0.05)
 
 

@@ -132,7 +132,7 @@ def _facts(result: Result) -> dict[str, str]:
     config = setup.config
     facts = {
         "network": config.task.network,
-        "data": f"{config.task.data}: {len(task.tune)} images fine-tune, {len(task.search)} search, {len(task.test)} test",
+        "data": f"{config.task.data}: images to fine-tune on {len(task.tune)}, search {len(task.search)}, test {len(task.test)}",
         "weights": config.task.weights or "initial",
         "method": f"{config.method}, {len(setup.compressor.sites)} sites",
         "recipe": _recipe(result),

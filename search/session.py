@@ -27,11 +27,11 @@ from search.finalists import finalists
 from search.finetune import judge, steps_of
 from search.host import host_facts
 from search.ledger import Ledger
-from search.progress import Progress, duration
+from search.progress import Progress
 from search.sensitivity import scan_points
 from search.strategy import Problem, Proposal, Scan, Stage, strategy
 from search.tables import Dense
-from search.targets import Target, flops_text, parse_target
+from search.targets import Target, parse_target
 
 MAX_WORKERS = 4  # by default; every worker holds the data and the dense network
 SCHEMA = 1
@@ -250,34 +250,6 @@ def write_run(setup: Setup, facts: dict[str, str], status: str) -> None:
         "host": facts,
     }
     atomic_write(setup.config.folder / "run.json", json.dumps(record, indent=2) + "\n")
-
-
-def announce(setup: Setup, console: Console) -> None:
-    """The first screen: what will be done, and how long it will take."""
-    config, task, counts = setup.config, setup.evaluator.task, expected(setup)
-    costs = work(setup)
-    estimate = sum(counts[stage] * costs[stage] for stage in counts)
-    dense = setup.dense
-    lines = [
-        f"[bold]{title(setup)}[/bold]: {flops_text(dense.flops)} FLOPs, {flops_text(dense.params)} parameters"
-        + ("" if dense.test_accuracy is None else f", {dense.test_accuracy:.2%} on the test set"),
-        f"targets   {', '.join(f'{t.asked} ({flops_text(limit)})' for t, limit in setup.targets)}",
-        f"method    {config.method}, {len(setup.compressor.sites)} sites; strategies {', '.join(config.strategies)}",
-        f"data      {len(task.tune)} images to fine-tune on, {len(task.search)} to search with, {len(task.test)} to test",
-        f"work      {counts['scan']} measurements without training, {counts['search']} candidates of "
-        f"{config.recipe.epochs:g} epochs, {counts['final']} finalists of {config.final_recipe.epochs:g}",
-        f"where     {task.device}, {_where(setup.resources)}; about {duration(max(estimate, 1) + 10)}",
-    ]
-    if task.seen:
-        lines.append("note      these weights may have seen the search images: their accuracy ranks, it is no result")
-    for line in lines:
-        console.print(line, highlight=False)
-
-
-def _where(resources: Resources) -> str:
-    if not resources.workers:
-        return "in this process"
-    return f"{resources.workers} worker{'s' * (resources.workers > 1)} on Ray"
 
 
 def candidates(result: Result) -> list[tuple[Proposal, Outcome]]:

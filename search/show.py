@@ -17,10 +17,11 @@ from rich.text import Text
 
 from models.task import TaskConfig
 from search import baseline
+from search.announce import announce, say
 from search.candidate import Recipe
 from search.config import SearchConfig
 from search.outputs import Written, resume_command, write_outputs
-from search.session import Result, announce, prepare, run
+from search.session import Result, prepare, run
 from search.tables import records
 from search.targets import flops_text
 
@@ -32,8 +33,7 @@ def search_and_show(
     console.print("loading the task, measuring the dense network ...", style="dim")
     setup = prepare(config)
     announce(setup, console)
-    console.print(f"resume    {resume_command(config.folder)}", highlight=False)
-    console.print()
+    say(console, f"resume    {resume_command(config.folder)}\n")
     result = run(setup, console, retry_failed=retry_failed)
     written = write_outputs(result, command)
     _show_end(result, written, console)
@@ -50,11 +50,12 @@ def _show_end(result: Result, written: Written, console: Console) -> None:
     failures = view.frame[view.frame["status"] == "failed"]
     for line in records(failures.drop_duplicates("reason")):
         console.print(Text(f"failed: {line['candidate']} ({line['strategy']}, {line['target']}): {line['reason']}"))
-    console.print("files", *(f"  {path}" for path in written.files), sep="\n", highlight=False)
+    say(console, f"\nfiles     {folder}/: " + ", ".join(path.name for path in written.files))
     if result.complete:
-        console.print(f"next      open {folder / 'report.html'}; export: {view.export_command}", highlight=False)
+        say(console, f"look      open {folder / 'report.html'} in a browser")
+        say(console, f"export    {view.export_command}")
     else:
-        console.print(f"stopped; go on with: {view.resume_command}", highlight=False)
+        say(console, f"stopped   nothing finished is lost; go on with: {view.resume_command}")
 
 
 def _front_table(front: pd.DataFrame) -> Table:

@@ -1,0 +1,46 @@
+"""The first screen of a search: what will be done, where, and about how long it will take."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from search.dispatch import Resources
+from search.progress import duration
+from search.session import Setup, expected, title, work
+from search.targets import flops_text
+
+START_SECONDS = 10.0  # until workers are up
+
+
+def say(console: Console, line: str, style: str | None = None) -> None:
+    """One line as it is; long ones are left to the terminal to wrap, so that commands can be copied."""
+    console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def announce(setup: Setup, console: Console) -> None:
+    """The first screen: what will be done, and how long it will take."""
+    config, task, counts = setup.config, setup.evaluator.task, expected(setup)
+    costs = work(setup)
+    estimate = sum(counts[stage] * costs[stage] for stage in counts)
+    dense = setup.dense
+    lines = [
+        f"{title(setup)}: {flops_text(dense.flops)} FLOPs, {flops_text(dense.params)} parameters"
+        + ("" if dense.test_accuracy is None else f", {dense.test_accuracy:.2%} on the test set"),
+        f"targets   {', '.join(f'{t.asked} ({flops_text(limit)})' for t, limit in setup.targets)}",
+        f"method    {config.method}, {len(setup.compressor.sites)} sites; strategies {', '.join(config.strategies)}",
+        f"data      {len(task.tune)} images to fine-tune on, {len(task.search)} to search with, "
+        f"{len(task.test)} to test",
+        f"work      {counts['scan']} measurements without training, {counts['search']} candidates of "
+        f"{config.recipe.epochs:g} epochs, {counts['final']} finalists of {config.final_recipe.epochs:g}",
+        f"where     {task.device}, {_where(setup.resources)}; about {duration(estimate + START_SECONDS)}",
+    ]
+    if task.seen:
+        lines.append("note      these weights may have seen the search images: their accuracy ranks, it is no result")
+    for line in lines:
+        say(console, line, "bold" if line is lines[0] else None)
+
+
+def _where(resources: Resources) -> str:
+    if not resources.workers:
+        return "in this process"
+    return f"{resources.workers} worker{'s' * (resources.workers > 1)} on Ray"
