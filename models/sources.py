@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
+import os
 import socket
 import sys
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -175,7 +178,8 @@ def _digits() -> Arrays:
 
 
 def _torchvision(name: str, root: Path) -> Arrays:
-    opened = [_opened(name, root, train) for train in (True, False)]
+    with _alone(root / name):
+        opened = [_opened(name, root, train) for train in (True, False)]
     parts = [np.asarray(data.data) for data in opened]
     labels = [np.asarray(data.labels if name == "svhn" else data.targets) for data in opened]
     return checked_arrays(dict(zip(_NAMES, (parts[0], labels[0], parts[1], labels[1]), strict=True)), name)
@@ -203,6 +207,15 @@ _TORCHVISION: dict[str, Callable[[Path, bool, bool], Any]] = {
     "mnist": _open_with("MNIST"),
     "fashion-mnist": _open_with("FashionMNIST"),
 }
+
+
+@contextlib.contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """One process of this machine at a time: workers that start together must not download over each other."""
+    digest = hashlib.sha256(str(place.absolute()).encode()).hexdigest()[:16]
+    with (Path(tempfile.gettempdir()) / f"ratio-search-{os.getuid()}-{digest}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released with the file
+        yield
 
 
 def _opened(name: str, root: Path, train: bool) -> Any:

@@ -1,0 +1,227 @@
+"""Tasks: what is loaded, what the fingerprint depends on, whether the search split was seen, every refusal."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models.checkpoints import save_weights
+from models.data import Images
+from models.errors import UserError
+from models.networks import build_network
+from models.task import TaskConfig, load_network, load_task, pick_device, split_metadata, task_fingerprint
+
+SMALL = TaskConfig(network="small")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """An npz file of 3×8×8 images and a user's network for it."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (60, 3, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "d.npz", x_train=images, y_train=np.arange(60) % 3, x_test=images[:9], y_test=np.arange(9) % 3)
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "def build(classes, channels):\n"
+        "    body = nn.Conv2d(channels, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()\n"
+        "    return nn.Sequential(*body, nn.Linear(4, classes))\n"
+        "def rgb(classes):\n    return build(classes, 3)\n"
+        "def wide(classes):\n    return build(classes + 1, 3)\n"
+        "def pair(classes):\n"
+        "    class Pair(nn.Module):\n        def forward(self, x): return x, x\n"
+        "    return Pair()\n"
+    )
+    return tmp_path
+
+
+def _config(files: Path, **changes: Any) -> TaskConfig:
+    given = {"network": f"{files}/net.py:build", "data": f"npz:{files}/d.npz", "search_fraction": 0.2, **changes}
+    return TaskConfig.model_validate(given)
+
+
+def _pixels(images: Images) -> set[bytes]:
+    return {row.numpy().tobytes() for x, _ in images.batches(64) for row in x}
+
+
+def test_parts_of_the_default_task() -> None:
+    task = load_task(SMALL, "cpu")
+    assert len(task.tune) + len(task.search) == 1438
+    assert len(task.search) == round(0.1 * 1438)
+    assert len(task.test) == 359
+    assert not task.network.training
+    assert not task.seen
+    assert task.fingerprint == task_fingerprint(SMALL)
+    weights = [module.weight for module in task.network.modules() if isinstance(module, nn.Conv2d)]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+
+
+def test_parts_do_not_overlap(files: Path) -> None:
+    task = load_task(_config(files), "cpu")
+    tune, search = _pixels(task.tune), _pixels(task.search)
+    assert (len(tune), len(search)) == (48, 12)
+    assert not tune & search
+    assert torch.bincount(task.search.labels).tolist() == [4, 4, 4]
+    assert task.search.labels.tolist() != sorted(task.search.labels.tolist())
+
+
+def test_fewer_images_are_taken_out_of_the_same_parts(files: Path) -> None:
+    whole, trial = load_task(_config(files), "cpu"), load_task(_config(files, train_images=30), "cpu")
+    assert (len(trial.tune), len(trial.search)) == (24, 6)
+    assert _pixels(trial.tune) < _pixels(whole.tune)
+    assert _pixels(trial.search) < _pixels(whole.search)
+    assert torch.bincount(trial.tune.labels).tolist() == [8, 8, 8]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_images": 61}, "train_images 61 exceeds the 60 training images"),
+        ({"train_images": 2}, "2 training images leave 2 to tune on and 0 to search with"),
+        ({"search_fraction": 0.99}, "leave 1 to tune on and 59 to search with"),
+    ],
+)
+def test_too_few_or_too_many_images(files: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_task(_config(files, **changes), "cpu")
+
+
+def test_fresh_weights_are_the_same_everywhere() -> None:
+    one = load_network(SMALL)
+    torch.manual_seed(99)
+    state = torch.get_rng_state()
+    two = load_network(SMALL)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(t, two.state_dict()[k]) for k, t in one.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"split_seed": 1},
+        {"search_fraction": 0.3},
+        {"train_images": 30},
+        {"mean": (0.5, 0.5, 0.5)},
+        {"flip": False},
+        {"crop": 3},
+        {"network": "resnet20"},
+        {"data": "cifar10"},
+    ],
+)
+def test_fingerprint_depends_on(files: Path, changes: dict[str, Any]) -> None:
+    assert task_fingerprint(_config(files, **changes)) != task_fingerprint(_config(files))
+
+
+def test_fingerprint_is_of_contents_not_places(files: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    save_weights(build_network(f"{files}/net.py:build", classes=3), files / "w.safetensors", {})
+    before = task_fingerprint(_config(files, weights=str(files / "w.safetensors")))
+    moved = tmp_path_factory.mktemp("elsewhere") / "moved"
+    files.rename(moved)
+    config = _config(moved, weights=str(moved / "w.safetensors"))
+    assert task_fingerprint(config) == before
+    (moved / "net.py").write_text((moved / "net.py").read_text() + "\n# changed\n")
+    assert task_fingerprint(config) != before
+    save_weights(build_network(f"{moved}/net.py:rgb", classes=3), moved / "w.safetensors", {})
+    with pytest.raises(UserError, match="there is no file /nowhere"):
+        task_fingerprint(_config(moved, weights="/nowhere/w.pth"))
+
+
+def test_fingerprint_of_named_data_needs_no_files() -> None:
+    assert task_fingerprint(TaskConfig(network="resnet20", data="cifar10", data_root="/nowhere")) == task_fingerprint(
+        TaskConfig(network="resnet20", data="cifar10", data_root="/else")
+    )
+
+
+def test_seen(files: Path) -> None:
+    config = _config(files, weights=str(files / "w.safetensors"))
+    network = load_network(_config(files))
+    save_weights(network, files / "w.safetensors", split_metadata(config))
+    assert not load_task(config, "cpu").seen
+    assert not load_task(config.model_copy(update={"train_images": 30}), "cpu").seen
+    assert load_task(config.model_copy(update={"split_seed": 1}), "cpu").seen
+    assert load_task(config.model_copy(update={"search_fraction": 0.25}), "cpu").seen
+    save_weights(network, files / "w.safetensors", {**split_metadata(config), "data": "npz:another"})
+    assert load_task(config, "cpu").seen
+    torch.save(network.state_dict(), files / "w.pth")
+    assert load_task(_config(files, weights=str(files / "w.pth")), "cpu").seen
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("wide", r"returns \(1, 4\) for one image of npz:.*, not \(1, 3\)"),
+        ("pair", r"returns tuple for one image"),
+    ],
+)
+def test_network_that_does_not_fit_the_data(files: Path, function: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_network(_config(files, network=f"{files}/net.py:{function}"))
+
+
+def test_users_network_for_colour_and_grey_data(files: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot take the 1×8×8 images of digits: .*1.* to have 3 channels"):
+        load_network(TaskConfig(network=f"{files}/net.py:rgb"))
+
+
+def test_torchvision_network_for_small_images(files: Path) -> None:
+    with pytest.raises(UserError, match=r"network alexnet cannot take the 3×8×8 images") as caught:
+        load_network(_config(files, network="alexnet"))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_network(files: Path) -> None:
+    save_weights(load_network(SMALL), files / "w.safetensors", {})
+    with pytest.raises(UserError, match=r"do not fit the network: .*0\.weight .* is missing"):
+        load_network(_config(files, weights=str(files / "w.safetensors")))
+
+
+def test_absolute_paths_for_workers(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(files)
+    config = TaskConfig(network="net.py:build", data="npz:d.npz", data_root="sets", weights="w.pth").absolute()
+    assert (config.network, config.data) == (f"{files}/net.py:build", f"npz:{files}/d.npz")
+    assert (config.data_root, config.weights) == (f"{files}/sets", f"{files}/w.pth")
+    assert TaskConfig(network="small", data="imagefolder:pics@64").absolute().data == f"imagefolder:{files}/pics@64"
+    assert TaskConfig(network="small").absolute().network == "small"
+    relative = TaskConfig(network="net.py:build", data="npz:d.npz")
+    assert task_fingerprint(relative) == task_fingerprint(relative.absolute())
+
+
+def test_devices() -> None:
+    assert pick_device("cpu").type == "cpu"
+    assert pick_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(UserError, match="device 'tpu' is not known; use cpu, cuda or cuda:N"):
+        pick_device("tpu")
+    with pytest.raises(UserError, match="device 'cuda:99' is not there"):
+        pick_device("cuda:99")
+
+
+def test_default_network_learns_digits_in_seconds() -> None:
+    """Above 97 % on unseen digits after six passes."""
+    task = load_task(SMALL, "cpu")
+    network, epochs, batch = task.network.train(), 6, 64
+    optimizer = torch.optim.SGD(network.parameters(), 0.1, 0.9, nesterov=True, weight_decay=5e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, epochs * (len(task.tune) // batch))
+    for epoch in range(epochs):
+        for x, y in task.tune.batches(batch, seed=epoch, augment=True, drop_last=True):
+            optimizer.zero_grad()
+            F.cross_entropy(network(x), y).backward()
+            optimizer.step()
+            schedule.step()
+    network.eval()
+    with torch.no_grad():
+        right = sum(int((network(x).argmax(1) == y).sum()) for x, y in task.test.batches(512))
+    assert right / len(task.test) > 0.97
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_batches_are_the_same_on_a_gpu() -> None:
+    here, there = load_task(SMALL, "cpu"), load_task(SMALL, "cuda")
+    for (x, y), (gx, gy) in zip(
+        here.tune.batches(64, seed=1, augment=True), there.tune.batches(64, seed=1, augment=True), strict=True
+    ):
+        assert gx.device.type == gy.device.type == "cuda"
+        torch.testing.assert_close(gx.cpu(), x)
+        assert torch.equal(gy.cpu(), y)
