@@ -182,15 +182,15 @@ def test_sys_path_entries_are_theirs_alone(tmp_path: Path, change: str) -> None:
         tmp_path,
         {
             "models/__init__.py": "WHO = 'theirs'",
-            "helpers_of_mine.py": "WHO = 'mine'",
+            "parts_of_mine.py": "WHO = 'mine'",
             "nets/net.py": f"""
                 import os, sys
                 up = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
                 {change}
                 import models
                 def build():
-                    import helpers_of_mine
-                    return models.WHO, helpers_of_mine.WHO
+                    import parts_of_mine
+                    return models.WHO, parts_of_mine.WHO
                 """,
         },
     )
