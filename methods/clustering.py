@@ -1,0 +1,290 @@
+"""Kernel clustering (Son et al., ECCV 2018): 2-D kernels as signed scales times the centroids of a codebook.
+
+Kernels are divided by a = sign(center weight) · norm, clustered, and become a · centroid; with transforms, a centroid
+flipped or rotated. Centroids and scales train, indices stay; kernels of zeros are pruned. Kernels of one filter (or of
+one input channel) that share a codeword need one convolution between them: that is what FLOPs count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from methods.base import DENSE, Allocation, Compressor, Cost, MethodInfo, Setting, Site, Tuning, copy_network
+from methods.bitpack import BitReader, bits_for, pack_bits, to_bytes
+from methods.codebook import CodebookConv2d, codebook_layers, handled, replace_module
+from methods.kse_indicator import kernels_by_input
+from methods.registry import register
+from methods.scopes import Share, centroid_count, ladder_of_k, shares
+from methods.table_cost import TableCost, ladder, network_cost, subtract
+from methods.trace import LayerUse, trace_layers
+from methods.vector_quantizer import fit_codebooks, symmetries
+from models.errors import UserError
+
+INFO = MethodInfo(
+    name="kernel-clustering",
+    summary="2-D kernels as scaled, possibly flipped or rotated centroids of a codebook; repeated work is shared",
+    source="Son et al., ECCV 2018",
+    shrinks_channels=False,
+    options={"scope": "layer", "transforms": 1, "largest": 512, "seed": 0},
+)
+HALF_MAX = torch.finfo(torch.half).max
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A codebook (k, Kh·Kw) and, for each of its layers, codewords (N, C / groups); pruned kernels have k·t."""
+
+    centers: Tensor
+    codewords: dict[str, Tensor]
+
+
+def signed_scales(weight: Tensor) -> Tensor:
+    """sign(center weight) · ‖W[n, c]‖₂ of every kernel (N, C / groups, Kh, Kw); a center of 0 counts as positive."""
+    center = weight[:, :, weight.shape[2] // 2, weight.shape[3] // 2]
+    return weight.flatten(2).norm(dim=2) * torch.where(center < 0, -1.0, 1.0)
+
+
+def in_16_bits(scale: Tensor) -> Tensor:
+    """The nearest scales that 16 bits can hold, in the type they came in."""
+    return scale.clamp(-HALF_MAX, HALF_MAX).half().to(scale.dtype)
+
+
+def distinct(rows: Tensor, pruned: int) -> int:
+    """How many different codewords the rows (R, M) hold, each row for itself, `pruned` not counted."""
+    ordered = rows.sort(dim=1).values
+    first = torch.ones_like(ordered[:, :1], dtype=torch.bool)
+    new = torch.cat([first, ordered[:, 1:] != ordered[:, :-1]], 1)
+    return int((new & (ordered != pruned)).sum())
+
+
+def shared_convolutions(codewords: Tensor, groups: int, pruned: int) -> int:
+    """2-D convolutions that a layer (N, C / groups) needs: the less of sharing within filters or input channels."""
+    by_input = kernels_by_input(codewords[..., None, None], groups)[..., 0]  # (C, N / groups)
+    return min(distinct(codewords, pruned), distinct(by_input, pruned))
+
+
+class KernelClustering(Compressor):
+    """One site per codebook. Codebooks of all sizes are fitted here: what they save depends on who shares."""
+
+    info = INFO
+
+    def __init__(self, network: nn.Module, example: Tensor, options: Mapping[str, Any]) -> None:
+        super().__init__(network, example, options)
+        if options["transforms"] not in (1, 2, 4, 8):
+            raise UserError(f"kernel-clustering knows 1, 2, 4 or 8 transforms, not {options['transforms']!r}")
+        self._largest = centroid_count(options["largest"], "kernel-clustering")
+        uses = trace_layers(network, example)
+        self.skipped = {}
+        self._scales: dict[str, Tensor] = {}
+        self._fits: dict[str, dict[int, Fit]] = {}
+        shapes = {name: self._shape(name) for name in uses if self._clusterable(name, uses[name])}
+        self._shares = shares(options["scope"], shapes, self._largest)
+        for name in shapes.keys() - {layer for share in self._shares for layer in share.layers}:
+            self.skipped[name] = "in none of the listed ranges"
+        for share in self._shares:
+            self._fit(share)
+        self.sites, self.cost = self._ladders(uses)
+
+    def _layer(self, name: str) -> nn.Conv2d:
+        layer = self.network.get_submodule(name)
+        assert isinstance(layer, nn.Conv2d)
+        return layer
+
+    def _shape(self, name: str) -> tuple[int, int]:
+        height, width = self._layer(name).kernel_size
+        return height, width
+
+    def _orders(self, name: str) -> Tensor:
+        return symmetries(*self._shape(name), self.options["transforms"]).to(self.example.device)
+
+    def _clusterable(self, name: str, use: LayerUse) -> bool:
+        """Whether a layer takes part; if not, the reason goes to `skipped`."""
+        layer = self.network.get_submodule(name)
+        reason = handled(layer)
+        if reason is None and isinstance(layer, nn.Conv2d):
+            reason = _why_not(name, layer, use)
+        if isinstance(layer, nn.Linear):
+            reason = "linear layers stay dense"
+        if reason is not None:
+            self.skipped[name] = reason
+        return reason is None
+
+    def _fit(self, share: Share) -> None:
+        """Codebooks for every k of the ladder, of the normalised kernels of all layers that share."""
+        orders = self._orders(share.layers[0])
+        scales = {name: signed_scales(self._layer(name).weight.detach().float()) for name in share.layers}
+        self._scales.update(scales)
+        alive = {name: scale != 0 for name, scale in scales.items()}
+        points = torch.cat([self._normalised(name)[alive[name]] for name in share.layers])
+        counts = ladder_of_k(share.largest, len(points))
+        fits = self._fits.setdefault(share.name, {})
+        if not counts:
+            return
+        for k, book in zip(counts, fit_codebooks(points, counts, orders, self.options["seed"]), strict=True):
+            pieces = book.codewords.to(torch.int32).split([int(mask.sum()) for mask in alive.values()])
+            tables = {}
+            for (name, mask), piece in zip(alive.items(), pieces, strict=True):
+                tables[name] = torch.full(mask.shape, k * len(orders), dtype=torch.int32, device=piece.device)
+                tables[name][mask] = piece
+            fits[k] = Fit(book.centers, tables)
+
+    def _normalised(self, name: str) -> Tensor:
+        """(N, C / groups, Kh·Kw); rows of kernels of zeros mean nothing."""
+        scale = self._scales[name][..., None]
+        return self._layer(name).weight.detach().float().flatten(2) / torch.where(scale == 0, 1, scale)
+
+    def _ladders(self, uses: Mapping[str, LayerUse]) -> tuple[tuple[Site, ...], TableCost]:
+        total = network_cost(self.network, uses)
+        sites, tables = [], []
+        for share in self._shares:
+            dense = [self._dense_cost(name, uses[name]) for name in share.layers]
+            sizes = list(self._fits[share.name])
+            costs = [_sum(dense), *(self._cost(share, k, uses) for k in sizes)]
+            # The same k is the same strength everywhere; dense stands for twice the largest codebook there is.
+            top = math.log2(2 * max(other.largest for other in self._shares))
+            kept, rising = ladder(costs, [0.0, *(1 - math.log2(k) / top for k in sizes)])
+            if len(kept) == 1:
+                self.skipped.update(dict.fromkeys(share.layers, "too few kernels for a codebook to save anything"))
+                continue
+            settings = tuple(Setting(k=sizes[i - 1]) if i else DENSE for i in kept)
+            sites.append(Site(share.name, settings, tuple(rising), share.layers, _kernels(self, share)))
+            tables.append([costs[i] for i in kept])
+        return tuple(sites), TableCost(subtract(total, [table[0] for table in tables]), tables)
+
+    def _dense_cost(self, name: str, use: LayerUse) -> Cost:
+        weights = self._layer(name).weight.numel()
+        return Cost(use.positions * weights, weights, 4 * weights)
+
+    def _cost(self, share: Share, k: int, uses: Mapping[str, LayerUse]) -> Cost:
+        """Of the weights of all layers that share: centroids once; per kernel a scale, an index and a transform."""
+        height, width = self._shape(share.layers[0])
+        area, transforms = height * width, len(self._orders(share.layers[0]))
+        per_layer = []
+        for name, codewords in self._fits[share.name][k].codewords.items():
+            kernels, groups = codewords.numel(), self._layer(name).groups
+            flops = uses[name].positions * area * shared_convolutions(codewords, groups, k * transforms)
+            bits = kernels * (bits_for(k) + bits_for(transforms))
+            per_layer.append(Cost(flops, kernels, 2 * kernels + -(-bits // 8)))
+        return _sum([Cost(0, k * area, 4 * k * area), *per_layer])
+
+    def compress(self, allocation: Allocation) -> nn.Module:
+        small = copy_network(self.network)
+        for share in self._shares:
+            setting = allocation.get(share.name, DENSE)
+            if setting != DENSE:
+                fit = self._fits[share.name][int(setting["k"])]
+                self._install(small, share, fit.centers, fit.codewords, self._scales)
+        return small
+
+    def _install(self, small: nn.Module, share: Share, centers: Tensor, codewords: Mapping[str, Tensor],
+                 scales: Mapping[str, Tensor]) -> None:  # fmt: skip
+        """Put the compressed layers in, on one bank of centroids."""
+        orders = self._orders(share.layers[0])
+        bank = nn.Parameter(centers.to(self._layer(share.layers[0]).weight.dtype, copy=True))
+        for name in share.layers:
+            scale = in_16_bits(scales[name].to(bank.dtype))
+            layer = CodebookConv2d(self._layer(name), bank, codewords[name], scale=scale,
+                                   orders=orders if len(orders) > 1 else None)  # fmt: skip
+            replace_module(small, name, layer)
+
+    def tuning(self, allocation: Allocation | None, network: nn.Module, *, steps: int, lr: float) -> Tuning:
+        return RoundedScales()
+
+    def pack(self, network: nn.Module) -> dict[str, Tensor]:
+        """The state, centroids once per codebook, scales in 16 bits, codewords at ⌈log₂ k⌉ + log₂ t bits."""
+        tensors, layers = super().pack(network), codebook_layers(network)
+        for share in self._shares:
+            for name in share.layers if share.layers[0] in layers else ():
+                k, orders = len(layers[name].bank), tensors.pop(f"{name}.orders", None)
+                tensors[f"{name}.index"] = _pack_codewords(layers[name].index, k, 1 if orders is None else len(orders))
+                tensors[f"{name}.scale"] = tensors[f"{name}.scale"].half()
+                if name != share.layers[0]:
+                    del tensors[f"{name}.bank"]
+        return tensors
+
+    def unpack(self, allocation: Allocation, tensors: Mapping[str, Tensor]) -> nn.Module:
+        network, plain = copy_network(self.network), dict(tensors)
+        device = self.example.device
+        for share in self._shares:
+            if f"{share.layers[0]}.bank" not in plain:
+                continue
+            bank = plain.pop(f"{share.layers[0]}.bank").to(device)
+            scales = {name: plain.pop(f"{name}.scale").to(device, bank.dtype) for name in share.layers}
+            words = len(self._orders(share.layers[0])) * len(bank)
+            codewords = {}
+            for name, scale in scales.items():
+                table = _unpack_codewords(plain.pop(f"{name}.index"), scale.numel(), len(bank), words // len(bank))
+                codewords[name] = torch.where(scale == 0, words, table.to(device).view_as(scale))
+            self._install(network, share, bank, codewords, scales)
+        rebuilt, unknown = network.load_state_dict(plain, strict=False)
+        assert not unknown
+        assert all(key.rsplit(".", 1)[1] in ("bank", "index", "scale", "orders") for key in rebuilt)
+        return network
+
+
+class RoundedScales(Tuning):
+    """Scales train in full precision and are judged as they will be stored."""
+
+    def finish(self, network: nn.Module) -> nn.Module:
+        with torch.no_grad():
+            for layer in codebook_layers(network).values():
+                if layer.scale is not None:
+                    layer.scale.copy_(in_16_bits(layer.scale))
+        return network
+
+
+def centroid_counts(layers: Mapping[str, CodebookConv2d]) -> list[tuple[Tensor, Tensor]]:
+    """Of every codebook in use: its centroids (k, Kh, Kw), most used first, and how many kernels use each (k,)."""
+    used: dict[nn.Parameter, Tensor] = {}
+    shape = {layer.bank: layer.kernel_size for layer in layers.values()}
+    for layer in layers.values():
+        transforms = 1 if layer.orders is None else len(layer.orders)
+        words = layer.index.long().flatten() // transforms
+        counts = torch.bincount(words, minlength=len(layer.bank) + 1)[: len(layer.bank)]
+        used[layer.bank] = used.get(layer.bank, 0) + counts
+    found = []
+    for bank, counts in used.items():
+        order = counts.argsort(descending=True, stable=True)
+        found.append((bank.detach()[order].unflatten(1, shape[bank]), counts[order]))
+    return found
+
+
+def _why_not(name: str, layer: nn.Conv2d, use: LayerUse) -> str | None:
+    if use.calls == 0:
+        return "not called in evaluation"
+    if layer.kernel_size == (1, 1):
+        return "its kernels are 1×1"
+    if layer.in_channels == layer.groups == layer.out_channels:
+        return "no two kernels share an input or an output (depthwise)"
+    if not bool(layer.weight.isfinite().all()):
+        raise UserError(f"layer {name!r} holds weights that are not finite; train it or load other weights first")
+    return None
+
+
+def _sum(costs: list[Cost]) -> Cost:
+    return Cost(*(sum(column) for column in zip(*costs, strict=True)))
+
+
+def _kernels(compressor: KernelClustering, share: Share) -> int:
+    return sum(compressor._scales[name].numel() for name in share.layers)
+
+
+def _pack_codewords(codewords: Tensor, k: int, transforms: int) -> Tensor:
+    """Bytes of all centroid numbers, then of all transform numbers; a pruned kernel's are 0, and so is its scale."""
+    words = torch.where(codewords == k * transforms, 0, codewords.long()).flatten()
+    fields = (pack_bits(words // transforms, bits_for(k)), pack_bits(words % transforms, bits_for(transforms)))
+    return to_bytes(*fields)
+
+
+def _unpack_codewords(packed: Tensor, kernels: int, k: int, transforms: int) -> Tensor:
+    reader = BitReader(packed)
+    return reader.read(kernels, bits_for(k)) * transforms + reader.read(kernels, bits_for(transforms))
+
+
+register(INFO, KernelClustering)
