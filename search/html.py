@@ -266,13 +266,15 @@ document.addEventListener("click", event => {
 });
 """
 
-# Paper is narrower than most windows, and plotly draws at a fixed width: figures are redrawn for it and back.
+# Unless told not to, plotly offers to send a figure to its makers' server. Paper is narrower than most windows, and
+# plotly draws at a fixed width: figures are redrawn for it and back.
 PLOT_SCRIPT = """
 function draw(place) {
   const figure = JSON.parse(document.getElementById(place.id + "-data").textContent);
   if (place.clientWidth < 560 && figure.narrow) figure.layout = Object.assign(figure.layout, figure.narrow);
   return Plotly.newPlot(place, figure.data, figure.layout,
-    { responsive: true, displaylogo: false, displayModeBar: matchMedia("(hover: hover)").matches ? "hover" : false,
+    { responsive: true, displaylogo: false, showSendToCloud: false, plotlyServerURL: "",
+      displayModeBar: matchMedia("(hover: hover)").matches ? "hover" : false,
       modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
 }
 document.querySelectorAll(".plot").forEach(draw);

@@ -335,7 +335,11 @@ def browse(tmp_path: Path) -> Browse:
 
 @pytest.mark.browser
 def test_a_browser_draws_every_point_and_asks_for_nothing(hostile: RunView, browse: Browse) -> None:
-    probe = "document.body.dataset.requests = performance.getEntriesByType('resource').length;"
+    probe = """
+      document.body.dataset.requests = performance.getEntriesByType('resource').length;
+      const options = [...document.querySelectorAll(".plot")].map(plot => plot._context);
+      document.body.dataset.uploads = options.filter(of => of.showSendToCloud || of.plotlyServerURL).length;
+    """
     dom, log = browse(hostile, f"setTimeout(() => {{ {probe} }}, 1000);")
     page = Reader(dom)
     judged = int(hostile.frame["accuracy"].notna().sum())
@@ -345,6 +349,7 @@ def test_a_browser_draws_every_point_and_asks_for_nothing(hostile: RunView, brow
     assert page.points["sensitivity-plot-0"] >= len(hostile.sensitivity)
     assert log == ""
     assert 'data-requests="0"' in dom
+    assert 'data-uploads="0"' in dom
     assert "<title>owned</title>" not in dom
     for site in hostile_sites():
         assert printable(site) in page.text  # beside its bars, letter by letter
@@ -372,9 +377,8 @@ def test_a_click_on_a_heading_sorts_the_table(run: RunView, browse: Browse) -> N
 
 @pytest.mark.browser
 def test_bars_show_the_candidates_that_are_chosen(run: RunView, browse: Browse) -> None:
-    other = next(
-        one for one in run.allocations if one not in json.loads(Reader(report_html(run)).data["ratio-data"])["shown"]
-    )
+    first, *_ = shown = json.loads(Reader(report_html(run)).data["ratio-data"])["shown"]
+    other = next(candidate for candidate in run.allocations if candidate not in shown)
     clicks = f"""
       const chips = [...document.querySelectorAll("#ratio-choice button")];
       chips.filter(chip => chip.ariaPressed === "true").forEach(chip => chip.click());
@@ -382,12 +386,17 @@ def test_bars_show_the_candidates_that_are_chosen(run: RunView, browse: Browse) 
       const read = site => [...site.querySelectorAll(".fill")].map(fill => fill.style.width);
       document.body.dataset.widths = JSON.stringify([...document.querySelectorAll("#ratio-bars .site")].map(
         site => [site.children[0].textContent, ...read(site)]));
+      document.getElementById("front-plot").emit("plotly_click", {{ points: [{{ customdata: ["{first}"] }}] }});
+      document.body.dataset.chosen = chips.filter(chip => chip.ariaPressed === "true").map(chip => chip.dataset.id);
     """
     dom, log = browse(run, clicks)
-    (shown,) = (value for tag, name, value in Reader(dom).attributes if (tag, name) == ("body", "data-widths"))
-    bars = [(site, float(width.removesuffix("%"))) for site, width in json.loads(shown or "")]  # one bar a site
+    body = {name: value for tag, name, value in Reader(dom).attributes if tag == "body"}
+    bars = [
+        (site, float(width.removesuffix("%"))) for site, width in json.loads(body["data-widths"] or "")
+    ]  # one bar a site
     expected = [(site, pytest.approx(100 * ratio)) for site, (ratio, _) in run.allocations[other].items()]
     assert bars == expected
+    assert set((body["data-chosen"] or "").split(",")) == {first, other}  # a click on a point of the front adds it
     assert log == ""
 
 
