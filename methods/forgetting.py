@@ -23,13 +23,18 @@ from torch import Tensor
 from methods.compactor import ZERO, Compactor
 
 Floats = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-MOMENTUM = 0.99  # on Q; the recipe's own elsewhere
-WARM_UP, SELECTED, ARRIVED = 0.1, 0.4, 0.75  # parts of the steps by which: selection begins; ends; rows are at zero
-MEAN_RATE = 0.4  # of the peak rate, at least, between SELECTED and ARRIVED (cosine 0.40, one-cycle 0.62)
+MOMENTUM = 0.99  # on Q, in the paper's 375,000 steps
+MEMORY = 0.04  # but an optimizer that remembers 100 steps needs room: 1/(1−μ) is at most this part of the steps,
+LEAST_MOMENTUM = 0.9  # and at least what is usual elsewhere
+WARM_UP, SELECTED, ARRIVED = 0.05, 0.2, 0.45  # parts of the steps by which: selection begins; ends; rows are at zero
+MEAN_RATE = 0.6  # of the peak rate, at least, between SELECTED and ARRIVED (cosine 0.7, one-cycle 0.9)
 MARGIN = 1.5  # rows may have grown, or be moving outward when their mask falls
+CONTEST = 0.1
 EVENTS = 20  # selections in a budget too short for one every `interval` steps
+SPRINT = 5  # steps that a row which is late is given
 BATCH = 4  # rows more at each selection, at least
 
 
@@ -44,10 +49,23 @@ class Schedule:
     interval: int
     batch: int
     """How many more rows each selection may mask."""
-    lasso: float
-    """λ of the rows that stay."""
+    penalty: float
+    """λ of the rows that stay, once rows have been chosen: the paper's."""
+    contest: float
+    """λ of all rows before, at least `penalty`: it shows which of them the loss holds on to."""
     pull: float
-    """λ of the rows to be forgotten, at least `lasso`."""
+    """λ of the rows to be forgotten, at least `penalty`."""
+    momentum: float
+    """Of the optimizer, on Q."""
+    deadline: int
+    """Step by which rows should have arrived."""
+    rate: float
+    """Learning rate that is counted on until then."""
+
+    def force(self, step: int, norms: Tensor) -> Tensor:
+        """λ of rows to be forgotten whose norms are `norms` at `step`: `pull`, and more for those that lag."""
+        urgency = MARGIN / reach(max(SPRINT, self.deadline - step), self.rate, self.momentum)
+        return (norms * urgency).clamp(min=self.pull)
 
     def selects(self, step: int) -> bool:
         return self.first <= step <= self.last and (step - self.first) % self.interval == 0
@@ -59,7 +77,7 @@ class Schedule:
         return self.batch * (1 + (step - self.first) // self.interval)
 
 
-def reach(steps: int, lr: float, momentum: float = MOMENTUM) -> float:
+def reach(steps: int, lr: float, momentum: float) -> float:
     """How far a unit force moves a row within `steps` steps, from rest, at a constant rate."""
     friction = 1 - momentum
     return lr / friction * (steps - momentum * (1 - momentum**steps) / friction)
@@ -70,19 +88,30 @@ def plan(steps: int, lr: float, rows: int, *, penalty: float, interval: int) -> 
 
     `penalty` and `interval` are what the paper fixes (1e-4, 200); they hold where the budget is long enough.
     """
-    first, last = int(WARM_UP * steps), int(SELECTED * steps)
+    first, last, deadline = int(WARM_UP * steps), int(SELECTED * steps), int(ARRIVED * steps)
     interval = max(1, min(interval, (last - first) // EVENTS))
     events = (last - first) // interval + 1
-    within = max(1, int(ARRIVED * steps) - last)
-    pull = max(penalty, MARGIN / reach(within, MEAN_RATE * lr))
-    return Schedule(first, last, interval, max(BATCH, math.ceil(rows / events)), penalty, pull)
+    momentum = min(MOMENTUM, max(LEAST_MOMENTUM, 1 - 1 / max(1.0, MEMORY * steps)))
+    rate = MEAN_RATE * lr
+    return Schedule(
+        first=first,
+        last=last,
+        interval=interval,
+        batch=max(BATCH, math.ceil(rows / events)),
+        penalty=penalty,
+        contest=max(penalty, CONTEST / reach(max(1, last), rate, momentum)),
+        pull=max(penalty, MARGIN / reach(max(1, deadline - last), rate, momentum)),
+        momentum=momentum,
+        deadline=deadline,
+        rate=rate,
+    )
 
 
 def smallest_rows(
     scores: Sequence[Floats],
     floors: Sequence[int],
     limit: int | None = None,
-    flops: Callable[[Floats], npt.NDArray[np.int64]] | None = None,
+    flops: Callable[[Floats], Counts] | None = None,
     budget: int = 0,
 ) -> list[Bools]:
     """The rows to mask: the smallest of all sites together.
@@ -126,9 +155,7 @@ def _order(scores: Sequence[Floats], floors: Sequence[int]) -> tuple[npt.NDArray
     return np.concatenate(sites)[order], np.concatenate(rows)[order]
 
 
-def _give_back(
-    masks: list[Bools], scores: Sequence[Floats], flops: Callable[[Floats], npt.NDArray[np.int64]], budget: int
-) -> None:
+def _give_back(masks: list[Bools], scores: Sequence[Floats], flops: Callable[[Floats], Counts], budget: int) -> None:
     """Unmask, largest first, the rows that are not yet at zero and fit beneath the budget; in place."""
     while True:
         widths = np.array([np.count_nonzero(~mask) for mask in masks], dtype=np.float64)
@@ -145,15 +172,18 @@ def _give_back(
 
 
 @torch.no_grad()
-def set_gradient(compactor: Compactor, masked: Tensor, lasso: float, pull: float) -> None:
+def set_gradient(compactor: Compactor, masked: Tensor, schedule: Schedule, step: int) -> None:
     """`m ∂L/∂Q[d] + λ Q[d]/‖Q[d]‖` for every row d; a row at zero has no direction and is not pulled."""
     rows = compactor.rows()
-    norms = rows.norm(dim=1, keepdim=True)
-    strength = torch.where(masked, pull, lasso)[:, None].to(rows.dtype)
-    direction = torch.where(norms > 0, rows / norms.clamp(min=torch.finfo(rows.dtype).tiny), 0)
+    norms = torch.linalg.vector_norm(rows, dim=1)
+    strength = (
+        torch.where(masked, schedule.force(step, norms), schedule.contest if step < schedule.last else schedule.penalty)
+        / norms
+    )
+    strength.masked_fill_(norms == 0, 0)
     gradient = compactor.weight.grad
     loss = torch.zeros_like(rows) if gradient is None else gradient * ~masked[:, None]
-    compactor.weight.grad = loss + strength * direction
+    compactor.weight.grad = loss + strength[:, None] * rows
 
 
 @torch.no_grad()

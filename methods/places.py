@@ -1,8 +1,9 @@
 """Where ResRep's compactors can stand in a network, and how a whole network is folded.
 
-A place is believed only after a trial, on a copy with noisy norms and biases: with half of its rows at zero, the
-network must compute what the folded, narrower one does. A channel that several layers add to (a residual stream)
-fails it, because what one of them forgets the others still write; the paper, too, forgets only inside blocks.
+The compactor follows the first convolution that writes a site's channels; further writers are gated by it
+(`Follower`). A place is believed only after a trial, on a copy with noisy norms and biases: with half of its rows at
+zero, the network must compute what the folded, narrower one does. It fails where something writes the channels that
+cannot be gated (a convolution without a norm in a residual stream, a padded shortcut) or where a norm mixes them.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Place:
     norm: str | None
     followers: tuple[Slots, ...]
     params_added: int  # per kept row of a narrowed site: its new bias less the parameters of its norm
+    shared: bool  # several layers write its channels: a residual stream
 
     @property
     def host(self) -> str:
@@ -63,7 +65,7 @@ def find_places(network: nn.Module, example: Tensor, channels: ChannelGroups) ->
             reasons[group.name] = reason
             continue
         place = _place(network, group, position, norms.get(group.name))
-        (doubtful if _writers(network, group) > 1 else sure).append(place)
+        (doubtful if place.shared else sure).append(place)
     exact = _exact_places(network, example, channels, sure, doubtful)
     for place in sure + doubtful:
         if place.site not in exact:
@@ -115,7 +117,7 @@ def _writers(network: nn.Module, group: Group) -> int:
 def _reason(network: nn.Module, group: Group) -> str:
     writers = _writers(network, group)
     if writers > 1:
-        return f"{writers} layers write its channels (a residual stream); ResRep forgets inside blocks"
+        return f"{writers} layers write its channels, and not everything that they write can be silenced"
     return "a forgotten channel does not stay silent up to the layers that read it"
 
 
@@ -130,7 +132,7 @@ def _place(network: nn.Module, group: Group, position: int, norm: str | None) ->
     if norm is not None:
         parameters = sum(1 for _ in network.get_submodule(norm).parameters(recurse=False))
         added = int(network.get_submodule(group.name).bias is None) - parameters
-    return Place(group.name, position, group.name, norm, followers, added)
+    return Place(group.name, position, group.name, norm, followers, added, _writers(network, group) > 1)
 
 
 def _follows(module: nn.Module) -> bool:

@@ -8,17 +8,18 @@ reached, exactly the widths asked for are left. A site that loses nothing gets i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from methods.base import Allocation, Compressor, Cost, Costs, Levels, MethodInfo, Setting, Tuning, copy_network
+from methods.base import Allocation, Compressor, Cost, Costs, Levels, MethodInfo, Setting, Site, Tuning, copy_network
 from methods.channel_sites import ChannelGroups
 from methods.compactor import ZERO, Compactor, compactors
-from methods.forgetting import MOMENTUM, Bools, Floats, Schedule, bury, plan, set_gradient, smallest_rows
+from methods.forgetting import Bools, Counts, Floats, Schedule, bury, plan, set_gradient, smallest_rows
 from methods.places import Place, attach, find_places, fold_network
 from methods.registry import register
 from methods.width_cost import WidthCost
@@ -54,12 +55,9 @@ class FoldedCost:
         extra = np.where(kept < self._full, kept, 0).astype(np.int64) @ self._added
         return Costs(costs.flops, costs.params + extra, costs.bytes + 4 * extra)
 
-    def flops(self, kept: Floats) -> np.ndarray[Any, np.dtype[np.int64]]:
-        return self.of_widths(kept).flops
-
 
 class ResRep(Compressor):
-    """Compactors on every site whose channels can be forgotten exactly; options: penalty, interval."""
+    """Compactors on every site whose channels can be forgotten exactly; options: penalty, interval, streams."""
 
     cost: FoldedCost
 
@@ -76,20 +74,22 @@ class ResRep(Compressor):
     def compress(self, allocation: Allocation) -> nn.Module:
         """A copy with compactors, which computes what the network does.
 
-        They stand at the sites that `allocation` narrows; an empty one, to be learned, puts them everywhere.
+        They stand at the sites that `allocation` narrows; an empty one, to be learned, puts them inside all blocks
+        (the paper's sites), and with the option `streams` on residual streams as well.
         """
         small = copy_network(self.network)
-        named = [
-            site.name for site in self.sites if not allocation or self._width(site.name, allocation) < site.channels
-        ]
+        if allocation:
+            named = [site.name for site in self.sites if self._width(site, allocation) < site.channels]
+        else:
+            named = [name for name, place in self.places.items() if self.options["streams"] or not place.shared]
         attach(small, [self.places[name] for name in named])
         return small
 
     def tuning(self, allocation: Allocation | None, network: nn.Module, *, steps: int, lr: float) -> Tuning:
         """Forget down to the widths of `allocation`; `learned` is for those who have none."""
-        given = allocation or Allocation({})
-        floors = {name: self._width(name, given) for name in compactors(network)}
-        rows = sum(compactor.alive.numel() for compactor in compactors(network).values()) - sum(floors.values())
+        sites = self._compacted(network)
+        floors = {site.name: self._width(site, allocation or Allocation({})) for site in sites}
+        rows = sum(site.channels for site in sites) - sum(floors.values())
         return Forgetting(self, floors, self._plan(steps, lr, rows), network if steps == 0 else None)
 
     def learned(self, target: float, network: nn.Module, *, steps: int, lr: float) -> Tuning:
@@ -97,24 +97,35 @@ class ResRep(Compressor):
 
         `network` comes from `compress(Allocation({}))`. UserError if the target is below what one row a site costs.
         """
-        full = np.array([site.channels for site in self.sites], dtype=np.float64)
+        sites = self._compacted(network)
         dense, budget = self.cost.dense.flops, int(target * self.cost.dense.flops)
-        least = int(self.cost.flops(np.ones((1, len(full))))[0]) if self.sites else dense
-        if not least <= budget <= dense:
+        full = np.array([site.channels for site in sites], dtype=np.float64)
+        uniform = np.maximum(np.ceil(full * np.linspace(1, 0, 257)[:, None]), 1)  # every site by a common ratio
+        flops = self.flops_of([site.name for site in sites])(uniform)
+        if not flops[-1] <= budget <= dense:
             raise UserError(
-                f"a kept fraction of {target:.4g} is out of reach of resrep on this network; "
-                f"ask for {least / dense:.4g} to 1 ({least} to {dense} FLOPs)"
+                f"a kept fraction of {target:.4g} is out of reach of resrep's own choice on this network; ask for "
+                f"{math.ceil(1e4 * flops[-1] / dense) / 1e4:.4g} to 1, or let it narrow residual streams (streams=1)"
             )
-        shares = np.linspace(0, 1, 257)[::-1, None]
-        uniform = np.maximum(np.ceil(full * shares), 1)
-        fitting = uniform[int((self.cost.flops(uniform) <= budget).argmax())]
-        floors = {site.name: 1 for site in self.sites}
-        schedule = self._plan(steps, lr, int((full - fitting).sum()))
-        return Forgetting(self, floors, schedule, network if steps == 0 else None, budget)
+        rows = int((full - uniform[int((flops <= budget).argmax())]).sum())
+        floors = {site.name: 1 for site in sites}
+        return Forgetting(self, floors, self._plan(steps, lr, rows), network if steps == 0 else None, budget)
+
+    def flops_of(self, names: Sequence[str]) -> Callable[[Floats], Counts]:
+        """FLOPs as a function of the widths (n, n_names) of the named sites, all others whole; (n,)."""
+        columns = [i for i, site in enumerate(self.sites) if site.name in names]
+        full = np.array([site.channels for site in self.sites], dtype=np.float64)
+
+        def flops(kept: Floats) -> Counts:
+            every = np.broadcast_to(full, (len(kept), len(full))).copy()
+            every[:, columns] = kept
+            return self.cost.of_widths(every).flops
+
+        return flops
 
     def unpack(self, allocation: Allocation, tensors: Mapping[str, Tensor]) -> nn.Module:
         """Which rows were kept does not matter any more: only the widths do."""
-        wide = self.compress(allocation) if allocation else copy_network(self.network)
+        wide = self.compress(allocation) if allocation else copy_network(self.network)  # empty: nothing to narrow
         small = self.tuning(allocation, wide, steps=0, lr=1.0).finish(wide)
         small.load_state_dict(dict(tensors))
         return small
@@ -133,9 +144,13 @@ class ResRep(Compressor):
             ties[place.site] = (TIE * norms / norms.mean().clamp(min=1e-30)).cpu().numpy()
         return ties
 
-    def _width(self, name: str, allocation: Allocation) -> int:
-        site = next(site for site in self.sites if site.name == name)
-        return site.channels - (site.level_of(allocation[name]) if name in allocation else 0)
+    def _compacted(self, network: nn.Module) -> list[Site]:
+        present = compactors(network)
+        return [site for site in self.sites if site.name in present]
+
+    def _width(self, site: Site, allocation: Allocation) -> int:
+        """Channels that `allocation` leaves; a site's levels remove one channel each."""
+        return site.channels - (site.level_of(allocation[site.name]) if site.name in allocation else 0)
 
     def _plan(self, steps: int, lr: float, rows: int) -> Schedule:
         return plan(steps, lr, rows, penalty=float(self.options["penalty"]), interval=int(self.options["interval"]))
@@ -174,7 +189,7 @@ class Forgetting(Tuning):
         """Compactors on their own: heavy momentum, no weight decay."""
         own = {id(compactor.weight): compactor.weight for compactor in compactors(network).values()}
         rest = [p for p in network.parameters() if p.requires_grad and id(p) not in own]
-        rows = {"params": list(own.values()), "momentum": MOMENTUM, "weight_decay": 0.0}
+        rows = {"params": list(own.values()), "momentum": self.schedule.momentum, "weight_decay": 0.0}
         return [group for group in ({"params": rest}, rows) if group["params"]]
 
     def after_backward(self, network: nn.Module, step: int) -> None:
@@ -186,7 +201,7 @@ class Forgetting(Tuning):
             self._masks = {name: torch.as_tensor(mask, device=c.alive.device) for name, (c, mask) in chosen.items()}
         for name, compactor in found.items():
             none = torch.zeros(len(compactor.alive), dtype=torch.bool, device=compactor.alive.device)
-            set_gradient(compactor, self._masks.get(name, none), self.schedule.lasso, self.schedule.pull)
+            set_gradient(compactor, self._masks.get(name, none), self.schedule, step)
             self._before[name] = compactor.rows().detach().clone()
 
     def finish(self, network: nn.Module) -> nn.Module:
@@ -223,7 +238,7 @@ class Forgetting(Tuning):
         if self._budget is None:
             masks = smallest_rows(scores, floors, limit)
         else:
-            masks = smallest_rows(scores, floors, limit, self._owner.cost.flops, self._budget)
+            masks = smallest_rows(scores, floors, limit, self._owner.flops_of(names), self._budget)
         return {name: (found[name], mask) for name, mask in zip(names, masks, strict=True)}
 
     def _summary(
@@ -247,7 +262,7 @@ INFO = MethodInfo(
     "rows of compactors are driven to zero while the rest trains, then folded away",
     "Ding et al., ICCV 2021, arXiv 2007.03260",
     learns_allocation=True,
-    options={"penalty": 1e-4, "interval": 200},
+    options={"penalty": 1e-4, "interval": 200, "streams": 0},
 )
 
 
