@@ -55,6 +55,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and 
 def default(context: typer.Context) -> None:
     """Without a sub-command: a search on the embedded digits, on a baseline trained in seconds."""
     if context.invoked_subcommand is None:
+        print("ratio-search on the embedded digits: a small network is trained once, then compressed to three budgets.")
+        print("About a minute and a half on two idle cores. Loading ...", flush=True)
         from search.demo import demo_config
 
         _search(demo_config("results"), retry_failed=False, as_json=False)

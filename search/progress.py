@@ -33,6 +33,7 @@ class Progress:
     """Counts outcomes by stage and shows them; on a plain stream it prints a line now and then instead."""
 
     LINE_EVERY = 15.0  # seconds between lines where nothing can be redrawn
+    PACE_AFTER = 3  # outcomes; the first ones pay for caches and compilation
 
     def __init__(self, console: Console, expected: dict[Stage, int], work: dict[Stage, float], workers: int) -> None:
         """
@@ -43,7 +44,9 @@ class Progress:
         self._console, self._work, self._workers = console, work, max(workers, 1)
         self._tallies = {stage: _Tally(expected=count) for stage, count in expected.items() if count}
         self._start = self._last_line = time.monotonic()
+        self._first: float | None = None  # when the first candidate started; before that, workers start
         self._spent = 0.0
+        self._judged = 0
         self._running: dict[str, Candidate] = {}
         self._live = Live(console=console, get_renderable=self._table, refresh_per_second=4, transient=False)
 
@@ -59,6 +62,8 @@ class Progress:
             self._line()
 
     def started(self, candidate: Candidate) -> None:
+        """A worker has taken a candidate up."""
+        self._first = self._first or time.monotonic()
         self._running[candidate.model_dump_json()] = candidate
 
     def finished(self, proposal: Proposal, outcome: Outcome, known: bool) -> None:
@@ -72,22 +77,23 @@ class Progress:
         if outcome.accuracy is not None and proposal.stage != "scan":
             tally.best = max(tally.best or 0.0, outcome.accuracy)
         if not known:
+            self._judged += 1
             self._spent += self._work.get(proposal.stage, 1.0)
         if not self._console.is_terminal and time.monotonic() - self._last_line > self.LINE_EVERY:
             self._line()
 
     def seconds_left(self) -> float | None:
-        """From the pace so far; None before anything was measured."""
-        if not self._spent:
+        """From the pace so far; None before enough was measured to tell."""
+        if self._first is None or not self._spent or self._judged < self.PACE_AFTER:
             return None
         open_ = {stage: tally.expected - tally.done for stage, tally in self._tallies.items()}
         remaining = sum(self._work.get(stage, 1.0) * count for stage, count in open_.items())
-        return (time.monotonic() - self._start) / self._spent * remaining
+        return (time.monotonic() - self._first) / self._spent * remaining
 
     def _line(self) -> None:
         self._last_line = time.monotonic()
         parts = [f"{TITLES[stage]} {tally.done}/{tally.expected}" for stage, tally in self._tallies.items()]
-        self._console.print(", ".join(parts) + f", {self._clock()}", highlight=False)
+        self._console.print(", ".join(parts) + f", {self._clock()}", highlight=False, soft_wrap=True)
 
     def _clock(self) -> str:
         left = self.seconds_left()
