@@ -202,6 +202,14 @@ class Compressor(ABC):
         """What to add to a fine-tune of `network` over `steps` optimizer steps with peak rate `lr`."""
         return Tuning()
 
+    def learned(self, target: float, network: nn.Module, *, steps: int, lr: float) -> Tuning:
+        """Like `tuning`, for a method that learns its allocation: at most `target` of the dense FLOPs are kept.
+
+        `network` is what `compress` makes of an empty allocation; after `finish` the tuning's report holds the
+        `allocation` arrived at. UserError if the target is out of reach.
+        """
+        raise TypeError(f"{type(self).__name__} does not learn its allocation")
+
     def pack(self, network: nn.Module) -> dict[str, Tensor]:
         """The stored form of a network that `compress` made."""
         return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
