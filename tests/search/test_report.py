@@ -22,6 +22,7 @@ from fake_run import DENSE, HOSTILE, TARGETS, fake_run, hostile_sites
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from PIL import Image
 
 from search.figures import finals_figure, front_figure, sensitivity_figure, stagger
@@ -289,6 +290,19 @@ def test_labels_in_the_picture_do_not_overlap(run: RunView, asked: tuple[str, ..
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert {f"target {name}" for name in asked} <= set(texts)
     assert any(" % at " in text for text in texts)
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
+
+def test_crowded_points_of_the_front_get_labels_that_do_not_overlap(run: RunView) -> None:
+    kept = [0.30 + 0.012 * step for step in range(12)]  # a label is as wide as six of these steps
+    front = pd.DataFrame({"kept_flops": kept, "flops": [int(share * DENSE.flops) for share in kept],
+                          "accuracy": [0.9 + 0.001 * step for step in range(12)]})  # fmt: skip
+    figure = draw_picture(dataclasses.replace(run, front=front, targets=[]))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    labels = [text for text in figure.axes[0].texts if " % at " in text.get_text()]
+    boxes = [Text.get_window_extent(label, canvas.get_renderer()) for label in labels]  # without its white frame
+    assert len(boxes) >= 2
     assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
 
 
