@@ -176,6 +176,13 @@ class Tuning:
         """What the method wants said of its run (rows that had not gone to zero, ...)."""
         return {}
 
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        """What a fine-tune that was interrupted between two steps needs besides the network to go on."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """The inverse of `state_dict`."""
+
 
 class Compressor(ABC):
     """A method bound to one dense network. Subclasses set `sites`, `skipped` and `cost` at construction."""

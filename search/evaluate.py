@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from torch import nn
 
 from methods.base import Allocation, Compressor, Cost, Tuning, example_input
 from methods.registry import create, method_info
+from models.data import Images
 from models.task import Task, TaskConfig, load_task, pick_device
 from search.candidate import Candidate, Outcome, failed
+from search.checkpoint import Checkpoint
 from search.files import atomic_write
 from search.finetune import DivergedError, TimeLimitError, finetune, judge, recalibrate, steps_of
 
+OnStep = Callable[[int, int], None]
 CALIBRATION_BATCHES = 8  # of 128 images, for the methods that look at gradients
 
 
@@ -48,17 +52,24 @@ class Evaluator:
         self._keep, self._limit = keep_weights, time_limit
         self._compressors: dict[str, Compressor] = {}
 
-    def __call__(self, candidate: Candidate) -> Outcome:
-        """The candidate's outcome; divergence and an exceeded limit are failed outcomes with a reason."""
+    def __call__(
+        self, candidate: Candidate, *, checkpoint: Checkpoint | None = None, on_step: OnStep | None = None
+    ) -> Outcome:
+        """The candidate's outcome; divergence and an exceeded limit are failed outcomes with a reason.
+
+        Args:
+            checkpoint: where a long fine-tune is kept from epoch to epoch, and goes on from.
+            on_step: called with (steps done, steps in all).
+        """
         start, device = time.monotonic(), str(self.task.device)
         try:
-            outcome = self._judge(candidate)
+            outcome = self._judge(candidate, checkpoint, on_step)
         except (DivergedError, TimeLimitError) as error:
             return failed(str(error), time.monotonic() - start, device)
         return outcome.model_copy(update={"seconds": time.monotonic() - start, "device": device})
 
-    def _judge(self, candidate: Candidate) -> Outcome:
-        network, tuning, cost, allocation = self._compressed(candidate)
+    def _judge(self, candidate: Candidate, checkpoint: Checkpoint | None, on_step: OnStep | None) -> Outcome:
+        network, tuning, cost, allocation = self._compressed(candidate, checkpoint, on_step)
         images = self.task.test if candidate.judge == "test" else self.task.search
         accuracy, loss = judge(network, images, count=candidate.images)
         if not math.isfinite(loss):
@@ -78,27 +89,38 @@ class Evaluator:
             notes=tuning.report(),
         )
 
-    def _compressed(self, candidate: Candidate) -> tuple[nn.Module, Tuning, Cost, Allocation]:
+    def _compressed(
+        self, candidate: Candidate, checkpoint: Checkpoint | None, on_step: OnStep | None
+    ) -> tuple[nn.Module, Tuning, Cost, Allocation]:
         """The candidate's network, fine-tuned and ready to be judged, with its cost."""
         compressor, recipe = self.compressor(candidate), candidate.recipe
         allocation = candidate.to_allocation()
         network = compressor.compress(allocation)
         images = self.task.train if candidate.judge == "test" else self.task.tune
-        recalibrate(network, images, recipe.recalibration_images, seed=candidate.seed)
         steps = steps_of(recipe, len(images))
-        tuning = compressor.tuning(allocation, network, steps=steps, lr=recipe.lr)
+        if candidate.learned_target is None:
+            tuning = compressor.tuning(allocation, network, steps=steps, lr=recipe.lr)
+        else:
+            tuning = compressor.learned(candidate.learned_target, network, steps=steps, lr=recipe.lr)
+        recalibrate(network, images, recipe.recalibration_images, seed=candidate.seed)
         if steps:
-            deadline = None if self._limit is None else time.monotonic() + self._limit
-            finetune(
-                network,
-                images,
-                recipe,
-                seed=candidate.seed,
-                tuning=tuning,
-                teacher=self.task.network if recipe.distill_weight else None,
-                deadline=deadline,
-            )
-        return tuning.finish(network).eval(), tuning, compressor.cost_of(allocation), allocation
+            self._finetune(network, images, candidate, tuning)
+        network = tuning.finish(network).eval()
+        if candidate.learned_target is not None:
+            allocation = Allocation(tuning.report()["allocation"])
+        return network, tuning, compressor.cost_of(allocation), allocation
+
+    def _finetune(self, network: nn.Module, images: Images, candidate: Candidate, tuning: Tuning) -> None:
+        deadline = None if self._limit is None else time.monotonic() + self._limit
+        finetune(
+            network,
+            images,
+            candidate.recipe,
+            seed=candidate.seed,
+            tuning=tuning,
+            teacher=self.task.network if candidate.recipe.distill_weight else None,
+            deadline=deadline,
+        )
 
     def compressor(self, candidate: Candidate) -> Compressor:
         """The candidate's method bound to the dense network; bound once per worker."""

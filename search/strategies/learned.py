@@ -1,0 +1,27 @@
+"""For methods that find their own widths while they train (ResRep): one candidate per target, its allocation open."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from methods.registry import method_info, methods
+from models.errors import UserError
+from search.strategy import Problem, Program, Proposal, StrategyInfo, register
+
+
+@register(
+    StrategyInfo(
+        "learned", "the method finds its own widths while it trains", "ResRep, arXiv 2007.03260", needs_data=False
+    )
+)
+def learned(problem: Problem) -> Program:
+    """One candidate per target; UserError if the method cannot learn."""
+    if not method_info(problem.method).learns_allocation:
+        able = ", ".join(name for name, info in methods().items() if info.learns_allocation)
+        raise UserError(f"method {problem.method} does not learn its allocation; strategy learned needs one of: {able}")
+    dense = problem.candidate(np.zeros(len(problem.sites), dtype=np.intp))
+    proposals = []
+    for target, limit in problem.targets:
+        candidate = dense.model_copy(update={"learned_target": limit / problem.cost.dense.flops})
+        proposals.append(Proposal(candidate, "search", "learned", target.asked))
+    yield proposals
