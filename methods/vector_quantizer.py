@@ -16,8 +16,9 @@ from methods.ward import ward_centers
 
 SEEDING_POINTS = 2048  # Ward's starting clusters are made of a sample of so many (or 4 per centroid)
 POINTS_PER_CENTROID = 256  # the first, cheap Lloyd steps see a sample of so many; then all points polish
-FIRST_STEPS, POLISH_STEPS = 40, 10
-TOLERANCE = 5e-5  # Lloyd stops when a step takes off less than this share of the squared error
+# At most so many Lloyd steps, ended by one that takes off less than this share of the squared error.
+FIRST_STEPS, FIRST_TOLERANCE = 40, 2e-4
+POLISH_STEPS, POLISH_TOLERANCE = 10, 5e-5
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def _farthest(points: Tensor, codewords: Tensor, labels: Tensor, count: int) -> 
     return points[distance.sort(descending=True, stable=True).indices[:count]]
 
 
-def lloyd(points: Tensor, centers: Tensor, orders: Tensor, steps: int) -> tuple[Codebook, float]:
+def lloyd(points: Tensor, centers: Tensor, orders: Tensor, steps: int, tolerance: float) -> tuple[Codebook, float]:
     """At most `steps` updates; the codewords belong to the centroids returned, the error to both."""
     labels, error = quantize(points, transformed(centers, orders))
     for _ in range(steps):
@@ -113,7 +114,7 @@ def lloyd(points: Tensor, centers: Tensor, orders: Tensor, steps: int) -> tuple[
         found, lower = quantize(points, transformed(moved, orders), labels)
         if lower >= error:
             break
-        done = lower > error * (1 - TOLERANCE)
+        done = lower > error * (1 - tolerance)
         centers, labels, error = moved, found, lower
         if done:
             break
@@ -141,7 +142,7 @@ def fit_codebooks(points: Tensor, counts: Sequence[int], orders: Tensor, seed: i
     start = _canonical(_sample(points, max(SEEDING_POINTS, 4 * counts[0]), seed), orders)
     for k, centers in zip(counts, ward_centers(start[None], counts), strict=True):
         few = _sample(points, POINTS_PER_CENTROID * k, seed + 1)
-        book, _ = lloyd(few, centers[0], orders, FIRST_STEPS)
+        book, _ = lloyd(few, centers[0], orders, FIRST_STEPS, FIRST_TOLERANCE)
         if len(few) < len(points):
-            book, _ = lloyd(points, book.centers, orders, POLISH_STEPS)
+            book, _ = lloyd(points, book.centers, orders, POLISH_STEPS, POLISH_TOLERANCE)
         yield book

@@ -1,0 +1,105 @@
+"""Small networks that between them hold every way in which layers are coupled; inputs are (B, 3, 12, 12)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SHAPE = (3, 12, 12)
+CLASSES = 5
+
+
+def unit(inputs: int, outputs: int, size: int = 3, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+class Pooled(nn.Module):
+    """Features, then the mean over positions, then a linear layer."""
+
+    def __init__(self, features: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.features = features
+        self.linear = nn.Linear(channels, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(F.adaptive_avg_pool2d(self.features(x), 1).flatten(1))
+
+
+class Residual(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Sequential(unit(inputs, outputs, stride=stride), unit(outputs, outputs)[:2])
+        self.shortcut = nn.Identity() if inputs == outputs else unit(inputs, outputs, 1, stride=stride)[:2]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.body(x) + self.shortcut(x))
+
+
+class Concat(nn.Module):
+    """Dense connections: the input, and what is grown from it."""
+
+    def __init__(self, inputs: int, growth: int) -> None:
+        super().__init__()
+        self.grow = unit(inputs, growth)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.grow(x)], 1)
+
+
+def plain() -> nn.Module:
+    # A bias, a stride, a dilation and a kernel that is not square.
+    oblong = nn.Sequential(nn.Conv2d(16, 16, (3, 1), padding=(1, 0)), nn.BatchNorm2d(16), nn.ReLU())
+    dilated = nn.Sequential(nn.Conv2d(16, 24, 3, 2, padding=2, dilation=2), nn.BatchNorm2d(24), nn.ReLU())
+    return Pooled(nn.Sequential(unit(3, 12), unit(12, 16), oblong, dilated), 24)
+
+
+def residual() -> nn.Module:
+    return Pooled(nn.Sequential(unit(3, 12), Residual(12, 12), Residual(12, 16, 2)), 16)
+
+
+def concat() -> nn.Module:
+    return Pooled(nn.Sequential(unit(3, 10), Concat(10, 8), Concat(18, 8), unit(26, 16, 1)), 16)
+
+
+def depthwise() -> nn.Module:
+    return Pooled(nn.Sequential(unit(3, 16), unit(16, 16, groups=16), unit(16, 24, 1), unit(24, 24, groups=2)), 24)
+
+
+def pointwise() -> nn.Module:
+    return Pooled(nn.Sequential(unit(3, 16), unit(16, 12, 1), unit(12, 12), unit(12, 32, 1), unit(32, 16, 1)), 16)
+
+
+SMALL_NETS: dict[str, Callable[[], nn.Module]] = {
+    "plain": plain,
+    "residual": residual,
+    "concat": concat,
+    "depthwise": depthwise,
+    "pointwise": pointwise,
+}
+
+
+def small_net(name: str, seed: int = 0) -> nn.Module:
+    """The network with seeded weights, scales and statistics that differ between channels, in evaluation mode."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = SMALL_NETS[name]()
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.normal_(module.bias, std=0.2)
+                nn.init.normal_(module.running_mean, std=0.2)
+                nn.init.uniform_(module.running_var, 0.5, 1.5)
+            if isinstance(module, nn.Conv2d):  # input channels that differ in strength, or KSE sees them all alike
+                module.weight.data *= torch.linspace(0.3, 2.0, module.weight.shape[1])[:, None, None]
+    return network.eval()
+
+
+def batches(count: int, size: int = 8, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
+    """Random inputs and labels."""
+    generator = torch.Generator().manual_seed(seed)
+    return [(torch.randn(size, *SHAPE, generator=generator), torch.randint(CLASSES, (size,), generator=generator))
+            for _ in range(count)]  # fmt: skip
