@@ -227,6 +227,13 @@ class Forgetting(Tuning):
         """
         return dict(self._report)
 
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        """Which rows are masked, and where every row stood before the last step."""
+        return {"masks": dict(self._masks), "before": dict(self._before)}
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        self._masks, self._before = dict(state["masks"]), dict(state["before"])
+
     def _choose(self, network: nn.Module, limit: int | None = None) -> dict[str, tuple[Compactor, Bools]]:
         """Every compactor with the rows to mask now, (D,)."""
         found = compactors(network)

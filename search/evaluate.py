@@ -104,13 +104,21 @@ class Evaluator:
             tuning = compressor.learned(candidate.learned_target, network, steps=steps, lr=recipe.lr)
         recalibrate(network, images, recipe.recalibration_images, seed=candidate.seed)
         if steps:
-            self._finetune(network, images, candidate, tuning)
+            self._finetune(network, images, candidate, tuning, checkpoint, on_step)
         network = tuning.finish(network).eval()
         if candidate.learned_target is not None:
             allocation = Allocation(tuning.report()["allocation"])
         return network, tuning, compressor.cost_of(allocation), allocation
 
-    def _finetune(self, network: nn.Module, images: Images, candidate: Candidate, tuning: Tuning) -> None:
+    def _finetune(
+        self,
+        network: nn.Module,
+        images: Images,
+        candidate: Candidate,
+        tuning: Tuning,
+        checkpoint: Checkpoint | None,
+        on_step: OnStep | None,
+    ) -> None:
         deadline = None if self._limit is None else time.monotonic() + self._limit
         finetune(
             network,
@@ -120,6 +128,8 @@ class Evaluator:
             tuning=tuning,
             teacher=self.task.network if candidate.recipe.distill_weight else None,
             deadline=deadline,
+            on_step=on_step,
+            checkpoint=checkpoint,
         )
 
     def compressor(self, candidate: Candidate) -> Compressor:

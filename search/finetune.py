@@ -16,6 +16,7 @@ from torch.nn import functional
 from methods.base import Tuning
 from models.data import Images
 from search.candidate import Recipe
+from search.checkpoint import Checkpoint
 
 _WARM_UP = 0.3  # share of a one-cycle schedule that rises
 _START = 1 / 25  # first rate of the rise, as a share of the peak
@@ -32,7 +33,11 @@ class TimeLimitError(RuntimeError):
 
 def steps_of(recipe: Recipe, images: int) -> int:
     """Optimizer steps of a recipe on so many images; the last, smaller batch of an epoch is left out."""
-    return math.ceil(recipe.epochs * max(images // recipe.batch_size, 1))
+    return math.ceil(recipe.epochs * _steps_per_epoch(recipe, images))
+
+
+def _steps_per_epoch(recipe: Recipe, images: int) -> int:
+    return max(images // recipe.batch_size, 1)
 
 
 def rate(step: int, steps: int, schedule: str) -> float:
@@ -55,6 +60,7 @@ def finetune(
     teacher: nn.Module | None = None,
     deadline: float | None = None,
     on_step: Callable[[int, int], None] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
     """Train `network` in place; it is left in evaluation mode.
 
@@ -62,6 +68,7 @@ def finetune(
         teacher: the dense network, in evaluation mode; used if the recipe distils.
         deadline: `time.monotonic()` value after which TimeLimitError is raised.
         on_step: called with (steps done, steps in all).
+        checkpoint: written at the end of every epoch; if it holds a part of this fine-tune, that is not done again.
 
     Raises:
         DivergedError: the loss became infinite or NaN.
@@ -79,8 +86,9 @@ def finetune(
     peaks = [group["lr"] for group in optimizer.param_groups]
     network.train()
     torch.manual_seed(seed)  # dropout
+    done = 0 if checkpoint is None else checkpoint.load(network, optimizer, tuning)
     watch = _Watch(deadline)
-    for step, (inputs, labels) in enumerate(_batches(images, recipe, seed, steps)):
+    for step, (inputs, labels) in enumerate(_batches(images, recipe, seed, steps, done), start=done):
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * rate(step, steps, recipe.schedule)
         loss = _loss(network, teacher, inputs, labels, recipe)
@@ -91,6 +99,8 @@ def finetune(
         watch(step, steps, loss)
         if on_step is not None:
             on_step(step + 1, steps)
+        if checkpoint is not None and ((step + 1) % _steps_per_epoch(recipe, len(images)) == 0 or step + 1 == steps):
+            checkpoint.save(step + 1, network, optimizer, tuning)
     network.eval()
 
 
@@ -109,9 +119,13 @@ class _Watch:
                 raise DivergedError(f"the loss was {value} at step {step + 1} of {steps}; a lower lr may do")
 
 
-def _batches(images: Images, recipe: Recipe, seed: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Augmented batches over as many epochs as it takes; every epoch in an order of its own."""
-    done = epoch = 0
+def _batches(images: Images, recipe: Recipe, seed: int, steps: int, done: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Augmented batches over as many epochs as it takes; every epoch in an order of its own.
+
+    Args:
+        done: steps that lie behind already, in whole epochs unless they are all.
+    """
+    epoch = done // _steps_per_epoch(recipe, len(images))
     batch = min(recipe.batch_size, len(images))
     while done < steps:
         for pair in images.batches(batch, seed=seed * 100_003 + epoch, augment=True, drop_last=True):
