@@ -6,9 +6,11 @@ import contextlib
 import logging
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from unittest import mock
 
 from models.errors import UserError
 from search.dispatch import Resources, describe
@@ -33,6 +35,7 @@ for _name, _value in QUIET.items():
 import ray  # noqa: E402
 
 OBJECT_STORE = 128 * 2**20  # bytes; what does not fit is kept on disk
+CONNECT_TIMEOUT = 10.0  # seconds
 CODE = Path(__file__).resolve().parent.parent
 PACKAGES = ("search", "methods", "models")
 
@@ -75,12 +78,30 @@ def _start(resources: Resources, folder: str) -> None:
 
 def _connect(address: str) -> None:
     """Join a running cluster; our code goes along, so that every node runs what this process runs."""
+    _check_address(address)
     environment = {"py_modules": [str(CODE / package) for package in PACKAGES], "env_vars": QUIET}
     try:
         ray.init(address=address, logging_level=logging.CRITICAL, log_to_driver=False, runtime_env=environment)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(
             f"no Ray cluster answers at {address!r} ({describe(error)}); start one with `ray start --head`"
+        ) from error
+
+
+def _check_address(address: str) -> None:
+    """Whether somebody listens there; Ray itself would try for five minutes."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if "/" in address or not host or not port.isdigit():
+        raise UserError(
+            f"cannot read the Ray address {address!r}; give auto, or host:port of the head node (port 6379)"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"no Ray cluster answers at {address!r} ({error}); start one with `ray start --head`"
         ) from error
 
 
@@ -121,11 +142,16 @@ def scratch(name: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Ray's own remarks are about trials and experiments, which our users have never heard of."""
+    """Ray's own remarks are about trials and dead workers; the search says what became of its candidates."""
     logger = logging.getLogger("ray")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
+    try:  # the raylet's messages are printed, not logged, and would spoil `--json`
+        with mock.patch("ray._private.worker.print_to_stdstream", _say_nothing, create=True):
+            yield
     finally:
         logger.setLevel(level)
+
+
+def _say_nothing(*_: object, **__: object) -> None:
+    pass

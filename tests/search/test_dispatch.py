@@ -160,6 +160,22 @@ def test_processors_are_shared_so_that_all_workers_fit() -> None:
             assert cpus_per_worker(nodes, workers) == max(fitting, default=1)
 
 
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", r"no Ray cluster answers at '127\.0\.0\.1:1'"),
+        ("127.0.0.1:99999999", "no Ray cluster answers"),
+        ("headnode", "cannot read the Ray address 'headnode'"),
+        ("ray://headnode:10001", "cannot read the Ray address"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_refused_at_once(address: str, message: str) -> None:
+    begin = time.monotonic()
+    with pytest.raises(UserError, match=message):
+        run(ListSource([candidate()]), Resources(workers=1, ray_address=address))
+    assert time.monotonic() - begin < 30
+
+
 # Over Ray
 
 
