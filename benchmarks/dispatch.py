@@ -3,13 +3,14 @@
     python benchmarks/dispatch.py [--candidates 100] [--work 0.5] [--workers 2] [--json]
 
 `overhead` is wall time per candidate between the first and the last outcome, less the candidate's own work; `scaling`
-is the rate of CPU-bound candidates with one worker and with several. The starting of Ray is a figure of its own.
+is the rate of CPU-bound candidates with several workers by that with one, beside it what bare processes gain. The starting of Ray is a figure of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import statistics
@@ -77,6 +78,23 @@ def measure(count: int, work: float, workers: int) -> tuple[float, float, int]:
     return source.times[0] - start, source.per_candidate(), len(source.workers)
 
 
+def _spin(seconds: float) -> float:
+    """Wall seconds that so much processor time takes."""
+    start, end = time.perf_counter(), time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+    return time.perf_counter() - start
+
+
+def plain_scaling(workers: int, seconds: float = 2.0) -> float:
+    """What bare processes gain on this machine as loaded as it is now: the bound for `scaling`."""
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        pool.map(_spin, [0.01] * workers, chunksize=1)  # all of them started
+        alone = pool.apply(_spin, (seconds,))
+        together = max(pool.map(_spin, [seconds] * workers, chunksize=1))
+    return workers * alone / together
+
+
 def report(count: int, work: float, workers: int, repeats: int) -> dict[str, object]:
     """All figures, in milliseconds and ratios."""
     from ray import cloudpickle
@@ -93,15 +111,17 @@ def report(count: int, work: float, workers: int, repeats: int) -> dict[str, obj
             _, several, used = measure(count // 2, work, workers)
             rows = {"in_process_ms": here * 1e3, "ray_ms": there * 1e3, "first_outcome_s": first,
                     "one_worker_ms": one * 1e3, "workers_ms": several * 1e3, "scaling": one / several,
+                    "plain_scaling": plain_scaling(workers),
                     "workers_used": used}  # fmt: skip
             for name, value in rows.items():
                 figures.setdefault(name, []).append(value)
     result: dict[str, object] = {name: round(statistics.median(values), 2) for name, values in figures.items()}
     overhead = statistics.median(figures["ray_ms"]) - statistics.median(figures["in_process_ms"])
+    versions = {"python": platform.python_version(), "ray": ray.__version__, "torch": torch.__version__}
     return {"overhead_ms": round(overhead, 2), **result, "start_ray_s": round(start_ray, 2), "workers": workers,
             "candidates": count, "work_ms": work * 1e3, "repeats": repeats, "cores": cores(),
             "load": [round(load, 1) for load in os.getloadavg()], "host": platform.platform(),
-            "versions": {"python": platform.python_version(), "ray": ray.__version__, "torch": torch.__version__}}  # fmt: skip
+            "versions": versions}  # fmt: skip
 
 
 def main() -> None:
