@@ -272,6 +272,34 @@ def train(
 
 
 @app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="A run's folder, or its name below results.")],
+    pick: Annotated[str, typer.Option(help="best, knee, smallest, or the beginning of a candidate's name.")] = "best",
+    to: Annotated[Path | None, typer.Option(help="Folder to write; default RUN/export.")] = None,
+    format_: Annotated[
+        str, typer.Option("--format", help="Comma-separated: config, safetensors, pt2, onnx.")
+    ] = "config,safetensors,pt2,onnx",
+    finetune: Annotated[
+        float | None, typer.Option(min=0, help="Epochs of a fine-tune before, distilled from the dense network.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the export in a folder that is not empty.")] = False,
+    device: Device = None,
+    json_: AsJson = False,
+) -> None:
+    """Write a candidate of a run as files to deploy, each tried on test images."""
+    from search.export_show import export_and_show
+
+    console = Console(stderr=json_)
+    made = export_and_show(
+        run, console, pick=pick, to=to, formats=format_, finetune=finetune, force=force, device=device
+    )
+    if made is None:
+        raise typer.Exit(130)
+    if json_:
+        _print_json(made)
+
+
+@app.command()
 def methods(json_: AsJson = False) -> None:
     """The compression methods."""
     from methods.registry import methods as known

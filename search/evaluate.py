@@ -24,6 +24,7 @@ from models.data import Images
 from models.task import Task, TaskConfig, load_task, pick_device
 from search.candidate import Candidate, Outcome, failed
 from search.checkpoint import Checkpoint
+from search.compressed import pack
 from search.files import atomic_write
 from search.finetune import DivergedError, TimeLimitError, finetune, judge, recalibrate, steps_of
 
@@ -160,7 +161,7 @@ def save_compressed(
     """Write the packed weights of a judged network as `<key>.safetensors`, its candidate in the metadata."""
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"candidate": candidate.model_dump_json(), "allocation": json.dumps(allocation.to_json())}
-    packed = safetensors.torch.save(compressor.pack(network), metadata)
+    packed = safetensors.torch.save(pack(compressor, network), metadata)
     atomic_write(folder / f"{candidate.key(task)}.safetensors", packed)
 
 

@@ -1,0 +1,161 @@
+"""`config.json` of an export: what was made, from what, how good it is. Versioned, closed to unknown fields.
+
+FLOPs are multiply-accumulates for one input, accuracies lie in 0..1, times are milliseconds for a whole batch.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from methods.base import Knob
+from models.errors import UserError, first_line
+from models.task import TaskConfig
+from search.candidate import Frozen, Recipe
+
+VERSION = 1
+CONFIG, WEIGHTS, PROGRAM, ONNX, CARD = "config.json", "model.safetensors", "model.pt2", "model.onnx", "README.md"
+
+
+class Inputs(Frozen):
+    """What the network takes: float32 (N, *shape), normalised from pixels in [0, 1]; its outputs are (N, classes)."""
+
+    shape: tuple[int, int, int]
+    """(C, H, W)"""
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class UserFile(Frozen):
+    """The user's own file that defines the network."""
+
+    path: str
+    """Absolute, on the machine that exported."""
+    function: str
+    sha256: str
+
+
+class Costs(Frozen):
+    """What a network costs for one input."""
+
+    flops: int
+    params: int
+    bytes: int
+    """Of the stored parameters: dense ones in fp32, tables at their bit width."""
+
+
+class Latency(Frozen):
+    """Dense and compressed in the same exported form, in turns on the same machine; medians over rounds."""
+
+    engine: Literal["torch", "onnxruntime"]
+    device: str
+    threads: int
+    batch: int
+    rounds: int
+    dense_ms: float
+    dense_spread_ms: float
+    """Between the quartiles."""
+    compressed_ms: float
+    compressed_spread_ms: float
+    speed_up: float
+    """Median of the rounds' dense / compressed."""
+    theoretical: float
+    """Dense FLOPs / compressed FLOPs."""
+    far_below: bool
+    """Less than half of the gain that the FLOPs promise arrived."""
+
+
+class Metrics(Frozen):
+    """Accuracies on the test set."""
+
+    test_accuracy: float
+    """Of these very weights."""
+    test_images: int
+    dense_test_accuracy: float
+    seed: int
+    """Of these weights."""
+    seeds: tuple[int, ...]
+    """All seeds of the same candidate that met the test set, of which the next two are taken."""
+    mean: float
+    std: float | None
+    """Of the sample (n − 1); None for one seed."""
+    n: int
+    agreement: dict[str, float] = {}
+    """File -> largest difference to the fine-tuned network's outputs on test images, over their largest magnitude."""
+    executed_flops: int
+    """Counted anew on the network that `model.pt2` and `model.onnx` run; shared kernels stand there written out."""
+    latency: tuple[Latency, ...] = ()
+
+
+class Stored(Frozen):
+    """One file of the export."""
+
+    bytes: int = Field(ge=0)
+    sha256: str
+
+
+class Origin(Frozen):
+    """How the candidate was found."""
+
+    run: str
+    candidate: str
+    """The key of its outcome."""
+    pick: str
+    strategy: str
+    target: str
+    searched: int
+    """Candidates that the run judged."""
+    host: dict[str, str] = {}
+
+
+class ExportConfig(Frozen):
+    """All there is to know of an export; with `model.safetensors` it suffices to rebuild the network."""
+
+    version: int = VERSION
+    task: TaskConfig
+    fingerprint: str
+    """Of the task: network, weights, data and split."""
+    inputs: Inputs
+    network_file: UserFile | None = None
+    method: str
+    options: dict[str, Any]
+    allocation: dict[str, dict[str, Knob]]
+    """A setting for every site."""
+    cost: Costs
+    dense: Costs
+    metrics: Metrics
+    recipe: Recipe
+    seen: bool
+    """Whether the dense weights may have been trained on the images that ranked candidates."""
+    files: dict[str, Stored]
+    origin: Origin
+
+
+def read_config(folder: Path) -> ExportConfig:
+    """The configuration in an export's folder.
+
+    Raises:
+        UserError: there is none, it is not whole, not ours, or of a newer version.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise UserError(f"{folder} holds no {CONFIG}: it is no export, or one that was interrupted; export again")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not whole ({first_line(error)}); export again") from None
+    version = content.get("version") if isinstance(content, dict) else None
+    if not isinstance(version, int) or "allocation" not in content:
+        raise UserError(f"{path} was not written by ratio-search's export; give the folder of an export")
+    if version > VERSION:
+        raise UserError(f"{path} has version {version} and this program reads up to {VERSION}; use a newer one")
+    try:
+        return ExportConfig.model_validate(content)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise UserError(f"{path} cannot be used: {where}: {fault['msg']}; export again") from None

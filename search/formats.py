@@ -1,0 +1,218 @@
+"""The deployable forms of a network: `torch.export` program and ONNX, both with any batch size, and their trial.
+
+Everything here happens on the CPU in float32. `onnx`, `onnxscript` and `onnxruntime` are optional.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from methods.base import copy_network
+from methods.codebook import codebook_layers, expanded, replace_module
+from models.errors import UserError, first_line
+
+FORMATS = ("config", "safetensors", "pt2", "onnx")
+TOLERANCE = 1e-4  # of the outputs' largest magnitude
+TRIAL_BATCHES = (1, 2, 61, 64)  # a single image, and sizes that no batch in the program's making had
+INPUT, OUTPUT, BATCH = "images", "logits", "batch"
+Run = Callable[[Tensor], Tensor]
+
+
+def check_onnx() -> None:
+    """UserError that names what to install, if one of the optional packages is missing."""
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"format onnx needs {', '.join(missing)}: pip install 'ratio-search[export]', or leave onnx out of --format"
+        )
+
+
+def plain(network: nn.Module) -> nn.Module:
+    """A copy on the CPU for evaluation, made of standard layers: shared kernels are written out."""
+    twin = copy_network(network).cpu().eval()
+    for name, layer in codebook_layers(twin).items():
+        replace_module(twin, name, expanded(layer))
+    for tensor in (*twin.parameters(), *twin.buffers()):
+        tensor.data = tensor.data.contiguous()
+    return twin.requires_grad_(False)
+
+
+def count_flops(network: nn.Module, example: Tensor) -> int:
+    """Multiply-accumulates for one input as torch's own counter sees them; `network` is in evaluation mode."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(example)
+    return counter.get_total_flops() // (2 * len(example))
+
+
+def capture(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    """The program of a network made of standard layers, for batches of any size.
+
+    Args:
+        example: two inputs or more; their values end up in the file, so give noise.
+
+    Raises:
+        UserError: torch.export cannot follow the network, or only for one batch size.
+    """
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.export.export(
+                network, (example.contiguous(),), dynamic_shapes=({0: torch.export.Dim(BATCH, min=1)},)
+            )
+    except Exception as error:  # whatever the user's forward pass does that cannot be followed
+        raise UserError(
+            f"torch.export cannot capture this network ({type(error).__name__}: {first_line(error)}); "
+            "leave pt2 and onnx out of --format"
+        ) from error
+    _forget_places(program)
+    return program
+
+
+def _forget_places(program: torch.export.ExportedProgram) -> None:
+    """Drop the source lines that made each node: they name folders of this machine."""
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
+
+
+def write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
+    """Write the program as a file that torch alone opens."""
+    with _quiet():
+        torch.export.save(program, path)
+
+
+def open_pt2(path: Path, device: torch.device | str = "cpu") -> Run:
+    """The program in a file, ready to run on a device."""
+    program = torch.export.load(path)
+    if torch.device(device).type != "cpu":
+        from torch.export.passes import move_to_device_pass
+
+        program = move_to_device_pass(program, str(device))
+    module = program.module()
+
+    @torch.inference_mode()
+    def run(images: Tensor) -> Tensor:
+        outputs: Tensor = module(images)
+        return outputs
+
+    return run
+
+
+def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
+    """Write the program as one ONNX file; UserError for an operator that ONNX does not have."""
+    import onnx
+
+    try:
+        with _quiet():
+            made = torch.onnx.export(
+                program, dynamo=True, verbose=False, input_names=[INPUT], output_names=[OUTPUT], external_data=False
+            )
+        assert made is not None
+        model: Any = made.model_proto
+    except Exception as error:  # the exporter wraps every fault in a class of its own
+        raise UserError(
+            f"this network cannot be written as ONNX ({type(error).__name__}: {first_line(error)}); "
+            "leave onnx out of --format"
+        ) from error
+    _tidy(model)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def _tidy(model: Any) -> None:
+    """Name the batch dimension; drop notes on how the exporter arrived at each node."""
+    graph = model.graph
+    symbol = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param and dim.dim_param == symbol:
+                dim.dim_param = BATCH
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]
+
+
+def open_onnx(path: Path, threads: int | None = None) -> Run:
+    """The ONNX file in onnxruntime on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
+
+
+@torch.no_grad()
+def disagreement(run: Run, network: nn.Module, images: Tensor) -> float:
+    """The largest difference to the network's outputs over their largest magnitude, over batches of several sizes.
+
+    Args:
+        run: the exported form.
+        network: the fine-tuned network on the CPU, in evaluation mode.
+        images: (N, C, H, W) on the CPU.
+    """
+    worst = 0.0
+    for batch in trial_batches(images):
+        expected, found = network(batch).float(), run(batch).float()
+        assert found.shape == expected.shape
+        worst = max(worst, float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30)))
+    return worst
+
+
+def trial_batches(images: Tensor) -> Iterator[Tensor]:
+    """All images, in batches of sizes that differ."""
+    start = 0
+    while start < len(images):
+        for size in TRIAL_BATCHES:
+            if start < len(images):
+                yield images[start : start + size]
+                start += size
+
+
+def check_agreement(what: str, difference: float) -> None:
+    """UserError if an exported form does not compute what the network does."""
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"{what} differs from the fine-tuned network by {difference:.2g} of its largest output on test images, "
+            f"more than {TOLERANCE:g}; leave that format out and report the network"
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporters' notes are of no use to who exports, and standard output may be JSON."""
+    levels = {name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def parse_formats(text: str) -> tuple[str, ...]:
+    """`config,pt2` as names in the order of writing; UserError for an unknown one or for none."""
+    from models.errors import unknown
+
+    asked: Sequence[str] = [part.strip() for part in text.split(",") if part.strip()]
+    for each in asked:
+        if each not in FORMATS:
+            raise unknown("format", each, FORMATS)
+    if not asked:
+        raise UserError(f"--format {text!r} names no format; choose from {', '.join(FORMATS)}")
+    return tuple(each for each in FORMATS if each in asked)

@@ -1,0 +1,150 @@
+"""The page that travels with an export: what it is, how good, what it costs, how it was found, how to load it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from methods.base import Allocation
+from search.export_config import ONNX, PROGRAM, WEIGHTS, ExportConfig, Latency
+
+_SETTINGS = 24  # sites shown; the rest is in config.json
+
+
+def model_card(config: ExportConfig, folder: Path) -> str:
+    """`README.md` of the export in `folder`, in Markdown."""
+    parts = [_head(config), _accuracy(config), _cost(config), _files(config), _latency(config)]
+    parts += [_found(config), _loading(config, folder)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _head(config: ExportConfig) -> str:
+    inputs = config.inputs
+    shape = "×".join(map(str, inputs.shape))
+    return (
+        f"# {_name(config.task.network)}, compressed by {config.method}\n\n"
+        f"`{config.task.network}` for `{config.task.data}`, {config.cost.flops / config.dense.flops:.1%} of its FLOPs. "
+        f"It takes float32 images (N, {shape.replace('×', ', ')}), scaled to [0, 1] and normalised with mean "
+        f"{_numbers(inputs.mean)} and std {_numbers(inputs.std)} per channel, and returns {inputs.classes} logits each."
+    )
+
+
+def _accuracy(config: ExportConfig) -> str:
+    m = config.metrics
+    std = "" if m.std is None else f" ± {m.std:.2%}"
+    lines = [
+        "## Accuracy",
+        f"| top-1 on {m.test_images:,} test images | |\n| --- | ---: |",
+        f"| dense | {m.dense_test_accuracy:.2%} |",
+        f"| these weights (seed {m.seed}) | {m.test_accuracy:.2%} |",
+        f"| mean of {m.n} seed{'s' * (m.n > 1)} | {m.mean:.2%}{std} |",
+        f"| change, mean against dense | {100 * (m.mean - m.dense_test_accuracy):+.2f} points |",
+    ]
+    return lines[0] + "\n\n" + "\n".join(lines[1:])
+
+
+def _cost(config: ExportConfig) -> str:
+    rows = []
+    for what in ("flops", "params", "bytes"):
+        dense, small = getattr(config.dense, what), getattr(config.cost, what)
+        title = {"flops": "FLOPs", "params": "parameters", "bytes": "bytes of parameters"}[what]
+        rows.append(f"| {title} | {dense:,} | {small:,} | {dense / max(small, 1):.2f}× |")
+    text = "## Cost\n\n| for one input | dense | compressed | |\n| --- | ---: | ---: | ---: |\n" + "\n".join(rows)
+    text += "\n\nOne multiply-accumulate of a convolution or linear layer is one FLOP."
+    if config.metrics.executed_flops != config.cost.flops:
+        text += (
+            f" The FLOPs above count each distinct kernel once; `{PROGRAM}` and `{ONNX}` have the kernels written out "
+            f"and execute {config.metrics.executed_flops:,}."
+        )
+    return text
+
+
+def _files(config: ExportConfig) -> str:
+    if not config.files:
+        return ""
+    what = {WEIGHTS: "packed weights", PROGRAM: "torch.export program", ONNX: "ONNX"}
+    rows = []
+    for name, stored in config.files.items():
+        difference = config.metrics.agreement.get(name)
+        tried = "" if difference is None else f"{difference:.1e}"
+        rows.append(f"| `{name}` | {what[name]} | {stored.bytes:,} | {tried} |")
+    return (
+        "## Files\n\n| file | | bytes | largest difference |\n| --- | --- | ---: | ---: |\n" + "\n".join(rows) + "\n\n"
+        "The difference is to the fine-tuned network's outputs on test images, over the largest of them."
+    )
+
+
+def _latency(config: ExportConfig) -> str:
+    timed = config.metrics.latency
+    if not timed:
+        return ""
+    rows = [
+        f"| {each.engine} | {each.device}, {each.threads} thread{'s' * (each.threads > 1)} | {each.batch} "
+        f"| {_time(each.dense_ms, each.dense_spread_ms)} | {_time(each.compressed_ms, each.compressed_spread_ms)} "
+        f"| {each.speed_up:.2f}× | {each.theoretical:.2f}× |"
+        for each in timed
+    ]
+    head = "| engine | device | batch | dense ms | compressed ms | measured | by FLOPs |"
+    return (
+        "## Latency\n\n" + head + "\n| --- | --- | ---: | ---: | ---: | ---: | ---: |\n" + "\n".join(rows) + "\n\n"
+        "Median over rounds in which both took turns, ± the distance between quartiles.\n" + shortfall(timed)
+    ).rstrip()
+
+
+def _time(median: float, spread: float) -> str:
+    return f"{median:.3g} ± {spread:.1g}"
+
+
+def shortfall(timed: tuple[Latency, ...]) -> str:
+    """A sentence on where the real speed-up is far below the theoretical one; empty if it is nowhere."""
+    short = [each for each in timed if each.far_below]
+    if not short:
+        return ""
+    where = ", ".join(f"{each.engine} on {each.device.split(' ')[0]} at batch {each.batch}" for each in short)
+    return f"The real speed-up is far below what the FLOPs promise for {where}: less than half of the gain arrived."
+
+
+def _found(config: ExportConfig) -> str:
+    origin, recipe = config.origin, config.recipe
+    distil = f", distilled from the dense network (weight {recipe.distill_weight:g})" if recipe.distill_weight else ""
+    text = (
+        f"## How it was found\n\nRun `{origin.run}`, candidate `{origin.candidate[:8]}`, picked as `{origin.pick}`, "
+        f"after {origin.searched} candidates were ranked on images held out from the training set; strategy "
+        f"`{origin.strategy}`, target `{origin.target}`. Fine-tuned for {recipe.epochs:g} epochs{distil}: SGD, batch "
+        f"{recipe.batch_size}, {recipe.schedule} at {recipe.lr:g}, weight decay {recipe.weight_decay:g}."
+    )
+    if config.seen:
+        text += " The dense weights may have been trained on the images that ranked candidates."
+    settings = Allocation(config.allocation)
+    rows = [f"| `{site}` | {settings[site]!r} |" for site in list(settings)[:_SETTINGS]]
+    more = len(settings) - _SETTINGS
+    rest = f"\n\n{more} more sites are in `config.json`." if more > 0 else ""
+    return text + "\n\n| site | setting |\n| --- | --- |\n" + "\n".join(rows) + rest
+
+
+def _loading(config: ExportConfig, folder: Path) -> str:
+    blocks = []
+    if WEIGHTS in config.files:
+        blocks.append(
+            "With ratio-search, to train on:\n\n```python\nfrom search.compressed import load_compressed\n\n"
+            f"network = load_compressed({str(folder)!r})\n```"
+        )
+    if PROGRAM in config.files:
+        blocks.append(
+            "With torch alone:\n\n```python\nimport torch\n\n"
+            f'logits = torch.export.load("{PROGRAM}").module()(images)\n```'
+        )
+    if ONNX in config.files:
+        blocks.append(
+            "With onnxruntime alone:\n\n```python\nimport onnxruntime\n\n"
+            f'logits = onnxruntime.InferenceSession("{ONNX}").run(None, {{"images": images}})[0]\n```'
+        )
+    return "## How to load it\n\n" + "\n\n".join(blocks) if blocks else ""
+
+
+def _name(network: str) -> str:
+    """A network's name, or its function's in a user's file."""
+    return network.rsplit(":", 1)[-1].rsplit("/", 1)[-1]
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in values) + ")"
