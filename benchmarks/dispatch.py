@@ -3,7 +3,8 @@
     python benchmarks/dispatch.py [--candidates 100] [--work 0.5] [--workers 2] [--json]
 
 `overhead` is wall time per candidate between the first and the last outcome, less the candidate's own work; `scaling`
-is the rate of CPU-bound candidates with several workers by that with one, beside it what bare processes gain. The starting of Ray is a figure of its own.
+is the rate of CPU-bound candidates with several workers by that with one, beside it what bare processes gain (on a
+busy machine that is less than their number). The starting of Ray is a figure of its own.
 """
 
 from __future__ import annotations
