@@ -8,10 +8,15 @@ from search.candidate import Outcome, Recipe
 from search.strategy import Program, Proposal
 
 Seen = Sequence[tuple[Proposal, Outcome]]
+Note = Callable[[Seen, list[Proposal]], None]
 
 
-def finalists(count: int, seeds: int, recipe: Recipe) -> Callable[[Seen], Program]:
-    """A program that tests the best `count` candidates of every target with `seeds` seeds each."""
+def finalists(count: int, seeds: int, recipe: Recipe, note: Note | None = None) -> Callable[[Seen], Program]:
+    """A program that tests the best `count` candidates of every target with `seeds` seeds each.
+
+    Args:
+        note: told what was searched and which finalists were chosen of it, before they are tested.
+    """
 
     def program(seen: Seen) -> Program:
         proposals = []
@@ -20,6 +25,8 @@ def finalists(count: int, seeds: int, recipe: Recipe) -> Callable[[Seen], Progra
                 changes = {"judge": "test", "recipe": recipe, "seed": seed}
                 candidate = chosen.candidate.model_copy(update=changes)
                 proposals.append(Proposal(candidate, "final", chosen.strategy, chosen.target))
+        if note is not None:
+            note(seen, proposals)
         yield proposals
 
     return program

@@ -28,6 +28,7 @@ from search.storage import cause, open_storage, read_attributes, readable
 SCHEMA = 1
 RECORD = "record"  # the attribute of a trial that holds everything
 METRIC_NAMES = "study:metric_names"  # where Study.set_metric_names puts them
+FACT = "fact:"  # what the names of a task's facts begin with among its study's attributes
 OWNER = "ratio-search"  # the attribute of a study that says whose it is
 STORAGE_ERRORS = (StorageInternalError, SQLAlchemyError, OSError)
 
@@ -136,6 +137,28 @@ class Ledger:
             self._pending.append(record)
         self.flush()
 
+    def remember(self, name: str, fact: Mapping[str, Any]) -> None:
+        """Keep something that is known of the task besides outcomes; a later fact of the same name replaces it.
+
+        Raises:
+            LedgerError: the storage refused it.
+        """
+        try:
+            self._storage.set_study_user_attr(self._study(""), FACT + name, dict(fact))
+        except STORAGE_ERRORS as error:
+            raise LedgerError(
+                f"could not write to ledger {readable(self.location)} ({cause(error)}); free space or unlock it"
+            ) from error
+
+    def facts(self, prefix: str = "") -> dict[str, dict[str, Any]]:
+        """The facts whose names begin with `prefix`, as they are in the storage now."""
+        try:
+            attributes = [self._storage.get_study_user_attrs(study) for study in self._studies.values()]
+        except (ValueError, *STORAGE_ERRORS) as error:
+            raise UserError(f"ledger {readable(self.location)} cannot be read: {cause(error)}") from error
+        return {name.removeprefix(FACT): fact for found in attributes for name, fact in found.items()
+                if name.startswith(FACT + prefix) and isinstance(fact, dict)}  # fmt: skip
+
     def flush(self) -> None:
         """Write what could not be written before; LedgerError if it still cannot."""
         while self._pending:
@@ -184,15 +207,15 @@ class Ledger:
         return {study.study_name: study._study_id for study in self._storage.get_all_studies()
                 if _owner(study.user_attrs).get("task") == self.task}  # fmt: skip
 
-    def _study_for(self, candidate: Candidate) -> int:
-        kind = _kind(candidate)
+    def _study(self, kind: str) -> int:
+        """The id of the task's study of one kind of judgement; made if there is none."""
         name = f"{self.title} [{self.task[:8]}]{' / ' + kind if kind else ''}"
         if name not in self._studies:
             self._studies[name] = _create_study(self._storage, name, self.task, self.title)
         return self._studies[name]
 
     def _write(self, record: Record) -> None:
-        study = self._study_for(record.candidate)
+        study = self._study(_kind(record.candidate))
         self._storage.create_new_trial(study, _trial(record))  # one transaction, tried five times by Optuna
 
     def _save_rescue(self) -> str:

@@ -29,6 +29,7 @@ from search.host import host_facts
 from search.ledger import Ledger
 from search.progress import Progress
 from search.sensitivity import scan_points
+from search.standings import keep_dense, keeper
 from search.strategy import Problem, Proposal, Scan, Stage, strategy
 from search.tables import Dense
 from search.targets import Target, parse_target
@@ -70,21 +71,40 @@ class Result:
 
 def prepare(config: SearchConfig) -> Setup:
     """Load the task, bind the method and check every input; UserError before any candidate is paid for."""
-    infos = [strategy(name)[0] for name in config.strategies]
-    if not infos:
+    if not config.strategies:
         raise UserError("no strategy was named; name at least one, e.g. acra-uniform")
+    for name in config.strategies:
+        strategy(name)
     wanted = [parse_target(text) for text in dict.fromkeys(config.targets)]
-    resources = _resources(config)
-    evaluator = Evaluator(
+    resources = resources_of(config)
+    evaluator = evaluator_of(config)
+    compressor = bind_sites(evaluator, config)
+    names = {"method": config.method, "network": config.task.network}
+    targets = [(each, check_reachable(each, compressor.sites, compressor.cost, **names)) for each in wanted]
+    dense, pace = measure_dense(evaluator, compressor, config)
+    problem = problem_of(config, compressor, targets)
+    return Setup(config, evaluator, compressor, problem, targets, dense, resources, pace)
+
+
+def evaluator_of(config: SearchConfig) -> Evaluator:
+    """The evaluator of this process; finalists' weights go to the run's folder."""
+    return Evaluator(
         config.task, device=config.device, keep_weights=config.folder / "weights", time_limit=config.time_limit
     )
+
+
+def bind_sites(evaluator: Evaluator, config: SearchConfig) -> Compressor:
+    """The method bound to the dense network; UserError if it can compress nothing of it."""
     compressor = bind(evaluator.task, config.method, config.options)
-    names = {"method": config.method, "network": config.task.network}
     if not compressor.sites:
         reason = next(iter(compressor.skipped.values()), "it has no layer that the method compresses")
         raise UserError(f"{config.method} can compress nothing of {config.task.network}: {reason}")
-    targets = [(each, check_reachable(each, compressor.sites, compressor.cost, **names)) for each in wanted]
-    problem = Problem(
+    return compressor
+
+
+def problem_of(config: SearchConfig, compressor: Compressor, targets: list[tuple[Target, int]]) -> Problem:
+    """What the configuration's strategies are given to solve."""
+    return Problem(
         method=config.method,
         options=config.options,
         sites=compressor.sites,
@@ -95,11 +115,10 @@ def prepare(config: SearchConfig) -> Setup:
         scan=Scan(config.scan_levels, config.scan_images),
         trials=config.trials,
     )
-    dense, pace = _dense(evaluator, compressor, config)
-    return Setup(config, evaluator, compressor, problem, targets, dense, resources, pace)
 
 
-def _resources(config: SearchConfig) -> Resources:
+def resources_of(config: SearchConfig) -> Resources:
+    """Workers and their share of the machine; by default one per core or GPU."""
     gpus = torch.cuda.device_count() if config.device != "cpu" else 0
     cores = len(_cores())
     workers = config.workers if config.workers is not None else min(gpus or cores, MAX_WORKERS)
@@ -115,8 +134,8 @@ def _cores() -> list[int]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
-def _dense(evaluator: Evaluator, compressor: Compressor, config: SearchConfig) -> tuple[Dense, float]:
-    """The dense network's figures; the test set is met here only if finalists will be."""
+def measure_dense(evaluator: Evaluator, compressor: Compressor, config: SearchConfig) -> tuple[Dense, float]:
+    """The dense network's figures, and its seconds per image; the test set is met here only if finalists will be."""
     searched, _ = evaluator.dense("search")  # the first pass also warms the caches up
     start, passes = time.monotonic(), 0
     while time.monotonic() - start < PACE_SECONDS:
@@ -170,10 +189,13 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
     with (
         Ledger(config.ledger, setup.fingerprint, title(setup), rescue=config.folder / "unsaved.jsonl") as ledger,
         Progress(console, counts, costs, setup.resources.workers) as progress,
-        _stopping(stop),
+        stopping(stop),
     ):
         programs = [strategy(name)[1](setup.problem) for name in config.strategies]
-        final = finalists(config.finalists, config.final_seeds, config.final_recipe) if config.finalists else None
+        keep_dense(ledger, setup.dense)
+        limits = {target.asked: limit for target, limit in setup.targets}
+        note = keeper(ledger, limits, task=setup.fingerprint, run=config.name)
+        final = finalists(config.finalists, config.final_seeds, config.final_recipe, note) if config.finalists else None
         source = Conductor(
             programs,
             ledger,
@@ -182,14 +204,14 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
             observe=progress.finished,
             retry_failed=retry_failed,
         )
-        factory = _factory(setup)
+        factory = factory_of(setup)
         dispatch(source, factory, setup.resources, on_start=progress.started, stop=stop)
     complete = source.done
     write_run(setup, facts, "finished" if complete else "stopped")
     return Result(setup, source.seen, complete, time.monotonic() - start, facts)
 
 
-def _factory(setup: Setup) -> partial[Evaluator]:
+def factory_of(setup: Setup) -> partial[Evaluator]:
     """In this process the evaluator is there already; elsewhere each worker builds its own."""
     if setup.resources.workers == 0:
         return partial(_same, setup.evaluator)
@@ -208,7 +230,7 @@ def _same(evaluator: Evaluator) -> Evaluator:
 
 
 @contextmanager
-def _stopping(stop: threading.Event) -> Iterator[None]:
+def stopping(stop: threading.Event) -> Iterator[None]:
     """The first Ctrl-C stops cleanly, the second at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
