@@ -187,19 +187,26 @@ def _margin(rows: int) -> dict[str, int]:
 def _figure(
     data: list[Any], layout: dict[str, Any], targets: Sequence[Target], dense_flops: int, level: float | None
 ) -> Figure:
-    """With a dashed line at the dense accuracy and a dotted one per target, labelled above in rows as they need."""
+    """With a dashed line at the dense accuracy, and a dotted one per target with its label above."""
     kept = [100 * flops / dense_flops for _, flops in targets]
-    known = [x for trace in data for x in trace["x"]] + kept
-    rows = stagger(kept, gap=0.2 * max(1.0, max(known) - min(known)))  # the share of a phone's width that a label takes
     line = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "line": {"color": GREY, "width": 1, "dash": "dot"}}
-    label = {"yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False, "font": {"size": 12}}
     layout["shapes"] = [line | {"x0": x, "x1": x} for x in kept]
     if level is not None:
         across = {"xref": "paper", "x0": 0, "x1": 1, "yref": "y", "y0": 100 * level, "y1": 100 * level}
         layout["shapes"].append(line | across | {"line": {"color": GREY, "width": 1, "dash": "dash"}})
-    layout["annotations"] = [
-        label | {"x": x, "yshift": 17 * row, "text": plot_text(f"target {shorten(asked, 12)}")}
-        for x, row, (asked, _) in zip(kept, rows, targets, strict=True)
+    names = [plot_text(f"target {shorten(asked, 12)}") for asked, _ in targets]
+    known = [x for trace in data for x in trace["x"]] + kept
+    span = max(1.0, max(known) - min(known))
+    # The share of the figure's width that a label of twelve letters takes, on a page and on a phone.
+    layout |= _labels(names, kept, 0.12 * span)
+    return {"data": data, "layout": layout, "narrow": {"height": 440} | _labels(names, kept, 0.34 * span)}
+
+
+def _labels(names: Sequence[str], kept: Sequence[float], gap: float) -> dict[str, Any]:
+    """Labels above the figure, in as many rows as it takes to keep them apart, and the room for them."""
+    rows = stagger(kept, gap)
+    label = {"yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False, "font": {"size": 12}}
+    annotations = [
+        label | {"x": x, "yshift": 17 * row, "text": name} for x, row, name in zip(kept, rows, names, strict=True)
     ]
-    layout["margin"] = _margin(1 + max(rows, default=-1))
-    return {"data": data, "layout": layout, "narrow": {"height": 440}}
+    return {"annotations": annotations, "margin": _margin(1 + max(rows, default=-1))}
