@@ -108,7 +108,7 @@ def search_config(
         targets=tuple(target.asked for target in parse_targets(targets)),
         ledger=ledger or str(Path(results) / "ledger.db"),
         results=results,
-        name=_run_name(name, task, fields["method"]),
+        name=run_name(name, task, fields["method"]),
         **fields,
     )
 
@@ -133,7 +133,8 @@ def _options(method: str, pairs: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _run_name(name: str | None, task: TaskConfig, method: str) -> str:
+def run_name(name: str | None, task: TaskConfig, method: str) -> str:
+    """A run's folder name: as given, or from network, data, method and the time."""
     if name is None:
         parts = [Path(task.network).name, Path(task.data.partition(":")[2] or task.data).stem, method]
         readable = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", part).strip("-.") for part in parts)
