@@ -1,0 +1,68 @@
+"""The command line that a configuration stands for: what a result names as the way to it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+from models.task import TaskConfig
+from search.candidate import Recipe
+from search.config import SearchConfig
+
+
+def search_command(config: SearchConfig) -> str:
+    """`python run_search.py search ...` that asks for the same candidates; what is at its default is left out.
+
+    Where the ledger still knows them nothing is trained; an empty ledger has them judged anew.
+    """
+    return shlex.join(["python", "run_search.py", "search", *_task(config.task), *_search(config)])
+
+
+def _task(task: TaskConfig) -> list[str]:
+    usual = TaskConfig(network=task.network)
+    words = ["--network", task.network, "--data", task.data]
+    for field in ("weights", "data_root", "search_fraction", "split_seed", "train_images"):
+        words += _changed(field, getattr(task, field), getattr(usual, field))
+    for field in ("mean", "std"):
+        numbers = getattr(task, field)
+        words += [] if numbers is None else [f"--{field}={','.join(map(repr, numbers))}"]
+    return words
+
+
+def _search(config: SearchConfig) -> list[str]:
+    usual = SearchConfig(task=config.task, name=config.name)
+    words = ["--method", config.method]
+    for name, value in config.options.items():
+        words += ["--option", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
+    words += ["--strategy", ",".join(config.strategies), "--target-flops", ",".join(config.targets)]
+    words += _recipe(config.recipe)
+    for field in ("final_epochs", "final_seeds", "finalists", "trials", "scan_levels", "scan_images", "seed"):
+        words += _changed(field, getattr(config, field), getattr(usual, field))
+    for field in ("device", "time_limit", "results"):
+        words += _changed(field, getattr(config, field), getattr(usual, field))
+    if config.ledger != f"{config.results}/ledger.db":
+        words += ["--ledger", config.ledger]
+    return words
+
+
+RECIPE_OPTIONS = {
+    "epochs": "epochs",
+    "batch_size": "batch_size",
+    "lr": "lr",
+    "schedule": "schedule",
+    "weight_decay": "weight_decay",
+    "distill_weight": "distill",
+    "temperature": "temperature",
+}
+
+
+def _recipe(recipe: Recipe) -> list[str]:
+    usual = Recipe()
+    words = []
+    for field, option in RECIPE_OPTIONS.items():
+        words += _changed(option, getattr(recipe, field), getattr(usual, field))
+    return words
+
+
+def _changed(field: str, value: object, usual: object) -> list[str]:
+    return [] if value == usual or value is None else [f"--{field.replace('_', '-')}", str(value)]
