@@ -41,7 +41,8 @@ def lagrangian(problem: Problem) -> Program:
     second = []
     for (_, limit), levels, batch in zip(problem.targets, first, probes, strict=True):
         own, outcomes = outcomes[: len(batch)], outcomes[len(batch) :]
-        second.append(solve(problem, reweighed(damage, levels, batch, own), limit, start=levels))
+        around = reweighed(problem.sites, damage, levels, batch, own)
+        second.append(solve(problem, around, limit, start=levels))
     outcomes = yield _scans(problem, [*first, *second])
     proposals = []
     for index, (target, _) in enumerate(problem.targets):
@@ -110,22 +111,32 @@ def _scans(problem: Problem, batch: Sequence[Levels]) -> list[Proposal]:
 
 
 def reweighed(
-    damage: Sequence[Floats], levels: Levels, batch: Sequence[Levels], outcomes: Sequence[Outcome]
+    sites: Sequence[Site],
+    damage: Sequence[Floats],
+    levels: Levels,
+    batch: Sequence[Levels],
+    outcomes: Sequence[Outcome],
 ) -> list[Floats]:
-    """Each site's curve times what its harder and softer probe differ by, as a multiple of what was predicted.
+    """Each site's curve made as steep around the solution as its two probes say.
+
+    The curve is multiplied, within `_TRUST`; what it is then still short of is added as a straight line, so that a
+    curve that is flat alone can rise where other sites are compressed.
 
     Args:
         batch: the probes of `_probes`, two per site; `outcomes` theirs.
     """
     tables = []
-    for site, table in enumerate(damage):
-        softer, harder = batch[2 * site][site], batch[2 * site + 1][site]
-        before, after = outcomes[2 * site], outcomes[2 * site + 1]
-        predicted = float(table[harder] - table[softer])
-        factor = 1.0
-        if predicted > 0 and before.loss is not None and after.loss is not None:
-            factor = float(np.clip((after.loss - before.loss) / predicted, 1 / _TRUST, _TRUST))
-        tables.append(table * factor)
+    for index, (site, table) in enumerate(zip(sites, damage, strict=True)):
+        softer, harder = batch[2 * index][index], batch[2 * index + 1][index]
+        before, after = outcomes[2 * index].loss, outcomes[2 * index + 1].loss
+        strengths = np.array(site.strengths)
+        apart, predicted = strengths[harder] - strengths[softer], float(table[harder] - table[softer])
+        if apart <= 0 or predicted <= 0 or before is None or after is None:
+            tables.append(table)
+            continue
+        factor = float(np.clip((after - before) / predicted, 1 / _TRUST, _TRUST))
+        missing = max(after - before - factor * predicted, 0.0)
+        tables.append(factor * table + missing / apart * strengths)
     return tables
 
 

@@ -96,9 +96,9 @@ def test_what_is_told_decides_what_is_proposed_next(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["tpe", "nsga2"])
 def test_it_learns(name: str) -> None:
-    """Later trials lose less than the first, which no outcome has steered yet; over ten seeds."""
+    """Later trials lose less than the first, which no outcome has steered yet; over five seeds."""
     early, late = [], []
-    for seed in range(10):
+    for seed in range(5):
         given = given_problem(trials=40, seed=seed)
         losses = [loss(levels_of(given, each.candidate)) for batch in proposed(name, given) for each in batch]
         early.append(np.mean(losses[1:11]))
