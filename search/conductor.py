@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from search.candidate import Candidate, Outcome
-from search.ledger import Ledger
+from search.ledger import Ledger, LedgerError
 from search.strategy import Program, Proposal
 
 Observer = Callable[[Proposal, Outcome, bool], None]
@@ -38,6 +38,7 @@ class Conductor:
         finalists: given all search proposals with their outcomes once the programs are through; one more program.
         observe: told every outcome as it comes.
         retry_failed: judge again what the ledger knows as failed.
+        warn: told when the ledger cannot be written; the outcome is kept and the search goes on.
     """
 
     def __init__(
@@ -49,8 +50,9 @@ class Conductor:
         finalists: Callable[[list[tuple[Proposal, Outcome]]], Program] | None = None,
         observe: Observer | None = None,
         retry_failed: bool = False,
+        warn: Callable[[str], None] = print,
     ) -> None:
-        self._retry_failed = retry_failed
+        self._retry_failed, self._warn = retry_failed, warn
         self._ledger, self._task, self._finalists, self._observe = ledger, task, finalists, observe
         self._queue: deque[tuple[str, Proposal]] = deque()
         self._waiting: dict[str, list[tuple[_Batch, int]]] = {}
@@ -79,7 +81,10 @@ class Conductor:
         batch, index = self._waiting[key][0]
         proposal = batch.proposals[index]
         meta = {"strategy": proposal.strategy, "target": proposal.target, "stage": proposal.stage}
-        self._ledger.add(candidate, outcome, meta)
+        try:
+            self._ledger.add(candidate, outcome, meta)
+        except LedgerError as error:
+            self._warn(str(error))
         self._deliver(key, outcome, known=False)
         self._maybe_finish()
 

@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,7 @@ from search.files import atomic_write
 from search.finalists import finalists
 from search.finetune import judge, steps_of
 from search.host import host_facts
-from search.ledger import Ledger
+from search.ledger import Ledger, LedgerError
 from search.progress import Progress
 from search.sensitivity import scan_points
 from search.standings import keep_dense, keeper
@@ -187,7 +187,7 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
     stop = threading.Event()
     counts, costs = expected(setup), work(setup)
     with (
-        Ledger(config.ledger, setup.fingerprint, title(setup), rescue=config.folder / "unsaved.jsonl") as ledger,
+        open_ledger(setup, partial(warn, console)) as ledger,
         Progress(console, counts, costs, setup.resources.workers) as progress,
         stopping(stop),
     ):
@@ -203,6 +203,7 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
             finalists=final,
             observe=progress.finished,
             retry_failed=retry_failed,
+            warn=partial(warn, console),
         )
         factory = factory_of(setup)
         dispatch(source, factory, setup.resources, on_start=progress.started, stop=stop)
@@ -247,6 +248,25 @@ def stopping(stop: threading.Event) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def open_ledger(setup: Setup, tell: Callable[[str], None]) -> Iterator[Ledger]:
+    """The task's ledger; what it could not write in the end lies beside the run's files, and the user is told."""
+    config = setup.config
+    ledger = Ledger(config.ledger, setup.fingerprint, title(setup), rescue=config.folder / "unsaved.jsonl")
+    try:
+        yield ledger
+    finally:
+        try:
+            ledger.close()
+        except LedgerError as error:
+            tell(str(error))
+
+
+def warn(console: Console, text: str) -> None:
+    """A warning on a line of its own, above the live table."""
+    console.print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def title(setup: Setup) -> str:
