@@ -132,7 +132,8 @@ def _facts(result: Result) -> dict[str, str]:
     config = setup.config
     facts = {
         "network": config.task.network,
-        "data": f"{config.task.data}: images to fine-tune on {len(task.tune)}, search {len(task.search)}, test {len(task.test)}",
+        "data": config.task.data,
+        "images": f"fine-tune {len(task.tune)}, search {len(task.search)}, test {len(task.test)}",
         "weights": config.task.weights or "initial",
         "method": f"{config.method}, {len(setup.compressor.sites)} sites",
         "recipe": _recipe(result),
