@@ -6,7 +6,9 @@ With momentum μ, a force λ that acts from rest for k steps at learning rate η
     λ · η/(1−μ) · (k − μ(1 − μ^k)/(1−μ))
 
 The paper's λ = 1e-4 covers the distance 1 within its 375,000 steps many times over. A short budget gives the rows
-that are to be forgotten the λ that this formula asks for, so that they arrive well before the end.
+that are to be forgotten the λ that this formula asks for, so that they arrive well before the end. The λ of the rows
+that stay is never scaled: tried on ResNet-20 / CIFAR-10 in 300 steps, one that could take 0.3 off every norm before
+the choice is made cost 12 points of accuracy.
 """
 
 from __future__ import annotations
@@ -32,7 +34,6 @@ LEAST_MOMENTUM = 0.9  # and at least what is usual elsewhere
 WARM_UP, SELECTED, ARRIVED = 0.05, 0.2, 0.45  # parts of the steps by which: selection begins; ends; rows are at zero
 MEAN_RATE = 0.6  # of the peak rate, at least, between SELECTED and ARRIVED (cosine 0.7, one-cycle 0.9)
 MARGIN = 1.5  # rows may have grown, or be moving outward when their mask falls
-CONTEST = 0.1
 EVENTS = 20  # selections in a budget too short for one every `interval` steps
 SPRINT = 5  # steps that a row which is late is given
 BATCH = 4  # rows more at each selection, at least
@@ -50,9 +51,7 @@ class Schedule:
     batch: int
     """How many more rows each selection may mask."""
     penalty: float
-    """λ of the rows that stay, once rows have been chosen: the paper's."""
-    contest: float
-    """λ of all rows before, at least `penalty`: it shows which of them the loss holds on to."""
+    """λ of the rows that stay: the paper's, whatever the budget."""
     pull: float
     """λ of the rows to be forgotten, at least `penalty`."""
     momentum: float
@@ -84,7 +83,7 @@ def reach(steps: int, lr: float, momentum: float) -> float:
 
 
 def plan(steps: int, lr: float, rows: int, *, penalty: float, interval: int) -> Schedule:
-    """A schedule that has `rows` rows at zero after three quarters of `steps` steps with peak rate `lr`.
+    """A schedule that has `rows` rows at zero by the part `ARRIVED` of `steps` steps with peak rate `lr`.
 
     `penalty` and `interval` are what the paper fixes (1e-4, 200); they hold where the budget is long enough.
     """
@@ -99,7 +98,6 @@ def plan(steps: int, lr: float, rows: int, *, penalty: float, interval: int) -> 
         interval=interval,
         batch=max(BATCH, math.ceil(rows / events)),
         penalty=penalty,
-        contest=max(penalty, CONTEST / reach(max(1, last), rate, momentum)),
         pull=max(penalty, MARGIN / reach(max(1, deadline - last), rate, momentum)),
         momentum=momentum,
         deadline=deadline,
@@ -176,10 +174,7 @@ def set_gradient(compactor: Compactor, masked: Tensor, schedule: Schedule, step:
     """`m ∂L/∂Q[d] + λ Q[d]/‖Q[d]‖` for every row d; a row at zero has no direction and is not pulled."""
     rows = compactor.rows()
     norms = torch.linalg.vector_norm(rows, dim=1)
-    strength = (
-        torch.where(masked, schedule.force(step, norms), schedule.contest if step < schedule.last else schedule.penalty)
-        / norms
-    )
+    strength = torch.where(masked, schedule.force(step, norms), schedule.penalty) / norms
     strength.masked_fill_(norms == 0, 0)
     gradient = compactor.weight.grad
     loss = torch.zeros_like(rows) if gradient is None else gradient * ~masked[:, None]

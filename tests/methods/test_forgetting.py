@@ -27,7 +27,7 @@ def test_long_budgets_follow_the_paper() -> None:
     steps = 480 * 782  # epochs of 50,000 images in batches of 64
     schedule = plan(steps, 0.01, 500, penalty=1e-4, interval=200)
     assert (schedule.interval, schedule.batch) == (200, 4)
-    assert schedule.penalty == schedule.contest == schedule.pull == 1e-4
+    assert schedule.penalty == schedule.pull == 1e-4
     assert schedule.momentum == 0.99
     assert float(schedule.force(steps // 5, torch.ones(()))) == pytest.approx(1e-4)
 
