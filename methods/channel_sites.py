@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Setting, Site
-from methods.channels import Group, find_groups, keep_channels, set_partitions
+from methods.channels import Group, find_groups, keep_channels, lopsided, set_partitions
 from methods.verify import sound_groups
 from methods.width_cost import WidthCost
 
@@ -22,19 +22,22 @@ class ChannelGroups:
     def __init__(self, network: nn.Module, example: Tensor) -> None:
         groups, self.skipped, uses = find_groups(network, example)
         set_partitions(groups, network)
-        groups = self._prunable(groups)
+        groups = self._prunable(groups, network)
         self.groups, unsound = sound_groups(network, example, groups)
         self.skipped |= unsound
         ladders = [_ladder(group) for group in self.groups]
         self.sites = tuple(_site(group, ladder) for group, ladder in zip(self.groups, ladders, strict=True))
         self.cost = WidthCost(network, self.groups, ladders, uses)
 
-    def _prunable(self, groups: list[Group]) -> list[Group]:
+    def _prunable(self, groups: list[Group], network: nn.Module) -> list[Group]:
         """Without the groups whose classes leave nothing to choose."""
         kept = []
         for group in groups:
             sizes = torch.bincount(group.partition)
-            if len(sizes.unique()) > 1:
+            module = lopsided(group, network)
+            if module is not None:
+                self.skipped[group.name] = f"the groups of {module} would lose unequally many channels"
+            elif len(sizes.unique()) > 1:
                 self.skipped[group.name] = "its channels play unequal parts, so that no balanced removal exists"
             elif int(sizes[0]) == 1:
                 self.skipped[group.name] = "each of its channels has a part of its own, so that none can be removed"

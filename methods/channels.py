@@ -64,9 +64,10 @@ def find_groups(network: nn.Module, example: Tensor) -> tuple[list[Group], dict[
         reason = f"its channels could not be traced ({type(error).__name__}: {error})"
         return [], dict.fromkeys(uses, reason), uses
     parameters = {id(parameter): name for name, parameter in twin.named_parameters()}
+    shared = _shared(twin)
     groups = []
     for found in graph.get_all_groups():
-        group, fault = _read(graph, found, names, parameters, list(uses))
+        group, fault = _read(graph, found, names, parameters, list(uses), shared)
         if fault:
             skipped[group.name] = fault
         else:
@@ -74,6 +75,19 @@ def find_groups(network: nn.Module, example: Tensor) -> tuple[list[Group], dict[
     order = {name: position for position, name in enumerate(uses)}
     groups.sort(key=lambda group: order.get(group.name, len(order)))
     return _without_conflicts(groups, skipped), skipped, uses
+
+
+def _shared(network: nn.Module) -> dict[str, str]:
+    """Modules that have a parameter in common with another module, each with what to say of it."""
+    owners: dict[int, list[str]] = {}
+    for name, module in network.named_modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(name)
+    reasons = {}
+    for names in owners.values():
+        reasons.update({name: f"{name} shares its weights with {other}" for name in names for other in names
+                        if name != other})  # fmt: skip
+    return reasons
 
 
 def _trace(twin: nn.Module, example: Tensor) -> tp.DependencyGraph:
@@ -104,8 +118,9 @@ def _read(
     names: dict[nn.Module, str],
     parameters: dict[int, str],
     order: list[str],
+    shared: dict[str, str],
 ) -> tuple[Group, str | None]:
-    """Translate one of torch-pruning's groups, or say why it must stay dense."""
+    """Translate one of torch-pruning's groups, or say why it must stay dense; `shared` as from `_shared`."""
     slots: list[Slots] = []
     reason: str | None = None
     for item in found.items:
@@ -116,8 +131,10 @@ def _read(
         if isinstance(module, nn.Parameter):
             name = parameters.get(id(module), "a parameter")
             slots.append(Slots(name, "out", index, channel, int(item.dep.target.pruning_dim) % module.dim()))
+        elif isinstance(module, nn.PReLU) and module.num_parameters == 1:
+            continue  # one slope for all channels
         elif isinstance(module, nn.Module) and module in names:
-            reason = reason or _unfit(module, side, names[module], index)
+            reason = reason or shared.get(names[module]) or _unfit(module, side, names[module], index)
             slots.append(Slots(names[module], side, index, channel))
     producers = [each.name for each in slots if each.side == "out" and each.name in order]
     name = min(producers, key=order.index)
@@ -133,6 +150,8 @@ def _side(graph: tp.DependencyGraph, item: tp.dependency.GroupItem) -> Side:
 def _unfit(module: nn.Module, side: Side, name: str, index: Tensor) -> str | None:
     if not can_narrow(module):
         return f"it reaches {name}, a {type(module).__name__}, whose channels cannot be removed"
+    if isinstance(module, LAYERS) and "weight" not in module._parameters:
+        return f"the weights of {name} are computed from other parameters"
     if int(index.max()) >= channels_of(module, side):
         return f"its channels are padded or sliced on their way to {name}"
     return None
@@ -183,6 +202,18 @@ def set_partitions(groups: Iterable[Group], network: nn.Module) -> None:
                 labels[channel].append((each.name, each.side, index // width if width else 0))
         classes: dict[tuple[tuple[str, Side, int], ...], int] = {}
         group.partition = torch.tensor([classes.setdefault(tuple(label), len(classes)) for label in labels])
+
+
+def lopsided(group: Group, network: nn.Module) -> str | None:
+    """A module whose blocks (groups of a convolution or group norm) would lose unequally many channels, if any."""
+    modules = dict(network.named_modules())
+    for each in group.slots:
+        blocks = _blocks(modules.get(each.name))
+        if blocks > 1:
+            width = channels_of(modules[each.name], each.side) // blocks
+            if len(torch.bincount(each.index // width, minlength=blocks).unique()) > 1:
+                return each.name
+    return None
 
 
 def _blocks(module: nn.Module | None) -> int:

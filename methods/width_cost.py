@@ -53,7 +53,10 @@ class WidthCost:
         self._kernel = kernel
         self._per_channel, self._fixed_params = _linear_params(network, groups, {name for name, _ in layers})
         self._biased = np.array([getattr(module, "bias", None) is not None for _, module in layers], dtype=np.float64)
-        self.dense = self._one(np.array([group.channels for group in groups], dtype=np.float64))
+        whole = np.array([group.channels for group in groups], dtype=np.float64)
+        # Layers that stay dense may share their weights or compute them from other parameters.
+        self._fixed_params += params_of(network) - self._one(whole).params
+        self.dense = self._one(whole)
 
     def __call__(self, levels: Levels) -> Costs:
         """Costs of the allocations in `levels`, (n_allocations, n_sites)."""

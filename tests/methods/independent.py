@@ -1,0 +1,109 @@
+"""Second implementations for the tests of methods: counts by torch, channels found by their biases, masked norms."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from methods.base import Cost
+
+CONVOLUTIONS = nn.modules.conv._ConvNd
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+
+
+def counted(network: nn.Module, image: Tensor) -> Cost:
+    """What torch's counter finds in one forward pass of one image; a multiply-accumulate is two of its flops."""
+    network.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(image[:1])
+    flops = counter.get_total_flops()
+    assert flops % 2 == 0
+    params = sum({id(p): p.numel() for p in network.parameters()}.values())
+    return Cost(flops // 2, params, 4 * params)
+
+
+def randomised(network: nn.Module, seed: int = 0) -> nn.Module:
+    """Every parameter and statistic random, so that no two channels are alike and each is known by its bias."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+        if tensor.is_floating_point():
+            values = torch.randn(tensor.shape, generator=generator)
+            spread = 0.5 + values.abs() if name.endswith("running_var") else values
+            tensor.data.copy_(spread * (0.3 if tensor.dim() > 1 else 1.0))
+    return network.eval()
+
+
+def survivors(dense: Tensor, small: Tensor) -> Tensor:
+    """Positions in `dense` of the values of `small`, which must all be there, in order and once."""
+    positions = [int((dense == value).nonzero().item()) for value in small]
+    assert positions == sorted(positions)
+    return torch.tensor(positions)
+
+
+def emptied(dense: nn.Module, small: nn.Module) -> nn.Module:
+    """The dense network with the parameters of all channels that `small` has not put to zero.
+
+    Which they are is read off the biases, so nothing that the method says of its groups enters. Norms over channels
+    measure the channels that are left alone.
+    """
+    twin = copy.deepcopy(dense).eval()
+    smaller = dict(small.named_modules())
+    for name, module in list(twin.named_modules()):
+        bias = getattr(module, "bias", None)
+        mean = getattr(module, "running_mean", None)
+        if bias is None and isinstance(mean, Tensor):  # a norm without weights: its means tell its channels apart
+            kept = survivors(mean, smaller[name].running_mean)
+            module.running_mean = torch.zeros_like(mean).index_copy(0, kept, mean[kept])
+        if not isinstance(bias, Tensor) or not isinstance(module, (CONVOLUTIONS, nn.Linear, *NORMS)):
+            continue
+        kept = survivors(bias.detach(), smaller[name].bias.detach())
+        gone = torch.ones(len(bias), dtype=torch.bool)
+        gone[kept] = False
+        transposed = isinstance(module, CONVOLUTIONS) and module.transposed
+        if module.weight is not None:
+            module.weight.data.index_fill_(1 if transposed else 0, gone.nonzero().flatten(), 0)
+        bias.data[gone] = 0
+        if isinstance(module, nn.LayerNorm):
+            _replace(twin, name, MaskedLayerNorm(module, kept))
+        elif isinstance(module, nn.GroupNorm):
+            _replace(twin, name, MaskedGroupNorm(module, kept))
+    return twin
+
+
+def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+    owner, _, leaf = name.rpartition(".")
+    setattr(network.get_submodule(owner), leaf, module)
+
+
+class MaskedLayerNorm(nn.Module):
+    """Layer norm over the last dimension whose statistics see the channels `kept` alone."""
+
+    def __init__(self, norm: nn.LayerNorm, kept: Tensor) -> None:
+        super().__init__()
+        self.norm, self.kept = norm, kept
+
+    def forward(self, x: Tensor) -> Tensor:
+        part = x[..., self.kept]
+        mean = part.mean(-1, keepdim=True)
+        variance = (part - mean).square().mean(-1, keepdim=True)
+        return (x - mean) / torch.sqrt(variance + self.norm.eps) * self.norm.weight + self.norm.bias
+
+
+class MaskedGroupNorm(nn.Module):
+    """Group norm whose statistics see the channels `kept` alone."""
+
+    def __init__(self, norm: nn.GroupNorm, kept: Tensor) -> None:
+        super().__init__()
+        self.norm, self.kept = norm, kept
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = torch.zeros_like(x)
+        width = x.shape[1] // self.norm.num_groups
+        for group in range(self.norm.num_groups):
+            own = self.kept[(self.kept >= group * width) & (self.kept < (group + 1) * width)]
+            out[:, own] = functional.group_norm(x[:, own], 1, eps=self.norm.eps)
+        return out * self.norm.weight[:, None, None] + self.norm.bias[:, None, None]
