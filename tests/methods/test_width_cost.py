@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from independent import counted
 from torch import nn
 
 from methods.base import Compressor, Cost
