@@ -217,11 +217,12 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     safe = frame.copy()
     for column in safe.columns:
         if not pd.api.types.is_numeric_dtype(safe[column]):
-            safe[column] = safe[column].map(_inert, na_action="ignore")
+            safe[column] = safe[column].map(inert, na_action="ignore")
     atomic_write(path, safe.to_csv(index=False, lineterminator="\n"))
 
 
-def _inert(cell: object) -> object:
+def inert(cell: object) -> object:
+    """A table cell that no spreadsheet runs as a formula."""
     if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
         return cell
     try:

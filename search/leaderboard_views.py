@@ -1,0 +1,82 @@
+"""Which rows of a leaderboard are shown, in which order, and several leaderboards side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from models.errors import unknown
+from search.leaderboard import Board
+from search.tables import Dense, records
+from search.targets import TOLERANCE, parse_target
+
+
+def select(
+    frame: pd.DataFrame,
+    *,
+    methods: Sequence[str] = (),
+    strategies: Sequence[str] = (),
+    targets: Sequence[str] = (),
+    dense: Dense | None = None,
+) -> pd.DataFrame:
+    """The rows of these methods, strategies and targets, with the ranks that they have among all."""
+    for column, wanted in (("method", methods), ("strategy", strategies)):
+        known = sorted(set(frame[column]))
+        for name in wanted:
+            if name not in known:
+                raise unknown(f"{column} on this leaderboard", name, known)
+        if wanted:
+            frame = frame[frame[column].isin(list(wanted))]
+    if targets:
+        frame = frame[_in_band(frame, targets, dense)]
+    return frame.reset_index(drop=True)
+
+
+def _in_band(frame: pd.DataFrame, targets: Sequence[str], dense: Dense | None) -> pd.Series[bool]:
+    inside = pd.Series(False, index=frame.index)
+    for text in targets:
+        target = parse_target(text)
+        kept = target.kept if target.kept is not None else target.flops(0) / (dense.flops if dense else math.nan)
+        inside |= (frame["kept_asked"] - kept).abs() <= TOLERANCE
+    return inside
+
+
+def sort(frame: pd.DataFrame, by: str) -> pd.DataFrame:
+    """By a column, rising; falling with a `-` before its name. Blanks come last."""
+    name = by.removeprefix("-")
+    if name not in frame:
+        raise unknown("column", name, frame.columns)
+    return frame.sort_values(name, ascending=not by.startswith("-"), kind="stable", ignore_index=True)
+
+
+def mean_ranks(boards: Iterable[Board]) -> pd.DataFrame:
+    """Methods over tasks: the rank in each (a column each), and the mean for those that are ranked in all of them.
+
+    Ranks among different rivals do not compare, so a line that lacks a task has no mean.
+    """
+    boards = list(boards)
+    names = task_names(boards)
+    lines: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for each, name in zip(boards, names, strict=True):
+        for row in records(each.frame):
+            who = (row["method"], row["options"], row["strategy"], round(row["band"], 3), row["epochs"])
+            line = lines.setdefault(who, dict.fromkeys(names))
+            best = [rank for rank in (line[name], row["rank"]) if not pd.isna(rank)]
+            line[name] = min(best, default=None)
+    frame = pd.DataFrame(
+        [[*who[:3], who[3], who[4], *line.values()] for who, line in lines.items()],
+        columns=["method", "options", "strategy", "band", "epochs", *names],
+    ).astype(dict.fromkeys(names, "Int64"))
+    ranked = frame[names].notna().all(axis=1)
+    frame.insert(5, "mean_rank", frame[names].astype("Float64").mean(axis=1).where(ranked).astype("float64"))
+    frame = frame[frame[names].notna().any(axis=1)]
+    return frame.sort_values(["band", "mean_rank", "method"], ascending=[False, True, True], ignore_index=True)
+
+
+def task_names(boards: Sequence[Board]) -> list[str]:
+    """Titles, with the beginning of the fingerprint where two tasks share one."""
+    titles = [each.title for each in boards]
+    return [each.title if titles.count(each.title) == 1 else f"{each.title} [{each.task[:8]}]" for each in boards]

@@ -1,0 +1,64 @@
+"""Ranks that respect the noise: two results share a rank unless the spread of their seeds tells them apart.
+
+Two means differ if Welch's t-test says so at the 5 % level (two-sided, unequal variances) and they lie more than one
+test image apart. A rank is one more than the number of results in the same band that are better in this sense. A
+single seed has an unknown spread, so its result has no rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy.special import stdtr
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Test accuracies of one row: mean and standard deviation (n − 1) over seeds, in 0..1."""
+
+    mean: float
+    std: float | None
+    n: int
+    images: int
+    """That each seed was judged on."""
+
+
+def ranks(samples: Sequence[Sample | None]) -> list[int | None]:
+    """The rank of each sample among those of one band; None where there is no spread to rank by."""
+    return [
+        None if own is None or own.std is None else 1 + sum(better(other, own) for other in samples) for own in samples
+    ]
+
+
+def better(one: Sample | None, other: Sample | None) -> bool:
+    """Whether `one` is better than `other` beyond the noise; never if either spread is unknown."""
+    if one is None or other is None or one.std is None or other.std is None:
+        return False
+    image = 1 / max(1, min(one.images, other.images))
+    return one.mean - other.mean > image * (1 + 1e-9) and welch(one, other) < LEVEL
+
+
+def welch(one: Sample, other: Sample) -> float:
+    """Two-sided p-value of Welch's t-test; 0 for different means without any spread."""
+    assert one.std is not None
+    assert other.std is not None
+    parts = [sample.std**2 / sample.n for sample in (one, other) if sample.std is not None]
+    error = sum(parts)  # squared standard error of the difference
+    if error == 0:
+        return float(one.mean == other.mean)
+    freedom = error**2 / sum(part**2 / (sample.n - 1) for part, sample in zip(parts, (one, other), strict=True))
+    return float(2 * stdtr(freedom, -abs(one.mean - other.mean) / error**0.5))
+
+
+def bands(kept: Sequence[float], width: float) -> list[float]:
+    """For each target the largest one of its band: targets that lie within `width` of it are asked the same."""
+    heads: dict[float, float] = {}
+    head = None
+    for value in sorted(set(kept), reverse=True):
+        if head is None or head - value > width:
+            head = value
+        heads[value] = head
+    return [heads[value] for value in kept]
