@@ -219,6 +219,161 @@ def plan(
 
 
 @app.command()
+def compare(
+    network: Network = None,
+    weights: Weights = None,
+    data: DataSpec = None,
+    target_flops: Targets = "0.5",
+    methods_: Annotated[str, typer.Option("--methods", help="Comma-separated names from `methods`.")] = "l1,fpgm,kse",
+    strategies_: Annotated[
+        str,
+        typer.Option(
+            "--strategies",
+            help="Comma-separated names. A method that learns its allocation does that instead, unless `learned` is named.",
+        ),
+    ] = "acra-uniform,lagrangian",
+    option: Annotated[list[str] | None, typer.Option("--option", help="METHOD.NAME=VALUE; repeatable.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Of every finalist; one alone has no known noise.")] = 3,
+    epochs: Epochs = 1.0,
+    batch_size: Batch = 128,
+    lr: Rate = 0.02,
+    schedule: Schedule = "one-cycle",
+    weight_decay: Decay = 5e-4,
+    distill: Distill = 0.9,
+    temperature: Temperature = 4.0,
+    final_epochs: Annotated[
+        float | None, typer.Option(min=0, help="Of finalists; default three times --epochs.")
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Candidates per target, for strategies that sample.")] = 8,
+    scan_levels: ScanLevels = 7,
+    scan_images: ScanImages = 2000,
+    seed: Seed = 0,
+    data_root: DataRoot = "data",
+    mean: Mean = None,
+    std: Std = None,
+    train_images: TrainImages = None,
+    search_fraction: SearchFraction = 0.1,
+    split_seed: SplitSeed = 0,
+    device: Device = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes; 0 runs in this one, without Ray.")] = None,
+    gpus_per_worker: Annotated[float | None, typer.Option(help="Fractions share a GPU.")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster: auto or host:port.")] = None,
+    time_limit: Annotated[float | None, typer.Option(help="Seconds for one candidate.")] = None,
+    ledger: Annotated[
+        str | None, typer.Option(help="SQLite file or database URL; default <results>/ledger.db.")
+    ] = None,
+    results: Results = "results",
+    name: Annotated[str | None, typer.Option(help="Of the run's folder.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="A comparison's folder: go on with it; other options are ignored.")
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option(help="Judge failed candidates of the ledger again.")] = False,
+    json_: AsJson = False,
+) -> None:
+    """Every method × strategy × target, the best of each tested with several seeds; then the leaderboard."""
+    from search import build
+    from search.board_show import compare_and_show, wide
+    from search.compare import compare_config, resumed
+
+    if resume is not None:
+        config = resumed(resume)
+    else:
+        task = build.task(
+            network=network,
+            weights=weights,
+            data=data,
+            data_root=data_root,
+            mean=mean,
+            std=std,
+            train_images=train_images,
+            search_fraction=search_fraction,
+            split_seed=split_seed,
+            results=results,
+        )
+        recipe = build.recipe(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            schedule=schedule,
+            weight_decay=weight_decay,
+            distill_weight=distill,
+            temperature=temperature,
+        )
+        config = compare_config(
+            task=task,
+            methods=methods_,
+            strategies=strategies_,
+            options=option or [],
+            seeds=seeds,
+            targets=target_flops,
+            recipe=recipe,
+            final_epochs=final_epochs,
+            trials=trials,
+            scan_levels=scan_levels,
+            scan_images=scan_images,
+            seed=seed,
+            device=device,
+            workers=workers,
+            gpus_per_worker=gpus_per_worker,
+            ray_address=ray_address,
+            time_limit=time_limit,
+            ledger=ledger,
+            results=results,
+            name=name,
+        )
+    result, complete = compare_and_show(config, wide(sys.stderr if json_ else sys.stdout), retry_failed=retry_failed)
+    if json_:
+        _print_json(result)
+    if not complete:
+        raise typer.Exit(130)
+
+
+@app.command()
+def leaderboard(
+    task: Annotated[list[str] | None, typer.Option(help="Title or fingerprint; repeatable; default all.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Show these alone; repeatable.")] = None,
+    strategy: Annotated[list[str] | None, typer.Option(help="Show these alone; repeatable.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="Show these alone, as in --target-flops; repeatable.")
+    ] = None,
+    sort: Annotated[str | None, typer.Option(help="A column of the CSV; with - before it, falling.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="table, csv, md, tex, html or json.")] = "table",
+    to: Annotated[Path | None, typer.Option(help="A file; html goes to <results>/leaderboard.html by itself.")] = None,
+    reported: Annotated[bool, typer.Option(help="Papers' figures beside: labelled, not ranked.")] = False,
+    verify: Annotated[str | None, typer.Option(help="A row: judge its stored weights on the test set again.")] = None,
+    device: Device = None,
+    ledger: Annotated[
+        str | None, typer.Option(help="SQLite file or database URL; default <results>/ledger.db.")
+    ] = None,
+    results: Results = "results",
+) -> None:
+    """What is known of tasks: every method and strategy on the test set, ranked as far as the noise allows."""
+    from search.board_show import leaderboard_and_show, verify_and_show, wide
+    from search.leaderboard_views import Filter
+
+    location, folder = ledger or str(Path(results) / "ledger.db"), Path(results)
+    if verify is not None:
+        console = wide(sys.stderr if format_ == "json" else sys.stdout)
+        record, holds = verify_and_show(location, folder, console, tasks=task or [], row=verify, device=device)
+        if format_ == "json":
+            _print_json(record)
+        raise typer.Exit(0 if holds else 1)
+    text = leaderboard_and_show(
+        location,
+        folder,
+        wide(sys.stdout),
+        tasks=task or [],
+        wanted=Filter(method or [], strategy or [], target or []),
+        order=sort,
+        form=format_,
+        with_reported=reported,
+        out=to,
+    )
+    if text is not None:
+        print(text, end="")
+
+
+@app.command()
 def train(
     out: Annotated[Path, typer.Option(help="Where the weights go (.safetensors).")],
     network: Network = None,

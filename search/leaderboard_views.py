@@ -4,35 +4,47 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
-from models.errors import unknown
+from models.errors import UserError, unknown
 from search.leaderboard import Board
 from search.tables import Dense, records
 from search.targets import TOLERANCE, parse_target
 
 
-def select(
-    frame: pd.DataFrame,
-    *,
-    methods: Sequence[str] = (),
-    strategies: Sequence[str] = (),
-    targets: Sequence[str] = (),
-    dense: Dense | None = None,
-) -> pd.DataFrame:
-    """The rows of these methods, strategies and targets, with the ranks that they have among all."""
-    for column, wanted in (("method", methods), ("strategy", strategies)):
-        known = sorted(set(frame[column]))
-        for name in wanted:
+@dataclass(frozen=True)
+class Filter:
+    """Which rows are shown; nothing named takes all."""
+
+    methods: Sequence[str] = ()
+    strategies: Sequence[str] = ()
+    targets: Sequence[str] = ()
+
+
+def select(boards: Sequence[Board], wanted: Filter) -> list[Board]:
+    """The boards with these rows alone, under the ranks that they have among all; UserError if none is left."""
+    for column, names in (("method", wanted.methods), ("strategy", wanted.strategies)):
+        known = {name for each in boards for name in each.frame[column]}
+        for name in names:
             if name not in known:
                 raise unknown(f"{column} on this leaderboard", name, known)
-        if wanted:
-            frame = frame[frame[column].isin(list(wanted))]
-    if targets:
-        frame = frame[_in_band(frame, targets, dense)]
-    return frame.reset_index(drop=True)
+    chosen = [replace(each, frame=_rows(each, wanted).reset_index(drop=True)) for each in boards]
+    if all(each.frame.empty for each in chosen):
+        known_targets = sorted({target for each in boards for target in each.frame["target"]})
+        raise UserError(f"no row is left by these filters; targets on this leaderboard: {', '.join(known_targets)}")
+    return chosen
+
+
+def _rows(board: Board, wanted: Filter) -> pd.DataFrame:
+    frame = board.frame
+    if wanted.methods:
+        frame = frame[frame["method"].isin(list(wanted.methods))]
+    if wanted.strategies:
+        frame = frame[frame["strategy"].isin(list(wanted.strategies))]
+    return frame[_in_band(frame, wanted.targets, board.dense)] if wanted.targets else frame
 
 
 def _in_band(frame: pd.DataFrame, targets: Sequence[str], dense: Dense | None) -> pd.Series[bool]:
