@@ -44,7 +44,7 @@ def test_short_budgets_select_all_rows_in_time(steps: int, rows: int) -> None:
     assert schedule.batch * len(events) >= rows
     assert events[-1] <= schedule.last < max(1, schedule.deadline)
     time_left = max(1, schedule.deadline - schedule.last)
-    assert schedule.deadline <= 0.5 * steps
+    assert schedule.deadline <= 0.7 * steps  # the rest is for recovery
     assert schedule.pull * reach(time_left, 0.5 * 0.02, schedule.momentum) > 1  # the norm at the start
     assert 0.9 <= schedule.momentum <= 0.99
 
