@@ -12,6 +12,17 @@ import typer
 from rich.console import Console
 
 from models.errors import UserError
+from search.options import (
+    AsJson,
+    Device,
+    LedgerSpec,
+    PlanOptions,
+    RecipeOptions,
+    RunOptions,
+    TaskOptions,
+    TrainOptions,
+    takes_groups,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -20,35 +31,9 @@ app = typer.Typer(
     help="Search the compression level of every layer of a CNN for a FLOPs budget.",
 )
 
-Network = Annotated[str | None, typer.Option(help="A name from `networks`, or path/to/file.py:function.")]
-Weights = Annotated[str | None, typer.Option(help="Checkpoint of the dense network (.pt, .pth, .th, .safetensors).")]
-DataSpec = Annotated[
-    str | None, typer.Option("--data", help="A data set, imagefolder:DIR, npz:FILE or file.py:function.")
-]
-DataRoot = Annotated[str, typer.Option(help="Where torchvision's data sets lie or are downloaded to.")]
-Mean = Annotated[str | None, typer.Option(help="Per channel, comma-separated, for inputs in [0, 1].")]
-Std = Annotated[str | None, typer.Option(help="Like --mean.")]
-TrainImages = Annotated[int | None, typer.Option(help="Use only so many training images.")]
-SearchFraction = Annotated[float, typer.Option(help="Part of the training set that ranks candidates.")]
-SplitSeed = Annotated[int, typer.Option(help="Seed of the split of the training set.")]
 Method = Annotated[str, typer.Option(help="A name from `methods`.")]
-Options = Annotated[list[str] | None, typer.Option("--option", help="NAME=VALUE for the method; repeatable.")]
-Targets = Annotated[str, typer.Option("--target-flops", help="Comma-separated: 0.5, 60M, 1.2G, 2.12x.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N; a GPU is used by itself if there is one.")]
-Results = Annotated[str, typer.Option(help="Where runs, the ledger and baselines lie.")]
-Seed = Annotated[int, typer.Option()]
-ScanLevels = Annotated[int, typer.Option(min=1, help="Strengths measured per site in a sensitivity scan.")]
-ScanImages = Annotated[int, typer.Option(min=1, help="Search images per measurement of a scan.")]
-Epochs = Annotated[float, typer.Option(min=0, help="Fine-tune epochs; fractions are allowed.")]
-Batch = Annotated[int, typer.Option("--batch-size", min=2)]
-Rate = Annotated[float, typer.Option("--lr", help="Peak learning rate.")]
-Schedule = Annotated[str, typer.Option(help="one-cycle or cosine.")]
-Decay = Annotated[float, typer.Option("--weight-decay", min=0)]
-Distill = Annotated[
-    float, typer.Option("--distill", min=0, max=1, help="Weight of the dense network's outputs; 0: off.")
-]
-Temperature = Annotated[float, typer.Option(help="Of distillation.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Resume = Annotated[Path | None, typer.Option(help="A run's folder: go on with it; other options are ignored.")]
+RetryFailed = Annotated[bool, typer.Option(help="Judge failed candidates of the ledger again.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -63,50 +48,18 @@ def default(context: typer.Context) -> None:
 
 
 @app.command()
+@takes_groups
 def search(
-    network: Network = None,
-    weights: Weights = None,
-    data: DataSpec = None,
-    target_flops: Targets = "0.5",
+    task: TaskOptions,
+    plan: PlanOptions,
+    recipe: RecipeOptions,
+    run: RunOptions,
     method: Method = "l1",
-    option: Options = None,
     strategy: Annotated[str, typer.Option(help="Comma-separated names.")] = "acra-uniform,acra-sensitivity",
-    epochs: Epochs = 1.0,
-    batch_size: Batch = 128,
-    lr: Rate = 0.02,
-    schedule: Schedule = "one-cycle",
-    weight_decay: Decay = 5e-4,
-    distill: Distill = 0.9,
-    temperature: Temperature = 4.0,
-    final_epochs: Annotated[
-        float | None, typer.Option(min=0, help="Of finalists; default three times --epochs.")
-    ] = None,
     final_seeds: Annotated[int, typer.Option(min=1)] = 3,
     finalists: Annotated[int, typer.Option(min=0, help="Per target; 0 leaves the test set alone.")] = 1,
-    trials: Annotated[int, typer.Option(min=1, help="Candidates per target, for strategies that sample.")] = 8,
-    scan_levels: ScanLevels = 7,
-    scan_images: ScanImages = 2000,
-    seed: Seed = 0,
-    data_root: DataRoot = "data",
-    mean: Mean = None,
-    std: Std = None,
-    train_images: TrainImages = None,
-    search_fraction: SearchFraction = 0.1,
-    split_seed: SplitSeed = 0,
-    device: Device = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes; 0 runs in this one, without Ray.")] = None,
-    gpus_per_worker: Annotated[float | None, typer.Option(help="Fractions share a GPU.")] = None,
-    ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster: auto or host:port.")] = None,
-    time_limit: Annotated[float | None, typer.Option(help="Seconds for one candidate.")] = None,
-    ledger: Annotated[
-        str | None, typer.Option(help="SQLite file or database URL; default <results>/ledger.db.")
-    ] = None,
-    results: Results = "results",
-    name: Annotated[str | None, typer.Option(help="Of the run's folder.")] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="A run's folder: go on with it; other options are ignored.")
-    ] = None,
-    retry_failed: Annotated[bool, typer.Option(help="Judge failed candidates of the ledger again.")] = False,
+    resume: Resume = None,
+    retry_failed: RetryFailed = False,
     json_: AsJson = False,
 ) -> None:
     """Search an allocation for each FLOPs target, fine-tune, and leave a report."""
@@ -115,73 +68,27 @@ def search(
     if resume is not None:
         config = build.resumed(resume)
     else:
-        task = build.task(
-            network=network,
-            weights=weights,
-            data=data,
-            data_root=data_root,
-            mean=mean,
-            std=std,
-            train_images=train_images,
-            search_fraction=search_fraction,
-            split_seed=split_seed,
-            results=results,
-        )
-        recipe = build.recipe(
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=lr,
-            schedule=schedule,
-            weight_decay=weight_decay,
-            distill_weight=distill,
-            temperature=temperature,
-        )
         config = build.search_config(
-            task=task,
+            task=build.task(**task.values()),
+            recipe=build.recipe(**recipe.values()),
             method=method,
-            options=option or [],
             strategies=strategy,
-            targets=target_flops,
-            recipe=recipe,
-            final_epochs=final_epochs,
             final_seeds=final_seeds,
             finalists=finalists,
-            trials=trials,
-            scan_levels=scan_levels,
-            scan_images=scan_images,
-            seed=seed,
-            device=device,
-            workers=workers,
-            gpus_per_worker=gpus_per_worker,
-            ray_address=ray_address,
-            time_limit=time_limit,
-            ledger=ledger,
-            results=results,
-            name=name,
+            results=task.results,
+            **plan.values(),
+            **run.values(),
         )
     _search(config, retry_failed=retry_failed, as_json=json_)
 
 
 @app.command()
+@takes_groups
 def plan(
-    network: Network = None,
-    weights: Weights = None,
-    data: DataSpec = None,
-    target_flops: Targets = "0.5",
+    task: TaskOptions,
+    plan: PlanOptions,
     method: Method = "l1",
-    option: Options = None,
     strategy: Annotated[str, typer.Option(help="One name.")] = "acra-uniform",
-    scan_levels: ScanLevels = 7,
-    scan_images: ScanImages = 2000,
-    seed: Seed = 0,
-    data_root: DataRoot = "data",
-    mean: Mean = None,
-    std: Std = None,
-    train_images: TrainImages = None,
-    search_fraction: SearchFraction = 0.1,
-    split_seed: SplitSeed = 0,
-    device: Device = None,
-    results: Results = "results",
     json_: AsJson = False,
 ) -> None:
     """Sites, allocation, predicted cost and reachable range; nothing is trained."""
@@ -189,85 +96,36 @@ def plan(
     from search.plan import plan as solve
     from search.show import show_plan
 
-    task = build.task(
-        network=network,
-        weights=weights,
-        data=data,
-        data_root=data_root,
-        mean=mean,
-        std=std,
-        train_images=train_images,
-        search_fraction=search_fraction,
-        split_seed=split_seed,
-        results=results,
-    )
     config = build.search_config(
-        task=task,
+        task=build.task(**task.values()),
         method=method,
-        options=option or [],
         strategies=strategy,
-        targets=target_flops,
-        scan_levels=scan_levels,
-        scan_images=scan_images,
-        seed=seed,
-        device=device,
-        results=results,
+        results=task.results,
         name="plan",
+        **plan.values(),
     )
     found = solve(config)
     _print_json(found) if json_ else show_plan(found, Console())
 
 
 @app.command()
+@takes_groups
 def compare(
-    network: Network = None,
-    weights: Weights = None,
-    data: DataSpec = None,
-    target_flops: Targets = "0.5",
+    task: TaskOptions,
+    plan: PlanOptions,
+    recipe: RecipeOptions,
+    run: RunOptions,
     methods_: Annotated[str, typer.Option("--methods", help="Comma-separated names from `methods`.")] = "l1,fpgm,kse",
     strategies_: Annotated[
         str,
         typer.Option(
             "--strategies",
-            help="Comma-separated names. A method that learns its allocation does that instead, unless `learned` is named.",
+            help="Comma-separated names. A method that learns its allocation does that instead, unless it is named.",
         ),
     ] = "acra-uniform,lagrangian",
-    option: Annotated[list[str] | None, typer.Option("--option", help="METHOD.NAME=VALUE; repeatable.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Of every finalist; one alone has no known noise.")] = 3,
-    epochs: Epochs = 1.0,
-    batch_size: Batch = 128,
-    lr: Rate = 0.02,
-    schedule: Schedule = "one-cycle",
-    weight_decay: Decay = 5e-4,
-    distill: Distill = 0.9,
-    temperature: Temperature = 4.0,
-    final_epochs: Annotated[
-        float | None, typer.Option(min=0, help="Of finalists; default three times --epochs.")
-    ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Candidates per target, for strategies that sample.")] = 8,
-    scan_levels: ScanLevels = 7,
-    scan_images: ScanImages = 2000,
-    seed: Seed = 0,
-    data_root: DataRoot = "data",
-    mean: Mean = None,
-    std: Std = None,
-    train_images: TrainImages = None,
-    search_fraction: SearchFraction = 0.1,
-    split_seed: SplitSeed = 0,
-    device: Device = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes; 0 runs in this one, without Ray.")] = None,
-    gpus_per_worker: Annotated[float | None, typer.Option(help="Fractions share a GPU.")] = None,
-    ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster: auto or host:port.")] = None,
-    time_limit: Annotated[float | None, typer.Option(help="Seconds for one candidate.")] = None,
-    ledger: Annotated[
-        str | None, typer.Option(help="SQLite file or database URL; default <results>/ledger.db.")
-    ] = None,
-    results: Results = "results",
-    name: Annotated[str | None, typer.Option(help="Of the run's folder.")] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="A comparison's folder: go on with it; other options are ignored.")
-    ] = None,
-    retry_failed: Annotated[bool, typer.Option(help="Judge failed candidates of the ledger again.")] = False,
+    resume: Resume = None,
+    retry_failed: RetryFailed = False,
     json_: AsJson = False,
 ) -> None:
     """Every method × strategy × target, the best of each tested with several seeds; then the leaderboard."""
@@ -278,48 +136,15 @@ def compare(
     if resume is not None:
         config = resumed(resume)
     else:
-        task = build.task(
-            network=network,
-            weights=weights,
-            data=data,
-            data_root=data_root,
-            mean=mean,
-            std=std,
-            train_images=train_images,
-            search_fraction=search_fraction,
-            split_seed=split_seed,
-            results=results,
-        )
-        recipe = build.recipe(
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=lr,
-            schedule=schedule,
-            weight_decay=weight_decay,
-            distill_weight=distill,
-            temperature=temperature,
-        )
         config = compare_config(
-            task=task,
+            task=build.task(**task.values()),
+            recipe=build.recipe(**recipe.values()),
             methods=methods_,
             strategies=strategies_,
-            options=option or [],
             seeds=seeds,
-            targets=target_flops,
-            recipe=recipe,
-            final_epochs=final_epochs,
-            trials=trials,
-            scan_levels=scan_levels,
-            scan_images=scan_images,
-            seed=seed,
-            device=device,
-            workers=workers,
-            gpus_per_worker=gpus_per_worker,
-            ray_address=ray_address,
-            time_limit=time_limit,
-            ledger=ledger,
-            results=results,
-            name=name,
+            results=task.results,
+            **plan.values(),
+            **run.values(),
         )
     result, complete = compare_and_show(config, wide(sys.stderr if json_ else sys.stdout), retry_failed=retry_failed)
     if json_:
@@ -342,10 +167,8 @@ def leaderboard(
     reported: Annotated[bool, typer.Option(help="Papers' figures beside: labelled, not ranked.")] = False,
     verify: Annotated[str | None, typer.Option(help="A row: judge its stored weights on the test set again.")] = None,
     device: Device = None,
-    ledger: Annotated[
-        str | None, typer.Option(help="SQLite file or database URL; default <results>/ledger.db.")
-    ] = None,
-    results: Results = "results",
+    ledger: LedgerSpec = None,
+    results: Annotated[str, typer.Option(help="Where runs, the ledger and baselines lie.")] = "results",
 ) -> None:
     """What is known of tasks: every method and strategy on the test set, ranked as far as the noise allows."""
     from search.board_show import leaderboard_and_show, verify_and_show, wide
@@ -374,54 +197,22 @@ def leaderboard(
 
 
 @app.command()
+@takes_groups
 def train(
+    task: TaskOptions,
+    recipe: TrainOptions,
     out: Annotated[Path, typer.Option(help="Where the weights go (.safetensors).")],
-    network: Network = None,
-    data: DataSpec = None,
-    weights: Weights = None,
-    epochs: Epochs = 30.0,
-    batch_size: Batch = 128,
-    lr: Rate = 0.1,
-    schedule: Schedule = "one-cycle",
-    weight_decay: Decay = 5e-4,
-    seed: Seed = 0,
-    data_root: DataRoot = "data",
-    mean: Mean = None,
-    std: Std = None,
-    train_images: TrainImages = None,
-    search_fraction: SearchFraction = 0.1,
-    split_seed: SplitSeed = 0,
+    seed: Annotated[int, typer.Option()] = 0,
     device: Device = None,
-    results: Results = "results",
     json_: AsJson = False,
 ) -> None:
     """Train a dense baseline on the fine-tuning part; its search split stays unseen."""
     from search import build
     from search.show import trained
 
-    task = build.task(
-        network=network,
-        weights=weights,
-        data=data,
-        data_root=data_root,
-        mean=mean,
-        std=std,
-        train_images=train_images,
-        search_fraction=search_fraction,
-        split_seed=split_seed,
-        results=results,
-        fresh=True,
-    )
-    recipe = build.recipe(
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        schedule=schedule,
-        weight_decay=weight_decay,
-        distill_weight=0.0,
-    )
-    console = Console(stderr=json_)
-    accuracies = trained(task, recipe, out, seed=seed, device=device, console=console)
+    config = build.task(**task.values(), fresh=True)
+    schedule = build.recipe(**recipe.values(), distill_weight=0.0)
+    accuracies = trained(config, schedule, out, seed=seed, device=device, console=Console(stderr=json_))
     if json_:
         _print_json({"weights": str(out), "accuracy": accuracies})
 

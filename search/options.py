@@ -1,0 +1,134 @@
+"""The options that several commands share, declared once, and the decorator that lets a command take them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import wraps
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+Network = Annotated[str | None, typer.Option(help="A name from `networks`, or path/to/file.py:function.")]
+Weights = Annotated[str | None, typer.Option(help="Checkpoint of the dense network (.pt, .pth, .th, .safetensors).")]
+DataSpec = Annotated[
+    str | None, typer.Option("--data", help="A data set, imagefolder:DIR, npz:FILE or file.py:function.")
+]
+Epochs = Annotated[float, typer.Option("--epochs", min=0, help="Passes over the data; fractions are allowed.")]
+Rate = Annotated[float, typer.Option("--lr", help="Peak learning rate.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N; a GPU is used by itself if there is one.")]
+LedgerSpec = Annotated[str | None, typer.Option(help="SQLite file or database URL; default <results>/ledger.db.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+class Group:
+    """Options that belong together; a subclass is a dataclass with annotated fields and defaults."""
+
+    def values(self) -> dict[str, Any]:
+        return asdict(self)  # type: ignore[call-overload]
+
+
+@dataclass
+class TaskOptions(Group):
+    """What is compressed, and the data it is judged on."""
+
+    network: Network = None
+    weights: Weights = None
+    data: DataSpec = None
+    data_root: Annotated[str, typer.Option(help="Where torchvision's data sets lie or are downloaded to.")] = "data"
+    mean: Annotated[str | None, typer.Option(help="Per channel, comma-separated, for inputs in [0, 1].")] = None
+    std: Annotated[str | None, typer.Option(help="Like --mean.")] = None
+    train_images: Annotated[int | None, typer.Option(help="Use only so many training images.")] = None
+    search_fraction: Annotated[float, typer.Option(help="Part of the training set that ranks candidates.")] = 0.1
+    split_seed: Annotated[int, typer.Option(help="Seed of the split of the training set.")] = 0
+    results: Annotated[str, typer.Option(help="Where runs, the ledger and baselines lie.")] = "results"
+
+
+@dataclass
+class TrainOptions(Group):
+    """How a dense network is trained."""
+
+    epochs: Epochs = 30.0
+    batch_size: Annotated[int, typer.Option(min=2)] = 128
+    lr: Rate = 0.1
+    schedule: Annotated[str, typer.Option(help="one-cycle or cosine.")] = "one-cycle"
+    weight_decay: Annotated[float, typer.Option(min=0)] = 5e-4
+
+
+@dataclass
+class RecipeOptions(TrainOptions):
+    """How candidates are fine-tuned: shorter, gentler, following the dense network."""
+
+    epochs: Epochs = 1.0
+    lr: Rate = 0.02
+    distill_weight: Annotated[
+        float, typer.Option("--distill", min=0, max=1, help="Weight of the dense network's outputs; 0: off.")
+    ] = 0.9
+    temperature: Annotated[float, typer.Option(help="Of distillation.")] = 4.0
+
+
+@dataclass
+class PlanOptions(Group):
+    """What is asked of a method, and how its sites are measured."""
+
+    targets: Annotated[str, typer.Option("--target-flops", help="Comma-separated: 0.5, 60M, 1.2G, 2.12x.")] = "0.5"
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", help="NAME=VALUE for the method, in compare METHOD.NAME=VALUE; repeatable."),
+    ] = None
+    scan_levels: Annotated[int, typer.Option(min=1, help="Strengths measured per site in a sensitivity scan.")] = 7
+    scan_images: Annotated[int, typer.Option(min=1, help="Search images per measurement of a scan.")] = 2000
+    seed: Annotated[int, typer.Option()] = 0
+    device: Device = None
+
+    def values(self) -> dict[str, Any]:
+        return {**super().values(), "options": self.options or []}
+
+
+@dataclass
+class RunOptions(Group):
+    """How a search is carried out and where it is kept."""
+
+    final_epochs: Annotated[float | None, typer.Option(min=0, help="Of finalists; default three times --epochs.")] = (
+        None
+    )
+    trials: Annotated[int, typer.Option(min=1, help="Candidates per target, for strategies that sample.")] = 8
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes; 0 runs in this one, without Ray.")] = None
+    gpus_per_worker: Annotated[float | None, typer.Option(help="Fractions share a GPU.")] = None
+    ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster: auto or host:port.")] = None
+    time_limit: Annotated[float | None, typer.Option(help="Seconds for one candidate.")] = None
+    ledger: LedgerSpec = None
+    name: Annotated[str | None, typer.Option(help="Of the run's folder.")] = None
+
+
+def takes_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a typer command have parameters that are dataclasses: each field becomes an option of its own."""
+    hints = get_type_hints(command, include_extras=True)
+    parameters, groups = [], dict[str, type]()
+    for name, parameter in inspect.signature(command).parameters.items():
+        if is_dataclass(hints[name]):
+            groups[name] = hints[name]
+            parameters += _parameters(groups[name])
+        else:
+            parameters.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
+
+    @wraps(command)
+    def flat(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        command(**given)
+
+    flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return flat
+
+
+def _parameters(group: type) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in fields(group)
+    ]
