@@ -115,14 +115,14 @@ def test_a_fine_tune_of_its_own_is_another_candidate_and_distils():
 
 
 def test_without_finalists_best_says_what_would_do():
-    with pytest.raises(UserError, match="no finalist .* pick knee"):
+    with pytest.raises(UserError, match=r"no finalist .* pick knee"):
         pick_candidate(run(finals=False), "best")
 
 
 def test_failed_unknown_and_ambiguous_picks_are_refused():
     made = run()
     made.candidates.loc[0, "status"], made.candidates.loc[0, "reason"] = "failed", "the loss was nan"
-    with pytest.raises(UserError, match="failed .the loss was nan"):
+    with pytest.raises(UserError, match=r"failed .the loss was nan"):
         pick_candidate(made, made.candidates["key"][0])
     with pytest.raises(UserError, match="unknown pick 'bset'; did you mean best"):
         pick_candidate(made, "bset")
