@@ -141,9 +141,8 @@ def main() -> None:
         print(f"peak memory of the process {peak:.2f} GiB")
         return
     indicator, kmeans, inertia, counted = np.array(list(straightforward(dense, names))).sum(0)
-    print(
-        f"straightforward   indicator {indicator:8.3f} s, k-means {kmeans:8.3f} s, error {inertia:.3f}, kept {counted:.0f}"
-    )
+    figures = f"indicator {indicator:8.3f} s, k-means {kmeans:8.3f} s, error {inertia:.3f}, kept {counted:.0f}"
+    print(f"straightforward   {figures}")
     ratio, alone = (indicator + kmeans) / (measuring + clustering), kmeans / clustering
     print(f"ratio {ratio:.0f} times faster (k-means alone {alone:.1f}), error {found / inertia:.3f} of theirs")
 
