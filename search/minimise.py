@@ -34,7 +34,7 @@ def minimise(damage: Sequence[Floats], cost: CostModel, limit: int, *, starts: S
     """Levels of least summed damage with at most `limit` FLOPs.
 
     Args:
-        damage: per site, of each of its settings; never falling along the ladder.
+        damage: per site, of each of its settings.
         limit: FLOPs, reachable.
         starts: allocations from which the descent begins as well; they need not be feasible.
     """

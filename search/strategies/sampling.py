@@ -23,7 +23,7 @@ from search.strategy import Problem, Program, Proposal, StrategyInfo, register
 
 BATCH = 4  # trials asked for at once, and the population of a generation: enough for four workers
 _STEEP = 4.0  # ratio of exponents between a site of average and one of extreme softness or hardness
-_SNAP = 0.25  # how near, in steps between targets, a free target is taken to be one that was asked for
+_SNAP = 1 / 3  # how near, in steps between targets, a free target is taken to be one that was asked for
 _LIMIT = "limit of FLOPs"  # a parameter beside the sites' names, none of which has blanks
 
 
@@ -55,7 +55,7 @@ def random(problem: Problem) -> Program:
     for target, limit in problem.targets:
         rng = np.random.default_rng([problem.seed, limit])
         for _ in range(problem.trials):
-            hardness = rng.uniform(0, 1) * rng.uniform(-1, 1, len(problem.sites))
+            hardness = rng.uniform(0.25, 1) * rng.uniform(-1, 1, len(problem.sites))
             proposals.append(_proposal(problem, "random", hardness, limit, target.asked))
     yield proposals
 

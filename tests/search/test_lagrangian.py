@@ -15,7 +15,7 @@ from methods.base import Levels
 from search.candidate import Outcome, failed
 from search.minimise import SLACK, minimise, total
 from search.sensitivity import Curve
-from search.strategies.lagrangian import damages, monotone_cubic, reweighed, solve
+from search.strategies.lagrangian import ROUNDS, damages, monotone_cubic, reweighed, solve, walled
 from search.strategy import Problem, Proposal, strategy
 from search.targets import TOLERANCE
 
@@ -137,7 +137,7 @@ def run(given: Problem, loss: object) -> tuple[list[list[Proposal]], list[Levels
 def test_one_scan_serves_all_targets_and_each_is_met() -> None:
     given_problem = problem([16] * 4, Chain([16] * 4, [90, 50, 20, 10, 5]), [0.6, 0.4, 0.25])
     batches, chosen = run(given_problem, truth([1, 4, 1, 2]))
-    assert [{each.stage for each in batch} for batch in batches] == [{"scan"}, {"scan"}, {"scan"}, {"search"}]
+    assert [{each.stage for each in batch} for batch in batches] == [{"scan"}] * (ROUNDS + 2) + [{"search"}]
     assert [each.target for each in batches[-1]] == ["0.6", "0.4", "0.25"]
     assert len(batches[0]) == 1 + 4 * 7
     for levels, (_, limit) in zip(chosen, given_problem.targets, strict=True):
@@ -159,13 +159,12 @@ def test_the_second_round_finds_an_interaction_that_the_scan_cannot_see() -> Non
     given_problem = problem([16] * 4, Separable([list(range(160, 0, -10))] * 4), [0.6])
     loss = truth([0.5, 0.5, 1, 1], coupling=6.0)
     batches, (levels,) = run(given_problem, loss)
-    first = levels_of(given_problem, batches[2][0].candidate)
+    first = levels_of(given_problem, batches[1][0].candidate)
     assert loss(given_problem, levels) < 0.9 * loss(given_problem, first)  # type: ignore[operator]
 
 
-def test_a_second_round_that_does_worse_is_not_taken() -> None:
+def test_of_the_solutions_measured_the_one_that_loses_least_is_taken() -> None:
     given_problem = problem([16] * 3, Separable([list(range(160, 0, -10))] * 3), [0.6])
-    first: list[Levels] = []
 
     def judge(levels: Levels, proposal: Proposal) -> Outcome:
         known = truth([1, 1, 1])(given_problem, levels)  # type: ignore[operator]
@@ -173,10 +172,20 @@ def test_a_second_round_that_does_worse_is_not_taken() -> None:
         return judged(given_problem, levels, known if lone else float(np.random.default_rng(levels).uniform(1, 9)))
 
     batches = play(given_problem, strategy("lagrangian")[1](given_problem), judge)
-    first = [levels_of(given_problem, each.candidate) for each in batches[2]]
-    losses = [judge(levels, batches[2][0]).loss for levels in first]
-    chosen = levels_of(given_problem, batches[3][0].candidate)
-    assert judge(chosen, batches[3][0]).loss == min(losses)  # type: ignore[type-var]
+    solutions = [levels_of(given_problem, batch[0].candidate) for batch in batches[1:-1]]
+    losses = [judge(levels, batches[1][0]).loss for levels in solutions]
+    chosen = levels_of(given_problem, batches[-1][0].candidate)
+    assert judge(chosen, batches[-1][0]).loss == min(losses)  # type: ignore[type-var]
+
+
+def test_a_round_moves_no_site_out_of_reach_of_its_slope() -> None:
+    ladder = sites([9, 9])
+    one, other = walled(ladder, [np.arange(9.0), np.arange(9.0)], np.array([4, 0]), 2 / 9)
+    assert one[2:7] == pytest.approx([2, 3, 4, 5, 6])
+    assert one[1] > 50
+    assert one[7] > 50
+    assert other[:3] == pytest.approx([0, 1, 2])
+    assert other[3] > 50
 
 
 def test_failed_measurements_do_not_stop_it() -> None:
