@@ -22,7 +22,7 @@ from methods.registry import create
 from models.data import DataInfo
 from models.errors import UserError, first_line
 from models.task import TaskConfig, load_network
-from models.user_code import split_spec
+from models.user_code import is_user_spec, split_spec
 from search.export_config import CONFIG, WEIGHTS, ExportConfig, read_config
 
 _BUFFER = "buffer:"  # before the names of buffers that a state dict leaves out
@@ -62,7 +62,7 @@ def load_compressed(folder: str | Path, *, network: str | None = None) -> nn.Mod
     folder = Path(folder)
     config = read_config(folder)
     tensors = _read_weights(folder, config)
-    compressor = _bind(config, network)
+    compressor = _bind(config, _network_spec(config, folder, network))
     try:
         return unpack(compressor, Allocation(config.allocation), tensors)
     except (RuntimeError, AssertionError, AttributeError, LookupError, ValueError) as error:
@@ -86,9 +86,9 @@ def _read_weights(folder: Path, config: ExportConfig) -> dict[str, Tensor]:
         raise UserError(f"{path} cannot be read ({first_line(error)}); export again") from error
 
 
-def _bind(config: ExportConfig, network: str | None) -> Compressor:
+def _bind(config: ExportConfig, network: str) -> Compressor:
     """The export's method on its architecture with fresh weights, of which nothing will be left."""
-    task = config.task.model_copy(update={"network": _network_spec(config, network), "weights": None})
+    task = config.task.model_copy(update={"network": network, "weights": None})
     shape = config.inputs.shape
     dense = load_network(task, _data_info(task, config))
     compressor = create(config.method, dense, example_input(shape), config.options)
@@ -103,17 +103,24 @@ def _data_info(task: TaskConfig, config: ExportConfig) -> DataInfo:
     return DataInfo(task.data, inputs.shape, inputs.classes, inputs.mean, inputs.std, flip=False, crop=0)
 
 
-def _network_spec(config: ExportConfig, given: str | None) -> str:
-    """The name of the network, or where its file lies; the file must be the one that was exported."""
+def _network_spec(config: ExportConfig, folder: Path, given: str | None) -> str:
+    """The name of the network, or where its file lies; the file must be the one that was exported.
+
+    An export may come from anybody: what it brings along is never executed unless the caller names it.
+    """
     recorded = config.network_file
     if recorded is None:
+        if is_user_spec(config.task.network):
+            raise UserError(f"{folder / CONFIG} names a network file without its digest; export again")
         return config.task.network
-    spec = given or f"{recorded.path}:{recorded.function}"
-    if given is None and not Path(recorded.path).is_file():
+    path = Path(recorded.path)
+    known = path.is_absolute() and path.is_file() and not path.resolve().is_relative_to(folder.resolve())
+    if given is None and not known:
         raise UserError(
-            f"the network's file {recorded.path} is not there any more; say where it is: network='path/to/file.py:"
-            f"{recorded.function}'"
+            f"the network's file {path} is not there any more; say where it is: "
+            f"network='path/to/file.py:{recorded.function}'"
         )
+    spec = given or f"{path}:{recorded.function}"
     file, _ = split_spec(spec, "network")
     if file_digest(file) != recorded.sha256:
         raise UserError(f"{file} is not the file that was exported: its content has changed; give the one of that time")

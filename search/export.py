@@ -25,7 +25,7 @@ from models.task import Task
 from search.candidate import Candidate
 from search.checkpoint import Checkpoint
 from search.compressed import unpack
-from search.evaluate import Evaluator, OnStep
+from search.evaluate import Evaluator, OnStep, worker
 from search.export_config import CARD, CONFIG, ONNX, PROGRAM, WEIGHTS, ExportConfig
 from search.export_files import Say, Subject, write_files
 from search.finetune import judge
@@ -113,7 +113,7 @@ def _load(run: Run, picked: Picked, wanted: str, device: str | None, say: Say, o
     """Task and network of the picked candidate; it is fine-tuned now if its weights are not in the run's folder."""
     say("loading the task ...")
     weights = run.folder / "weights"
-    evaluator = Evaluator(run.config.task, device=device or run.config.device, keep_weights=weights)
+    evaluator = worker(run.config.task, device=device or run.config.device, keep_weights=weights)
     task = evaluator.task
     if task.fingerprint != run.fingerprint:
         raise UserError(f"network, weights or data of {run.folder} have changed since its search; search anew")

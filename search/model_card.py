@@ -100,6 +100,7 @@ def shortfall(timed: tuple[Latency, ...]) -> str:
     if not short:
         return ""
     where = ", ".join(f"{each.engine} on {each.device.split(' ')[0]} at batch {each.batch}" for each in short)
+    where = "every form measured" if len(short) == len(timed) else where
     return f"The real speed-up is far below what the FLOPs promise for {where}: less than half of the gain arrived."
 
 

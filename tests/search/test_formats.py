@@ -117,7 +117,7 @@ class FixedBatch(nn.Module):
 
 @pytest.mark.parametrize("network", [Branching(), FixedBatch()])
 def test_networks_that_cannot_be_captured_are_named(network):
-    with pytest.raises(UserError, match="torch.export cannot capture this network .*leave pt2 and onnx out"):
+    with pytest.raises(UserError, match=r"torch.export cannot capture this network .*leave pt2 and onnx out"):
         capture(network, torch.ones(2, 3, 4, 4))
 
 
@@ -137,7 +137,7 @@ def test_a_form_that_computes_something_else_is_refused(difference, fits):
     if fits:
         check_agreement("model.onnx", difference)
         return
-    with pytest.raises(UserError, match="model.onnx differs from the fine-tuned network by"):
+    with pytest.raises(UserError, match=r"model.onnx differs from the fine-tuned network by"):
         check_agreement("model.onnx", difference)
 
 
