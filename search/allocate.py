@@ -22,6 +22,7 @@ Shape = Callable[[Floats], Floats]
 
 _PROBES = 33  # scales tried at once in a round of the search; the interval shrinks 32-fold a round
 _ROUNDS = 5  # 32^-5 = 3e-8, finer than any ladder
+_ROWS = 20_000  # allocations tried at once when steps are exchanged between two sites
 
 
 @dataclass(frozen=True)
@@ -148,16 +149,46 @@ def _relax(levels: Levels, wanted: Floats, ladders: Ladders, cost: CostModel, li
 
 
 def _exchange(levels: Levels, ladders: Ladders, cost: CostModel, limit: int) -> Levels | None:
-    """One site a step down, another a step up: the pair that comes closest to the limit from below, if it gains."""
-    up, down = np.flatnonzero(levels > 0), np.flatnonzero(levels < ladders.last)
-    pairs = np.array([(u, d) for u in up for d in down if u != d], dtype=np.intp).reshape(-1, 2)
-    if not len(pairs):
-        return None
-    tried = np.repeat(levels[None], len(pairs), axis=0)
-    rows = np.arange(len(pairs))
-    tried[rows, pairs[:, 0]] -= 1
-    tried[rows, pairs[:, 1]] += 1
-    flops = cost(tried).flops
-    flops[flops > limit] = -1
-    best = int(np.argmax(flops))
-    return tried[best] if flops[best] > int(cost(levels[None]).flops[0]) else None
+    """The smallest change that meets the limit, or the one that comes closest to it; None without a gain.
+
+    Single steps of two sites are tried first, then as many steps at once as `_ROWS` allocations allow, then every
+    allocation near this one if the sites are few.
+    """
+    present, sites = int(cost(levels[None]).flops[0]), len(levels)
+    widest = max(1, min(int((_ROWS / sites**2) ** 0.5), int(ladders.last.max())))
+    box = int((_ROWS ** (1 / sites) - 1) / 2)
+    for neighbours, steps in ((_pairs, 1), (_pairs, widest), (_box, box)):
+        tried = neighbours(levels, ladders.last, steps)
+        if not len(tried):
+            continue
+        flops = cost(tried).flops
+        flops[flops > limit] = -1
+        near = np.flatnonzero(flops >= limit - TOLERANCE * cost.dense.flops)
+        moved = np.abs(tried - levels).sum(1)
+        best = int(near[np.argmin(moved[near])]) if len(near) else int(np.argmax(flops))
+        if flops[best] > present:
+            return tried[best]
+    return None
+
+
+def _pairs(levels: Levels, last: Levels, most: int) -> Levels:
+    """Every allocation with one site up to `most` steps gentler and another up to `most` harder."""
+    sites, steps = np.arange(len(levels)), np.arange(1, most + 1)
+    up, down, a, b = (axis.ravel() for axis in np.meshgrid(sites, sites, steps, steps, indexing="ij"))
+    fits = (up != down) & (a <= levels[up]) & (b <= (last - levels)[down])
+    up, down, a, b = up[fits], down[fits], a[fits], b[fits]
+    rows = np.arange(len(up))
+    tried = np.repeat(levels[None], len(up), axis=0)
+    tried[rows, up] -= a
+    tried[rows, down] += b
+    return tried
+
+
+def _box(levels: Levels, last: Levels, most: int) -> Levels:
+    """Every allocation with no site more than `most` steps away."""
+    if most < 1:
+        return levels[None][:0]
+    steps = [
+        np.arange(max(level - most, 0), min(level + most, end) + 1) for level, end in zip(levels, last, strict=True)
+    ]
+    return np.stack([axis.ravel() for axis in np.meshgrid(*steps, indexing="ij")], axis=1)

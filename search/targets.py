@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from models.errors import UserError
 
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
-_FORM = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(%|x|K|M|G|)", re.IGNORECASE)
+_FORM = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(%|x|K|M|G|)", re.IGNORECASE | re.ASCII)
 _WAYS = "write a kept fraction (0.5), an amount (60M, 1.2G) or a speed-up (2.12x)"
 
 TOLERANCE = 0.005
