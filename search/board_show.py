@@ -48,7 +48,7 @@ def compare_and_show(config: CompareConfig, console: Console, *, retry_failed: b
     files = _write(done)
     boards = _own_boards(done)
     if boards:
-        leaderboard_text.show(boards, console)
+        leaderboard_text.show(boards, console, with_commands=False)
         write_page(config.folder / PAGE, boards, created=_now())
         atomic_write(config.folder / "leaderboard.csv", leaderboard_text.as_csv(boards))
         files += [PAGE, "leaderboard.csv"]
@@ -74,8 +74,8 @@ def _announce(comparison: Comparison, console: Console) -> None:
     for setup in setups:
         targets = ", ".join(target.asked for target, _ in setup.targets)
         say(console, f"method    {setup.config.method}: {', '.join(setup.config.strategies) or 'nothing'} at {targets}")
-    for standing in comparison.refused:
-        say(console, f"left out  {_who(standing)}: {standing.reason}")
+    for standing in {(each.method, each.target): each for each in comparison.refused}.values():
+        say(console, f"left out  {standing.method} at {standing.target}: {standing.reason}")
     say(
         console,
         f"work      {counts['scan']} measurements without training, {counts['search']} candidates of "

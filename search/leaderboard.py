@@ -226,13 +226,14 @@ class Commands:
         self._searches: dict[str, Any] = {}
 
     def of(self, standing: Standing) -> str | None:
-        if not standing.run:
+        if not standing.run or standing.final is None:
             return None
         if standing.run not in self._searches:
             self._searches[standing.run] = searches_of(self._results / standing.run)
         for search in self._searches[standing.run]:
             if (search.method, search.options) == (standing.method, standing.options):
-                return search_command(search.model_copy(update={"strategies": (standing.strategy,)}))
+                changes = {"strategies": (standing.strategy,), "targets": standing.targets or (standing.target,)}
+                return search_command(search.model_copy(update=changes))
         return None
 
 

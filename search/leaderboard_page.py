@@ -38,8 +38,8 @@ Line = Mapping[str, Any]
 KINDS: dict[str, Literal["word", "figure", "long"]] = {"method": "word", "strategy": "word", "source": "long"}
 EXPLANATION = (
     "Test accuracy: mean ± standard deviation over seeds (how many), each seed on the test set once. Δ: percentage "
-    "points against the dense network. Rows of one target share a rank where their seeds do not tell them apart (Welch's "
-    "t-test at 5 %, and more than one test image); a single seed has no rank. Tried and search: candidates, and the "
+    "points against the dense network. Rows of one target share a rank where their seeds do not tell them apart (Welch "
+    "test at 5 %, and more than one test image); a single seed has no rank. Tried and search: candidates, and the "
     "workers' seconds, that finding the allocation took. Blank: not measured. A click on a heading sorts."
 )
 
@@ -64,7 +64,7 @@ def page_html(boards: Sequence[Board], *, created: str, with_reported: bool = Fa
 
 
 def _task(board: Board, index: int, with_reported: bool) -> list[str]:
-    parts = [f"<p>{escape(dense_line(board).capitalize())}.</p>"] if board.dense else []
+    parts = [f"<p>{escape(_sentence(dense_line(board)))}</p>"] if board.dense else []
     figure = front_figure(board)
     if figure is not None:
         parts.append(plot(f"fronts-plot-{index}", "Kept FLOPs against test accuracy of every method", figure))
@@ -72,6 +72,7 @@ def _task(board: Board, index: int, with_reported: bool) -> list[str]:
     timed = bool(board.frame["latency_ms"].notna().any())
     lines = [_cells(line, timed) for line in records(board.frame)]
     parts.append(table(columns(timed), lines, f"board-{index}"))
+    parts += _notes(board.frame)
     if with_reported and board.reported:
         parts.append(f"<h3>{escape(REPORTED_NOTE.capitalize())}</h3>")
         parts.append(_reported(board, index))
@@ -87,7 +88,7 @@ def front_figure(board: Board) -> Figure | None:
     )
     bands = frame.drop_duplicates("band")
     targets = [(str(line["target"]), round(line["band"] * board.dense.flops)) for line in records(bands)]
-    figure = finals_figure(frame.sort_values("kept_flops"), board.dense, targets)
+    figure = finals_figure(frame.sort_values(["method", "strategy", "kept_flops"]), board.dense, targets)
     if figure is not None:
         for trace in figure["data"]:
             if "error_y" in trace:
@@ -110,13 +111,12 @@ def columns(timed: bool) -> list[Column]:
         Column("strategy"),
         *(
             Column(name, "figure")
-            for name in ("test accuracy, %", "Δ, points", "dense, %", "asked", "kept", "FLOPs", "params", "size",
+            for name in ("test accuracy, %", "Δ, points", "dense, %", "asked", "kept", "params", "size",
                          "smaller by")
         ),
         *(latency if timed else ()),
         *(Column(name, "figure") for name in ("tried", "search, s", "epochs")),
         Column("run"),
-        Column("note", "long"),
     ]  # fmt: skip
 
 
@@ -130,15 +130,19 @@ def _cells(line: Line, timed: bool) -> list[Cell]:
         cell("dense_latency_ms", milliseconds),
         Cell(word(line["latency_device"])),
     ]
-    return [
+    who = [
         cell("rank", word),
         *(Cell(shorten(text, 40)) for text in (line["row"], line["target"], method(line), line["strategy"])),
+    ]
+    if pd.isna(line["accuracy"]):  # the reason takes the place of the figures
+        return [*who, Cell(shorten(word(line["note"]), 300), span=len(columns(timed)) - len(who))]
+    return [
+        *who,
         cell("accuracy", lambda _: accuracy(line)),
         cell("delta_points", lambda value: points(value / 100)),
         cell("dense_accuracy", share),
         cell("kept_asked", kept),
         cell("kept_flops", kept),
-        cell("flops", known(si)),
         cell("params", known(si)),
         cell("bytes", lambda value: si(value, "B")),
         cell("compression", times),
@@ -147,8 +151,17 @@ def _cells(line: Line, timed: bool) -> list[Cell]:
         cell("search_seconds", whole),
         cell("epochs", number),
         Cell(shorten(word(line["run"]), 60)),
-        Cell(shorten(word(line["note"]), 300)),
     ]
+
+
+def _notes(frame: pd.DataFrame) -> Iterable[str]:
+    """What a reader must know of rows that have figures."""
+    for line in records(frame[frame["accuracy"].notna() & frame["note"].notna()]):
+        yield f'<p class="soft">{escape(line["row"])}: {escape(shorten(line["note"], 300))}</p>'
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _reported(board: Board, index: int) -> Markup:
@@ -174,11 +187,9 @@ def _sortable(text: str, column: Column) -> Cell:
 
 def _origins(frame: pd.DataFrame) -> Iterable[str]:
     """The command that leads to each row."""
-    rows: dict[tuple[str, str], list[str]] = {}
-    for line in records(frame):
-        if word(line["command"]):
-            rows.setdefault((word(line["run"]), line["command"]), []).append(line["row"])
-    if rows:
-        yield "<h3>How to reproduce</h3>"
-    for (run, command), names in rows.items():
-        yield f"<p>{escape(', '.join(names))}, from {escape(shorten(run, 60))}</p>{code_block(command)}"
+    lines = [line for line in records(frame) if word(line["command"])]
+    if lines:
+        yield "<h3>How to reproduce a row</h3>"
+    for line in lines:
+        who = f"{line['row']}: {method(line)}, {line['strategy']}, target {line['target']}"
+        yield f"<p>{escape(who)}</p>{code_block(line['command'])}"

@@ -100,15 +100,18 @@ def dense_line(board: Board) -> str:
 # ---- terminal
 
 
-def show(boards: Sequence[Board], console: Console, *, with_reported: bool = False) -> None:
-    """Everything that is known, band by band, then how to come by each row."""
+def show(boards: Sequence[Board], console: Console, *, with_reported: bool = False, with_commands: bool = True) -> None:
+    """Everything that is known, band by band, then where each row comes from."""
     for board, name in zip(boards, task_names(boards), strict=True):
         _say(console, f"{name}    {dense_line(board)}", "bold")
         for lines in bands_of(board.frame):
             console.print(_band_table(lines))
         if with_reported and board.reported:
             console.print(_reported_table(board.reported))
-        _show_origins(board.frame, console)
+        _show_notes(board.frame, console)
+        if with_commands:
+            _show_origins(board.frame, console)
+        console.print()
     if len(boards) > 1:
         console.print(_mean_table(mean_ranks(boards)))
     _say(console, "Equal ranks: seeds do not tell them apart (Welch's t-test, 5 %). Blank: not measured.", "dim")
@@ -124,19 +127,18 @@ def _band_table(lines: Sequence[Line]) -> Table:
     return table
 
 
-def _show_origins(frame: pd.DataFrame, console: Console) -> None:
-    """Notes of rows, the device of latencies, then for each command the rows that it leads to."""
-    origins: dict[tuple[str, str], list[str]] = {}
+def _show_notes(frame: pd.DataFrame, console: Console) -> None:
     for line in records(frame):
         for fact in (line["note"], line["latency_device"]):
             if word(fact):
                 _say(console, f"{line['row']}  {fact}", "dim")
-        origins.setdefault((word(line["run"]), word(line["command"])), []).append(line["row"])
-    for (run, command), rows in origins.items():
-        _say(console, f"\n{', '.join(rows)}  from {run or 'an unnamed run'}")
-        if command:
-            _say(console, command)
-    console.print()
+
+
+def _show_origins(frame: pd.DataFrame, console: Console) -> None:
+    """The run of each row, and the command that leads to it."""
+    for line in records(frame):
+        if word(line["command"]):
+            _say(console, f"\n{line['row']}  from {line['run']}\n{line['command']}")
 
 
 def _reported_table(lines: Sequence[Reported]) -> Table:

@@ -34,6 +34,8 @@ class Standing(Frozen):
     target: str
     """As it was asked for."""
     target_flops: int
+    targets: tuple[str, ...] = ()
+    """All that were asked for along with it; a strategy may search them together."""
     final: str | None = None
     """Key of the finalist with seed 0; None if there is none."""
     searched: int = 0
@@ -78,6 +80,7 @@ def chosen(
             strategy=proposal.strategy,
             target=target,
             target_flops=targets[target],
+            targets=tuple(targets),
             final=family(candidate, task),
             searched=searched,
             search_seconds=seconds,
