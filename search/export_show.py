@@ -15,7 +15,7 @@ from search.announce import say
 from search.export import Exported, export_run
 from search.export_config import CARD, CONFIG, Latency
 from search.formats import parse_formats
-from search.model_card import shortfall
+from search.model_card import shortfall, time_text
 from search.targets import flops_text
 
 LINES = 10  # of progress where a bar cannot be drawn
@@ -125,8 +125,8 @@ def _times(timed: tuple[Latency, ...]) -> Table:
         table.add_row(
             f"{each.engine} on {each.device.split(' ')[0]}",
             str(each.batch),
-            f"{each.dense_ms:.3g} ± {each.dense_spread_ms:.1g}",
-            f"{each.compressed_ms:.3g} ± {each.compressed_spread_ms:.1g}",
+            time_text(each.dense_ms, each.dense_spread_ms),
+            time_text(each.compressed_ms, each.compressed_spread_ms),
             f"{each.speed_up:.2f}×",
             f"{each.theoretical:.2f}×",
         )

@@ -79,7 +79,7 @@ def _latency(config: ExportConfig) -> str:
         return ""
     rows = [
         f"| {each.engine} | {each.device}, {each.threads} thread{'s' * (each.threads > 1)} | {each.batch} "
-        f"| {_time(each.dense_ms, each.dense_spread_ms)} | {_time(each.compressed_ms, each.compressed_spread_ms)} "
+        f"| {time_text(each.dense_ms, each.dense_spread_ms)} | {time_text(each.compressed_ms, each.compressed_spread_ms)} "
         f"| {each.speed_up:.2f}× | {each.theoretical:.2f}× |"
         for each in timed
     ]
@@ -90,8 +90,9 @@ def _latency(config: ExportConfig) -> str:
     ).rstrip()
 
 
-def _time(median: float, spread: float) -> str:
-    return f"{median:.3g} ± {spread:.1g}"
+def time_text(median: float, spread: float) -> str:
+    """Milliseconds, to three digits, and how far they spread."""
+    return " ± ".join(f"{value:.3g}" if value < 1000 else f"{value:.0f}" for value in (median, spread))
 
 
 def shortfall(timed: tuple[Latency, ...]) -> str:
