@@ -77,12 +77,13 @@ def _latency(config: ExportConfig) -> str:
     timed = config.metrics.latency
     if not timed:
         return ""
-    rows = [
-        f"| {each.engine} | {each.device}, {each.threads} thread{'s' * (each.threads > 1)} | {each.batch} "
-        f"| {time_text(each.dense_ms, each.dense_spread_ms)} | {time_text(each.compressed_ms, each.compressed_spread_ms)} "
-        f"| {each.speed_up:.2f}× | {each.theoretical:.2f}× |"
-        for each in timed
-    ]
+    rows = []
+    for each in timed:
+        dense = time_text(each.dense_ms, each.dense_spread_ms)
+        small = time_text(each.compressed_ms, each.compressed_spread_ms)
+        where = f"{each.device}, {each.threads} thread{'s' * (each.threads > 1)}"
+        speed_up = f"{each.speed_up:.2f}× | {each.theoretical:.2f}×"
+        rows.append(f"| {each.engine} | {where} | {each.batch} | {dense} | {small} | {speed_up} |")
     head = "| engine | device | batch | dense ms | compressed ms | measured | by FLOPs |"
     return (
         "## Latency\n\n" + head + "\n| --- | --- | ---: | ---: | ---: | ---: | ---: |\n" + "\n".join(rows) + "\n\n"
@@ -91,8 +92,12 @@ def _latency(config: ExportConfig) -> str:
 
 
 def time_text(median: float, spread: float) -> str:
-    """Milliseconds, to three digits, and how far they spread."""
-    return " ± ".join(f"{value:.3g}" if value < 1000 else f"{value:.0f}" for value in (median, spread))
+    """Milliseconds to three digits, and to one digit how far they spread; never with an exponent."""
+    return f"{_digits(median, 3)} ± {_digits(spread, 1)}"
+
+
+def _digits(value: float, count: int) -> str:
+    return f"{value:.{count}g}" if 1e-4 <= value < 10**count else f"{value:.0f}"
 
 
 def shortfall(timed: tuple[Latency, ...]) -> str:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from search import latency as module
 from search.latency import BLOCK, LEAST_ROUNDS, ROUNDS, batch_of, far_below, latency, measure, spread
+from search.model_card import time_text
 
 
 class Clock:
@@ -87,3 +88,16 @@ def test_a_batch_begins_again_where_images_run_out():
     images = torch.arange(3).view(3, 1, 1, 1)
     assert batch_of(images, 7).flatten().tolist() == [0, 1, 2, 0, 1, 2, 0]
     assert batch_of(images, 2).flatten().tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("median", "spread", "text"),
+    [
+        (281.4, 12.3, "281 ± 12"),
+        (3.861, 0.24, "3.86 ± 0.2"),
+        (0.02872, 0.000815, "0.0287 ± 0.0008"),
+        (12345.6, 0, "12346 ± 0"),
+    ],
+)
+def test_times_are_shown_without_exponents(median, spread, text):
+    assert time_text(median, spread) == text
