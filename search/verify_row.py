@@ -95,7 +95,7 @@ def _check(record: Record, path: Path, evaluator: Evaluator) -> Check:
     allocation = Allocation(outcome.allocation or record.candidate.allocation)
     try:
         network = unpack(compressor, allocation, safetensors.torch.load_file(path, str(evaluator.task.device)))
-    except (SafetensorError, RuntimeError, LookupError, ValueError) as error:
+    except (SafetensorError, RuntimeError, LookupError, ValueError, AssertionError, AttributeError) as error:
         raise UserError(f"{path} does not hold the finalist's weights: {first_line(error)}") from error
     accuracy, _ = judge(network, evaluator.task.test)
     assert outcome.accuracy is not None

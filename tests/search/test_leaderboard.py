@@ -196,7 +196,8 @@ def test_latency_comes_from_an_export_of_the_same_finalist(path: str, tmp_path: 
                "mean": 0.9, "std": None, "n": 1, "executed_flops": 1,
                "latency": [{**timed, "batch": 64, "compressed_ms": 99.0}, timed]}  # fmt: skip
     config = {"version": 1, "task": {"network": "resnet56"}, "fingerprint": TASK, "method": "kse", "options": {},
-              "allocation": {}, "inputs": {"shape": [3, 8, 8], "classes": 10, "mean": [0.5] * 3, "std": [0.5] * 3}, "cost": costs,
+              "allocation": {}, "cost": costs,
+              "inputs": {"shape": [3, 8, 8], "classes": 10, "mean": [0.5] * 3, "std": [0.5] * 3},
               "dense": costs, "metrics": metrics, "recipe": {}, "seen": False, "files": {},
               "origin": {"run": "r", "candidate": key, "pick": "best", "strategy": "a", "target": "0.5",
                          "searched": 1}}  # fmt: skip
