@@ -125,7 +125,7 @@ def _fill(levels: Levels, wanted: Floats, ladders: Ladders, cost: CostModel, lim
     for _ in range(2 * len(levels)):
         if _within(int(cost(levels[None]).flops[0]), cost, limit):
             break
-        better = _exchange(levels, ladders, cost, limit)
+        better = _exchange(levels, wanted, ladders, cost, limit)
         if better is None:
             break
         levels = better
@@ -148,8 +148,8 @@ def _relax(levels: Levels, wanted: Floats, ladders: Ladders, cost: CostModel, li
         levels = tried[int(np.argmax(excess))]
 
 
-def _exchange(levels: Levels, ladders: Ladders, cost: CostModel, limit: int) -> Levels | None:
-    """The smallest change that meets the limit, or the one that comes closest to it; None without a gain.
+def _exchange(levels: Levels, wanted: Floats, ladders: Ladders, cost: CostModel, limit: int) -> Levels | None:
+    """Of the changes that meet the limit the one nearest to `wanted`; else what comes closest; None without a gain.
 
     Single steps of two sites are tried first, then as many steps at once as `_ROWS` allocations allow, then every
     allocation near this one if the sites are few.
@@ -164,8 +164,8 @@ def _exchange(levels: Levels, ladders: Ladders, cost: CostModel, limit: int) -> 
         flops = cost(tried).flops
         flops[flops > limit] = -1
         near = np.flatnonzero(flops >= limit - TOLERANCE * cost.dense.flops)
-        moved = np.abs(tried - levels).sum(1)
-        best = int(near[np.argmin(moved[near])]) if len(near) else int(np.argmax(flops))
+        astray = np.abs(ladders.strength_at(tried[near]) - wanted).sum(1)
+        best = int(near[np.argmin(astray)]) if len(near) else int(np.argmax(flops))
         if flops[best] > present:
             return tried[best]
     return None

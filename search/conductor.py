@@ -56,6 +56,7 @@ class Conductor:
         self._ledger, self._task, self._finalists, self._observe = ledger, task, finalists, observe
         self._queue: deque[tuple[str, Proposal]] = deque()
         self._waiting: dict[str, list[tuple[_Batch, int]]] = {}
+        self._told: set[str] = set()  # judged in this run: whoever asks again gets that answer
         self._running = 0
         self.seen: list[tuple[Proposal, Outcome]] = []
         for program in programs:
@@ -78,6 +79,7 @@ class Conductor:
     def tell(self, candidate: Candidate, outcome: Outcome) -> None:
         """Record an outcome and hand it to whoever waits for it."""
         key = candidate.key(self._task)
+        self._told.add(key)
         batch, index = self._waiting[key][0]
         proposal = batch.proposals[index]
         meta = {"strategy": proposal.strategy, "target": proposal.target, "stage": proposal.stage}
@@ -105,7 +107,8 @@ class Conductor:
     def _enlist(self, batch: _Batch, index: int, proposal: Proposal) -> None:
         key = proposal.candidate.key(self._task)
         known = self._ledger.get(key)
-        if known is not None and (known.status == "ok" or not self._retry_failed):
+        retry = self._retry_failed and key not in self._told
+        if known is not None and (known.status == "ok" or not retry):
             batch.outcomes[index] = known
             self._note(proposal, known, known=True)
         elif key in self._waiting:

@@ -34,7 +34,7 @@ def bind(method: str, network: nn.Module) -> Compressor:
 
 
 def norm_score(module: nn.Module, channel: int, power: int) -> float:
-    total = sum(abs(float(w)) ** power for w in module.weight[channel].flatten())  # type: ignore[union-attr]
+    total = sum(abs(w) ** power for w in module.weight[channel].flatten().tolist())  # type: ignore[union-attr]
     return total ** (1 / power)
 
 
@@ -74,7 +74,7 @@ def expected_scores(method: str, network: nn.Module, site: str) -> list[float]:
         "l1": lambda m, i: norm_score(m, i, 1),
         "l2": lambda m, i: norm_score(m, i, 2),
         "fpgm": fpgm_score,
-        "bn-scale": lambda m, i: abs(float(norm.weight[i])),
+        "bn-scale": lambda m, i: abs(norm.weight.tolist()[i]),
         "taylor": lambda m, i: taylor_score(network, m, i),
     }[method]
     return [sum(score(m, i) for m in modules) / len(modules) for i in range(len(modules[0].weight))]
