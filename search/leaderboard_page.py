@@ -116,7 +116,6 @@ def columns(timed: bool) -> list[Column]:
         ),
         *(latency if timed else ()),
         *(Column(name, "figure") for name in ("tried", "search, s", "epochs")),
-        Column("run"),
     ]  # fmt: skip
 
 
@@ -150,7 +149,6 @@ def _cells(line: Line, timed: bool) -> list[Cell]:
         cell("searched", word),
         cell("search_seconds", whole),
         cell("epochs", number),
-        Cell(shorten(word(line["run"]), 60)),
     ]
 
 
@@ -192,4 +190,5 @@ def _origins(frame: pd.DataFrame) -> Iterable[str]:
         yield "<h3>How to reproduce a row</h3>"
     for line in lines:
         who = f"{line['row']}: {method(line)}, {line['strategy']}, target {line['target']}"
-        yield f"<p>{escape(who)}</p>{code_block(line['command'])}"
+        run = shorten(line["run"], 60)
+        yield f"<p>{escape(who)}; run {escape(run)}</p>{code_block(line['command'])}"

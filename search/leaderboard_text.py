@@ -118,7 +118,7 @@ def show(boards: Sequence[Board], console: Console, *, with_reported: bool = Fal
 
 
 def _band_table(lines: Sequence[Line]) -> Table:
-    table = Table(title=band_title(lines), title_justify="left", box=None, pad_edge=False)
+    table = Table(title=Text(band_title(lines)), title_justify="left", box=None, pad_edge=False)
     fields = [field for field in FIELDS if field.heading != "latency, ms" or any(map(field.text, lines))]
     for field in fields:
         table.add_column(field.heading, justify="right" if field.right else "left", no_wrap=not field.right)
@@ -144,7 +144,7 @@ def _show_origins(frame: pd.DataFrame, console: Console) -> None:
 def _reported_table(lines: Sequence[Reported]) -> Table:
     table = Table(title=REPORTED_NOTE, title_justify="left", box=None, pad_edge=False)
     for heading in REPORTED_HEADINGS:
-        table.add_column(heading, justify="left" if heading in ("method", "source") else "right")
+        table.add_column(Text(heading), justify="left" if heading in ("method", "source") else "right")
     for line in lines:
         table.add_row(*map(Text, reported_cells(line)))
     return table
@@ -164,7 +164,7 @@ def _mean_table(frame: pd.DataFrame) -> Table:
     table = Table(title="mean rank over tasks", title_justify="left", box=None, pad_edge=False)
     rows = mean_cells(frame)
     for heading in rows[0]:
-        table.add_column(heading, justify="left" if heading in ("method", "strategy") else "right")
+        table.add_column(Text(heading), justify="left" if heading in ("method", "strategy") else "right")
     for cells in rows[1:]:
         table.add_row(*map(Text, cells))
     return table

@@ -33,7 +33,8 @@ from search.compare import CompareConfig, compare_config, strategies_for
 from search.config import SearchConfig
 from search.leaderboard import read_boards
 from search.ledger import Ledger
-from search.standings import DENSE, dense_of
+from search.session import prepare, run
+from search.standings import DENSE, dense_of, standings
 from search.tables import records
 
 TASK = TaskConfig(network="small", data="digits", train_images=160, search_fraction=0.25)
@@ -161,6 +162,19 @@ def test_tables_of_a_comparison_cover_all_methods(finished: tuple[Path, dict[str
     for name in ("candidates.csv", "finalists.csv", "leaderboard.csv"):
         assert set(pd.read_csv(results / "cmp" / name)["method"]) == {"l1", "kse"}
     assert "<table" in (results / "cmp" / "leaderboard.html").read_text()
+
+
+def test_a_search_leaves_its_row_as_well(finished: tuple[Path, dict[str, Any]]) -> None:
+    results, _ = finished
+    alone = config(results, methods="l1", targets="0.5", name="alone").common
+    result = run(prepare(alone), QUIET)
+    finals = {proposal.strategy for proposal, _ in result.seen if proposal.stage == "final"}
+    with Ledger(str(results / "ledger.db"), fingerprint(results), "t") as ledger:
+        (standing,) = [each for each in standings(ledger) if each.run == "alone"]
+    assert {standing.strategy} == finals
+    line = next(line for line in rows_of(results) if line["row"] == standing.row)
+    assert line["run"] == "alone"
+    assert f"--strategy {standing.strategy} --target-flops 0.5 " in line["command"]
 
 
 # ---- verify

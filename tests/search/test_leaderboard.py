@@ -253,7 +253,10 @@ def test_two_tasks_of_one_title_are_told_apart(path: str, tmp_path: Path) -> Non
         find_tasks(path, ["resnet56 on cifar10"])
     assert find_tasks(path, ["ffff"]) == ["ffff0000ffff"]
     boards = read_boards(path, find_tasks(path, []), tmp_path)
-    assert list(mean_ranks(boards).columns[6:]) == ["resnet56 on cifar10 [01234567]", "resnet56 on cifar10 [ffff0000]"]
+    names = ["resnet56 on cifar10 [01234567]", "resnet56 on cifar10 [ffff0000]"]
+    assert list(mean_ranks(boards).columns[6:]) == names
+    text = printed(path, tmp_path, "table")
+    assert all(f"rank, {name}" in text for name in names)
 
 
 def test_mistakes_are_one_sentence(path: str, tmp_path: Path, board: Board) -> None:
