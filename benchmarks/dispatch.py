@@ -25,7 +25,8 @@ import torch
 
 from search.candidate import Candidate, Outcome
 from search.dispatch import Resources, dispatch
-from search.ray_session import cores, ray_session
+from search.host import cores
+from search.ray_session import ray_session
 
 WARM_UP = 10  # first outcomes, while workers are still starting, that no rate counts
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from rich.console import Console
 
 from search.dispatch import Resources
+from search.estimate import expected, work
 from search.progress import duration
-from search.session import Setup, expected, title, work
+from search.session import title
+from search.setup import Setup
 from search.targets import flops_text
 
 START_SECONDS = 10.0  # until workers are up

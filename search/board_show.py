@@ -17,6 +17,7 @@ from models.errors import UserError, unknown
 from search import compare, leaderboard_text
 from search.announce import START_SECONDS, say
 from search.compare import CompareConfig, Compared, Comparison
+from search.estimate import work
 from search.files import atomic_write
 from search.html import plain
 from search.leaderboard import Board, find_tasks, read_boards
@@ -25,7 +26,7 @@ from search.leaderboard_views import Filter, select, sort
 from search.ledger import Ledger
 from search.outputs import rows_of
 from search.progress import duration
-from search.session import title, work
+from search.session import title
 from search.standings import Standing
 from search.tables import Row, candidates_frame, finals_frame, pareto, write_csv
 from search.targets import flops_text

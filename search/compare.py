@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +27,14 @@ from search.candidate import Frozen, Outcome
 from search.conductor import Conductor
 from search.config import SearchConfig
 from search.dispatch import dispatch
+from search.estimate import expected, work
 from search.files import atomic_write
 from search.finalists import best_candidates, finalists
 from search.host import host_facts
 from search.ledger import Ledger
 from search.progress import Progress
-from search.session import (
-    SCHEMA,
-    Result,
-    Setup,
-    bind_sites,
-    evaluator_of,
-    expected,
-    factory_of,
-    measure_dense,
-    problem_of,
-    resources_of,
-    stopping,
-    title,
-    work,
-)
+from search.session import SCHEMA, Result, factory_of, open_ledger, stopping, warn
+from search.setup import Setup, bind_sites, evaluator_of, measure_dense, problem_of, resources_of
 from search.standings import Standing, keep, keep_dense, keeper
 from search.strategy import Program, Proposal, Stage, strategy
 from search.targets import Target, parse_target
@@ -235,19 +224,26 @@ def _without(search: SearchConfig, name: str, target: str, flops: int, reason: s
 def run(comparison: Comparison, console: Console, *, retry_failed: bool = False) -> Compared:
     """Dispatch until every method is through, or Ctrl-C."""
     start, setups = time.monotonic(), comparison.setups
-    first, config = setups[0], comparison.config.common
+    first = setups[0]
     facts = host_facts(first.evaluator.task.device)
     write_run(comparison, facts, "running")
     stop = threading.Event()
     with (
-        Ledger(config.ledger, first.fingerprint, title(first), rescue=config.folder / "unsaved.jsonl") as ledger,
+        open_ledger(first, partial(warn, console)) as ledger,
         Progress(console, planned(setups), work(first), first.resources.workers) as progress,
         stopping(stop),
     ):
         keep_dense(ledger, first.dense)
         keep(ledger, comparison.refused)
         programs = [answer(setup, name, ledger) for setup in setups for name in setup.config.strategies]
-        source = Conductor(programs, ledger, first.fingerprint, observe=progress.finished, retry_failed=retry_failed)
+        source = Conductor(
+            programs,
+            ledger,
+            first.fingerprint,
+            observe=progress.finished,
+            retry_failed=retry_failed,
+            warn=partial(warn, console),
+        )
         dispatch(source, factory_of(first), first.resources, on_start=progress.started, stop=stop)
     complete, seconds = source.done, time.monotonic() - start
     write_run(comparison, facts, "finished" if complete else "stopped")

@@ -11,11 +11,16 @@ import torch
 PACKAGES = ("torch", "torchvision", "torch-pruning", "ray", "optuna", "numpy")
 
 
+def cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def host_facts(device: torch.device) -> dict[str, str]:
     """Host, cores, device and versions, for `run.json` and the report."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
-        "host": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "host": f"{platform.system()} {platform.machine()}, {cores()} cores",
         "device": f"{device.type} ({name})",
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},

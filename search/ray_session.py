@@ -14,6 +14,7 @@ from unittest import mock
 
 from models.errors import UserError
 from search.dispatch import Resources, describe
+from search.host import cores
 
 # Read when Ray is imported, or inherited by the processes that it starts.
 QUIET = {
@@ -103,11 +104,6 @@ def _check_address(address: str) -> None:
         raise UserError(
             f"no Ray cluster answers at {address!r} ({error}); start one with `ray start --head`"
         ) from error
-
-
-def cores() -> int:
-    """The processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share(resources: Resources) -> float:

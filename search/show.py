@@ -21,9 +21,11 @@ from search.announce import announce, say
 from search.candidate import Recipe
 from search.config import SearchConfig
 from search.outputs import Written, resume_command, write_outputs
-from search.session import Result, prepare, run
+from search.session import Result, run
+from search.setup import prepare
 from search.tables import records
-from search.targets import flops_text
+from search.targets import TOLERANCE, flops_text
+from search.view import RunView
 
 
 def search_and_show(
@@ -47,6 +49,9 @@ def _show_end(result: Result, written: Written, console: Console) -> None:
         console.print(_front_table(view.front))
     if len(view.finals):
         console.print(_finals_table(view.finals, view.dense.test_accuracy))
+    for asked, limit in view.targets:
+        if _too_coarse(view, asked, limit):
+            say(console, f"target {asked}: the settings are too coarse to meet it; these are the closest below it")
     failures = view.frame[view.frame["status"] == "failed"]
     for line in records(failures.drop_duplicates("reason")):
         console.print(Text(f"failed: {line['candidate']} ({line['strategy']}, {line['target']}): {line['reason']}"))
@@ -56,6 +61,12 @@ def _show_end(result: Result, written: Written, console: Console) -> None:
         say(console, f"export    {view.export_command}")
     else:
         say(console, f"stopped   nothing finished is lost; go on with: {view.resume_command}")
+
+
+def _too_coarse(view: RunView, asked: str, limit: int) -> bool:
+    """Whether no candidate of a target lies within the tolerance below it."""
+    flops = view.frame.loc[(view.frame["target"] == asked) & view.frame["flops"].notna(), "flops"]
+    return len(flops) > 0 and bool(flops.max() < limit - TOLERANCE * view.dense.flops)
 
 
 def _front_table(front: pd.DataFrame) -> Table:

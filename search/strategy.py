@@ -90,6 +90,8 @@ class StrategyInfo:
     """Whether it starts from a sensitivity scan."""
     samples: bool = False
     """Whether it tries `trials` candidates per target instead of one."""
+    rounds: int = 0
+    """How often it measures every site again, a notch either way, around each target's solution."""
 
 
 Propose = Callable[[Problem], Program]

@@ -33,6 +33,7 @@ _TRUST = 4.0  # a site's curve is weighed anew by at most this factor, either wa
         NAME,
         "least summed loss of the sites' sensitivity curves within the FLOPs, weighed anew around the solution",
         "Everett, 1963 (multipliers for discrete allocation)",
+        rounds=ROUNDS,
     )
 )
 def lagrangian(problem: Problem) -> Program:

@@ -17,6 +17,7 @@ from dispatch_fakes import GenerationSource, ListSource, candidate, expected_acc
 from models.errors import UserError
 from search.candidate import Candidate, Outcome
 from search.dispatch import Resources, dispatch, judge
+from search.host import cores
 from search.ray_session import cpus_per_worker, ray_session
 
 HERE = Resources()
@@ -206,14 +207,8 @@ def test_two_workers_share_the_work_and_live_on(session: None) -> None:
     pids = source.notes("pid")
     assert len(set(pids)) == 2
     assert min(pids.count(pid) for pid in set(pids)) >= 2
-    assert set(source.notes("threads")) == {max(1, cpus_per_worker([max(_cores(), 2)], 2))}
+    assert set(source.notes("threads")) == {max(1, cpus_per_worker([max(cores(), 2)], 2))}
     assert set(source.notes("cuda")) <= {"", None}
-
-
-def _cores() -> int:
-    from search.ray_session import cores
-
-    return cores()
 
 
 @pytest.mark.ray

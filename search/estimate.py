@@ -1,0 +1,43 @@
+"""How much there is to do: candidates per stage, and roughly how long one of each takes."""
+
+from __future__ import annotations
+
+from search.finetune import steps_of
+from search.sensitivity import scan_points
+from search.setup import Setup
+from search.strategy import Stage, strategy
+
+TRAINING, TEACHER = 3, 1  # forward passes that a training step costs, and what distillation adds
+
+
+def expected(setup: Setup) -> dict[Stage, int]:
+    """Candidates per stage as far as they can be foreseen."""
+    config = setup.config
+    infos = [strategy(name)[0] for name in config.strategies]
+    points = len(scan_points(setup.problem.sites, config.scan_levels)) + 1
+    around = sum(info.rounds for info in infos) * (2 * len(setup.problem.sites) + 1) * len(setup.targets)
+    per_target = sum(config.trials if info.samples else 1 for info in infos)
+    return {
+        "scan": (points if any(info.needs_data for info in infos) else 0) + around,
+        "search": per_target * len(setup.targets),
+        "final": config.finalists * config.final_seeds * len(setup.targets),
+    }
+
+
+def work(setup: Setup) -> dict[Stage, float]:
+    """Rough seconds per candidate and stage on the whole machine: a training step costs three forward passes."""
+    config, task = setup.config, setup.evaluator.task
+    recalibrate = min(config.recipe.recalibration_images, len(task.tune))
+
+    step = TRAINING + (TEACHER if config.recipe.distill_weight else 0)
+
+    def training(epochs: float, images: int) -> float:
+        recipe = config.recipe.model_copy(update={"epochs": epochs})
+        return steps_of(recipe, images) * recipe.batch_size * step
+
+    images: dict[Stage, float] = {
+        "scan": recalibrate + min(config.scan_images or len(task.search), len(task.search)),
+        "search": recalibrate + len(task.search) + training(config.recipe.epochs, len(task.tune)),
+        "final": recalibrate + len(task.test) + training(config.final_recipe.epochs, len(task.train)),
+    }
+    return {stage: count * setup.seconds_per_image for stage, count in images.items()}
