@@ -33,7 +33,8 @@ from search.compare import CompareConfig, compare_config, strategies_for
 from search.config import SearchConfig
 from search.leaderboard import read_boards
 from search.ledger import Ledger
-from search.session import prepare, run
+from search.session import run
+from search.setup import prepare
 from search.standings import DENSE, dense_of, standings
 from search.tables import records
 
