@@ -6,10 +6,11 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from typer.exceptions import TyperException
 
 from models.errors import UserError
 from search.options import (
@@ -41,7 +42,7 @@ def default(context: typer.Context) -> None:
     """Without a sub-command: a search on the embedded digits, on a baseline trained in seconds."""
     if context.invoked_subcommand is None:
         print("ratio-search on the embedded digits: a small network is trained once, then compressed to three budgets.")
-        print("About a minute and a half on two idle cores. Loading ...", flush=True)
+        print("About half a minute on two idle cores. Loading ...", flush=True)
         from search.demo import demo_config
 
         _search(demo_config("results"), retry_failed=False, as_json=False)
@@ -294,10 +295,19 @@ def _print_json(value: Any) -> None:
 def main() -> None:
     """Run the command line; a user's mistake is one sentence on stderr and exit code 2."""
     try:
-        app()
+        code = app(standalone_mode=False)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(error))
+    except typer.Abort:
+        sys.exit(130)
+    except TyperException as error:  # an option or command that does not exist, a value out of its range
+        _refuse(" ".join(error.format_message().split()))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse(sentence: str) -> NoReturn:
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":
