@@ -43,7 +43,7 @@ class TaskConfig(BaseModel):
     """Shift training images by up to so many pixels; None takes the data set's own."""
     search_fraction: float = Field(0.1, gt=0, lt=1)
     """Part of the training set, stratified, that ranks candidates."""
-    split_seed: int = 0
+    split_seed: int = Field(0, ge=0, lt=2**32)
     train_images: int | None = Field(None, ge=1)
     """Use only so many training images (stratified), for trials; both parts shrink alike."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from models.checkpoints import save_weights
 from models.task import Task, TaskConfig, load_task, pick_device, split_metadata
 from search.candidate import Recipe
+from search.files import writing
 from search.finetune import finetune, judge
 
 DEFAULT_TASK = TaskConfig(network="small", data="digits", search_fraction=0.25)  # of 1,438: a tenth would rank little
@@ -30,11 +31,14 @@ def train(
     Returns:
         Accuracy on the search split and on the test set, 0 to 1.
     """
+    with writing(path, "choose another file"):  # before the work, not after
+        path.parent.mkdir(parents=True, exist_ok=True)
     task: Task = load_task(config, pick_device(device))
     finetune(task.network, task.tune, recipe, seed=seed, on_step=on_step)
     accuracies = {"search": judge(task.network, task.search)[0], "test": judge(task.network, task.test)[0]}
     record = {"recipe": recipe.model_dump_json(), "network": config.network, "accuracy": json.dumps(accuracies)}
-    save_weights(task.network, path, {**split_metadata(config), **record})
+    with writing(path, "free space or choose another file"):
+        save_weights(task.network, path, {**split_metadata(config), **record})
     return accuracies
 
 

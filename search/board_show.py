@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import shlex
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -61,7 +62,7 @@ def compare_and_show(config: CompareConfig, console: Console, *, retry_failed: b
 
 
 def resume_command(config: CompareConfig) -> str:
-    return f"python run_search.py compare --resume {config.folder}"
+    return f"python run_search.py compare --resume {shlex.quote(str(config.folder))}"
 
 
 def _announce(comparison: Comparison, console: Console) -> None:

@@ -114,7 +114,7 @@ def search_config(
 
 
 def _options(method: str, pairs: Sequence[str]) -> dict[str, Any]:
-    """`NAME=VALUE` pairs; values are read as JSON where they are that, as text otherwise."""
+    """`NAME=VALUE` pairs, each of the kind of its option's default."""
     known, found = method_info(method).options, {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -126,11 +126,22 @@ def _options(method: str, pairs: Sequence[str]) -> dict[str, Any]:
                 if known
                 else UserError(f"{method} takes no option {name!r}")
             )
-        try:
-            found[name] = json.loads(value)
-        except json.JSONDecodeError:
-            found[name] = value
+        found[name] = _like(known[name], value, f"--option {pair!r}")
     return found
+
+
+def _like(default: Any, text: str, what: str) -> Any:
+    """`text` as a value of its option's kind; UserError if it is none."""
+    if isinstance(default, str):
+        return text
+    try:
+        value = json.loads(text, parse_constant=str)
+    except json.JSONDecodeError:
+        value = text
+    kinds = (int, float) if isinstance(default, float) else type(default)
+    if default is not None and (not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool)):
+        raise UserError(f"{what} will not do: it takes a value like {default!r}")
+    return value
 
 
 def run_name(name: str | None, task: TaskConfig, method: str) -> str:

@@ -20,6 +20,8 @@ class Frozen(BaseModel):
 class Recipe(Frozen):
     """How a compressed network is fine-tuned before it is judged."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     epochs: float = Field(1.0, ge=0)
     """Passes over the fine-tuning part; fractions are allowed, 0 judges right after batch-norm recalibration."""
     batch_size: int = Field(128, ge=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from models.task import TaskConfig
 from search.candidate import Frozen, Recipe
@@ -13,6 +13,8 @@ from search.candidate import Frozen, Recipe
 
 class SearchConfig(Frozen):
     """Everything that decides what a search does."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     task: TaskConfig
     method: str = "l1"
@@ -27,7 +29,7 @@ class SearchConfig(Frozen):
     final_seeds: int = Field(3, ge=1)
     finalists: int = Field(1, ge=0)
     """Per target; 0 leaves the test set alone."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     scan_levels: int = Field(7, ge=1)
     scan_images: int | None = Field(2000, ge=1)
     trials: int = Field(8, ge=1)

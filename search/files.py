@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from models.errors import UserError
+
+
+@contextmanager
+def writing(path: Path, advice: str) -> Iterator[None]:
+    """Turns the system's refusal to write `path` into a UserError that says what would do."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror or error}); {advice}") from error
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:

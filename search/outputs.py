@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ def run_view(result: Result, command: str) -> RunView:
         created=time.strftime("%Y-%m-%d %H:%M %Z"),
         command=command,
         resume_command=resume_command(folder),
-        export_command=f"python run_search.py export {folder} --pick best --to {folder / 'export'}",
+        export_command=_export_command(folder),
         facts=_facts(result),
         dense=setup.dense,
         frame=frame,
@@ -62,7 +63,13 @@ def run_view(result: Result, command: str) -> RunView:
 
 
 def resume_command(folder: Path) -> str:
-    return f"python run_search.py search --resume {folder}"
+    return f"python run_search.py search --resume {shlex.quote(str(folder))}"
+
+
+def _export_command(folder: Path) -> str:
+    return shlex.join(
+        ["python", "run_search.py", "export", str(folder), "--pick", "best", "--to", f"{folder / 'export'}"]
+    )
 
 
 def rows_of(result: Result) -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def read_run(run: str | Path) -> Run:
 
 
 def _table(path: Path, types: dict[str, str]) -> pd.DataFrame:
-    command = f"python run_search.py search --resume {path.parent}"
+    command = f"python run_search.py search --resume {shlex.quote(str(path.parent))}"
     if not path.is_file():
         raise UserError(f"{path} is not there: the search has not come to its end; go on with {command}")
     try:

@@ -9,7 +9,7 @@ from methods.base import Compressor, Levels, example_input
 from methods.registry import create, method_info
 from models.data import data_info
 from models.errors import UserError
-from models.task import load_network
+from models.task import load_network, pick_device
 from search.allocate import Reach, check_reachable, reach
 from search.config import SearchConfig
 from search.evaluate import Evaluator, bind
@@ -26,6 +26,7 @@ def plan(config: SearchConfig) -> dict[str, Any]:
         raise UserError("plan takes one target and one strategy; run it once for each")
     info, propose = strategy(config.strategies[0])
     target = parse_target(config.targets[0])
+    pick_device(config.device)  # refused here even where no device is needed
     evaluator = None
     if info.needs_data or method_info(config.method).needs_calibration:
         evaluator = Evaluator(config.task, device=config.device)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from methods.base import Site
+from models.errors import UserError
 from search.candidate import Outcome
 from search.strategy import Problem, Proposal
 
@@ -61,7 +62,7 @@ def curves(problem: Problem, outcomes: Sequence[Outcome]) -> list[Curve]:
     """
     dense, measured = outcomes[0], outcomes[1:]
     if dense.accuracy is None or dense.loss is None:
-        raise ValueError(f"the dense network could not be judged: {dense.reason}")
+        raise UserError(f"the dense network could not be judged: {dense.reason}")
     rows: list[list[tuple[float, float, float]]] = [[(0.0, 0.0, 0.0)] for _ in problem.sites]
     for point, outcome in zip(scan_points(problem.sites, problem.scan.levels), measured, strict=True):
         if outcome.accuracy is not None and outcome.loss is not None:

@@ -13,12 +13,13 @@ from functools import partial
 
 from rich.console import Console
 
+from models.errors import UserError
 from search.candidate import Candidate, Outcome
 from search.conductor import Conductor
 from search.dispatch import dispatch
 from search.estimate import expected, work
 from search.evaluate import Evaluator, worker
-from search.files import atomic_write
+from search.files import atomic_write, writing
 from search.finalists import finalists
 from search.host import host_facts
 from search.ledger import Ledger, LedgerError
@@ -28,6 +29,7 @@ from search.standings import keep_dense, keeper
 from search.strategy import Proposal, strategy
 
 SCHEMA = 1
+HOPELESS = 10  # so many failures without a success end a search
 
 
 @dataclass
@@ -39,6 +41,34 @@ class Result:
     complete: bool
     seconds: float
     facts: dict[str, str]
+
+
+class Doubts:
+    """Stops a search whose every candidate fails; measurements of a scan are counted apart."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._failures: dict[bool, list[str]] = {True: [], False: []}  # scan or not -> reasons
+        self._successes = {True: 0, False: 0}
+
+    def __call__(self, proposal: Proposal, outcome: Outcome, known: bool) -> None:
+        scan = proposal.stage == "scan"
+        if outcome.status == "ok":
+            self._successes[scan] += 1
+        else:
+            self._failures[scan].append(outcome.reason or "no reason given")
+        if not known and not self._successes[scan] and len(self._failures[scan]) >= HOPELESS:
+            self._stop.set()
+
+    def check(self) -> None:
+        """UserError if nothing but failures came of the search."""
+        for scan, what in ((False, "candidate"), (True, "measurement of the scan")):
+            failures = self._failures[scan]
+            if failures and not self._successes[scan]:
+                raise UserError(
+                    f"every {what} failed, {len(failures)} in all; the first: {failures[0]}; "
+                    "change what is at fault, or judge them again with --resume and --retry-failed"
+                )
 
 
 def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result:
@@ -53,6 +83,12 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
         Progress(console, counts, costs, setup.resources.workers) as progress,
         stopping(stop),
     ):
+        doubts = Doubts(stop)
+
+        def observe(proposal: Proposal, outcome: Outcome, known: bool) -> None:
+            progress.finished(proposal, outcome, known)
+            doubts(proposal, outcome, known)
+
         programs = [strategy(name)[1](setup.problem) for name in config.strategies]
         keep_dense(ledger, setup.dense)
         limits = {target.asked: limit for target, limit in setup.targets}
@@ -63,7 +99,7 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
             ledger,
             setup.fingerprint,
             finalists=final,
-            observe=progress.finished,
+            observe=observe,
             retry_failed=retry_failed,
             warn=partial(warn, console),
         )
@@ -71,6 +107,7 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
         dispatch(source, factory, setup.resources, on_start=progress.started, stop=stop)
     complete = source.done
     write_run(setup, facts, "finished" if complete else "stopped")
+    doubts.check()
     return Result(setup, source.seen, complete, time.monotonic() - start, facts)
 
 
@@ -153,7 +190,8 @@ def write_run(setup: Setup, facts: dict[str, str], status: str) -> None:
         "targets": [{"asked": target.asked, "flops": limit} for target, limit in setup.targets],
         "host": facts,
     }
-    atomic_write(setup.config.folder / "run.json", json.dumps(record, indent=2) + "\n")
+    with writing(setup.config.folder, "choose another folder with --results or free space"):
+        atomic_write(setup.config.folder / "run.json", json.dumps(record, indent=2) + "\n")
 
 
 def candidates(result: Result) -> list[tuple[Proposal, Outcome]]:
