@@ -298,6 +298,8 @@ def main() -> None:
         code = app(standalone_mode=False)
     except UserError as error:
         _refuse(str(error))
+    except OSError as error:  # a folder that cannot be written, a full disk
+        _refuse(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}")
     except typer.Abort:
         sys.exit(130)
     except TyperException as error:  # an option or command that does not exist, a value out of its range

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -76,3 +78,23 @@ def trace_layers(network: nn.Module, example: Tensor) -> dict[str, LayerUse]:
             handle.remove()
     uncalled = {name: LayerUse(0, 0) for name in layers if name not in seen}
     return {name: LayerUse(sum(calls) // batch, len(calls)) for name, calls in seen.items()} | uncalled
+
+
+def uncounted_flops(network: nn.Module, example: Tensor) -> int:
+    """Multiply-accumulates of convolutions and matrix products for one input that no layer module accounts for.
+
+    They stem from functional calls (`F.conv2d` on a bare parameter): neither counted nor compressed.
+    """
+    one = example[:1]
+    with FlopCounterMode(display=False) as counter, evaluating(network, one):
+        network(one)
+    aten = torch.ops.aten
+    per_op: dict[Any, int] = counter.get_flop_counts()["Global"]
+    found = sum(per_op.get(op, 0) for op in (aten.convolution, aten.addmm, aten.mm)) // 2
+    layers = trace_layers(network, one).items()
+    counted = 0
+    for name, use in layers:
+        weight = network.get_submodule(name).weight
+        assert isinstance(weight, Tensor)
+        counted += use.positions * weight.numel()
+    return max(0, int(found) - counted)

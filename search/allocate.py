@@ -6,7 +6,7 @@ the cost model alone, in O(log 1/ε) evaluations, none of which touches data.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,8 +71,20 @@ def reach(sites: Sequence[Site], cost: CostModel) -> Reach:
     return Reach(least, most)
 
 
-def check_reachable(target: Target, sites: Sequence[Site], cost: CostModel, *, method: str, network: str) -> int:
-    """The target in FLOPs; UserError, naming the range, if no allocation can meet it."""
+def check_reachable(
+    target: Target,
+    sites: Sequence[Site],
+    cost: CostModel,
+    *,
+    method: str,
+    network: str,
+    skipped: Mapping[str, str] | None = None,
+) -> int:
+    """The target in FLOPs; UserError, naming the range, if no allocation can meet it.
+
+    Args:
+        skipped: layers left dense with the reasons; the first ones are named where that may explain the range.
+    """
     limit = target.flops(cost.dense.flops)
     span = reach(sites, cost) if sites else Reach(cost.dense, cost.dense)
     if not span.least.flops <= limit <= span.most.flops:
@@ -80,8 +92,16 @@ def check_reachable(target: Target, sites: Sequence[Site], cost: CostModel, *, m
         raise UserError(
             f"target {target.asked!r} ({flops_text(limit)} FLOPs) is out of reach: {method} on {network} can leave "
             f"{flops_text(least)} to {flops_text(most)} FLOPs, kept {least / most:.4f} to 1"
+            + _dense_layers(skipped or {})
         )
     return limit
+
+
+def _dense_layers(skipped: Mapping[str, str]) -> str:
+    """The first layers that stay dense, for a range that is smaller than expected; outputs always stay."""
+    telling = [f"{layer} ({reason})" for layer, reason in skipped.items() if "output of the network" not in reason]
+    more = f" and {len(telling) - 2} more" if len(telling) > 2 else ""
+    return f"; left dense: {', '.join(telling[:2])}{more}" if telling else ""
 
 
 def uniform_shape(n_sites: int) -> Shape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from methods.trace import uncounted_flops
 from search.dispatch import Resources
 from search.estimate import expected, work
 from search.progress import duration
@@ -36,6 +37,10 @@ def announce(setup: Setup, console: Console) -> None:
         f"{config.recipe.epochs:g} epochs, {counts['final']} finalists of {config.final_recipe.epochs:g}",
         f"where     {task.device}, {_where(setup.resources)}; about {duration(estimate + START_SECONDS)}",
     ]
+    if config.task.weights is None:
+        lines.append("note      no --weights: this compresses an untrained network; `train` makes a dense baseline")
+    if uncounted := uncounted_flops(task.network, setup.compressor.example):
+        lines.append(f"note      {flops_text(uncounted)} FLOPs lie outside layers: neither counted nor compressed")
     if task.seen:
         lines.append("note      these weights may have seen the search images: their accuracy ranks, it is no result")
     for line in lines:

@@ -45,18 +45,13 @@ def task(
     """
     if network is None and (weights or data):
         raise UserError("--weights and --data need a --network that they belong to")
+    fields = {"mean": _numbers(mean, "--mean"), "std": _numbers(std, "--std"), **fields}
     if network is None and not fresh:
-        return default_baseline(Path(results) / BASELINES)
+        make(TaskConfig, network="small", **fields)  # refused before a baseline is trained
+        return make(TaskConfig, **{**default_baseline(Path(results) / BASELINES).model_dump(), **fields}).absolute()
     network = network or "small"
-    return make(
-        TaskConfig,
-        network=network,
-        weights=weights,
-        data=data or _usual_data(network),
-        mean=_numbers(mean, "--mean"),
-        std=_numbers(std, "--std"),
-        **fields,
-    )
+    chosen = make(TaskConfig, network=network, weights=weights, data=data or _usual_data(network), **fields)
+    return chosen.absolute()
 
 
 def _usual_data(network: str) -> str:
@@ -106,11 +101,16 @@ def search_config(
         options=_options(fields["method"], options),
         strategies=names,
         targets=tuple(target.asked for target in parse_targets(targets)),
-        ledger=ledger or str(Path(results) / "ledger.db"),
+        ledger=_location(ledger or str(Path(results) / "ledger.db")),
         results=results,
         name=run_name(name, task, fields["method"]),
         **fields,
     )
+
+
+def _location(ledger: str) -> str:
+    """A database URL as it is, a file by its absolute path: a run may be resumed from another folder."""
+    return ledger if "://" in ledger else str(Path(ledger).expanduser().absolute())
 
 
 def _options(method: str, pairs: Sequence[str]) -> dict[str, Any]:
@@ -157,6 +157,7 @@ def run_name(name: str | None, task: TaskConfig, method: str) -> str:
 
 def resumed(folder: Path) -> SearchConfig:
     """The configuration of a run, from its `run.json`; paths are taken from where the run was started."""
+    folder = folder.expanduser().absolute() if folder.name in ("", "..") else folder
     path = folder / "run.json"
     if not path.is_file():
         raise _no_run(folder)

@@ -181,7 +181,14 @@ def prepare(config: CompareConfig) -> Comparison:
         for target in wanted:
             names = {"method": search.method, "network": search.task.network}
             try:
-                targets.append((target, check_reachable(target, compressor.sites, compressor.cost, **names)))
+                targets.append(
+                    (
+                        target,
+                        check_reachable(
+                            target, compressor.sites, compressor.cost, method=search.method, network=search.task.network
+                        ),
+                    )
+                )
             except UserError as error:
                 out_of_reach.append((search, target, str(error)))
         refusals += out_of_reach

@@ -29,6 +29,11 @@ class _Batch:
     def __post_init__(self) -> None:
         self.outcomes = [None] * len(self.proposals)
 
+    def complete(self) -> list[Outcome] | None:
+        """All outcomes in order, once they are there."""
+        known = [outcome for outcome in self.outcomes if outcome is not None]
+        return known if len(known) == len(self.proposals) else None
+
 
 class Conductor:
     """A `dispatch.Source` over several programs.
@@ -91,18 +96,20 @@ class Conductor:
         self._maybe_finish()
 
     def _advance(self, program: Program, outcomes: list[Outcome] | None) -> None:
-        """Let a program go on and queue its next batch; loops over batches that the ledger answers whole."""
-        starting = outcomes is None
-        self._running += starting
-        try:
-            proposals = next(program) if outcomes is None else program.send(outcomes)
-        except StopIteration:
-            self._running -= 1
-            return
-        batch = _Batch(program, proposals)
-        for index, proposal in enumerate(proposals):
-            self._enlist(batch, index, proposal)
-        self._settle(batch)
+        """Let a program go on and queue its next batch; goes over batches that the ledger answers whole."""
+        self._running += outcomes is None
+        while True:
+            try:
+                proposals = next(program) if outcomes is None else program.send(outcomes)
+            except StopIteration:
+                self._running -= 1
+                return
+            batch = _Batch(program, proposals)
+            for index, proposal in enumerate(proposals):
+                self._enlist(batch, index, proposal)
+            outcomes = batch.complete()
+            if outcomes is None:
+                return
 
     def _enlist(self, batch: _Batch, index: int, proposal: Proposal) -> None:
         key = proposal.candidate.key(self._task)
@@ -124,8 +131,8 @@ class Conductor:
             self._settle(batch)
 
     def _settle(self, batch: _Batch) -> None:
-        outcomes = [outcome for outcome in batch.outcomes if outcome is not None]
-        if len(outcomes) == len(batch.proposals):
+        outcomes = batch.complete()
+        if outcomes is not None:
             self._advance(batch.program, outcomes)
 
     def _note(self, proposal: Proposal, outcome: Outcome, *, known: bool) -> None:

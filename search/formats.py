@@ -35,7 +35,7 @@ def check_onnx() -> None:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
-            f"format onnx needs {', '.join(missing)}: pip install -e '.[export]' in the checkout, or leave onnx out of --format"
+            f"format onnx needs {', '.join(missing)}: pip install -e '.[export]', or leave onnx out of --format"
         )
 
 

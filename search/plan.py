@@ -13,7 +13,7 @@ from models.task import load_network, pick_device
 from search.allocate import Reach, check_reachable, reach
 from search.config import SearchConfig
 from search.evaluate import Evaluator, bind
-from search.strategy import Problem, Scan, strategy
+from search.strategy import Problem, Propose, Scan, strategy
 from search.targets import TOLERANCE, parse_target
 
 
@@ -34,7 +34,7 @@ def plan(config: SearchConfig) -> dict[str, Any]:
     else:
         compressor = _bound_without_data(config)
     names = {"method": config.method, "network": config.task.network}
-    limit = check_reachable(target, compressor.sites, compressor.cost, **names)
+    limit = check_reachable(target, compressor.sites, compressor.cost, **names, skipped=compressor.skipped)
     problem = Problem(
         method=config.method,
         options=config.options,
@@ -46,9 +46,8 @@ def plan(config: SearchConfig) -> dict[str, Any]:
         scan=Scan(config.scan_levels, config.scan_images),
         trials=1,
     )
-    start = time.perf_counter()
-    levels = _solve(problem, propose, compressor, evaluator)
-    return _record(config, compressor, levels, limit, reach(compressor.sites, compressor.cost), start)
+    levels, seconds = _solve(problem, propose, compressor, evaluator)
+    return _record(config, compressor, levels, limit, reach(compressor.sites, compressor.cost), seconds)
 
 
 def _bound_without_data(config: SearchConfig) -> Compressor:
@@ -57,18 +56,26 @@ def _bound_without_data(config: SearchConfig) -> Compressor:
     return create(config.method, network, example_input(info.shape), config.options)
 
 
-def _solve(problem: Problem, propose: Any, compressor: Compressor, evaluator: Evaluator | None) -> Levels:
-    """The levels of the first candidate that the strategy would search; scans on the way are judged here."""
-    program = propose(problem)
-    proposals = next(program)
+def _solve(
+    problem: Problem, propose: Propose, compressor: Compressor, evaluator: Evaluator | None
+) -> tuple[Levels, float]:
+    """The levels of the first candidate that the strategy would search, and the seconds it took to choose them.
+
+    Scans on the way are judged here; their time does not count.
+    """
+    program, start = propose(problem), time.perf_counter()
+    proposals, seconds = next(program), time.perf_counter() - start
     while proposals and proposals[0].stage == "scan":
         assert evaluator is not None
-        proposals = program.send([evaluator(proposal.candidate) for proposal in proposals])
-    return compressor.levels(proposals[0].candidate.allocation)
+        outcomes = [evaluator(proposal.candidate) for proposal in proposals]
+        start = time.perf_counter()
+        proposals = program.send(outcomes)
+        seconds += time.perf_counter() - start
+    return compressor.levels(proposals[0].candidate.allocation), seconds
 
 
 def _record(
-    config: SearchConfig, compressor: Compressor, levels: Levels, limit: int, span: Reach, start: float
+    config: SearchConfig, compressor: Compressor, levels: Levels, limit: int, span: Reach, seconds: float
 ) -> dict[str, Any]:
     dense, achieved = compressor.cost.dense, compressor.cost_of(compressor.allocation(levels))
     met = achieved.flops >= limit - TOLERANCE * dense.flops
@@ -84,5 +91,5 @@ def _record(
             site.name: dict(site.settings[level]) for site, level in zip(compressor.sites, levels, strict=True)
         },
         "left_dense": compressor.skipped,
-        "solve_seconds": time.perf_counter() - start,
+        "solve_seconds": seconds,
     }

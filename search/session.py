@@ -8,14 +8,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 from rich.console import Console
 
 from models.errors import UserError
 from search.candidate import Candidate, Outcome
 from search.conductor import Conductor
+from search.config import SearchConfig
 from search.dispatch import dispatch
 from search.estimate import expected, work
 from search.evaluate import Evaluator, worker
@@ -75,6 +77,7 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
     """Dispatch until every strategy and the finalists are through, or Ctrl-C."""
     start, config = time.monotonic(), setup.config
     facts = host_facts(setup.evaluator.task.device)
+    refuse_other(config)
     write_run(setup, facts, "running")
     stop = threading.Event()
     counts, costs = expected(setup), work(setup)
@@ -178,15 +181,35 @@ def short(spec: str) -> str:
     return spec.rsplit("/", 1)[-1]
 
 
+def refuse_other(config: SearchConfig) -> None:
+    """UserError if the run's folder holds a run of other settings, which this one would overwrite."""
+    before = _recorded(config).get("config")
+    now = config.model_dump(mode="json")
+    if before is not None and any(before.get(key) != now[key] for key in now if key != "results"):
+        raise UserError(
+            f"{config.folder} holds a run with other settings; give this one another --name, "
+            f"or go on with that one by --resume {config.folder}"
+        )
+
+
+def _recorded(config: SearchConfig) -> dict[str, Any]:
+    """What `run.json` says; empty if there is none that can be read."""
+    try:
+        record = json.loads((config.folder / "run.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
 def write_run(setup: Setup, facts: dict[str, str], status: str) -> None:
     """`run.json`: every input, versions, host, and how far it came."""
     record = {
         "schema": SCHEMA,
         "status": status,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "created": _recorded(setup.config).get("created") or time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "config": setup.config.model_dump(mode="json"),
         "fingerprint": setup.fingerprint,
-        "dense": vars(setup.dense) if hasattr(setup.dense, "__dict__") else {},
+        "dense": asdict(setup.dense),
         "targets": [{"asked": target.asked, "flops": limit} for target, limit in setup.targets],
         "host": facts,
     }

@@ -53,7 +53,9 @@ def prepare(config: SearchConfig) -> Setup:
     evaluator = evaluator_of(config)
     compressor = bind_sites(evaluator, config)
     names = {"method": config.method, "network": config.task.network}
-    targets = [(each, check_reachable(each, compressor.sites, compressor.cost, **names)) for each in wanted]
+    sites, cost, skipped = compressor.sites, compressor.cost, compressor.skipped
+    limits = {check_reachable(each, sites, cost, **names, skipped=skipped): each for each in reversed(wanted)}
+    targets = [(each, limit) for limit, each in reversed(limits.items())]  # `0.5` and `50%` are one target
     dense, pace = measure_dense(evaluator, compressor, config)
     problem = problem_of(config, compressor, targets)
     return Setup(config, evaluator, compressor, problem, targets, dense, resources, pace)
