@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 
 from models.task import TaskConfig
 from search.candidate import Recipe
@@ -19,7 +20,7 @@ def search_command(config: SearchConfig) -> str:
 
 
 def _task(task: TaskConfig) -> list[str]:
-    usual = TaskConfig(network=task.network)
+    usual = TaskConfig(network=task.network).absolute()
     words = ["--network", task.network, "--data", task.data]
     for field in ("weights", "data_root", "search_fraction", "split_seed", "train_images"):
         words += _changed(field, getattr(task, field), getattr(usual, field))
@@ -40,7 +41,7 @@ def _search(config: SearchConfig) -> list[str]:
         words += _changed(field, getattr(config, field), getattr(usual, field))
     for field in ("device", "time_limit", "results"):
         words += _changed(field, getattr(config, field), getattr(usual, field))
-    if config.ledger != f"{config.results}/ledger.db":
+    if Path(config.ledger).absolute() != (Path(config.results) / "ledger.db").absolute():
         words += ["--ledger", config.ledger]
     return words
 

@@ -179,7 +179,6 @@ def prepare(config: CompareConfig) -> Comparison:
         measured = measured or measure_dense(evaluator, compressor, search)
         targets, out_of_reach = [], []
         for target in wanted:
-            names = {"method": search.method, "network": search.task.network}
             try:
                 targets.append(
                     (
