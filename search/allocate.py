@@ -148,7 +148,7 @@ def _fill(levels: Levels, wanted: Floats, ladders: Ladders, cost: CostModel, lim
         better = _exchange(levels, wanted, ladders, cost, limit)
         if better is None:
             break
-        levels = better
+        levels = _relax(better, wanted, ladders, cost, limit)  # an exchange may have made room for a step
     return levels
 
 
