@@ -71,6 +71,10 @@ def _start(resources: Resources, folder: str) -> None:
             object_store_memory=OBJECT_STORE,
             _temp_dir=folder,
         )
+    except Exception as error:  # Ray has no kind of its own for a start that fails
+        raise UserError(
+            f"Ray could not be started ({describe(error)}); try again on a less busy machine, or with --workers 0"
+        ) from error
     finally:
         os.environ.pop("PYTHONPATH")
         if path is not None:
