@@ -153,5 +153,5 @@ def test_missing_extras_are_named_with_what_to_install(monkeypatch):
     check_onnx()
     known = formats.importlib.util.find_spec
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else known(name))
-    with pytest.raises(UserError, match=r"format onnx needs onnxscript: pip install 'ratio-search\[export\]'"):
+    with pytest.raises(UserError, match=r"format onnx needs onnxscript: pip install -e '\.\[export\]'"):
         check_onnx()
