@@ -16,7 +16,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from methods.base import copy_network
-from methods.narrow import Side, can_narrow, channels_of, is_depthwise
+from methods.narrow import Side, can_narrow, channels_of, is_depthwise, narrow, select
 from methods.trace import LayerUse, trace_layers
 
 LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
@@ -232,8 +232,6 @@ def keep_channels(network: nn.Module, groups: Iterable[Group], kept: dict[str, T
         groups: the groups; those without an entry in `kept` stay whole.
         kept: group name -> ascending channels to keep.
     """
-    from methods.narrow import narrow, select
-
     gone: dict[tuple[str, Side, int | None], list[Tensor]] = {}
     for group in groups:
         if group.name not in kept:

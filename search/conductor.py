@@ -59,7 +59,7 @@ class Conductor:
     ) -> None:
         self._retry_failed, self._warn = retry_failed, warn
         self._ledger, self._task, self._finalists, self._observe = ledger, task, finalists, observe
-        self._queue: deque[tuple[str, Proposal]] = deque()
+        self._queue: deque[Candidate] = deque()
         self._waiting: dict[str, list[tuple[_Batch, int]]] = {}
         self._told: set[str] = set()  # judged in this run: whoever asks again gets that answer
         self._running = 0
@@ -73,13 +73,8 @@ class Conductor:
         """Nothing is queued, running or waited for."""
         return not self._running
 
-    @property
-    def planned(self) -> int:
-        """Candidates handed in so far and not yet answered."""
-        return len(self._waiting)
-
     def ask(self) -> Candidate | None:
-        return self._queue.popleft()[1].candidate if self._queue else None
+        return self._queue.popleft() if self._queue else None
 
     def tell(self, candidate: Candidate, outcome: Outcome) -> None:
         """Record an outcome and hand it to whoever waits for it."""
@@ -122,7 +117,7 @@ class Conductor:
             self._waiting[key].append((batch, index))
         else:
             self._waiting[key] = [(batch, index)]
-            self._queue.append((key, proposal))
+            self._queue.append(proposal.candidate)
 
     def _deliver(self, key: str, outcome: Outcome, *, known: bool) -> None:
         for batch, index in self._waiting.pop(key):

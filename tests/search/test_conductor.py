@@ -70,7 +70,7 @@ def drain(source: Conductor, pick: Callable[[list[Candidate]], int], limit: int 
         chosen = running.pop(pick(running))
         source.tell(chosen, judged(chosen))
     assert not running
-    assert source.planned == 0
+    assert source.ask() is None
     return paid
 
 
