@@ -76,6 +76,8 @@ class Site:
     strengths: tuple[float, ...]
     layers: tuple[str, ...]  # the modules that change with it
     channels: int  # how many channels (or kernels) there are to remove
+    widths: tuple[int, ...] = ()  # the channels that each setting keeps; empty for a site that removes none
+    owned: tuple[str, ...] = ()  # of `layers` those whose outputs it decides; empty: all of them
 
     def __post_init__(self) -> None:
         assert len(self.settings) == len(self.strengths) > 0, self.name

@@ -58,7 +58,8 @@ def _ladder(group: Group) -> list[int]:
 def _site(group: Group, ladder: list[int]) -> Site:
     ratios = tuple(round(1 - kept / group.channels, 6) for kept in ladder)
     settings = tuple(Setting(ratio=ratio) for ratio in ratios)
-    return Site(group.name, settings, ratios, group.layers, group.channels)
+    owned = tuple(dict.fromkeys(each.name for each in group.slots if each.side == "out"))
+    return Site(group.name, settings, ratios, group.layers, group.channels, tuple(ladder), owned)
 
 
 def strongest(scores: Tensor, partition: Tensor, keep: int) -> Tensor:

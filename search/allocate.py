@@ -57,7 +57,7 @@ class Ladders:
         found = [
             np.searchsorted(row, wanted[:, site] + 1e-9, side="right") - 1 for site, row in enumerate(self.strengths)
         ]
-        return np.stack(found, axis=1).astype(np.intp)
+        return np.maximum(np.stack(found, axis=1), 0).astype(np.intp)  # a bounded site may begin above what is wanted
 
     def strength_at(self, levels: Levels) -> Floats:
         return self.strengths[np.arange(len(self.last)), levels]
@@ -88,10 +88,10 @@ def check_reachable(
     limit = target.flops(cost.dense.flops)
     span = reach(sites, cost) if sites else Reach(cost.dense, cost.dense)
     if not span.least.flops <= limit <= span.most.flops:
-        least, most = span.least.flops, span.most.flops
+        least, most, whole = span.least.flops, span.most.flops, cost.dense.flops
         raise UserError(
             f"target {target.asked!r} ({flops_text(limit)} FLOPs) is out of reach: {method} on {network} can leave "
-            f"{flops_text(least)} to {flops_text(most)} FLOPs, kept {least / most:.4f} to 1"
+            f"{flops_text(least)} to {flops_text(most)} FLOPs, kept {least / whole:.4f} to {most / whole:.4g}"
             + _dense_layers(skipped or {})
         )
     return limit

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from rich.console import Console
 
 from methods.trace import uncounted_flops
@@ -30,13 +32,15 @@ def announce(setup: Setup, console: Console) -> None:
         f"{title(setup)}: {flops_text(dense.flops)} FLOPs, {flops_text(dense.params)} parameters"
         + ("" if dense.test_accuracy is None else f", {dense.test_accuracy:.2%} on the test set"),
         f"targets   {', '.join(f'{t.asked} ({flops_text(limit)})' for t, limit in setup.targets)}",
-        f"method    {config.method}, {len(setup.compressor.sites)} sites; strategies {', '.join(config.strategies)}",
+        f"method    {config.method}, {len(setup.problem.sites)} sites; strategies {', '.join(config.strategies)}",
         f"data      {len(task.tune)} images to fine-tune on, {len(task.search)} to search with, "
         f"{len(task.test)} to test",
         f"work      {counts['scan']} measurements without training, {counts['search']} candidates of "
         f"{config.recipe.epochs:g} epochs, {counts['final']} finalists of {config.final_recipe.epochs:g}",
         f"where     {task.device}, {_where(setup.resources)}; about {duration(estimate + START_SECONDS)}",
     ]
+    if config.constraints.given:
+        lines.insert(3, f"under     {shlex.join(config.constraints.words())}")
     if config.task.weights is None:
         lines.append("note      no --weights: this compresses an untrained network; `train` makes a dense baseline")
     if uncounted := uncounted_flops(task.network, setup.compressor.example):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from models.user_code import is_user_spec
 from search.baseline import default_baseline
 from search.candidate import Recipe
 from search.config import SearchConfig
+from search.constraints import Constraints, rules
 from search.strategy import strategy
 from search.targets import parse_targets
 
@@ -88,16 +89,20 @@ def search_config(
     name: str | None,
     ledger: str | None = None,
     results: str = "results",
+    constraints: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> SearchConfig:
-    """A search from its options; unknown methods, strategies and malformed targets are refused here."""
+    """A search from its options; unknown names, malformed targets and constraints are refused here."""
     names = tuple(dict.fromkeys(part.strip() for part in strategies.split(",") if part.strip()))
     for each in names:
         strategy(each)
     method_info(fields["method"])
+    restricted = Constraints(**(constraints or {}))
+    rules(restricted)
     return make(
         SearchConfig,
         task=task,
+        constraints=restricted,
         options=_options(fields["method"], options),
         strategies=names,
         targets=tuple(target.asked for target in parse_targets(targets)),

@@ -36,6 +36,7 @@ def _search(config: SearchConfig) -> list[str]:
     for name, value in config.options.items():
         words += ["--option", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
     words += ["--strategy", ",".join(config.strategies), "--target-flops", ",".join(config.targets)]
+    words += config.constraints.words()
     words += _recipe(config.recipe)
     for field in ("final_epochs", "final_seeds", "finalists", "trials", "scan_levels", "scan_images", "seed"):
         words += _changed(field, getattr(config, field), getattr(usual, field))

@@ -24,8 +24,10 @@ from models.task import TaskConfig
 from search import build
 from search.allocate import check_reachable
 from search.candidate import Frozen, Outcome
+from search.choice import choose
 from search.conductor import Conductor
 from search.config import SearchConfig
+from search.constraints import Constraints
 from search.dispatch import dispatch
 from search.estimate import expected, work
 from search.files import atomic_write
@@ -98,14 +100,14 @@ def compare_config(
     names, asked = _names(methods, "method"), _names(strategies, "strategy")
     for each in asked:
         strategy(each)
-    own = _own_options(options, names)
+    own, restricted = _own_options(options, names), Constraints(**(fields.get("constraints") or {}))
     run = build.run_name(name, task, "compare")
     searches = [
         build.search_config(
             task=task,
             method=method,
             options=own[method],
-            strategies=",".join(strategies_for(method, asked)),
+            strategies=",".join(strategies_for(method, asked, free=not restricted.given)),
             name=run,
             final_seeds=seeds,
             finalists=1,
@@ -116,12 +118,15 @@ def compare_config(
     return CompareConfig(searches=tuple(searches))
 
 
-def strategies_for(method: str, asked: Sequence[str]) -> tuple[str, ...]:
+def strategies_for(method: str, asked: Sequence[str], *, free: bool = True) -> tuple[str, ...]:
     """The strategies of one method: one that learns its allocation does so, unless `learned` is among those asked for.
 
     Then it gets all of them, and the other methods all but that one.
+
+    Args:
+        free: nothing is asked that a method cannot heed while it learns.
     """
-    if method_info(method).learns_allocation:
+    if method_info(method).learns_allocation and (free or LEARNED in asked):
         return tuple(asked) if LEARNED in asked else (LEARNED,)
     return tuple(name for name in asked if name != LEARNED)
 
@@ -173,6 +178,7 @@ def prepare(config: CompareConfig) -> Comparison:
     for search in config.searches:
         try:
             compressor = bind_sites(evaluator, search)
+            choice = choose(compressor, search.constraints)
         except UserError as error:
             refusals += [(search, target, str(error)) for target in wanted]
             continue
@@ -184,7 +190,7 @@ def prepare(config: CompareConfig) -> Comparison:
                     (
                         target,
                         check_reachable(
-                            target, compressor.sites, compressor.cost, method=search.method, network=search.task.network
+                            target, choice.sites, choice.cost, method=search.method, network=search.task.network
                         ),
                     )
                 )
@@ -192,8 +198,10 @@ def prepare(config: CompareConfig) -> Comparison:
                 out_of_reach.append((search, target, str(error)))
         refusals += out_of_reach
         if targets:
-            problem = problem_of(search, compressor, targets)
-            setups.append(Setup(search, evaluator, compressor, problem, targets, measured[0], resources, measured[1]))
+            problem = problem_of(search, choice, targets)
+            setups.append(
+                Setup(search, evaluator, compressor, choice, problem, targets, measured[0], resources, measured[1])
+            )
     if measured is None or not setups:
         raise UserError(refusals[0][2])
     dense = measured[0].flops
@@ -222,6 +230,7 @@ def _without(search: SearchConfig, name: str, target: str, flops: int, reason: s
         strategy=name,
         target=target,
         target_flops=flops,
+        constraints=tuple(search.constraints.words()),
         reason=reason,
         run=search.name,
     )
@@ -287,7 +296,8 @@ def answer(setup: Setup, name: str, ledger: Ledger) -> Program:
         [_without(config, name, asked, limit, _why_none(seen, asked)) for asked, limit in limits.items()
          if asked not in found],
     )  # fmt: skip
-    note = keeper(ledger, limits, task=setup.fingerprint, run=config.name)
+    words = config.constraints.words()
+    note = keeper(ledger, limits, task=setup.fingerprint, run=config.name, constraints=words)
     yield from finalists(config.finalists, config.final_seeds, config.final_recipe, note)(seen)
 
 

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 
 from models.task import TaskConfig
 from search.candidate import Frozen, Recipe
+from search.constraints import Constraints
 
 
 class SearchConfig(Frozen):
@@ -22,6 +23,8 @@ class SearchConfig(Frozen):
     strategies: tuple[str, ...] = ("acra-uniform", "acra-sensitivity")
     targets: tuple[str, ...] = ("0.5",)
     """As the user wrote them."""
+    constraints: Constraints = Constraints()
+    """On single sites."""
     recipe: Recipe = Recipe()
     """Of candidates."""
     final_epochs: float | None = Field(None, ge=0)

@@ -14,7 +14,7 @@ def expected(setup: Setup) -> dict[Stage, int]:
     """Candidates per stage as far as they can be foreseen."""
     config = setup.config
     infos = [strategy(name)[0] for name in config.strategies]
-    points = len(scan_points(setup.problem.sites, config.scan_levels)) + 1
+    points = len(scan_points(setup.problem.scanned, config.scan_levels)) + 1
     around = sum(info.rounds for info in infos) * (2 * len(setup.problem.sites) + 1) * len(setup.targets)
     per_target = sum(config.trials if info.samples else 1 for info in infos)
     return {

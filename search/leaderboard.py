@@ -7,6 +7,7 @@ blank, never guessed. FLOPs are multiply-accumulates for one input, accuracies a
 
 from __future__ import annotations
 
+import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -189,7 +190,7 @@ def _notes(answer: Answer, asked: float | None, kept: float | None) -> list[str]
     standing, failures = answer.standing, [r for r in answer.tested.values() if r.outcome.status == "failed"]
     if standing.final is None:
         return [standing.reason or "no finalist"]
-    found = []
+    found = [f"under {shlex.join(standing.constraints)}"] if standing.constraints else []
     if not answer.tested:
         found.append("its finalist has not met the test set yet")
     if len(answer.good) == 1:
@@ -231,7 +232,8 @@ class Commands:
         if standing.run not in self._searches:
             self._searches[standing.run] = searches_of(self._results / standing.run)
         for search in self._searches[standing.run]:
-            if (search.method, search.options) == (standing.method, standing.options):
+            asked = (search.method, search.options, tuple(search.constraints.words()))
+            if asked == (standing.method, standing.options, standing.constraints):
                 changes = {"strategies": (standing.strategy,), "targets": standing.targets or (standing.target,)}
                 return search_command(search.model_copy(update=changes))
         return None

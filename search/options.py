@@ -77,13 +77,28 @@ class PlanOptions(Group):
         list[str] | None,
         typer.Option("--option", help="NAME=VALUE for the method, in compare METHOD.NAME=VALUE; repeatable."),
     ] = None
+    keep_dense: Annotated[
+        list[str] | None,
+        typer.Option(help="Sites or layers to leave dense, by name or pattern ('layer1.*'); repeatable."),
+    ] = None
+    bound: Annotated[
+        list[str] | None,
+        typer.Option(help="Kept fraction of some sites: 'layer3.*=0.25..0.75', or 'PATTERN=KNOB:2..4'; repeatable."),
+    ] = None
+    round_channels: Annotated[
+        list[str] | None,
+        typer.Option(help="Keep multiples of so many channels: 8, or 'layer3.*=16' for some sites; repeatable."),
+    ] = None
     scan_levels: Annotated[int, typer.Option(min=1, help="Strengths measured per site in a sensitivity scan.")] = 7
     scan_images: Annotated[int, typer.Option(min=1, help="Search images per measurement of a scan.")] = 2000
     seed: Annotated[int, typer.Option()] = 0
     device: Device = None
 
     def values(self) -> dict[str, Any]:
-        return {**super().values(), "options": self.options or []}
+        values = {**super().values(), "options": self.options or []}
+        names = ("keep_dense", "bound", "round_channels")
+        constraints = {name: tuple(values.pop(name) or ()) for name in names}
+        return {**values, "constraints": constraints}
 
 
 @dataclass

@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from search.picture import write_picture
@@ -57,7 +56,7 @@ def run_view(result: Result, command: str) -> RunView:
         finals=finals_frame(rows, setup.dense),
         allocations=_allocations(result, rows),
         sensitivity=_sensitivity(result),
-        skipped=setup.compressor.skipped,
+        skipped=setup.choice.left_dense,
         targets=[(target.asked, limit) for target, limit in setup.targets],
     )
 
@@ -113,13 +112,11 @@ def _sensitivity(result: Result) -> pd.DataFrame | None:
     if not scanned:
         return None
     lines = []
-    for point in scan_points(setup.problem.sites, setup.config.scan_levels):
-        levels = np.zeros(len(setup.problem.sites), dtype=np.intp)
-        levels[point.site] = point.level
-        outcome = scanned.get(setup.problem.scan_candidate(levels).model_dump_json())
+    for point in scan_points(setup.problem.scanned, setup.config.scan_levels):
+        outcome = scanned.get(setup.problem.alone(point.site, point.level).model_dump_json())
         if outcome is None or outcome.accuracy is None:
             continue
-        site = setup.problem.sites[point.site]
+        site = setup.problem.scanned[point.site]
         lines.append(
             {
                 "method": setup.config.method,
@@ -148,6 +145,8 @@ def _facts(result: Result) -> dict[str, str]:
         "time": f"{result.seconds:.0f} s on the clock, {_worker_seconds(result):.0f} s of the workers",
         **result.facts,
     }
+    if config.constraints.given:
+        facts["constraints"] = shlex.join(config.constraints.words())
     if task.seen:
         facts["note"] = "the weights may have seen the search images: their accuracy ranks, it is no result"
     if not result.complete:

@@ -10,10 +10,12 @@ from methods.registry import create, method_info
 from models.data import data_info
 from models.errors import UserError
 from models.task import load_network, pick_device
-from search.allocate import Reach, check_reachable, reach
+from search.allocate import check_reachable, reach
+from search.choice import Choice, choose
 from search.config import SearchConfig
 from search.evaluate import Evaluator, bind
-from search.strategy import Problem, Propose, Scan, strategy
+from search.setup import problem_of
+from search.strategy import Problem, Propose, strategy
 from search.targets import TOLERANCE, parse_target
 
 
@@ -34,20 +36,11 @@ def plan(config: SearchConfig) -> dict[str, Any]:
     else:
         compressor = _bound_without_data(config)
     names = {"method": config.method, "network": config.task.network}
-    limit = check_reachable(target, compressor.sites, compressor.cost, **names, skipped=compressor.skipped)
-    problem = Problem(
-        method=config.method,
-        options=config.options,
-        sites=compressor.sites,
-        cost=compressor.cost,
-        targets=[(target, limit)],
-        recipe=config.recipe,
-        seed=config.seed,
-        scan=Scan(config.scan_levels, config.scan_images),
-        trials=1,
-    )
+    choice = choose(compressor, config.constraints)
+    limit = check_reachable(target, choice.sites, choice.cost, **names, skipped=choice.left_dense)
+    problem = problem_of(config, choice, [(target, limit)])
     levels, seconds = _solve(problem, propose, compressor, evaluator)
-    return _record(config, compressor, levels, limit, reach(compressor.sites, compressor.cost), seconds)
+    return _record(config, compressor, choice, levels, limit, seconds)
 
 
 def _bound_without_data(config: SearchConfig) -> Compressor:
@@ -75,8 +68,9 @@ def _solve(
 
 
 def _record(
-    config: SearchConfig, compressor: Compressor, levels: Levels, limit: int, span: Reach, seconds: float
+    config: SearchConfig, compressor: Compressor, choice: Choice, levels: Levels, limit: int, seconds: float
 ) -> dict[str, Any]:
+    span = reach(choice.sites, choice.cost)
     dense, achieved = compressor.cost.dense, compressor.cost_of(compressor.allocation(levels))
     met = achieved.flops >= limit - TOLERANCE * dense.flops
     return {
@@ -86,10 +80,10 @@ def _record(
         "target": {"asked": config.targets[0], "flops": limit, "met": met},
         "dense": dense._asdict(),
         "achieved": {**achieved._asdict(), "kept_flops": achieved.flops / dense.flops},
-        "reachable": {"min_kept": span.least.flops / span.most.flops, "max_kept": 1.0},
+        "reachable": {"min_kept": span.least.flops / dense.flops, "max_kept": span.most.flops / dense.flops},
         "allocation": {
             site.name: dict(site.settings[level]) for site, level in zip(compressor.sites, levels, strict=True)
         },
-        "left_dense": compressor.skipped,
+        "left_dense": dict(choice.left_dense),
         "solve_seconds": seconds,
     }

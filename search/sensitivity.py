@@ -37,13 +37,9 @@ def scan_points(sites: Sequence[Site], levels: int) -> list[Point]:
 
 def scan_proposals(problem: Problem, strategy: str) -> list[Proposal]:
     """The dense network first, then every point of the scan."""
-    dense = np.zeros(len(problem.sites), dtype=np.intp)
-    proposals = [Proposal(problem.scan_candidate(dense), "scan", strategy)]
-    for point in scan_points(problem.sites, problem.scan.levels):
-        levels = dense.copy()
-        levels[point.site] = point.level
-        proposals.append(Proposal(problem.scan_candidate(levels), "scan", strategy))
-    return proposals
+    points = scan_points(problem.scanned, problem.scan.levels)
+    candidates = [problem.alone(), *(problem.alone(point.site, point.level) for point in points)]
+    return [Proposal(candidate, "scan", strategy) for candidate in candidates]
 
 
 @dataclass(frozen=True)
@@ -64,9 +60,9 @@ def curves(problem: Problem, outcomes: Sequence[Outcome]) -> list[Curve]:
     if dense.accuracy is None or dense.loss is None:
         raise UserError(f"the dense network could not be judged: {dense.reason}")
     rows: list[list[tuple[float, float, float]]] = [[(0.0, 0.0, 0.0)] for _ in problem.sites]
-    for point, outcome in zip(scan_points(problem.sites, problem.scan.levels), measured, strict=True):
+    for point, outcome in zip(scan_points(problem.scanned, problem.scan.levels), measured, strict=True):
         if outcome.accuracy is not None and outcome.loss is not None:
-            strength = problem.sites[point.site].strengths[point.level]
+            strength = problem.scanned[point.site].strengths[point.level]
             rows[point.site].append((strength, dense.accuracy - outcome.accuracy, outcome.loss - dense.loss))
     return [_curve(np.array(each)) for each in rows]
 

@@ -95,7 +95,8 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
         programs = [strategy(name)[1](setup.problem) for name in config.strategies]
         keep_dense(ledger, setup.dense)
         limits = {target.asked: limit for target, limit in setup.targets}
-        note = keeper(ledger, limits, task=setup.fingerprint, run=config.name)
+        words = config.constraints.words()
+        note = keeper(ledger, limits, task=setup.fingerprint, run=config.name, constraints=words)
         final = finalists(config.finalists, config.final_seeds, config.final_recipe, note) if config.finalists else None
         source = Conductor(
             programs,
@@ -184,8 +185,13 @@ def short(spec: str) -> str:
 def refuse_other(config: SearchConfig) -> None:
     """UserError if the run's folder holds a run of other settings, which this one would overwrite."""
     before = _recorded(config).get("config")
-    now = config.model_dump(mode="json")
-    if before is not None and any(before.get(key) != now[key] for key in now if key != "results"):
+    if before is None:
+        return
+    try:
+        same = SearchConfig.model_validate(before).model_copy(update={"results": config.results}) == config
+    except ValueError:  # of another version
+        same = False
+    if not same:
         raise UserError(
             f"{config.folder} holds a run with other settings; give this one another --name, "
             f"or go on with that one by --resume {config.folder}"

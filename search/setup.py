@@ -10,6 +10,7 @@ import torch
 from methods.base import Compressor
 from models.errors import UserError
 from search.allocate import check_reachable
+from search.choice import Choice, choose
 from search.config import SearchConfig
 from search.dispatch import Resources
 from search.evaluate import Evaluator, bind
@@ -30,6 +31,7 @@ class Setup:
     config: SearchConfig
     evaluator: Evaluator
     compressor: Compressor
+    choice: Choice
     problem: Problem
     targets: list[tuple[Target, int]]
     dense: Dense
@@ -52,13 +54,14 @@ def prepare(config: SearchConfig) -> Setup:
     resources = resources_of(config)
     evaluator = evaluator_of(config)
     compressor = bind_sites(evaluator, config)
+    choice = choose(compressor, config.constraints)
     names = {"method": config.method, "network": config.task.network}
-    sites, cost, skipped = compressor.sites, compressor.cost, compressor.skipped
+    sites, cost, skipped = choice.sites, choice.cost, choice.left_dense
     limits = {check_reachable(each, sites, cost, **names, skipped=skipped): each for each in reversed(wanted)}
     targets = [(each, limit) for limit, each in reversed(limits.items())]  # `0.5` and `50%` are one target
     dense, pace = measure_dense(evaluator, compressor, config)
-    problem = problem_of(config, compressor, targets)
-    return Setup(config, evaluator, compressor, problem, targets, dense, resources, pace)
+    problem = problem_of(config, choice, targets)
+    return Setup(config, evaluator, compressor, choice, problem, targets, dense, resources, pace)
 
 
 def evaluator_of(config: SearchConfig) -> Evaluator:
@@ -77,18 +80,21 @@ def bind_sites(evaluator: Evaluator, config: SearchConfig) -> Compressor:
     return compressor
 
 
-def problem_of(config: SearchConfig, compressor: Compressor, targets: list[tuple[Target, int]]) -> Problem:
+def problem_of(config: SearchConfig, choice: Choice, targets: list[tuple[Target, int]]) -> Problem:
     """What the configuration's strategies are given to solve."""
     return Problem(
         method=config.method,
         options=config.options,
-        sites=compressor.sites,
-        cost=compressor.cost,
+        sites=choice.sites,
+        cost=choice.cost,
         targets=targets,
         recipe=config.recipe,
         seed=config.seed,
         scan=Scan(config.scan_levels, config.scan_images),
         trials=config.trials,
+        whole=choice.whole,
+        fixed=choice.fixed,
+        constrained=choice.constrained,
     )
 
 

@@ -128,7 +128,8 @@ def show_plan(plan: Mapping[str, Any], console: Console) -> None:
     console.print(
         f"FLOPs {flops_text(dense['flops'])} -> {flops_text(achieved['flops'])}, kept {achieved['kept_flops']:.4f} "
         f"for {target['asked']}; params {dense['params']:,} -> {achieved['params']:,}; "
-        f"bytes {dense['bytes']:,} -> {achieved['bytes']:,}; reachable: kept {plan['reachable']['min_kept']:.4f} to 1",
+        f"bytes {dense['bytes']:,} -> {achieved['bytes']:,}; "
+        f"reachable: kept {plan['reachable']['min_kept']:.4f} to {plan['reachable']['max_kept']:.4g}",
         highlight=False,
     )
     if not target["met"]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -42,6 +42,8 @@ class Standing(Frozen):
     """Candidates that were judged to find it, those of its sensitivity scan included."""
     search_seconds: float = 0.0
     """The workers' time for these; a scan that several strategies share counts in full for each."""
+    constraints: tuple[str, ...] = ()
+    """On single sites, as options of the command line."""
     reason: str | None = None
     """Why there is no finalist."""
     run: str = ""
@@ -49,7 +51,8 @@ class Standing(Frozen):
     @property
     def question(self) -> str:
         """What was asked, whatever the answer."""
-        return json.dumps([self.method, self.options, self.strategy, self.target_flops], sort_keys=True)
+        asked = [self.method, self.options, self.strategy, self.target_flops]
+        return json.dumps([*asked, *self.constraints], sort_keys=True)
 
     @property
     def row(self) -> str:
@@ -63,7 +66,13 @@ def family(candidate: Candidate, task: str) -> str:
 
 
 def chosen(
-    seen: Seen, finals: Iterable[Proposal], targets: Mapping[str, int], *, task: str, run: str
+    seen: Seen,
+    finals: Iterable[Proposal],
+    targets: Mapping[str, int],
+    *,
+    task: str,
+    run: str,
+    constraints: Sequence[str] = (),
 ) -> list[Standing]:
     """One standing for every finalist, with what its method and strategy spent on its target.
 
@@ -84,6 +93,7 @@ def chosen(
             final=family(candidate, task),
             searched=searched,
             search_seconds=seconds,
+            constraints=tuple(constraints),
             run=run,
         )
         found[standing.row] = standing
@@ -108,9 +118,9 @@ def keep(ledger: Ledger, standings: Iterable[Standing]) -> None:
         ledger.remember(ROW + standing.row, standing.model_dump(mode="json"))
 
 
-def keeper(ledger: Ledger, targets: Mapping[str, int], *, task: str, run: str) -> Note:
+def keeper(ledger: Ledger, targets: Mapping[str, int], *, task: str, run: str, constraints: Sequence[str] = ()) -> Note:
     """What `finalists` calls with its choice: keeps the standings."""
-    return lambda seen, finals: keep(ledger, chosen(seen, finals, targets, task=task, run=run))
+    return lambda seen, finals: keep(ledger, chosen(seen, finals, targets, task=task, run=run, constraints=constraints))
 
 
 def standings(ledger: Ledger) -> list[Standing]:

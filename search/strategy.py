@@ -10,11 +10,11 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
-from methods.base import Allocation, CostModel, Levels, Site
+from methods.base import Allocation, CostModel, Levels, Setting, Site
 from models.errors import unknown
 from search.candidate import ZERO_SHOT, Candidate, Outcome, Recipe
 from search.targets import Target
@@ -61,21 +61,48 @@ class Problem:
     scan: Scan = Scan()
     trials: int = 8
     """Candidates per target, for strategies that sample."""
+    whole: Sequence[Site] = ()
+    """The sites with their full ladders, which scans measure; empty where nothing constrains them."""
+    fixed: Mapping[str, Setting] = field(default_factory=dict)
+    """Sites that constraints leave a single setting, unless it is dense."""
+    constrained: bool = False
+
+    @property
+    def scanned(self) -> Sequence[Site]:
+        """What a scan measures: full ladders, so that scans under other constraints know its measurements."""
+        return self.whole or self.sites
 
     def candidate(self, levels: Levels) -> Candidate:
         """The candidate that gives site i its setting number `levels[i]`, under the search recipe."""
-        return self._candidate(levels, recipe=self.recipe, images=None)
+        return self._candidate(self._settings(levels), recipe=self.recipe, images=None)
 
     def scan_candidate(self, levels: Levels) -> Candidate:
         """The same, judged without fine-tuning on the scan's images."""
-        recipe = ZERO_SHOT.model_copy(update={"recalibration_images": self.recipe.recalibration_images})
-        return self._candidate(levels, recipe=recipe, images=self.scan.images or 10**9)
+        return self._scan(self._settings(levels))
 
-    def _candidate(self, levels: Levels, **changes: Any) -> Candidate:
-        pairs = zip(self.sites, levels, strict=True)
-        allocation = Allocation({site.name: site.settings[int(level)] for site, level in pairs if level})
+    def alone(self, index: int = 0, level: int = 0) -> Candidate:
+        """For a scan: the site `scanned[index]` at that level, every other one dense."""
+        site = self.scanned[index]
+        return self._scan({site.name: site.settings[level]} if level else {})
+
+    def _settings(self, levels: Levels) -> dict[str, Setting]:
+        """What is not dense."""
+        chosen = zip(self.sites, self.scanned, levels, strict=True)
+        own = {site.name: site.settings[int(level)] for site, whole, level in chosen
+               if site.settings[int(level)] != whole.settings[0]}  # fmt: skip
+        return {**self.fixed, **own}
+
+    def _scan(self, settings: Mapping[str, Setting]) -> Candidate:
+        recipe = ZERO_SHOT.model_copy(update={"recalibration_images": self.recipe.recalibration_images})
+        return self._candidate(settings, recipe=recipe, images=self.scan.images or 10**9)
+
+    def _candidate(self, settings: Mapping[str, Setting], **changes: Any) -> Candidate:
         return Candidate(
-            method=self.method, options=dict(self.options), allocation=allocation.to_json(), seed=self.seed, **changes
+            method=self.method,
+            options=dict(self.options),
+            allocation=Allocation(settings).to_json(),
+            seed=self.seed,
+            **changes,
         )
 
 

@@ -87,7 +87,7 @@ def solve(problem: Problem, damage: Sequence[Floats], limit: int, *, start: Leve
 
 def step_of(problem: Problem) -> float:
     """The strength between two measurements of the scan, on the longest ladder."""
-    return max(site.strengths[-1] for site in problem.sites) / (problem.scan.levels + 1)
+    return max(site.strengths[-1] for site in problem.scanned) / (problem.scan.levels + 1)
 
 
 def walled(sites: Sequence[Site], damage: Sequence[Floats], levels: Levels, reach: float) -> list[Floats]:

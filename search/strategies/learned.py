@@ -19,6 +19,11 @@ def learned(problem: Problem) -> Program:
     if not method_info(problem.method).learns_allocation:
         able = ", ".join(name for name, info in methods().items() if info.learns_allocation)
         raise UserError(f"method {problem.method} does not learn its allocation; strategy learned needs one of: {able}")
+    if problem.constrained:
+        raise UserError(
+            f"{problem.method} does not heed constraints on sites while it learns its own widths; "
+            "give it an allocation with another strategy, e.g. lagrangian"
+        )
     dense = problem.candidate(np.zeros(len(problem.sites), dtype=np.intp))
     proposals = []
     for target, limit in problem.targets:

@@ -1,0 +1,121 @@
+"""Constraints on single sites, by name patterns: left dense, bounded, rounded to multiples of channels.
+
+They take settings off a site's ladder before any strategy sees it, so that all strategies obey and what can be
+reached is known. What is measured of a setting stays true, whatever the constraints.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from methods.base import Site
+from models.errors import UserError
+from search.candidate import Frozen
+
+_NUMBER = r"(?:\d+(?:\.\d+)?|\.\d+)"
+_BOUND = re.compile(
+    rf"(?P<pattern>.+)=(?:(?P<knob>[A-Za-z_]\w*):)?(?P<low>{_NUMBER}?)(?P<dots>\.\.)?(?P<high>{_NUMBER}?)", re.ASCII
+)
+_WAYS = (
+    "write PATTERN=LOW..HIGH with the least and most kept fraction, as in 'layer3.*=0.25..0.75', "
+    "or PATTERN=KNOB:LOW..HIGH in the method's own units"
+)
+_EDGE = 1e-6  # settings are kept to six decimals
+
+
+class Constraints(Frozen):
+    """As the user wrote them; empty ones constrain nothing."""
+
+    keep_dense: tuple[str, ...] = ()
+    """Patterns of sites or layers."""
+    bound: tuple[str, ...] = ()
+    """`PATTERN=LOW..HIGH` or `PATTERN=KNOB:LOW..HIGH`."""
+    round_channels: tuple[str, ...] = ()
+    """`8` or `PATTERN=8`."""
+
+    @property
+    def given(self) -> bool:
+        return bool(self.keep_dense or self.bound or self.round_channels)
+
+    def words(self) -> list[str]:
+        """As options of the command line."""
+        pairs = [("--keep-dense", self.keep_dense), ("--bound", self.bound), ("--round-channels", self.round_channels)]
+        return [word for option, values in pairs for value in values for word in (option, value)]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One constraint: which sites it is for, and which of their settings it leaves."""
+
+    text: str
+    """As on the command line."""
+    pattern: str
+    allows: Callable[[Site, int], bool]
+    dense: bool = False
+    """Leaves nothing but dense, so that a layer that is dense anyway may be named."""
+    knob: str | None = None
+    widths: bool = False
+    """Speaks of numbers of channels."""
+
+    def matches(self, name: str) -> bool:
+        return self.pattern == name or fnmatchcase(name, self.pattern)
+
+    def concerns(self, site: Site) -> bool:
+        return any(map(self.matches, names_of(site)))
+
+
+def names_of(site: Site) -> tuple[str, ...]:
+    """The names that stand for a site: its own, and those of the layers whose outputs it decides."""
+    return (site.name, *(site.owned or site.layers))
+
+
+def rules(constraints: Constraints) -> list[Rule]:
+    """The constraints read; UserError for one that is malformed."""
+    found = [
+        Rule(f"--keep-dense {text!r}", text, lambda site, level: level == 0, dense=True)
+        for text in constraints.keep_dense
+    ]
+    found += [_bound(text) for text in constraints.bound]
+    found += [_rounding(text) for text in constraints.round_channels]
+    for rule in found:
+        if not rule.pattern.strip():
+            raise UserError(f"{rule.text} names no site; write a name or a pattern such as 'layer1.*'")
+    return found
+
+
+def _bound(text: str) -> Rule:
+    match = _BOUND.fullmatch(text)
+    if match is None or not (match["low"] or match["high"]) or (match["high"] and not match["dots"]):
+        raise UserError(f"--bound {text!r} is not understood; {_WAYS}")
+    low = float(match["low"] or 0)
+    high = float(match["high"] or math.inf) if match["dots"] else low
+    knob = match["knob"]
+    if low > high or (knob is None and (low > 1 or 1 < high < math.inf)):
+        raise UserError(f"--bound {text!r} holds no kept fraction between 0 and 1; {_WAYS}")
+
+    def allows(site: Site, level: int) -> bool:
+        value = site.settings[level].get(knob) if knob else kept_fraction(site, level)
+        return isinstance(value, int | float) and low - _EDGE <= value <= high + _EDGE
+
+    return Rule(f"--bound {text!r}", match["pattern"], allows, knob=knob)
+
+
+def _rounding(text: str) -> Rule:
+    pattern, equals, number = text.rpartition("=")
+    if not number.isascii() or not number.isdigit() or int(number) < 1:
+        raise UserError(f"--round-channels {text!r} is not understood; write 8, or PATTERN=8 for some sites alone")
+    multiple = int(number)
+
+    def allows(site: Site, level: int) -> bool:
+        return not site.widths or level == 0 or site.channels < multiple or site.widths[level] % multiple == 0
+
+    return Rule(f"--round-channels {text!r}", pattern if equals else "*", allows, widths=True)
+
+
+def kept_fraction(site: Site, level: int) -> float:
+    """Of channels where the site removes any; otherwise one less the setting's strength."""
+    return site.widths[level] / site.channels if site.widths else 1 - site.strengths[level]

@@ -1,0 +1,192 @@
+"""Constraints on sites: every method and strategy keeps to them, and what cannot be meant is refused."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from methods.base import Allocation, Compressor, example_input
+from methods.registry import create, method_info, methods
+from models.errors import UserError
+from models.task import TaskConfig
+from search import build
+from search.allocate import reach
+from search.candidate import Outcome
+from search.choice import Choice, choose
+from search.config import SearchConfig
+from search.constraints import Constraints, kept_fraction
+from search.setup import problem_of
+from search.strategy import Problem, Proposal, strategies, strategy
+from search.targets import parse_target
+
+sys.path.append(str(Path(__file__).parents[1] / "methods"))
+from small_nets import SHAPE, batches, small_net
+
+STRATEGIES = [name for name in strategies() if name != "learned"]
+
+
+def bind(method: str, network: str) -> Compressor:
+    compressor = create(method, small_net(network), example_input(SHAPE))
+    if method_info(method).needs_calibration:
+        compressor.calibrate(batches(2))
+    return compressor
+
+
+def problem(choice: Choice, method: str, **changes: Any) -> Problem:
+    """Half way between the least and the most that can be reached."""
+    span = reach(choice.sites, choice.cost)
+    kept = (span.least.flops + span.most.flops) / 2 / choice.cost.dense.flops
+    target = parse_target(f"{kept:.4f}")
+    config = SearchConfig(task=TaskConfig(network="small"), method=method, name="x", trials=5, scan_levels=3, **changes)
+    return problem_of(config, choice, [(target, target.flops(choice.cost.dense.flops))])
+
+
+def play(given: Problem, name: str) -> list[Proposal]:
+    """All that a strategy proposes when judged by a made-up loss."""
+    program, rng, proposals = strategy(name)[1](given), np.random.default_rng(0), list[Proposal]()
+    try:
+        batch = next(program)
+        while True:
+            proposals += batch
+            losses = [float(0.1 * len(each.candidate.allocation) + rng.uniform(0, 0.1)) for each in batch]
+            outcomes = [Outcome(status="ok", accuracy=float(np.exp(-loss)), loss=loss, flops=1) for loss in losses]
+            batch = program.send(outcomes)
+    except StopIteration:
+        return proposals
+
+
+@pytest.mark.parametrize("network", ["residual", "depthwise"])
+@pytest.mark.parametrize("method", sorted(methods()))
+def test_every_strategy_of_every_method_keeps_to_them(method: str, network: str) -> None:
+    compressor = bind(method, network)
+    first, *others = compressor.sites
+    bounded = [
+        site for site in others if any(0.3 <= kept_fraction(site, level) <= 0.9 for level in range(len(site.settings)))
+    ]
+    rounded = ("2",) if any(site.widths for site in compressor.sites) else ()
+    asked = Constraints(
+        keep_dense=(first.name,),
+        bound=tuple(f"{site.name}=0.3..0.9" for site in bounded),
+        round_channels=rounded,
+    )
+    if not others:
+        with pytest.raises(UserError, match="nothing to choose"):
+            choose(compressor, asked)
+        return
+    choice = choose(compressor, asked)
+    assert "left dense by --keep-dense" in choice.left_dense[first.name]
+    for name in STRATEGIES:
+        given = problem(choice, method)
+        found = [each.candidate for each in play(given, name) if each.stage == "search"]
+        assert found
+        for candidate in found:
+            assert first.name not in candidate.allocation
+            levels = compressor.levels(candidate.allocation)
+            for site, level in zip(compressor.sites, levels, strict=True):
+                if site in bounded:
+                    assert 0.3 - 1e-6 <= kept_fraction(site, level) <= 0.9 + 1e-6, (name, site.name)
+                if site.widths and rounded:
+                    assert (
+                        level == 0 or site.channels < 2 or round(site.channels * (1 - site.strengths[level])) % 2 == 0
+                    )
+            assert compressor.cost_of(Allocation(candidate.allocation)).flops <= given.targets[0][1]
+        compressor.compress(Allocation(found[0].allocation))(example_input(SHAPE))
+
+
+def test_what_is_left_by_hand() -> None:
+    compressor = bind("l1", "residual")
+    asked = Constraints(bound=("*=0.25..0.5",), round_channels=("4",))
+    choice = choose(compressor, asked)
+    for site in choice.sites:
+        whole = next(each for each in compressor.sites if each.name == site.name)
+        by_hand = [
+            kept for kept in range(whole.channels, 0, -1) if kept % 4 == 0 and 0.25 <= kept / whole.channels <= 0.5
+        ]
+        assert list(site.widths) == by_hand
+    levels = np.zeros((1, len(choice.sites)), dtype=np.intp)
+    assert int(choice.cost(levels).flops[0]) < choice.cost.dense.flops == compressor.cost.dense.flops
+    assert reach(choice.sites, choice.cost).most.flops == int(choice.cost(levels).flops[0])
+
+
+def test_a_scan_is_shared_by_all_constraints() -> None:
+    compressor = bind("l1", "residual")
+    asked = Constraints(keep_dense=(compressor.sites[0].name,), bound=("*=0.5..",))
+    free, bound = (problem(choose(compressor, each), "l1") for each in (Constraints(), asked))
+    scans = [{each.candidate.model_dump_json() for each in play(given, "acra-sensitivity") if each.stage == "scan"}
+             for given in (free, bound)]  # fmt: skip
+    assert scans[1] < scans[0]
+
+
+def test_units_of_the_method_itself() -> None:
+    choice = choose(bind("kse", "residual"), Constraints(bound=("*=G:3..4",)))
+    assert {setting["G"] for site in choice.sites for setting in site.settings} <= {3, 4}
+    fixed = choose(bind("kse", "residual"), Constraints(bound=(f"{choice.sites[0].name}=G:3..3",)))
+    assert all("G" in setting for setting in fixed.fixed.values())
+
+
+def test_a_layer_names_its_site() -> None:
+    """The second convolution of a block adds to the stream, so that leaving it dense leaves the stream dense."""
+    compressor = bind("l1", "residual")
+    stream = next(site for site in compressor.sites if len(site.owned) > 2)
+    layer = next(name for name in stream.owned if name != stream.name)
+    assert stream.name in choose(compressor, Constraints(keep_dense=(layer,))).left_dense
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"keep_dense": ("bodi.0",)}, ["'bodi.0'", "matches no site or layer", "body"]),
+        ({"keep_dense": ("*",)}, ["nothing to choose"]),
+        ({"keep_dense": ("stem*",), "bound": ("stem*=0.2..0.5",)}, ["'stem*'", "contradict", "0.2..0.5"]),
+        ({"bound": ("*=0.2..0.4", "*=0.6..0.8")}, ["contradict"]),
+        ({"bound": ("*=0.0001..0.0002",)}, ["cannot be met"]),
+        ({"bound": ("*=k:3..5",)}, ["no unit of l1", "ratio"]),
+        ({"bound": ("*=0.8..0.2",)}, ["between 0 and 1"]),
+        ({"bound": ("*=2..3",)}, ["between 0 and 1"]),
+        ({"bound": ("*",)}, ["not understood", "LOW..HIGH"]),
+        ({"bound": ("*=..",)}, ["not understood"]),
+        ({"bound": ("*=0.5.0.7",)}, ["not understood"]),
+        ({"round_channels": ("0",)}, ["not understood"]),
+        ({"round_channels": ("stem=eight",)}, ["not understood", "PATTERN=8"]),
+        ({"round_channels": ("=8",)}, ["names no site"]),
+        ({"keep_dense": ("",)}, ["names no site"]),
+    ],
+)  # fmt: skip
+def test_refused_in_one_sentence(asked: dict[str, tuple[str, ...]], words: list[str]) -> None:
+    compressor = bind("l1", "residual")
+    swap = compressor.sites[0].name
+    asked = {key: tuple(text.replace("stem*", swap) for text in texts) for key, texts in asked.items()}
+    with pytest.raises(UserError) as caught:
+        choose(compressor, Constraints(**asked))
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word.replace("stem*", swap) in message
+
+
+def test_nothing_to_round_where_no_channel_is_removed() -> None:
+    with pytest.raises(UserError, match="kse removes no channels"):
+        choose(bind("kse", "residual"), Constraints(round_channels=("8",)))
+
+
+def test_the_first_convolution_of_kse_is_dense_anyway() -> None:
+    compressor = bind("kse", "residual")
+    idle = next(iter(compressor.skipped))
+    assert len(choose(compressor, Constraints(keep_dense=(idle,))).sites) == len(compressor.sites)
+    with pytest.raises(UserError, match="nothing to bind"):
+        choose(compressor, Constraints(bound=(f"{idle}=0.5..",)))
+
+
+def test_they_are_read_early_and_kept_in_the_configuration() -> None:
+    fields = {"task": TaskConfig(network="small"), "method": "l1", "options": [], "strategies": "random",
+              "targets": "0.5", "name": "x"}  # fmt: skip
+    given = {"keep_dense": ("a", "b"), "round_channels": ("8",)}
+    config = build.search_config(**fields, constraints=given)
+    assert SearchConfig.model_validate(config.model_dump(mode="json")) == config
+    assert config.constraints.words() == ["--keep-dense", "a", "--keep-dense", "b", "--round-channels", "8"]
+    with pytest.raises(UserError, match="not understood"):
+        build.search_config(**fields, constraints={"bound": ("x=",)})
