@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
@@ -12,6 +13,7 @@ from search.estimate import expected, work
 from search.progress import duration
 from search.session import title
 from search.setup import Setup
+from search.strategy import Stage
 from search.targets import flops_text
 
 START_SECONDS = 10.0  # until workers are up
@@ -35,8 +37,8 @@ def announce(setup: Setup, console: Console) -> None:
         f"method    {config.method}, {len(setup.problem.sites)} sites; strategies {', '.join(config.strategies)}",
         f"data      {len(task.tune)} images to fine-tune on, {len(task.search)} to search with, "
         f"{len(task.test)} to test",
-        f"work      {counts['scan']} measurements without training, {counts['search']} candidates of "
-        f"{config.recipe.epochs:g} epochs, {counts['final']} finalists of {config.final_recipe.epochs:g}",
+        f"work      {counts['scan']} measurements without training, {_climbing(setup, counts)}{counts['search']} "
+        f"candidates of {config.recipe.epochs:g} epochs, {counts['final']} finalists of {config.final_recipe.epochs:g}",
         f"where     {task.device}, {_where(setup.resources)}; about {duration(estimate + START_SECONDS)}",
     ]
     if config.constraints.given:
@@ -49,6 +51,17 @@ def announce(setup: Setup, console: Console) -> None:
         lines.append("note      these weights may have seen the search images: their accuracy ranks, it is no result")
     for line in lines:
         say(console, line, "bold" if line is lines[0] else None)
+
+
+def _climbing(setup: Setup, counts: Mapping[Stage, int]) -> str:
+    """What is judged on the way; how many get to the end is for their accuracy to say."""
+    on_the_way = setup.config.rungs[:-1]
+    return f"about {counts['rung']} rungs of {_either(on_the_way)} epochs, about " if on_the_way else ""
+
+
+def _either(epochs: Sequence[float]) -> str:
+    *most, last = (f"{each:g}" for each in epochs)
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def _where(resources: Resources) -> str:

@@ -66,13 +66,13 @@ def _usual_data(network: str) -> str:
     return "cifar10" if network in own_names() else "imagenet"
 
 
-def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+def _numbers(text: str | None, option: str, example: str = "0.485,0.456,0.406") -> tuple[float, ...] | None:
     if text is None:
         return None
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise UserError(f"{option} {text!r} is not a comma-separated list of numbers, e.g. 0.485,0.456,0.406") from None
+        raise UserError(f"{option} {text!r} is not a comma-separated list of numbers, e.g. {example}") from None
 
 
 def recipe(**fields: Any) -> Recipe:
@@ -90,6 +90,7 @@ def search_config(
     ledger: str | None = None,
     results: str = "results",
     constraints: Mapping[str, Any] | None = None,
+    rungs: str | None = None,
     **fields: Any,
 ) -> SearchConfig:
     """A search from its options; unknown names, malformed targets and constraints are refused here."""
@@ -99,6 +100,9 @@ def search_config(
     method_info(fields["method"])
     restricted = Constraints(**(constraints or {}))
     rules(restricted)
+    epochs = _numbers(rungs, "--rungs", "0,0.25,1") or ()
+    if epochs:
+        fields["recipe"] = make(Recipe, **{**fields.get("recipe", Recipe()).model_dump(), "epochs": epochs[-1]})
     return make(
         SearchConfig,
         task=task,
@@ -109,6 +113,7 @@ def search_config(
         ledger=_location(ledger or str(Path(results) / "ledger.db")),
         results=results,
         name=run_name(name, task, fields["method"]),
+        rungs=epochs,
         **fields,
     )
 

@@ -40,6 +40,7 @@ class Recipe(Frozen):
 
 
 ZERO_SHOT = Recipe(epochs=0)
+_ADDED = ("until",)  # later than the first ledgers: where they are None, keys are what they were
 
 
 class Candidate(Frozen):
@@ -57,11 +58,22 @@ class Candidate(Frozen):
     """Judge on the first so many images only (sensitivity scans)."""
     learned_target: float | None = None
     """For a method that learns its own allocation: kept FLOPs to reach; `allocation` is then empty."""
+    until: float | None = Field(None, ge=0)
+    """A rung: judge after so many epochs, in the middle of the recipe's fine-tune; None waits for its end."""
 
     def key(self, task: str) -> str:
         """A stable hash of the candidate and of the task's fingerprint; the same on every machine."""
-        payload = json.dumps([task, self.model_dump(mode="json")], sort_keys=True, separators=(",", ":"))
+        fields = self.model_dump(mode="json")
+        for name in _ADDED:
+            if fields[name] is None:
+                del fields[name]
+        payload = json.dumps([task, fields], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(payload.encode()).hexdigest()[:20]
+
+    @property
+    def whole(self) -> Candidate:
+        """The candidate that this one is a rung of; itself if it is none."""
+        return self if self.until is None else self.model_copy(update={"until": None})
 
     def to_allocation(self) -> Allocation:
         return Allocation(self.allocation)

@@ -1,20 +1,25 @@
-"""An interrupted fine-tune: all that it needs to go on as if nothing had happened, in one file."""
+"""An interrupted fine-tune: all that it needs to go on as if nothing had happened, in one file of plain tensors."""
 
 from __future__ import annotations
 
-import io
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
-from torch import nn
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
 
 from methods.base import Tuning
 from search.files import atomic_write
 
+_STEP = "step"  # in the file's metadata
+
 
 class Checkpoint:
-    """A file that holds a fine-tune between two of its steps; nothing in it is unpickled."""
+    """A file that holds a fine-tune between two of its steps; nothing in it is ever unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -22,40 +27,87 @@ class Checkpoint:
     def save(self, step: int, network: nn.Module, optimizer: torch.optim.Optimizer, tuning: Tuning) -> None:
         """Keep the state after `step` steps, in place of what the file held."""
         device = next(network.parameters()).device
-        state = {
-            "step": step,
-            "network": network.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "tuning": tuning.state_dict(),
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-        }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        atomic_write(self.path, buffer.getvalue())
+        tensors = dict(_named("network", network.state_dict()))
+        for number, kept in optimizer.state_dict()["state"].items():
+            tensors |= dict(_named(f"optimizer/{number}", kept))
+        for name, kept in tuning.state_dict().items():
+            tensors |= dict(_named(f"tuning/{name}", kept))
+        tensors["random/cpu"] = torch.get_rng_state()
+        if device.type == "cuda":
+            tensors["random/cuda"] = torch.cuda.get_rng_state(device)
+        atomic_write(self.path, safetensors.torch.save(tensors, {_STEP: str(step)}))
 
-    def load(self, network: nn.Module, optimizer: torch.optim.Optimizer, tuning: Tuning) -> int:
-        """Put network, optimizer, tuning and random state back; returns the steps done, 0 if there is nothing here."""
-        state = self._read()
-        if state is None:
+    def load(self, network: nn.Module, optimizer: torch.optim.Optimizer, tuning: Tuning, *, most: int) -> int:
+        """Put network, optimizer, tuning and random state back; returns the steps done, 0 if there is nothing here.
+
+        Args:
+            most: a state after more steps is of no use.
+        """
+        found = self._read()
+        if found is None or found[0] > most:
             return 0
+        step, tensors = found
         device = next(network.parameters()).device
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        tuning.load_state_dict(
-            {name: {k: v.to(device) for k, v in tensors.items()} for name, tensors in state["tuning"].items()}
-        )
-        torch.set_rng_state(state["random"])
-        if device.type == "cuda" and state["random_cuda"] is not None:
-            torch.cuda.set_rng_state(state["random_cuda"], device)
-        return int(state["step"])
+        network.load_state_dict(_below(tensors, "network"))
+        _load_optimizer(optimizer, _below(tensors, "optimizer"))
+        own: dict[str, dict[str, Tensor]] = {group: {} for group in tuning.state_dict()}
+        for name, tensor in _below(tensors, "tuning").items():
+            group, _, rest = name.partition("/")
+            own[group][rest] = tensor.to(device)
+        tuning.load_state_dict(own)
+        torch.set_rng_state(tensors["random/cpu"])
+        if device.type == "cuda" and "random/cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random/cuda"], device)
+        return step
 
-    def _read(self) -> dict[str, Any] | None:
-        if not self.path.is_file():
+    def _read(self) -> tuple[int, dict[str, Tensor]] | None:
+        """None if there is no file, or none that is whole."""
+        try:
+            with safe_open(self.path, "pt") as file:
+                return int(file.metadata()[_STEP]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return None
-        state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
-        return state
 
     def remove(self) -> None:
         """The fine-tune is done and kept elsewhere."""
         self.path.unlink(missing_ok=True)
+
+
+class RungWeights(Checkpoint):
+    """What a rung leaves to the next one; where it cannot be kept, the next one begins at the start."""
+
+    def __init__(self, path: Path, *, frozen: bool) -> None:
+        """`frozen`: for the last rung, which leaves nothing."""
+        super().__init__(path)
+        self._frozen = frozen
+
+    def save(self, step: int, network: nn.Module, optimizer: torch.optim.Optimizer, tuning: Tuning) -> None:
+        if self._frozen:
+            return
+        with contextlib.suppress(OSError):
+            super().save(step, network, optimizer, tuning)
+
+
+def _named(prefix: str, state: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a state dict, each with memory of its own, as the format wants them."""
+    for name, value in state.items():
+        if isinstance(value, Tensor):
+            yield f"{prefix}/{name}", value.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(f"{prefix}/"): tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}/")
+    }
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Each parameter's state, laid out in memory as the parameter is."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        number, _, what = name.partition("/")
+        like = parameters[int(number)]
+        laid_out = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
+        state.setdefault(int(number), {})[what] = laid_out
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

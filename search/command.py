@@ -38,7 +38,17 @@ def _search(config: SearchConfig) -> list[str]:
     words += ["--strategy", ",".join(config.strategies), "--target-flops", ",".join(config.targets)]
     words += config.constraints.words()
     words += _recipe(config.recipe)
-    for field in ("final_epochs", "final_seeds", "finalists", "trials", "scan_levels", "scan_images", "seed"):
+    words += ["--rungs", ",".join(f"{epochs:g}" for epochs in config.rungs)] if config.rungs else []
+    for field in (
+        "final_epochs",
+        "final_seeds",
+        "finalists",
+        "trials",
+        "reduction_factor",
+        "scan_levels",
+        "scan_images",
+        "seed",
+    ):
         words += _changed(field, getattr(config, field), getattr(usual, field))
     for field in ("device", "time_limit", "results"):
         words += _changed(field, getattr(config, field), getattr(usual, field))

@@ -35,7 +35,7 @@ from search.finalists import best_candidates, finalists
 from search.host import host_facts
 from search.ledger import Ledger
 from search.progress import Progress
-from search.session import SCHEMA, Result, factory_of, open_ledger, stopping, warn
+from search.session import SCHEMA, Result, factory_of, open_ledger, program_of, stopping, warn
 from search.setup import Setup, bind_sites, evaluator_of, measure_dense, problem_of, resources_of
 from search.standings import Standing, keep, keep_dense, keeper
 from search.strategy import Program, Proposal, Stage, strategy
@@ -273,7 +273,7 @@ def _own(seen: Pairs, setup: Setup) -> Pairs:
 
 def planned(setups: list[Setup]) -> dict[Stage, int]:
     """Candidates per stage as far as they can be foreseen."""
-    counts: dict[Stage, int] = {"scan": 0, "search": 0, "final": 0}
+    counts: dict[Stage, int] = {"scan": 0, "rung": 0, "search": 0, "final": 0}
     for setup in setups:
         strategies = len(setup.config.strategies)
         for stage, count in expected(setup).items():
@@ -286,7 +286,7 @@ def answer(setup: Setup, name: str, ledger: Ledger) -> Program:
     config, seen = setup.config, list[tuple[Proposal, Outcome]]()
     limits = {target.asked: limit for target, limit in setup.targets}
     try:
-        yield from _listening(strategy(name)[1](setup.problem), seen)
+        yield from _listening(program_of(setup, name), seen)
     except UserError as error:
         keep(ledger, [_without(config, name, asked, limit, str(error)) for asked, limit in limits.items()])
         return

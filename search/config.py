@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
 from models.task import TaskConfig
 from search.candidate import Frozen, Recipe
 from search.constraints import Constraints
+from search.rungs import Rungs
 
 
 class SearchConfig(Frozen):
@@ -37,6 +39,10 @@ class SearchConfig(Frozen):
     scan_images: int | None = Field(2000, ge=1)
     trials: int = Field(8, ge=1)
     """Candidates per target, for strategies that sample."""
+    rungs: tuple[float, ...] = ()
+    """Epochs after which sampled candidates are judged; the last are the recipe's. Empty: at the end alone."""
+    reduction_factor: float = Field(3.0, gt=1)
+    """One candidate in so many goes on to the next rung."""
     device: str | None = None
     workers: int | None = Field(None, ge=0)
     """Processes; None takes one per core (four at most) or per GPU."""
@@ -48,6 +54,23 @@ class SearchConfig(Frozen):
     results: str = "results"
     name: str
     """Of the run; its files lie in `<results>/<name>/`."""
+
+    @field_validator("rungs")
+    @classmethod
+    def _rising(cls, rungs: tuple[float, ...]) -> tuple[float, ...]:
+        if rungs and (len(rungs) < 2 or rungs[0] < 0 or any(one >= other for one, other in pairwise(rungs))):
+            raise ValueError("give two or more numbers of epochs, each more than the one before, as in 0,0.25,1")
+        return rungs
+
+    @property
+    def ladder(self) -> Rungs | None:
+        """The rungs on the way to the recipe's end."""
+        return Rungs(self.rungs[:-1], self.reduction_factor) if self.rungs else None
+
+    @property
+    def rungs_folder(self) -> Path:
+        """Where fine-tunes lie that were broken off and may go on."""
+        return self.folder / "rungs"
 
     @property
     def folder(self) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from search.finetune import steps_of
 from search.sensitivity import scan_points
 from search.setup import Setup
@@ -16,10 +18,14 @@ def expected(setup: Setup) -> dict[Stage, int]:
     infos = [strategy(name)[0] for name in config.strategies]
     points = len(scan_points(setup.problem.scanned, config.scan_levels)) + 1
     around = sum(info.rounds for info in infos) * (2 * len(setup.problem.sites) + 1) * len(setup.targets)
-    per_target = sum(config.trials if info.samples else 1 for info in infos)
+    sampled = sum(info.samples for info in infos)
+    alone = len(infos) - sampled
+    reached = [float(config.trials)] if config.ladder is None else config.ladder.expected(config.trials)
+    per_target = alone + sampled * reached[-1]
     return {
         "scan": (points if any(info.needs_data for info in infos) else 0) + around,
-        "search": per_target * len(setup.targets),
+        "rung": math.ceil(sampled * sum(reached[:-1])) * len(setup.targets),
+        "search": math.ceil(per_target) * len(setup.targets),
         "final": config.finalists * config.final_seeds * len(setup.targets),
     }
 
@@ -35,7 +41,9 @@ def work(setup: Setup) -> dict[Stage, float]:
         recipe = config.recipe.model_copy(update={"epochs": epochs})
         return steps_of(recipe, images) * recipe.batch_size * step
 
+    # A rung is charged with the first one's training, though later ones train for longer: most are stopped there.
     images: dict[Stage, float] = {
+        "rung": recalibrate + len(task.search) + training((*config.rungs, 0.0)[0], len(task.tune)),
         "scan": recalibrate + min(config.scan_images or len(task.search), len(task.search)),
         "search": recalibrate + len(task.search) + training(config.recipe.epochs, len(task.tune)),
         "final": recalibrate + len(task.test) + training(config.final_recipe.epochs, len(task.train)),

@@ -23,12 +23,13 @@ from methods.registry import create, method_info
 from models.data import Images
 from models.task import Task, TaskConfig, load_task, pick_device
 from search.candidate import Candidate, Outcome, failed
-from search.checkpoint import Checkpoint
+from search.checkpoint import Checkpoint, RungWeights
 from search.compressed import pack
 from search.files import atomic_write
 from search.finetune import DivergedError, TimeLimitError, finetune, judge, recalibrate, steps_of
 
 OnStep = Callable[[int, int], None]
+SPARED = "steps_spared"  # the note of a fine-tune that went on from where a rung had left it
 CALIBRATION_BATCHES = 8  # of 128 images, for the methods that look at gradients
 
 
@@ -41,16 +42,18 @@ class Evaluator:
         *,
         device: str | None = None,
         keep_weights: Path | None = None,
+        keep_rungs: Path | None = None,
         time_limit: float | None = None,
     ) -> None:
         """
         Args:
             device: `cpu`, `cuda`, ...; None takes a GPU if there is one.
             keep_weights: folder for the weights of candidates that are judged on the test set.
+            keep_rungs: folder for fine-tunes that were broken off at a rung and may go on.
             time_limit: seconds for one candidate's fine-tune.
         """
         self.task: Task = load_task(config, pick_device(device))
-        self._keep, self._limit = keep_weights, time_limit
+        self._keep, self._rungs, self._limit = keep_weights, keep_rungs, time_limit
         self._compressors: dict[str, Compressor] = {}
 
     def __call__(
@@ -63,14 +66,21 @@ class Evaluator:
             on_step: called with (steps done, steps in all).
         """
         start, device = time.monotonic(), str(self.task.device)
+        checkpoint = checkpoint or self._rung(candidate)
         try:
             outcome = self._judge(candidate, checkpoint, on_step)
         except (DivergedError, TimeLimitError) as error:
             return failed(str(error), time.monotonic() - start, device)
         return outcome.model_copy(update={"seconds": time.monotonic() - start, "device": device})
 
+    def _rung(self, candidate: Candidate) -> Checkpoint | None:
+        """What a rung leaves and the next one goes on from; a whole fine-tune leaves none of its own."""
+        if self._rungs is None or candidate.judge == "test" or candidate.images is not None:
+            return None
+        return RungWeights(rung_file(self._rungs, candidate, self.task.fingerprint), frozen=candidate.until is None)
+
     def _judge(self, candidate: Candidate, checkpoint: Checkpoint | None, on_step: OnStep | None) -> Outcome:
-        network, tuning, cost, allocation = self._compressed(candidate, checkpoint, on_step)
+        network, tuning, cost, allocation, spared = self._compressed(candidate, checkpoint, on_step)
         images = self.task.test if candidate.judge == "test" else self.task.search
         accuracy, loss = judge(network, images, count=candidate.images)
         if not math.isfinite(loss):
@@ -85,15 +95,15 @@ class Evaluator:
             loss=loss,
             images=min(candidate.images or len(images), len(images)),
             **cost._asdict(),
-            epochs=candidate.recipe.epochs,
+            epochs=candidate.recipe.epochs if candidate.until is None else candidate.until,
             allocation=None if candidate.learned_target is None else allocation.to_json(),
-            notes=tuning.report(),
+            notes=tuning.report() | ({SPARED: spared} if spared else {}),
         )
 
     def _compressed(
         self, candidate: Candidate, checkpoint: Checkpoint | None, on_step: OnStep | None
-    ) -> tuple[nn.Module, Tuning, Cost, Allocation]:
-        """The candidate's network, fine-tuned and ready to be judged, with its cost."""
+    ) -> tuple[nn.Module, Tuning, Cost, Allocation, int]:
+        """The candidate's network, fine-tuned and ready to be judged, its cost, and steps that a checkpoint spared."""
         compressor, recipe = self.compressor(candidate), candidate.recipe
         allocation = candidate.to_allocation()
         network = compressor.compress(allocation)
@@ -104,12 +114,13 @@ class Evaluator:
         else:
             tuning = compressor.learned(candidate.learned_target, network, steps=steps, lr=recipe.lr)
         recalibrate(network, images, recipe.recalibration_images, seed=candidate.seed)
-        if steps:
-            self._finetune(network, images, candidate, tuning, checkpoint, on_step)
+        spared = 0
+        if steps and candidate.until != 0:
+            spared = self._finetune(network, images, candidate, tuning, checkpoint, on_step)
         network = tuning.finish(network).eval()
         if candidate.learned_target is not None:
             allocation = Allocation(tuning.report()["allocation"])
-        return network, tuning, compressor.cost_of(allocation), allocation
+        return network, tuning, compressor.cost_of(allocation), allocation, spared
 
     def _finetune(
         self,
@@ -119,9 +130,9 @@ class Evaluator:
         tuning: Tuning,
         checkpoint: Checkpoint | None,
         on_step: OnStep | None,
-    ) -> None:
+    ) -> int:
         deadline = None if self._limit is None else time.monotonic() + self._limit
-        finetune(
+        return finetune(
             network,
             images,
             candidate.recipe,
@@ -131,6 +142,7 @@ class Evaluator:
             deadline=deadline,
             on_step=on_step,
             checkpoint=checkpoint,
+            until=candidate.until,
         )
 
     def compressor(self, candidate: Candidate) -> Compressor:
@@ -153,6 +165,11 @@ def bind(task: Task, method: str, options: dict[str, Any]) -> Compressor:
         batches = task.tune.batches(min(128, len(task.tune)), seed=0, drop_last=True)
         compressor.calibrate(pair for _, pair in zip(range(CALIBRATION_BATCHES), batches, strict=False))
     return compressor
+
+
+def rung_file(folder: Path, candidate: Candidate, task: str) -> Path:
+    """Where the last rung of a candidate is kept."""
+    return folder / f"{candidate.whole.key(task)}.safetensors"
 
 
 def save_compressed(

@@ -142,7 +142,7 @@ def _described(path: Path) -> tuple[Candidate, Allocation]:
 def _finetuned(evaluator: Evaluator, candidate: Candidate, weights: Path, say: Say, on_step: OnStep | None) -> Path:
     """Fine-tune a candidate, from its checkpoint if there is one; the file of its weights."""
     key = candidate.key(evaluator.task.fingerprint)
-    checkpoint = Checkpoint(weights.parent / "checkpoints" / f"{key}.pt")
+    checkpoint = Checkpoint(weights.parent / "checkpoints" / f"{key}.safetensors")
     going_on = ", going on from the last epoch of an earlier attempt" if checkpoint.path.exists() else ""
     say(f"fine-tuning for {candidate.recipe.epochs:g} epochs{going_on} ...")
     outcome = evaluator(candidate, checkpoint=checkpoint, on_step=on_step)

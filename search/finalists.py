@@ -22,7 +22,7 @@ def finalists(count: int, seeds: int, recipe: Recipe, note: Note | None = None) 
         proposals = []
         for chosen in best_candidates(seen, count):
             for seed in range(seeds):
-                changes = {"judge": "test", "recipe": recipe, "seed": seed}
+                changes = {"judge": "test", "recipe": recipe, "seed": seed, "until": None}
                 candidate = chosen.candidate.model_copy(update=changes)
                 proposals.append(Proposal(candidate, "final", chosen.strategy, chosen.target))
         if note is not None:
@@ -35,9 +35,10 @@ def finalists(count: int, seeds: int, recipe: Recipe, note: Note | None = None) 
 def best_candidates(seen: Seen, count: int) -> list[Proposal]:
     """Per target the `count` searched candidates with the highest search accuracy, each allocation once.
 
-    Ties go to the lower loss, then to the order of names, never to who finished first.
+    One that was stopped at a rung comes after all that were trained for longer. Ties go to the lower loss, then to
+    the order of names, never to who finished first.
     """
-    judged = [pair for pair in seen if pair[0].stage == "search" and pair[1].accuracy is not None]
+    judged = [pair for pair in seen if pair[0].stage in ("search", "rung") and pair[1].accuracy is not None]
     judged.sort(key=_rank)
     chosen: dict[str | None, list[Proposal]] = {}
     for proposal, _ in judged:
@@ -48,8 +49,8 @@ def best_candidates(seen: Seen, count: int) -> list[Proposal]:
     return [proposal for target in sorted(chosen, key=str) for proposal in chosen[target]]
 
 
-def _rank(pair: tuple[Proposal, Outcome]) -> tuple[float, float, str, str]:
+def _rank(pair: tuple[Proposal, Outcome]) -> tuple[float, float, float, str, str]:
     proposal, outcome = pair
     assert outcome.accuracy is not None
     assert outcome.loss is not None
-    return (-outcome.accuracy, outcome.loss, proposal.strategy, proposal.candidate.model_dump_json())
+    return (-outcome.epochs, -outcome.accuracy, outcome.loss, proposal.strategy, proposal.candidate.model_dump_json())

@@ -5,6 +5,7 @@ The loop never waits for the device but for a look at the loss now and then, so 
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -61,20 +62,24 @@ def finetune(
     deadline: float | None = None,
     on_step: Callable[[int, int], None] | None = None,
     checkpoint: Checkpoint | None = None,
-) -> None:
-    """Train `network` in place; it is left in evaluation mode.
+    until: float | None = None,
+) -> int:
+    """Train `network` in place; it is left in evaluation mode. Returns how many steps the checkpoint spared.
 
     Args:
         teacher: the dense network, in evaluation mode; used if the recipe distils.
         deadline: `time.monotonic()` value after which TimeLimitError is raised.
         on_step: called with (steps done, steps in all).
         checkpoint: written at the end of every epoch; if it holds a part of this fine-tune, that is not done again.
+        until: break off after so many epochs; the learning rate is that of the whole fine-tune, so that going on from
+            the checkpoint is the same as never having stopped.
 
     Raises:
         DivergedError: the loss became infinite or NaN.
         TimeLimitError: the deadline passed.
     """
     steps = steps_of(recipe, len(images))
+    end = steps if until is None else min(steps, math.ceil(until * _steps_per_epoch(recipe, len(images))))
     tuning = tuning or Tuning()
     optimizer = torch.optim.SGD(
         tuning.parameter_groups(network),
@@ -86,9 +91,9 @@ def finetune(
     peaks = [group["lr"] for group in optimizer.param_groups]
     network.train()
     torch.manual_seed(seed)  # dropout
-    done = 0 if checkpoint is None else checkpoint.load(network, optimizer, tuning)
+    spared = 0 if checkpoint is None else checkpoint.load(network, optimizer, tuning, most=end)
     watch = _Watch(deadline)
-    for step, (inputs, labels) in enumerate(_batches(images, recipe, seed, steps, done), start=done):
+    for step, (inputs, labels) in enumerate(_batches(images, recipe, seed, end, spared), start=spared):
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * rate(step, steps, recipe.schedule)
         loss = _loss(network, teacher, inputs, labels, recipe)
@@ -96,12 +101,13 @@ def finetune(
         loss.backward()
         tuning.after_backward(network, step)
         optimizer.step()
-        watch(step, steps, loss)
+        watch(step, end, loss)
         if on_step is not None:
             on_step(step + 1, steps)
-        if checkpoint is not None and ((step + 1) % _steps_per_epoch(recipe, len(images)) == 0 or step + 1 == steps):
+        if checkpoint is not None and ((step + 1) % _steps_per_epoch(recipe, len(images)) == 0 or step + 1 == end):
             checkpoint.save(step + 1, network, optimizer, tuning)
     network.eval()
+    return spared
 
 
 class _Watch:
@@ -123,17 +129,18 @@ def _batches(images: Images, recipe: Recipe, seed: int, steps: int, done: int) -
     """Augmented batches over as many epochs as it takes; every epoch in an order of its own.
 
     Args:
-        done: steps that lie behind already, in whole epochs unless they are all.
+        done: steps that lie behind already; those of an epoch that was begun are drawn again and passed over.
     """
-    epoch = done // _steps_per_epoch(recipe, len(images))
+    epoch, over = divmod(done, _steps_per_epoch(recipe, len(images)))
     batch = min(recipe.batch_size, len(images))
     while done < steps:
-        for pair in images.batches(batch, seed=seed * 100_003 + epoch, augment=True, drop_last=True):
+        drawn = images.batches(batch, seed=seed * 100_003 + epoch, augment=True, drop_last=True)
+        for pair in itertools.islice(drawn, over, None):
             yield pair
             done += 1
             if done == steps:
                 return
-        epoch += 1
+        epoch, over = epoch + 1, 0
 
 
 def precision(device: torch.device) -> torch.autocast:

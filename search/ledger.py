@@ -263,6 +263,8 @@ def list_tasks(location: str) -> dict[str, str]:
 def _kind(candidate: Candidate) -> str:
     if candidate.judge == "test":
         return "test"
+    if candidate.until is not None:
+        return "rungs"
     return "sensitivity" if candidate.recipe.epochs == 0 and candidate.images is not None else ""
 
 

@@ -109,6 +109,14 @@ class RunOptions(Group):
         None
     )
     trials: Annotated[int, typer.Option(min=1, help="Candidates per target, for strategies that sample.")] = 8
+    rungs: Annotated[
+        str | None,
+        typer.Option(
+            help="Epochs after which sampled candidates are judged and the better ones go on, as in 0,0.25,1; "
+            "the last in place of --epochs."
+        ),
+    ] = None
+    reduction_factor: Annotated[float, typer.Option(help="One in so many goes on to the next rung.")] = 3.0
     workers: Annotated[int | None, typer.Option(min=0, help="Processes; 0 runs in this one, without Ray.")] = None
     gpus_per_worker: Annotated[float | None, typer.Option(help="Fractions share a GPU.")] = None
     ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster: auto or host:port.")] = None

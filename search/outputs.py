@@ -13,7 +13,7 @@ from search.picture import write_picture
 from search.ratio_bars import Ratios
 from search.report import write_report
 from search.sensitivity import scan_points
-from search.session import Result, candidates, key_of, title
+from search.session import Result, key_of, title
 from search.tables import Row, candidates_frame, finals_frame, pareto, short_ids, write_csv
 from search.view import RunView
 
@@ -77,7 +77,7 @@ def rows_of(result: Result) -> list[Row]:
     rows = [
         Row(
             key=key_of(result, proposal.candidate),
-            stage="final" if proposal.stage == "final" else "search",
+            stage=proposal.stage,
             method=proposal.candidate.method,
             strategy=proposal.strategy,
             target=proposal.target or "",
@@ -85,10 +85,12 @@ def rows_of(result: Result) -> list[Row]:
             candidate=proposal.candidate,
             outcome=outcome,
         )
-        for proposal, outcome in candidates(result)
+        for proposal, outcome in result.seen
+        if proposal.stage != "scan"
     ]
     order = list(limits)
-    return sorted(rows, key=lambda row: (row.stage != "search", order.index(row.target), row.strategy, row.key))
+    stages = ("search", "rung", "final")
+    return sorted(rows, key=lambda row: (stages.index(row.stage), order.index(row.target), row.strategy, row.key))
 
 
 def _allocations(result: Result, rows: list[Row]) -> dict[str, Ratios]:

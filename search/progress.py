@@ -15,6 +15,7 @@ from search.strategy import Proposal, Stage
 
 TITLES: dict[Stage, str] = {
     "scan": "sensitivity scan",
+    "rung": "rungs",
     "search": "candidates",
     "final": "finalists, on the test set",
 }
@@ -120,6 +121,8 @@ class Progress:
 def _stage_of(candidate: Candidate) -> Stage:
     if candidate.judge == "test":
         return "final"
+    if candidate.until is not None:
+        return "rung"
     return "scan" if candidate.images is not None else "search"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import threading
 import time
@@ -20,15 +21,16 @@ from search.conductor import Conductor
 from search.config import SearchConfig
 from search.dispatch import dispatch
 from search.estimate import expected, work
-from search.evaluate import Evaluator, worker
+from search.evaluate import SPARED, Evaluator, rung_file, worker
 from search.files import atomic_write, writing
 from search.finalists import finalists
 from search.host import host_facts
 from search.ledger import Ledger, LedgerError
 from search.progress import Progress
+from search.rungs import climb
 from search.setup import Setup
 from search.standings import keep_dense, keeper
-from search.strategy import Proposal, strategy
+from search.strategy import Program, Proposal, strategy
 
 SCHEMA = 1
 HOPELESS = 10  # so many failures without a success end a search
@@ -91,8 +93,10 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
         def observe(proposal: Proposal, outcome: Outcome, known: bool) -> None:
             progress.finished(proposal, outcome, known)
             doubts(proposal, outcome, known)
+            if not known and began_again(proposal, outcome):
+                warn(console, f"what a rung of {proposal.strategy} left was gone: fine-tuned again from the start")
 
-        programs = [strategy(name)[1](setup.problem) for name in config.strategies]
+        programs = [program_of(setup, name) for name in config.strategies]
         keep_dense(ledger, setup.dense)
         limits = {target.asked: limit for target, limit in setup.targets}
         words = config.constraints.words()
@@ -110,9 +114,26 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
         factory = factory_of(setup)
         dispatch(source, factory, setup.resources, on_start=progress.started, stop=stop)
     complete = source.done
+    if complete:
+        shutil.rmtree(config.rungs_folder, ignore_errors=True)
     write_run(setup, facts, "finished" if complete else "stopped")
     doubts.check()
     return Result(setup, source.seen, complete, time.monotonic() - start, facts)
+
+
+def program_of(setup: Setup, name: str) -> Program:
+    """A strategy at work on its problem, rung by rung if that was asked for and it samples."""
+    info, propose = strategy(name)
+    rungs = setup.config.ladder
+    if rungs is None or not info.samples:
+        return propose(setup.problem)
+    folder, task = setup.config.rungs_folder, setup.fingerprint
+    return climb(propose(setup.problem), rungs, lambda gone: rung_file(folder, gone, task).unlink(missing_ok=True))
+
+
+def began_again(proposal: Proposal, outcome: Outcome) -> bool:
+    """Whether a rung should have gone on from the one before, and could not."""
+    return proposal.after > 0 and outcome.status == "ok" and SPARED not in outcome.notes
 
 
 def factory_of(setup: Setup) -> partial[Evaluator]:
@@ -125,6 +146,7 @@ def factory_of(setup: Setup) -> partial[Evaluator]:
         config.task.absolute(),
         device=config.device,
         keep_weights=(config.folder / "weights").absolute(),
+        keep_rungs=config.rungs_folder.absolute() if config.rungs else None,
         time_limit=config.time_limit,
     )
 
@@ -221,11 +243,6 @@ def write_run(setup: Setup, facts: dict[str, str], status: str) -> None:
     }
     with writing(setup.config.folder, "choose another folder with --results or free space"):
         atomic_write(setup.config.folder / "run.json", json.dumps(record, indent=2) + "\n")
-
-
-def candidates(result: Result) -> list[tuple[Proposal, Outcome]]:
-    """Searched and final candidates, without the scan."""
-    return [pair for pair in result.seen if pair[0].stage != "scan"]
 
 
 def key_of(result: Result, candidate: Candidate) -> str:

@@ -16,6 +16,7 @@ from search.dispatch import Resources
 from search.evaluate import Evaluator, bind
 from search.finetune import judge
 from search.host import cores
+from search.rungs import check_samples
 from search.strategy import Problem, Scan, strategy
 from search.tables import Dense
 from search.targets import Target, parse_target
@@ -50,6 +51,7 @@ def prepare(config: SearchConfig) -> Setup:
         raise UserError("no strategy was named; name at least one, e.g. acra-uniform")
     for name in config.strategies:
         strategy(name)
+    check_samples(config.strategies, config.ladder)
     wanted = [parse_target(text) for text in dict.fromkeys(config.targets)]
     resources = resources_of(config)
     evaluator = evaluator_of(config)
@@ -67,7 +69,11 @@ def prepare(config: SearchConfig) -> Setup:
 def evaluator_of(config: SearchConfig) -> Evaluator:
     """The evaluator of this process; finalists' weights go to the run's folder."""
     return Evaluator(
-        config.task, device=config.device, keep_weights=config.folder / "weights", time_limit=config.time_limit
+        config.task,
+        device=config.device,
+        keep_weights=config.folder / "weights",
+        keep_rungs=config.rungs_folder if config.rungs else None,
+        time_limit=config.time_limit,
     )
 
 

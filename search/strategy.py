@@ -19,7 +19,7 @@ from models.errors import unknown
 from search.candidate import ZERO_SHOT, Candidate, Outcome, Recipe
 from search.targets import Target
 
-Stage = Literal["scan", "search", "final"]
+Stage = Literal["scan", "rung", "search", "final"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,10 @@ class Proposal:
     strategy: str
     target: str | None = None
     """As the user wrote it."""
+    alone: bool = False
+    """No other candidate has its limit: it is compared with none on the way, and judged at the end alone."""
+    after: float = 0.0
+    """Epochs of the rung whose weights it goes on from."""
 
 
 Program = Generator[list[Proposal], list[Outcome], None]

@@ -86,7 +86,8 @@ class Row:
     """One candidate as a strategy asked for it, and what came of it."""
 
     key: str
-    stage: Literal["search", "final"]
+    stage: Literal["search", "rung", "final"]
+    """`rung`: judged on the way; who went on has a row of its own for the end."""
     method: str
     strategy: str
     target: str
@@ -167,7 +168,7 @@ def finals_frame(rows: Sequence[Row], dense: Dense) -> pd.DataFrame:
             # Everything but the seed: seeds of different allocations are never averaged.
             config = row.candidate.model_copy(update={"seed": 0}).model_dump_json()
             groups.setdefault((row.method, row.strategy, row.target, config), []).append(row)
-    searched = [row for row in rows if row.stage == "search"]
+    searched = [row for row in rows if row.stage != "final"]
     return _frame([_final_record(group, searched, dense, ids) for group in groups.values()], FINAL_TYPES)
 
 
@@ -179,7 +180,7 @@ def _final_record(group: list[Row], searched: list[Row], dense: Dense, ids: Mapp
     mean = _mean(accuracies)
     flops, size = _mean(o.flops for o in outcomes), _mean(o.bytes for o in outcomes)
     shown = good[0] if good else first
-    cost = {row.key: row for row in searched if _same_question(row, first)}.values()
+    cost = list({row.key: row for row in searched if _same_question(row, first)}.values())
     return {
         "candidate": ids[shown.key],
         "method": first.method,
@@ -198,7 +199,7 @@ def _final_record(group: list[Row], searched: list[Row], dense: Dense, ids: Mapp
         "compression": _ratio(dense.bytes, size),
         "epochs": _mean(o.epochs for o in outcomes),
         "seconds": math.fsum(row.outcome.seconds for row in by_seed.values()),
-        "searched": len(cost),
+        "searched": len({row.candidate.whole.model_dump_json() for row in cost}),
         "search_seconds": math.fsum(row.outcome.seconds for row in cost),
         "allocation": json.dumps(allocation_of(shown)),
     }

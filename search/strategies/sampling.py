@@ -24,6 +24,7 @@ from search.strategy import Problem, Program, Proposal, StrategyInfo, register
 BATCH = 4  # trials asked for at once, and the population of a generation: enough for four workers
 _STEEP = 4.0  # ratio of exponents between a site of average and one of extreme softness or hardness
 _SNAP = 1 / 3  # how near, in steps between targets, a free target is taken to be one that was asked for
+_RUNG_STEPS = 1000  # parts of a recipe's epochs in which a sampler is told how far a candidate came
 _LIMIT = "limit of FLOPs"  # a parameter beside the sites' names, none of which has blanks
 
 
@@ -71,7 +72,9 @@ def random(problem: Problem) -> Program:
 )
 def tpe(problem: Problem) -> Program:
     """One study a target, all of them a batch at a time."""
-    studies = [_Study(problem, "tpe", _tpe_sampler(problem), [index]) for index in range(len(problem.targets))]
+    studies = [
+        _Study(problem, "tpe", _tpe_sampler(problem), [index], prunes=True) for index in range(len(problem.targets))
+    ]
     yield from _search(studies, problem.trials)
 
 
@@ -110,11 +113,15 @@ def _search(studies: Sequence[_Study], trials: int) -> Program:
 class _Study:
     """An Optuna study in memory over shapes and, where there are several targets, over limits between them."""
 
-    def __init__(self, problem: Problem, name: str, sampler: BaseSampler, targets: Sequence[int]) -> None:
+    def __init__(
+        self, problem: Problem, name: str, sampler: BaseSampler, targets: Sequence[int], *, prunes: bool = False
+    ) -> None:
         """
         Args:
             targets: indices into the problem's targets, by rising limit.
+            prunes: the sampler knows that a candidate stopped at a rung is worse than those that went further.
         """
+        self._prunes = prunes
         self._problem, self._name = problem, name
         self._targets = [problem.targets[index] for index in targets]
         self._space: dict[str, BaseDistribution] = {site.name: FloatDistribution(-1, 1) for site in problem.sites}
@@ -138,7 +145,8 @@ class _Study:
     def _propose(self, trial: Trial) -> Proposal:
         hardness = np.array([trial.params[site.name] for site in self._problem.sites])
         limit, asked = self._limit(trial.params.get(_LIMIT, 0.0))
-        return _proposal(self._problem, self._name, hardness, limit, asked)
+        between = limit not in (each for _, each in self._targets)
+        return _proposal(self._problem, self._name, hardness, limit, asked, alone=between)
 
     def _limit(self, place: float) -> tuple[int, str]:
         """FLOPs allowed at a place between targets, and the tightest target asked for that this keeps to."""
@@ -154,11 +162,16 @@ class _Study:
         for trial, outcome in zip(self._open, outcomes, strict=True):
             if outcome.accuracy is None or outcome.flops is None:
                 self._study.tell(trial, state=TrialState.FAIL)
-            else:
+            elif self._prunes and outcome.epochs < self._problem.recipe.epochs:
+                trial.report(outcome.accuracy, round(_RUNG_STEPS * outcome.epochs / self._problem.recipe.epochs))
+                self._study.tell(trial, state=TrialState.PRUNED)
+            else:  # NSGA-II breeds from finished trials alone; one that was stopped lies below its rivals as it is
                 values = [float(outcome.flops), outcome.accuracy] if self._several else [outcome.accuracy]
                 self._study.tell(trial, values)
 
 
-def _proposal(problem: Problem, name: str, hardness: Floats, limit: int, asked: str) -> Proposal:
+def _proposal(
+    problem: Problem, name: str, hardness: Floats, limit: int, asked: str, *, alone: bool = False
+) -> Proposal:
     levels: Levels = project(power_shape(hardness), problem.sites, problem.cost, limit).levels
-    return Proposal(problem.candidate(levels), "search", name, asked)
+    return Proposal(problem.candidate(levels), "search", name, asked, alone=alone)

@@ -381,7 +381,7 @@ def test_an_interrupted_fine_tune_ends_where_it_would_have(run, tmp_path, method
     candidate = candidate.model_copy(update={"method": method, "allocation": half})
     through = evaluator(candidate)
 
-    checkpoint, seen = Checkpoint(tmp_path / "c.pt"), []
+    checkpoint, seen = Checkpoint(tmp_path / "c.safetensors"), []
 
     def stop(done: int, steps: int) -> None:
         if done == 2 * steps // 3 + 5:
@@ -404,7 +404,7 @@ def test_a_killed_export_goes_on_from_its_last_epoch(run, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 200
-    while not list(copy.glob("checkpoints/*.pt")):
+    while not list(copy.glob("checkpoints/*.safetensors")):
         assert time.monotonic() < until
         assert process.poll() is None
         time.sleep(0.01)

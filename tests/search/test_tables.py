@@ -163,7 +163,9 @@ def test_the_same_seed_twice_is_one_measurement() -> None:
 
 def test_search_cost_is_that_of_the_same_question() -> None:
     took = Outcome(status="ok", accuracy=0.5, seconds=7)
-    rows = [row("1" * 20, outcome=took), row("2" * 20, outcome=failed("NaN", seconds=3)),
+    other = {"allocation": {"a": {"ratio": 0.6}}}
+    rows = [row("1" * 20, outcome=took), row("2" * 20, outcome=failed("NaN", seconds=2), **other),
+            row("4" * 20, "rung", Outcome(status="ok", seconds=1), until=0.5, **other),
             row("3" * 20, outcome=took, strategy="tpe"), row("1" * 20, outcome=took), final(0, 0.8)]  # fmt: skip
     (line,) = finals_frame(rows, DENSE).to_dict("records")
     assert (line["searched"], line["search_seconds"]) == (2, 10)
