@@ -58,20 +58,25 @@ class FilterPruning(Compressor):
 
     def compress(self, allocation: Allocation) -> nn.Module:
         small = copy_network(self.network)
+        self._channels.narrow(small, self.kept(allocation, self._score))
+        return small
+
+    def unpack(self, allocation: Allocation, tensors: Mapping[str, Tensor]) -> nn.Module:
+        """Which channels were kept does not matter any more: only the widths do, so nothing is scored."""
+        small = copy_network(self.network)
+        self._channels.narrow(small, self.kept(allocation, lambda group: torch.zeros(group.channels)))
+        small.load_state_dict(dict(tensors))
+        return small
+
+    def kept(self, allocation: Allocation, score: Callable[[Group], Tensor]) -> dict[str, Tensor]:
+        """For every site that loses channels: the ascending channels of highest score that stay."""
         kept = {}
         for site, group in zip(self.sites, self._channels.groups, strict=True):
             level = site.level_of(allocation[site.name]) if site.name in allocation else 0
             if level:
                 classes = int(group.partition.max()) + 1
-                kept[site.name] = strongest(self._score(group), group.partition, site.channels - level * classes)
-        self._channels.narrow(small, kept)
-        return small
-
-    def unpack(self, allocation: Allocation, tensors: Mapping[str, Tensor]) -> nn.Module:
-        """Which channels were kept does not matter any more: only the widths do."""
-        network = self.compress(allocation)
-        network.load_state_dict(dict(tensors))
-        return network
+                kept[site.name] = strongest(score(group), group.partition, site.channels - level * classes)
+        return kept
 
     @torch.no_grad()
     def _score(self, group: Group) -> Tensor:
