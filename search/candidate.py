@@ -88,6 +88,8 @@ class Outcome(Frozen):
     """Top-1 on the judging images, 0 to 1."""
     loss: float | None = None
     """Mean cross-entropy on the same images, nats."""
+    drift: float | None = None
+    """Mean KL(dense ‖ compressed) on blends of the judging images, nats; not measured on the test set."""
     images: int = 0
     flops: int | None = None
     params: int | None = None

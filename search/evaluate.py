@@ -25,6 +25,7 @@ from models.task import Task, TaskConfig, load_task, pick_device
 from search.candidate import Candidate, Outcome, failed
 from search.checkpoint import Checkpoint, RungWeights
 from search.compressed import pack
+from search.drift import Drift
 from search.files import atomic_write
 from search.finetune import DivergedError, TimeLimitError, finetune, judge, recalibrate, steps_of
 
@@ -55,6 +56,7 @@ class Evaluator:
         self.task: Task = load_task(config, pick_device(device))
         self._keep, self._rungs, self._limit = keep_weights, keep_rungs, time_limit
         self._compressors: dict[str, Compressor] = {}
+        self._drift = Drift(self.task.network)
 
     def __call__(
         self, candidate: Candidate, *, checkpoint: Checkpoint | None = None, on_step: OnStep | None = None
@@ -83,7 +85,8 @@ class Evaluator:
         network, tuning, cost, allocation, spared = self._compressed(candidate, checkpoint, on_step)
         images = self.task.test if candidate.judge == "test" else self.task.search
         accuracy, loss = judge(network, images, count=candidate.images)
-        if not math.isfinite(loss):
+        drift = None if candidate.judge == "test" else self._drift(network, images, candidate.images)
+        if not math.isfinite(loss) or not math.isfinite(drift or 0):
             return failed(f"its outputs are not finite (loss {loss})")
         if self._keep is not None and candidate.judge == "test":
             save_compressed(
@@ -93,6 +96,7 @@ class Evaluator:
             status="ok",
             accuracy=accuracy,
             loss=loss,
+            drift=drift,
             images=min(candidate.images or len(images), len(images)),
             **cost._asdict(),
             epochs=candidate.recipe.epochs if candidate.until is None else candidate.until,

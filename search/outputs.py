@@ -127,6 +127,7 @@ def _sensitivity(result: Result) -> pd.DataFrame | None:
                 "strength": site.strengths[point.level],
                 "accuracy": outcome.accuracy,
                 "loss": outcome.loss,
+                "drift": outcome.drift,
                 "images": outcome.images,
             }
         )

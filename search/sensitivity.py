@@ -1,4 +1,4 @@
-"""Sensitivity curves: what each site costs in accuracy and loss when it is compressed alone, without fine-tuning."""
+"""Sensitivity curves: what each site costs when it is compressed alone, without fine-tuning."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Curve:
 
     strengths: Floats  # (n,)
     accuracy_drop: Floats  # (n,) 0 to 1
-    loss_rise: Floats  # (n,) nats
+    drift: Floats  # (n,) nats, over that of the dense network with its batch norm measured anew
 
 
 def curves(problem: Problem, outcomes: Sequence[Outcome]) -> list[Curve]:
@@ -57,16 +57,16 @@ def curves(problem: Problem, outcomes: Sequence[Outcome]) -> list[Curve]:
     Measured noise can make a stronger setting look better; the running maximum takes that back.
     """
     dense, measured = outcomes[0], outcomes[1:]
-    if dense.accuracy is None or dense.loss is None:
+    if dense.accuracy is None or dense.drift is None:
         raise UserError(f"the dense network could not be judged: {dense.reason}")
     rows: list[list[tuple[float, float, float]]] = [[(0.0, 0.0, 0.0)] for _ in problem.sites]
     for point, outcome in zip(scan_points(problem.scanned, problem.scan.levels), measured, strict=True):
-        if outcome.accuracy is not None and outcome.loss is not None:
+        if outcome.accuracy is not None and outcome.drift is not None:
             strength = problem.scanned[point.site].strengths[point.level]
-            rows[point.site].append((strength, dense.accuracy - outcome.accuracy, outcome.loss - dense.loss))
+            rows[point.site].append((strength, dense.accuracy - outcome.accuracy, outcome.drift - dense.drift))
     return [_curve(np.array(each)) for each in rows]
 
 
 def _curve(rows: Floats) -> Curve:
-    strengths, drops, rises = rows.T
-    return Curve(strengths, np.maximum.accumulate(drops), np.maximum.accumulate(rises))
+    strengths, drops, drifts = rows.T
+    return Curve(strengths, np.maximum.accumulate(drops), np.maximum.accumulate(drifts))

@@ -126,6 +126,7 @@ def _candidate_record(row: Row, dense: Dense, candidate: str) -> dict[str, Any]:
         "reason": outcome.reason,
         "accuracy": None if on_test else outcome.accuracy,
         "loss": outcome.loss,
+        "drift": outcome.drift,
         "test_accuracy": outcome.accuracy if on_test else None,
         "flops": outcome.flops,
         "kept_flops": _ratio(outcome.flops, dense.flops),

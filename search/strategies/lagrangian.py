@@ -1,4 +1,4 @@
-"""Lagrangian allocation: least summed loss predicted from sensitivity curves, within the FLOPs limit.
+"""Lagrangian allocation: least summed drift predicted from sensitivity curves, within the FLOPs limit.
 
 One scan serves every target. The curves know each site alone; smaller scans then move every site a notch from the
 solution, so that the curves are weighed anew where the other sites are compressed too.
@@ -19,25 +19,25 @@ from search.sensitivity import Curve, curves, scan_proposals
 from search.strategy import Problem, Program, Proposal, StrategyInfo, register
 
 NAME = "lagrangian"
-# Loss in nats that one unit of strength is taken to cost on top of what was measured. It orders settings between
+# Drift in nats that one unit of strength is taken to cost on top of what was measured. It orders settings between
 # which the measurement saw no difference, towards the gentler.
 GENTLE = 1e-3
-ROUNDS = 2  # of measuring around the solution; on ResNet-20, kept 0.5, they took the loss from 1.39 to 1.19 to 1.18
+ROUNDS = 2  # of measuring around the solution; a third brought nothing more on ResNet-20
 _REACH = 2  # how many steps of the scan a site may move in a round: the measured slopes hold near by
 _WALL = 1e3  # nats per unit of strength beyond that
-_TRUST = 4.0  # a site's curve is weighed anew by at most this factor, either way: differences of losses are noisy
+_TRUST = 4.0  # a site's curve is weighed anew by at most this factor, either way: differences are noisy
 
 
 @register(
     StrategyInfo(
         NAME,
-        "least summed loss of the sites' sensitivity curves within the FLOPs, weighed anew around the solution",
+        "least summed drift of the sites' sensitivity curves within the FLOPs, weighed anew around the solution",
         "Everett, 1963 (multipliers for discrete allocation)",
         rounds=ROUNDS,
     )
 )
 def lagrangian(problem: Problem) -> Program:
-    """A scan, two rounds around each target's solution, then per target the solution of least measured loss."""
+    """A scan, two rounds around each target's solution, then per target the solution of least measured drift."""
     measured = curves(problem, (yield scan_proposals(problem, NAME)))
     tracks = [_Track(problem, damages(problem.sites, measured), limit) for _, limit in problem.targets]
     for _ in range(ROUNDS):
@@ -66,7 +66,7 @@ class _Track:
         return [self.levels, *probes(self._problem, self.levels)]
 
     def learn(self, batch: Sequence[Levels], outcomes: Sequence[Outcome]) -> None:
-        """Note what the solution loses, weigh the curves anew and go to the solution of these."""
+        """Note what the solution costs, weigh the curves anew and go to the solution of these."""
         self.note(outcomes[0])
         sites, before = self._problem.sites, self.levels
         self._damage = reweighed(sites, self._damage, before, batch[1:], outcomes[1:])
@@ -74,9 +74,9 @@ class _Track:
         self.levels = solve(self._problem, walled(sites, self._damage, before, reach), self._limit, start=before)
 
     def note(self, outcome: Outcome) -> None:
-        """Keep the solution if it was measured to lose least."""
-        if outcome.loss is not None and outcome.loss < self._least:
-            self._least, self.best = outcome.loss, self.levels
+        """Keep the solution if it was measured to drift least."""
+        if outcome.drift is not None and outcome.drift < self._least:
+            self._least, self.best = outcome.drift, self.levels
 
 
 def solve(problem: Problem, damage: Sequence[Floats], limit: int, *, start: Levels | None = None) -> Levels:
@@ -100,18 +100,18 @@ def walled(sites: Sequence[Site], damage: Sequence[Floats], levels: Levels, reac
 
 
 def damages(sites: Sequence[Site], measured: Sequence[Curve]) -> list[Floats]:
-    """Predicted rise of the loss for every setting of every site, in nats; never falls along a ladder.
+    """Predicted drift for every setting of every site, in nats; never falls along a ladder.
 
     Between measurements a monotone cubic; beyond the last one, where nothing is known, straight up by the largest
     rise seen anywhere, reached at strength 1.
     """
-    worst = max(float(curve.loss_rise[-1]) for curve in measured) + GENTLE
+    worst = max(float(curve.drift[-1]) for curve in measured) + GENTLE
     tables = []
     for site, curve in zip(sites, measured, strict=True):
         strengths = np.array(site.strengths)
         last = curve.strengths[-1]
         beyond = np.clip((strengths - last) / max(1 - last, 1e-9), 0, 1) * worst
-        rise = monotone_cubic(curve.strengths, curve.loss_rise, np.minimum(strengths, last))
+        rise = monotone_cubic(curve.strengths, curve.drift, np.minimum(strengths, last))
         tables.append(np.maximum.accumulate(rise + beyond + GENTLE * strengths))
     return tables
 
@@ -166,7 +166,7 @@ def reweighed(
     tables = []
     for index, (site, table) in enumerate(zip(sites, damage, strict=True)):
         softer, harder = batch[2 * index][index], batch[2 * index + 1][index]
-        before, after = outcomes[2 * index].loss, outcomes[2 * index + 1].loss
+        before, after = outcomes[2 * index].drift, outcomes[2 * index + 1].drift
         strengths = np.array(site.strengths)
         apart, predicted = strengths[harder] - strengths[softer], float(table[harder] - table[softer])
         if apart <= 0 or predicted <= 0 or before is None or after is None:

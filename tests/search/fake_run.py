@@ -90,7 +90,8 @@ def _row(
     outcome = failed(f"the loss was NaN at step 12{mark}", seconds=3.2)
     if rng.random() > 0.04:
         accuracy = 0.93 - 0.1 * (1 - kept) ** 2 + (0.004 if strategy != "acra-uniform" else 0) + rng.gauss(0, 0.006)
-        outcome = Outcome(status="ok", accuracy=accuracy, loss=3 * (1 - accuracy), flops=int(kept * DENSE.flops),
+        outcome = Outcome(status="ok", accuracy=accuracy, loss=3 * (1 - accuracy), drift=1 - accuracy,
+                          flops=int(kept * DENSE.flops),
                           params=int(DENSE.params * kept), bytes=int(DENSE.bytes * kept), epochs=1, seconds=21.5,
                           device="cpu")  # fmt: skip
     return Row(key, "search", "l1", strategy, *target, candidate, outcome)

@@ -97,6 +97,6 @@ def play(given: Problem, program: Program, judge: Callable[[Levels, Proposal], O
 
 
 def judged(given: Problem, levels: Levels, loss: float) -> Outcome:
-    """An outcome of that loss; accuracy falls with it."""
+    """An outcome of that loss and drift; accuracy falls with it."""
     flops = int(given.cost(levels[None]).flops[0])
-    return Outcome(status="ok", loss=loss, accuracy=float(np.exp(-loss)), flops=flops)
+    return Outcome(status="ok", loss=loss, drift=loss, accuracy=float(np.exp(-loss)), flops=flops)

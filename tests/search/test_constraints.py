@@ -53,7 +53,9 @@ def play(given: Problem, name: str) -> list[Proposal]:
         while True:
             proposals += batch
             losses = [float(0.1 * len(each.candidate.allocation) + rng.uniform(0, 0.1)) for each in batch]
-            outcomes = [Outcome(status="ok", accuracy=float(np.exp(-loss)), loss=loss, flops=1) for loss in losses]
+            outcomes = [
+                Outcome(status="ok", accuracy=float(np.exp(-loss)), loss=loss, drift=loss, flops=1) for loss in losses
+            ]
             batch = program.send(outcomes)
     except StopIteration:
         return proposals

@@ -51,11 +51,11 @@ def test_curves_by_hand() -> None:
     second = [judged(0.95, 0.4), failed("no"), judged(0.9, 0.5)]
     one, two = curves(problem, [dense, *first, *second])
     assert one.accuracy_drop.tolist() == pytest.approx([0, 0.1, 0.1, 0.7])
-    assert one.loss_rise.tolist() == pytest.approx([0, 0.2, 0.2, 2.5])
+    assert one.drift.tolist() == pytest.approx([0, 0.2, 0.2, 2.5])
     assert one.strengths.tolist()[0] == 0
     assert two.strengths.tolist() == pytest.approx([0, 1 / 6, 4 / 6])
     assert (two.accuracy_drop == 0).all()
-    assert (two.loss_rise == 0).all()
+    assert (two.drift == 0).all()
     assert np.all(np.diff(one.strengths) > 0)
 
 

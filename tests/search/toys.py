@@ -61,4 +61,4 @@ def toy_problem(
 
 
 def judged(accuracy: float, loss: float = 1.0) -> Outcome:
-    return Outcome(status="ok", accuracy=accuracy, loss=loss, images=100, flops=1, params=1, bytes=4)
+    return Outcome(status="ok", accuracy=accuracy, loss=loss, drift=loss, images=100, flops=1, params=1, bytes=4)
