@@ -147,6 +147,15 @@ class CostModel(Protocol):
         """Costs of the allocations in `levels`, (n_allocations, n_sites)."""
 
 
+class Centroids(NamedTuple):
+    """A codebook of 2-D kernels, to be looked at: most used first."""
+
+    name: str
+    """Of the layer or layers that share it."""
+    kernels: Tensor  # (k, Kh, Kw)
+    counts: Tensor  # (k,) kernels of the network that use each
+
+
 @dataclass(frozen=True)
 class MethodInfo:
     """What a method is and can do; capabilities are data, so nobody asks for its name."""
@@ -157,6 +166,7 @@ class MethodInfo:
     shrinks_channels: bool = True  # the result is a plain, narrower network
     needs_calibration: bool = False  # wants batches of data before it can score (Taylor)
     learns_allocation: bool = False  # can find its own widths while training (ResRep)
+    has_centroids: bool = False  # its networks have `centroids` to look at
     options: Mapping[str, Any] = field(default_factory=dict)  # option -> default
 
 
@@ -218,6 +228,10 @@ class Compressor(ABC):
         `allocation` arrived at. UserError if the target is out of reach.
         """
         raise TypeError(f"{type(self).__name__} does not learn its allocation")
+
+    def centroids(self, network: nn.Module) -> list[Centroids]:
+        """The codebooks of a network that `compress` made; only methods that declare so have any."""
+        return []
 
     def pack(self, network: nn.Module) -> dict[str, Tensor]:
         """The stored form of a network that `compress` made."""

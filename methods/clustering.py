@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.base import DENSE, Allocation, Compressor, Cost, MethodInfo, Setting, Site, Tuning, copy_network
+from methods.base import DENSE, Allocation, Centroids, Compressor, Cost, MethodInfo, Setting, Site, Tuning, copy_network
 from methods.bitpack import BitReader, bits_for, pack_bits, to_bytes
 from methods.codebook import CodebookConv2d, codebook_layers, handled, replace_module
 from methods.kse_indicator import kernels_by_input
@@ -31,6 +31,7 @@ INFO = MethodInfo(
     summary="2-D kernels as scaled, possibly flipped or rotated centroids of a codebook; repeated work is shared",
     source="Son et al., ECCV 2018",
     shrinks_channels=False,
+    has_centroids=True,
     options={"scope": "layer", "transforms": 1, "largest": 512, "seed": 0},
 )
 HALF_MAX = torch.finfo(torch.half).max
@@ -196,6 +197,20 @@ class KernelClustering(Compressor):
     def tuning(self, allocation: Allocation | None, network: nn.Module, *, steps: int, lr: float) -> Tuning:
         return RoundedScales()
 
+    def centroids(self, network: nn.Module) -> list[Centroids]:
+        """Of every codebook in use; a kernel counts for its centroid whatever its transform, a pruned one for none."""
+        found, layers = [], codebook_layers(network)
+        for share in self._shares:
+            members = [layers[name] for name in share.layers if name in layers]
+            if not members:
+                continue
+            bank, transforms = members[0].bank.detach(), len(self._orders(share.layers[0]))
+            words = torch.cat([layer.index.long().flatten() for layer in members]) // transforms
+            counts = torch.bincount(words, minlength=len(bank) + 1)[: len(bank)]
+            order = counts.argsort(descending=True, stable=True)
+            found.append(Centroids(share.name, bank[order].unflatten(1, members[0].kernel_size), counts[order]))
+        return found
+
     def pack(self, network: nn.Module) -> dict[str, Tensor]:
         """The state, centroids once per codebook, scales in 16 bits, codewords at ⌈log₂ k⌉ + log₂ t bits."""
         tensors, layers = super().pack(network), codebook_layers(network)
@@ -237,22 +252,6 @@ class RoundedScales(Tuning):
                 if layer.scale is not None:
                     layer.scale.copy_(in_16_bits(layer.scale))
         return network
-
-
-def centroid_counts(layers: Mapping[str, CodebookConv2d]) -> list[tuple[Tensor, Tensor]]:
-    """Of every codebook in use: its centroids (k, Kh, Kw), most used first, and how many kernels use each (k,)."""
-    used: dict[nn.Parameter, Tensor] = {}
-    shape = {layer.bank: layer.kernel_size for layer in layers.values()}
-    for layer in layers.values():
-        transforms = 1 if layer.orders is None else len(layer.orders)
-        words = layer.index.long().flatten() // transforms
-        counts = torch.bincount(words, minlength=len(layer.bank) + 1)[: len(layer.bank)]
-        used[layer.bank] = used.get(layer.bank, 0) + counts
-    found = []
-    for bank, counts in used.items():
-        order = counts.argsort(descending=True, stable=True)
-        found.append((bank.detach()[order].unflatten(1, shape[bank]), counts[order]))
-    return found
 
 
 def _why_not(name: str, layer: nn.Conv2d, use: LayerUse) -> str | None:

@@ -26,7 +26,7 @@ from search.candidate import Candidate
 from search.checkpoint import Checkpoint
 from search.compressed import unpack
 from search.evaluate import Evaluator, OnStep, worker
-from search.export_config import CARD, CONFIG, ONNX, PROGRAM, WEIGHTS, ExportConfig
+from search.export_config import CARD, CONFIG, ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig
 from search.export_files import Say, Subject, write_files
 from search.finetune import judge
 from search.formats import FORMATS, check_onnx
@@ -34,7 +34,7 @@ from search.pick import Picked, Run, pick_candidate, read_run
 
 TRIAL_IMAGES = 256
 SAME_ACCURACY = 5e-3  # stored weights may be judged on another device than the one they were trained on
-FILES = (WEIGHTS, PROGRAM, ONNX, CARD, CONFIG)
+FILES = (WEIGHTS, PROGRAM, ONNX, PICTURE, CARD, CONFIG)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from search.candidate import Frozen, Recipe
 
 VERSION = 1
 CONFIG, WEIGHTS, PROGRAM, ONNX, CARD = "config.json", "model.safetensors", "model.pt2", "model.onnx", "README.md"
+PICTURE = "centroids.png"  # of methods that have some
 
 
 class Inputs(Frozen):

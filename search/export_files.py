@@ -17,11 +17,13 @@ from models.errors import UserError
 from models.task import Task
 from models.user_code import is_user_spec, split_spec
 from search.candidate import Candidate
+from search.centroids import centroids_png
 from search.compressed import file_digest, load_compressed, pack
 from search.export_config import (
     CARD,
     CONFIG,
     ONNX,
+    PICTURE,
     PROGRAM,
     WEIGHTS,
     Costs,
@@ -109,7 +111,10 @@ def write_files(subject: Subject, stage: Path, folder: Path, asked: tuple[str, .
     _write_config(stage, config)
     if "config" not in asked:
         (stage / CONFIG).unlink()
-    atomic_write(stage / CARD, model_card(config, folder))
+    books = subject.compressor.centroids(subject.network)
+    if books:
+        atomic_write(stage / PICTURE, centroids_png(books))
+    atomic_write(stage / CARD, model_card(config, folder, pictured=bool(books)))
     return config
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from search.announce import say
 from search.export import Exported, export_run
-from search.export_config import CARD, CONFIG, Latency
+from search.export_config import CARD, CONFIG, PICTURE, Latency
 from search.formats import parse_formats
 from search.model_card import shortfall, time_text
 from search.targets import flops_text
@@ -104,7 +104,7 @@ def _files(made: Exported) -> Table:
     for column in ("file", "bytes", "largest difference"):
         table.add_column(column, justify="left" if column == "file" else "right")
     agreement = made.config.metrics.agreement
-    names = [*made.config.files, CARD, CONFIG]
+    names = [*made.config.files, PICTURE, CARD, CONFIG]
     for path in (made.folder / name for name in names):
         if path.is_file():
             difference = agreement.get(path.name)

@@ -5,15 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from methods.base import Allocation
-from search.export_config import ONNX, PROGRAM, WEIGHTS, ExportConfig, Latency
+from search.export_config import ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig, Latency
 
+_CENTROIDS = (
+    "## Centroids\n\nThe kernels that each codebook holds, most used first, and how many of the network's kernels use "
+    f"each.\n\n![centroids]({PICTURE})"
+)
 _SETTINGS = 24  # sites shown; the rest is in config.json
 
 
-def model_card(config: ExportConfig, folder: Path) -> str:
-    """`README.md` of the export in `folder`, in Markdown."""
+def model_card(config: ExportConfig, folder: Path, *, pictured: bool = False) -> str:
+    """`README.md` of the export in `folder`, in Markdown; `pictured`: its centroids lie there as a picture."""
     parts = [_head(config), _accuracy(config), _cost(config), _files(config), _latency(config)]
-    parts += [_found(config), _loading(config, folder)]
+    parts += [_CENTROIDS if pictured else "", _found(config), _loading(config, folder)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
+from methods.base import Allocation, Centroids
 from search.picture import write_picture
 from search.ratio_bars import Ratios
 from search.report import write_report
 from search.sensitivity import scan_points
 from search.session import Result, key_of, title
 from search.tables import Row, candidates_frame, finals_frame, pareto, short_ids, write_csv
-from search.view import RunView
+from search.view import RunView, best_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def run_view(result: Result, command: str) -> RunView:
     setup, rows = result.setup, rows_of(result)
     frame = candidates_frame(rows, setup.dense)
     folder = setup.config.folder
-    return RunView(
+    view = RunView(
         title=f"{title(setup)}, {setup.config.method}",
         created=time.strftime("%Y-%m-%d %H:%M %Z"),
         command=command,
@@ -59,6 +61,7 @@ def run_view(result: Result, command: str) -> RunView:
         skipped=setup.choice.left_dense,
         targets=[(target.asked, limit) for target, limit in setup.targets],
     )
+    return replace(view, centroids=_centroids(result, view))
 
 
 def resume_command(folder: Path) -> str:
@@ -105,6 +108,16 @@ def _allocations(result: Result, rows: list[Row]) -> dict[str, Ratios]:
         pairs = zip(compressor.sites, levels, strict=True)
         found[ids[row.key]] = {site.name: (site.strengths[level], repr(site.settings[level])) for site, level in pairs}
     return found
+
+
+def _centroids(result: Result, view: RunView) -> dict[str, list[Centroids]]:
+    """The codebooks of each target's answer."""
+    compressor = result.setup.compressor
+    if not compressor.info.has_centroids:
+        return {}
+    answers = [best.line for asked, _ in view.targets if (best := best_of(view, asked))]
+    networks = {line["candidate"]: compressor.compress(Allocation(json.loads(line["allocation"]))) for line in answers}
+    return {candidate: compressor.centroids(network) for candidate, network in networks.items()}
 
 
 def _sensitivity(result: Result) -> pd.DataFrame | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from search import ratio_bars
+from search import centroids, ratio_bars
 from search.figures import finals_figure, front_figure, sensitivity_figure
 from search.files import atomic_write
 from search.html import (
@@ -37,8 +37,8 @@ def write_report(path: Path, run: RunView) -> None:
 
 def report_html(run: RunView) -> str:
     answers = [(asked, flops, best_of(run, asked)) for asked, flops in run.targets]
-    sections = [_front(run), _finals(run), _ratios(run, answers), _sensitivity(run), _candidates(run), _reproduce(run),
-                _skipped(run), _facts(run)]  # fmt: skip
+    sections = [_front(run), _finals(run), _ratios(run, answers), _centroids(run), _sensitivity(run),
+                _candidates(run), _reproduce(run), _skipped(run), _facts(run)]  # fmt: skip
     links = [(name, heading) for name, heading, content in sections if content]
     nav = "".join(f'<a href="#{name}">{escape(heading)}</a>' for name, heading in links)
     body = Markup(
@@ -46,7 +46,7 @@ def report_html(run: RunView) -> str:
         + _headline(run, answers)
         + "".join(section(name, heading, content) for name, heading, content in sections if content)
     )
-    return page(run.title, body, css=ratio_bars.CSS, script=ratio_bars.SCRIPT)
+    return page(run.title, body, css=ratio_bars.CSS + centroids.CSS, script=ratio_bars.SCRIPT)
 
 
 # ---- the answer
@@ -224,6 +224,19 @@ def _describe(run: RunView, candidate: str) -> str:
     row = rows.iloc[0]
     figure = f", kept {percent(row['kept_flops'])} %" if pd.notna(row["kept_flops"]) else ""
     return f"{candidate}: {row['method']}, {row['strategy']}{figure}"
+
+
+def _centroids(run: RunView) -> Section:
+    parts = [
+        f"<h3>{escape(_describe(run, candidate))}</h3>{centroids.centroids_image(books)}"
+        for candidate, books in run.centroids.items()
+        if books
+    ]
+    text = (
+        "<p>The kernels that each codebook holds, most used first, and how many kernels of the network use each. Blue "
+        "is negative, red positive. Before fine-tuning, which moves centroids but not who uses them.</p>"
+    )
+    return "centroids", "Centroids", text + "".join(parts) if parts else ""
 
 
 def _sensitivity(run: RunView) -> Section:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
+from methods.base import Centroids
 from search.ratio_bars import Ratios
 from search.tables import Dense, records
 
@@ -33,6 +34,8 @@ class RunView:
     """`finals_frame`."""
     allocations: Mapping[str, Ratios] = field(default_factory=dict)
     """Short id of each candidate worth looking at -> its sites, in the network's order."""
+    centroids: Mapping[str, Sequence[Centroids]] = field(default_factory=dict)
+    """Short id of each target's answer -> its codebooks before fine-tuning, for methods that have some."""
     sensitivity: pd.DataFrame | None = None
     """Columns method, site, setting, strength, accuracy, loss, images."""
     skipped: Mapping[str, str] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from small_nets import SHAPE, SMALL_NETS, batches, small_net
 from torch import nn
 
 from methods.base import Allocation, example_input
-from methods.clustering import KernelClustering, centroid_counts, in_16_bits, signed_scales
+from methods.clustering import KernelClustering, in_16_bits, signed_scales
 from methods.codebook import CodebookConv2d, codebook_layers
 from methods.registry import create
 from models.errors import UserError
@@ -182,10 +182,12 @@ def test_depthwise_and_dead_layers_are_left() -> None:
     assert "too few kernels" in bind(dead).skipped["features.1.0"]
 
 
-def test_centroid_counts() -> None:
+def test_centroids_come_most_used_first_with_their_counts() -> None:
     compressor = bind(small_net("residual"), scope="network", transforms=4)
-    layers = codebook_layers(compressor.compress(smallest(compressor)))
-    ((centers, counts),) = centroid_counts(layers)
+    small = compressor.compress(smallest(compressor))
+    layers = codebook_layers(small)
+    ((name, centers, counts),) = compressor.centroids(small)
+    assert name == "*:3x3"
     assert counts.sum() == sum(layer.index.numel() for layer in layers.values())
     assert counts.tolist() == sorted(counts.tolist(), reverse=True)
     bank = next(iter(layers.values())).bank
@@ -193,3 +195,18 @@ def test_centroid_counts() -> None:
     for center, count in zip(centers, counts.tolist(), strict=True):
         row = next(i for i, values in enumerate(bank) if torch.equal(values, center.flatten()))
         assert numbers.count(row) == count
+
+
+def test_codebooks_that_no_layer_uses_are_not_shown_and_pruned_kernels_not_counted() -> None:
+    network = small_net("residual")
+    compressor = bind(network)
+    first, *others = compressor.sites
+    with torch.no_grad():
+        network.get_submodule(first.layers[0]).weight[0, :2] = 0
+    compressor = bind(network)
+    small = compressor.compress(Allocation({first.name: compressor.sites[0].settings[1]}))
+    ((name, _, counts),) = compressor.centroids(small)
+    assert others
+    assert name == first.name
+    assert counts.sum() == first.channels - 2
+    assert compressor.centroids(network) == []

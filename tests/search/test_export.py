@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 from rich.console import Console
 from torch import nn
 
@@ -204,6 +205,16 @@ def test_the_card_says_what_there_is_to_know(made):
         assert shown in card
     short = any(each.far_below for each in config.metrics.latency)
     assert ("far below what the FLOPs promise" in card) == short
+
+
+def test_centroids_travel_as_a_picture_and_stand_in_the_report(tmp_path):
+    run = searched(tmp_path, "small", "kernel-clustering")
+    assert 'href="#centroids"' in (run / "report.html").read_text()
+    made = export_run(run, to=tmp_path / "deploy", formats=("safetensors", "config"))
+    with Image.open(made.folder / "centroids.png") as image:
+        image.load()
+        assert image.format == "PNG"
+    assert "](centroids.png)" in (made.folder / "README.md").read_text()
 
 
 def test_the_best_seed_is_not_chosen_on_the_test_set(run):
