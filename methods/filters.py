@@ -4,7 +4,7 @@ Criteria per filter W[n] (all scores: small = removed first):
     l1, l2     norm of W[n]                                                 (Li et al., ICLR 2017)
     fpgm       Σ_j ‖W[n] − W[j]‖₂, small = replaceable by the others         (He et al., CVPR 2019)
     bn-scale   |γ_n| of the norm that follows                               (Liu et al., ICCV 2017)
-    taylor     |Σ w · ∂L/∂w| over W[n], mean over calibration batches        (Molchanov et al., CVPR 2019)
+    taylor     |Σ w · ḡ| over W[n], ḡ the mean of ∂L/∂w over calibration batches  (Molchanov et al., CVPR 2019)
     random     the control
 Within a coupled group the members' scores are reduced (mean) per channel. The result is a narrower network.
 """
@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from methods.base import Allocation, Compressor, MethodInfo, copy_network
 from methods.channel_sites import ChannelGroups, strongest
-from methods.channels import LAYERS, Group, Slots
+from methods.channels import Group
+from methods.filter_norms import filter_norms, filters_of, mean_per_channel
 from methods.narrow import Norm
 from methods.registry import register
 
@@ -84,34 +85,17 @@ class FilterPruning(Compressor):
             self._scores[group.name] = self._criterion(self, group)
         return self._scores[group.name]
 
-    def members(self, group: Group) -> Iterable[tuple[Slots, Tensor]]:
-        """The producing layers of a group with their filters as rows, (n_filters, size of one)."""
-        for each in group.slots:
-            module = None if each.dim is not None else self.network.get_submodule(each.name)
-            if each.side == "out" and isinstance(module, LAYERS):
-                dim = 1 if getattr(module, "transposed", False) else 0
-                yield each, module.weight.detach().cpu().float().transpose(0, dim).flatten(1)
-
 
 Criterion = Callable[[FilterPruning, Group], Tensor]
 
 
-def _mean_per_channel(group: Group, scored: Iterable[tuple[Slots, Tensor]]) -> Tensor:
-    """Mean over members of the scores of each channel; scores are given per channel of the member's module."""
-    total, count = torch.zeros(group.channels), torch.zeros(group.channels)
-    for slots, scores in scored:
-        total.index_add_(0, slots.channel, scores[slots.index])
-        count.index_add_(0, slots.channel, torch.ones(len(slots.index)))
-    return total / count.clamp(min=1)
-
-
 def _norm(p: int, pruning: FilterPruning, group: Group) -> Tensor:
-    return _mean_per_channel(group, ((slots, rows.norm(p, dim=1)) for slots, rows in pruning.members(group)))
+    return filter_norms(pruning.network, group, p)
 
 
 def _fpgm(pruning: FilterPruning, group: Group) -> Tensor:
-    distances = ((slots, torch.cdist(rows, rows).sum(1)) for slots, rows in pruning.members(group))
-    return _mean_per_channel(group, distances)
+    distances = ((slots, torch.cdist(rows, rows).sum(1)) for slots, rows in filters_of(pruning.network, group))
+    return mean_per_channel(group, distances)
 
 
 def _bn_scale(pruning: FilterPruning, group: Group) -> Tensor:
@@ -121,18 +105,18 @@ def _bn_scale(pruning: FilterPruning, group: Group) -> Tensor:
         module = None if each.dim is not None else pruning.network.get_submodule(each.name)
         if isinstance(module, Norm) and module.affine:
             scales.append((each, module.weight.detach().cpu().float().abs()))
-    return _mean_per_channel(group, scales) if scales else _norm(1, pruning, group)
+    return mean_per_channel(group, scales) if scales else _norm(1, pruning, group)
 
 
 def _taylor(pruning: FilterPruning, group: Group) -> Tensor:
     if not pruning._gradients:
         raise ValueError("taylor scores need calibrate() before compress()")
     scored = []
-    for slots, _ in pruning.members(group):
+    for slots, _ in filters_of(pruning.network, group):
         products = pruning._gradients[f"{slots.name}.weight"]
         dim = 1 if getattr(pruning.network.get_submodule(slots.name), "transposed", False) else 0
         scored.append((slots, products.transpose(0, dim).flatten(1).sum(1).abs()))
-    return _mean_per_channel(group, scored)
+    return mean_per_channel(group, scored)
 
 
 def _random(pruning: FilterPruning, group: Group) -> Tensor:

@@ -19,14 +19,12 @@ from torch import Tensor, nn
 from methods.base import Allocation, Compressor, Cost, Costs, Levels, MethodInfo, Setting, Site, Tuning, copy_network
 from methods.channel_sites import ChannelGroups
 from methods.compactor import ZERO, Compactor, compactors
+from methods.filter_norms import filter_norms
 from methods.forgetting import Bools, Counts, Floats, Schedule, bury, plan, set_gradient, smallest_rows
 from methods.places import Place, attach, find_places, fold_network
 from methods.registry import register
 from methods.width_cost import WidthCost
 from models.errors import UserError
-
-# At the start all rows are unit vectors: the filters' relative L1 norms, far below float32's steps at 1, break the tie.
-TIE = 1e-9
 
 
 class FoldedCost:
@@ -134,15 +132,13 @@ class ResRep(Compressor):
         """Fold all compactors of `network`, in place; only the rows `kept` (ascending) are left of each."""
         fold_network(network, list(self.places.values()), kept, self._channels)
 
-    def tie_breakers(self) -> dict[str, Floats]:
-        """The filters' L1 norms relative to their site's mean, scaled to matter only where rows are equal."""
-        ties = {}
+    def filter_sizes(self) -> dict[str, Floats]:
+        """Per site the L1 norms of its filters (the mean of all that write a channel), relative to their mean."""
+        sizes = {}
         for place in self.places.values():
-            weight = self.network.get_submodule(place.conv).weight
-            assert isinstance(weight, Tensor)
-            norms = weight.detach().double().abs().flatten(1).sum(1)
-            ties[place.site] = (TIE * norms / norms.mean().clamp(min=1e-30)).cpu().numpy()
-        return ties
+            norms = filter_norms(self.network, self._channels.groups[place.position], 1).double()
+            sizes[place.site] = (norms / norms.mean().clamp(min=1e-30)).numpy()
+        return sizes
 
     def _compacted(self, network: nn.Module) -> list[Site]:
         present = compactors(network)
@@ -175,7 +171,7 @@ class Forgetting(Tuning):
         self._floors = dict(floors)
         self.schedule = schedule
         self._budget = budget
-        self._ties = owner.tie_breakers()
+        self._sizes = owner.filter_sizes()
         self._masks: dict[str, Tensor] = {}
         self._before: dict[str, Tensor] = {}
         self._report: dict[str, Any] = {}
@@ -186,10 +182,11 @@ class Forgetting(Tuning):
                 self._silenced += int(mask.sum())
 
     def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
-        """Compactors on their own: heavy momentum, no weight decay."""
+        """Compactors on their own: their own rate, heavy momentum, no weight decay."""
         own = {id(compactor.weight): compactor.weight for compactor in compactors(network).values()}
         rest = [p for p in network.parameters() if p.requires_grad and id(p) not in own]
-        rows = {"params": list(own.values()), "momentum": self.schedule.momentum, "weight_decay": 0.0}
+        pace = {"lr": self.schedule.lr, "momentum": self.schedule.momentum}
+        rows = {"params": list(own.values()), "weight_decay": 0.0, **pace}
         return [group for group in ({"params": rest}, rows) if group["params"]]
 
     def after_backward(self, network: nn.Module, step: int) -> None:
@@ -240,13 +237,18 @@ class Forgetting(Tuning):
         names = [site.name for site in self._owner.sites if site.name in found]
         if not names:
             return {}
-        scores = [found[name].norms().detach().double().cpu().numpy() + self._ties[name] for name in names]
+        scores = [self._score(name, found[name]) for name in names]
         floors = [self._floors[name] for name in names]
         if self._budget is None:
             masks = smallest_rows(scores, floors, limit)
         else:
             masks = smallest_rows(scores, floors, limit, self._owner.flops_of(names), self._budget)
         return {name: (found[name], mask) for name, mask in zip(names, masks, strict=True)}
+
+    def _score(self, name: str, compactor: Compactor) -> Floats:
+        """What each row counts for, (D,): its norm, and in short budgets the size of the filter it passes on."""
+        norms: Floats = compactor.norms().detach().double().cpu().numpy()
+        return norms * self._sizes[name] ** self.schedule.size_weight
 
     def _summary(
         self, kept: Mapping[str, Tensor], chosen: Mapping[str, tuple[Compactor, Bools]], forced: int

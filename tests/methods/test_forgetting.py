@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from methods.compactor import ZERO, Compactor
-from methods.forgetting import bury, plan, reach, set_gradient, smallest_rows
+from methods.forgetting import TIE, bury, plan, reach, set_gradient, smallest_rows
 
 
 @pytest.mark.parametrize(("steps", "momentum"), [(1, 0.99), (37, 0.99), (400, 0.99), (50, 0.5)])
@@ -29,7 +29,9 @@ def test_long_budgets_follow_the_paper() -> None:
     assert (schedule.interval, schedule.batch) == (200, 4)
     assert schedule.penalty == schedule.pull == 1e-4
     assert schedule.momentum == 0.99
-    assert float(schedule.force(steps // 5, torch.ones(()))) == pytest.approx(1e-4)
+    assert float(schedule.force(schedule.last, torch.ones(()))) == pytest.approx(1e-4)
+    assert (schedule.lr, schedule.size_weight) == (0.01, TIE)
+    assert (schedule.first, 25_000 <= schedule.last - schedule.first <= 30_000) == (5 * 782, True)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 40, 351, 5000])
@@ -45,7 +47,7 @@ def test_short_budgets_select_all_rows_in_time(steps: int, rows: int) -> None:
     assert events[-1] <= schedule.last < max(1, schedule.deadline)
     time_left = max(1, schedule.deadline - schedule.last)
     assert schedule.deadline <= 0.7 * steps  # the rest is for recovery
-    assert schedule.pull * reach(time_left, 0.5 * 0.02, schedule.momentum) > 1  # the norm at the start
+    assert schedule.pull * reach(time_left, 0.4 * schedule.lr, schedule.momentum) > 1  # the norm at the start
     assert 0.9 <= schedule.momentum <= 0.99
 
 
@@ -148,12 +150,13 @@ def test_gradient_rule_by_hand() -> None:
 def test_pulled_rows_come_to_rest_at_zero_and_others_do_not(lr: float, outward: float) -> None:
     compactor = Compactor("site", torch.empty(3, 1))
     masked = torch.tensor([True, False, True])
-    schedule = plan(200, lr, 2, penalty=1e-4, interval=200)
-    optimizer = torch.optim.SGD([compactor.weight], lr=lr, momentum=schedule.momentum, nesterov=True)
-    compactor.weight.grad = -outward / lr * torch.eye(3) * masked[:, None]
+    schedule = plan(400, lr, 2, penalty=1e-4, interval=200)
+    rate = 0.6 * schedule.lr
+    optimizer = torch.optim.SGD([compactor.weight], lr=rate, momentum=schedule.momentum, nesterov=True)
+    compactor.weight.grad = -outward / rate * torch.eye(3) * masked[:, None]
     optimizer.step()  # leaves the masked rows with a velocity
     lengths, before = [], compactor.rows().detach().clone()
-    for step in range(schedule.last, 200):
+    for step in range(schedule.last, 400):
         compactor.weight.grad = torch.zeros(3, 3)
         if lengths:
             bury(compactor, masked, before)
@@ -172,7 +175,19 @@ def test_pulled_rows_come_to_rest_at_zero_and_others_do_not(lr: float, outward: 
 def test_late_rows_are_pulled_harder() -> None:
     schedule = plan(400, 0.02, 9, penalty=1e-4, interval=200)
     ahead, level, late = (float(schedule.force(step, torch.tensor(norm)))
-                          for step, norm in ((120, 0.1), (schedule.last, 1.0), (170, 1.0)))  # fmt: skip
+                          for step, norm in ((60, 0.1), (schedule.last, 1.0), (70, 1.0)))  # fmt: skip
     assert ahead == pytest.approx(schedule.pull)
     assert level == pytest.approx(schedule.pull)
     assert late > 3 * schedule.pull
+
+
+def test_the_shorter_the_budget_the_more_a_filters_size_counts_and_the_slower_its_row_learns() -> None:
+    schedules = [plan(steps, 0.02, 50, penalty=1e-4, interval=200) for steps in (0, 10, 351, 35_100, 375_360, 10**6)]
+    rates, weights = [s.lr for s in schedules], [s.size_weight for s in schedules]
+    assert rates == sorted(rates)
+    assert weights == sorted(weights, reverse=True)
+    assert 0 < rates[0] < 1e-4
+    assert rates[2] == pytest.approx(0.02 * (351 / 375_360) ** 0.5)
+    assert weights[2] == pytest.approx(1 - (351 / 375_360) ** 0.5)
+    assert rates[-2:] == [0.02, 0.02]
+    assert weights[-2:] == [TIE, TIE]
