@@ -43,9 +43,10 @@ def default(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         print("ratio-search on the embedded digits: a small network is trained once, then compressed to three budgets.")
         print("About half a minute on two idle cores. Loading ...", flush=True)
+        from search import api
         from search.demo import demo_config
 
-        _search(demo_config("results"), retry_failed=False, as_json=False)
+        _end(api.run_config(demo_config("results"), show=Console(), command=_command_line()), as_json=False)
 
 
 @app.command()
@@ -64,23 +65,24 @@ def search(
     json_: AsJson = False,
 ) -> None:
     """Search an allocation for each FLOPs target, fine-tune, and leave a report."""
-    from search import build
+    from search import api
 
-    if resume is not None:
-        config = build.resumed(resume)
-    else:
-        config = build.search_config(
-            task=build.task(**task.values()),
-            recipe=build.recipe(**recipe.values()),
-            method=method,
-            strategies=strategy,
-            final_seeds=final_seeds,
-            finalists=finalists,
-            results=task.results,
-            **plan.values(),
-            **run.values(),
-        )
-    _search(config, retry_failed=retry_failed, as_json=json_)
+    console = Console(stderr=json_)
+    result = api.search(
+        method=method,
+        strategy=strategy,
+        final_seeds=final_seeds,
+        finalists=finalists,
+        resume=resume,
+        retry_failed=retry_failed,
+        show=console,
+        command=_command_line(),
+        **task.typed(),
+        **plan.typed(),
+        **recipe.typed(),
+        **run.typed(),
+    )
+    _end(result, as_json=json_)
 
 
 @app.command()
@@ -93,20 +95,11 @@ def plan(
     json_: AsJson = False,
 ) -> None:
     """Sites, allocation, predicted cost and reachable range; nothing is trained."""
-    from search import build
-    from search.plan import plan as solve
-    from search.show import show_plan
+    from search import api
+    from search.show_small import show_plan
 
-    config = build.search_config(
-        task=build.task(**task.values()),
-        method=method,
-        strategies=strategy,
-        results=task.results,
-        name="plan",
-        **plan.values(),
-    )
-    found = solve(config)
-    _print_json(found) if json_ else show_plan(found, Console())
+    found = api.plan(method=method, strategy=strategy, **task.typed(), **plan.typed())
+    _print_json(found.record) if json_ else show_plan(found.record, Console())
 
 
 @app.command()
@@ -130,28 +123,22 @@ def compare(
     json_: AsJson = False,
 ) -> None:
     """Every method × strategy × target, the best of each tested with several seeds; then the leaderboard."""
-    from search import build
-    from search.board_show import compare_and_show, wide
-    from search.compare import compare_config, resumed
+    from search import api
+    from search.board_show import wide
 
-    if resume is not None:
-        config = resumed(resume)
-    else:
-        config = compare_config(
-            task=build.task(**task.values()),
-            recipe=build.recipe(**recipe.values()),
-            methods=methods_,
-            strategies=strategies_,
-            seeds=seeds,
-            results=task.results,
-            **plan.values(),
-            **run.values(),
-        )
-    result, complete = compare_and_show(config, wide(sys.stderr if json_ else sys.stdout), retry_failed=retry_failed)
-    if json_:
-        _print_json(result)
-    if not complete:
-        raise typer.Exit(130)
+    result = api.compare(
+        methods=methods_,
+        strategies=strategies_,
+        seeds=seeds,
+        resume=resume,
+        retry_failed=retry_failed,
+        show=wide(sys.stderr if json_ else sys.stdout),
+        **task.typed(),
+        **plan.typed(),
+        **recipe.typed(),
+        **run.typed(),
+    )
+    _end(result, as_json=json_)
 
 
 @app.command()
@@ -172,29 +159,26 @@ def leaderboard(
     results: Annotated[str, typer.Option(help="Where runs, the ledger and baselines lie.")] = "results",
 ) -> None:
     """What is known of tasks: every method and strategy on the test set, ranked as far as the noise allows."""
-    from search.board_show import leaderboard_and_show, verify_and_show, wide
-    from search.leaderboard_views import Filter
+    from search import api, leaderboard_text
+    from search.board_show import check_format, wide
 
-    location, folder = ledger or str(Path(results) / "ledger.db"), Path(results)
+    check_format(format_)
+    where: dict[str, Any] = {"task": task or [], "results": results, "ledger": ledger}
     if verify is not None:
         console = wide(sys.stderr if format_ == "json" else sys.stdout)
-        record, holds = verify_and_show(location, folder, console, tasks=task or [], row=verify, device=device)
+        found = api.verify(verify, device=device, show=console, **where)
         if format_ == "json":
-            _print_json(record)
-        raise typer.Exit(0 if holds else 1)
-    text = leaderboard_and_show(
-        location,
-        folder,
-        wide(sys.stdout),
-        tasks=task or [],
-        wanted=Filter(method or [], strategy or [], target or []),
-        order=sort,
-        form=format_,
-        with_reported=reported,
-        out=to,
-    )
-    if text is not None:
-        print(text, end="")
+            _print_json(found.record)
+        raise typer.Exit(0 if found.holds else 1)
+    rows: dict[str, Any] = {"method": method or [], "strategy": strategy or [], "target": target or []}
+    board = api.leaderboard(sort=sort, reported=reported, **rows, **where)
+    if to is not None or format_ == "html":
+        path = board.write(to or Path(results) / "leaderboard.html", format_)
+        print(f"leaderboard in {path}")
+    elif format_ == "table":
+        leaderboard_text.show(board.boards, wide(sys.stdout), with_reported=reported)
+    else:
+        print(board.text(format_), end="")
 
 
 @app.command()
@@ -208,20 +192,19 @@ def train(
     json_: AsJson = False,
 ) -> None:
     """Train a dense baseline on the fine-tuning part; its search split stays unseen."""
-    from search import build
-    from search.show import trained
+    from search import api
 
-    config = build.task(**task.values(), fresh=True)
-    schedule = build.recipe(**recipe.values(), distill_weight=0.0)
-    accuracies = trained(config, schedule, out, seed=seed, device=device, console=Console(stderr=json_))
+    made = api.train(out=out, seed=seed, device=device, show=Console(stderr=json_), **task.typed(), **recipe.typed())
     if json_:
-        _print_json({"weights": str(out), "accuracy": accuracies})
+        _print_json({"weights": str(made.weights), "accuracy": dict(made.accuracy)})
 
 
 @app.command()
 def export(
     run: Annotated[str, typer.Argument(help="A run's folder, or its name below results.")],
-    pick: Annotated[str, typer.Option(help="best, knee, smallest, or the beginning of a candidate's name.")] = "best",
+    pick: Annotated[
+        str, typer.Option(help="best, knee, smallest, a target (its best), or the beginning of a candidate's name.")
+    ] = "best",
     to: Annotated[Path | None, typer.Option(help="Folder to write; default RUN/export.")] = None,
     format_: Annotated[
         str, typer.Option("--format", help="Comma-separated: config, safetensors, pt2, onnx.")
@@ -234,23 +217,28 @@ def export(
     json_: AsJson = False,
 ) -> None:
     """Write a candidate of a run as files to deploy, each tried on test images."""
-    from search.export_show import export_and_show
+    from search import api
+    from search.export import as_json
 
-    console = Console(stderr=json_)
-    made = export_and_show(
-        run, console, pick=pick, to=to, formats=format_, finetune=finetune, force=force, device=device
+    made = api.export(
+        run,
+        pick=pick,
+        to=to,
+        formats=format_,
+        finetune=finetune,
+        force=force,
+        device=device,
+        show=Console(stderr=json_),
     )
-    if made is None:
-        raise typer.Exit(130)
     if json_:
-        _print_json(made)
+        _print_json(as_json(made))
 
 
 @app.command()
 def methods(json_: AsJson = False) -> None:
     """The compression methods."""
     from methods.registry import methods as known
-    from search.show import show_records
+    from search.show_small import show_records
 
     show_records(known(), ("name", "summary", "source"), as_json=json_)
 
@@ -258,7 +246,7 @@ def methods(json_: AsJson = False) -> None:
 @app.command()
 def strategies(json_: AsJson = False) -> None:
     """The search strategies."""
-    from search.show import show_records
+    from search.show_small import show_records
     from search.strategy import strategies as known
 
     show_records(known(), ("name", "summary", "source"), as_json=json_)
@@ -273,14 +261,10 @@ def networks(json_: AsJson = False) -> None:
     _print_json(names) if json_ else print("\n".join(names))
 
 
-def _search(config: Any, *, retry_failed: bool, as_json: bool) -> None:
-    from search.show import search_and_show
-
-    console = Console(stderr=as_json)
-    result, complete = search_and_show(config, console, command=_command_line(), retry_failed=retry_failed)
+def _end(result: Any, *, as_json: bool) -> None:
     if as_json:
-        _print_json(result)
-    if not complete:
+        _print_json(result.record)
+    if not result.complete:
         raise typer.Exit(130)
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+
+from models.operators import OperatorMode
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -86,15 +87,30 @@ def uncounted_flops(network: nn.Module, example: Tensor) -> int:
     They stem from functional calls (`F.conv2d` on a bare parameter): neither counted nor compressed.
     """
     one = example[:1]
-    with FlopCounterMode(display=False) as counter, evaluating(network, one):
+    with _Products() as found, evaluating(network, one):
         network(one)
-    aten = torch.ops.aten
-    per_op: dict[Any, int] = counter.get_flop_counts()["Global"]
-    found = sum(per_op.get(op, 0) for op in (aten.convolution, aten.addmm, aten.mm)) // 2
-    layers = trace_layers(network, one).items()
     counted = 0
-    for name, use in layers:
+    for name, use in trace_layers(network, one).items():
         weight = network.get_submodule(name).weight
         assert isinstance(weight, Tensor)
         counted += use.positions * weight.numel()
-    return max(0, int(found) - counted)
+    return max(0, found.flops - counted)
+
+
+class _Products(OperatorMode):
+    """Counts the multiply-accumulates of convolutions and products of matrices, whoever calls them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result, aten = func(*args, **(kwargs or {})), torch.ops.aten
+        if func.overloadpacket is aten.convolution:
+            inputs, weight, transposed = args[0], args[1], args[6]
+            shared = inputs if transposed else result  # whose positions the whole weight is applied at
+            self.flops += shared.numel() // shared.shape[1] * weight.numel()
+        elif func.overloadpacket in (aten.mm, aten.addmm):
+            left, right = args[-2], args[-1]
+            self.flops += left.numel() * right.shape[1]
+        return result

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, Protocol
 
-import torchvision
 from torch import nn
 
 from models.errors import UserError, unknown
+from models.given import given_network, is_given
 from models.user_code import call_user, is_user_spec, load_function
 
 
@@ -54,6 +54,8 @@ def _load_families() -> None:
 
 @cache
 def _torchvision_names() -> tuple[str, ...]:
+    import torchvision  # here, because it takes seconds to import and our own networks do without
+
     return tuple(torchvision.models.list_models(module=torchvision.models))
 
 
@@ -75,6 +77,8 @@ def build_network(spec: str, *, classes: int, channels: int = 3) -> nn.Module:
         return _BUILDERS[spec](classes=classes, channels=channels)
     if is_user_spec(spec):
         return _build_users(spec, classes, channels)
+    if is_given(spec):
+        return given_network(spec)
     if spec not in _torchvision_names():
         raise unknown("network", spec, network_names())
     if channels != _TORCHVISION_CHANNELS:
@@ -82,6 +86,8 @@ def build_network(spec: str, *, classes: int, channels: int = 3) -> nn.Module:
             f"network {spec} takes images of {_TORCHVISION_CHANNELS} channels but the data has {channels}; "
             f"use one of {', '.join(own_names())} or a network of your own as path/to/file.py:function"
         )
+    import torchvision
+
     return torchvision.models.get_model(spec, weights=None, num_classes=classes, **_TORCHVISION_OPTIONS.get(spec, {}))
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from models.task import TaskConfig
 
 Array = npt.NDArray[Any]
-_NAMES = ("x_train", "y_train", "x_test", "y_test")
+ARRAY_NAMES = ("x_train", "y_train", "x_test", "y_test")
 _DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
 
 
@@ -152,19 +152,20 @@ def _read_npz(path: Path) -> dict[str, Array]:
     with _npz_errors(path):
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise UserError(f"{path} is a single array; an npz file with {', '.join(_NAMES)} is needed")
+            raise UserError(f"{path} is a single array; an npz file with {', '.join(ARRAY_NAMES)} is needed")
         with archive:
-            missing = [name for name in _NAMES if name not in archive.files]
+            missing = [name for name in ARRAY_NAMES if name not in archive.files]
             if missing:
                 raise UserError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(archive.files) or 'nothing'}")
-            return {name: archive[name] for name in _NAMES}
+            return {name: archive[name] for name in ARRAY_NAMES}
 
 
 def _users(spec: str) -> Arrays:
     arrays = call_user(spec, load_function(spec, "data"))
-    if not isinstance(arrays, (tuple, list)) or len(arrays) != len(_NAMES):
-        raise UserError(f"data {spec} must return the four arrays {', '.join(_NAMES)}, not a {type(arrays).__name__}")
-    return checked_arrays(dict(zip(_NAMES, map(np.asarray, arrays), strict=True)), spec)
+    if not isinstance(arrays, (tuple, list)) or len(arrays) != len(ARRAY_NAMES):
+        names, got = ", ".join(ARRAY_NAMES), type(arrays).__name__
+        raise UserError(f"data {spec} must return the four arrays {names}, not a {got}")
+    return checked_arrays(dict(zip(ARRAY_NAMES, map(np.asarray, arrays), strict=True)), spec)
 
 
 def _digits() -> Arrays:
@@ -182,7 +183,7 @@ def _torchvision(name: str, root: Path) -> Arrays:
         opened = [_opened(name, root, train) for train in (True, False)]
     parts = [np.asarray(data.data) for data in opened]
     labels = [np.asarray(data.labels if name == "svhn" else data.targets) for data in opened]
-    return checked_arrays(dict(zip(_NAMES, (parts[0], labels[0], parts[1], labels[1]), strict=True)), name)
+    return checked_arrays(dict(zip(ARRAY_NAMES, (parts[0], labels[0], parts[1], labels[1]), strict=True)), name)
 
 
 def _open_svhn(root: Path, train: bool, download: bool) -> Any:

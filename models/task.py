@@ -27,7 +27,8 @@ class TaskConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: str
-    """A name from `networks`, a torchvision classification network, or `path/to/file.py:function`."""
+    """A name from `networks`, a torchvision classification network, `path/to/file.py:function`, or what stands for an
+    object (`models.given`)."""
     weights: str | None = None
     """Checkpoint file; None leaves the initial weights."""
     data: str = "digits"

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from methods.trace import uncounted_flops
+from search.console import UNCOUNTED, say
 from search.dispatch import Resources
 from search.estimate import expected, work
 from search.progress import duration
@@ -17,11 +18,6 @@ from search.strategy import Stage
 from search.targets import flops_text
 
 START_SECONDS = 10.0  # until workers are up
-
-
-def say(console: Console, line: str, style: str | None = None) -> None:
-    """One line as it is; long ones are left to the terminal to wrap, so that commands can be copied."""
-    console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def announce(setup: Setup, console: Console) -> None:
@@ -46,7 +42,7 @@ def announce(setup: Setup, console: Console) -> None:
     if config.task.weights is None:
         lines.append("note      no --weights: this compresses an untrained network; `train` makes a dense baseline")
     if uncounted := uncounted_flops(task.network, setup.compressor.example):
-        lines.append(f"note      {flops_text(uncounted)} FLOPs lie outside layers: neither counted nor compressed")
+        lines.append(f"note      {flops_text(uncounted)} {UNCOUNTED}")
     if task.seen:
         lines.append("note      these weights may have seen the search images: their accuracy ranks, it is no result")
     for line in lines:

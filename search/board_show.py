@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
-import shlex
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -16,14 +14,15 @@ from rich.console import Console
 
 from models.errors import UserError, unknown
 from search import compare, leaderboard_text
-from search.announce import START_SECONDS, say
+from search.announce import START_SECONDS
+from search.command import resume_command
 from search.compare import CompareConfig, Compared, Comparison
+from search.console import say
 from search.estimate import work
 from search.files import atomic_write
 from search.html import plain
-from search.leaderboard import Board, find_tasks, read_boards
+from search.leaderboard import Board, board_of, find_tasks
 from search.leaderboard_page import write_page
-from search.leaderboard_views import Filter, select, sort
 from search.ledger import Ledger
 from search.outputs import rows_of
 from search.progress import duration
@@ -56,13 +55,9 @@ def compare_and_show(config: CompareConfig, console: Console, *, retry_failed: b
         files += [PAGE, "leaderboard.csv"]
     say(console, f"files     {config.folder}/: {', '.join(files)}")
     if not done.complete:
-        say(console, f"stopped   nothing finished is lost; go on with: {resume_command(config)}")
+        say(console, f"stopped   nothing finished is lost; go on with: {resume_command(config.common, 'compare')}")
     record = leaderboard_text.as_json(boards) if boards else {"tasks": [], "mean_ranks": []}
     return {"run": str(config.folder), "complete": done.complete, "seconds": done.seconds, **record}, done.complete
-
-
-def resume_command(config: CompareConfig) -> str:
-    return f"python run_search.py compare --resume {shlex.quote(str(config.folder))}"
 
 
 def _announce(comparison: Comparison, console: Console) -> None:
@@ -85,7 +80,7 @@ def _announce(comparison: Comparison, console: Console) -> None:
         f"what the ledger knows",
     )
     say(console, f"where     {first.evaluator.task.device}; about {duration(seconds)}")
-    say(console, f"resume    {resume_command(comparison.config)}\n")
+    say(console, f"resume    {resume_command(config, 'compare')}\n")
 
 
 def _who(standing: Standing) -> str:
@@ -107,7 +102,7 @@ def _own_boards(done: Compared) -> list[Board]:
     """The task's leaderboard; none before a first finalist was tested."""
     setup = done.results[0].setup
     try:
-        return read_boards(setup.config.ledger, [setup.fingerprint], Path(setup.config.results))
+        return [board_of(setup.config.ledger, setup.fingerprint, Path(setup.config.results))]
     except UserError:
         return []
 
@@ -115,40 +110,10 @@ def _own_boards(done: Compared) -> list[Board]:
 # ---- leaderboard
 
 
-def leaderboard_and_show(
-    location: str,
-    results: Path,
-    console: Console,
-    *,
-    tasks: Sequence[str],
-    wanted: Filter,
-    order: str | None,
-    form: str,
-    with_reported: bool,
-    out: Path | None,
-) -> str | None:
-    """A leaderboard in one of `FORMATS`; returns its text if it is to be printed as it is."""
-    if form not in FORMATS:
-        raise unknown("format", form, FORMATS)
-    boards = select(read_boards(location, find_tasks(location, tasks), results), wanted)
-    if order:
-        boards = [dataclasses.replace(board, frame=sort(board.frame, order)) for board in boards]
-    if form == "table" and out is None:
-        leaderboard_text.show(boards, console, with_reported=with_reported)
-        return None
-    if form == "html":
-        out = out or results / PAGE
-        write_page(out, boards, created=_now(), with_reported=with_reported)
-    else:
-        text = _rendered(boards, form, with_reported)
-        if out is None:
-            return text
-        atomic_write(out, text)
-    say(console, f"leaderboard in {out}")
-    return None
-
-
-def _rendered(boards: Sequence[Board], form: str, with_reported: bool) -> str:
+def rendered(boards: Sequence[Board], form: str, with_reported: bool = False) -> str:
+    """Leaderboards as text in one of `FORMATS` but html; UserError for another."""
+    if form not in FORMATS or form == "html":
+        raise unknown("format", form, [known for known in FORMATS if known != "html"])
     if form == "csv":
         return leaderboard_text.as_csv(boards, with_reported)
     if form == "md":
@@ -161,6 +126,21 @@ def _rendered(boards: Sequence[Board], form: str, with_reported: bool) -> str:
     with console.capture() as captured:
         leaderboard_text.show(boards, console, with_reported=with_reported)
     return captured.get()
+
+
+def write_board(boards: Sequence[Board], path: Path, form: str, with_reported: bool = False) -> Path:
+    """Write leaderboards in one of `FORMATS`; UserError for another."""
+    if form == "html":
+        write_page(path, boards, created=_now(), with_reported=with_reported)
+    else:
+        atomic_write(path, rendered(boards, form, with_reported))
+    return path
+
+
+def check_format(form: str) -> None:
+    """UserError unless it is one of `FORMATS`."""
+    if form not in FORMATS:
+        raise unknown("format", form, FORMATS)
 
 
 def wide(file: IO[str]) -> Console:

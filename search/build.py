@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from methods.registry import method_info
 from models.errors import UserError, unknown
+from models.given import class_of, is_given
 from models.networks import own_names
 from models.task import TaskConfig
 from models.user_code import is_user_spec
@@ -46,7 +47,8 @@ def task(
     """
     if network is None and (weights or data):
         raise UserError("--weights and --data need a --network that they belong to")
-    fields = {"mean": _numbers(mean, "--mean"), "std": _numbers(std, "--std"), **fields}
+    given = {"mean": _numbers(mean, "--mean"), "std": _numbers(std, "--std"), **fields}
+    fields = {name: value for name, value in given.items() if value is not None}
     if network is None and not fresh:
         make(TaskConfig, network="small", **fields)  # refused before a baseline is trained
         return make(TaskConfig, **{**default_baseline(Path(results) / BASELINES).model_dump(), **fields}).absolute()
@@ -157,32 +159,13 @@ def _like(default: Any, text: str, what: str) -> Any:
 def run_name(name: str | None, task: TaskConfig, method: str) -> str:
     """A run's folder name: as given, or from network, data, method and the time."""
     if name is None:
-        parts = [Path(task.network).name, Path(task.data.partition(":")[2] or task.data).stem, method]
+        network = class_of(task.network) if is_given(task.network) else Path(task.network).name
+        parts = [network, Path(task.data.partition(":")[2] or task.data).stem, method]
         readable = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", part).strip("-.") for part in parts)
         return f"{readable}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise UserError(f"run name {name!r} is not a plain folder name; use letters, digits, '.', '_' and '-'")
     return name
-
-
-def resumed(folder: Path) -> SearchConfig:
-    """The configuration of a run, from its `run.json`; paths are taken from where the run was started."""
-    folder = folder.expanduser().absolute() if folder.name in ("", "..") else folder
-    path = folder / "run.json"
-    if not path.is_file():
-        raise _no_run(folder)
-    try:
-        config = SearchConfig.model_validate(json.loads(path.read_text())["config"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a run of this version ({first_fault(error)}); start the search anew") from None
-    return config.model_copy(update={"results": str(folder.parent), "name": folder.name})
-
-
-def _no_run(folder: Path) -> UserError:
-    siblings = sorted(path.parent.name for path in folder.parent.glob("*/run.json"))
-    if siblings:
-        return unknown("run", folder.name, siblings)
-    return UserError(f"there is no run in {folder}; `search` makes one")
 
 
 def make(model: type[Model], **fields: Any) -> Model:

@@ -1,4 +1,7 @@
-"""The command line that a configuration stands for: what a result names as the way to it."""
+"""The command line that a configuration stands for: what a result names as the way to it.
+
+A network that was given as an object has no name that a command line could use: there it is a call in Python.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,26 @@ import json
 import shlex
 from pathlib import Path
 
+from models.given import is_given
 from models.task import TaskConfig
 from search.candidate import Recipe
 from search.config import SearchConfig
+
+
+def resume_command(config: SearchConfig, command: str = "search") -> str:
+    """What goes on with a run of `search` or `compare`."""
+    folder = str(config.folder)
+    if is_given(config.task.network):
+        return f"api.{command}(network, resume={folder!r})"
+    return f"python run_search.py {command} --resume {shlex.quote(folder)}"
+
+
+def export_command(config: SearchConfig) -> str:
+    """What exports the best of a run."""
+    folder = str(config.folder)
+    if is_given(config.task.network):
+        return f"api.export({folder!r}, network=network)"
+    return shlex.join(["python", "run_search.py", "export", folder, "--pick", "best", "--to", f"{folder}/export"])
 
 
 def search_command(config: SearchConfig) -> str:
@@ -16,6 +36,8 @@ def search_command(config: SearchConfig) -> str:
 
     Where the ledger still knows them nothing is trained; an empty ledger has them judged anew.
     """
+    if is_given(config.task.network):
+        return resume_command(config)
     return shlex.join(["python", "run_search.py", "search", *_task(config.task), *_search(config)])
 
 

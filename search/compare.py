@@ -35,6 +35,7 @@ from search.finalists import best_candidates, finalists
 from search.host import host_facts
 from search.ledger import Ledger
 from search.progress import Progress
+from search.runs import is_comparison, read_searches, run_folder
 from search.session import SCHEMA, Result, factory_of, open_ledger, program_of, stopping, warn
 from search.setup import Setup, bind_sites, evaluator_of, measure_dense, problem_of, resources_of
 from search.standings import Standing, keep, keep_dense, keeper
@@ -150,22 +151,12 @@ def _own_options(pairs: Sequence[str], methods: Sequence[str]) -> dict[str, list
     return own
 
 
-def resumed(folder: Path) -> CompareConfig:
-    """The configuration of a comparison, from its `run.json`."""
-    searches = searches_of(folder)
-    if not searches:
-        raise UserError(f"{folder} holds no comparison of this version; `compare` makes one")
-    return CompareConfig(searches=searches)
-
-
-def searches_of(folder: Path) -> tuple[SearchConfig, ...]:
-    """The searches that a run consists of, whether `search` or `compare` made it; none if it cannot be read."""
-    try:
-        config = json.loads((folder / "run.json").read_text())["config"]
-        found = [SearchConfig.model_validate(each) for each in config.get("searches", [config])]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return ()
-    return tuple(each.model_copy(update={"results": str(folder.parent), "name": folder.name}) for each in found)
+def resumed(run: str | Path) -> CompareConfig:
+    """The configuration of a comparison, from its run's folder."""
+    folder = run_folder(run)
+    if not is_comparison(folder):
+        raise UserError(f"{folder} holds a search and no comparison; go on with it by `search --resume {folder}`")
+    return CompareConfig(searches=read_searches(folder))
 
 
 def prepare(config: CompareConfig) -> Comparison:

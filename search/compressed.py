@@ -21,6 +21,7 @@ from methods.base import Allocation, Compressor, example_input
 from methods.registry import create
 from models.data import DataInfo
 from models.errors import UserError, first_line
+from models.given import give
 from models.task import TaskConfig, load_network
 from models.user_code import is_user_spec, split_spec
 from search.export_config import CONFIG, WEIGHTS, ExportConfig, read_config
@@ -49,12 +50,13 @@ def unpack(compressor: Compressor, allocation: Allocation, tensors: Mapping[str,
     return network.eval()
 
 
-def load_compressed(folder: str | Path, *, network: str | None = None) -> nn.Module:
+def load_compressed(folder: str | Path, *, network: str | nn.Module | None = None) -> nn.Module:
     """The network of an export, on the CPU, in evaluation mode, ready to be used or trained on.
 
     Args:
         folder: what `export --to` was given; `config.json` and `model.safetensors` must lie there.
-        network: `path/to/file.py:function`, if the network is a user's own and its file has moved.
+        network: `path/to/file.py:function`, if the network is a user's own and its file has moved; or, if it was given
+            as an `nn.Module`, one that is built in the same way (its weights do not matter).
 
     Raises:
         UserError: no export, a half-written one, one of a newer version, or a network that is not there any more.
@@ -103,12 +105,17 @@ def _data_info(task: TaskConfig, config: ExportConfig) -> DataInfo:
     return DataInfo(task.data, inputs.shape, inputs.classes, inputs.mean, inputs.std, flip=False, crop=0)
 
 
-def _network_spec(config: ExportConfig, folder: Path, given: str | None) -> str:
-    """The name of the network, or where its file lies; the file must be the one that was exported.
+def _network_spec(config: ExportConfig, folder: Path, given: str | nn.Module | None) -> str:
+    """The name of the network, or where its file lies; what is given must be what was exported.
 
     An export may come from anybody: what it brings along is never executed unless the caller names it.
     """
     recorded = config.network_file
+    if isinstance(given, nn.Module):
+        spec = give(given, config.inputs.shape)
+        if spec != config.task.network:
+            raise UserError(f"{folder} holds network {config.task.network}, and {spec} computes something else")
+        return spec
     if recorded is None:
         if is_user_spec(config.task.network):
             raise UserError(f"{folder / CONFIG} names a network file without its digest; export again")

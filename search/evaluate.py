@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import nn
 from methods.base import Allocation, Compressor, Cost, Tuning, example_input
 from methods.registry import create, method_info
 from models.data import Images
+from models.given import receive
 from models.task import Task, TaskConfig, load_task, pick_device
 from search.candidate import Candidate, Outcome, failed
 from search.checkpoint import Checkpoint, RungWeights
@@ -186,8 +187,13 @@ def save_compressed(
     atomic_write(folder / f"{candidate.key(task)}.safetensors", packed)
 
 
-def worker(config: TaskConfig, **options: Any) -> Evaluator:
-    """What a dispatcher calls once per worker."""
+def worker(config: TaskConfig, *, networks: Mapping[str, nn.Module] | None = None, **options: Any) -> Evaluator:
+    """What a dispatcher calls once per worker.
+
+    Args:
+        networks: the task's network, if it was given as an object.
+    """
+    receive(networks or {})
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     return Evaluator(config, **options)

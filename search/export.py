@@ -81,7 +81,7 @@ def export_run(
     check_folder(folder, force=force)
     if "onnx" in formats:
         check_onnx()
-    subject = _load(record, picked, pick, device, say, on_step)
+    subject = fine_tuned(record, picked, pick, device=device, say=say, on_step=on_step)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as stage:
         config = write_files(subject, Path(stage), folder, formats, say)
@@ -109,8 +109,20 @@ def _install(stage: Path, folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)  # of an earlier export; it does not belong to this one
 
 
-def _load(run: Run, picked: Picked, wanted: str, device: str | None, say: Say, on_step: OnStep | None) -> Subject:
-    """Task and network of the picked candidate; it is fine-tuned now if its weights are not in the run's folder."""
+def fine_tuned(
+    run: Run,
+    picked: Picked,
+    wanted: str,
+    *,
+    device: str | None = None,
+    say: Say = lambda line: None,
+    on_step: OnStep | None = None,
+) -> Subject:
+    """Task and network of the picked candidate; it is fine-tuned now if its weights are not in the run's folder.
+
+    Raises:
+        UserError: the task has changed since the search, or the stored weights are not what was judged.
+    """
     say("loading the task ...")
     weights = run.folder / "weights"
     evaluator = worker(run.config.task, device=device or run.config.device, keep_weights=weights)
@@ -122,6 +134,11 @@ def _load(run: Run, picked: Picked, wanted: str, device: str | None, say: Say, o
         path = _finetuned(evaluator, picked.candidate, weights, say, on_step)
     candidate, allocation = _described(path)
     compressor = evaluator.compressor(candidate)
+    if any(compressor.levels(allocation) != compressor.levels(picked.allocation)):
+        raise UserError(
+            f"{path} holds another allocation than the one that {picked.key} was judged with; remove it and export "
+            "again on the device of the search, or pick another candidate"
+        )
     network = unpack(compressor, allocation, safetensors.torch.load_file(path))
     accuracy = _accuracy(network, task, picked, candidate)
     small, images = copy_network(network).cpu().eval(), _images(task, TRIAL_IMAGES)

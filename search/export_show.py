@@ -11,38 +11,25 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
-from search.announce import say
+from search.console import say
 from search.export import Exported, export_run
 from search.export_config import CARD, CONFIG, PICTURE, Latency
-from search.formats import parse_formats
 from search.model_card import shortfall, time_text
 from search.targets import flops_text
 
 LINES = 10  # of progress where a bar cannot be drawn
 
 
-def export_and_show(
-    run: str, console: Console, *, pick: str, to: Path | None, formats: str, finetune: float | None, **options: Any
-) -> dict[str, Any] | None:
-    """Export a candidate of a run; returns its JSON form, or None if Ctrl-C stopped it."""
-    asked = parse_formats(formats)
+def export_and_show(run: Path, console: Console, **options: Any) -> Exported:
+    """Export a candidate of a run; `options` as `export_run` takes them."""
     try:
         with _Steps(console) as steps:
-            made = export_run(
-                run,
-                pick=pick,
-                to=to,
-                formats=asked,
-                finetune=finetune,
-                say=lambda line: say(console, line, "dim"),
-                on_step=steps,
-                **options,
-            )
+            made = export_run(run, say=lambda line: say(console, line, "dim"), on_step=steps, **options)
     except KeyboardInterrupt:
         say(console, "stopped   the same command goes on from the last whole epoch of its fine-tune")
-        return None
+        raise
     _show(made, console)
-    return {"to": str(made.folder), **made.config.model_dump(mode="json")}
+    return made
 
 
 class _Steps:
@@ -94,7 +81,7 @@ def _show(made: Exported, console: Console) -> None:
         f"accuracy  {metrics.test_accuracy:.2%} on the test set, dense {metrics.dense_test_accuracy:.2%}; "
         f"{metrics.mean:.2%}{std} over {metrics.n} seed{'s' * (metrics.n > 1)}",
         *([f"note      {shortfall(metrics.latency)}"] if shortfall(metrics.latency) else []),
-        f"load      from search.compressed import load_compressed; network = load_compressed({str(made.folder)!r})",
+        f"load      from search.api import load_compressed; network = load_compressed({str(made.folder)!r})",
     ):
         say(console, line)
 

@@ -19,11 +19,11 @@ import pandas as pd
 
 from models.errors import UserError, unknown
 from search.command import search_command
-from search.compare import searches_of
 from search.export_config import CONFIG, Latency, read_config
 from search.ledger import Ledger, Record, list_tasks
 from search.ranking import Sample, bands, ranks
 from search.reported import Reported, reported
+from search.runs import searches_of
 from search.standings import Standing, dense_of, family, standings
 from search.storage import readable
 from search.tables import Dense, records
@@ -120,6 +120,11 @@ def read_boards(location: str, tasks: Sequence[str], results: Path) -> list[Boar
             f"ledger {readable(location)} has no finalist of {names} on the test set; run `search` or `compare` first"
         )
     return boards
+
+
+def board_of(location: str, task: str, results: Path) -> Board:
+    """The board of one task; UserError if nothing of it has met the test set."""
+    return read_boards(location, [task], results)[0]
 
 
 def board(ledger: Ledger, results: Path) -> Board:

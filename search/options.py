@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import wraps
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, ParamSpec, TypeVar, get_type_hints
 
 import typer
+
+from models.errors import unknown
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Network = Annotated[str | None, typer.Option(help="A name from `networks`, or path/to/file.py:function.")]
 Weights = Annotated[str | None, typer.Option(help="Checkpoint of the dense network (.pt, .pth, .th, .safetensors).")]
@@ -25,8 +31,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and 
 class Group:
     """Options that belong together; a subclass is a dataclass with annotated fields and defaults."""
 
-    def values(self) -> dict[str, Any]:
+    def typed(self) -> dict[str, Any]:
+        """The options as they were given, by their names."""
         return asdict(self)  # type: ignore[call-overload]
+
+    def values(self) -> dict[str, Any]:
+        """What a configuration is built from."""
+        return self.typed()
 
 
 @dataclass
@@ -40,7 +51,9 @@ class TaskOptions(Group):
     mean: Annotated[str | None, typer.Option(help="Per channel, comma-separated, for inputs in [0, 1].")] = None
     std: Annotated[str | None, typer.Option(help="Like --mean.")] = None
     train_images: Annotated[int | None, typer.Option(help="Use only so many training images.")] = None
-    search_fraction: Annotated[float, typer.Option(help="Part of the training set that ranks candidates.")] = 0.1
+    search_fraction: Annotated[
+        float | None, typer.Option(help="Part of the training set that ranks candidates; default 0.1.")
+    ] = None
     split_seed: Annotated[int, typer.Option(help="Seed of the split of the training set.")] = 0
     results: Annotated[str, typer.Option(help="Where runs, the ledger and baselines lie.")] = "results"
 
@@ -145,6 +158,63 @@ def takes_groups(command: Callable[..., None]) -> Callable[..., None]:
     flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return flat
+
+
+def keywords(*groups: type[Group]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a Python function with `**settings` take the options of these groups: checked, shown by `help`."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        own = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        taken = {parameter.name for parameter in own}
+        more = [p for group in groups for p in _parameters(group) if p.name not in taken]
+        names = taken | {parameter.name for parameter in more}
+
+        @wraps(function)
+        def checked(*args: P.args, **given: P.kwargs) -> R:
+            for name in given:
+                if name not in names:
+                    raise TypeError(f"{function.__name__}(): {unknown('keyword', name, names)}")
+            return function(*args, **given)
+
+        signature = inspect.signature(function)
+        plain = [p.replace(annotation=p.annotation.__origin__) for p in more]
+        checked.__signature__ = signature.replace(parameters=own + plain)  # type: ignore[attr-defined]
+        lines = [f"    {p.name} = {p.default!r}: {p.annotation.__metadata__[0].help or ''}".rstrip(": ") for p in more]
+        text = inspect.cleandoc(function.__doc__ or "")
+        checked.__doc__ = "\n".join([text, "", "Settings, as on the command line:", *lines])
+        return checked
+
+    return decorate
+
+
+def settings_of(group: type[Group], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A group's values from keywords, at their defaults where not given.
+
+    Where the command line takes text, Python may give numbers, paths, and sequences of them; `options` may be a dict.
+    """
+    hints = get_type_hints(group)
+    forms: dict[Any, Callable[[Any], Any]] = {str: _as_text, str | None: _as_text, list[str] | None: _as_texts}
+    values = {name: forms.get(hints[name], _same)(value) for name, value in given.items() if name in hints}
+    return group(**values).values()
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _as_texts(value: Any) -> list[str] | None:
+    """A repeatable option: one value, several, or a mapping for NAME=VALUE."""
+    if isinstance(value, Mapping):
+        return [f"{name}={each if isinstance(each, str) else json.dumps(each)}" for name, each in value.items()]
+    if isinstance(value, list | tuple):
+        return [str(each) for each in value]
+    return None if value is None else [str(value)]
+
+
+def _as_text(value: Any) -> str | None:
+    if isinstance(value, list | tuple):
+        return ",".join(str(each) for each in value)
+    return None if value is None else str(value)
 
 
 def _parameters(group: type) -> list[inspect.Parameter]:

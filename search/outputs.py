@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from methods.base import Allocation, Centroids
+from search.command import export_command, resume_command
 from search.picture import write_picture
 from search.ratio_bars import Ratios
 from search.report import write_report
@@ -44,13 +45,12 @@ def run_view(result: Result, command: str) -> RunView:
     """Everything of a run that its report and picture show."""
     setup, rows = result.setup, rows_of(result)
     frame = candidates_frame(rows, setup.dense)
-    folder = setup.config.folder
     view = RunView(
         title=f"{title(setup)}, {setup.config.method}",
         created=time.strftime("%Y-%m-%d %H:%M %Z"),
         command=command,
-        resume_command=resume_command(folder),
-        export_command=_export_command(folder),
+        resume_command=resume_command(setup.config),
+        export_command=export_command(setup.config),
         facts=_facts(result),
         dense=setup.dense,
         frame=frame,
@@ -62,16 +62,6 @@ def run_view(result: Result, command: str) -> RunView:
         targets=[(target.asked, limit) for target, limit in setup.targets],
     )
     return replace(view, centroids=_centroids(result, view))
-
-
-def resume_command(folder: Path) -> str:
-    return f"python run_search.py search --resume {shlex.quote(str(folder))}"
-
-
-def _export_command(folder: Path) -> str:
-    return shlex.join(
-        ["python", "run_search.py", "export", str(folder), "--pick", "best", "--to", f"{folder / 'export'}"]
-    )
 
 
 def rows_of(result: Result) -> list[Row]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from methods.base import Allocation
 from models.errors import UserError, first_line, unknown
-from search.build import resumed
 from search.candidate import Candidate, Recipe
+from search.command import resume_command
 from search.config import SearchConfig
+from search.runs import is_comparison, read_record, read_searches, run_folder
 from search.tables import CANDIDATE_TYPES, FINAL_TYPES, records
+from search.view import known
 
 PICKS = ("best", "knee", "smallest")
 Line = dict[str, Any]
@@ -24,12 +26,18 @@ Line = dict[str, Any]
 class Run:
     """What a run left in its folder."""
 
-    config: SearchConfig
+    searches: tuple[SearchConfig, ...]
+    """One, or those of a comparison, which differ in method, options and strategies alone."""
     fingerprint: str
     host: dict[str, str]
     candidates: pd.DataFrame
     front: pd.DataFrame
     finals: pd.DataFrame
+
+    @property
+    def config(self) -> SearchConfig:
+        """Any of them: for what they share."""
+        return self.searches[0]
 
     @property
     def folder(self) -> Path:
@@ -45,6 +53,8 @@ class Picked:
     """The candidate to export: what it is, and the test results known of it."""
 
     candidate: Candidate
+    allocation: Allocation
+    """Of the candidate that was judged; a fine-tune must arrive at it, or start from it."""
     key: str
     strategy: str
     target: str
@@ -58,25 +68,18 @@ def read_run(run: str | Path) -> Run:
     Raises:
         UserError: there is none (nearest names), or it is not whole.
     """
-    folder = Path(run)
-    if not (folder / "run.json").is_file() and len(folder.parts) == 1:
-        folder = Path("results") / folder
-    config = resumed(folder)
-    record = json.loads((folder / "run.json").read_text())
+    folder = run_folder(run)
+    record = read_record(folder)
     if not isinstance(record.get("fingerprint"), str):
         raise UserError(f"{folder / 'run.json'} names no task; start the search anew")
-    return Run(
-        config,
-        record["fingerprint"],
-        dict(record.get("host", {})),
-        _table(folder / "candidates.csv", CANDIDATE_TYPES),
-        _table(folder / "pareto.csv", CANDIDATE_TYPES),
-        _table(folder / "finalists.csv", FINAL_TYPES),
-    )
+    searches = read_searches(folder)
+    again = resume_command(searches[0], "compare" if is_comparison(folder) else "search")
+    tables = {"candidates": CANDIDATE_TYPES, "pareto": CANDIDATE_TYPES, "finalists": FINAL_TYPES}
+    frames = [_table(folder / f"{name}.csv", types, again) for name, types in tables.items()]
+    return Run(searches, record["fingerprint"], dict(record.get("host", {})), *frames)
 
 
-def _table(path: Path, types: dict[str, str]) -> pd.DataFrame:
-    command = f"python run_search.py search --resume {shlex.quote(str(path.parent))}"
+def _table(path: Path, types: dict[str, str], command: str) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"{path} is not there: the search has not come to its end; go on with {command}")
     try:
@@ -86,9 +89,11 @@ def _table(path: Path, types: dict[str, str]) -> pd.DataFrame:
 
 
 def pick_candidate(run: Run, wanted: str, finetune: float | None = None) -> Picked:
-    """The candidate that `wanted` names: best, knee, smallest, or the beginning of a candidate's key.
+    """The candidate that `wanted` names: best, knee, smallest, a target as it was asked for (the best finalist of
+    that target), or the beginning of a candidate's key.
 
-    A searched candidate stands for the finalist that it becomes with the finalists' recipe and the first seed.
+    A searched candidate stands for the finalist that it becomes with the finalists' recipe and the first seed. What
+    a method has learned is then given: a fine-tune of it keeps the allocation that was judged. A finalist is itself.
 
     Args:
         finetune: epochs of a fine-tune of its own, distilled from the dense network; None: the finalists' recipe.
@@ -96,17 +101,25 @@ def pick_candidate(run: Run, wanted: str, finetune: float | None = None) -> Pick
     line = _line(run, wanted)
     if line["status"] != "ok":
         raise UserError(f"candidate {line['candidate']} failed ({line['reason']}); pick another one")
-    final = line["stage"] == "final"
+    itself = line["stage"] == "final" and finetune is None
+    allocation = json.loads(line["allocation"])
+    learned = known(line["learned_target"]) if itself else None
+    recipe = run.config.final_recipe if finetune is None else _long(run.config.recipe, finetune)
     candidate = Candidate(
         method=line["method"],
-        options=run.config.options,
-        allocation=json.loads(line["allocation"]),
-        recipe=run.config.final_recipe if finetune is None else _long(run.config.recipe, finetune),
-        seed=int(line["seed"]) if final else 0,
+        options=_options(run, line["method"]),
+        allocation={} if learned is not None else allocation,
+        learned_target=learned,
+        recipe=recipe,
+        seed=int(line["seed"]) if line["stage"] == "final" else 0,
         judge="test",
     )
-    key = line["key"] if final and finetune is None else candidate.key(run.fingerprint)
-    return Picked(candidate, key, line["strategy"], line["target"], _tested(run, key))
+    key = line["key"] if itself else candidate.key(run.fingerprint)
+    return Picked(candidate, Allocation(allocation), key, line["strategy"], line["target"], _tested(run, key))
+
+
+def _options(run: Run, method: str) -> dict[str, Any]:
+    return next((search.options for search in run.searches if search.method == method), {})
 
 
 def _long(recipe: Recipe, epochs: float) -> Recipe:
@@ -117,30 +130,40 @@ def _long(recipe: Recipe, epochs: float) -> Recipe:
 def _line(run: Run, wanted: str) -> Line:
     if wanted == "knee":
         return knee(run)
-    if wanted in PICKS:
+    if wanted in PICKS or wanted in targets_of(run):
         return _finalist(run, wanted)
     found = run.candidates[run.candidates["key"].str.startswith(wanted)] if wanted else run.candidates[:0]
     keys = list(dict.fromkeys(found["key"]))
     if not keys:
-        raise unknown("pick", wanted, [*PICKS, *run.candidates["candidate"]])
+        raise unknown("pick", wanted, [*PICKS, *targets_of(run), *run.candidates["candidate"]])
     if len(keys) > 1:
         raise UserError(f"pick {wanted!r} fits {len(keys)} candidates, {keys[0]} and {keys[1]} among them; write more")
     return records(found)[0]
 
 
-def _finalist(run: Run, wanted: str) -> Line:
-    """The finalist with the highest mean test accuracy, or the one of fewest FLOPs; its first seed.
+def targets_of(run: Run) -> list[str]:
+    """The targets of a run's finalists, as they were asked for."""
+    return list(dict.fromkeys(run.finals["target"]))
 
-    The seed is not chosen: the test set ranks finalists here, and must not rank seeds as well.
+
+def _finalist(run: Run, wanted: str) -> Line:
+    """The finalist with the highest mean test accuracy, of all or of one target, or the one of fewest FLOPs.
+
+    It is the first seed that succeeded. The seed is not chosen: the test set ranks finalists here, and must not rank
+    seeds as well.
     """
     tested = run.finals[run.finals["test_accuracy"].notna()]
+    tested = tested if wanted in PICKS else tested[tested["target"] == wanted]
     if not len(tested):
+        at = "" if wanted in PICKS else f" at {wanted}"
         raise UserError(
-            f"no finalist of {run.folder} has met the test set; pick knee, or a candidate from "
+            f"no finalist of {run.folder}{at} has met the test set; pick knee, or a candidate from "
             f"{run.folder / 'candidates.csv'}"
         )
     order = (
-        (["test_accuracy", "flops"], [False, True]) if wanted == "best" else (["flops", "test_accuracy"], [True, False])
+        (["flops", "test_accuracy"], [True, False])
+        if wanted == "smallest"
+        else (["test_accuracy", "flops"], [False, True])
     )
     chosen = tested.sort_values(order[0], ascending=order[1], kind="stable").iloc[0]
     line = run.candidates[run.candidates["candidate"] == chosen["candidate"]]

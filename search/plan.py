@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from methods.base import Compressor, Levels, example_input
+import pandas as pd
+from torch import nn
+
+from methods.base import Allocation, Compressor, Levels, example_input
 from methods.registry import create, method_info
+from methods.trace import uncounted_flops
 from models.data import data_info
 from models.errors import UserError
 from models.task import load_network, pick_device
@@ -19,8 +25,42 @@ from search.strategy import Problem, Propose, strategy
 from search.targets import TOLERANCE, parse_target
 
 
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """An allocation and its predicted cost."""
+
+    record: Mapping[str, Any]
+    """Sites, settings, costs, reachable range, layers left dense with the reason; what `--json` prints."""
+    compressor: Compressor
+    allocation: Allocation
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One line per site: its channels (or kernels), setting, and strength from 0 (dense) to 1."""
+        levels = self.compressor.levels(self.allocation)
+        lines = [
+            {"site": site.name, "channels": site.channels, **site.settings[level], "strength": site.strengths[level]}
+            for site, level in zip(self.compressor.sites, levels, strict=True)
+        ]
+        return pd.DataFrame(lines)
+
+    @property
+    def kept_flops(self) -> float:
+        """Compressed over dense multiply-accumulates."""
+        return float(self.record["achieved"]["kept_flops"])
+
+    def network(self) -> nn.Module:
+        """The compressed network, not fine-tuned: a new `nn.Module` in evaluation mode."""
+        return self.compressor.compress(self.allocation)
+
+
 def plan(config: SearchConfig) -> dict[str, Any]:
-    """Sites, allocation, predicted cost and reachable range for one target; JSON.
+    """The record of `solve`; JSON."""
+    return dict(solve(config).record)
+
+
+def solve(config: SearchConfig) -> Plan:
+    """Sites, allocation, predicted cost and reachable range for one target.
 
     Data is loaded only for a strategy that scans or a method that calibrates.
     """
@@ -40,7 +80,8 @@ def plan(config: SearchConfig) -> dict[str, Any]:
     limit = check_reachable(target, choice.sites, choice.cost, **names, skipped=choice.left_dense)
     problem = problem_of(config, choice, [(target, limit)])
     levels, seconds = _solve(problem, propose, compressor, evaluator)
-    return _record(config, compressor, choice, levels, limit, seconds)
+    record = _record(config, compressor, choice, levels, limit, seconds)
+    return Plan(record, compressor, compressor.allocation(levels))
 
 
 def _bound_without_data(config: SearchConfig) -> Compressor:
@@ -85,5 +126,6 @@ def _record(
             site.name: dict(site.settings[level]) for site, level in zip(compressor.sites, levels, strict=True)
         },
         "left_dense": dict(choice.left_dense),
+        "uncounted_flops": uncounted_flops(compressor.network, compressor.example),
         "solve_seconds": seconds,
     }

@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from models.errors import UserError
+from models.given import carried, class_of, is_given
 from search.candidate import Candidate, Outcome
 from search.conductor import Conductor
 from search.config import SearchConfig
@@ -148,6 +149,7 @@ def factory_of(setup: Setup) -> partial[Evaluator]:
         keep_weights=(config.folder / "weights").absolute(),
         keep_rungs=config.rungs_folder.absolute() if config.rungs else None,
         time_limit=config.time_limit,
+        networks=carried(config.task.network),
     )
 
 
@@ -200,8 +202,8 @@ def title(setup: Setup) -> str:
 
 
 def short(spec: str) -> str:
-    """A network or data spec without its folders."""
-    return spec.rsplit("/", 1)[-1]
+    """A network or data spec without its folders; an object by its class."""
+    return class_of(spec) if is_given(spec) else spec.rsplit("/", 1)[-1]
 
 
 def refuse_other(config: SearchConfig) -> None:

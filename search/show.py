@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
-from models.task import TaskConfig
-from search import baseline
-from search.announce import announce, say
-from search.candidate import Recipe
+from search.announce import announce
+from search.command import resume_command, search_command
 from search.config import SearchConfig
-from search.outputs import Written, resume_command, write_outputs
+from search.console import say
+from search.outputs import Written, write_outputs
 from search.session import Result, run
 from search.setup import prepare
 from search.tables import records
@@ -29,15 +24,19 @@ from search.view import RunView
 
 
 def search_and_show(
-    config: SearchConfig, console: Console, *, command: str, retry_failed: bool
+    config: SearchConfig, console: Console, *, command: str | None = None, retry_failed: bool = False
 ) -> tuple[dict[str, Any], bool]:
-    """Run a search with its live table; returns its JSON form and whether it is complete."""
+    """Run a search with its live table; returns its JSON form and whether it is complete.
+
+    Args:
+        command: what reproduces it; None takes the command line that the configuration stands for.
+    """
     console.print("loading the task, measuring the dense network ...", style="dim")
     setup = prepare(config)
     announce(setup, console)
-    say(console, f"resume    {resume_command(config.folder)}\n")
+    say(console, f"resume    {resume_command(config)}\n")
     result = run(setup, console, retry_failed=retry_failed)
-    written = write_outputs(result, command)
+    written = write_outputs(result, command or search_command(config))
     _show_end(result, written, console)
     return _as_json(result, written), result.complete
 
@@ -112,61 +111,3 @@ def _as_json(result: Result, written: Written) -> dict[str, Any]:
         "files": [str(path) for path in written.files],
         "seconds": result.seconds,
     }
-
-
-def show_plan(plan: Mapping[str, Any], console: Console) -> None:
-    """A plan as a table: every site with its setting, then the costs."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("site")
-    table.add_column("setting")
-    for site, setting in plan["allocation"].items():
-        table.add_row(Text(site), ", ".join(f"{knob}={value}" for knob, value in setting.items()) or "dense")
-    console.print(table)
-    for layer, reason in plan["left_dense"].items():
-        console.print(Text(f"{layer} stays dense: {reason}", style="dim"))
-    dense, achieved, target = plan["dense"], plan["achieved"], plan["target"]
-    console.print(
-        f"FLOPs {flops_text(dense['flops'])} -> {flops_text(achieved['flops'])}, kept {achieved['kept_flops']:.4f} "
-        f"for {target['asked']}; params {dense['params']:,} -> {achieved['params']:,}; "
-        f"bytes {dense['bytes']:,} -> {achieved['bytes']:,}; "
-        f"reachable: kept {plan['reachable']['min_kept']:.4f} to {plan['reachable']['max_kept']:.4g}",
-        highlight=False,
-    )
-    if not target["met"]:
-        console.print("the settings are too coarse for this target: this is the closest allocation below it")
-
-
-def trained(
-    config: TaskConfig, recipe: Recipe, out: Path, *, seed: int, device: str | None, console: Console
-) -> dict[str, float]:
-    """Train a dense baseline under a progress bar."""
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeRemainingColumn())
-    with RichProgress(*columns, console=console) as bar:
-        job = bar.add_task("training")
-        accuracies = baseline.train(
-            config,
-            recipe,
-            out,
-            seed=seed,
-            device=device,
-            on_step=lambda done, steps: bar.update(job, completed=done, total=steps),
-        )
-    console.print(
-        f"{out}: {accuracies['search']:.2%} on the search split, {accuracies['test']:.2%} on the test set",
-        highlight=False,
-    )
-    return accuracies
-
-
-def show_records(records: Mapping[str, Any], columns: tuple[str, ...], *, as_json: bool) -> None:
-    """A registry as a table or as JSON."""
-    rows = [dataclasses.asdict(record) for record in records.values()]
-    if as_json:
-        print(json.dumps(rows, indent=2, default=dict))
-        return
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*(Text(str(row[column])) for column in columns))
-    Console().print(table)

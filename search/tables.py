@@ -44,6 +44,7 @@ CANDIDATE_TYPES = {
     "seconds": "float64",
     "device": "str",
     "key": "str",
+    "learned_target": "float64",
     "allocation": "str",
 }
 FINAL_TYPES = {
@@ -138,6 +139,7 @@ def _candidate_record(row: Row, dense: Dense, candidate: str) -> dict[str, Any]:
         "seconds": outcome.seconds,
         "device": outcome.device,
         "key": row.key,
+        "learned_target": row.candidate.learned_target,
         "allocation": json.dumps(allocation_of(row)),
     }
 

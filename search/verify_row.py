@@ -12,12 +12,12 @@ from safetensors import SafetensorError
 from methods.base import Allocation
 from models.errors import UserError, first_line, unknown
 from models.task import TaskConfig
-from search.compare import searches_of
 from search.compressed import unpack
 from search.evaluate import Evaluator
 from search.finetune import judge
 from search.leaderboard import Answer, answers_of
 from search.ledger import Ledger, Record
+from search.runs import searches_of
 
 
 @dataclass(frozen=True)

@@ -272,7 +272,11 @@ def test_nothing_within_reach_is_refused(tmp_path: Path) -> None:
 
 
 def test_resuming_what_is_no_comparison_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no comparison"):
+    with pytest.raises(UserError, match="there is no run in"):
+        comparing.resumed(tmp_path)
+    search = {"config": SearchConfig(task=TASK, name="x").model_dump(mode="json")}
+    (tmp_path / "run.json").write_text(json.dumps(search))
+    with pytest.raises(UserError, match="holds a search and no comparison; go on with it by `search --resume"):
         comparing.resumed(tmp_path)
 
 
@@ -296,7 +300,8 @@ CONFIGS = [
 @pytest.mark.parametrize("given", CONFIGS, ids=["defaults", "everything"])
 def test_the_command_of_a_configuration_leads_back_to_it(given: SearchConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[SearchConfig] = []
-    monkeypatch.setattr(run_search, "_search", lambda config, **_: found.append(config))
+    monkeypatch.setattr(run_search, "_end", lambda result, **_: None)
+    monkeypatch.setattr("search.api.run_config", lambda config, **_: found.append(config))
     words = shlex.split(search_command(given))[2:]
     done = CliRunner().invoke(run_search.app, [*words, "--name", "x"], catch_exceptions=False)
     assert done.exit_code == 0, done.output

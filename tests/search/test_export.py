@@ -434,21 +434,20 @@ def test_a_killed_export_goes_on_from_its_last_epoch(run, tmp_path):
 
 def test_what_is_shown_names_files_costs_and_how_to_load(run, tmp_path):
     console = Console(file=io.StringIO(), width=120)
-    shown = export_and_show(
-        str(run),
+    made = export_and_show(
+        run,
         console,
         pick="smallest",
         to=tmp_path / "x",
-        formats="config,safetensors,pt2",
+        formats=("config", "safetensors", "pt2"),
         finetune=None,
         device=None,
     )
     text = console.file.getvalue()
-    assert shown is not None
-    assert shown["to"] == str(tmp_path / "x")
+    assert made.folder == tmp_path / "x"
     for name in ("model.safetensors", "model.pt2", "config.json", "README.md", "torch on cpu", "load_compressed("):
         assert name in text
-    assert f"{shown['metrics']['test_accuracy']:.2%}" in text
+    assert f"{made.config.metrics.test_accuracy:.2%}" in text
 
 
 def test_ctrl_c_says_how_to_go_on(run, monkeypatch):
@@ -458,5 +457,6 @@ def test_ctrl_c_says_how_to_go_on(run, monkeypatch):
     monkeypatch.setattr("search.export_show.export_run", interrupted)
     console = Console(file=io.StringIO())
     options = {"pick": "best", "to": None, "formats": "config", "finetune": 3.0}
-    assert export_and_show(str(run), console, **options) is None
+    with pytest.raises(KeyboardInterrupt):
+        export_and_show(run, console, **options)
     assert "the same command goes on" in console.file.getvalue()

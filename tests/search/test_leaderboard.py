@@ -8,6 +8,7 @@ import json
 import re
 import statistics
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,12 +17,10 @@ from board_fakes import DENSE, IMAGES, add_row, filled, final, judged
 from chromium import Browser
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 from scipy.stats import ttest_ind
 
 from models.errors import UserError
-from search import leaderboard_text
-from search.board_show import leaderboard_and_show
+from search import api, leaderboard_text
 from search.candidate import failed
 from search.export_config import CONFIG, read_config
 from search.leaderboard import ONE_SEED, Board, find_tasks, read_boards
@@ -55,11 +54,9 @@ def row(board: Board, method: str, target: str) -> dict[str, object]:
     return found[0]
 
 
-def printed(path: str, results: Path, form: str, **changes: object) -> str:
-    given = {"tasks": [], "wanted": Filter(), "order": None, "with_reported": False, "out": None} | changes
-    console = Console(file=io.StringIO(), width=200)
-    text = leaderboard_and_show(path, results, console, form=form, **given)
-    return text if text is not None else console.file.getvalue()
+def printed(path: str, results: Path, form: str, *, out: Path | None = None, **asked: Any) -> str:
+    board = api.leaderboard(ledger=path, results=results, **asked)
+    return board.text(form) if out is None else board.write(out, form).read_text()
 
 
 # ---- ranks
@@ -267,10 +264,10 @@ def test_mistakes_are_one_sentence(path: str, tmp_path: Path, board: Board) -> N
         (lambda: find_tasks(empty, []), "holds no task yet"),
         (lambda: find_tasks(path, ["resnet65 on cifar10"]), "did you mean resnet56 on cifar10?"),
         (lambda: printed(path, tmp_path, "xls"), "unknown format 'xls'"),
-        (lambda: printed(path, tmp_path, "csv", order="acuracy"), "did you mean accuracy"),
-        (lambda: printed(path, tmp_path, "csv", wanted=Filter(methods=["ksee"])), "did you mean kse?"),
-        (lambda: printed(path, tmp_path, "csv", wanted=Filter(targets=["0.9"])), "no row is left"),
-        (lambda: printed(path, tmp_path, "csv", wanted=Filter(targets=["fast"])), "target 'fast' is not understood"),
+        (lambda: printed(path, tmp_path, "csv", sort="acuracy"), "did you mean accuracy"),
+        (lambda: printed(path, tmp_path, "csv", method=["ksee"]), "did you mean kse?"),
+        (lambda: printed(path, tmp_path, "csv", target=["0.9"]), "no row is left"),
+        (lambda: printed(path, tmp_path, "csv", target=["fast"]), "target 'fast' is not understood"),
     ):
         with pytest.raises(UserError, match=re.escape(words)):
             call()
@@ -326,7 +323,7 @@ def test_markdown_tables_are_whole(path: str, tmp_path: Path) -> None:
 def test_latex_is_balanced_and_escaped(path: str, tmp_path: Path) -> None:
     assert latex("50 % of a_b & c\\d") == r"50 \% of a\_b \& c\textbackslash{}d"
     filled(path).close()
-    text = printed(path, tmp_path, "tex", with_reported=True)
+    text = printed(path, tmp_path, "tex", reported=True)
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3
     for body in re.findall(r"\\begin\{tabular\}\{(l+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
         for line in body[1].splitlines():
@@ -335,13 +332,13 @@ def test_latex_is_balanced_and_escaped(path: str, tmp_path: Path) -> None:
 
 
 def test_reported_rows_are_beside_and_never_ranked(path: str, tmp_path: Path, board: Board) -> None:
-    lines = list(csv.DictReader(io.StringIO(printed(path, tmp_path, "csv", with_reported=True))))
+    lines = list(csv.DictReader(io.StringIO(printed(path, tmp_path, "csv", reported=True))))
     papers = [line for line in lines if line["kind"] == "reported"]
     assert len(papers) == sum(line.network == "resnet56" for line in REPORTED) > 0
     assert {line["rank"] for line in papers} == {""}
     assert all(line["source"] for line in papers)
     assert [line for line in lines if line["kind"] == "measured"] == lines[: len(board.frame)]
-    assert "not ranked" in printed(path, tmp_path, "table", with_reported=True)
+    assert "not ranked" in printed(path, tmp_path, "table", reported=True)
     assert "ResRep" not in printed(path, tmp_path, "table")
 
 
@@ -359,7 +356,7 @@ def test_reported_figures_follow_from_one_another() -> None:
 
 def test_the_page_tells_everything_and_refers_to_nothing(path: str, tmp_path: Path, board: Board) -> None:
     out = tmp_path / "board.html"
-    printed(path, tmp_path, "html", out=out, with_reported=True)
+    printed(path, tmp_path, "html", out=out, reported=True)
     page = out.read_text()
     body = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
     for line in records(board.frame):
@@ -402,7 +399,7 @@ def test_json_and_text_agree(path: str, tmp_path: Path, board: Board) -> None:
 def page(path: str, tmp_path: Path) -> Path:
     filled(path).close()
     out = tmp_path / "board.html"
-    printed(path, tmp_path, "html", out=out, with_reported=True)
+    printed(path, tmp_path, "html", out=out, reported=True)
     return out
 
 

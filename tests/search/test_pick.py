@@ -59,7 +59,7 @@ def run(finals: bool = True, **changes) -> Run:
         best.append({**rows[0], "test_accuracy": sum(accuracies) / len(accuracies), "seeds": len(accuracies)})
     table = pd.DataFrame(lines, columns=list(CANDIDATE_TYPES)).astype(CANDIDATE_TYPES)
     finalists = pd.DataFrame(best, columns=list(FINAL_TYPES)).astype(FINAL_TYPES)
-    return Run(settings, TASK, {}, table, front, finalists)
+    return Run((settings,), TASK, {}, table, front, finalists)
 
 
 def test_best_has_the_highest_mean_and_takes_the_first_seed():
@@ -107,7 +107,7 @@ def test_a_named_seed_is_taken_as_it_is():
 def test_a_fine_tune_of_its_own_is_another_candidate_and_distils():
     plain = Recipe(epochs=2, distill_weight=0)
     settings = config().model_copy(update={"recipe": plain})
-    found = pick_candidate(Run(settings, TASK, {}, run().candidates, run().front, run().finals), "best", 40)
+    found = pick_candidate(Run((settings,), TASK, {}, run().candidates, run().front, run().finals), "best", 40)
     assert found.candidate.recipe.epochs == 40
     assert found.candidate.recipe.distill_weight == Recipe().distill_weight
     assert found.key == found.candidate.key(TASK)

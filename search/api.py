@@ -1,0 +1,292 @@
+"""The engine from Python; the command line calls these same functions.
+
+    from search import api
+
+    found = api.search(network, (x_train, y_train, x_test, y_test), targets=[0.5, 0.3], epochs=1)
+    found.finalists                # pandas: one line per finalist, on the test set
+    found.pareto                   # pandas: the front on the search split
+    small = found.network("0.3")   # nn.Module: the best at that target, fine-tuned, ready for inference or training
+    found.export(to="deploy")      # packed weights, torch.export, ONNX, model card
+
+A *network* is a name (`api.networks()`), `path/to/file.py:function`, or an `nn.Module` that takes (N, C, H, W) float32
+images and returns (N, classes); it is left as it is. *Data* is a name, `npz:FILE`, `imagefolder:DIR`,
+`path/to/file.py:function`, four arrays `x_train, y_train, x_test, y_test` (images uint8 (N, H, W), (N, H, W, C) or
+(N, C, H, W); labels integers (N,)), or a pair of data sets of (picture, label) without normalisation.
+
+FLOPs are multiply-accumulates for one input, accuracies lie in 0..1, bytes are those of the stored parameters. Whatever
+a user can mend is a `UserError` (a `ValueError`) of one sentence. Arrays and weights of objects are kept below
+`<results>/given/`; an `nn.Module` itself is kept nowhere: to resume or export a run of it in another process, give one
+that is built in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search import build
+from search.compressed import load_compressed
+from search.config import SearchConfig
+from search.console import Show, console_of
+from search.inputs import Data, Network, check_same, task_of
+from search.known import leaderboard, methods, networks, strategies, verify
+from search.options import PlanOptions, RecipeOptions, RunOptions, TaskOptions, TrainOptions, keywords, settings_of
+
+if TYPE_CHECKING:  # each function imports what it needs: a plan does without databases and pictures
+    from search.export import Exported
+    from search.plan import Plan
+    from search.run_result import RunResult, Trained
+
+__all__ = [
+    "compare",
+    "export",
+    "leaderboard",
+    "load_compressed",
+    "methods",
+    "networks",
+    "open_run",
+    "plan",
+    "search",
+    "strategies",
+    "train",
+    "verify",
+]
+
+Names = str | Sequence[str]
+
+
+@keywords(TaskOptions, PlanOptions, RecipeOptions, RunOptions)
+def search(
+    network: Network | None = None,
+    data: Data | None = None,
+    *,
+    method: str = "l1",
+    strategy: Names = ("acra-uniform", "acra-sensitivity"),
+    final_seeds: int = 3,
+    finalists: int = 1,
+    resume: str | Path | None = None,
+    retry_failed: bool = False,
+    show: Show = True,
+    command: str | None = None,
+    **settings: Any,
+) -> RunResult:
+    """Search an allocation for each target, fine-tune and test the best of each, and leave a report.
+
+    Args:
+        network: what is compressed; None takes the embedded digits with a small network, trained in seconds.
+        data: what it is fine-tuned and judged on; None takes what a named network is made for.
+        finalists: per target; 0 leaves the test set alone.
+        final_seeds: of each finalist.
+        resume: a run's folder or name: go on with it. Other settings are ignored, but an `nn.Module` must be given.
+        retry_failed: judge failed candidates of the ledger again.
+        show: print progress; False is silent, a rich `Console` says where.
+        command: what the report names as the way to this run; None names an equivalent command line.
+
+    Raises:
+        UserError: an input that cannot be worked with, before anything is trained; or every candidate failed.
+    """
+    if resume is not None:
+        config = _resumed(resume, network)
+    else:
+        config = build.search_config(
+            task=_task(network, data, settings),
+            recipe=build.recipe(**settings_of(RecipeOptions, settings)),
+            method=method,
+            strategies=_names(strategy),
+            final_seeds=final_seeds,
+            finalists=finalists,
+            results=settings_of(TaskOptions, settings)["results"],
+            **settings_of(PlanOptions, settings),
+            **settings_of(RunOptions, settings),
+        )
+    return run_config(config, show=show, command=command, retry_failed=retry_failed)
+
+
+def run_config(
+    config: SearchConfig, *, show: Show = True, command: str | None = None, retry_failed: bool = False
+) -> RunResult:
+    """`search` for a configuration that is there already."""
+    from search.run_result import RunResult
+    from search.show import search_and_show
+
+    record, complete = search_and_show(config, console_of(show), command=command, retry_failed=retry_failed)
+    return RunResult.read(config.folder, complete=complete, record=record)
+
+
+def _resumed(run: str | Path, network: Network | None) -> SearchConfig:
+    from search.runs import resumed
+
+    config = resumed(run)
+    check_same(network, config.task)
+    return config
+
+
+@keywords(TaskOptions, PlanOptions)
+def plan(
+    network: Network | None = None,
+    data: Data | None = None,
+    *,
+    method: str = "l1",
+    strategy: str = "acra-uniform",
+    **settings: Any,
+) -> Plan:
+    """The allocation that a strategy comes to for one target, with its exact cost; nothing is trained.
+
+    Raises:
+        UserError: an input that cannot be worked with, a target out of reach, or more than one target or strategy.
+    """
+    from search.plan import solve
+
+    return solve(
+        build.search_config(
+            task=_task(network, data, settings),
+            method=method,
+            strategies=_names(strategy),
+            results=settings_of(TaskOptions, settings)["results"],
+            name="plan",
+            **settings_of(PlanOptions, settings),
+        )
+    )
+
+
+@keywords(TaskOptions, PlanOptions, RecipeOptions, RunOptions)
+def compare(
+    network: Network | None = None,
+    data: Data | None = None,
+    *,
+    methods: Names = ("l1", "fpgm", "kse"),
+    strategies: Names = ("acra-uniform", "lagrangian"),
+    seeds: int = 3,
+    resume: str | Path | None = None,
+    retry_failed: bool = False,
+    show: Show = True,
+    **settings: Any,
+) -> RunResult:
+    """Every method × strategy × target, the best of each tested with several seeds.
+
+    What the ledger knows is not done again.
+
+    Args:
+        seeds: of every finalist; one alone has no known noise, so no rank.
+        settings: `options` are `{"METHOD.NAME": value}` here.
+
+    Other arguments and errors are those of `search`. The result's `leaderboard` ranks what is known of the task.
+    """
+    from search.board_show import compare_and_show
+    from search.compare import compare_config, resumed
+    from search.run_result import RunResult
+
+    if resume is not None:
+        config = resumed(resume)
+        check_same(network, config.common.task)
+    else:
+        config = compare_config(
+            task=_task(network, data, settings),
+            recipe=build.recipe(**settings_of(RecipeOptions, settings)),
+            methods=_names(methods),
+            strategies=_names(strategies),
+            seeds=seeds,
+            results=settings_of(TaskOptions, settings)["results"],
+            **settings_of(PlanOptions, settings),
+            **settings_of(RunOptions, settings),
+        )
+    record, complete = compare_and_show(config, console_of(show), retry_failed=retry_failed)
+    return RunResult.read(config.folder, complete=complete, record=record)
+
+
+@keywords(TaskOptions, TrainOptions)
+def train(
+    network: Network | None = None,
+    data: Data | None = None,
+    *,
+    out: str | Path,
+    seed: int = 0,
+    device: str | None = None,
+    show: Show = True,
+    **settings: Any,
+) -> Trained:
+    """Train a dense baseline on the fine-tuning part, so that its search split stays unseen; a copy if it is an object.
+
+    Args:
+        out: the `.safetensors` file to write; give it as `weights` to `search`.
+
+    Raises:
+        UserError: an input that cannot be worked with, or a file that cannot be written.
+    """
+    from search.run_result import Trained
+    from search.show_small import trained
+
+    config = _task(network, data, settings, fresh=True)
+    recipe = build.recipe(**settings_of(TrainOptions, settings), distill_weight=0.0)
+    accuracy = trained(config, recipe, Path(out), seed=seed, device=device, console=console_of(show))
+    return Trained(Path(out), accuracy, config.model_copy(update={"weights": str(Path(out).absolute())}))
+
+
+def open_run(run: str | Path, *, network: Network | None = None) -> RunResult:
+    """A run that `search` or `compare` left, by its folder or its name below `results`.
+
+    Args:
+        network: an `nn.Module` like the one that the run was given, if it was given one.
+
+    Raises:
+        UserError: there is none (nearest names), or it is not whole.
+    """
+    from search.run_result import RunResult
+
+    found = RunResult.read(run)
+    check_same(network, found.config.task)
+    return found
+
+
+def export(
+    run: str | Path,
+    *,
+    pick: str = "best",
+    to: str | Path | None = None,
+    formats: Names = "config,safetensors,pt2,onnx",
+    finetune: float | None = None,
+    force: bool = False,
+    device: str | None = None,
+    network: Network | None = None,
+    show: Show = True,
+) -> Exported:
+    """Write a candidate of a run as files to deploy, each tried on test images against the fine-tuned network.
+
+    Args:
+        run: its folder, or its name below `results`; of a search or a comparison.
+        pick: best, knee, smallest, a target as it was asked for, or the beginning of a candidate's name.
+        to: the folder to write; None takes `export` in the run's own.
+        formats: any of config, safetensors, pt2, onnx.
+        finetune: epochs of a longer fine-tune before; one that was interrupted goes on from its last epoch.
+        force: replace the export in a folder that is not empty.
+        device: where to fine-tune; None takes the search's.
+        network: an `nn.Module` like the one that the run was given, if it was given one.
+
+    Raises:
+        UserError: an input that cannot be worked with, or a form that does not compute what the network does; nothing
+            was written then.
+    """
+    from search.export_show import export_and_show
+    from search.formats import parse_formats
+
+    folder = open_run(run, network=network).folder
+    return export_and_show(
+        folder,
+        console_of(show),
+        pick=pick,
+        to=to,
+        formats=parse_formats(_names(formats)),
+        finetune=finetune,
+        force=force,
+        device=device,
+    )
+
+
+def _task(network: Network | None, data: Data | None, settings: Mapping[str, Any], *, fresh: bool = False) -> Any:
+    fields = settings_of(TaskOptions, settings)
+    return task_of(network, data, fresh=fresh, **{k: v for k, v in fields.items() if k not in ("network", "data")})
+
+
+def _names(given: Names) -> str:
+    return given if isinstance(given, str) else ",".join(given)

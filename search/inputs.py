@@ -1,0 +1,141 @@
+"""What Python code gives instead of names: networks, arrays and data sets, turned into a task's plain configuration.
+
+Images and weights are written once below `<results>/given/`, named by their content, so that workers, a later resume
+and the command line find them; a network itself stays an object (`models.given`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from models.checkpoints import save_weights
+from models.data import data_info
+from models.errors import UserError
+from models.given import give, tensor_bytes
+from models.sources import ARRAY_NAMES, checked_arrays
+from models.task import TaskConfig
+from search import build
+from search.files import atomic_write, writing
+
+FOLDER = "given"  # below results
+_DIGITS = 16
+_WAYS = "give its name, four arrays x_train, y_train, x_test, y_test, or a training and a test data set"
+
+Network = str | Path | nn.Module
+Data = str | Path | Sequence[Any]
+
+
+def task_of(
+    network: Network | None, data: Data | None, *, weights: str | Path | None, results: str, **fields: Any
+) -> TaskConfig:
+    """The configuration of a task given by names or objects; `fields` as `build.task` takes them."""
+    folder = Path(results) / FOLDER
+    spec = None if data is None else data_spec(data, folder)
+    given = {"weights": None if weights is None else str(weights), "data": spec, "results": results, **fields}
+    if not isinstance(network, nn.Module):
+        return build.task(network=None if network is None else str(network), **given)
+    if spec is None:
+        raise UserError(f"data None does not go with network {type(network).__name__}, an object; {_WAYS}")
+    shape = data_info(build.task(**{**given, "network": "small", "weights": None})).shape
+    name = give(network, shape)
+    return build.task(network=name, **{**given, "weights": given["weights"] or str(stored_weights(network, folder))})
+
+
+def check_same(network: Network | None, task: TaskConfig) -> None:
+    """Make a run's network known again, if it was given as an object.
+
+    Raises:
+        UserError: `network` is no object, or computes something else than the run's.
+    """
+    if not isinstance(network, nn.Module):
+        return
+    spec = give(network, data_info(task).shape)
+    if spec != task.network:
+        raise UserError(
+            f"network {type(network).__name__} is not the run's: it stands for {spec} and the run's is {task.network}; "
+            "give one that is built in the same way (its weights do not matter, the run has its own)"
+        )
+
+
+def data_spec(data: Data, folder: Path) -> str:
+    """The name of a data set; arrays and data sets given as objects are written into `folder` first."""
+    if isinstance(data, str | Path):
+        return str(data)
+    if not isinstance(data, tuple | list) or len(data) not in (2, len(ARRAY_NAMES)):
+        raise UserError(f"data of type {type(data).__name__} is not understood; {_WAYS}")
+    if len(data) == 2:
+        name = type(data[0]).__name__
+        arrays = [array for part in data for array in _arrays_of(part)]
+    else:
+        name, arrays = "arrays", [_array(each) for each in data]
+    checked = checked_arrays(dict(zip(ARRAY_NAMES, arrays, strict=True)), "data")
+    path = folder / f"{name}-{_digest(zip(ARRAY_NAMES, checked, strict=True))}.npz"
+    if not path.exists():
+        content = io.BytesIO()
+        named: dict[str, Any] = {name: tensor.numpy() for name, tensor in zip(ARRAY_NAMES, checked, strict=True)}
+        np.savez(content, **named)
+        with writing(path, "choose another folder with results=... or free space"):
+            atomic_write(path, content.getvalue())
+    return f"npz:{path}"
+
+
+def _array(value: Any) -> npt.NDArray[Any]:
+    return np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+
+
+def _arrays_of(dataset: Any) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Images and labels of a map-style data set of (image, label) pairs; images as pictures or byte tensors."""
+    kind = type(dataset).__name__
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise UserError(f"data of type {kind} cannot be indexed; {_WAYS}")
+    images, labels = [], []
+    for index in range(len(dataset)):
+        image, label = dataset[index]
+        images.append(_pixels(_array(image), f"image {index} of {kind}", channels_first=isinstance(image, Tensor)))
+        labels.append(int(label))
+    if len({image.shape for image in images}) > 1:
+        raise UserError(f"images of {kind} differ in size; resize them, or use imagefolder:DIR")
+    return np.stack(images), np.asarray(labels)
+
+
+def _pixels(image: npt.NDArray[Any], what: str, *, channels_first: bool) -> npt.NDArray[np.uint8]:
+    """Bytes, from bytes or from what torchvision's ToTensor makes of them."""
+    if image.dtype.kind == "f":
+        scaled = image.astype(np.float64) * 255
+        pixels = scaled.round()
+        if np.abs(scaled - pixels).max() > 1e-3 or pixels.min() < 0 or pixels.max() > 255:
+            raise UserError(
+                f"{what} is no picture of 256 shades; leave normalisation and augmentation out of the data set's "
+                "transforms and give mean=... and std=... instead"
+            )
+        image = pixels.astype(np.uint8)
+    return image.transpose(1, 2, 0) if channels_first and image.ndim == 3 else image
+
+
+def stored_weights(network: nn.Module, folder: Path) -> Path:
+    """The file that holds the weights of an object, written unless it is there."""
+    state = network.state_dict()
+    stray = next((name for name, value in state.items() if not isinstance(value, Tensor)), None)
+    if stray is not None:
+        raise UserError(f"{type(network).__name__}'s state {stray!r} is no tensor; networks with such are not taken")
+    path = folder / f"{type(network).__name__}-{_digest(state.items())}.safetensors"
+    if not path.exists():
+        with writing(path, "choose another folder with results=... or free space"):
+            save_weights(network, path, {})
+    return path
+
+
+def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    digest = hashlib.blake2b(digest_size=_DIGITS // 2)
+    for name, tensor in tensors:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor_bytes(tensor))
+    return digest.hexdigest()

@@ -1,0 +1,165 @@
+"""What the Python interface hands back: runs, leaderboards, baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import nn
+
+from models.task import TaskConfig, load_network
+from search.command import resume_command
+from search.config import SearchConfig
+from search.export import Exported, export_run, fine_tuned
+from search.formats import FORMATS
+from search.leaderboard import Board, board_of
+from search.pick import Run, pick_candidate, read_run
+from search.runs import is_comparison, read_record
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RunResult:
+    """A search or a comparison, read from its folder."""
+
+    run: Run
+    complete: bool
+    """False if it was stopped before it was through; `resume_command` goes on with it."""
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """What the command line prints with `--json`."""
+
+    @classmethod
+    def read(cls, folder: str | Path, **fields: Any) -> RunResult:
+        """UserError if there is no run, or it is not whole."""
+        run = read_run(folder)
+        return cls(run, **{"complete": read_record(run.folder).get("status") == "finished", **fields})
+
+    @property
+    def config(self) -> SearchConfig:
+        """Every input of the run; of a comparison, those that its methods share."""
+        return self.run.config
+
+    @property
+    def folder(self) -> Path:
+        """Where its files lie: `report.html` or `leaderboard.html`, tables, weights of finalists."""
+        return self.run.folder
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Every candidate, one line each, failed ones with their reason; no scan measurements."""
+        return self.run.candidates
+
+    @property
+    def pareto(self) -> pd.DataFrame:
+        """The candidates on the front of FLOPs and search accuracy, by rising FLOPs."""
+        return self.run.front
+
+    @property
+    def finalists(self) -> pd.DataFrame:
+        """Results on the test set: mean and standard deviation over seeds, one line per finalist."""
+        return self.run.finals
+
+    @property
+    def best(self) -> pd.DataFrame:
+        """The most accurate finalist of each target, indexed by the target as it was asked for."""
+        tested = self.finalists[self.finalists["test_accuracy"].notna()]
+        ordered = tested.sort_values("test_accuracy", ascending=False, kind="stable").drop_duplicates("target")
+        return ordered.set_index("target").reindex(list(dict.fromkeys(tested["target"])))
+
+    @property
+    def leaderboard(self) -> pd.DataFrame:
+        """What the ledger knows of the run's task, ranked; from this run and all others."""
+        config = self.config
+        return board_of(config.ledger, self.run.fingerprint, Path(config.results)).frame
+
+    @property
+    def resume_command(self) -> str:
+        """What goes on with the run."""
+        return resume_command(self.config, "compare" if is_comparison(self.folder) else "search")
+
+    def network(self, pick: str = "best", *, finetune: float | None = None, device: str | None = None) -> nn.Module:
+        """The compressed and fine-tuned network, on the CPU, in evaluation mode; it can be trained on.
+
+        A finalist's weights are those that were judged; a candidate that was only searched is fine-tuned first.
+
+        Args:
+            pick: best, knee, smallest, a target as it was asked for, or the beginning of a candidate's name.
+            finetune: epochs of a longer fine-tune before.
+            device: where to fine-tune; None takes the search's.
+
+        Raises:
+            UserError: no such candidate, or network, weights or data have changed since.
+        """
+        return fine_tuned(self.run, pick_candidate(self.run, pick, finetune), pick, device=device).network
+
+    def export(
+        self,
+        pick: str = "best",
+        *,
+        to: str | Path | None = None,
+        formats: tuple[str, ...] = FORMATS,
+        finetune: float | None = None,
+        force: bool = False,
+        device: str | None = None,
+    ) -> Exported:
+        """`api.export` of this run, without progress."""
+        return export_run(self.folder, pick=pick, to=to, formats=formats, finetune=finetune, force=force, device=device)
+
+    def __repr__(self) -> str:
+        state = "" if self.complete else ", stopped before it was through"
+        return f"RunResult({str(self.folder)!r}: {len(self.table)} candidates, {len(self.finalists)} finalists{state})"
+
+
+@dataclass(frozen=True, eq=False)
+class Leaderboard:
+    """The boards of one task or several."""
+
+    boards: list[Board]
+    with_reported: bool = False
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """All rows; accuracies in 0..1, `delta_points` in percentage points, latencies in ms of one image."""
+        return pd.concat([board.frame for board in self.boards], ignore_index=True)
+
+    def text(self, form: str = "md") -> str:
+        """As csv, md, tex, json, or the table that the terminal shows; UserError for another form."""
+        from search.board_show import rendered
+
+        return rendered(self.boards, form, self.with_reported)
+
+    def write(self, path: str | Path, form: str = "html") -> Path:
+        """Write it to a file, as a page that opens offline or in one of `text`'s forms."""
+        from search.board_show import write_board
+
+        return write_board(self.boards, Path(path), form, self.with_reported)
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A row's stored weights, judged again."""
+
+    holds: bool
+    """Whether every seed's figure is the recorded one, to the last image."""
+    record: Mapping[str, Any]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One line per seed: test images that were right then and now."""
+        return pd.DataFrame(self.record["seeds"])
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A dense baseline."""
+
+    weights: Path
+    accuracy: Mapping[str, float]
+    """On the `search` split and the `test` set, 0..1."""
+    task: TaskConfig
+
+    def network(self) -> nn.Module:
+        """The trained network, on the CPU, in evaluation mode."""
+        return load_network(self.task)
