@@ -60,6 +60,9 @@ def search(
     strategy: Annotated[str, typer.Option(help="Comma-separated names.")] = "acra-uniform,acra-sensitivity",
     final_seeds: Annotated[int, typer.Option(min=1)] = 3,
     finalists: Annotated[int, typer.Option(min=0, help="Per target; 0 leaves the test set alone.")] = 1,
+    warm_start: Annotated[
+        bool, typer.Option(help="Sampling begins with what the ledger knows and the other strategies' points.")
+    ] = True,
     resume: Resume = None,
     retry_failed: RetryFailed = False,
     json_: AsJson = False,
@@ -73,6 +76,7 @@ def search(
         strategy=strategy,
         final_seeds=final_seeds,
         finalists=finalists,
+        warm_start=warm_start,
         resume=resume,
         retry_failed=retry_failed,
         show=console,

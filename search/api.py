@@ -65,6 +65,7 @@ def search(
     strategy: Names = ("acra-uniform", "acra-sensitivity"),
     final_seeds: int = 3,
     finalists: int = 1,
+    warm_start: bool = True,
     resume: str | Path | None = None,
     retry_failed: bool = False,
     show: Show = True,
@@ -78,6 +79,7 @@ def search(
         data: what it is fine-tuned and judged on; None takes what a named network is made for.
         finalists: per target; 0 leaves the test set alone.
         final_seeds: of each finalist.
+        warm_start: sampling begins with what the ledger knows and with the points of the other strategies.
         resume: a run's folder or name: go on with it. Other settings are ignored, but an `nn.Module` must be given.
         retry_failed: judge failed candidates of the ledger again.
         show: print progress; False is silent, a rich `Console` says where.
@@ -96,6 +98,7 @@ def search(
             strategies=_names(strategy),
             final_seeds=final_seeds,
             finalists=finalists,
+            warm_start=warm_start,
             results=settings_of(TaskOptions, settings)["results"],
             **settings_of(PlanOptions, settings),
             **settings_of(RunOptions, settings),

@@ -74,6 +74,7 @@ def _search(config: SearchConfig) -> list[str]:
         words += _changed(field, getattr(config, field), getattr(usual, field))
     for field in ("device", "time_limit", "results"):
         words += _changed(field, getattr(config, field), getattr(usual, field))
+    words += [] if config.warm_start else ["--no-warm-start"]
     if Path(config.ledger).absolute() != (Path(config.results) / "ledger.db").absolute():
         words += ["--ledger", config.ledger]
     return words

@@ -110,6 +110,7 @@ def compare_config(
             options=own[method],
             strategies=",".join(strategies_for(method, asked, free=not restricted.given)),
             name=run,
+            warm_start=False,  # every strategy stands on its own
             final_seeds=seeds,
             finalists=1,
             **fields,

@@ -43,6 +43,8 @@ class SearchConfig(Frozen):
     """Epochs after which sampled candidates are judged; the last are the recipe's. Empty: at the end alone."""
     reduction_factor: float = Field(3.0, gt=1)
     """One candidate in so many goes on to the next rung."""
+    warm_start: bool = True
+    """Strategies that sample begin with what the ledger knows, and with the points of the search's other strategies."""
     device: str | None = None
     workers: int | None = Field(None, ge=0)
     """Processes; None takes one per core (four at most) or per GPU."""

@@ -49,6 +49,7 @@ class Progress:
         self._spent = 0.0
         self._judged = 0
         self._running: dict[str, Candidate] = {}
+        self._counted = set[str]()
         self._live = Live(console=console, get_renderable=self._table, refresh_per_second=4, transient=False)
 
     def __enter__(self) -> Progress:
@@ -68,8 +69,12 @@ class Progress:
         self._running[candidate.model_dump_json()] = candidate
 
     def finished(self, proposal: Proposal, outcome: Outcome, known: bool) -> None:
-        """Count an outcome; `known` ones came from the ledger and say nothing about speed."""
-        self._running.pop(proposal.candidate.model_dump_json(), None)
+        """Count an outcome once; `known` ones came from the ledger and say nothing about speed."""
+        name = proposal.candidate.model_dump_json()
+        if name in self._counted:
+            return  # several strategies asked for it
+        self._counted.add(name)
+        self._running.pop(name, None)
         tally = self._tallies.setdefault(proposal.stage, _Tally())
         tally.done += 1
         tally.known += known

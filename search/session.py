@@ -32,6 +32,7 @@ from search.rungs import climb
 from search.setup import Setup
 from search.standings import keep_dense, keeper
 from search.strategy import Program, Proposal, strategy
+from search.warm import warmed
 
 SCHEMA = 1
 HOPELESS = 10  # so many failures without a success end a search
@@ -81,7 +82,6 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
     start, config = time.monotonic(), setup.config
     facts = host_facts(setup.evaluator.task.device)
     refuse_other(config)
-    write_run(setup, facts, "running")
     stop = threading.Event()
     counts, costs = expected(setup), work(setup)
     with (
@@ -97,6 +97,10 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
             if not known and began_again(proposal, outcome):
                 warn(console, f"what a rung of {proposal.strategy} left was gone: fine-tuned again from the start")
 
+        if config.warm_start:
+            setup.problem = warmed(setup.problem, ledger, config.strategies, _recorded(config).get("warm_start"))
+            tell_start(setup, console)
+        write_run(setup, facts, "running")
         programs = [program_of(setup, name) for name in config.strategies]
         keep_dense(ledger, setup.dense)
         limits = {target.asked: limit for target, limit in setup.targets}
@@ -130,6 +134,17 @@ def program_of(setup: Setup, name: str) -> Program:
         return propose(setup.problem)
     folder, task = setup.config.rungs_folder, setup.fingerprint
     return climb(propose(setup.problem), rungs, lambda gone: rung_file(folder, gone, task).unlink(missing_ok=True))
+
+
+def tell_start(setup: Setup, console: Console) -> None:
+    """What strategies that sample begin with."""
+    known, lenders = setup.problem.known, setup.problem.lenders
+    if known:
+        best = max(each.accuracy for each in known)
+        text = f"start     {len(known)} candidates near the targets are known (best {best:.2%}) and cost nothing"
+        console.print(text, highlight=False)
+    if lenders:
+        console.print(f"start     sampling begins with the points of {', '.join(lenders)}", highlight=False)
 
 
 def began_again(proposal: Proposal, outcome: Outcome) -> bool:
@@ -241,6 +256,7 @@ def write_run(setup: Setup, facts: dict[str, str], status: str) -> None:
         "fingerprint": setup.fingerprint,
         "dense": asdict(setup.dense),
         "targets": [{"asked": target.asked, "flops": limit} for target, limit in setup.targets],
+        "warm_start": [known.key for known in setup.problem.known],
         "host": facts,
     }
     with writing(setup.config.folder, "choose another folder with --results or free space"):

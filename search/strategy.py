@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
+import numpy as np
+
 from methods.base import Allocation, CostModel, Levels, Setting, Site
 from models.errors import unknown
 from search.candidate import ZERO_SHOT, Candidate, Outcome, Recipe
@@ -51,6 +53,16 @@ class Scan:
 
 
 @dataclass(frozen=True)
+class Known:
+    """A candidate of a problem whose outcome is in the ledger."""
+
+    key: str
+    levels: tuple[int, ...]
+    flops: int
+    accuracy: float
+
+
+@dataclass(frozen=True)
 class Problem:
     """What a strategy knows: a method's sites and costs, the targets, and how candidates are judged."""
 
@@ -70,6 +82,10 @@ class Problem:
     fixed: Mapping[str, Setting] = field(default_factory=dict)
     """Sites that constraints leave a single setting, unless it is dense."""
     constrained: bool = False
+    known: Sequence[Known] = ()
+    """Known candidates that strategies that sample begin with, the best first."""
+    lenders: Sequence[str] = ()
+    """Strategies of the same search whose points they begin with."""
 
     @property
     def scanned(self) -> Sequence[Site]:
@@ -79,6 +95,15 @@ class Problem:
     def candidate(self, levels: Levels) -> Candidate:
         """The candidate that gives site i its setting number `levels[i]`, under the search recipe."""
         return self._candidate(self._settings(levels), recipe=self.recipe, images=None)
+
+    def levels(self, candidate: Candidate) -> Levels | None:
+        """The levels for which this problem proposes that very candidate; None if there are none."""
+        pairs = [(site, candidate.allocation.get(site.name)) for site in self.sites]
+        try:
+            levels = np.array([0 if own is None else site.level_of(own) for site, own in pairs], dtype=np.intp)
+        except ValueError:  # a setting of other sites or options
+            return None
+        return levels if self.candidate(levels) == candidate else None
 
     def scan_candidate(self, levels: Levels) -> Candidate:
         """The same, judged without fine-tuning on the scan's images."""

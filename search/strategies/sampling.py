@@ -20,11 +20,13 @@ from methods.base import Levels
 from search.allocate import Floats, Shape, project
 from search.candidate import Outcome
 from search.strategy import Problem, Program, Proposal, StrategyInfo, register
+from search.warm import REACH, lent
 
 BATCH = 4  # trials asked for at once, and the population of a generation: enough for four workers
 _STEEP = 4.0  # ratio of exponents between a site of average and one of extreme softness or hardness
 _SNAP = 1 / 3  # how near, in steps between targets, a free target is taken to be one that was asked for
 _RUNG_STEPS = 1000  # parts of a recipe's epochs in which a sampler is told how far a candidate came
+_EXACT = "levels"  # what a trial stands for that its parameters only come near
 _LIMIT = "limit of FLOPs"  # a parameter beside the sites' names, none of which has blanks
 
 
@@ -36,6 +38,25 @@ def power_shape(hardness: Floats) -> Shape:
     """
     exponents = _STEEP**-hardness
     return lambda scales: scales[:, None] ** exponents
+
+
+def hardness_of(strengths: Floats) -> Floats:
+    """The hardness whose shape comes nearest to an allocation: the inverse of `power_shape` where it has one.
+
+    −log strength = −log scale · 4^−h. The scale is free: it puts the middle of the sites at h = 0.
+
+    Args:
+        strengths: (n_sites,), 0 to 1; dense sites are spared and smallest ones hardened as far as it goes.
+    """
+    with np.errstate(divide="ignore"):
+        logs = np.log(-np.log(np.clip(strengths, 0, 1)))
+    finite = logs[np.isfinite(logs)]
+    middle = (finite.min() + finite.max()) / 2 if len(finite) else 0.0
+    return np.clip((middle - logs) / math.log(_STEEP), -1, 1)
+
+
+def _key(levels: Levels) -> tuple[int, ...]:
+    return tuple(int(level) for level in levels)
 
 
 @register(
@@ -72,10 +93,10 @@ def random(problem: Problem) -> Program:
 )
 def tpe(problem: Problem) -> Program:
     """One study a target, all of them a batch at a time."""
-    studies = [
-        _Study(problem, "tpe", _tpe_sampler(problem), [index], prunes=True) for index in range(len(problem.targets))
-    ]
-    yield from _search(studies, problem.trials)
+    points = yield from lent(problem, "tpe")
+    targets = range(len(problem.targets))
+    studies = [_Study(problem, "tpe", _tpe_sampler(problem), [index], points, prunes=True) for index in targets]
+    yield from _search(studies)
 
 
 @register(
@@ -91,8 +112,8 @@ def nsga2(problem: Problem) -> Program:
     """One study for all targets: FLOPs against accuracy where there are several, accuracy alone for one."""
     sampler = NSGAIISampler(population_size=BATCH, seed=problem.seed)
     targets = sorted(range(len(problem.targets)), key=lambda index: problem.targets[index][1])
-    study = _Study(problem, "nsga2", sampler, targets)
-    yield from _search([study], problem.trials * len(targets))
+    points = yield from lent(problem, "nsga2")
+    yield from _search([_Study(problem, "nsga2", sampler, targets, points)])
 
 
 def _tpe_sampler(problem: Problem) -> BaseSampler:
@@ -100,10 +121,10 @@ def _tpe_sampler(problem: Problem) -> BaseSampler:
     return TPESampler(seed=problem.seed, n_startup_trials=start, multivariate=True, constant_liar=True)
 
 
-def _search(studies: Sequence[_Study], trials: int) -> Program:
+def _search(studies: Sequence[_Study]) -> Program:
     """Ask all studies for a batch, have it judged, tell; until each has had its trials."""
-    for done in range(0, trials, BATCH):
-        asked = [study.ask(min(BATCH, trials - done)) for study in studies]
+    while any(study.left for study in studies):
+        asked = [study.ask(min(BATCH, study.left)) for study in studies]
         outcomes = yield [proposal for batch in asked for proposal in batch]
         for study, batch in zip(studies, asked, strict=True):
             study.tell(outcomes[: len(batch)])
@@ -114,11 +135,19 @@ class _Study:
     """An Optuna study in memory over shapes and, where there are several targets, over limits between them."""
 
     def __init__(
-        self, problem: Problem, name: str, sampler: BaseSampler, targets: Sequence[int], *, prunes: bool = False
+        self,
+        problem: Problem,
+        name: str,
+        sampler: BaseSampler,
+        targets: Sequence[int],
+        points: Sequence[Proposal],
+        *,
+        prunes: bool = False,
     ) -> None:
         """
         Args:
             targets: indices into the problem's targets, by rising limit.
+            points: to begin with, besides the uniform ones and what is known.
             prunes: the sampler knows that a candidate stopped at a rung is worse than those that went further.
         """
         self._prunes = prunes
@@ -133,20 +162,66 @@ class _Study:
         directions = [StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE][not self._several :]
         self._study = optuna.create_study(sampler=sampler, directions=directions)
         optuna.logging.set_verbosity(verbosity)
-        for place in range(len(self._targets)):
-            uniform: dict[str, float] = dict.fromkeys(self._space, 0.0)
-            self._study.enqueue_trial(uniform | ({_LIMIT: float(place)} if self._several else {}))
+        self.left = problem.trials * len(self._targets)
+        """Trials to ask for."""
+        self._begin(points)
         self._open: list[Trial] = []
 
+    def _begin(self, points: Sequence[Proposal]) -> None:
+        """Queue uniform points, those of other strategies, and known ones, which cost nothing and come on top."""
+        sites, limits = self._problem.sites, [limit for _, limit in self._targets]
+        queued = set[tuple[int, ...]]()
+        for place, limit in enumerate(limits):
+            queued.add(_key(project(power_shape(np.zeros(len(sites))), sites, self._problem.cost, limit).levels))
+            self._study.enqueue_trial(self._at(np.zeros(len(sites)), float(place)))
+        places = {target.asked: place for place, (target, _) in enumerate(self._targets)}
+        for point in points:
+            levels = self._problem.levels(point.candidate)
+            if point.target in places and levels is not None and _key(levels) not in queued:
+                queued.add(_key(levels))
+                self._queue(levels, float(places[point.target]))
+        for known in self._problem.known:
+            between = self._place(known.flops, limits)
+            if between is not None and known.levels not in queued:
+                queued.add(known.levels)
+                self._queue(np.array(known.levels, dtype=np.intp), between)
+                self.left += 1
+
+    def _at(self, hardness: Floats, place: float) -> dict[str, float]:
+        """Parameters of a trial."""
+        shape = dict(zip((site.name for site in self._problem.sites), map(float, hardness), strict=True))
+        return shape | ({_LIMIT: place} if self._several else {})
+
+    def _queue(self, levels: Levels, place: float) -> None:
+        """A trial of that very allocation, at the parameters whose shape comes near it."""
+        strengths = np.array([site.strengths[level] for site, level in zip(self._problem.sites, levels, strict=True)])
+        exact = {_EXACT: [int(level) for level in levels]}
+        self._study.enqueue_trial(self._at(hardness_of(strengths), place), user_attrs=exact)
+
+    def _place(self, flops: int, limits: Sequence[int]) -> float | None:
+        """Where between targets so many FLOPs lie; None if that is above all, or too far below the lowest."""
+        if flops > limits[-1] or flops < limits[0] - REACH * self._problem.cost.dense.flops:
+            return None
+        return float(np.interp(math.log(flops), np.log(limits), range(len(limits))))
+
     def ask(self, count: int) -> list[Proposal]:
+        self.left -= count
         self._open = [self._study.ask(self._space) for _ in range(count)]
         return [self._propose(trial) for trial in self._open]
 
     def _propose(self, trial: Trial) -> Proposal:
         hardness = np.array([trial.params[site.name] for site in self._problem.sites])
         limit, asked = self._limit(trial.params.get(_LIMIT, 0.0))
+        if (exact := trial.user_attrs.get(_EXACT)) is not None:
+            return self._exactly(np.array(exact, dtype=np.intp))
         between = limit not in (each for _, each in self._targets)
         return _proposal(self._problem, self._name, hardness, limit, asked, alone=between)
+
+    def _exactly(self, levels: Levels) -> Proposal:
+        """What is known, or paid for by another strategy: judged at the end alone."""
+        flops = int(self._problem.cost(levels[None]).flops[0])
+        asked = next(target.asked for target, limit in self._targets if flops <= limit)
+        return Proposal(self._problem.candidate(levels), "search", self._name, asked, alone=True)
 
     def _limit(self, place: float) -> tuple[int, str]:
         """FLOPs allowed at a place between targets, and the tightest target asked for that this keeps to."""
