@@ -1,0 +1,209 @@
+"""Which strategy finds the better network for the same search time: every strategy, real data, the test set at the end.
+
+    python benchmarks/search_quality.py --weights resnet20-12fca82f.th --data npz:cifar10.npz [--size gpu]
+
+The budget is what `lagrangian` spends: its sensitivity scan, its rounds and its candidates, in seconds of the workers.
+Strategies that sample get as many candidates as fit into that. `acra-uniform` and `acra-sensitivity` have one answer
+and leave the rest of it unused; the table says what each one spent. Each strategy's best candidate of every target by
+the search split is fine-tuned and only then tested. The hypervolume (optuna's) is that of (kept FLOPs, test error)
+over the targets, against the point (1, 1): larger is better. It can be broken off; run again, it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from optuna._hypervolume import compute_hypervolume
+from rich.console import Console
+
+from models.task import TaskConfig, pick_device
+from search import compare
+from search.candidate import Recipe
+from search.host import host_facts
+from search.session import Result
+
+SCANNING = ("acra-uniform", "acra-sensitivity", "lagrangian")  # their answer does not depend on a seed
+SAMPLING = ("random", "tpe", "nsga2")
+SIZES: dict[str, dict[str, Any]] = {
+    "cpu": {"epochs": 0.1, "final_epochs": 0.25, "scan_levels": 4, "scan_images": 1000, "seeds": 2},
+    "gpu": {"epochs": 1.0, "final_epochs": 10.0, "scan_levels": 7, "scan_images": None, "seeds": 3},
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One strategy's best network for one target and one seed."""
+
+    method: str
+    strategy: str
+    target: str
+    seed: int
+    kept: float
+    accuracy: float
+    seconds: float
+    """Worker seconds of the search for all targets."""
+    candidates: int
+
+
+def main() -> None:
+    arguments, console = _parsed(), Console(stderr=True)
+    size = {**SIZES[arguments.size], "targets": arguments.targets}
+    rows: list[Row] = []
+    for method in arguments.methods.split(","):
+        found = _searched(arguments, size, method, SCANNING, console, seeds=size["seeds"])
+        rows += found
+        budget = next(row.seconds for row in found if row.strategy == "lagrangian")
+        uniform = next(row for row in found if row.strategy == "acra-uniform")
+        trials = max(round(budget / uniform.seconds), 1)  # uniform tries one candidate per target, as `trials` counts
+        for seed in range(size["seeds"]):
+            rows += _searched(arguments, size, method, SAMPLING, console, seed=seed, trials=trials)
+    print("; ".join(f"{key} {value}" for key, value in host_facts(pick_device(None)).items()))
+    print(_markdown(table(rows)))
+    picture(rows, Path(arguments.picture))
+
+
+def _searched(
+    arguments: argparse.Namespace,
+    size: dict[str, Any],
+    method: str,
+    strategies: Sequence[str],
+    console: Console,
+    *,
+    seed: int = 0,
+    seeds: int = 1,
+    trials: int = 1,
+) -> list[Row]:
+    """One comparison: what is known already comes from the ledger."""
+    config = compare.compare_config(
+        task=task_of(arguments),
+        methods=method,
+        strategies=",".join(strategies),
+        options=[],
+        seeds=seeds,
+        name=f"{arguments.size}-{method}-{strategies[0]}-{seed}",
+        targets=size["targets"],
+        recipe=Recipe(epochs=size["epochs"], lr=0.01, schedule="cosine"),
+        final_epochs=size["final_epochs"],
+        scan_levels=size["scan_levels"],
+        scan_images=size["scan_images"],
+        trials=trials,
+        seed=seed,
+        workers=arguments.workers,
+        ledger=f"{arguments.results}/ledger.db",
+        results=arguments.results,
+    )
+    compared = compare.run(compare.prepare(config), console)
+    assert compared.complete, "broken off; the same command goes on"
+    return [row for result in compared.results for row in _rows(result, seed)]
+
+
+def _rows(result: Result, seed: int) -> list[Row]:
+    """The finalists of one method; a sampling strategy's seed is the search's, a scanning one's the fine-tune's."""
+    rows = []
+    for proposal, outcome in result.seen:
+        if proposal.stage != "final" or outcome.accuracy is None or outcome.flops is None:
+            continue
+        spent = [pair for pair in result.seen if pair[0].strategy == proposal.strategy and pair[0].stage != "final"]
+        rows.append(
+            Row(
+                method=proposal.candidate.method,
+                strategy=proposal.strategy,
+                target=str(proposal.target),
+                seed=seed + proposal.candidate.seed,
+                kept=outcome.flops / result.setup.dense.flops,
+                accuracy=outcome.accuracy,
+                seconds=sum(other.seconds for _, other in spent),
+                candidates=len(spent),
+            )
+        )
+    return rows
+
+
+def table(rows: Sequence[Row]) -> pd.DataFrame:
+    """A line per method and strategy: test accuracy at each target, hypervolume, cost; mean ± std over seeds."""
+    lines = []
+    for (method, strategy), group in pd.DataFrame(map(vars, rows)).groupby(["method", "strategy"], sort=False):
+        line = {"method": method, "strategy": strategy}
+        for target, cell in group.groupby("target"):
+            line[f"test accuracy at {target}, %"] = _spread(100 * cell["accuracy"])
+            line[f"kept at {target}"] = f"{cell['kept'].mean():.4f}"
+        volumes = pd.Series([hypervolume(one) for _, one in group.groupby("seed")])
+        line["hypervolume"] = _spread(volumes, 4)
+        line["measurements and candidates"] = f"{group['candidates'].mean():.0f}"
+        line["search, worker seconds"] = f"{group['seconds'].mean():.0f}"
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def hypervolume(front: pd.DataFrame) -> float:
+    """Of one seed's finalists, kept FLOPs against test error, up to (1, 1)."""
+    points = np.stack([front["kept"], 1 - front["accuracy"]], axis=1)
+    return float(compute_hypervolume(points, np.ones(2)))
+
+
+def _spread(values: pd.Series, digits: int = 2) -> str:
+    shown = f"{values.mean():.{digits}f}"
+    return shown if len(values) < 2 else f"{shown} ± {values.std():.{digits}f}"
+
+
+def _markdown(frame: pd.DataFrame) -> str:
+    rows = [list(frame.columns), ["---"] * len(frame.columns), *frame.fillna("").astype(str).to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def picture(rows: Sequence[Row], path: Path) -> None:
+    """Test accuracy against kept FLOPs, a panel for each method, a line for each strategy with its spread."""
+    frame = pd.DataFrame(map(vars, rows))
+    methods = list(frame["method"].unique())
+    figure, panels = plt.subplots(1, len(methods), figsize=(5 * len(methods), 4), squeeze=False, layout="constrained")
+    for panel, method in zip(panels[0], methods, strict=True):
+        for strategy, group in frame[frame["method"] == method].groupby("strategy", sort=False):
+            cells = (
+                group.groupby("target").agg({"kept": "mean", "accuracy": ["mean", "std"]}).sort_values(("kept", "mean"))
+            )
+            panel.errorbar(
+                cells["kept", "mean"], 100 * cells["accuracy", "mean"], yerr=100 * cells["accuracy", "std"].fillna(0),
+                marker="o", capsize=3, label=strategy,
+            )  # fmt: skip
+        panel.set(title=method, xlabel="kept FLOPs", ylabel="test accuracy, %")
+        panel.grid(alpha=0.3)
+    panels[0, 0].legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def task_of(arguments: argparse.Namespace) -> TaskConfig:
+    return TaskConfig(
+        network=arguments.network,
+        weights=arguments.weights,
+        data=arguments.data,
+        mean=tuple(map(float, arguments.mean.split(","))),
+        std=tuple(map(float, arguments.std.split(","))),
+    )
+
+
+def _parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", required=True, help="trained weights of the network")
+    parser.add_argument("--data", required=True, help="as for run_search.py")
+    parser.add_argument("--network", default="resnet20")
+    parser.add_argument("--mean", default="0.485,0.456,0.406")
+    parser.add_argument("--std", default="0.229,0.224,0.225")
+    parser.add_argument("--size", choices=SIZES, default="cpu", help="gpu: longer fine-tunes, finer scans, three seeds")
+    parser.add_argument("--methods", default="l1,kse")
+    parser.add_argument("--targets", default="0.5,0.3")
+    parser.add_argument("--workers", type=int, help="default: as run_search.py")
+    parser.add_argument("--results", default="results/search-quality", help="runs and their ledger")
+    parser.add_argument("--picture", default="results/reference/search-quality.png")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
