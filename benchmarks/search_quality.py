@@ -89,7 +89,7 @@ def _searched(
         seeds=seeds,
         name=f"{arguments.size}-{method}-{strategies[0]}-{seed}",
         targets=size["targets"],
-        recipe=Recipe(epochs=size["epochs"], lr=0.01, schedule="cosine"),
+        recipe=Recipe(epochs=size["epochs"]),
         final_epochs=size["final_epochs"],
         scan_levels=size["scan_levels"],
         scan_images=size["scan_images"],

@@ -14,7 +14,7 @@ from search.files import writing
 from search.finetune import finetune, judge
 
 DEFAULT_TASK = TaskConfig(network="small", data="digits", search_fraction=0.25)  # of 1,438: a tenth would rank little
-DEFAULT_RECIPE = Recipe(epochs=15, batch_size=64, lr=0.1, distill_weight=0)
+DEFAULT_RECIPE = Recipe(epochs=15, batch_size=64, lr=0.1, schedule="one-cycle", distill_weight=0)
 
 
 def train(

@@ -25,9 +25,10 @@ class Recipe(Frozen):
     epochs: float = Field(1.0, ge=0)
     """Passes over the fine-tuning part; fractions are allowed, 0 judges right after batch-norm recalibration."""
     batch_size: int = Field(128, ge=2)
-    lr: float = Field(0.02, gt=0)
+    lr: float = Field(0.01, gt=0)
     """Peak learning rate of SGD with Nesterov momentum."""
-    schedule: Literal["one-cycle", "cosine"] = "one-cycle"
+    schedule: Literal["one-cycle", "cosine"] = "cosine"
+    """A compressed network is near its goal: a rate that rises first would drive it away from there."""
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)

@@ -74,7 +74,8 @@ class RecipeOptions(TrainOptions):
     """How candidates are fine-tuned: shorter, gentler, following the dense network."""
 
     epochs: Epochs = 1.0
-    lr: Rate = 0.02
+    lr: Rate = 0.01
+    schedule: Annotated[str, typer.Option(help="cosine or one-cycle.")] = "cosine"
     distill_weight: Annotated[
         float, typer.Option("--distill", min=0, max=1, help="Weight of the dense network's outputs; 0: off.")
     ] = 0.9
