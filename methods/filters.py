@@ -4,7 +4,7 @@ Criteria per filter W[n] (all scores: small = removed first):
     l1, l2     norm of W[n]                                                 (Li et al., ICLR 2017)
     fpgm       Σ_j ‖W[n] − W[j]‖₂, small = replaceable by the others         (He et al., CVPR 2019)
     bn-scale   |γ_n| of the norm that follows                               (Liu et al., ICCV 2017)
-    taylor     |Σ w · ḡ| over W[n], ḡ the mean of ∂L/∂w over calibration batches  (Molchanov et al., CVPR 2019)
+    taylor     |Σ w · ∂L/∂w| over W[n], L the mean loss over calibration batches  (Molchanov et al., CVPR 2019)
     random     the control
 Within a coupled group the members' scores are reduced (mean) per channel. The result is a narrower network.
 """
@@ -109,6 +109,11 @@ def _bn_scale(pruning: FilterPruning, group: Group) -> Tensor:
 
 
 def _taylor(pruning: FilterPruning, group: Group) -> Tensor:
+    """First-order change of the calibration loss without filter n: |mean over batches of Σ w · ∂L/∂w|.
+
+    Products keep their sign within a filter and from batch to batch, and may cancel; the magnitude is taken last, per
+    filter. The paper squares per batch before it averages.
+    """
     if not pruning._gradients:
         raise ValueError("taylor scores need calibrate() before compress()")
     scored = []
