@@ -7,6 +7,7 @@ is not done again. A method or strategy that cannot answer leaves a row with the
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Sequence
@@ -35,10 +36,13 @@ from search.finalists import best_candidates, finalists
 from search.host import host_facts
 from search.ledger import Ledger
 from search.progress import Progress
+from search.rungs import check_samples
+from search.running import Watch, refuse_other, warn
 from search.runs import is_comparison, read_searches, run_folder
-from search.session import SCHEMA, Result, factory_of, open_ledger, program_of, stopping, warn
+from search.session import SCHEMA, Result, factory_of, open_ledger, program_of, stopping
 from search.setup import Setup, bind_sites, evaluator_of, measure_dense, problem_of, resources_of
 from search.standings import Standing, keep, keep_dense, keeper
+from search.storage import check_location
 from search.strategy import Program, Proposal, Stage, strategy
 from search.targets import Target, parse_target
 
@@ -162,6 +166,8 @@ def resumed(run: str | Path) -> CompareConfig:
 
 def prepare(config: CompareConfig) -> Comparison:
     """Load the task, bind every method and check every target; UserError if nothing at all can be done."""
+    check_location(config.common.ledger)
+    check_samples([name for search in config.searches for name in search.strategies], config.common.ladder)
     evaluator, resources = evaluator_of(config.common), resources_of(config.common)
     wanted = [parse_target(text) for text in config.common.targets]
     setups: list[Setup] = []
@@ -233,6 +239,7 @@ def run(comparison: Comparison, console: Console, *, retry_failed: bool = False)
     start, setups = time.monotonic(), comparison.setups
     first = setups[0]
     facts = host_facts(first.evaluator.task.device)
+    refuse_other(comparison.config.folder, comparison.config)
     write_run(comparison, facts, "running")
     stop = threading.Event()
     with (
@@ -240,6 +247,7 @@ def run(comparison: Comparison, console: Console, *, retry_failed: bool = False)
         Progress(console, planned(setups), work(first), first.resources.workers) as progress,
         stopping(stop),
     ):
+        watch = Watch(progress, stop, partial(warn, console))
         keep_dense(ledger, first.dense)
         keep(ledger, comparison.refused)
         programs = [answer(setup, name, ledger) for setup in setups for name in setup.config.strategies]
@@ -247,13 +255,16 @@ def run(comparison: Comparison, console: Console, *, retry_failed: bool = False)
             programs,
             ledger,
             first.fingerprint,
-            observe=progress.finished,
+            observe=watch,
             retry_failed=retry_failed,
             warn=partial(warn, console),
         )
         dispatch(source, factory_of(first), first.resources, on_start=progress.started, stop=stop)
     complete, seconds = source.done, time.monotonic() - start
+    if complete:
+        shutil.rmtree(first.config.rungs_folder, ignore_errors=True)
     write_run(comparison, facts, "finished" if complete else "stopped")
+    watch.check()
     results = [Result(setup, _own(source.seen, setup), complete, seconds, facts) for setup in setups]
     return Compared(comparison, results, complete, seconds)
 

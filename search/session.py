@@ -11,31 +11,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
 
 from rich.console import Console
 
-from models.errors import UserError
 from models.given import carried, class_of, is_given
 from search.candidate import Candidate, Outcome
 from search.conductor import Conductor
-from search.config import SearchConfig
 from search.dispatch import dispatch
 from search.estimate import expected, work
-from search.evaluate import SPARED, Evaluator, rung_file, worker
+from search.evaluate import Evaluator, rung_file, worker
 from search.files import atomic_write, writing
 from search.finalists import finalists
 from search.host import host_facts
 from search.ledger import Ledger, LedgerError
 from search.progress import Progress
 from search.rungs import climb
+from search.running import Watch, recorded, refuse_other, warn
 from search.setup import Setup
 from search.standings import keep_dense, keeper
 from search.strategy import Program, Proposal, strategy
 from search.warm import warmed
 
 SCHEMA = 1
-HOPELESS = 10  # so many failures without a success end a search
 
 
 @dataclass
@@ -49,39 +46,11 @@ class Result:
     facts: dict[str, str]
 
 
-class Doubts:
-    """Stops a search whose every candidate fails; measurements of a scan are counted apart."""
-
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop = stop
-        self._failures: dict[bool, list[str]] = {True: [], False: []}  # scan or not -> reasons
-        self._successes = {True: 0, False: 0}
-
-    def __call__(self, proposal: Proposal, outcome: Outcome, known: bool) -> None:
-        scan = proposal.stage == "scan"
-        if outcome.status == "ok":
-            self._successes[scan] += 1
-        else:
-            self._failures[scan].append(outcome.reason or "no reason given")
-        if not known and not self._successes[scan] and len(self._failures[scan]) >= HOPELESS:
-            self._stop.set()
-
-    def check(self) -> None:
-        """UserError if nothing but failures came of the search."""
-        for scan, what in ((False, "candidate"), (True, "measurement of the scan")):
-            failures = self._failures[scan]
-            if failures and not self._successes[scan]:
-                raise UserError(
-                    f"every {what} failed, {len(failures)} in all; the first: {failures[0]}; "
-                    "change what is at fault, or judge them again with --resume and --retry-failed"
-                )
-
-
 def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result:
     """Dispatch until every strategy and the finalists are through, or Ctrl-C."""
     start, config = time.monotonic(), setup.config
     facts = host_facts(setup.evaluator.task.device)
-    refuse_other(config)
+    refuse_other(config.folder, config)
     stop = threading.Event()
     counts, costs = expected(setup), work(setup)
     with (
@@ -89,16 +58,9 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
         Progress(console, counts, costs, setup.resources.workers) as progress,
         stopping(stop),
     ):
-        doubts = Doubts(stop)
-
-        def observe(proposal: Proposal, outcome: Outcome, known: bool) -> None:
-            progress.finished(proposal, outcome, known)
-            doubts(proposal, outcome, known)
-            if not known and began_again(proposal, outcome):
-                warn(console, f"what a rung of {proposal.strategy} left was gone: fine-tuned again from the start")
-
+        watch = Watch(progress, stop, partial(warn, console))
         if config.warm_start:
-            setup.problem = warmed(setup.problem, ledger, config.strategies, _recorded(config).get("warm_start"))
+            setup.problem = warmed(setup.problem, ledger, config.strategies, recorded(config.folder).get("warm_start"))
             tell_start(setup, console)
         write_run(setup, facts, "running")
         programs = [program_of(setup, name) for name in config.strategies]
@@ -112,7 +74,7 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
             ledger,
             setup.fingerprint,
             finalists=final,
-            observe=observe,
+            observe=watch,
             retry_failed=retry_failed,
             warn=partial(warn, console),
         )
@@ -122,7 +84,7 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
     if complete:
         shutil.rmtree(config.rungs_folder, ignore_errors=True)
     write_run(setup, facts, "finished" if complete else "stopped")
-    doubts.check()
+    watch.check()
     return Result(setup, source.seen, complete, time.monotonic() - start, facts)
 
 
@@ -145,11 +107,6 @@ def tell_start(setup: Setup, console: Console) -> None:
         console.print(text, highlight=False)
     if lenders:
         console.print(f"start     sampling begins with the points of {', '.join(lenders)}", highlight=False)
-
-
-def began_again(proposal: Proposal, outcome: Outcome) -> bool:
-    """Whether a rung should have gone on from the one before, and could not."""
-    return proposal.after > 0 and outcome.status == "ok" and SPARED not in outcome.notes
 
 
 def factory_of(setup: Setup) -> partial[Evaluator]:
@@ -206,11 +163,6 @@ def open_ledger(setup: Setup, tell: Callable[[str], None]) -> Iterator[Ledger]:
             tell(str(error))
 
 
-def warn(console: Console, text: str) -> None:
-    """A warning on a line of its own, above the live table."""
-    console.print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
-
-
 def title(setup: Setup) -> str:
     task = setup.config.task
     return f"{short(task.network)} on {short(task.data)}"
@@ -221,37 +173,12 @@ def short(spec: str) -> str:
     return class_of(spec) if is_given(spec) else spec.rsplit("/", 1)[-1]
 
 
-def refuse_other(config: SearchConfig) -> None:
-    """UserError if the run's folder holds a run of other settings, which this one would overwrite."""
-    before = _recorded(config).get("config")
-    if before is None:
-        return
-    try:
-        same = SearchConfig.model_validate(before).model_copy(update={"results": config.results}) == config
-    except ValueError:  # of another version
-        same = False
-    if not same:
-        raise UserError(
-            f"{config.folder} holds a run with other settings; give this one another --name, "
-            f"or go on with that one by --resume {config.folder}"
-        )
-
-
-def _recorded(config: SearchConfig) -> dict[str, Any]:
-    """What `run.json` says; empty if there is none that can be read."""
-    try:
-        record = json.loads((config.folder / "run.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
 def write_run(setup: Setup, facts: dict[str, str], status: str) -> None:
     """`run.json`: every input, versions, host, and how far it came."""
     record = {
         "schema": SCHEMA,
         "status": status,
-        "created": _recorded(setup.config).get("created") or time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "created": recorded(setup.config.folder).get("created") or time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "config": setup.config.model_dump(mode="json"),
         "fingerprint": setup.fingerprint,
         "dense": asdict(setup.dense),

@@ -17,6 +17,7 @@ from search.evaluate import Evaluator, bind
 from search.finetune import judge
 from search.host import cores
 from search.rungs import check_samples
+from search.storage import check_location
 from search.strategy import Problem, Scan, strategy
 from search.tables import Dense
 from search.targets import Target, parse_target
@@ -54,6 +55,7 @@ def prepare(config: SearchConfig) -> Setup:
     check_samples(config.strategies, config.ladder)
     wanted = [parse_target(text) for text in dict.fromkeys(config.targets)]
     resources = resources_of(config)
+    check_location(config.ledger)
     evaluator = evaluator_of(config)
     compressor = bind_sites(evaluator, config)
     choice = choose(compressor, config.constraints)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -20,7 +21,7 @@ from search.session import Result, run
 from search.setup import prepare
 from search.tables import records
 from search.targets import TOLERANCE, flops_text
-from search.view import RunView
+from search.view import RunView, best_of
 
 
 def search_and_show(
@@ -51,6 +52,8 @@ def _show_end(result: Result, written: Written, console: Console) -> None:
     for asked, limit in view.targets:
         if _too_coarse(view, asked, limit):
             say(console, f"target {asked}: the settings are too coarse to meet it; these are the closest below it")
+        if (best := best_of(view, asked)) is not None and best.rival is not None:
+            say(console, f"target {asked}: {_named(best.line)} is inside the noise of {_named(best.rival)} (Welch's t)")
     failures = view.frame[view.frame["status"] == "failed"]
     for line in records(failures.drop_duplicates("reason")):
         console.print(Text(f"failed: {line['candidate']} ({line['strategy']}, {line['target']}): {line['reason']}"))
@@ -60,6 +63,10 @@ def _show_end(result: Result, written: Written, console: Console) -> None:
         say(console, f"export    {view.export_command}")
     else:
         say(console, f"stopped   nothing finished is lost; go on with: {view.resume_command}")
+
+
+def _named(line: Mapping[str, Any]) -> str:
+    return f"{line['strategy']}'s {line['candidate']}"
 
 
 def _too_coarse(view: RunView, asked: str, limit: int) -> bool:

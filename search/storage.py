@@ -19,7 +19,8 @@ from models.errors import UserError
 
 LOCK_TIMEOUT = 60.0  # seconds an SQLite writer waits for another one (optuna #820: the default of 5 is too short)
 RACE_ATTEMPTS = 5  # two processes that create the same file's tables: one finds them half there
-DRIVERS = {"postgresql": "psycopg2-binary", "mysql": "pymysql", "mariadb": "pymysql"}
+DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "mysqldb": "mysqlclient", "pymysql": "pymysql"}
+"""What SQLAlchemy calls a driver, which is for it to choose unless the URL does -> the package that has it."""
 _TRIALS = table("trials", column("trial_id"), column("study_id"))
 _ATTRIBUTES = table("trial_user_attributes", column("trial_id"), column("key"), column("value_json"))
 SQLITE_MAGIC = b"SQLite format 3\x00"
@@ -46,6 +47,25 @@ def open_storage(location: str | Path, *, must_exist: bool = False) -> RDBStorag
                 raise _refusal(url, error) from error
             time.sleep(0.1 * 2**attempt)
     raise AssertionError("unreachable")
+
+
+def check_location(location: str | Path) -> None:
+    """Whether a ledger could be opened there, before anything slow is done; no file is made.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    url = storage_url(location)
+    if url.get_backend_name() != "sqlite":
+        open_storage(location).remove_session()
+        return
+    path = Path(str(url.database))
+    if path.exists():
+        _check_file(path, must_exist=True)
+        return
+    parent = next(folder for folder in path.parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UserError(f"ledger {path} cannot be made in {parent}; choose a place that can be written to")
 
 
 def storage_url(location: str | Path) -> URL:
@@ -114,8 +134,8 @@ def cause(error: BaseException) -> str:
 def _refusal(url: URL, error: BaseException) -> UserError:
     name = url.render_as_string() if url.get_backend_name() != "sqlite" else url.database
     if isinstance(error, ImportError):
-        package = DRIVERS.get(url.get_backend_name(), "its driver")
-        return UserError(f"ledger {name} needs a database driver that is not installed; pip install {package}")
+        package = DRIVERS.get(url.get_dialect().driver, "its driver")
+        return UserError(f"ledger {name} needs a database driver that is not installed; pip install '{package}'")
     return UserError(f"ledger {name} cannot be used: {cause(error)}")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from methods.base import Centroids
+from search.ranking import LEVEL, Sample, welch
 from search.ratio_bars import Ratios
 from search.tables import Dense, records
 
@@ -72,9 +73,14 @@ def best_of(run: RunView, asked: str) -> Best | None:
 
 
 def _indistinct(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two means differ by less than one standard deviation of a difference between single runs."""
-    spread = (one["test_std"] ** 2 + other["test_std"] ** 2) ** 0.5  # NaN, so False, where a spread is unknown
-    return bool(abs(one["test_accuracy"] - other["test_accuracy"]) <= spread)
+    """Whether Welch's t-test does not tell two means apart, as on the leaderboard; False where a spread is unknown."""
+    if pd.isna(one["test_std"]) or pd.isna(other["test_std"]):
+        return False
+    return welch(_sample(one), _sample(other)) >= LEVEL
+
+
+def _sample(line: Mapping[str, Any]) -> Sample:
+    return Sample(line["test_accuracy"], line["test_std"], line["seeds"], images=1)
 
 
 def known(value: Any) -> float | None:

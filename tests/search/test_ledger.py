@@ -212,12 +212,19 @@ def test_locations_that_cannot_be_used(tmp_path: Path) -> None:
     assert sqlite3.connect(other).execute("SELECT name FROM sqlite_master").fetchall() == [("birds",)]
 
 
-@pytest.mark.parametrize(("url", "package"), [("postgresql://u:secret@h/db", "psycopg2-binary"),
-                                              ("mysql://u:secret@h/db", "pymysql")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("url", "package"),
+    [
+        ("postgresql://u:secret@h/db", r"psycopg\[binary\]"),
+        ("postgresql+psycopg2://u:secret@h/db", "psycopg2-binary"),
+        ("mysql://u:secret@h/db", "mysqlclient"),
+        ("mysql+pymysql://u:secret@h/db", "pymysql"),
+    ],
+)
 def test_a_missing_driver_is_named(url: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("psycopg2", "MySQLdb"):
+    for module in ("psycopg", "psycopg2", "MySQLdb", "pymysql"):
         monkeypatch.setitem(sys.modules, module, None)  # even where it is installed
-    with pytest.raises(UserError, match=f"pip install {package}") as caught:
+    with pytest.raises(UserError, match=f"pip install '{package}'") as caught:
         Ledger(url, TASK, TITLE)
     assert "secret" not in str(caught.value)
 
