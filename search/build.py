@@ -21,6 +21,7 @@ from search.baseline import default_baseline
 from search.candidate import Recipe
 from search.config import SearchConfig
 from search.constraints import Constraints, rules
+from search.files import claimed
 from search.strategy import strategy
 from search.targets import parse_targets
 
@@ -114,7 +115,7 @@ def search_config(
         targets=tuple(target.asked for target in parse_targets(targets)),
         ledger=_location(ledger or str(Path(results) / "ledger.db")),
         results=results,
-        name=run_name(name, task, fields["method"]),
+        name=run_name(name, task, fields["method"], Path(results)),
         rungs=epochs,
         **fields,
     )
@@ -156,13 +157,13 @@ def _like(default: Any, text: str, what: str) -> Any:
     return value
 
 
-def run_name(name: str | None, task: TaskConfig, method: str) -> str:
+def run_name(name: str | None, task: TaskConfig, method: str, results: Path) -> str:
     """A run's folder name: as given, or from network, data, method and the time."""
     if name is None:
         network = class_of(task.network) if is_given(task.network) else Path(task.network).name
         parts = [network, Path(task.data.partition(":")[2] or task.data).stem, method]
         readable = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", part).strip("-.") for part in parts)
-        return f"{readable}-{time.strftime('%Y%m%d-%H%M%S')}"
+        return claimed(results.absolute(), f"{readable}-{time.strftime('%Y%m%d-%H%M%S')}")
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise UserError(f"run name {name!r} is not a plain folder name; use letters, digits, '.', '_' and '-'")
     return name

@@ -106,7 +106,7 @@ def compare_config(
     for each in asked:
         strategy(each)
     own, restricted = _own_options(options, names), Constraints(**(fields.get("constraints") or {}))
-    run = build.run_name(name, task, "compare")
+    run = build.run_name(name, task, "compare", Path(fields.get("results", "results")))
     searches = [
         build.search_config(
             task=task,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import itertools
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from models.errors import UserError
@@ -18,6 +20,33 @@ def writing(path: Path, advice: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror or error}); {advice}") from error
+
+
+def claimed(parent: Path, name: str) -> str:
+    """The name of a new folder in `parent`: `name`, or it with a number behind where somebody has just taken that.
+
+    If nothing has been put there when the process ends, the folder goes again.
+    """
+    with writing(parent, "choose another folder with --results"):
+        parent.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        chosen = name if number == 1 else f"{name}-{number}"
+        try:
+            with writing(parent, "choose another folder with --results"):
+                (parent / chosen).mkdir()
+        except UserError as refusal:
+            if isinstance(refusal.__cause__, FileExistsError):
+                continue
+            raise
+        atexit.register(_give_back, parent / chosen)
+        return chosen
+    raise AssertionError("unreachable")
+
+
+def _give_back(folder: Path) -> None:
+    with suppress(OSError):  # it is in use, or gone
+        folder.rmdir()
+        folder.parent.rmdir()
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:

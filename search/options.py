@@ -134,7 +134,9 @@ class RunOptions(Group):
     workers: Annotated[int | None, typer.Option(min=0, help="Processes; 0 runs in this one, without Ray.")] = None
     gpus_per_worker: Annotated[float | None, typer.Option(help="Fractions share a GPU.")] = None
     ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster: auto or host:port.")] = None
-    time_limit: Annotated[float | None, typer.Option(help="Seconds for one candidate.")] = None
+    time_limit: Annotated[
+        float | None, typer.Option(help="Seconds for one candidate; with --workers 0 for its fine-tune alone.")
+    ] = None
     ledger: LedgerSpec = None
     name: Annotated[str | None, typer.Option(help="Of the run's folder.")] = None
 
