@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from methods.base import copy_network
 from methods.narrow import Side, can_narrow, channels_of, is_depthwise, narrow, select
-from methods.trace import LayerUse, trace_layers
+from methods.trace import LayerUse, attends, trace_layers
 
 LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
+ATTENTION = "the network uses attention, through which coupled channels cannot be traced; kse needs no such trace"
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ def find_groups(network: nn.Module, example: Tensor) -> tuple[list[Group], dict[
         The groups, the reasons for layers whose output channels must stay, and every layer's use.
     """
     uses = trace_layers(network, example)
+    if attends(network, example):  # torch-pruning's search for groups does not end in such networks
+        return [], dict.fromkeys(uses, ATTENTION), uses
     twin = copy_network(network).eval().requires_grad_(True)
     names = {module: name for name, module in twin.named_modules()}
     skipped: dict[str, str] = {}

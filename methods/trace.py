@@ -114,3 +114,23 @@ class _Products(OperatorMode):
             left, right = args[-2], args[-1]
             self.flops += left.numel() * right.shape[1]
         return result
+
+
+def attends(network: nn.Module, example: Tensor) -> bool:
+    """Whether the network weighs its features by a softmax of their products: attention, in whichever module."""
+    with _Names() as names, evaluating(network, example[:1]):
+        network(example[:1])
+    fused = any("attention" in name or "transformer" in name for name in names.seen)
+    return fused or {"_softmax", "bmm"} <= names.seen
+
+
+class _Names(OperatorMode):
+    """The names of the operators that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))

@@ -80,6 +80,10 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
+    if isinstance(error, KeyError):  # of torch.load's own tables: its text is a bare number
+        return UserError(
+            f"checkpoint {path} is no file that torch or safetensors wrote; save a state dict with torch.save"
+        )
     return UserError(f"checkpoint {path} cannot be read ({first_line(error)}); is it complete?")
 
 

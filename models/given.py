@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from models.errors import UserError, first_line
 from models.operators import OperatorMode
+from models.sources import content_digest
 
 _PREFIX = "object:"
 _DIGITS = 12
@@ -147,10 +148,5 @@ class _Recorder(OperatorMode):
         return str(value)
 
 
-def tensor_bytes(tensor: Tensor) -> bytes:
-    """The elements' bytes, in order, whatever their type."""
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-
-
 def _content(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor_bytes(tensor)).hexdigest()
+    return content_digest([("", tensor)])

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from models.data import stratified_split, unknown_data
 from models.errors import UserError, first_line
-from models.user_code import call_user, is_user_spec, load_function, split_spec
+from models.user_code import call_user, is_user_spec, load_function
 
 if TYPE_CHECKING:
     from models.task import TaskConfig
@@ -56,7 +56,7 @@ def read_arrays(config: TaskConfig) -> Arrays:
 
 
 def identity(config: TaskConfig) -> str:
-    """A digest of the content of a file that holds or makes the data."""
+    """A digest of the content of a file that holds the data, or of the arrays that a user's function returns."""
     name = config.data
     if name.startswith("npz:"):
         path = _npz_path(name)
@@ -65,8 +65,9 @@ def identity(config: TaskConfig) -> str:
             entries = sorted((entry.filename, entry.file_size, entry.CRC) for entry in archive.infolist())
         return "npz:" + hashlib.sha256(repr(entries).encode()).hexdigest()[:20]
     if is_user_spec(name):
-        file, function = split_spec(name, "data")
-        return f"{hashlib.sha256(file.read_bytes()).hexdigest()[:20]}:{function}"
+        if name not in _digests:
+            _users(name)
+        return _digests[name]
     raise unknown_data(name)
 
 
@@ -143,9 +144,17 @@ def _npz_errors(path: Path) -> Iterator[None]:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, UserError):
             raise
+        if path.is_file() and not _is_numpys(path):
+            raise UserError(f"{path} is no npz file; write one with numpy.savez, {', '.join(ARRAY_NAMES)}") from error
         if "pickle" in str(error):
             raise UserError(f"{path} holds Python objects, which are not loaded; save plain uint8 arrays") from error
         raise UserError(f"{path} cannot be read as an npz file ({first_line(error)})") from error
+
+
+def _is_numpys(path: Path) -> bool:
+    """By its first bytes: a zip archive or a single array, whole or not."""
+    with path.open("rb") as file:
+        return file.read(6).startswith((b"PK", b"\x93NUMPY"))
 
 
 def _read_npz(path: Path) -> dict[str, Array]:
@@ -165,7 +174,21 @@ def _users(spec: str) -> Arrays:
     if not isinstance(arrays, (tuple, list)) or len(arrays) != len(ARRAY_NAMES):
         names, got = ", ".join(ARRAY_NAMES), type(arrays).__name__
         raise UserError(f"data {spec} must return the four arrays {names}, not a {got}")
-    return checked_arrays(dict(zip(ARRAY_NAMES, map(np.asarray, arrays), strict=True)), spec)
+    checked = checked_arrays(dict(zip(ARRAY_NAMES, map(np.asarray, arrays), strict=True)), spec)
+    _digests[spec] = f"arrays:{content_digest(zip(ARRAY_NAMES, checked, strict=True))}"
+    return checked
+
+
+_digests: dict[str, str] = {}  # of what users' functions returned last
+
+
+def content_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Of tensors with their names, types and shapes; 16 digits."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in tensors:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _digits() -> Arrays:

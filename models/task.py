@@ -17,6 +17,7 @@ from models.data import DataInfo, Images, data_identity, data_info, load_data, s
 from models.errors import UserError, first_line
 from models.networks import build_network
 from models.user_code import is_user_spec, split_spec
+from models.user_files import source_digest
 
 _INIT_SEED = 0  # fresh weights are the same in every worker
 
@@ -193,7 +194,7 @@ def task_fingerprint(config: TaskConfig, info: DataInfo | None = None) -> str:
     network = config.network
     if is_user_spec(network):
         file, function = split_spec(network, "network")
-        network = f"{_digest(file)}:{function}"
+        network = f"{source_digest(file)}:{function}"
     parts = {
         "network": network,
         "weights": None if config.weights is None else _digest(Path(config.weights)),

@@ -28,6 +28,7 @@ from search.compressed import unpack
 from search.evaluate import Evaluator, OnStep, worker
 from search.export_config import CARD, CONFIG, ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig
 from search.export_files import Say, Subject, write_files
+from search.files import clear_leftovers, held
 from search.finetune import judge
 from search.formats import FORMATS, check_onnx
 from search.pick import Picked, Run, pick_candidate, read_run
@@ -83,7 +84,12 @@ def export_run(
         check_onnx()
     subject = fine_tuned(record, picked, pick, device=device, say=say, on_step=on_step)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as stage:
+    clear_leftovers(folder)
+    prefix = f".{folder.name}."
+    with (
+        tempfile.TemporaryDirectory(prefix=prefix, suffix=".tmp", dir=folder.parent) as stage,
+        held(Path(stage)),
+    ):
         config = write_files(subject, Path(stage), folder, formats, say)
         check_folder(folder, force=force)
         _install(Path(stage), folder)

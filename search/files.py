@@ -3,14 +3,45 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import itertools
 import os
 import secrets
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from models.errors import UserError
+
+AGE = 600.0  # seconds that a temporary file must have lain untouched before it counts as left behind
+
+
+def clear_leftovers(path: Path) -> None:
+    """Remove what writers of `path` that were killed left beside it: old, and locked by no process."""
+    if not path.parent.is_dir():
+        return
+    for left in path.parent.iterdir():
+        if left.name.startswith(f".{path.name}.") and left.name.endswith(".tmp"):
+            with suppress(OSError):  # still held, gone already, or not ours to remove
+                if time.time() - left.stat().st_mtime > AGE:
+                    with held(left):
+                        shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """A lock on a temporary file or folder while it is written; the system lets go of it when the process dies.
+
+    OSError if another process holds it.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -58,8 +89,9 @@ def atomic_write(path: Path, data: bytes | str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not `tempfile`: its files are readable by their owner alone, and the rename would keep that.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    clear_leftovers(path)
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("wb") as file, held(temporary):
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -6,9 +6,8 @@ and the command line find them; a network itself stays an object (`models.given`
 
 from __future__ import annotations
 
-import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,13 @@ from torch import Tensor, nn
 from models.checkpoints import save_weights
 from models.data import data_info
 from models.errors import UserError
-from models.given import give, tensor_bytes
-from models.sources import ARRAY_NAMES, checked_arrays
+from models.given import give
+from models.sources import ARRAY_NAMES, checked_arrays, content_digest
 from models.task import TaskConfig
 from search import build
 from search.files import atomic_write, writing
 
 FOLDER = "given"  # below results
-_DIGITS = 16
 _WAYS = "give its name, four arrays x_train, y_train, x_test, y_test, or a training and a test data set"
 
 Network = str | Path | nn.Module
@@ -77,7 +75,7 @@ def data_spec(data: Data, folder: Path) -> str:
     else:
         name, arrays = "arrays", [_array(each) for each in data]
     checked = checked_arrays(dict(zip(ARRAY_NAMES, arrays, strict=True)), "data")
-    path = folder / f"{name}-{_digest(zip(ARRAY_NAMES, checked, strict=True))}.npz"
+    path = folder / f"{name}-{content_digest(zip(ARRAY_NAMES, checked, strict=True))}.npz"
     if not path.exists():
         content = io.BytesIO()
         named: dict[str, Any] = {name: tensor.numpy() for name, tensor in zip(ARRAY_NAMES, checked, strict=True)}
@@ -126,16 +124,8 @@ def stored_weights(network: nn.Module, folder: Path) -> Path:
     stray = next((name for name, value in state.items() if not isinstance(value, Tensor)), None)
     if stray is not None:
         raise UserError(f"{type(network).__name__}'s state {stray!r} is no tensor; networks with such are not taken")
-    path = folder / f"{type(network).__name__}-{_digest(state.items())}.safetensors"
+    path = folder / f"{type(network).__name__}-{content_digest(state.items())}.safetensors"
     if not path.exists():
         with writing(path, "choose another folder with results=... or free space"):
             save_weights(network, path, {})
     return path
-
-
-def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    digest = hashlib.blake2b(digest_size=_DIGITS // 2)
-    for name, tensor in tensors:
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        digest.update(tensor_bytes(tensor))
-    return digest.hexdigest()

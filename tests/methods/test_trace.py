@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from methods.trace import LayerUse, trace_layers
+from methods.registry import create
+from methods.trace import LayerUse, attends, trace_layers
 
 
 class Mixed(nn.Module):
@@ -48,3 +49,30 @@ def test_leaves_network_and_random_state_alone() -> None:
     assert [module.training for module in network.modules()] == [True, True, True, False, True, True, True]
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     assert not any(module._forward_hooks for module in network.modules())
+
+
+class _Attention(nn.Module):
+    """Attention without any module of that name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 3, stride=4), nn.Linear(8, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        tokens = self.conv(images).flatten(2).mT
+        return torch.as_tensor(self.head((torch.softmax(tokens @ tokens.mT, 2) @ tokens).mean(1)))
+
+
+def test_attention_is_seen_in_whatever_module_it_is() -> None:
+    image = torch.randn(2, 3, 32, 32)
+    assert attends(_Attention(), image)
+    encoder = nn.TransformerEncoderLayer(32, 2, 8, batch_first=True)
+    assert attends(nn.Sequential(nn.Conv2d(3, 3, 1), nn.Flatten(1, 2), encoder), image)
+    squeezed = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2), nn.Softmax(1))
+    assert not attends(squeezed, image)
+
+
+def test_a_network_with_attention_is_left_dense_with_the_reason() -> None:
+    compressor = create("l1", _Attention(), torch.randn(2, 3, 32, 32))
+    assert compressor.sites == ()
+    assert "uses attention" in compressor.skipped["conv"]
