@@ -19,6 +19,7 @@ def main() -> None:
         epochs=0.5,
         final_epochs=1,
         batch_size=64,
+        workers=0,  # so small a task is through before other processes are up
     )
 
     # %% What is known of the task, from this run and all others; ties inside the noise share a rank

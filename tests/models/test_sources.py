@@ -130,14 +130,14 @@ def test_files_that_are_no_npz(tmp_path: Path) -> None:
     np.savez(tmp_path / "whole.npz", **_arrays())
     (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:-300])
     for name, message in (
-        ("text.npz", "text.npz "),
+        ("text.npz", "text.npz is no npz file"),
         ("one.npy", "single array"),
         ("cut.npz", "cannot be read as an npz"),
     ):
         with pytest.raises(UserError, match=message):
             read_arrays(_config(tmp_path / name))
-    for name in ("text.npz", "cut.npz"):
-        with pytest.raises(UserError, match="cannot be read as an npz"):
+    for name, message in (("text.npz", "is no npz file"), ("cut.npz", "cannot be read as an npz")):
+        with pytest.raises(UserError, match=message):
             data_identity(_config(tmp_path / name))
 
 

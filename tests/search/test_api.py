@@ -153,6 +153,43 @@ def test_the_leaderboard_knows_the_run(searched: tuple[Net, RunResult]) -> None:
     assert f"api.search(network, resume={str(found.folder)!r})" in set(board.table["command"])
 
 
+# ---- comparisons, and methods that learn their allocation
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    torch.manual_seed(0)
+    results = tmp_path_factory.mktemp("compare") / "results"
+    settings = {name: value for name, value in TINY.items() if name != "final_seeds"}
+    settings |= {"epochs": 2, "final_epochs": 2}
+    return api.compare(
+        Net(), arrays(), methods=["l1", "resrep"], strategies="acra-uniform", seeds=1, targets=0.7, results=results,
+        batch_size=64, **settings,
+    )  # fmt: skip
+
+
+def test_every_finalist_of_a_comparison_can_be_taken_and_exported(compared: RunResult, tmp_path: Path) -> None:
+    assert set(compared.finalists["method"]) == {"l1", "resrep"}
+    for line in compared.finalists.to_dict("records"):
+        made = compared.export(line["candidate"], to=tmp_path / line["method"], formats=("config", "safetensors"))
+        assert made.config.method == line["method"]
+        assert flops(made.network) == line["flops"]
+        assert made.config.metrics.test_accuracy == pytest.approx(line["test_accuracy"], abs=1e-9)
+
+
+def test_a_learned_allocation_is_exported_as_it_was_judged_even_without_its_weights(
+    compared: RunResult, tmp_path: Path
+) -> None:
+    (line,) = compared.finalists[compared.finalists["method"] == "resrep"].to_dict("records")
+    for path in (compared.folder / "weights").glob("*.safetensors"):
+        path.unlink()
+    made = compared.export(line["candidate"], to=tmp_path / "again", formats=("config", "safetensors"))
+    judged = json.loads(line["allocation"])
+    assert {site: setting for site, setting in made.config.allocation.items() if site in judged} == judged
+    assert flops(made.network) == line["flops"]
+    assert made.config.metrics.test_accuracy == pytest.approx(line["test_accuracy"], abs=1e-9)
+
+
 # ---- what goes in
 
 
