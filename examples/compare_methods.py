@@ -31,7 +31,9 @@ def main() -> None:
     # %% The best at half the FLOPs, whichever method it came from
     best = found.best.loc["0.5"]
     network = found.network("0.5")
-    print(f"{best['method']}: {best['test_accuracy']:.2%} at {best['kept_flops']:.3f} of the FLOPs, in {type(network)}")
+    print(
+        f"{best['method']}: {best['test_accuracy']:.2%} at {best['kept_flops']:.3f} of the FLOPs, as a {type(network).__name__}"
+    )
 
 
 if __name__ == "__main__":
