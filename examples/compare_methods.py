@@ -31,8 +31,9 @@ def main() -> None:
     # %% The best at half the FLOPs, whichever method it came from
     best = found.best.loc["0.5"]
     network = found.network("0.5")
+    count = sum(parameter.numel() for parameter in network.parameters())
     print(
-        f"{best['method']}: {best['test_accuracy']:.2%} at {best['kept_flops']:.3f} of the FLOPs, as a {type(network).__name__}"
+        f"{best['method']}: {best['test_accuracy']:.2%} at {best['kept_flops']:.3f} of the FLOPs, {count:,} parameters"
     )
 
 
