@@ -21,6 +21,7 @@ from methods.base import Compressor, Levels
 from methods.registry import create
 from models.networks import build_network
 from search.allocate import Ladders, project, uniform_shape
+from search.budget import Budget
 
 TARGETS = (0.7, 0.5, 0.3)
 REPEATS = 20
@@ -58,7 +59,7 @@ def main() -> None:
         limit, times = int(kept * dense), []
         for _ in range(REPEATS):
             start = time.perf_counter()
-            solution = project(uniform_shape(len(sites)), sites, compressor.cost, limit)
+            solution = project(uniform_shape(len(sites)), sites, Budget({"flops": limit}, compressor.cost))
             times.append(time.perf_counter() - start)
         start = time.perf_counter()
         recounted = by_recounting(compressor, limit, image)

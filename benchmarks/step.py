@@ -27,6 +27,7 @@ from methods.base import Compressor, Tuning, copy_network, example_input
 from methods.registry import create, methods
 from models.networks import build_network
 from search.allocate import project, uniform_shape
+from search.budget import Budget
 from search.finetune import precision
 
 LIMIT = 1.5  # times the dense step, at most
@@ -57,7 +58,9 @@ def stepper(network: nn.Module, tuning: Tuning, inputs: Tensor, labels: Tensor) 
 def compressed(compressor: Compressor, kept: float, steps: int) -> tuple[nn.Module, Tuning, float]:
     """A network under uniform widths, what its method adds to fine-tuning, and the FLOPs kept."""
     limit = int(kept * compressor.cost.dense.flops)
-    solution = project(uniform_shape(len(compressor.sites)), compressor.sites, compressor.cost, limit)
+    solution = project(
+        uniform_shape(len(compressor.sites)), compressor.sites, Budget({"flops": limit}, compressor.cost)
+    )
     allocation = compressor.allocation(solution.levels)
     small = compressor.compress(allocation)
     tuning = compressor.tuning(allocation, small, steps=steps, lr=LR)

@@ -40,6 +40,8 @@ class WidthCost:
 
     Attributes:
         kept: per group, the channels that each of its levels keeps.
+        layers: names of the convolutions and linear layers.
+        positions: (n_layers,) how often each applies its weights for one input.
     """
 
     def __init__(
@@ -47,9 +49,10 @@ class WidthCost:
     ) -> None:
         self.kept = [np.asarray(ladder, dtype=np.float64) for ladder in kept]
         layers = [(name, module) for name, module in network.named_modules() if name in uses]
+        self.layers = tuple(name for name, _ in layers)
         self._in, self._out = (_widths(layers, groups, side) for side in ("in", "out"))
         kernel = np.array([_kernel_size(module) / _constant_groups(module) for _, module in layers])
-        self._positions = np.array([uses[name].positions for name, _ in layers], dtype=np.float64)
+        self.positions = np.array([uses[name].positions for name, _ in layers], dtype=np.float64)
         self._kernel = kernel
         self._per_channel, self._fixed_params = _linear_params(network, groups, {name for name, _ in layers})
         self._biased = np.array([getattr(module, "bias", None) is not None for _, module in layers], dtype=np.float64)
@@ -60,16 +63,24 @@ class WidthCost:
 
     def __call__(self, levels: Levels) -> Costs:
         """Costs of the allocations in `levels`, (n_allocations, n_sites)."""
+        return self.of_widths(self._channels(levels))
+
+    def widths(self, levels: Levels) -> tuple[Floats, Floats]:
+        """Channels into and out of every one of `layers`, each (n_allocations, n_layers); into a depthwise one, 1."""
+        kept = self._channels(levels)
+        return self._in(kept), self._out(kept)
+
+    def _channels(self, levels: Levels) -> Floats:
         kept = np.empty(levels.shape, dtype=np.float64)
         for site, ladder in enumerate(self.kept):
             kept[:, site] = ladder[levels[:, site]]
-        return self.of_widths(kept)
+        return kept
 
     def of_widths(self, kept: Floats) -> Costs:
         """Costs when group i keeps `kept[:, i]` channels; (n_allocations, n_groups)."""
         out = self._out(kept)
         weights = self._in(kept) * out * self._kernel
-        flops = np.rint(weights @ self._positions).astype(np.int64)
+        flops = np.rint(weights @ self.positions).astype(np.int64)
         params = weights.sum(1) + out @ self._biased + kept @ self._per_channel + self._fixed_params
         whole = np.rint(params).astype(np.int64)
         return Costs(flops, whole, 4 * whole)

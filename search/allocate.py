@@ -1,6 +1,6 @@
 """From a shape to an allocation that meets the target: bisection on a common scale, then a fill of what rounding left.
 
-ACRA's observation carries all of this: FLOPs fall monotonically in the scale, so the scale is found by bisection on
+ACRA's observation carries all of this: costs fall monotonically in the scale, so the scale is found by bisection on
 the cost model alone, in O(log 1/ε) evaluations, none of which touches data.
 """
 
@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from methods.base import Cost, CostModel, Levels, Site
 from models.errors import UserError
-from search.targets import TOLERANCE, Target, flops_text
+from search.budget import Budget, LatencyModel
+from search.targets import MEASURES, TOLERANCE, Target
 
 Floats = npt.NDArray[np.float64]
 Shape = Callable[[Floats], Floats]
@@ -32,15 +33,7 @@ class Solution:
     levels: Levels  # (n_sites,)
     cost: Cost
     met: bool
-    """Within `TOLERANCE` of the dense FLOPs below the target; otherwise the ladder was too coarse for it."""
-
-
-@dataclass(frozen=True)
-class Reach:
-    """The least and the most FLOPs that a method can leave."""
-
-    least: Cost
-    most: Cost
+    """Within `TOLERANCE` of the dense figure below the limit that binds; otherwise the ladder was too coarse for it."""
 
 
 class Ladders:
@@ -63,38 +56,52 @@ class Ladders:
         return self.strengths[np.arange(len(self.last)), levels]
 
 
-def reach(sites: Sequence[Site], cost: CostModel) -> Reach:
-    """What can be reached with every site dense and every site at its smallest."""
+def ends(sites: Sequence[Site]) -> Levels:
+    """The hardest and the gentlest allocation, (2, n_sites)."""
     last = Ladders(sites).last
-    both = cost(np.stack([last, np.zeros_like(last)]))
-    least, most = (Cost(*(int(column[row]) for column in both)) for row in (0, 1))
-    return Reach(least, most)
+    return np.stack([last, np.zeros_like(last)])
 
 
 def check_reachable(
     target: Target,
     sites: Sequence[Site],
     cost: CostModel,
+    latency: LatencyModel | None = None,
     *,
     method: str,
     network: str,
     skipped: Mapping[str, str] | None = None,
-) -> int:
-    """The target in FLOPs; UserError, naming the range, if no allocation can meet it.
+) -> Budget:
+    """The target on this network; UserError, naming the range, if no allocation can meet it.
 
     Args:
+        latency: needed for a target that asks for it.
         skipped: layers left dense with the reasons; the first ones are named where that may explain the range.
     """
-    limit = target.flops(cost.dense.flops)
-    span = reach(sites, cost) if sites else Reach(cost.dense, cost.dense)
-    if not span.least.flops <= limit <= span.most.flops:
-        least, most, whole = span.least.flops, span.most.flops, cost.dense.flops
-        raise UserError(
-            f"target {target.asked!r} ({flops_text(limit)} FLOPs) is out of reach: {method} on {network} can leave "
-            f"{flops_text(least)} to {flops_text(most)} FLOPs, kept {least / whole:.4f} to {most / whole:.4g}"
-            + _dense_layers(skipped or {})
-        )
-    return limit
+    free = Budget(dict.fromkeys(target.measures, 0), cost, latency)
+    budget = Budget({part.measure: part.limit(free.dense(part.measure)) for part in target.parts}, cost, latency)
+    for part, limit, (least, most) in zip(target.parts, budget.limits.values(), reach(budget, sites), strict=True):
+        measure, dense = MEASURES[part.measure], budget.dense(part.measure)
+        loose = limit > most and (len(target.parts) == 1 or _never_binds(budget, sites))
+        if limit < least or loose:
+            words = f"{measure.number(least)} to {measure.text(most)}"
+            raise UserError(
+                f"target {part.asked!r} ({measure.text(limit)}) is out of reach: {method} on {network} can leave "
+                f"{words}, kept {least / dense:.4f} to {most / dense:.4g}" + _dense_layers(skipped or {})
+            )
+    return budget
+
+
+def reach(budget: Budget, sites: Sequence[Site]) -> list[tuple[int, int]]:
+    """For each measure of the budget the least and the most that can be left."""
+    if not sites:
+        return [(budget.dense(measure), budget.dense(measure)) for measure in budget.limits]
+    return [(int(least), int(most)) for least, most in budget.figures(ends(sites))]
+
+
+def _never_binds(budget: Budget, sites: Sequence[Site]) -> bool:
+    """Whether even the gentlest allocation stays below all limits, strictly."""
+    return bool(sites) and bool((budget.shares(ends(sites))[:, 1] < 0).all())
 
 
 def _dense_layers(skipped: Mapping[str, str]) -> str:
@@ -109,19 +116,15 @@ def uniform_shape(n_sites: int) -> Shape:
     return lambda scales: np.repeat(scales[:, None], n_sites, axis=1)
 
 
-def project(shape: Shape, sites: Sequence[Site], cost: CostModel, limit: int) -> Solution:
-    """The gentlest allocation along `shape` with at most `limit` FLOPs, filled up to it.
-
-    Args:
-        limit: FLOPs, reachable (`check_reachable`).
-    """
+def project(shape: Shape, sites: Sequence[Site], budget: Budget) -> Solution:
+    """The gentlest allocation along `shape` within the budget, which is reachable, filled up to it."""
     ladders = Ladders(sites)
     low, high = 0.0, 1.0
     levels = ladders.last.copy()  # always within reach
     for _ in range(_ROUNDS):
         scales = np.linspace(low, high, _PROBES)
         tried = ladders.levels(np.clip(shape(scales), 0.0, 1.0))
-        fits = np.flatnonzero(cost(tried).flops <= limit)
+        fits = np.flatnonzero(budget.excess(tried) <= 0)
         if not len(fits):  # only in the first round: the shape's own end is not enough
             break
         first = int(fits[0])
@@ -130,29 +133,24 @@ def project(shape: Shape, sites: Sequence[Site], cost: CostModel, limit: int) ->
             break
         low = scales[first - 1]
     wanted = np.clip(shape(np.array([high])), 0.0, 1.0)[0]
-    levels = _fill(levels, wanted, ladders, cost, limit)
-    final = Cost(*(int(column[0]) for column in cost(levels[None])))
-    return Solution(levels, final, _within(final.flops, cost, limit))
+    levels = _fill(levels, wanted, ladders, budget)
+    return Solution(levels, budget.cost_of(levels), budget.met(levels))
 
 
-def _within(flops: int, cost: CostModel, limit: int) -> bool:
-    return limit - TOLERANCE * cost.dense.flops <= flops <= limit
-
-
-def _fill(levels: Levels, wanted: Floats, ladders: Ladders, cost: CostModel, limit: int) -> Levels:
+def _fill(levels: Levels, wanted: Floats, ladders: Ladders, budget: Budget) -> Levels:
     """Use up what rounding left: relax sites by single steps, then exchange steps between two sites."""
-    levels = _relax(levels, wanted, ladders, cost, limit)
+    levels = _relax(levels, wanted, ladders, budget)
     for _ in range(2 * len(levels)):
-        if _within(int(cost(levels[None]).flops[0]), cost, limit):
+        if budget.met(levels):
             break
-        better = _exchange(levels, wanted, ladders, cost, limit)
+        better = _exchange(levels, wanted, ladders, budget)
         if better is None:
             break
-        levels = _relax(better, wanted, ladders, cost, limit)  # an exchange may have made room for a step
+        levels = _relax(better, wanted, ladders, budget)  # an exchange may have made room for a step
     return levels
 
 
-def _relax(levels: Levels, wanted: Floats, ladders: Ladders, cost: CostModel, limit: int) -> Levels:
+def _relax(levels: Levels, wanted: Floats, ladders: Ladders, budget: Budget) -> Levels:
     """One step towards dense at a time, first where a site is furthest above the strength wanted of it."""
     while True:
         movable = np.flatnonzero(levels > 0)
@@ -160,7 +158,7 @@ def _relax(levels: Levels, wanted: Floats, ladders: Ladders, cost: CostModel, li
             return levels
         tried = np.repeat(levels[None], len(movable), axis=0)
         tried[np.arange(len(movable)), movable] -= 1
-        fits = cost(tried).flops <= limit
+        fits = budget.excess(tried) <= 0
         if not fits.any():
             return levels
         excess = (ladders.strength_at(levels) - wanted)[movable]
@@ -168,25 +166,25 @@ def _relax(levels: Levels, wanted: Floats, ladders: Ladders, cost: CostModel, li
         levels = tried[int(np.argmax(excess))]
 
 
-def _exchange(levels: Levels, wanted: Floats, ladders: Ladders, cost: CostModel, limit: int) -> Levels | None:
-    """Of the changes that meet the limit the one nearest to `wanted`; else what comes closest; None without a gain.
+def _exchange(levels: Levels, wanted: Floats, ladders: Ladders, budget: Budget) -> Levels | None:
+    """Of the changes that keep to the budget the one nearest to `wanted`; else what comes closest; None without a gain.
 
     Single steps of two sites are tried first, then as many steps at once as `_ROWS` allocations allow, then every
     allocation near this one if the sites are few.
     """
-    present, sites = int(cost(levels[None]).flops[0]), len(levels)
+    present, sites = float(budget.excess(levels[None])[0]), len(levels)
     widest = max(1, min(int((_ROWS / sites**2) ** 0.5), int(ladders.last.max())))
     box = int((_ROWS ** (1 / sites) - 1) / 2)
     for neighbours, steps in ((_pairs, 1), (_pairs, widest), (_box, box)):
         tried = neighbours(levels, ladders.last, steps)
         if not len(tried):
             continue
-        flops = cost(tried).flops
-        flops[flops > limit] = -1
-        near = np.flatnonzero(flops >= limit - TOLERANCE * cost.dense.flops)
+        excess = budget.excess(tried)
+        excess[excess > 0] = -np.inf
+        near = np.flatnonzero(excess >= -TOLERANCE)
         astray = np.abs(ladders.strength_at(tried[near]) - wanted).sum(1)
-        best = int(near[np.argmin(astray)]) if len(near) else int(np.argmax(flops))
-        if flops[best] > present:
+        best = int(near[np.argmin(astray)]) if len(near) else int(np.argmax(excess))
+        if excess[best] > present:
             return tried[best]
     return None
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from methods.trace import uncounted_flops
+from search.budget import Budget
 from search.console import UNCOUNTED, say
 from search.dispatch import Resources
 from search.estimate import expected, work
@@ -29,7 +30,7 @@ def announce(setup: Setup, console: Console) -> None:
     lines = [
         f"{title(setup)}: {flops_text(dense.flops)} FLOPs, {flops_text(dense.params)} parameters"
         + ("" if dense.test_accuracy is None else f", {dense.test_accuracy:.2%} on the test set"),
-        f"targets   {', '.join(f'{t.asked} ({flops_text(limit)})' for t, limit in setup.targets)}",
+        f"targets   {', '.join(f'{t.asked} ({_limit(budget)})' for t, budget in setup.targets)}",
         f"method    {config.method}, {len(setup.problem.sites)} sites; strategies {', '.join(config.strategies)}",
         f"data      {len(task.tune)} images to fine-tune on, {len(task.search)} to search with, "
         f"{len(task.test)} to test",
@@ -58,6 +59,11 @@ def _climbing(setup: Setup, counts: Mapping[Stage, int]) -> str:
 def _either(epochs: Sequence[float]) -> str:
     *most, last = (f"{each:g}" for each in epochs)
     return f"{', '.join(most)} or {last}" if most else last
+
+
+def _limit(budget: Budget) -> str:
+    """In FLOPs alone without saying so, as everywhere."""
+    return flops_text(budget.limits["flops"]) if set(budget.limits) == {"flops"} else budget.words()
 
 
 def _where(resources: Resources) -> str:

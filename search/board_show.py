@@ -43,7 +43,7 @@ PIPE_WIDTH = 160  # characters, where output is no terminal
 def compare_and_show(config: CompareConfig, console: Console, *, retry_failed: bool) -> tuple[dict[str, Any], bool]:
     """Run a comparison with its live table; returns its JSON form and whether it is complete."""
     console.print("loading the task, binding the methods ...", style="dim")
-    comparison = compare.prepare(config)
+    comparison = compare.prepare(config, lambda line: say(console, line, "dim"))
     _announce(comparison, console)
     done = compare.run(comparison, console, retry_failed=retry_failed)
     files = _write(done)

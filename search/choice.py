@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,6 +33,12 @@ class Choice:
         """Levels of `sites`, (n, n_sites), as levels of all the method's sites."""
         return self.cost.full(levels) if isinstance(self.cost, ShortenedCost) else levels
 
+    def shortened(self, full: Levels) -> Levels:
+        """The inverse of `full`, for one allocation that keeps to the constraints: (n_sites,)."""
+        if not isinstance(self.cost, ShortenedCost):
+            return full
+        return self.cost.shortened(full)
+
 
 class ShortenedCost:
     """Costs by the levels of shortened ladders; sites without a choice stand at their only setting."""
@@ -52,9 +58,16 @@ class ShortenedCost:
 
     def full(self, levels: Levels) -> Levels:
         rows = np.repeat(self._start[None], len(levels), axis=0)
-        for place, (column, ladder) in enumerate(zip(self._columns, self._ladders, strict=True)):
+        for place, (column, ladder) in enumerate(self._pairs()):
             rows[:, column] = ladder[levels[:, place]]
         return rows
+
+    def shortened(self, full: Levels) -> Levels:
+        places = [int(np.searchsorted(ladder, full[column])) for column, ladder in self._pairs()]
+        return np.array(places, dtype=np.intp)
+
+    def _pairs(self) -> Iterator[tuple[int, Levels]]:
+        return zip(self._columns, self._ladders, strict=True)
 
     def __call__(self, levels: Levels) -> Costs:
         return self._cost(self.full(levels))

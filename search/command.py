@@ -13,6 +13,7 @@ from models.given import is_given
 from models.task import TaskConfig
 from search.candidate import Recipe
 from search.config import SearchConfig
+from search.targets import parse_target
 
 
 def resume_command(config: SearchConfig, command: str = "search") -> str:
@@ -57,7 +58,7 @@ def _search(config: SearchConfig) -> list[str]:
     words = ["--method", config.method]
     for name, value in config.options.items():
         words += ["--option", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
-    words += ["--strategy", ",".join(config.strategies), "--target-flops", ",".join(config.targets)]
+    words += ["--strategy", ",".join(config.strategies), *_targets(config.targets)]
     words += config.constraints.words()
     words += _recipe(config.recipe)
     words += ["--rungs", ",".join(f"{epochs:g}" for epochs in config.rungs)] if config.rungs else []
@@ -70,6 +71,7 @@ def _search(config: SearchConfig) -> list[str]:
         "scan_levels",
         "scan_images",
         "seed",
+        "latency_batch",
     ):
         words += _changed(field, getattr(config, field), getattr(usual, field))
     for field in ("device", "time_limit", "results"):
@@ -78,6 +80,11 @@ def _search(config: SearchConfig) -> list[str]:
     if Path(config.ledger).absolute() != (Path(config.results) / "ledger.db").absolute():
         words += ["--ledger", config.ledger]
     return words
+
+
+def _targets(targets: tuple[str, ...]) -> list[str]:
+    flops = all(parse_target(text).measures == ("flops",) for text in targets)
+    return ["--target-flops" if flops else "--target", ",".join(targets)]
 
 
 RECIPE_OPTIONS = {

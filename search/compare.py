@@ -10,7 +10,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,6 @@ from methods.registry import method_info
 from models.errors import UserError, unknown
 from models.task import TaskConfig
 from search import build
-from search.allocate import check_reachable
 from search.candidate import Frozen, Outcome
 from search.choice import choose
 from search.conductor import Conductor
@@ -34,17 +33,29 @@ from search.estimate import expected, work
 from search.files import atomic_write
 from search.finalists import best_candidates, finalists
 from search.host import host_facts
+from search.latency_table import Say, tell
 from search.ledger import Ledger
 from search.progress import Progress
 from search.rungs import check_samples
 from search.running import Watch, refuse_other, warn
 from search.runs import is_comparison, read_searches, run_folder
 from search.session import SCHEMA, Result, factory_of, open_ledger, program_of, stopping
-from search.setup import Setup, bind_sites, evaluator_of, measure_dense, problem_of, resources_of
-from search.standings import Standing, keep, keep_dense, keeper
+from search.setup import (
+    Setup,
+    bind_sites,
+    budget_of,
+    evaluator_of,
+    measure_dense,
+    problem_of,
+    resources_of,
+    table_of,
+    wanted_of,
+)
+from search.standings import Standing, keep, keep_dense, keeper, limit_fields
 from search.storage import check_location
 from search.strategy import Program, Proposal, Stage, strategy
-from search.targets import Target, parse_target
+from search.tables import Dense
+from search.targets import Target, parse_targets
 
 LEARNED = "learned"
 Pairs = list[tuple[Proposal, Outcome]]
@@ -105,14 +116,16 @@ def compare_config(
     names, asked = _names(methods, "method"), _names(strategies, "strategy")
     for each in asked:
         strategy(each)
-    own, restricted = _own_options(options, names), Constraints(**(fields.get("constraints") or {}))
+    own = _own_options(options, names)
+    restricted = Constraints(**(fields.get("constraints") or {})).given
+    free = not restricted and parse_targets(fields["targets"])[0].measures == ("flops",)
     run = build.run_name(name, task, "compare", Path(fields.get("results", "results")))
     searches = [
         build.search_config(
             task=task,
             method=method,
             options=own[method],
-            strategies=",".join(strategies_for(method, asked, free=not restricted.given)),
+            strategies=",".join(strategies_for(method, asked, free=free)),
             name=run,
             warm_start=False,  # every strategy stands on its own
             final_seeds=seeds,
@@ -164,12 +177,12 @@ def resumed(run: str | Path) -> CompareConfig:
     return CompareConfig(searches=read_searches(folder))
 
 
-def prepare(config: CompareConfig) -> Comparison:
+def prepare(config: CompareConfig, say: Say = tell) -> Comparison:
     """Load the task, bind every method and check every target; UserError if nothing at all can be done."""
     check_location(config.common.ledger)
     check_samples([name for search in config.searches for name in search.strategies], config.common.ladder)
     evaluator, resources = evaluator_of(config.common), resources_of(config.common)
-    wanted = [parse_target(text) for text in config.common.targets]
+    wanted = wanted_of(config.common)
     setups: list[Setup] = []
     refusals: list[tuple[SearchConfig, Target, str]] = []
     measured = None
@@ -177,6 +190,7 @@ def prepare(config: CompareConfig) -> Comparison:
         try:
             compressor = bind_sites(evaluator, search)
             choice = choose(compressor, search.constraints)
+            table = table_of(search, compressor, wanted, say)
         except UserError as error:
             refusals += [(search, target, str(error)) for target in wanted]
             continue
@@ -184,50 +198,49 @@ def prepare(config: CompareConfig) -> Comparison:
         targets, out_of_reach = [], []
         for target in wanted:
             try:
-                targets.append(
-                    (
-                        target,
-                        check_reachable(
-                            target, choice.sites, choice.cost, method=search.method, network=search.task.network
-                        ),
-                    )
-                )
+                targets.append((target, budget_of(search, choice, target, table)))
             except UserError as error:
                 out_of_reach.append((search, target, str(error)))
         refusals += out_of_reach
         if targets:
             problem = problem_of(search, choice, targets)
             setups.append(
-                Setup(search, evaluator, compressor, choice, problem, targets, measured[0], resources, measured[1])
+                Setup(
+                    search, evaluator, compressor, choice, problem, targets, measured[0], resources, measured[1], table
+                )
             )
     if measured is None or not setups:
         raise UserError(refusals[0][2])
-    dense = measured[0].flops
-    refused = [each for search, target, why in refusals for each in _refused(search, target, target.flops(dense), why)]
+    refused = [each for search, target, why in refusals for each in _refused(search, target, measured[0], why)]
     return Comparison(config, setups, refused + _cannot_learn(setups))
 
 
-def _refused(search: SearchConfig, target: Target, flops: int, reason: str) -> list[Standing]:
-    return [_without(search, name, target.asked, flops, reason) for name in search.strategies or (LEARNED,)]
+def _refused(search: SearchConfig, target: Target, dense: Dense, reason: str) -> list[Standing]:
+    """Limits that take a measurement of the dense network are not known for what was refused."""
+    known = {"flops": dense.flops, "params": dense.params, "bytes": dense.bytes}
+    limits = {part.measure: part.limit(known.get(part.measure, 0)) for part in target.parts}
+    return [_without(search, name, target.asked, limits, reason) for name in search.strategies or (LEARNED,)]
 
 
 def _cannot_learn(setups: list[Setup]) -> list[Standing]:
     """Rows of the methods that were asked for nothing but to learn their allocation, and cannot."""
     return [
-        _without(setup.config, LEARNED, target.asked, limit, f"{setup.config.method} does not learn its allocation")
+        _without(
+            setup.config, LEARNED, target.asked, budget.limits, f"{setup.config.method} does not learn its allocation"
+        )
         for setup in setups
         if not setup.config.strategies
-        for target, limit in setup.targets
+        for target, budget in setup.targets
     ]
 
 
-def _without(search: SearchConfig, name: str, target: str, flops: int, reason: str) -> Standing:
+def _without(search: SearchConfig, name: str, target: str, limits: Mapping[str, int], reason: str) -> Standing:
     return Standing(
         method=search.method,
         options=search.options,
         strategy=name,
         target=target,
-        target_flops=flops,
+        **limit_fields(limits),
         constraints=tuple(search.constraints.words()),
         reason=reason,
         run=search.name,
@@ -287,7 +300,7 @@ def planned(setups: list[Setup]) -> dict[Stage, int]:
 def answer(setup: Setup, name: str, ledger: Ledger) -> Program:
     """One strategy's search for all targets of a method, then its own best candidate of each before the test set."""
     config, seen = setup.config, list[tuple[Proposal, Outcome]]()
-    limits = {target.asked: limit for target, limit in setup.targets}
+    limits = {target.asked: budget.limits for target, budget in setup.targets}
     try:
         yield from _listening(program_of(setup, name), seen)
     except UserError as error:

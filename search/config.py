@@ -25,6 +25,8 @@ class SearchConfig(Frozen):
     strategies: tuple[str, ...] = ("acra-uniform", "acra-sensitivity")
     targets: tuple[str, ...] = ("0.5",)
     """As the user wrote them."""
+    latency_batch: int = Field(1, ge=1)
+    """Images in the batch whose latency a target means."""
     constraints: Constraints = Constraints()
     """On single sites."""
     recipe: Recipe = Recipe()

@@ -18,13 +18,17 @@ def cores() -> int:
 
 def host_facts(device: torch.device) -> dict[str, str]:
     """Host, cores, device and versions, for `run.json` and the report."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "host": f"{platform.system()} {platform.machine()}, {cores()} cores",
-        "device": f"{device.type} ({name})",
+        "device": f"{device.type} ({device_name(device)})",
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
     }
+
+
+def device_name(device: torch.device) -> str:
+    """The processor or GPU by its maker's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
 
 
 def _processor() -> str:

@@ -50,11 +50,17 @@ def measure(dense: Callable[[], object], compressed: Callable[[], object], *, cl
     return Times(tuple(found[0]), tuple(found[1]))
 
 
-def _calls(run: Callable[[], object], clock: Callable[[], float]) -> int:
+def single(run: Callable[[], object], *, rounds: int, block: float, clock: Callable[[], float]) -> list[float]:
+    """Seconds of one call, a value a round, from blocks of at least so many seconds."""
+    calls = _calls(run, clock, block)
+    return [_block(run, calls, clock) for _ in range(rounds)]
+
+
+def _calls(run: Callable[[], object], clock: Callable[[], float], block: float = BLOCK) -> int:
     """How many calls fill a block; the first ones, which warm up, do not count."""
     run()
     start, calls = clock(), 0
-    while clock() - start < BLOCK:
+    while clock() - start < block:
         run()
         calls += 1
     return calls
@@ -73,8 +79,7 @@ def latency(
     dense: Run, compressed: Run, images: Tensor, *, engine: str, device: str, threads: int, theoretical: float
 ) -> Latency:
     """Both networks on the same batch of images."""
-    clock = _cuda_clock if images.device.type == "cuda" else time.perf_counter
-    times = measure(lambda: dense(images), lambda: compressed(images), clock=clock)
+    times = measure(lambda: dense(images), lambda: compressed(images), clock=clock_of(images.device))
     speed_up = statistics.median(d / c for d, c in zip(times.dense, times.compressed, strict=True))
     return Latency.model_validate(
         {
@@ -92,6 +97,11 @@ def latency(
             "far_below": far_below(speed_up, theoretical),
         }
     )
+
+
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """Seconds, once everything asked of the device before is done."""
+    return _cuda_clock if device.type == "cuda" else time.perf_counter
 
 
 def _cuda_clock() -> float:

@@ -27,7 +27,7 @@ from search.runs import searches_of
 from search.standings import Standing, dense_of, family, standings
 from search.storage import readable
 from search.tables import Dense, records
-from search.targets import TOLERANCE
+from search.targets import TOLERANCE, beyond_flops
 
 TYPES = {
     "task": "str",
@@ -202,7 +202,8 @@ def _notes(answer: Answer, asked: float | None, kept: float | None) -> list[str]
         found.append(ONE_SEED)
     if failures:
         found.append(f"{len(failures)} of {len(answer.tested)} seeds failed: {failures[0].outcome.reason}")
-    if asked is not None and kept is not None and kept < asked - TOLERANCE:
+    alone = not beyond_flops(standing.target)
+    if alone and asked is not None and kept is not None and kept < asked - TOLERANCE:
         found.append("the settings are too coarse for the target: the closest below it")
     return found
 
@@ -210,7 +211,7 @@ def _notes(answer: Answer, asked: float | None, kept: float | None) -> list[str]
 def _ranked(frame: pd.DataFrame) -> pd.DataFrame:
     """With bands and ranks, by falling band, then accuracy; what has none comes last in its band."""
     frame["band"] = bands(frame["kept_asked"].fillna(0.0).tolist(), TOLERANCE)
-    for _, rows in frame.groupby("band"):
+    for _, rows in frame.groupby(["band", frame["target"].map(beyond_flops)]):
         samples = [_sample(line) for line in records(rows)]
         frame.loc[rows.index, "rank"] = pd.array(ranks(samples), dtype="Int64")
     frame = frame.drop(columns="images").astype(TYPES)

@@ -86,7 +86,7 @@ def front_figure(board: Board) -> Figure | None:
     frame = board.frame.rename(
         columns={"accuracy": "test_accuracy", "std": "test_std", "n": "seeds", "row": "candidate"}
     )
-    bands = frame.drop_duplicates("band")
+    bands = frame[frame["band"] > 0].drop_duplicates("band")  # 0: a target that does not speak of FLOPs
     targets = [(str(line["target"]), round(line["band"] * board.dense.flops)) for line in records(bands)]
     figure = finals_figure(frame.sort_values(["method", "strategy", "kept_flops"]), board.dense, targets)
     if figure is not None:

@@ -17,6 +17,7 @@ from search.leaderboard import TYPES, Board
 from search.leaderboard_views import mean_ranks, task_names
 from search.reported import Reported
 from search.tables import inert, records
+from search.targets import beyond_flops
 
 REPORTED_NOTE = "reported by papers: not measured here, not ranked"
 Line = Mapping[str, Any]
@@ -77,14 +78,16 @@ FIELDS = (
 def band_title(lines: Sequence[Line]) -> str:
     """`target 0.5: kept FLOPs of at most 0.5000`."""
     asked = ", ".join(dict.fromkeys(line["target"] for line in lines))
+    if beyond_flops(lines[0]["target"]):
+        return f"target {asked}"
     return f"target {asked}: at most {kept(lines[0]['band'])} of the dense FLOPs"
 
 
 def bands_of(frame: pd.DataFrame) -> list[list[dict[str, Any]]]:
     """The rows of each band, bands and rows in the table's order."""
-    found: dict[float, list[dict[str, Any]]] = {}
+    found: dict[tuple[float, str], list[dict[str, Any]]] = {}
     for line in records(frame):
-        found.setdefault(line["band"], []).append(line)
+        found.setdefault((line["band"], beyond_flops(line["target"])), []).append(line)
     return list(found.values())
 
 

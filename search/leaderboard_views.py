@@ -51,7 +51,11 @@ def _in_band(frame: pd.DataFrame, targets: Sequence[str], dense: Dense | None) -
     inside = pd.Series(False, index=frame.index)
     for text in targets:
         target = parse_target(text)
-        kept = target.kept if target.kept is not None else target.flops(0) / (dense.flops if dense else math.nan)
+        if target.measures != ("flops",):
+            inside |= frame["target"] == target.asked
+            continue
+        (part,) = target.parts
+        kept = part.kept if part.kept is not None else part.limit(0) / (dense.flops if dense else math.nan)
         inside |= (frame["kept_asked"] - kept).abs() <= TOLERANCE
     return inside
 

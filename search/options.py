@@ -11,8 +11,10 @@ from typing import Annotated, Any, ParamSpec, TypeVar, get_type_hints
 
 import typer
 
-from models.errors import unknown
+from models.errors import UserError, unknown
+from search.targets import MEASURES, combined
 
+DEFAULT_TARGET = "0.5"
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -86,7 +88,19 @@ class RecipeOptions(TrainOptions):
 class PlanOptions(Group):
     """What is asked of a method, and how its sites are measured."""
 
-    targets: Annotated[str, typer.Option("--target-flops", help="Comma-separated: 0.5, 60M, 1.2G, 2.12x.")] = "0.5"
+    targets: Annotated[
+        str | None,
+        typer.Option("--target-flops", help="Comma-separated: 0.5, 60M, 1.2G, 2.12x; 0.5 where no target is given."),
+    ] = None
+    target_params: Annotated[str | None, typer.Option(help="Likewise of parameters: 0.4, 2M. All must be met.")] = None
+    target_bytes: Annotated[str | None, typer.Option(help="Likewise of stored bytes: 0.25, 500K.")] = None
+    target_latency: Annotated[
+        str | None, typer.Option(help="Likewise of measured time for a batch: 0.6, 5ms, 1.8x.")
+    ] = None
+    latency_batch: Annotated[int, typer.Option(min=1, help="Images in the batch whose latency is meant.")] = 1
+    target: Annotated[
+        str | None, typer.Option(help="Several measures in one: 'flops 0.5 + params 0.4', comma-separated.")
+    ] = None
     options: Annotated[
         list[str] | None,
         typer.Option("--option", help="NAME=VALUE for the method, in compare METHOD.NAME=VALUE; repeatable."),
@@ -110,9 +124,21 @@ class PlanOptions(Group):
 
     def values(self) -> dict[str, Any]:
         values = {**super().values(), "options": self.options or []}
+        given = {name: values.pop("targets" if name == "flops" else f"target_{name}") for name in MEASURES}
+        values["targets"] = _targets(values.pop("target"), given)
         names = ("keep_dense", "bound", "round_channels")
         constraints = {name: tuple(values.pop(name) or ()) for name in names}
         return {**values, "constraints": constraints}
+
+
+def _targets(whole: str | None, given: Mapping[str, str | None]) -> str:
+    """One list of targets from the options that name them."""
+    named = [name for name, text in given.items() if text is not None]
+    if whole is not None and named:
+        raise UserError(f"--target says all there is to say of targets; leave out --target-{named[0]}")
+    if whole is None and not named:
+        return DEFAULT_TARGET
+    return combined(given) if whole is None else whole
 
 
 @dataclass

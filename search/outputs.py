@@ -17,7 +17,7 @@ from search.ratio_bars import Ratios
 from search.report import write_report
 from search.sensitivity import scan_points
 from search.session import Result, key_of, title
-from search.tables import Row, candidates_frame, finals_frame, pareto, short_ids, write_csv
+from search.tables import Row, allocation_of, candidates_frame, finals_frame, pareto, short_ids, write_csv
 from search.view import RunView, best_of
 
 
@@ -59,14 +59,16 @@ def run_view(result: Result, command: str) -> RunView:
         allocations=_allocations(result, rows),
         sensitivity=_sensitivity(result),
         skipped=setup.choice.left_dense,
-        targets=[(target.asked, limit) for target, limit in setup.targets],
+        targets=[(target.asked, budget.limits.get("flops")) for target, budget in setup.targets],
+        limits={target.asked: budget.words() for target, budget in setup.targets},
+        coarse=_coarse(result, rows),
     )
     return replace(view, centroids=_centroids(result, view))
 
 
 def rows_of(result: Result) -> list[Row]:
     """Searched and final candidates in a stable order: by stage, target, strategy, then key."""
-    limits = {target.asked: limit for target, limit in result.setup.targets}
+    limits = {target.asked: budget.limits.get("flops") for target, budget in result.setup.targets}
     rows = [
         Row(
             key=key_of(result, proposal.candidate),
@@ -74,7 +76,7 @@ def rows_of(result: Result) -> list[Row]:
             method=proposal.candidate.method,
             strategy=proposal.strategy,
             target=proposal.target or "",
-            target_flops=limits.get(proposal.target or "", 0),
+            target_flops=limits.get(proposal.target or ""),
             candidate=proposal.candidate,
             outcome=outcome,
         )
@@ -84,6 +86,16 @@ def rows_of(result: Result) -> list[Row]:
     order = list(limits)
     stages = ("search", "rung", "final")
     return sorted(rows, key=lambda row: (stages.index(row.stage), order.index(row.target), row.strategy, row.key))
+
+
+def _coarse(result: Result, rows: list[Row]) -> list[str]:
+    """Targets to which no candidate comes within the tolerance."""
+    found = []
+    for target, budget in result.setup.targets:
+        judged = [row for row in rows if row.target == target.asked and row.outcome.status == "ok"]
+        if judged and not any(budget.met(result.setup.levels(allocation_of(row))) for row in judged):
+            found.append(target.asked)
+    return found
 
 
 def _allocations(result: Result, rows: list[Row]) -> dict[str, Ratios]:

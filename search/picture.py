@@ -76,10 +76,10 @@ def _draw_points(axes: Axes, run: RunView, judged: pd.DataFrame, scale: float) -
 
 def _draw_targets(axes: Axes, run: RunView, scale: float) -> None:
     """Dotted lines; their labels stand inside at the bottom, in rows where they would meet."""
-    kept = [flops / scale for _, flops in run.targets]
+    kept = [flops / scale for _, flops in run.lines]
     low, high = axes.get_xlim()
     rows = stagger(kept, gap=0.13 * (high - low))
-    for (asked, _), x, row in zip(run.targets, kept, rows, strict=True):
+    for (asked, _), x, row in zip(run.lines, kept, rows, strict=True):
         axes.axvline(x, color=GREY, linewidth=0.9, linestyle=":", zorder=0)
         name = printable(shorten(asked, 12))
         axes.annotate(f"target {name}", (x, 0), xycoords=("data", "axes fraction"), va="bottom",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import nn
 
 from methods.base import Allocation, Compressor, Levels, example_input
@@ -16,13 +17,14 @@ from methods.trace import uncounted_flops
 from models.data import data_info
 from models.errors import UserError
 from models.task import load_network, pick_device
-from search.allocate import check_reachable, reach
+from search.allocate import reach
+from search.budget import LATENCY, Budget
 from search.choice import Choice, choose
 from search.config import SearchConfig
 from search.evaluate import Evaluator, bind
-from search.setup import problem_of
+from search.latency_table import Say, check_whole, tell
+from search.setup import budget_of, problem_of, table_of, wanted_of
 from search.strategy import Problem, Propose, strategy
-from search.targets import TOLERANCE, parse_target
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,35 +61,39 @@ def plan(config: SearchConfig) -> dict[str, Any]:
     return dict(solve(config).record)
 
 
-def solve(config: SearchConfig) -> Plan:
+def solve(config: SearchConfig, say: Say = tell) -> Plan:
     """Sites, allocation, predicted cost and reachable range for one target.
 
-    Data is loaded only for a strategy that scans or a method that calibrates.
+    Data is loaded only for a strategy that scans or a method that calibrates. A target of latency is checked on the
+    whole compressed network; `say` is told before anything is measured.
     """
     if len(config.targets) != 1 or len(config.strategies) != 1:
         raise UserError("plan takes one target and one strategy; run it once for each")
     info, propose = strategy(config.strategies[0])
-    target = parse_target(config.targets[0])
-    pick_device(config.device)  # refused here even where no device is needed
+    (target,) = wanted_of(config)
+    device = pick_device(config.device)  # refused here even where no device is needed
     evaluator = None
     if info.needs_data or method_info(config.method).needs_calibration:
         evaluator = Evaluator(config.task, device=config.device)
         compressor = bind(evaluator.task, config.method, config.options)
     else:
-        compressor = _bound_without_data(config)
-    names = {"method": config.method, "network": config.task.network}
+        compressor = _bound_without_data(config, device if LATENCY in target.measures else torch.device("cpu"))
     choice = choose(compressor, config.constraints)
-    limit = check_reachable(target, choice.sites, choice.cost, **names, skipped=choice.left_dense)
-    problem = problem_of(config, choice, [(target, limit)])
+    table = table_of(config, compressor, [target], say)
+    budget = budget_of(config, choice, target, table)
+    problem = problem_of(config, choice, [(target, budget)])
     levels, seconds = _solve(problem, propose, compressor, evaluator)
-    record = _record(config, compressor, choice, levels, limit, seconds)
+    record = _record(config, compressor, choice, levels, budget, seconds)
+    if table is not None:
+        checked = check_whole(compressor, levels, table)
+        record["latency"] = {**asdict(checked), "off": checked.off, "words": checked.words()}
     return Plan(record, compressor, compressor.allocation(levels))
 
 
-def _bound_without_data(config: SearchConfig) -> Compressor:
+def _bound_without_data(config: SearchConfig, device: torch.device) -> Compressor:
     info = data_info(config.task)
-    network = load_network(config.task, info)
-    return create(config.method, network, example_input(info.shape), config.options)
+    network = load_network(config.task, info).to(device)
+    return create(config.method, network, example_input(info.shape, device), config.options)
 
 
 def _solve(
@@ -109,19 +115,24 @@ def _solve(
 
 
 def _record(
-    config: SearchConfig, compressor: Compressor, choice: Choice, levels: Levels, limit: int, seconds: float
+    config: SearchConfig, compressor: Compressor, choice: Choice, levels: Levels, budget: Budget, seconds: float
 ) -> dict[str, Any]:
-    span = reach(choice.sites, choice.cost)
     dense, achieved = compressor.cost.dense, compressor.cost_of(compressor.allocation(levels))
-    met = achieved.flops >= limit - TOLERANCE * dense.flops
+    own = choice.shortened(levels)
+    figures = dict(zip(budget.limits, budget.figures(own[None])[:, 0].tolist(), strict=True))
+    kept = {f"kept_{name}": figure / budget.dense(name) for name, figure in figures.items()}
+    spans = {
+        name: {"min_kept": least / budget.dense(name), "max_kept": most / budget.dense(name)}
+        for name, (least, most) in zip(budget.limits, reach(budget, choice.sites), strict=True)
+    }
     return {
         "network": config.task.network,
         "method": config.method,
         "strategy": config.strategies[0],
-        "target": {"asked": config.targets[0], "flops": limit, "met": met},
-        "dense": dense._asdict(),
-        "achieved": {**achieved._asdict(), "kept_flops": achieved.flops / dense.flops},
-        "reachable": {"min_kept": span.least.flops / dense.flops, "max_kept": span.most.flops / dense.flops},
+        "target": {"asked": config.targets[0], **budget.limits, "met": budget.met(own), "binding": budget.binding(own)},
+        "dense": {**{name: budget.dense(name) for name in budget.limits}, **dense._asdict()},
+        "achieved": {**figures, **achieved._asdict(), **kept},
+        "reachable": spans["flops"] if len(spans) == 1 and "flops" in spans else spans,
         "allocation": {
             site.name: dict(site.settings[level]) for site, level in zip(compressor.sites, levels, strict=True)
         },

@@ -52,7 +52,7 @@ def report_html(run: RunView) -> str:
 # ---- the answer
 
 
-def _headline(run: RunView, answers: list[tuple[str, int, Best | None]]) -> str:
+def _headline(run: RunView, answers: list[tuple[str, int | None, Best | None]]) -> str:
     dense, frame = run.dense, run.frame
     known = [("test set", dense.test_accuracy), ("search split", dense.search_accuracy)]
     figures = [f"{si(dense.flops)} FLOPs", f"{si(dense.params)} parameters", si(dense.bytes, "B")]
@@ -66,8 +66,9 @@ def _headline(run: RunView, answers: list[tuple[str, int, Best | None]]) -> str:
     return f'<div class="cards">{cards}</div>\n<p>Dense network: {escape(", ".join(figures))}. {escape(effort)}</p>\n'
 
 
-def _card(run: RunView, asked: str, flops: int, best: Best | None) -> str:
-    head = f'<div class="card"><div class="asked">Target {escape(asked)}: at most {escape(si(flops))} FLOPs</div>'
+def _card(run: RunView, asked: str, flops: int | None, best: Best | None) -> str:
+    most = f"{si(flops)} FLOPs" if flops is not None and "+" not in asked else run.limits[asked]
+    head = f'<div class="card"><div class="asked">Target {escape(asked)}: at most {escape(most)}</div>'
     if best is None:
         return head + "<p>No candidate succeeded.</p></div>"
     line = best.line
@@ -93,7 +94,7 @@ Section = tuple[str, str, str]
 
 def _front(run: RunView) -> Section:
     heading = "Front"
-    figure = front_figure(run.frame, run.front, run.dense, run.targets)
+    figure = front_figure(run.frame, run.front, run.dense, run.lines)
     if figure is None:
         return "front", heading, "<p>No candidate was judged, so there is no front; the reasons are in the table.</p>"
     text = (
@@ -112,7 +113,7 @@ def _finals(run: RunView) -> Section:
         "seeds; Δ in percentage points against the dense network. Blank: not measured. "
         "Tried and search: candidates, and the workers' seconds, that finding the allocation took.</p>"
     )
-    figure = finals_figure(run.finals, run.dense, run.targets)
+    figure = finals_figure(run.finals, run.dense, run.lines)
     drawn = plot("finals-plot", "Kept FLOPs against test accuracy of finalists", figure) if figure else ""
     lines = [_final_cells(line) for line in records(run.finals)]
     return "finals", heading, text + drawn + table(FINAL_COLUMNS, lines, "finals-table")
@@ -197,7 +198,7 @@ def _effort(line: Mapping[str, Any]) -> list[Cell]:
     return [_figure(line["epochs"], f"{line['epochs']:.3g}"), _figure(line["seconds"], f"{line['seconds']:,.1f}")]
 
 
-def _ratios(run: RunView, answers: list[tuple[str, int, Best | None]]) -> Section:
+def _ratios(run: RunView, answers: list[tuple[str, int | None, Best | None]]) -> Section:
     if not run.allocations:
         return "ratios", "", ""
     best = [shown for _, _, answer in answers if answer and (shown := _shown_id(run, answer.line))]

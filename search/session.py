@@ -65,7 +65,7 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
         write_run(setup, facts, "running")
         programs = [program_of(setup, name) for name in config.strategies]
         keep_dense(ledger, setup.dense)
-        limits = {target.asked: limit for target, limit in setup.targets}
+        limits = {target.asked: budget.limits for target, budget in setup.targets}
         words = config.constraints.words()
         note = keeper(ledger, limits, task=setup.fingerprint, run=config.name, constraints=words)
         final = finalists(config.finalists, config.final_seeds, config.final_recipe, note) if config.finalists else None
@@ -182,7 +182,7 @@ def write_run(setup: Setup, facts: dict[str, str], status: str) -> None:
         "config": setup.config.model_dump(mode="json"),
         "fingerprint": setup.fingerprint,
         "dense": asdict(setup.dense),
-        "targets": [{"asked": target.asked, "flops": limit} for target, limit in setup.targets],
+        "targets": [{"asked": target.asked, **budget.limits} for target, budget in setup.targets],
         "warm_start": [known.key for known in setup.problem.known],
         "host": facts,
     }

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from methods.base import Compressor
+from methods.base import Compressor, Knob, Levels
 from models.errors import UserError
 from search.allocate import check_reachable
+from search.budget import LATENCY, Budget
 from search.choice import Choice, choose
 from search.config import SearchConfig
 from search.dispatch import Resources
 from search.evaluate import Evaluator, bind
 from search.finetune import judge
 from search.host import cores
+from search.latency_table import ChosenLatency, LatencyTable, Say, latency_table, tell
 from search.rungs import check_samples
 from search.storage import check_location
 from search.strategy import Problem, Scan, strategy
 from search.tables import Dense
-from search.targets import Target, parse_target
+from search.targets import Target, parse_targets
 
 MAX_WORKERS = 4  # by default; every worker holds the data and the dense network
 PACE_SECONDS = 0.3  # how long the dense network's speed is measured at least
@@ -35,37 +39,74 @@ class Setup:
     compressor: Compressor
     choice: Choice
     problem: Problem
-    targets: list[tuple[Target, int]]
+    targets: list[tuple[Target, Budget]]
     dense: Dense
     resources: Resources
     seconds_per_image: float
     """Of the dense network's forward pass in this process."""
+    table: LatencyTable | None = None
+    """Where a target asks for latency."""
+
+    def levels(self, allocation: Mapping[str, Mapping[str, Knob]]) -> Levels:
+        """The levels that strategies and budgets know an allocation by."""
+        return self.choice.shortened(self.compressor.levels(allocation))
 
     @property
     def fingerprint(self) -> str:
         return self.evaluator.task.fingerprint
 
 
-def prepare(config: SearchConfig) -> Setup:
+def prepare(config: SearchConfig, say: Say = tell) -> Setup:
     """Load the task, bind the method and check every input; UserError before any candidate is paid for."""
     if not config.strategies:
         raise UserError("no strategy was named; name at least one, e.g. acra-uniform")
     for name in config.strategies:
         strategy(name)
     check_samples(config.strategies, config.ladder)
-    wanted = [parse_target(text) for text in dict.fromkeys(config.targets)]
+    wanted = wanted_of(config)
     resources = resources_of(config)
     check_location(config.ledger)
     evaluator = evaluator_of(config)
     compressor = bind_sites(evaluator, config)
     choice = choose(compressor, config.constraints)
-    names = {"method": config.method, "network": config.task.network}
-    sites, cost, skipped = choice.sites, choice.cost, choice.left_dense
-    limits = {check_reachable(each, sites, cost, **names, skipped=skipped): each for each in reversed(wanted)}
-    targets = [(each, limit) for limit, each in reversed(limits.items())]  # `0.5` and `50%` are one target
+    table = table_of(config, compressor, wanted, say)
+    targets = distinct([(each, budget_of(config, choice, each, table)) for each in wanted])
     dense, pace = measure_dense(evaluator, compressor, config)
     problem = problem_of(config, choice, targets)
-    return Setup(config, evaluator, compressor, choice, problem, targets, dense, resources, pace)
+    return Setup(config, evaluator, compressor, choice, problem, targets, dense, resources, pace, table)
+
+
+def wanted_of(config: SearchConfig) -> list[Target]:
+    """The targets of a configuration."""
+    return parse_targets(",".join(config.targets))
+
+
+def table_of(
+    config: SearchConfig, compressor: Compressor, wanted: list[Target], say: Say = tell
+) -> LatencyTable | None:
+    """The measured layer times, if a target asks for latency; UserError if the method gains none."""
+    if not any(LATENCY in target.measures for target in wanted):
+        return None
+    return latency_table(compressor, batch=config.latency_batch, results=Path(config.results), say=say)
+
+
+def budget_of(config: SearchConfig, choice: Choice, target: Target, table: LatencyTable | None = None) -> Budget:
+    """What a target comes to; UserError if it is out of reach."""
+    return check_reachable(
+        target,
+        choice.sites,
+        choice.cost,
+        None if table is None else ChosenLatency(table, choice.full),
+        method=config.method,
+        network=config.task.network,
+        skipped=choice.left_dense,
+    )
+
+
+def distinct(targets: list[tuple[Target, Budget]]) -> list[tuple[Target, Budget]]:
+    """Without those that come to the same as an earlier one: `0.5` and `50%` are one target."""
+    first = {tuple(budget.limits.items()): (target, budget) for target, budget in reversed(targets)}
+    return [*reversed(first.values())]
 
 
 def evaluator_of(config: SearchConfig) -> Evaluator:
@@ -88,7 +129,7 @@ def bind_sites(evaluator: Evaluator, config: SearchConfig) -> Compressor:
     return compressor
 
 
-def problem_of(config: SearchConfig, choice: Choice, targets: list[tuple[Target, int]]) -> Problem:
+def problem_of(config: SearchConfig, choice: Choice, targets: list[tuple[Target, Budget]]) -> Problem:
     """What the configuration's strategies are given to solve."""
     return Problem(
         method=config.method,

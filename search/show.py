@@ -20,8 +20,8 @@ from search.outputs import Written, write_outputs
 from search.session import Result, run
 from search.setup import prepare
 from search.tables import records
-from search.targets import TOLERANCE, flops_text
-from search.view import RunView, best_of
+from search.targets import flops_text
+from search.view import best_of
 
 
 def search_and_show(
@@ -33,7 +33,7 @@ def search_and_show(
         command: what reproduces it; None takes the command line that the configuration stands for.
     """
     console.print("loading the task, measuring the dense network ...", style="dim")
-    setup = prepare(config)
+    setup = prepare(config, lambda line: say(console, line, "dim"))
     announce(setup, console)
     say(console, f"resume    {resume_command(config)}\n")
     result = run(setup, console, retry_failed=retry_failed)
@@ -49,9 +49,9 @@ def _show_end(result: Result, written: Written, console: Console) -> None:
         console.print(_front_table(view.front))
     if len(view.finals):
         console.print(_finals_table(view.finals, view.dense.test_accuracy))
-    for asked, limit in view.targets:
-        if _too_coarse(view, asked, limit):
-            say(console, f"target {asked}: the settings are too coarse to meet it; these are the closest below it")
+    for asked in view.coarse:
+        say(console, f"target {asked}: the settings are too coarse to meet it; these are the closest below it")
+    for asked, _ in view.targets:
         if (best := best_of(view, asked)) is not None and best.rival is not None:
             say(console, f"target {asked}: {_named(best.line)} is inside the noise of {_named(best.rival)} (Welch's t)")
     failures = view.frame[view.frame["status"] == "failed"]
@@ -67,12 +67,6 @@ def _show_end(result: Result, written: Written, console: Console) -> None:
 
 def _named(line: Mapping[str, Any]) -> str:
     return f"{line['strategy']}'s {line['candidate']}"
-
-
-def _too_coarse(view: RunView, asked: str, limit: int) -> bool:
-    """Whether no candidate of a target lies within the tolerance below it."""
-    flops = view.frame.loc[(view.frame["target"] == asked) & view.frame["flops"].notna(), "flops"]
-    return len(flops) > 0 and bool(flops.max() < limit - TOLERANCE * view.dense.flops)
 
 
 def _front_table(front: pd.DataFrame) -> Table:

@@ -17,7 +17,7 @@ from rich.text import Text
 from models.task import TaskConfig
 from search.candidate import Recipe
 from search.console import UNCOUNTED, say
-from search.targets import flops_text
+from search.targets import MEASURES, flops_text
 
 
 def show_plan(plan: Mapping[str, Any], console: Console) -> None:
@@ -30,18 +30,36 @@ def show_plan(plan: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     for layer, reason in plan["left_dense"].items():
         say(console, f"{layer} stays dense: {reason}", "dim")
-    dense, achieved, target = plan["dense"], plan["achieved"], plan["target"]
-    say(
-        console,
-        f"FLOPs {flops_text(dense['flops'])} -> {flops_text(achieved['flops'])}, kept {achieved['kept_flops']:.4f} "
-        f"for {target['asked']}; params {dense['params']:,} -> {achieved['params']:,}; "
-        f"bytes {dense['bytes']:,} -> {achieved['bytes']:,}; "
-        f"reachable: kept {plan['reachable']['min_kept']:.4f} to {plan['reachable']['max_kept']:.4g}",
+    target, spans = plan["target"], plan["reachable"]
+    for name, span in ({"flops": spans} if "min_kept" in spans else spans).items():
+        _say_span(plan, name, span, console)
+    dense, achieved = plan["dense"], plan["achieved"]
+    console.print(
+        "; ".join(
+            f"{MEASURES[name].text(dense[name])} -> {MEASURES[name].text(achieved[name])}"
+            for name in ("flops", "params", "bytes")
+            if name not in target
+        ),
+        highlight=False,
     )
+    if "latency" in plan:
+        say(console, f"latency {plan['latency']['words']}")
+    if len(target["binding"]) < len([name for name in MEASURES if name in target]):
+        console.print(f"what binds: {', '.join(target['binding'])}", highlight=False)
     if plan["uncounted_flops"]:
         say(console, f"{flops_text(plan['uncounted_flops'])} {UNCOUNTED}")
     if not target["met"]:
         say(console, "the settings are too coarse for this target: this is the closest allocation below it")
+
+
+def _say_span(plan: Mapping[str, Any], name: str, span: Mapping[str, float], console: Console) -> None:
+    """One measure that the target asks of: dense, achieved, asked and reachable."""
+    text, dense, achieved = MEASURES[name].text, plan["dense"], plan["achieved"]
+    console.print(
+        f"{text(dense[name])} -> {text(achieved[name])}, kept {achieved[f'kept_{name}']:.4f} for at most "
+        f"{text(plan['target'][name])}; reachable: kept {span['min_kept']:.4f} to {span['max_kept']:.4g}",
+        highlight=False,
+    )
 
 
 def trained(

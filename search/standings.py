@@ -33,7 +33,10 @@ class Standing(Frozen):
     strategy: str
     target: str
     """As it was asked for."""
-    target_flops: int
+    target_flops: int | None
+    """None for a target that does not speak of FLOPs."""
+    target_limits: dict[str, int] = {}
+    """Of the other measures."""
     targets: tuple[str, ...] = ()
     """All that were asked for along with it; a strategy may search them together."""
     final: str | None = None
@@ -52,7 +55,7 @@ class Standing(Frozen):
     def question(self) -> str:
         """What was asked, whatever the answer."""
         asked = [self.method, self.options, self.strategy, self.target_flops]
-        return json.dumps([*asked, *self.constraints], sort_keys=True)
+        return json.dumps([*asked, *self.constraints, *self.target_limits.items()], sort_keys=True)
 
     @property
     def row(self) -> str:
@@ -68,7 +71,7 @@ def family(candidate: Candidate, task: str) -> str:
 def chosen(
     seen: Seen,
     finals: Iterable[Proposal],
-    targets: Mapping[str, int],
+    targets: Mapping[str, Mapping[str, int]],
     *,
     task: str,
     run: str,
@@ -77,7 +80,7 @@ def chosen(
     """One standing for every finalist, with what its method and strategy spent on its target.
 
     Args:
-        targets: as asked -> FLOPs.
+        targets: as asked -> measure -> limit.
     """
     found: dict[str, Standing] = {}
     for proposal in finals:
@@ -88,7 +91,7 @@ def chosen(
             options=candidate.options,
             strategy=proposal.strategy,
             target=target,
-            target_flops=targets[target],
+            **limit_fields(targets[target]),
             targets=tuple(targets),
             final=family(candidate, task),
             searched=searched,
@@ -118,7 +121,15 @@ def keep(ledger: Ledger, standings: Iterable[Standing]) -> None:
         ledger.remember(ROW + standing.row, standing.model_dump(mode="json"))
 
 
-def keeper(ledger: Ledger, targets: Mapping[str, int], *, task: str, run: str, constraints: Sequence[str] = ()) -> Note:
+def limit_fields(limits: Mapping[str, int]) -> dict[str, Any]:
+    """A target's limits as fields of a standing."""
+    others = {name: limit for name, limit in limits.items() if name != "flops"}
+    return {"target_flops": limits.get("flops"), "target_limits": others}
+
+
+def keeper(
+    ledger: Ledger, targets: Mapping[str, Mapping[str, int]], *, task: str, run: str, constraints: Sequence[str] = ()
+) -> Note:
     """What `finalists` calls with its choice: keeps the standings."""
     return lambda seen, finals: keep(ledger, chosen(seen, finals, targets, task=task, run=run, constraints=constraints))
 

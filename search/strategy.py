@@ -18,6 +18,7 @@ import numpy as np
 
 from methods.base import Allocation, CostModel, Levels, Setting, Site
 from models.errors import unknown
+from search.budget import Budget
 from search.candidate import ZERO_SHOT, Candidate, Outcome, Recipe
 from search.targets import Target
 
@@ -70,8 +71,8 @@ class Problem:
     options: Mapping[str, Any]
     sites: Sequence[Site]
     cost: CostModel
-    targets: Sequence[tuple[Target, int]]
-    """Each with its limit in FLOPs; all reachable."""
+    targets: Sequence[tuple[Target, Budget]]
+    """Each with what it comes to on this network; all reachable, all of the same measures."""
     recipe: Recipe
     seed: int = 0
     scan: Scan = Scan()

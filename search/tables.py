@@ -93,7 +93,8 @@ class Row:
     strategy: str
     target: str
     """As the user asked for it, e.g. `0.5` or `60M`."""
-    target_flops: int
+    target_flops: int | None
+    """None for a target that does not speak of FLOPs."""
     candidate: Candidate
     outcome: Outcome
 

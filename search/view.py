@@ -41,8 +41,17 @@ class RunView:
     """Columns method, site, setting, strength, accuracy, loss, images."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Layer -> why it is left dense."""
-    targets: list[tuple[str, int]] = field(default_factory=list)
-    """As asked (the tables' `target`), and the FLOPs that are meant."""
+    targets: list[tuple[str, int | None]] = field(default_factory=list)
+    """As asked (the tables' `target`), and the FLOPs that are meant, if any are."""
+    limits: Mapping[str, str] = field(default_factory=dict)
+    """Target as asked -> its limits in words."""
+    coarse: Sequence[str] = ()
+    """Targets that the settings are too coarse to meet."""
+
+    @property
+    def lines(self) -> list[tuple[str, int]]:
+        """The targets that can be drawn on an axis of FLOPs."""
+        return [(asked, flops) for asked, flops in self.targets if flops is not None]
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from search.candidate import Outcome
 from search.ledger import Ledger
 from search.strategy import Known, Problem, Proposal, strategy
 
 MOST = 8  # known candidates per target, the best
-REACH = 0.02  # of the dense FLOPs: how far below a target a known candidate may lie
+REACH = 0.02  # of the dense figure: how far below a target a known candidate may lie
 
 
 def warmed(problem: Problem, ledger: Ledger, strategies: Iterable[str], keys: Sequence[str] | None) -> Problem:
@@ -45,10 +47,10 @@ def _usable(problem: Problem, ledger: Ledger) -> list[Known]:
 
 def _best(problem: Problem, found: Sequence[Known]) -> list[Known]:
     """The most accurate just below each target."""
-    reach = REACH * problem.cost.dense.flops
     keys = set[str]()
-    for _, limit in problem.targets:
-        keys |= {each.key for each in [each for each in found if limit - reach <= each.flops <= limit][:MOST]}
+    for _, budget in problem.targets:
+        near = [each for each in found if -REACH <= budget.excess(np.array([each.levels]))[0] <= 0]
+        keys |= {each.key for each in near[:MOST]}
     return [each for each in found if each.key in keys]
 
 

@@ -44,8 +44,8 @@ def sensitivity(problem: Problem) -> Program:
 
 def _candidates(problem: Problem, name: str, shape: Shape) -> list[Proposal]:
     proposals = []
-    for target, limit in problem.targets:
-        solution = project(shape, problem.sites, problem.cost, limit)
+    for target, budget in problem.targets:
+        solution = project(shape, problem.sites, budget)
         proposals.append(Proposal(problem.candidate(solution.levels), "search", name, target.asked))
     return proposals
 

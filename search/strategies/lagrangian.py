@@ -1,4 +1,4 @@
-"""Lagrangian allocation: least summed drift predicted from sensitivity curves, within the FLOPs limit.
+"""Lagrangian allocation: least summed drift predicted from sensitivity curves, within the budget.
 
 One scan serves every target. The curves know each site alone; smaller scans then move every site a notch from the
 solution, so that the curves are weighed anew where the other sites are compressed too.
@@ -13,6 +13,7 @@ import numpy as np
 
 from methods.base import Levels, Site
 from search.allocate import Floats, project, uniform_shape
+from search.budget import Budget
 from search.candidate import Outcome
 from search.minimise import minimise
 from search.sensitivity import Curve, curves, scan_proposals
@@ -39,7 +40,7 @@ _TRUST = 4.0  # a site's curve is weighed anew by at most this factor, either wa
 def lagrangian(problem: Problem) -> Program:
     """A scan, two rounds around each target's solution, then per target the solution of least measured drift."""
     measured = curves(problem, (yield scan_proposals(problem, NAME)))
-    tracks = [_Track(problem, damages(problem.sites, measured), limit) for _, limit in problem.targets]
+    tracks = [_Track(problem, damages(problem.sites, measured), budget) for _, budget in problem.targets]
     for _ in range(ROUNDS):
         batches = [track.batch() for track in tracks]
         outcomes = yield [_scan(problem, levels) for batch in batches for levels in batch]
@@ -56,9 +57,9 @@ def lagrangian(problem: Problem) -> Program:
 class _Track:
     """One target's way from the solution of the scan alone to those that were measured around."""
 
-    def __init__(self, problem: Problem, damage: Sequence[Floats], limit: int) -> None:
-        self._problem, self._damage, self._limit = problem, damage, limit
-        self.levels = self.best = solve(problem, damage, limit)
+    def __init__(self, problem: Problem, damage: Sequence[Floats], budget: Budget) -> None:
+        self._problem, self._damage, self._budget = problem, damage, budget
+        self.levels = self.best = solve(problem, damage, budget)
         self._least = math.inf
 
     def batch(self) -> list[Levels]:
@@ -71,7 +72,7 @@ class _Track:
         sites, before = self._problem.sites, self.levels
         self._damage = reweighed(sites, self._damage, before, batch[1:], outcomes[1:])
         reach = _REACH * step_of(self._problem)
-        self.levels = solve(self._problem, walled(sites, self._damage, before, reach), self._limit, start=before)
+        self.levels = solve(self._problem, walled(sites, self._damage, before, reach), self._budget, start=before)
 
     def note(self, outcome: Outcome) -> None:
         """Keep the solution if it was measured to drift least."""
@@ -79,10 +80,10 @@ class _Track:
             self._least, self.best = outcome.drift, self.levels
 
 
-def solve(problem: Problem, damage: Sequence[Floats], limit: int, *, start: Levels | None = None) -> Levels:
-    """Least damage within the limit; the descent starts from the uniform allocation too."""
-    uniform = project(uniform_shape(len(problem.sites)), problem.sites, problem.cost, limit).levels
-    return minimise(damage, problem.cost, limit, starts=[uniform] if start is None else [uniform, start])
+def solve(problem: Problem, damage: Sequence[Floats], budget: Budget, *, start: Levels | None = None) -> Levels:
+    """Least damage within the budget; the descent starts from the uniform allocation too."""
+    uniform = project(uniform_shape(len(problem.sites)), problem.sites, budget).levels
+    return minimise(damage, budget, starts=[uniform] if start is None else [uniform, start])
 
 
 def step_of(problem: Problem) -> float:

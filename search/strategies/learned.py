@@ -26,7 +26,13 @@ def learned(problem: Problem) -> Program:
         )
     dense = problem.candidate(np.zeros(len(problem.sites), dtype=np.intp))
     proposals = []
-    for target, limit in problem.targets:
-        candidate = dense.model_copy(update={"learned_target": limit / problem.cost.dense.flops})
+    for target, budget in problem.targets:
+        if target.measures != ("flops",):
+            raise UserError(
+                f"{problem.method} learns its widths for a target of FLOPs alone, not for {target.asked!r}; "
+                "give it an allocation with another strategy, e.g. lagrangian"
+            )
+        kept = budget.limits["flops"] / problem.cost.dense.flops
+        candidate = dense.model_copy(update={"learned_target": kept})
         proposals.append(Proposal(candidate, "search", "learned", target.asked))
     yield proposals

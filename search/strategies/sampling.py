@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import optuna
@@ -18,6 +19,7 @@ from optuna.trial import Trial, TrialState
 
 from methods.base import Levels
 from search.allocate import Floats, Shape, project
+from search.budget import Budget
 from search.candidate import Outcome
 from search.strategy import Problem, Program, Proposal, StrategyInfo, register
 from search.warm import REACH, lent
@@ -27,7 +29,7 @@ _STEEP = 4.0  # ratio of exponents between a site of average and one of extreme 
 _SNAP = 1 / 3  # how near, in steps between targets, a free target is taken to be one that was asked for
 _RUNG_STEPS = 1000  # parts of a recipe's epochs in which a sampler is told how far a candidate came
 _EXACT = "levels"  # what a trial stands for that its parameters only come near
-_LIMIT = "limit of FLOPs"  # a parameter beside the sites' names, none of which has blanks
+_LIMIT = "limit of cost"  # a parameter beside the sites' names, none of which has blanks
 
 
 def power_shape(hardness: Floats) -> Shape:
@@ -74,11 +76,11 @@ def random(problem: Problem) -> Program:
     Each trial has a spread of its own, so that both near-uniform and extreme allocations are tried.
     """
     proposals = []
-    for target, limit in problem.targets:
-        rng = np.random.default_rng([problem.seed, limit])
+    for target, budget in problem.targets:
+        rng = np.random.default_rng([problem.seed, *budget.limits.values()])
         for _ in range(problem.trials):
             hardness = rng.uniform(0.25, 1) * rng.uniform(-1, 1, len(problem.sites))
-            proposals.append(_proposal(problem, "random", hardness, limit, target.asked))
+            proposals.append(_proposal(problem, "random", hardness, budget, target.asked))
     yield proposals
 
 
@@ -109,9 +111,9 @@ def tpe(problem: Problem) -> Program:
     )
 )
 def nsga2(problem: Problem) -> Program:
-    """One study for all targets: FLOPs against accuracy where there are several, accuracy alone for one."""
+    """One study for all targets: cost against accuracy where there are several, accuracy alone for one."""
     sampler = NSGAIISampler(population_size=BATCH, seed=problem.seed)
-    targets = sorted(range(len(problem.targets)), key=lambda index: problem.targets[index][1])
+    targets = sorted(range(len(problem.targets)), key=lambda index: [*problem.targets[index][1].limits.values()])
     points = yield from lent(problem, "nsga2")
     yield from _search([_Study(problem, "nsga2", sampler, targets, points)])
 
@@ -169,10 +171,10 @@ class _Study:
 
     def _begin(self, points: Sequence[Proposal]) -> None:
         """Queue uniform points, those of other strategies, and known ones, which cost nothing and come on top."""
-        sites, limits = self._problem.sites, [limit for _, limit in self._targets]
+        sites = self._problem.sites
         queued = set[tuple[int, ...]]()
-        for place, limit in enumerate(limits):
-            queued.add(_key(project(power_shape(np.zeros(len(sites))), sites, self._problem.cost, limit).levels))
+        for place, (_, budget) in enumerate(self._targets):
+            queued.add(_key(project(power_shape(np.zeros(len(sites))), sites, budget).levels))
             self._study.enqueue_trial(self._at(np.zeros(len(sites)), float(place)))
         places = {target.asked: place for place, (target, _) in enumerate(self._targets)}
         for point in points:
@@ -181,7 +183,7 @@ class _Study:
                 queued.add(_key(levels))
                 self._queue(levels, float(places[point.target]))
         for known in self._problem.known:
-            between = self._place(known.flops, limits)
+            between = self._place(np.array(known.levels, dtype=np.intp))
             if between is not None and known.levels not in queued:
                 queued.add(known.levels)
                 self._queue(np.array(known.levels, dtype=np.intp), between)
@@ -198,11 +200,13 @@ class _Study:
         exact = {_EXACT: [int(level) for level in levels]}
         self._study.enqueue_trial(self._at(hardness_of(strengths), place), user_attrs=exact)
 
-    def _place(self, flops: int, limits: Sequence[int]) -> float | None:
-        """Where between targets so many FLOPs lie; None if that is above all, or too far below the lowest."""
-        if flops > limits[-1] or flops < limits[0] - REACH * self._problem.cost.dense.flops:
+    def _place(self, levels: Levels) -> float | None:
+        """Where between targets an allocation lies; None if that is above all, or too far below the lowest."""
+        budgets = [budget for _, budget in self._targets]
+        if budgets[-1].excess(levels[None])[0] > 0 or budgets[0].excess(levels[None])[0] < -REACH:
             return None
-        return float(np.interp(math.log(flops), np.log(limits), range(len(limits))))
+        limits = [next(iter(budget.limits.values())) for budget in budgets]
+        return float(np.interp(math.log(budgets[0].figures(levels[None])[0, 0]), np.log(limits), range(len(limits))))
 
     def ask(self, count: int) -> list[Proposal]:
         self.left -= count
@@ -211,26 +215,27 @@ class _Study:
 
     def _propose(self, trial: Trial) -> Proposal:
         hardness = np.array([trial.params[site.name] for site in self._problem.sites])
-        limit, asked = self._limit(trial.params.get(_LIMIT, 0.0))
+        budget, asked = self._budget(trial.params.get(_LIMIT, 0.0))
         if (exact := trial.user_attrs.get(_EXACT)) is not None:
             return self._exactly(np.array(exact, dtype=np.intp))
-        between = limit not in (each for _, each in self._targets)
-        return _proposal(self._problem, self._name, hardness, limit, asked, alone=between)
+        between = budget.limits not in [each.limits for _, each in self._targets]
+        return _proposal(self._problem, self._name, hardness, budget, asked, alone=between)
 
     def _exactly(self, levels: Levels) -> Proposal:
         """What is known, or paid for by another strategy: judged at the end alone."""
-        flops = int(self._problem.cost(levels[None]).flops[0])
-        asked = next(target.asked for target, limit in self._targets if flops <= limit)
+        asked = next(target.asked for target, budget in self._targets if budget.excess(levels[None])[0] <= 0)
         return Proposal(self._problem.candidate(levels), "search", self._name, asked, alone=True)
 
-    def _limit(self, place: float) -> tuple[int, str]:
-        """FLOPs allowed at a place between targets, and the tightest target asked for that this keeps to."""
+    def _budget(self, place: float) -> tuple[Budget, str]:
+        """What is allowed at a place between targets, and the tightest target asked for that this keeps to."""
         near = round(place)
         if abs(place - near) <= _SNAP:
-            target, limit = self._targets[near]
-            return limit, target.asked
-        low, high = self._targets[int(place)][1], self._targets[math.ceil(place)][1]
-        return int(low * (high / low) ** (place % 1)), self._targets[math.ceil(place)][0].asked
+            target, budget = self._targets[near]
+            return budget, target.asked
+        target, above = self._targets[math.ceil(place)]
+        below = self._targets[int(place)][1]
+        limits = {name: int(low * (above.limits[name] / low) ** (place % 1)) for name, low in below.limits.items()}
+        return replace(above, limits=limits), target.asked
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """Outcomes of the last batch, in its order; one without accuracy is told as failed."""
@@ -246,7 +251,7 @@ class _Study:
 
 
 def _proposal(
-    problem: Problem, name: str, hardness: Floats, limit: int, asked: str, *, alone: bool = False
+    problem: Problem, name: str, hardness: Floats, budget: Budget, asked: str, *, alone: bool = False
 ) -> Proposal:
-    levels: Levels = project(power_shape(hardness), problem.sites, problem.cost, limit).levels
+    levels: Levels = project(power_shape(hardness), problem.sites, budget).levels
     return Proposal(problem.candidate(levels), "search", name, asked, alone=alone)

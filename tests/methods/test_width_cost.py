@@ -14,6 +14,7 @@ from methods.base import Compressor, Cost
 from methods.registry import create
 from models.networks import build_network
 from search.allocate import project, uniform_shape
+from search.budget import Budget
 
 CIFAR = ["resnet20", "resnet56", "vgg16-cifar", "densenet40"]
 TORCHVISION = [
@@ -39,7 +40,9 @@ def cases() -> list[object]:
 
 def uniform(compressor: Compressor, kept: float) -> np.ndarray:
     limit = int(kept * compressor.cost.dense.flops)
-    return project(uniform_shape(len(compressor.sites)), compressor.sites, compressor.cost, limit).levels
+    return project(
+        uniform_shape(len(compressor.sites)), compressor.sites, Budget({"flops": limit}, compressor.cost)
+    ).levels
 
 
 @pytest.mark.parametrize(("name", "size", "classes"), cases())

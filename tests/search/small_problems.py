@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from methods.base import Cost, Costs, Levels, Setting, Site
+from search.budget import Budget
 from search.candidate import Candidate, Outcome
 from search.strategy import Problem, Program, Proposal, Scan
-from search.targets import Target
+from search.targets import parse_target
 
 Floats = npt.NDArray[np.float64]
 
@@ -73,7 +74,7 @@ def problem(settings: Sequence[int], cost: Any, kept: Sequence[float], **changes
     """A problem over `sites(settings)` with targets at those fractions."""
     from search.candidate import Recipe
 
-    targets = [(Target(f"{k:g}", kept=k), int(k * cost.dense.flops)) for k in kept]
+    targets = [(parse_target(f"{k:g}"), Budget({"flops": int(k * cost.dense.flops)}, cost)) for k in kept]
     fields = {"recipe": Recipe(), "scan": Scan(levels=7, images=100), "trials": 6} | changes
     return Problem(method="m", options={}, sites=sites(settings), cost=cost, targets=targets, **fields)
 

@@ -47,7 +47,8 @@ def test_uniform_asks_for_one_candidate_a_target_and_nothing_else() -> None:
     (batch,) = drive("acra-uniform", given, damage([0.1] * 4))
     assert [proposal.target for proposal in batch] == ["0.7", "0.5", "0.3"]
     assert {proposal.stage for proposal in batch} == {"search"}
-    for proposal, (_, limit) in zip(batch, given.targets, strict=True):
+    for proposal, (_, budget) in zip(batch, given.targets, strict=True):
+        limit = budget.limits["flops"]
         ratios = [float(proposal.candidate.allocation.get(f"s{i}", {"ratio": 0})["ratio"]) for i in range(4)]
         kept = [round(size * (1 - ratio)) for size, ratio in zip(SIZES, ratios, strict=True)]
         flops = sum(a * b * p for a, b, p in zip([3, *kept[:-1]], kept, PLACES, strict=True))

@@ -17,7 +17,13 @@ from methods.registry import create
 from models.errors import UserError
 from models.networks import build_network
 from search.allocate import check_reachable, project, reach, uniform_shape
+from search.budget import Budget
 from search.targets import TOLERANCE, parse_target
+
+
+def flops_reach(sites: list[Site], cost: CostModel) -> tuple[int, int]:
+    (span,) = reach(Budget({"flops": 0}, cost), sites)
+    return span
 
 
 def everything(sites: list[Site], cost: CostModel) -> np.ndarray:
@@ -56,7 +62,7 @@ def test_never_above_the_limit_and_never_leaves_room_for_a_step(
     limit = int(flops.min() + share * (flops.max() - flops.min()))
     weights = np.random.default_rng(seed).uniform(0, 1, len(sites))
     shape = lambda scales: np.minimum(1, scales[:, None] * (weights + scales[:, None]))  # noqa: E731
-    found = project(shape, sites, cost, limit)
+    found = project(shape, sites, Budget({"flops": limit}, cost))
     exact = int(cost(found.levels[None]).flops[0])
     assert found.cost.flops == exact <= limit
     assert found.met == (exact >= limit - TOLERANCE * cost.dense.flops)
@@ -79,7 +85,7 @@ def test_met_nearly_whenever_it_can_be() -> None:
         if flops[(flops <= limit)].max(initial=0) < limit - TOLERANCE * cost.dense.flops:
             continue
         possible += 1
-        missed += not project(uniform_shape(4), sites, cost, limit).met
+        missed += not project(uniform_shape(4), sites, Budget({"flops": limit}, cost)).met
     assert possible > 250
     assert missed <= possible // 100, f"{missed} of {possible}"
 
@@ -88,9 +94,9 @@ def test_met_nearly_whenever_it_can_be() -> None:
 @given(chains(), st.lists(st.floats(0, 1), min_size=2, max_size=6))
 def test_a_larger_budget_never_gets_less(case: tuple[list[Site], ChainCost], shares: list[float]) -> None:
     sites, cost = case
-    span = reach(sites, cost)
-    limits = [int(span.least.flops + share * (span.most.flops - span.least.flops)) for share in sorted(shares)]
-    found = [project(uniform_shape(len(sites)), sites, cost, limit) for limit in limits]
+    least, most = flops_reach(sites, cost)
+    limits = [int(least + share * (most - least)) for share in sorted(shares)]
+    found = [project(uniform_shape(len(sites)), sites, Budget({"flops": limit}, cost)) for limit in limits]
     for (low, first), (high, second) in itertools.pairwise(zip(limits, found, strict=True)):
         if high - low > TOLERANCE * cost.dense.flops and first.met and second.met:
             assert first.cost.flops <= second.cost.flops
@@ -103,7 +109,7 @@ def test_uniform_is_the_gentlest_common_strength() -> None:
     every = sorted({strength for site in sites for strength in site.strengths})
     for kept in (0.9, 0.7, 0.5, 0.3, 0.1):
         limit = int(kept * cost.dense.flops)
-        found = project(uniform_shape(3), sites, cost, limit)
+        found = project(uniform_shape(3), sites, Budget({"flops": limit}, cost))
         for strength in every:
             levels = [sum(s <= strength + 1e-9 for s in site.strengths) - 1 for site in sites]
             if int(cost(np.array([levels])).flops[0]) <= limit:
@@ -118,21 +124,20 @@ def test_uniform_is_the_gentlest_common_strength() -> None:
 def test_reach_by_brute_force() -> None:
     sites, cost = even_sites([4, 3, 5]), ChainCost([4, 3, 5], [9, 4, 1])
     flops = everything(sites, cost)
-    span = reach(sites, cost)
-    assert (span.least.flops, span.most.flops) == (flops.min(), flops.max())
+    assert flops_reach(sites, cost) == (flops.min(), flops.max())
 
 
 def test_both_ends_are_within_reach() -> None:
     sites, cost = even_sites([4, 3]), ChainCost([4, 3], [9, 4])
-    span = reach(sites, cost)
-    assert project(uniform_shape(2), sites, cost, span.most.flops).levels.tolist() == [0, 0]
-    assert project(uniform_shape(2), sites, cost, span.least.flops).levels.tolist() == [3, 2]
+    least, most = flops_reach(sites, cost)
+    assert project(uniform_shape(2), sites, Budget({"flops": most}, cost)).levels.tolist() == [0, 0]
+    assert project(uniform_shape(2), sites, Budget({"flops": least}, cost)).levels.tolist() == [3, 2]
 
 
 def test_a_shape_that_ends_too_soon_still_gives_an_allocation_below_the_limit() -> None:
     sites, cost = even_sites([8, 8]), ChainCost([8, 8], [9, 9])
     limit = int(0.2 * cost.dense.flops)
-    found = project(lambda scales: np.repeat(0.1 * scales[:, None], 2, axis=1), sites, cost, limit)
+    found = project(lambda scales: np.repeat(0.1 * scales[:, None], 2, axis=1), sites, Budget({"flops": limit}, cost))
     assert found.cost.flops <= limit
 
 
@@ -141,7 +146,7 @@ def test_out_of_reach_names_the_range(text: str) -> None:
     sites, cost = even_sites([4, 3]), TableCost([[500, 400, 300, 200], [500, 400, 300]])
     target = parse_target(text)
     if text == "1":
-        assert check_reachable(target, sites, cost, method="l1", network="toy") == 1000
+        assert check_reachable(target, sites, cost, method="l1", network="toy").limits == {"flops": 1000}
         return
     with pytest.raises(UserError) as caught:
         check_reachable(target, sites, cost, method="l1", network="toy")
@@ -154,7 +159,7 @@ def test_out_of_reach_names_the_range(text: str) -> None:
 
 def test_no_sites_reach_only_the_dense_network() -> None:
     cost = create("l1", torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3)), torch.randn(2, 3, 2, 2)).cost
-    assert check_reachable(parse_target("1"), [], cost, method="l1", network="toy") == 36
+    assert check_reachable(parse_target("1"), [], cost, method="l1", network="toy").limits == {"flops": 36}
     with pytest.raises(UserError, match="out of reach"):
         check_reachable(parse_target("0.9"), [], cost, method="l1", network="toy")
 
@@ -167,6 +172,8 @@ def test_real_networks_within_half_a_percent(name: str) -> None:
     compressor = create("l1", network, torch.randn(2, channels, size, size))
     for kept in np.linspace(0.05, 0.99, 25):
         limit = int(kept * compressor.cost.dense.flops)
-        found = project(uniform_shape(len(compressor.sites)), compressor.sites, compressor.cost, limit)
+        found = project(
+            uniform_shape(len(compressor.sites)), compressor.sites, Budget({"flops": limit}, compressor.cost)
+        )
         assert kept - TOLERANCE - 1e-6 <= found.cost.flops / compressor.cost.dense.flops <= kept
         assert found.met

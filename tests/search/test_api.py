@@ -229,7 +229,7 @@ def test_an_object_needs_data(tmp_path: Path) -> None:
 
 def test_unknown_keywords_are_refused_with_the_nearest() -> None:
     with pytest.raises(TypeError, match="did you mean targets"):
-        api.plan("resnet20", target=0.5)
+        api.plan("resnet20", targts=0.5)
 
 
 @pytest.mark.parametrize("name", ["search", "plan", "compare", "train"])

@@ -15,11 +15,12 @@ from models.errors import UserError
 from models.task import TaskConfig
 from search import build
 from search.allocate import reach
+from search.budget import Budget
 from search.candidate import Outcome
 from search.choice import Choice, choose
 from search.config import SearchConfig
 from search.constraints import Constraints, kept_fraction
-from search.setup import problem_of
+from search.setup import budget_of, problem_of
 from search.strategy import Problem, Proposal, strategies, strategy
 from search.targets import parse_target
 
@@ -38,11 +39,10 @@ def bind(method: str, network: str) -> Compressor:
 
 def problem(choice: Choice, method: str, **changes: Any) -> Problem:
     """Half way between the least and the most that can be reached."""
-    span = reach(choice.sites, choice.cost)
-    kept = (span.least.flops + span.most.flops) / 2 / choice.cost.dense.flops
-    target = parse_target(f"{kept:.4f}")
+    ((least, most),) = reach(Budget({"flops": 0}, choice.cost), choice.sites)
+    target = parse_target(f"{(least + most) / 2 / choice.cost.dense.flops:.4f}")
     config = SearchConfig(task=TaskConfig(network="small"), method=method, name="x", trials=5, scan_levels=3, **changes)
-    return problem_of(config, choice, [(target, target.flops(choice.cost.dense.flops))])
+    return problem_of(config, choice, [(target, budget_of(config, choice, target))])
 
 
 def play(given: Problem, name: str) -> list[Proposal]:
@@ -95,7 +95,7 @@ def test_every_strategy_of_every_method_keeps_to_them(method: str, network: str)
                     assert (
                         level == 0 or site.channels < 2 or round(site.channels * (1 - site.strengths[level])) % 2 == 0
                     )
-            assert compressor.cost_of(Allocation(candidate.allocation)).flops <= given.targets[0][1]
+            assert compressor.cost_of(Allocation(candidate.allocation)).flops <= given.targets[0][1].limits["flops"]
         compressor.compress(Allocation(found[0].allocation))(example_input(SHAPE))
 
 
@@ -111,7 +111,7 @@ def test_what_is_left_by_hand() -> None:
         assert list(site.widths) == by_hand
     levels = np.zeros((1, len(choice.sites)), dtype=np.intp)
     assert int(choice.cost(levels).flops[0]) < choice.cost.dense.flops == compressor.cost.dense.flops
-    assert reach(choice.sites, choice.cost).most.flops == int(choice.cost(levels).flops[0])
+    assert reach(Budget({"flops": 0}, choice.cost), choice.sites)[0][1] == int(choice.cost(levels).flops[0])
 
 
 def test_a_scan_is_shared_by_all_constraints() -> None:

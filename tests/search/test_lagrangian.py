@@ -12,6 +12,7 @@ from scipy.interpolate import PchipInterpolator
 from small_problems import Chain, Separable, every, judged, levels_of, play, problem, rising, sites
 
 from methods.base import Levels
+from search.budget import Budget
 from search.candidate import Outcome, failed
 from search.minimise import SLACK, minimise, total
 from search.sensitivity import Curve
@@ -38,7 +39,7 @@ def test_separable_costs_are_solved_exactly(seed: int) -> None:
     everything = every(counts)
     fits = everything[cost(everything).flops <= limit]
     best = min(total(damage, row) for row in fits)
-    found = minimise(damage, cost, limit)
+    found = minimise(damage, Budget({"flops": limit}, cost))
     assert cost(found[None]).flops[0] <= limit
     # Exact, unless FLOPs near the limit were bought with a little damage.
     near = cost(found[None]).flops[0] >= limit - TOLERANCE * cost.dense.flops
@@ -53,7 +54,7 @@ def test_coupled_costs_come_close_to_the_optimum() -> None:
         cost, damage = chain(rng, counts), [rising(rng, n) for n in counts]
         limit = int(rng.uniform(0.3, 0.8) * cost.dense.flops)
         everything = every(counts)
-        found = minimise(damage, cost, limit)
+        found = minimise(damage, Budget({"flops": limit}, cost))
         assert cost(found[None]).flops[0] <= limit
         fits = everything[cost(everything).flops <= limit]
         gaps.append(total(damage, found) / min(total(damage, row) for row in fits) - 1)
@@ -71,7 +72,7 @@ def test_the_limit_is_kept_and_the_damage_no_more_than_uniform(data: st.DataObje
     last = np.array(counts) - 1
     least = int(cost(last[None]).flops[0])
     limit = data.draw(st.integers(least, cost.dense.flops))
-    found = minimise(damage, cost, limit)
+    found = minimise(damage, Budget({"flops": limit}, cost))
     assert (found >= 0).all()
     assert (found <= last).all()
     assert cost(found[None]).flops[0] <= limit
@@ -86,7 +87,7 @@ def test_long_ladders_of_many_sites_are_fast_and_meet_the_target() -> None:
     damage = [rising(rng, n) for n in counts]
     limit = cost.dense.flops // 2
     start = time.perf_counter()
-    found = minimise(damage, cost, limit)
+    found = minimise(damage, Budget({"flops": limit}, cost))
     assert time.perf_counter() - start < 30  # about 2 s on a core of its own
     assert limit - TOLERANCE * cost.dense.flops <= cost(found[None]).flops[0] <= limit
 
@@ -140,7 +141,8 @@ def test_one_scan_serves_all_targets_and_each_is_met() -> None:
     assert [{each.stage for each in batch} for batch in batches] == [{"scan"}] * (ROUNDS + 2) + [{"search"}]
     assert [each.target for each in batches[-1]] == ["0.6", "0.4", "0.25"]
     assert len(batches[0]) == 1 + 4 * 7
-    for levels, (_, limit) in zip(chosen, given_problem.targets, strict=True):
+    for levels, (_, budget) in zip(chosen, given_problem.targets, strict=True):
+        limit = budget.limits["flops"]
         flops = given_problem.cost(levels[None]).flops[0]
         assert limit - 0.02 * given_problem.cost.dense.flops <= flops <= limit
 
@@ -150,7 +152,7 @@ def test_it_comes_near_the_best_allocation_of_a_known_loss() -> None:
     loss = truth([1, 4, 0.3, 2, 5])
     _, (levels,) = run(given_problem, loss)
     everything = every([8] * 5)
-    fits = everything[given_problem.cost(everything).flops <= given_problem.targets[0][1]]
+    fits = everything[given_problem.cost(everything).flops <= given_problem.targets[0][1].limits["flops"]]
     best = min(loss(given_problem, row) for row in fits)  # type: ignore[operator]
     assert loss(given_problem, levels) - 0.1 <= 1.1 * (best - 0.1)  # type: ignore[operator]
 
@@ -196,7 +198,7 @@ def test_failed_measurements_do_not_stop_it() -> None:
 
     (proposal,) = play(given_problem, strategy("lagrangian")[1](given_problem), judge)[-1]
     flops = given_problem.cost(levels_of(given_problem, proposal.candidate)[None]).flops[0]
-    assert flops <= given_problem.targets[0][1]
+    assert flops <= given_problem.targets[0][1].limits["flops"]
 
 
 def test_curves_become_as_steep_as_measured_around_the_solution() -> None:
@@ -217,9 +219,9 @@ def test_a_solve_starts_no_worse_than_uniform() -> None:
     given_problem = problem([32] * 6, Chain([32] * 6, [5, 40, 3, 3, 40, 5, 1]), [0.5])
     rng = np.random.default_rng(3)
     damage = [rising(rng, 32) for _ in range(6)]
-    limit = given_problem.targets[0][1]
-    levels = solve(given_problem, damage, limit)
+    budget = given_problem.targets[0][1]
+    levels = solve(given_problem, damage, budget)
     from search.allocate import project, uniform_shape
 
-    even = project(uniform_shape(6), given_problem.sites, given_problem.cost, limit).levels
+    even = project(uniform_shape(6), given_problem.sites, budget).levels
     assert total(damage, levels) < total(damage, even)

@@ -243,15 +243,15 @@ def test_labels_of_one_row_lie_apart(positions: list[float], gap: float) -> None
 
 def test_figures_are_what_plotly_takes(run: RunView) -> None:
     assert run.sensitivity is not None
-    figures = [front_figure(run.frame, run.front, run.dense, run.targets),
-               finals_figure(run.finals, run.dense, run.targets), sensitivity_figure(run.sensitivity)]  # fmt: skip
+    figures = [front_figure(run.frame, run.front, run.dense, run.lines),
+               finals_figure(run.finals, run.dense, run.lines), sensitivity_figure(run.sensitivity)]  # fmt: skip
     for figure in figures:
         assert figure is not None
         go.Figure(data=figure["data"], layout=figure["layout"] | figure["narrow"])  # raises on what it does not know
 
 
 def test_the_front_shows_every_judged_candidate_once(run: RunView) -> None:
-    figure = front_figure(run.frame, run.front, run.dense, run.targets)
+    figure = front_figure(run.frame, run.front, run.dense, run.lines)
     assert figure is not None
     shown = [(row[0], x, y) for trace in figure["data"] if "customdata" in trace
              for row, x, y in zip(trace["customdata"], trace["x"], trace["y"], strict=True)]  # fmt: skip

@@ -56,7 +56,7 @@ def test_so_many_trials_and_each_meets_its_target(name: str, trials: int) -> Non
     given = given_problem(trials=trials)
     proposals = [each for batch in proposed(name, given) for each in batch]
     assert len(proposals) == trials
-    limit = given.targets[0][1]
+    limit = given.targets[0][1].limits["flops"]
     for each in proposals:
         flops = COST(levels_of(given, each.candidate)[None]).flops[0]
         assert limit - TOLERANCE * COST.dense.flops <= flops <= limit
@@ -127,7 +127,7 @@ def test_random_proposals_of_a_target_do_not_depend_on_the_other_targets() -> No
 
 def test_nsga2_fills_the_front_between_several_targets() -> None:
     given = given_problem((0.3, 0.6, 0.45), trials=20)
-    limits = {target.asked: limit for target, limit in given.targets}
+    limits = {target.asked: budget.limits["flops"] for target, budget in given.targets}
     batches = proposed("nsga2", given)
     assert [each.target for each in batches[0][:3]] == ["0.3", "0.45", "0.6"]
     kept, exact = [], 0

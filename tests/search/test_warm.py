@@ -76,7 +76,8 @@ def test_the_best_known_below_each_target_come_first_and_on_top(
     left = fill(ledger, given)
     start = warmed(given, ledger, [name], None)
     wanted = set()
-    for _, limit in given.targets:
+    for _, budget in given.targets:
+        limit = budget.limits["flops"]
         near = [each for each in left if limit - REACH * COST.dense.flops <= (each[2].flops or 0) <= limit]
         wanted |= {key for key, *_ in sorted(near, key=lambda each: -(each[2].accuracy or 0))[:MOST]}
     assert {known.key for known in start.known} == wanted
@@ -89,7 +90,7 @@ def test_the_best_known_below_each_target_come_first_and_on_top(
     paid = {each.candidate.key(TASK) for each in flat} - wanted
     assert len(flat) == 12 * len(kept) + len(wanted)
     assert len(paid) > 6
-    limits = {target.asked: limit for target, limit in given.targets}
+    limits = {target.asked: budget.limits["flops"] for target, budget in given.targets}
     assert all(COST(levels_of(given, each.candidate)[None]).flops[0] <= limits[str(each.target)] for each in flat)
 
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from methods.base import Cost, Costs, Levels, Setting, Site
+from search.budget import Budget
 from search.candidate import Outcome, Recipe
 from search.strategy import Problem, Scan
-from search.targets import Target
+from search.targets import parse_target
 
 
 def toy_site(name: str, strengths: Sequence[float]) -> Site:
@@ -55,7 +56,7 @@ class ChainCost:
 def toy_problem(
     sites: Sequence[Site], cost: TableCost | ChainCost, targets: Sequence[float], **fields: object
 ) -> Problem:
-    asked = [(Target(str(kept), kept=kept), int(kept * cost.dense.flops)) for kept in targets]
+    asked = [(parse_target(str(kept)), Budget({"flops": int(kept * cost.dense.flops)}, cost)) for kept in targets]
     defaults = {"recipe": Recipe(epochs=1), "scan": Scan(levels=2, images=100), **fields}
     return Problem("fake", {}, sites, cost, asked, **defaults)  # type: ignore[arg-type]
 
