@@ -195,7 +195,7 @@ class KernelClustering(Compressor):
             replace_module(small, name, layer)
 
     def tuning(self, allocation: Allocation | None, network: nn.Module, *, steps: int, lr: float) -> Tuning:
-        return RoundedScales()
+        return ClusteredTuning(lr)
 
     def centroids(self, network: nn.Module) -> list[Centroids]:
         """Of every codebook in use; a kernel counts for its centroid whatever its transform, a pruned one for none."""
@@ -243,8 +243,25 @@ class KernelClustering(Compressor):
         return network
 
 
-class RoundedScales(Tuning):
-    """Scales train in full precision and are judged as they will be stored."""
+class ClusteredTuning(Tuning):
+    """Scales train in full precision and are judged as they will be stored; codebooks learn at rates of their own.
+
+    A centroid's gradient is the sum of a · ∂L/∂w over its kernels, thousands where a network shares one codebook. The
+    step of it that brings a · centroid nearest to where plain steps of length η would take those kernels is η / Σ a².
+    """
+
+    def __init__(self, lr: float) -> None:
+        self._lr = lr
+
+    def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
+        """The rest, and each codebook at η over the mean of its centroids' Σ a², but never above η."""
+        energy: dict[nn.Parameter, float] = {}
+        for layer in codebook_layers(network).values():
+            if layer.scale is not None:
+                energy[layer.bank] = energy.get(layer.bank, 0.0) + float(layer.scale.detach().square().sum())
+        rest = [p for p in network.parameters() if p.requires_grad and p not in energy]
+        banks = [{"params": [bank], "lr": self._lr / max(1.0, sum_ / len(bank))} for bank, sum_ in energy.items()]
+        return [{"params": rest}, *banks] if rest else banks
 
     def finish(self, network: nn.Module) -> nn.Module:
         with torch.no_grad():

@@ -210,3 +210,21 @@ def test_codebooks_that_no_layer_uses_are_not_shown_and_pruned_kernels_not_count
     assert name == first.name
     assert counts.sum() == first.channels - 2
     assert compressor.centroids(network) == []
+
+
+def test_codebooks_take_the_step_that_comes_nearest_to_plain_steps_of_their_kernels() -> None:
+    """One centroid for all kernels: its step against the least-squares fit to the steps of the expanded weights."""
+    compressor = bind(small_net("residual"), scope="network", largest=2)
+    small = compressor.compress(smallest(compressor))
+    layers = list(codebook_layers(small).values())
+    bank, lr = layers[0].bank, 0.1
+    rest, own = compressor.tuning(None, small, steps=10, lr=lr).parameter_groups(small)
+    assert [id(p) for p in own["params"]] == [id(bank)]
+    together = sorted(id(p) for p in rest["params"] + own["params"])
+    assert together == sorted({id(p) for p in small.parameters()})
+    scales = torch.cat([layer.scale.detach().flatten() for layer in layers if layer.scale is not None])
+    gradients = torch.randn(len(scales), 9, generator=torch.Generator().manual_seed(0))  # of every kernel
+    fit = torch.linalg.lstsq(scales[:, None], -lr * gradients).solution[0]  # if all used one centroid
+    steps = -own["lr"] * (scales[:, None] * gradients).sum(0)
+    assert scales.square().sum() > len(bank)
+    torch.testing.assert_close(steps, len(bank) * fit)  # of len(bank) centroids each has its share of the kernels
