@@ -42,6 +42,7 @@ class Recipe(Frozen):
 
 ZERO_SHOT = Recipe(epochs=0)
 _ADDED = ("until",)  # later than the first ledgers: where they are None, keys are what they were
+_SCAN = 2  # grows when a scan's measurements learn to say more, so that older ones are not taken for them
 
 
 class Candidate(Frozen):
@@ -68,7 +69,8 @@ class Candidate(Frozen):
         for name in _ADDED:
             if fields[name] is None:
                 del fields[name]
-        payload = json.dumps([task, fields], sort_keys=True, separators=(",", ":"))
+        of_scan = [] if self.images is None else [_SCAN]
+        payload = json.dumps([task, fields, *of_scan], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(payload.encode()).hexdigest()[:20]
 
     @property

@@ -19,6 +19,7 @@ from models.errors import UserError
 
 LOCK_TIMEOUT = 60.0  # seconds an SQLite writer waits for another one (optuna #820: the default of 5 is too short)
 RACE_ATTEMPTS = 5  # two processes that create the same file's tables: one finds them half there
+RACED = ("already exists", "UNIQUE constraint failed", "duplicate key")
 DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "mysqldb": "mysqlclient", "pymysql": "pymysql"}
 """What SQLAlchemy calls a driver, which is for it to choose unless the URL does -> the package that has it."""
 _TRIALS = table("trials", column("trial_id"), column("study_id"))
@@ -43,7 +44,7 @@ def open_storage(location: str | Path, *, must_exist: bool = False) -> RDBStorag
         try:
             return RDBStorage(rendered, engine_kwargs=dict(arguments))
         except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError) as error:
-            if attempt == RACE_ATTEMPTS - 1 or "already exists" not in cause(error):
+            if attempt == RACE_ATTEMPTS - 1 or not any(sign in cause(error) for sign in RACED):
                 raise _refusal(url, error) from error
             time.sleep(0.1 * 2**attempt)
     raise AssertionError("unreachable")
