@@ -38,25 +38,40 @@ def measure(dense: Callable[[], object], compressed: Callable[[], object], *, cl
     Args:
         clock: seconds, once everything asked for before is done.
     """
-    pair = (dense, compressed)
-    counts = [_calls(each, clock) for each in pair]
-    found: tuple[list[float], list[float]] = ([], [])
-    start = clock()
-    for number in range(ROUNDS):
-        if number >= LEAST_ROUNDS and clock() - start > BUDGET:
+    found = in_turns((dense, compressed), clock=clock, rounds=ROUNDS, least=LEAST_ROUNDS, budget=BUDGET, block=BLOCK)
+    return Times(*(tuple(1e3 * each for each in row) for row in found))
+
+
+def in_turns(
+    runs: Sequence[Callable[[], object]],
+    *,
+    clock: Callable[[], float],
+    rounds: int,
+    least: int,
+    budget: float,
+    block: float,
+    enough: Callable[[Sequence[Sequence[float]]], bool] = lambda found: False,
+) -> list[list[float]]:
+    """Seconds of one call of each, a value a round; the order reverses from round to round.
+
+    Args:
+        least: rounds that are made whatever they take.
+        budget: seconds for all of it, once it had these.
+        block: seconds of calls that are timed together.
+        enough: whether what was found will do, once it had these.
+    """
+    counts = [_calls(each, clock, block) for each in runs]
+    found: list[list[float]] = [[] for _ in runs]
+    start, order = clock(), range(len(runs))
+    for number in range(rounds):
+        if number >= least and (clock() - start > budget or enough(found)):
             break
-        for which in (0, 1) if number % 2 == 0 else (1, 0):
-            found[which].append(1e3 * _block(pair[which], counts[which], clock))
-    return Times(tuple(found[0]), tuple(found[1]))
+        for which in order if number % 2 == 0 else reversed(order):
+            found[which].append(_block(runs[which], counts[which], clock))
+    return found
 
 
-def single(run: Callable[[], object], *, rounds: int, block: float, clock: Callable[[], float]) -> list[float]:
-    """Seconds of one call, a value a round, from blocks of at least so many seconds."""
-    calls = _calls(run, clock, block)
-    return [_block(run, calls, clock) for _ in range(rounds)]
-
-
-def _calls(run: Callable[[], object], clock: Callable[[], float], block: float = BLOCK) -> int:
+def _calls(run: Callable[[], object], clock: Callable[[], float], block: float) -> int:
     """How many calls fill a block; the first ones, which warm up, do not count."""
     run()
     start, calls = clock(), 0

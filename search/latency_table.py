@@ -1,39 +1,46 @@
 """Predicted latency of any allocation, from a table of measured layer times.
 
-    latency = Σ over layers of t(in, out) + a + b · activations
+    latency = s · Σ over layers of t(in, out) + b · activations + a
 
 t comes from a grid of measured widths, linear between. What is no layer (norms, activations, additions, calls) is
-taken to grow with the activations that the layers write; a and b come from the whole network, measured dense and at
-two strengths. The table is measured once per device, threads, batch and network, and kept in a file.
+taken to grow with the activations that the layers write; s, b and a, none below 0 so that a wider network is never
+faster, come from whole networks, measured dense and at several strengths. The table is measured once per device,
+threads, batch and network, and kept in a file. All times are the least of many, so that other work on the machine
+does not get into it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import statistics
 import sys
+import time as clock
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.optimize import nnls
 
 from methods.base import Compressor, Levels
 from models.errors import UserError
+from search.allocate import Ladders
 from search.budget import Ints
 from search.files import atomic_write
 from search.host import device_name
-from search.latency import clock_of, measure
-from search.layer_times import Grid, Shape, Timer, input_shapes, kind, measure_grid, timer
+from search.layer_times import Grid, Shape, Timer, input_shapes, kind, least_of, measure_grid, timer
 
 Floats = npt.NDArray[np.float64]
-SCHEMA = 1
+SCHEMA = 2
 FOLDER = "latency"  # below results
-FAR = 0.15  # a prediction that is further off than this is said to be
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of all sites alike, in the whole networks that are measured
+DENSE_WEIGHT = 3.0  # of the dense network in the fit: kept fractions are fractions of it
+PASSES = 2  # over everything, so that a busy minute spoils no layer
+PATIENCE = 5.0  # seconds between two lines about how far it is
 Say = Callable[[str], None]
 
 
@@ -83,42 +90,40 @@ class LatencyTable:
         for row, grid in zip(self._times, grids, strict=True):
             table = np.array(grid.nanoseconds)
             row[: table.shape[0], : table.shape[1]] = table
-        self._fixed = self._each = 0.0
+        self._parts = np.array([1.0, 0.0, 0.0])  # a nanosecond in the table, an activation, a batch
 
     def fit(self, levels: Levels, measured: Floats) -> None:
-        """Account for what is no layer.
+        """Account for what is no layer, and for layers that run otherwise among others than alone.
 
         Args:
             levels: (n, n_sites), the dense network first.
             measured: (n,) nanoseconds of the whole networks.
         """
-        layers, volume = self._layers(levels)
-        rest, apart = measured - layers, volume - volume[0]
-        if rest[0] <= 0:  # layers that were timed as slower than the whole: only their proportions are kept
-            self._times *= measured[0] / layers[0]
-            return
-        slope = float((apart @ (rest - rest[0])) / max(apart @ apart, 1e-9))
-        self._each = float(np.clip(slope, 0.0, rest[0] / volume[0]))
-        self._fixed = float(rest[0] - self._each * volume[0])
+        features = self._features(levels)
+        weight = 1 / measured
+        weight[0] *= DENSE_WEIGHT
+        scale = np.maximum(features.max(0), 1.0)
+        found, _ = nnls(features / scale * weight[:, None], measured * weight)
+        self._parts = found / scale
 
     @property
     def dense(self) -> int:
         return int(self(np.zeros((1, len(self._cost.kept)), dtype=np.intp))[0])
 
     def __call__(self, levels: Levels) -> Ints:
-        layers, volume = self._layers(levels)
-        whole: Ints = np.rint(np.maximum(layers + self._fixed + self._each * volume, 1.0)).astype(np.int64)
+        whole: Ints = np.rint(np.maximum(self._features(levels) @ self._parts, 1.0)).astype(np.int64)
         return whole
 
-    def _layers(self, levels: Levels) -> tuple[Floats, Floats]:
-        """Summed times of the layers, and activations that they write; (n,) each."""
+    def _features(self, levels: Levels) -> Floats:
+        """(n, 3): summed times of the layers, activations that they write, and 1."""
         inputs, outputs = self._cost.widths(levels)
         low_in, high_in, part_in = _between(self._inputs, inputs)
         low_out, high_out, part_out = _between(self._outputs, outputs)
         rows = np.arange(len(self._times))
         near = _mix(self._times[rows, low_in, low_out], self._times[rows, low_in, high_out], part_out)
         far = _mix(self._times[rows, high_in, low_out], self._times[rows, high_in, high_out], part_out)
-        return _mix(near, far, part_in).sum(1), outputs @ self._cost.positions
+        layers = _mix(near, far, part_in).sum(1)
+        return np.stack([layers, outputs @ self._cost.positions, np.ones(len(levels))], axis=1)
 
 
 def _mix(low: Floats, high: Floats, part: Floats) -> Floats:
@@ -164,7 +169,7 @@ def latency_table(
     known = _read(path)
     if known is None:
         say(f"measuring layer times at several widths, {where.words()}; once, then kept in {path} ...")
-        known = _measured(compressor, cost, shapes, batch, time or timer(compressor.example.device))
+        known = _measured(compressor, cost, shapes, batch, time or timer(compressor.example.device), say)
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, json.dumps({"schema": SCHEMA, **asdict(where), **known}) + "\n")
     table = LatencyTable(cost, [Grid(*(map(_tuples, each))) for each in known["grids"]], where)
@@ -200,32 +205,57 @@ def _digest(compressor: Compressor, cost: Widths, shapes: Mapping[str, list[Shap
 
 
 def _anchors(compressor: Compressor) -> Levels:
-    """The whole networks that are measured: dense, half way and smallest, (3, n_sites)."""
-    half = [int(np.searchsorted(site.strengths, 0.5, side="right")) - 1 for site in compressor.sites]
-    last = [len(site.settings) - 1 for site in compressor.sites]
-    return np.array([[0] * len(last), half, last], dtype=np.intp)
+    """The whole networks that are measured: dense, all sites alike, and either half of them alone; (n, n_sites)."""
+    wanted = np.repeat(np.array(STRENGTHS)[:, None], len(compressor.sites), axis=1)
+    alike = Ladders(compressor.sites).levels(wanted)
+    halves = np.repeat(alike[-2:-1], 2, axis=0)
+    middle = len(compressor.sites) // 2
+    halves[0, :middle] = halves[1, middle:] = 0
+    return np.vstack([alike, halves])
 
 
 def _measured(
-    compressor: Compressor, cost: Widths, shapes: Mapping[str, list[Shape]], batch: int, time: Timer
+    compressor: Compressor, cost: Widths, shapes: Mapping[str, list[Shape]], batch: int, time: Timer, say: Say
 ) -> dict[str, Any]:
-    """Grids of all layers, each kind measured once, and the times of the whole networks."""
+    """Grids of all layers, each kind measured once a pass, and the times of the whole networks."""
     levels = _anchors(compressor)
-    least = zip(*(side[-1].round().astype(int).tolist() for side in cost.widths(levels)), strict=True)
-    grids: dict[str, Grid] = {}
-    names = []
-    for name, smallest in zip(cost.layers, least, strict=True):
-        layer, own = compressor.network.get_submodule(name), shapes.get(name, [])
-        names.append(f"{kind(layer, own)} from {smallest}")
-        if names[-1] not in grids:
-            grids[names[-1]] = measure_grid(layer, own, smallest, batch, time)
+    smallest = cost.widths(levels.max(0)[None])
+    least = list(zip(*(side[0].round().astype(int).tolist() for side in smallest), strict=True))
+    layers = [(compressor.network.get_submodule(name), shapes.get(name, [])) for name in cost.layers]
+    names = [f"{kind(*layer)} from {widths}" for layer, widths in zip(layers, least, strict=True)]
+    kinds = dict(zip(names, zip(layers, least, strict=True), strict=True))
     networks = [compressor.compress(compressor.allocation(row)).eval() for row in levels]
     x = torch.randn(batch, *compressor.example.shape[1:], device=compressor.example.device)
+    whole, grids, news = np.full(len(levels), np.inf), dict[str, Grid](), _News(say, PASSES * (len(kinds) + 1))
+    for _ in range(PASSES):
+        whole = np.minimum(whole, least_of([partial(network, x) for network in networks], time))
+        news.one_more()
+        for name, ((layer, own), widths) in kinds.items():
+            grid = measure_grid(layer, own, widths, batch, time)
+            grids[name] = grid.quicker(grids[name]) if name in grids else grid
+            news.one_more()
     return {
         "grids": [[grids[name].inputs, grids[name].outputs, grids[name].nanoseconds] for name in names],
         "levels": levels.tolist(),
-        "nanoseconds": [1e9 * time(lambda network=network: network(x)) for network in networks],  # type: ignore[misc]
+        "nanoseconds": whole.tolist(),
     }
+
+
+class _News:
+    """Says now and then how far it is."""
+
+    def __init__(self, say: Say, steps: int) -> None:
+        self._say, self._steps, self._done = say, steps, 0
+        self._start = self._last = clock.monotonic()
+
+    def one_more(self) -> None:
+        self._done += 1
+        now = clock.monotonic()
+        if now - self._last < PATIENCE or self._done == self._steps:
+            return
+        self._last = now
+        left = (now - self._start) * (self._steps / self._done - 1)
+        self._say(f"layer times: {self._done} of {self._steps} measured, about {left:.0f} s left")
 
 
 class ChosenLatency:
@@ -240,45 +270,3 @@ class ChosenLatency:
 
     def __call__(self, levels: Levels) -> Ints:
         return self.table(self._full(levels))
-
-
-@dataclass(frozen=True)
-class Checked:
-    """A whole compressed network, measured in turns with the dense one."""
-
-    dense_ms: float
-    measured_ms: float
-    predicted_ms: float
-    predicted_dense_ms: float
-    where: Where
-
-    @property
-    def off(self) -> float:
-        """How far the prediction lies from the measurement, as a share of it."""
-        return self.predicted_ms / self.measured_ms - 1
-
-    def words(self) -> str:
-        far = ", far off: the network or a busy machine is to blame" if abs(self.off) > FAR else ""
-        return (
-            f"measured {self.measured_ms:.3g} ms whole, kept {self.measured_ms / self.dense_ms:.3f}; predicted "
-            f"{self.predicted_ms:.3g} ms, kept "
-            f"{self.predicted_ms / self.predicted_dense_ms:.3f} ({self.off:+.0%}{far})"
-            f"; dense {self.dense_ms:.3g} ms; {self.where.words()}"
-        )
-
-
-def check_whole(compressor: Compressor, levels: Levels, table: LatencyTable) -> Checked:
-    """Measure the network that one allocation, (n_sites,), comes to."""
-    small = compressor.compress(compressor.allocation(levels)).eval()
-    dense, device = compressor.network, compressor.example.device
-    training = dense.training
-    x = torch.randn(table.where.batch, *compressor.example.shape[1:], device=device)
-    try:
-        with torch.inference_mode():
-            times = measure(lambda: dense.eval()(x), lambda: small(x), clock=clock_of(device))
-    finally:
-        dense.train(training)
-    predicted = int(table(levels[None])[0]) / 1e6
-    return Checked(
-        statistics.median(times.dense), statistics.median(times.compressed), predicted, table.dense / 1e6, table.where
-    )

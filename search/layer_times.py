@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from methods.base import copy_network
 from methods.narrow import channels_of, is_depthwise, narrow
 from methods.trace import LAYERS, evaluating
-from search.latency import clock_of, single
+from search.latency import clock_of, in_turns
 
-ROUNDS = 3  # of which the median counts
-BLOCK = 0.004  # seconds of calls timed together
+ROUNDS = 60
+LEAST_ROUNDS = 5
+BUDGET = 2.0  # seconds for calls that are timed in turns, once they had their least number of rounds
+BLOCK = 0.0005  # seconds of calls timed together: short, so that some block escapes what else the machine does
+AGREE = 1.03  # the least time is taken for the true one once another round came as near to it
 POINTS = (0.25, 0.5, 1.0)  # widths that are measured, as shares of the dense one
 
 Shape = tuple[int, ...]
-Timer = Callable[[Callable[[], object]], float]
-"""Seconds of one call."""
+Timer = Callable[[Sequence[Callable[[], object]]], list[list[float]]]
+"""Seconds of one call of each, a value a round, timed in turns."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +37,39 @@ class Grid:
     nanoseconds: tuple[tuple[float, ...], ...]
     """(n_inputs, n_outputs)"""
 
+    def quicker(self, other: Grid) -> Grid:
+        """The lesser time of two measurements of the same layer, width by width."""
+        times = np.minimum(np.array(self.nanoseconds), np.array(other.nanoseconds))
+        return Grid(self.inputs, self.outputs, tuple(map(tuple, times.tolist())))
+
 
 def timer(device: torch.device) -> Timer:
-    """What times a call on this device."""
+    """What times calls on this device, in turns, until each has shown its least time twice."""
 
-    def time(run: Callable[[], object]) -> float:
+    def time(runs: Sequence[Callable[[], object]]) -> list[list[float]]:
         with torch.inference_mode():
-            return statistics.median(single(run, rounds=ROUNDS, block=BLOCK, clock=clock_of(device)))
+            return in_turns(
+                runs,
+                clock=clock_of(device),
+                rounds=ROUNDS,
+                least=LEAST_ROUNDS,
+                budget=BUDGET,
+                block=BLOCK,
+                enough=lambda found: all(map(settled, found)),
+            )
 
     return time
+
+
+def settled(seconds: Sequence[float]) -> bool:
+    """Whether the least time was seen twice."""
+    first, second = sorted(seconds)[:2]
+    return second <= AGREE * first
+
+
+def least_of(runs: Sequence[Callable[[], object]], time: Timer) -> list[float]:
+    """Nanoseconds of one call of each: its least time, as other work on the machine only ever adds to it."""
+    return [1e9 * min(row) for row in time(runs)]
 
 
 def input_shapes(network: nn.Module, example: Tensor) -> dict[str, list[Shape]]:
@@ -73,8 +100,9 @@ def measure_grid(layer: nn.Module, shapes: list[Shape], least: tuple[int, int], 
     groups = int(getattr(layer, "groups", 1))
     inputs = [1] if is_depthwise(layer) else _points(channels_of(layer, "in"), least[0], groups)
     outputs = _points(channels_of(layer, "out"), least[1], 1 if is_depthwise(layer) else groups)
-    rows = tuple(tuple(_time(layer, shapes, i, o, batch, time) for o in outputs) for i in inputs)
-    return Grid(tuple(inputs), tuple(outputs), tuple(map(tuple, _rising(rows))))
+    runs = [each for width in inputs for each in _calls(layer, shapes, width, outputs, batch)]
+    table = np.array(least_of(runs, time)).reshape(len(inputs), len(outputs))
+    return Grid(tuple(inputs), tuple(outputs), tuple(map(tuple, _rising(table))))
 
 
 def _points(width: int, least: int, multiple: int) -> list[int]:
@@ -85,24 +113,27 @@ def _points(width: int, least: int, multiple: int) -> list[int]:
     return sorted({max(multiple, round(each / multiple) * multiple) for each in wanted if each >= least} | {width})
 
 
-def _rising(rows: tuple[tuple[float, ...], ...]) -> list[list[float]]:
+def _rising(times: npt.NDArray[np.float64]) -> list[list[float]]:
     """A wider layer is never taken to be faster: what noise and kernels' favourite widths say otherwise goes."""
-    table = np.maximum.accumulate(np.maximum.accumulate(np.array(rows), axis=0), axis=1)
-    rising: list[list[float]] = table.tolist()
+    rising: list[list[float]] = np.maximum.accumulate(np.maximum.accumulate(times, axis=0), axis=1).tolist()
     return rising
 
 
-def _time(layer: nn.Module, shapes: list[Shape], inputs: int, outputs: int, batch: int, time: Timer) -> float:
-    """Nanoseconds of all the layer's calls for one batch."""
-    small = narrowed(layer, inputs, outputs).eval()
-    device = next(small.parameters()).device
-    width = outputs if is_depthwise(layer) else inputs
-    total = 0.0
-    for shape in shapes:
-        narrow_shape = (*shape[:-1], width) if isinstance(layer, nn.Linear) else (width, *shape[1:])
-        x = torch.randn(batch, *narrow_shape, device=device)
-        total += 1e9 * time(partial(small, x))
-    return total
+def _calls(layer: nn.Module, shapes: list[Shape], inputs: int, outputs: list[int], batch: int) -> list[partial[None]]:
+    """For each width of the output all the layer's calls for one batch; they share their inputs, unless depthwise."""
+    device = next(layer.parameters()).device
+
+    def noise(width: int) -> list[Tensor]:
+        narrow = [(*shape[:-1], width) if isinstance(layer, nn.Linear) else (width, *shape[1:]) for shape in shapes]
+        return [torch.randn(batch, *shape, device=device) for shape in narrow]
+
+    shared = [] if is_depthwise(layer) else noise(inputs)
+    return [partial(_call, narrowed(layer, inputs, width).eval(), shared or noise(width)) for width in outputs]
+
+
+def _call(layer: nn.Module, batches: Sequence[Tensor]) -> None:
+    for x in batches:
+        layer(x)
 
 
 def narrowed(layer: nn.Module, inputs: int, outputs: int) -> nn.Module:

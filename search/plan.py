@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -22,7 +22,8 @@ from search.budget import LATENCY, Budget
 from search.choice import Choice, choose
 from search.config import SearchConfig
 from search.evaluate import Evaluator, bind
-from search.latency_table import Say, check_whole, tell
+from search.latency_check import check_whole
+from search.latency_table import Say, tell
 from search.setup import budget_of, problem_of, table_of, wanted_of
 from search.strategy import Problem, Propose, strategy
 
@@ -86,7 +87,7 @@ def solve(config: SearchConfig, say: Say = tell) -> Plan:
     record = _record(config, compressor, choice, levels, budget, seconds)
     if table is not None:
         checked = check_whole(compressor, levels, table)
-        record["latency"] = {**asdict(checked), "off": checked.off, "words": checked.words()}
+        record["latency"] = {**checked.model_dump(), "off": checked.off, "words": checked.words()}
     return Plan(record, compressor, compressor.allocation(levels))
 
 

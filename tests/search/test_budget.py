@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from methods.base import Costs, Levels, example_input
 from methods.registry import create
 from models.errors import UserError
 from models.networks import build_network
-from search.allocate import check_reachable, project, uniform_shape
+from search.allocate import Ladders, check_reachable, project, uniform_shape
 from search.budget import Budget
-from search.latency_table import check_whole, latency_table
+from search.latency_check import check_whole
+from search.latency_table import latency_table
 from search.layer_times import measure_grid, narrowed
 from search.minimise import minimise, total
 from search.targets import TOLERANCE, combined, parse_target, parse_targets
@@ -132,37 +133,40 @@ def test_lists_of_measures_are_crossed_and_never_mixed() -> None:
 
 
 class FakeTime:
-    """Seconds by arithmetic: 1 ns for 10 MACs and 2 ns for an activation that a layer writes, for the network."""
+    """Seconds by arithmetic: 1 ns for 10 MACs of a layer; in a network also 2 ns for an activation, and 5 µs.
 
-    def __init__(self) -> None:
-        self.calls = 0
+    A layer alone seems to take `alone` times as long as it does in the network. Every round but one is disturbed:
+    something else takes the machine for up to ten times as long.
+    """
 
-    def __call__(self, run: partial[object] | object) -> float:
-        self.calls += 1
-        work: list[float] = []
-        layers: list[nn.Module] = []
+    def __init__(self, alone: float = 1.0, rounds: int = 4) -> None:
+        self.calls, self.alone, self.rounds, self.rng = 0, alone, rounds, np.random.default_rng(0)
+
+    def __call__(self, runs: Sequence[Callable[[], object]]) -> list[list[float]]:
+        self.calls += len(runs)
+        return [self._disturbed(self._seconds(run)) for run in runs]
+
+    def _disturbed(self, seconds: float) -> list[float]:
+        found = seconds * (1 + self.rng.uniform(0, 9, self.rounds))
+        found[self.rng.integers(self.rounds)] = seconds
+        return list(found)
+
+    def _seconds(self, run: Callable[[], object]) -> float:
+        seen: list[tuple[int, int]] = []
 
         def note(layer: nn.Module, inputs: tuple[torch.Tensor, ...], outputs: torch.Tensor) -> None:
-            weight = layer.weight
-            assert isinstance(weight, torch.Tensor)
-            places = outputs.numel() // outputs.shape[0] // weight.shape[0]
-            work.append(0.1e-9 * places * weight.numel())
-            if len(layers) > 1 or not isinstance(run, partial):
-                work.append(2e-9 * outputs.numel() / outputs.shape[0])
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                places = outputs.numel() // outputs.shape[0] // layer.weight.shape[0]
+                seen.append((places * layer.weight.numel(), outputs.numel() // outputs.shape[0]))
 
-        if isinstance(run, partial) and isinstance(run.func, nn.Module):
-            layers = [run.func]
-        hook = nn.modules.module.register_module_forward_hook(
-            lambda module, inputs, outputs: (
-                note(module, inputs, outputs) if isinstance(module, nn.Conv2d | nn.Linear) else None
-            )
-        )
+        hook = nn.modules.module.register_module_forward_hook(note)  # type: ignore[arg-type]
         try:
             with torch.no_grad():
-                run()  # type: ignore[operator]
+                run()
         finally:
             hook.remove()
-        return sum(work)
+        work = 0.1e-9 * sum(macs for macs, _ in seen)
+        return self.alone * work if len(seen) == 1 else work + 2e-9 * sum(size for _, size in seen) + 5e-6
 
 
 def small(method: str = "l1") -> Any:
@@ -170,19 +174,27 @@ def small(method: str = "l1") -> Any:
     return create(method, network, example_input((1, 8, 8)))
 
 
-def test_the_table_is_exact_where_layers_cost_what_they_multiply(tmp_path: Path) -> None:
-    compressor, clock = small(), FakeTime()
-    table = latency_table(compressor, batch=1, results=tmp_path, say=lambda line: None, time=clock)
+@pytest.mark.parametrize("alone", [1.0, 0.7, 1.6])
+def test_the_table_is_exact_where_layers_cost_what_they_multiply(tmp_path: Path, alone: float) -> None:
+    """Whatever disturbs single rounds, and whether layers run alone as they do among others."""
+    compressor = small()
+    table = latency_table(compressor, batch=1, results=tmp_path, say=lambda line: None, time=FakeTime(alone))
     rng = np.random.default_rng(0)
     levels = np.stack([rng.integers(0, len(site.settings), 20) for site in compressor.sites], axis=1)
+    levels[0] = 0
     outputs = compressor.cost.widths(levels)[1]
-    by_hand = 0.1 * compressor.cost(levels).flops + 2 * outputs @ compressor.cost.positions
+    by_hand = 0.1 * compressor.cost(levels).flops + 2 * outputs @ compressor.cost.positions + 5000
     assert table(levels) == pytest.approx(by_hand, rel=0.01)
-    assert table.dense == pytest.approx(
-        0.1 * compressor.cost.dense.flops
-        + 2 * sum(compressor.cost.widths(levels[:1] * 0)[1][0] * compressor.cost.positions),
-        rel=0.01,
-    )
+    assert table.dense == pytest.approx(by_hand[0], rel=0.01)
+
+
+def test_who_waits_is_told_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.latency_table.PATIENCE", 0.0)
+    said: list[str] = []
+    latency_table(small(), batch=1, results=tmp_path, say=said.append, time=FakeTime())
+    shares = [line.split()[2:5:2] for line in said[1:]]
+    steps = int(shares[0][1])
+    assert shares == [[str(done), str(steps)] for done in range(1, steps)]
 
 
 def test_it_is_measured_once(tmp_path: Path) -> None:
@@ -206,8 +218,10 @@ def test_methods_that_run_dense_kernels_are_refused(tmp_path: Path) -> None:
 
 
 def test_wider_is_never_faster() -> None:
-    noise = iter(np.random.default_rng(0).uniform(1, 2, 1000).tolist())
-    grid = measure_grid(nn.Conv2d(16, 32, 3), [(16, 8, 8)], (1, 1), 1, lambda run: next(noise))
+    rng = np.random.default_rng(0)
+    grid = measure_grid(
+        nn.Conv2d(16, 32, 3), [(16, 8, 8)], (1, 1), 1, lambda runs: rng.uniform(1, 2, (len(runs), 3)).tolist()
+    )
     times = np.array(grid.nanoseconds)
     assert (grid.inputs[0], grid.inputs[-1], grid.outputs[0], grid.outputs[-1]) == (1, 16, 1, 32)
     assert (np.diff(times, axis=0) >= 0).all()
@@ -226,13 +240,13 @@ def test_narrowed_layers_run(layer: nn.Module, shape: tuple[int, ...], inputs: i
 
 
 @pytest.mark.slow
-def test_a_real_table_orders_real_networks(tmp_path: Path) -> None:
+def test_real_predictions_are_near_what_is_measured_whole(tmp_path: Path) -> None:
+    """Within a third on the busiest machine; a few percent on an idle one."""
     network = build_network("resnet20", classes=10, channels=3)
     compressor = create("l1", network, example_input((3, 32, 32)))
-    table = latency_table(compressor, batch=8, results=tmp_path, say=lambda line: None)
-    levels = np.array([[0] * len(compressor.sites), [3 * len(site.settings) // 4 for site in compressor.sites]])
-    dense, thin = table(levels)
-    checked = check_whole(compressor, levels[1], table)
-    assert thin < dense == table.dense
-    assert checked.measured_ms < checked.dense_ms
-    assert "8" in checked.words()
+    table = latency_table(compressor, batch=1, results=tmp_path, say=lambda line: None)
+    strengths = np.repeat(np.array([[0.0], [0.25], [0.5], [0.75]]), len(compressor.sites), axis=1)
+    for levels in Ladders(compressor.sites).levels(strengths):
+        checked = check_whole(compressor, levels, table)
+        assert abs(checked.off) < 1 / 3, checked.words()
+        assert abs(checked.predicted_kept / checked.kept - 1) < 1 / 3, checked.words()
