@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 
 Levels = npt.NDArray[np.intp]  # (n_sites,) or (n_allocations, n_sites): an index into each site's settings
 Knob = int | float | str
+T = TypeVar("T")
 
 
 class Setting(Mapping[str, Knob]):
@@ -167,6 +169,7 @@ class MethodInfo:
     needs_calibration: bool = False  # wants batches of data before it can score (Taylor)
     learns_allocation: bool = False  # can find its own widths while training (ResRep)
     has_centroids: bool = False  # its networks have `centroids` to look at
+    place: Literal["first", "second"] | None = None  # in a composition of two methods, `survival.py`; None: cannot
     options: Mapping[str, Any] = field(default_factory=dict)  # option -> default
 
 
@@ -197,7 +200,11 @@ class Tuning:
 
 
 class Compressor(ABC):
-    """A method bound to one dense network. Subclasses set `sites`, `skipped` and `cost` at construction."""
+    """A method bound to one dense network.
+
+    Subclasses set `sites`, `skipped` and `cost` at construction, or, if that takes long, make them `late`: `unpack`
+    needs none of them.
+    """
 
     info: MethodInfo
     sites: tuple[Site, ...]
@@ -257,6 +264,11 @@ class Compressor(ABC):
     def cost_of(self, allocation: Allocation) -> Cost:
         costs = self.cost(self.levels(allocation)[None])
         return Cost(*(int(column[0]) for column in costs))
+
+
+def late(make: Callable[[Any], T]) -> T:
+    """An attribute that is made when it is first asked for, by a method of its name."""
+    return cast(T, cached_property(make))
 
 
 def copy_network(network: nn.Module) -> nn.Module:

@@ -62,12 +62,11 @@ def _site(group: Group, ladder: list[int]) -> Site:
     return Site(group.name, settings, ratios, group.layers, group.channels, tuple(ladder), owned)
 
 
-def strongest(scores: Tensor, partition: Tensor, keep: int) -> Tensor:
-    """The `keep` channels with the highest scores, equally many of each class; ascending."""
-    classes = int(partition.max()) + 1
-    chosen = []
-    for c in range(classes):
+def gone_at(scores: Tensor, partition: Tensor) -> Tensor:
+    """The level of a site's ladder at which each channel goes, (channels,): of every class the lowest score first."""
+    levels = torch.empty(len(scores), dtype=torch.long)
+    for c in range(int(partition.max()) + 1):
         members = torch.where(partition == c)[0]
-        best = scores[members].argsort(descending=True, stable=True)[: keep // classes]
-        chosen.append(members[best])
-    return torch.cat(chosen).sort().values
+        strongest_first = members[scores[members].argsort(descending=True, stable=True)]
+        levels[strongest_first] = torch.arange(len(members), 0, -1)
+    return levels

@@ -67,7 +67,7 @@ def find_groups(network: nn.Module, example: Tensor) -> tuple[list[Group], dict[
         reason = f"its channels could not be traced ({type(error).__name__}: {error})"
         return [], dict.fromkeys(uses, reason), uses
     parameters = {id(parameter): name for name, parameter in twin.named_parameters()}
-    shared = _shared(twin)
+    shared = shared_weights(twin)
     groups = []
     for found in graph.get_all_groups():
         group, fault = _read(graph, found, names, parameters, list(uses), shared)
@@ -80,7 +80,7 @@ def find_groups(network: nn.Module, example: Tensor) -> tuple[list[Group], dict[
     return _without_conflicts(groups, skipped), skipped, uses
 
 
-def _shared(network: nn.Module) -> dict[str, str]:
+def shared_weights(network: nn.Module) -> dict[str, str]:
     """Modules that have a parameter in common with another module, each with what to say of it."""
     owners: dict[int, list[str]] = {}
     for name, module in network.named_modules():
@@ -123,7 +123,7 @@ def _read(
     order: list[str],
     shared: dict[str, str],
 ) -> tuple[Group, str | None]:
-    """Translate one of torch-pruning's groups, or say why it must stay dense; `shared` as from `_shared`."""
+    """Translate one of torch-pruning's groups, or say why it must stay dense; `shared` as from `shared_weights`."""
     slots: list[Slots] = []
     reason: str | None = None
     for item in found.items:

@@ -7,23 +7,40 @@ one input channel) that share a codeword need one convolution between them: that
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from methods.base import DENSE, Allocation, Centroids, Compressor, Cost, MethodInfo, Setting, Site, Tuning, copy_network
+from methods.base import (
+    DENSE,
+    Allocation,
+    Centroids,
+    Compressor,
+    Cost,
+    CostModel,
+    MethodInfo,
+    Setting,
+    Site,
+    Tuning,
+    copy_network,
+    late,
+)
 from methods.bitpack import BitReader, bits_for, pack_bits, to_bytes
+from methods.channels import shared_weights
 from methods.codebook import CodebookConv2d, codebook_layers, handled, replace_module
-from methods.kse_indicator import kernels_by_input
 from methods.registry import register
 from methods.scopes import Share, centroid_count, ladder_of_k, shares
+from methods.shared_work import Clustered, SharedChange, SharedLayer, shared_convolutions
+from methods.survival import Change, Kept, Survival, cut
 from methods.table_cost import TableCost, ladder, network_cost, subtract
 from methods.trace import LayerUse, trace_layers
-from methods.vector_quantizer import fit_codebooks, symmetries
+from methods.vector_quantizer import fit_codebooks, recentred, symmetries
 from models.errors import UserError
 
 INFO = MethodInfo(
@@ -32,6 +49,7 @@ INFO = MethodInfo(
     source="Son et al., ECCV 2018",
     shrinks_channels=False,
     has_centroids=True,
+    place="second",
     options={"scope": "layer", "transforms": 1, "largest": 512, "seed": 0},
 )
 HALF_MAX = torch.finfo(torch.half).max
@@ -56,22 +74,8 @@ def in_16_bits(scale: Tensor) -> Tensor:
     return scale.clamp(-HALF_MAX, HALF_MAX).half().to(scale.dtype)
 
 
-def distinct(rows: Tensor, pruned: int) -> int:
-    """How many different codewords the rows (R, M) hold, each row for itself, `pruned` not counted."""
-    ordered = rows.sort(dim=1).values
-    first = torch.ones_like(ordered[:, :1], dtype=torch.bool)
-    new = torch.cat([first, ordered[:, 1:] != ordered[:, :-1]], 1)
-    return int((new & (ordered != pruned)).sum())
-
-
-def shared_convolutions(codewords: Tensor, groups: int, pruned: int) -> int:
-    """2-D convolutions that a layer (N, C / groups) needs: the less of sharing within filters or input channels."""
-    by_input = kernels_by_input(codewords[..., None, None], groups)[..., 0]  # (C, N / groups)
-    return min(distinct(codewords, pruned), distinct(by_input, pruned))
-
-
 class KernelClustering(Compressor):
-    """One site per codebook. Codebooks of all sizes are fitted here: what they save depends on who shares."""
+    """One site per codebook. All sizes are fitted when first asked for: what they save depends on who shares."""
 
     info = INFO
 
@@ -79,18 +83,36 @@ class KernelClustering(Compressor):
         super().__init__(network, example, options)
         if options["transforms"] not in (1, 2, 4, 8):
             raise UserError(f"kernel-clustering knows 1, 2, 4 or 8 transforms, not {options['transforms']!r}")
-        self._largest = centroid_count(options["largest"], "kernel-clustering")
-        uses = trace_layers(network, example)
-        self.skipped = {}
-        self._scales: dict[str, Tensor] = {}
-        self._fits: dict[str, dict[int, Fit]] = {}
-        shapes = {name: self._shape(name) for name in uses if self._clusterable(name, uses[name])}
-        self._shares = shares(options["scope"], shapes, self._largest)
+        largest = centroid_count(options["largest"], "kernel-clustering")
+        self._uses = trace_layers(network, example)
+        self._left_dense: dict[str, str] = {}
+        shared = shared_weights(network)
+        shapes = {name: self._shape(name)
+                  for name, use in self._uses.items() if self._clusterable(name, use, shared)}  # fmt: skip
+        self._shares = shares(options["scope"], shapes, largest)
         for name in shapes.keys() - {layer for share in self._shares for layer in share.layers}:
-            self.skipped[name] = "in none of the listed ranges"
-        for share in self._shares:
-            self._fit(share)
-        self.sites, self.cost = self._ladders(uses)
+            self._left_dense[name] = "in none of the listed ranges"
+        self._whole = self  # before it was narrowed
+        self._kept: Kept | None = None  # what is left of it
+
+    @cached_property
+    def _fits(self) -> dict[str, dict[int, Fit]]:
+        """Per codebook, by its number of centroids."""
+        return {share.name: self._fit(share) for share in self._shares}
+
+    @late
+    def sites(self) -> tuple[Site, ...]:
+        return self._ladders[0]
+
+    @late
+    def cost(self) -> CostModel:
+        return self._ladders[1]
+
+    @late
+    def skipped(self) -> dict[str, str]:
+        known = {site.name for site in self.sites}
+        few = [name for share in self._shares if share.name not in known for name in share.layers]
+        return self._left_dense | dict.fromkeys(few, "too few kernels for a codebook to save anything")
 
     def _layer(self, name: str) -> nn.Conv2d:
         layer = self.network.get_submodule(name)
@@ -104,29 +126,27 @@ class KernelClustering(Compressor):
     def _orders(self, name: str) -> Tensor:
         return symmetries(*self._shape(name), self.options["transforms"]).to(self.example.device)
 
-    def _clusterable(self, name: str, use: LayerUse) -> bool:
-        """Whether a layer takes part; if not, the reason goes to `skipped`."""
+    def _clusterable(self, name: str, use: LayerUse, shared: Mapping[str, str]) -> bool:
+        """Whether a layer takes part; if not, the reason goes to `_left_dense`."""
         layer = self.network.get_submodule(name)
-        reason = handled(layer)
+        reason = shared.get(name) or handled(layer)
         if reason is None and isinstance(layer, nn.Conv2d):
             reason = _why_not(name, layer, use)
         if isinstance(layer, nn.Linear):
             reason = "linear layers stay dense"
         if reason is not None:
-            self.skipped[name] = reason
+            self._left_dense[name] = reason
         return reason is None
 
-    def _fit(self, share: Share) -> None:
+    def _fit(self, share: Share) -> dict[int, Fit]:
         """Codebooks for every k of the ladder, of the normalised kernels of all layers that share."""
         orders = self._orders(share.layers[0])
-        scales = {name: signed_scales(self._layer(name).weight.detach().float()) for name in share.layers}
-        self._scales.update(scales)
-        alive = {name: scale != 0 for name, scale in scales.items()}
+        alive = {name: self._scale(name) != 0 for name in share.layers}
         points = torch.cat([self._normalised(name)[alive[name]] for name in share.layers])
         counts = ladder_of_k(share.largest, len(points))
-        fits = self._fits.setdefault(share.name, {})
+        fits: dict[int, Fit] = {}
         if not counts:
-            return
+            return fits
         for k, book in zip(counts, fit_codebooks(points, counts, orders, self.options["seed"]), strict=True):
             pieces = book.codewords.to(torch.int32).split([int(mask.sum()) for mask in alive.values()])
             tables = {}
@@ -134,27 +154,32 @@ class KernelClustering(Compressor):
                 tables[name] = torch.full(mask.shape, k * len(orders), dtype=torch.int32, device=piece.device)
                 tables[name][mask] = piece
             fits[k] = Fit(book.centers, tables)
+        return fits
+
+    def _scale(self, name: str) -> Tensor:
+        return signed_scales(self._layer(name).weight.detach().float())
 
     def _normalised(self, name: str) -> Tensor:
         """(N, C / groups, Kh·Kw); rows of kernels of zeros mean nothing."""
-        scale = self._scales[name][..., None]
+        scale = self._scale(name)[..., None]
         return self._layer(name).weight.detach().float().flatten(2) / torch.where(scale == 0, 1, scale)
 
-    def _ladders(self, uses: Mapping[str, LayerUse]) -> tuple[tuple[Site, ...], TableCost]:
-        total = network_cost(self.network, uses)
+    @cached_property
+    def _ladders(self) -> tuple[tuple[Site, ...], TableCost]:
+        total = network_cost(self.network, self._uses)
         sites, tables = [], []
         for share in self._shares:
-            dense = [self._dense_cost(name, uses[name]) for name in share.layers]
+            dense = [self._dense_cost(name, self._uses[name]) for name in share.layers]
             sizes = list(self._fits[share.name])
-            costs = [_sum(dense), *(self._cost(share, k, uses) for k in sizes)]
+            costs = [_sum(dense), *(self._cost(share, k) for k in sizes)]
             # The same k is the same strength everywhere; dense stands for twice the largest codebook there is.
             top = math.log2(2 * max(other.largest for other in self._shares))
             kept, rising = ladder(costs, [0.0, *(1 - math.log2(k) / top for k in sizes)])
             if len(kept) == 1:
-                self.skipped.update(dict.fromkeys(share.layers, "too few kernels for a codebook to save anything"))
                 continue
+            kernels = sum(self._scale(name).numel() for name in share.layers)
             settings = tuple(Setting(k=sizes[i - 1]) if i else DENSE for i in kept)
-            sites.append(Site(share.name, settings, tuple(rising), share.layers, _kernels(self, share)))
+            sites.append(Site(share.name, settings, tuple(rising), share.layers, kernels))
             tables.append([costs[i] for i in kept])
         return tuple(sites), TableCost(subtract(total, [table[0] for table in tables]), tables)
 
@@ -162,25 +187,65 @@ class KernelClustering(Compressor):
         weights = self._layer(name).weight.numel()
         return Cost(use.positions * weights, weights, 4 * weights)
 
-    def _cost(self, share: Share, k: int, uses: Mapping[str, LayerUse]) -> Cost:
+    def _cost(self, share: Share, k: int) -> Cost:
         """Of the weights of all layers that share: centroids once; per kernel a scale, an index and a transform."""
         height, width = self._shape(share.layers[0])
         area, transforms = height * width, len(self._orders(share.layers[0]))
         per_layer = []
         for name, codewords in self._fits[share.name][k].codewords.items():
             kernels, groups = codewords.numel(), self._layer(name).groups
-            flops = uses[name].positions * area * shared_convolutions(codewords, groups, k * transforms)
+            flops = self._uses[name].positions * area * shared_convolutions(codewords, groups, k * transforms)
             bits = kernels * (bits_for(k) + bits_for(transforms))
             per_layer.append(Cost(flops, kernels, 2 * kernels + -(-bits // 8)))
         return _sum([Cost(0, k * area, 4 * k * area), *per_layer])
+
+    def narrowed(self, network: nn.Module, kept: Kept | None) -> KernelClustering:
+        """Kernels keep the codewords that they had in the whole network; centroids become the means of who is left."""
+        twin = copy.copy(self)
+        twin.network, twin._kept = network, kept
+        return twin
+
+    def change(self, survival: Survival) -> Change:
+        return SharedChange([self._clustered(site, survival) for site in self.sites])
+
+    def _clustered(self, site: Site, survival: Survival) -> Clustered:
+        """What the cost of a site's layers depends on when channels may go."""
+        fits = [self._fits[site.name][int(setting["k"])] for setting in site.settings[1:]]
+        height, width = self._shape(site.layers[0])
+        layers = [
+            SharedLayer(
+                survival.fates(name, "in"),
+                survival.fates(name, "out"),
+                [fit.codewords[name].cpu().numpy() for fit in fits],
+                self._layer(name).groups,
+                self._uses[name].positions,
+            )
+            for name in site.layers
+        ]
+        sizes = [len(fit.centers) for fit in fits]
+        return Clustered(layers, sizes, len(self._orders(site.layers[0])), height * width)
+
+    def _fit_of(self, share: Share, k: int) -> Fit:
+        """The codebook of k centroids for what is left of the layers that share it."""
+        fit = self._whole._fits[share.name][k]
+        if self._kept is None:
+            return fit
+        codewords = {name: cut(table, self._kept(name), self._layer(name).groups)
+                     for name, table in fit.codewords.items()}  # fmt: skip
+        orders = self._orders(share.layers[0])
+        alive = {name: table != k * len(orders) for name, table in codewords.items()}
+        points = torch.cat([self._normalised(name)[mask] for name, mask in alive.items()])
+        words = torch.cat([codewords[name][mask] for name, mask in alive.items()]).long()
+        return Fit(recentred(points, fit.centers, orders, words)[0], codewords)
 
     def compress(self, allocation: Allocation) -> nn.Module:
         small = copy_network(self.network)
         for share in self._shares:
             setting = allocation.get(share.name, DENSE)
             if setting != DENSE:
-                fit = self._fits[share.name][int(setting["k"])]
-                self._install(small, share, fit.centers, fit.codewords, self._scales)
+                fit = self._fit_of(share, int(setting["k"]))
+                scales = {name: self._scale(name) for name in share.layers}
+                self._install(small, share, fit.centers, fit.codewords, scales)
         return small
 
     def _install(self, small: nn.Module, share: Share, centers: Tensor, codewords: Mapping[str, Tensor],
@@ -285,10 +350,6 @@ def _why_not(name: str, layer: nn.Conv2d, use: LayerUse) -> str | None:
 
 def _sum(costs: list[Cost]) -> Cost:
     return Cost(*(sum(column) for column in zip(*costs, strict=True)))
-
-
-def _kernels(compressor: KernelClustering, share: Share) -> int:
-    return sum(compressor._scales[name].numel() for name in share.layers)
 
 
 def _pack_codewords(codewords: Tensor, k: int, transforms: int) -> Tensor:

@@ -115,6 +115,6 @@ def replace_module(network: nn.Module, name: str, new: nn.Module) -> None:
     """Put `new` where `name` is, and wherever else the same module stands."""
     old = network.get_submodule(name)
     for parent in list(network.modules()):
-        for child, module in list(parent.named_children()):
+        for child, module in list(parent._modules.items()):  # named_children names a module only once
             if module is old:
                 setattr(parent, child, new)

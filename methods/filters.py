@@ -20,11 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Allocation, Compressor, MethodInfo, copy_network
-from methods.channel_sites import ChannelGroups, strongest
+from methods.channel_sites import ChannelGroups, gone_at
 from methods.channels import Group
 from methods.filter_norms import filter_norms, filters_of, mean_per_channel
 from methods.narrow import Norm
 from methods.registry import register
+from methods.survival import Survival
 
 
 class FilterPruning(Compressor):
@@ -40,7 +41,7 @@ class FilterPruning(Compressor):
         self.sites, self.skipped = self._channels.sites, self._channels.skipped
         self.cost = self._channels.cost
         self._gradients: dict[str, Tensor] = {}
-        self._scores: dict[str, Tensor] = {}
+        self._orders: dict[str, Tensor] = {}
 
     def calibrate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Accumulate w · ∂L/∂w of every weight over the batches, in evaluation mode, on a copy."""
@@ -55,35 +56,43 @@ class FilterPruning(Compressor):
                 if name in totals and parameter.grad is not None:
                     totals[name] += (parameter * parameter.grad).detach()
         self._gradients = {name: (total / max(count, 1)).cpu() for name, total in totals.items()}
-        self._scores = {}
+        self._orders = {}
 
     def compress(self, allocation: Allocation) -> nn.Module:
         small = copy_network(self.network)
-        self._channels.narrow(small, self.kept(allocation, self._score))
+        self._channels.narrow(small, self.kept(allocation, self._gone_at))
         return small
 
     def unpack(self, allocation: Allocation, tensors: Mapping[str, Tensor]) -> nn.Module:
-        """Which channels were kept does not matter any more: only the widths do, so nothing is scored."""
-        small = copy_network(self.network)
-        self._channels.narrow(small, self.kept(allocation, lambda group: torch.zeros(group.channels)))
+        small = self.outline(allocation)
         small.load_state_dict(dict(tensors))
         return small
 
-    def kept(self, allocation: Allocation, score: Callable[[Group], Tensor]) -> dict[str, Tensor]:
-        """For every site that loses channels: the ascending channels of highest score that stay."""
+    def outline(self, allocation: Allocation) -> nn.Module:
+        """A network of these widths; which channels it keeps does not matter to what is put in, so none is scored."""
+        small = copy_network(self.network)
+        alike = self.kept(allocation, lambda group: gone_at(torch.zeros(group.channels), group.partition))
+        self._channels.narrow(small, alike)
+        return small
+
+    def kept(self, allocation: Allocation, order: Callable[[Group], Tensor]) -> dict[str, Tensor]:
+        """For every site that loses channels: the ascending ones that stay; `order` as from `gone_at`."""
         kept = {}
-        for site, group in zip(self.sites, self._channels.groups, strict=True):
-            level = site.level_of(allocation[site.name]) if site.name in allocation else 0
+        for level, group in zip(self.levels(allocation), self._channels.groups, strict=True):
             if level:
-                classes = int(group.partition.max()) + 1
-                kept[site.name] = strongest(score(group), group.partition, site.channels - level * classes)
+                kept[group.name] = (order(group) > int(level)).nonzero().flatten()
         return kept
 
+    def survival(self) -> Survival:
+        """Which channels go at which level of their site."""
+        groups = self._channels.groups
+        return Survival(self.network, groups, {group.name: self._gone_at(group) for group in groups})
+
     @torch.no_grad()
-    def _score(self, group: Group) -> Tensor:
-        if group.name not in self._scores:
-            self._scores[group.name] = self._criterion(self, group)
-        return self._scores[group.name]
+    def _gone_at(self, group: Group) -> Tensor:
+        if group.name not in self._orders:
+            self._orders[group.name] = gone_at(self._criterion(self, group), group.partition)
+        return self._orders[group.name]
 
 
 Criterion = Callable[[FilterPruning, Group], Tensor]
@@ -130,7 +139,7 @@ def _random(pruning: FilterPruning, group: Group) -> Tensor:
 
 
 def _register(name: str, criterion: Criterion, summary: str, source: str, **capabilities: Any) -> None:
-    info = MethodInfo(name, f"filter pruning, {summary}", source, **capabilities)
+    info = MethodInfo(name, f"filter pruning, {summary}", source, place="first", **capabilities)
     register(info, partial(FilterPruning, info, criterion))
 
 

@@ -7,8 +7,10 @@ many grades, T how much fewer. Centroids and dense kernels train; a centroid's g
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,12 +18,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from methods.base import DENSE, Allocation, Compressor, Cost, MethodInfo, Setting, Site, copy_network
+from methods.base import DENSE, Allocation, Compressor, Cost, CostModel, MethodInfo, Setting, Site, copy_network, late
 from methods.bitpack import BitReader, bits_for, pack_bits, to_bytes
+from methods.channels import shared_weights
 from methods.codebook import CodebookConv2d, codebook_layers, handled, replace_module
 from methods.kmeans import kmeans
+from methods.kse_cost import Graded, GradedChange, weight_cost
 from methods.kse_indicator import indicator, kept_kernels, kernels_by_input
 from methods.registry import register
+from methods.survival import Change, Kept, Survival
 from methods.table_cost import TableCost, ladder, network_cost, subtract
 from methods.trace import LayerUse, trace_layers
 from models.errors import UserError
@@ -33,19 +38,13 @@ INFO = MethodInfo(
     summary="fewer distinct kernels per input channel, by kernel sparsity and entropy; weak channels are not read",
     source="Li et al., CVPR 2019, arXiv 1812.04368",
     shrinks_channels=False,
+    place="second",
     options={"alpha": 1.0, "neighbours": 5},
 )
 
 
-def weight_cost(counts: Counts, kernels: int, area: int, positions: int) -> Cost:
-    """One layer's weight with `counts` distinct kernels of `area` = Kh·Kw weights; `kernels` = N / groups."""
-    distinct = int(counts.sum())
-    index_bits = sum(kernels * bits_for(int(q)) for q in counts if 0 < q < kernels)
-    return Cost(distinct * area * positions, distinct * area, 4 * distinct * area + -(-index_bits // 8))
-
-
 class KSE(Compressor):
-    """One site per convolution but the first; the indicator is computed once, here."""
+    """One site per convolution but the first; indicators are computed when first asked for, each once."""
 
     info = INFO
 
@@ -55,31 +54,46 @@ class KSE(Compressor):
             raise UserError(
                 f"kse needs alpha >= 0 and neighbours >= 1, not {options['alpha']}, {options['neighbours']}"
             )
-        uses = trace_layers(network, example)
-        self.skipped = {}
+        self._uses = trace_layers(network, example)
+        self._left_dense: dict[str, str] = {}
+        self._names = self._convolutions()
         self._indicators: dict[str, npt.NDArray[np.float64]] = {}
-        for name, layer in self._convolutions(uses).items():
-            self._indicators[name] = indicator(layer.weight, layer.groups, options["alpha"], options["neighbours"])
-        self.sites, self.cost = self._ladders(uses)
+        self._wide = network  # before it was narrowed
+        self._kept: Kept | None = None  # what is left of it
 
-    def _convolutions(self, uses: Mapping[str, LayerUse]) -> dict[str, nn.Conv2d]:
-        """The layers that can be compressed; of the others, the reason goes to `skipped`."""
-        found: dict[str, nn.Conv2d] = {}
-        first = next((name for name in uses if not isinstance(self.network.get_submodule(name), nn.Linear)), None)
-        for name, use in uses.items():
+    def _convolutions(self) -> list[str]:
+        """The layers that can be compressed; of the others, the reason goes to `_left_dense`."""
+        found: list[str] = []
+        shared = shared_weights(self.network)
+        first = next((name for name in self._uses if not isinstance(self.network.get_submodule(name), nn.Linear)), None)
+        for name, use in self._uses.items():
             layer = self.network.get_submodule(name)
-            reason = "the first convolution stays dense" if name == first else _why_not(layer, use)
+            reason = "the first convolution stays dense" if name == first else shared.get(name) or _why_not(layer, use)
             if reason is None:
-                assert isinstance(layer, nn.Conv2d)
-                _check_finite(name, layer)
-                found[name] = layer
+                _check_finite(name, self._layer(name))
+                found.append(name)
             else:
-                self.skipped[name] = reason
+                self._left_dense[name] = reason
         return found
 
-    def _ladders(self, uses: Mapping[str, LayerUse]) -> tuple[tuple[Site, ...], TableCost]:
-        total = network_cost(self.network, uses)
-        costs = {name: self._costs(name, uses[name].positions) for name in self._indicators}
+    @late
+    def sites(self) -> tuple[Site, ...]:
+        return self._ladders[0]
+
+    @late
+    def cost(self) -> CostModel:
+        return self._ladders[1]
+
+    @late
+    def skipped(self) -> dict[str, str]:
+        known = {*self._left_dense, *(site.name for site in self.sites)}
+        alike = {name: "its input channels are all alike to the indicator" for name in self._names if name not in known}
+        return self._left_dense | alike
+
+    @cached_property
+    def _ladders(self) -> tuple[tuple[Site, ...], TableCost]:
+        total = network_cost(self.network, self._uses)
+        costs = {name: self._costs(name, self._uses[name].positions) for name in self._names}
         dense = sum(row[0].flops for row in costs.values())
         # On a scale common to all sites: what the pair (G, T), given to all of them, takes off.
         strengths = [1 - sum(row[i].flops for row in costs.values()) / max(dense, 1) for i in range(len(PAIRS) + 1)]
@@ -87,7 +101,6 @@ class KSE(Compressor):
         for name, row in costs.items():
             kept, rising = ladder(row, strengths)
             if len(kept) == 1:
-                self.skipped[name] = "its input channels are all alike to the indicator"
                 continue
             settings = tuple(Setting(G=PAIRS[i - 1][0], T=PAIRS[i - 1][1]) if i else DENSE for i in kept)
             layer = self._layer(name)
@@ -103,15 +116,53 @@ class KSE(Compressor):
         counts = [np.full(layer.in_channels, kernels), *(self.kernel_counts(name, G, T) for G, T in PAIRS)]
         return [weight_cost(q, kernels, area, positions) for q in counts]
 
+    def narrowed(self, network: nn.Module, kept: Kept | None) -> KSE:
+        """Channels keep the indicator that they had in the whole network."""
+        twin = copy.copy(self)  # indicators are shared
+        twin.network, twin._kept = network, kept
+        return twin
+
+    def change(self, survival: Survival) -> Change:
+        layers = []
+        for site in self.sites:
+            layer = self._layer(site.name)
+            pairs = [(int(setting["G"]), int(setting["T"])) for setting in site.settings[1:]]
+            layers.append(
+                Graded(
+                    survival.fates(site.name, "in"),
+                    survival.fates(site.name, "out"),
+                    self._indicator(site.name),
+                    pairs,
+                    layer.groups,
+                    layer.kernel_size[0] * layer.kernel_size[1],
+                    self._uses[site.name].positions,
+                )
+            )
+        return GradedChange(layers)
+
     def _layer(self, name: str) -> nn.Conv2d:
         layer = self.network.get_submodule(name)
         assert isinstance(layer, nn.Conv2d)
         return layer
 
+    def _indicator(self, name: str) -> npt.NDArray[np.float64]:
+        """v_c of the input channels that are there."""
+        if name not in self._indicators:
+            whole = self._wide.get_submodule(name)
+            assert isinstance(whole, nn.Conv2d)
+            self._indicators[name] = indicator(
+                whole.weight, whole.groups, self.options["alpha"], self.options["neighbours"]
+            )
+        v = self._indicators[name]
+        return v if self._kept is None else v[self._kept(name)[0].numpy()]
+
     def kernel_counts(self, name: str, G: int, T: int) -> Counts:
-        """q_c of every input channel of a layer, at any G and T."""
-        layer = self._layer(name)
-        return kept_kernels(self._indicators[name], G, T, layer.out_channels // layer.groups)
+        """q_c of every input channel of a layer, at any G and T; the best one stays if all would be dropped."""
+        layer, v = self._layer(name), self._indicator(name)
+        counts = kept_kernels(v, G, T, layer.out_channels // layer.groups)
+        if not counts.any():
+            counts[v.argmax()] = layer.out_channels // layer.groups
+        return counts
 
     def compress(self, allocation: Allocation) -> nn.Module:
         counts = {name: self.kernel_counts(name, int(setting["G"]), int(setting["T"]))
@@ -156,11 +207,11 @@ class KSE(Compressor):
     def unpack(self, allocation: Allocation, tensors: Mapping[str, Tensor]) -> nn.Module:
         network = copy_network(self.network)
         plain = dict(tensors)
-        for site in self.sites:
-            if f"{site.name}.bank" in tensors:
-                bank = plain[f"{site.name}.bank"].to(self.example.device)
-                counts, labels = _unpack_index(plain.pop(f"{site.name}.index"), self._layer(site.name))
-                replace_module(network, site.name, build_layer(self._layer(site.name), counts, bank, labels))
+        for name in self._names:
+            if f"{name}.bank" in tensors:
+                bank = plain[f"{name}.bank"].to(self.example.device)
+                counts, labels = _unpack_index(plain.pop(f"{name}.index"), self._layer(name))
+                replace_module(network, name, build_layer(self._layer(name), counts, bank, labels))
         rebuilt, unknown = network.load_state_dict(plain, strict=False)
         assert not unknown
         assert all(key.rsplit(".", 1)[1] in ("index", "inputs", "counts") for key in rebuilt)

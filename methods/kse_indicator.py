@@ -80,9 +80,15 @@ def indicator(weight: Tensor, groups: int = 1, alpha: float = 1.0, neighbours: i
     return values
 
 
+def grades(v: npt.NDArray[np.float64], G: int) -> npt.NDArray[np.int64]:
+    """Each channel's grade: 0 is dropped, from 1 the kernels are shared, G is left alone."""
+    found: npt.NDArray[np.int64] = np.where(np.floor(v * G) == 0, 0, np.ceil(v * G)).astype(np.int64)
+    return found
+
+
 def kept_kernels(v: npt.NDArray[np.float64], G: int, T: int, N: int) -> npt.NDArray[np.int64]:
     """q_c, how many of a channel's N kernels stay (eq. 10): 0 drops the channel, N leaves it alone."""
-    low, high = np.floor(v * G), np.ceil(v * G)
-    shared = np.ceil(N / 2.0 ** (G - high + T))
-    kept: npt.NDArray[np.int64] = np.where(low == 0, 0, np.where(high == G, N, shared)).astype(np.int64)
+    grade = grades(v, G)
+    shared = np.ceil(N / 2.0 ** (G - grade + T))
+    kept: npt.NDArray[np.int64] = np.where(grade == 0, 0, np.where(grade == G, N, shared)).astype(np.int64)
     return kept

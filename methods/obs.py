@@ -42,11 +42,11 @@ class SurgeonPruning(FilterPruning):
         """Measure what the layers that read prunable channels see; labels are not looked at."""
         names = dict.fromkeys(name for group in self._channels.groups for name in readers(group, self.network))
         self.moments = measure(copy_network(self.network).eval(), names, batches)
-        self.calibrated, self._scores = True, {}
+        self.calibrated, self._orders = True, {}
 
     def compress(self, allocation: Allocation) -> nn.Module:
         small = super().compress(allocation)
-        kept = self.kept(allocation, self._score)
+        kept = self.kept(allocation, self._gone_at)
         inside, outside = (_stays(self._channels.groups, kept, self.network, side) for side in ("in", "out"))
         for name in inside.keys() & self.moments.keys():
             module = self.network.get_submodule(name)
@@ -157,6 +157,7 @@ INFO = MethodInfo(
     "filter pruning, least error at the layers that read the channels first; those are repaired by least squares",
     "Hassibi and Stork, NIPS 1992; Kurtić et al., 2023, arXiv 2302.04089; He et al., ICCV 2017, arXiv 1707.06168",
     needs_calibration=True,
+    place="first",
 )
 
 

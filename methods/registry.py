@@ -1,19 +1,22 @@
-"""Methods by name. A method's file calls `register`; every file of this package is looked at once."""
+"""Methods by name. A method's file calls `register`; every file of this package is looked at once.
+
+`a+b` is a method as well, where a and b are and their records say that they go together (`compose.py`).
+"""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
 
 from methods.base import Compressor, MethodInfo
+from methods.compose import Factory, composed
 from models.errors import UserError, unknown
 
-Factory = Callable[[nn.Module, Tensor, Mapping[str, Any]], Compressor]
 _RECORDS: dict[str, tuple[MethodInfo, Factory]] = {}
 
 
@@ -37,17 +40,34 @@ def methods() -> dict[str, MethodInfo]:
     return {name: info for name, (info, _) in sorted(_RECORDS.items())}
 
 
+def compositions() -> dict[str, MethodInfo]:
+    """Every pair of registered methods that can be composed, by name."""
+    places = {place: [name for name, info in methods().items() if info.place == place] for place in ("first", "second")}
+    names = [f"{first}+{second}" for first in places["first"] for second in places["second"]]
+    return {name: method_info(name) for name in names}
+
+
 def method_info(name: str) -> MethodInfo:
-    """The record of one method; UserError with the closest names if there is none."""
+    """The record of one method or composition; UserError with the closest names if there is none."""
+    return _record(name)[0]
+
+
+def _record(name: str) -> tuple[MethodInfo, Factory]:
     known = methods()
+    if "+" in name:
+        parts = name.split("+")
+        for part in parts:
+            if part not in known:
+                raise unknown("method", part, known)
+        return composed([_RECORDS[part] for part in parts], known.values())
     if name not in known:
         raise unknown("method", name, known)
-    return known[name]
+    return _RECORDS[name]
 
 
 def create(name: str, network: nn.Module, example: Tensor, options: Mapping[str, Any] | None = None) -> Compressor:
     """Bind method `name` to `network`; unknown options are refused."""
-    info = method_info(name)
+    info, factory = _record(name)
     given = dict(options or {})
     for option in given:
         if option not in info.options:
@@ -56,4 +76,4 @@ def create(name: str, network: nn.Module, example: Tensor, options: Mapping[str,
                 if info.options
                 else UserError(f"method {name} takes no options, not {option!r}")
             )
-    return _RECORDS[name][1](network, example, {**info.options, **given})
+    return factory(network, example, {**info.options, **given})

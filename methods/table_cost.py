@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
+from torch import Tensor, nn
 
 from methods.base import Cost, Costs, Levels
 from methods.trace import LayerUse
@@ -40,7 +40,11 @@ class TableCost:
 
 def network_cost(network: nn.Module, uses: Mapping[str, LayerUse]) -> Cost:
     """The network as it stands: MACs of its layers, parameters counted once, four bytes each."""
-    flops = sum(use.positions * network.get_parameter(f"{name}.weight").numel() for name, use in uses.items())
+    flops = 0
+    for name, use in uses.items():
+        weight = network.get_submodule(name).weight  # computed ones are no parameters
+        assert isinstance(weight, Tensor)
+        flops += use.positions * weight.numel()
     params = sum(parameter.numel() for parameter in network.parameters())
     return Cost(flops, params, 4 * params)
 

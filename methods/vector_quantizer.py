@@ -86,15 +86,20 @@ def _bucket_sums(points: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Te
     return sums, sizes
 
 
-def _updated(points: Tensor, centers: Tensor, orders: Tensor, labels: Tensor) -> Tensor:
-    """The mean of each centroid's members, pulled back through their transforms; empty ones start anew."""
+def recentred(points: Tensor, centers: Tensor, orders: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of each centroid's members, pulled back through their transforms; empty ones stay, and are listed."""
     k, t = len(centers), len(orders)
     sums, sizes = _bucket_sums(points, labels, k * t)
     back = orders.argsort(1).expand(k, t, -1)
     sums = sums.view(k, t, -1).gather(2, back).sum(1)  # pulling back is linear: sums can be moved in place of points
     sizes = sizes.view(k, t).sum(1)
     means = (sums / sizes.clamp_min(1)[:, None]).to(points.dtype)
-    empty = (sizes == 0).nonzero()[:, 0]
+    return torch.where(sizes[:, None] > 0, means, centers), (sizes == 0).nonzero()[:, 0]
+
+
+def _updated(points: Tensor, centers: Tensor, orders: Tensor, labels: Tensor) -> Tensor:
+    """The means of the members; centroids without any start anew, where points are farthest from their own."""
+    means, empty = recentred(points, centers, orders, labels)
     if len(empty):
         means[empty] = _farthest(points, transformed(centers, orders), labels, len(empty))
     return means

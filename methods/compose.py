@@ -1,0 +1,172 @@
+"""Two methods as one, `first+second`: the second works on the network that the first has narrowed.
+
+Sites are those of both, named `l1:layer1.0.conv1`, `kse:layer1.0.conv1`. The first removes channels in a fixed order,
+so it is known of every allocation which are left, and what the second measured of the whole network holds for them:
+costs stay arithmetic and are those of the final network, to the unit (`survival.py`).
+
+Strengths are put on one scale, the share of FLOPs that a method takes off when all of its sites are that strong: at a
+uniform level both take off the same share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from methods.base import Allocation, Compressor, Cost, Costs, Levels, MethodInfo, Site, Tuning, late
+from methods.survival import Change, Follows, Narrows
+from models.errors import UserError
+
+Factory = Callable[[nn.Module, Tensor, Mapping[str, Any]], Compressor]
+_ROWS = 4096  # allocations whose costs are looked up at a time
+_SCALES = 257  # uniform levels at which a method's share of FLOPs is taken; linear between
+
+
+def composed(records: Sequence[tuple[MethodInfo, Factory]], known: Iterable[MethodInfo]) -> tuple[MethodInfo, Factory]:
+    """Record and factory of the methods one after the other; UserError if they do not go together."""
+    infos = [info for info, _ in records]
+    name = "+".join(info.name for info in infos)
+    if [info.place for info in infos] != ["first", "second"]:
+        places = {place: ", ".join(info.name for info in known if info.place == place) for place in ("first", "second")}
+        raise UserError(
+            f"methods cannot be composed as {name!r}: one of {places['first']} comes first and one of "
+            f"{places['second']} second, as in l1+kse"
+        )
+    first, second = infos
+    info = MethodInfo(
+        name=name,
+        summary=f"{first.summary}; then {second.summary}",
+        source=f"{first.source}; {second.source}",
+        shrinks_channels=first.shrinks_channels and second.shrinks_channels,
+        needs_calibration=first.needs_calibration,
+        options={f"{each.name}.{option}": default for each in infos for option, default in each.options.items()},
+    )
+    return info, partial(Composed, info, records)
+
+
+class Composed(Compressor):
+    """A method that narrows at once, and one that follows it; neither is bound to more than the dense network."""
+
+    def __init__(
+        self,
+        info: MethodInfo,
+        records: Sequence[tuple[MethodInfo, Factory]],
+        network: nn.Module,
+        example: Tensor,
+        options: Mapping[str, Any],
+    ) -> None:
+        super().__init__(network, example, options)
+        self.info = info
+        self._parts = [each.name for each, _ in records]
+        self._first, self._second = (factory(network, example, _own(options, each.name)) for each, factory in records)
+        self.cost = ComposedCost(self._first, self._second)
+
+    @late
+    def sites(self) -> tuple[Site, ...]:
+        pairs = zip(self._parts, (self._first, self._second), strict=True)
+        return tuple(site for name, part in pairs for site in _on_common_scale(name, part))
+
+    @late
+    def skipped(self) -> dict[str, str]:
+        pairs = zip(self._parts, (self._first, self._second), strict=True)
+        return {_joined(name, layer): reason for name, part in pairs for layer, reason in part.skipped.items()}
+
+    def calibrate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        self._first.calibrate(batches)
+        self.cost = ComposedCost(self._first, self._second)  # other channels go now
+
+    def compress(self, allocation: Allocation) -> nn.Module:
+        first, second = self._split(allocation)
+        return self._narrowed(first).compress(second)
+
+    def tuning(self, allocation: Allocation | None, network: nn.Module, *, steps: int, lr: float) -> Tuning:
+        return self._second.tuning(self._split(allocation or Allocation({}))[1], network, steps=steps, lr=lr)
+
+    def pack(self, network: nn.Module) -> dict[str, Tensor]:
+        return self._second.pack(network)
+
+    def unpack(self, allocation: Allocation, tensors: Mapping[str, Tensor]) -> nn.Module:
+        widths, tables = self._split(allocation)
+        first, second = _roles(self._first, self._second)
+        return second.narrowed(first.outline(widths), None).unpack(tables, tensors)
+
+    def _narrowed(self, allocation: Allocation) -> Compressor:
+        """The second method on the network that the first leaves."""
+        first, second = _roles(self._first, self._second)
+        kept = first.survival().kept(self._first.levels(allocation))
+        return second.narrowed(self._first.compress(allocation), kept)
+
+    def _split(self, allocation: Allocation) -> tuple[Allocation, Allocation]:
+        first, second = (
+            Allocation({site.removeprefix(_joined(name, "")): setting for site, setting in allocation.items()
+                        if site.startswith(_joined(name, ""))})
+            for name in self._parts
+        )  # fmt: skip
+        return first, second
+
+
+class ComposedCost:
+    """The first method's cost, and what the second changes of the network that is then left."""
+
+    def __init__(self, first: Compressor, second: Compressor) -> None:
+        self._first, self._second = first, second
+
+    @property
+    def dense(self) -> Cost:
+        return self._first.cost.dense
+
+    @cached_property
+    def _change(self) -> Change:
+        first, second = _roles(self._first, self._second)
+        return second.change(first.survival())
+
+    def __call__(self, levels: Levels) -> Costs:
+        """`levels` (n_allocations, n_sites), the first method's sites before the second's."""
+        pieces = [self._costs(levels[start : start + _ROWS]) for start in range(0, max(len(levels), 1), _ROWS)]
+        return Costs(*(np.concatenate(column) for column in zip(*pieces, strict=True)))
+
+    def _costs(self, levels: Levels) -> Costs:
+        count = len(self._first.sites)
+        first, second = levels[:, :count], levels[:, count:]
+        costs = self._first.cost(first)
+        if not second.any():
+            return costs
+        changes = self._change(np.pad(first, ((0, 0), (1, 0))), second)
+        return Costs(*(cost + change for cost, change in zip(costs, changes, strict=True)))
+
+
+def _roles(first: Compressor, second: Compressor) -> tuple[Narrows, Follows]:
+    """What the records promise of the two."""
+    assert isinstance(first, Narrows)
+    assert isinstance(second, Follows)
+    return first, second
+
+
+def _own(options: Mapping[str, Any], name: str) -> dict[str, Any]:
+    prefix = f"{name}."
+    return {option.removeprefix(prefix): value for option, value in options.items() if option.startswith(prefix)}
+
+
+def _joined(method: str, site: str) -> str:
+    return f"{method}:{site}"
+
+
+def _on_common_scale(name: str, part: Compressor) -> tuple[Site, ...]:
+    """The method's sites, a setting's strength being the share of FLOPs that it takes off if all are that strong."""
+    if not part.sites:
+        return ()
+    scales = np.linspace(0, 1, _SCALES)
+    levels = [np.searchsorted(site.strengths, scales + 1e-9, side="right") - 1 for site in part.sites]
+    shares = 1 - part.cost(np.stack(levels, axis=1)).flops / max(part.cost.dense.flops, 1)
+    rising = np.maximum.accumulate(shares.clip(0, 1))
+    return tuple(
+        replace(
+            site, name=_joined(name, site.name), strengths=tuple(np.interp(site.strengths, scales, rising).tolist())
+        )
+        for site in part.sites
+    )

@@ -1,0 +1,239 @@
+"""Compositions: what goes together, that their costs hold at every pair of widths, and what the second one works on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import coupled_nets
+import numpy as np
+import pytest
+import torch
+from independent import randomised
+from small_nets import SHAPE, SMALL_NETS, batches, small_net
+from test_conformance import counted_flops, judged
+from torch import nn
+
+from methods.base import Allocation, Compressor, Site, example_input
+from methods.codebook import codebook_layers
+from methods.kse import PAIRS
+from methods.registry import compositions, create, method_info, methods
+from models.errors import UserError
+
+
+def bind(method: str, network: nn.Module, **options: Any) -> Compressor:
+    return create(method, network, example_input(SHAPE), {name.replace("__", "."): v for name, v in options.items()})
+
+
+def at_random(compressor: Compressor, seed: int) -> Allocation:
+    sizes = [len(site.settings) for site in compressor.sites]
+    return compressor.allocation(np.random.default_rng(seed).integers(sizes))
+
+
+def test_every_pair_that_the_records_allow() -> None:
+    places = {name: info.place for name, info in methods().items()}
+    assert places["l1"] == "first"
+    assert places["kse"] == places["kernel-clustering"] == "second"
+    assert places["resrep"] is None  # it narrows while it trains
+    expected = {f"{a}+{b}" for a in places for b in places if (places[a], places[b]) == ("first", "second")}
+    assert set(compositions()) == expected
+    assert not expected & set(methods())
+
+
+@pytest.mark.parametrize("method", ["kse+l1", "l1+l1", "kse+kse", "resrep+kse", "l1+resrep", "l1+kse+kse"])
+def test_what_does_not_go_together_is_told_what_does(method: str) -> None:
+    with pytest.raises(UserError, match=r"l1.* first and one of kernel-clustering, kse second"):
+        method_info(method)
+
+
+def test_unknown_parts() -> None:
+    with pytest.raises(UserError, match="unknown method 'ksee'; did you mean kse"):
+        method_info("l1+ksee")
+    with pytest.raises(UserError, match="unknown method ''"):
+        method_info("l1+")
+
+
+def test_record_and_options() -> None:
+    info = method_info("random+kernel-clustering")
+    assert info.options["random.seed"] == 0
+    assert info.options["kernel-clustering.largest"] == 512
+    assert not info.shrinks_channels
+    assert method_info("taylor+kse").needs_calibration
+    small = bind("random+kernel-clustering", small_net("plain"), **{"kernel-clustering__largest": 16})
+    assert {setting["k"] for site in small.sites for setting in site.settings if "k" in setting} <= {2, 4, 8, 16}
+    with pytest.raises(UserError, match="largest"):
+        bind("l1+kernel-clustering", small_net("plain"), largest=16)
+
+
+def test_sites_of_both_stand_in_one_allocation() -> None:
+    network = small_net("residual")
+    compressor = bind("l1+kse", network)
+    alone = {name: bind(name, network) for name in ("l1", "kse")}
+    wanted = [f"{name}:{site.name}" for name, part in alone.items() for site in part.sites]
+    assert [site.name for site in compressor.sites] == wanted
+    assert {f"{name}:{layer}" for name, part in alone.items() for layer in part.skipped} == set(compressor.skipped)
+    allocation = at_random(compressor, 0)
+    assert Allocation(json.loads(json.dumps(allocation.to_json()))) == allocation
+    assert (compressor.levels(allocation) == compressor.levels(dict(allocation))).all()
+
+
+@pytest.mark.parametrize("name", sorted(SMALL_NETS))
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("l1+kse", {}),
+        ("l1+kernel-clustering", {}),
+        ("l1+kernel-clustering", {"kernel-clustering__scope": "network", "kernel-clustering__transforms": 8}),
+    ],
+)
+def test_costs_at_any_pair_of_widths(method: str, options: dict[str, Any], name: str) -> None:
+    network = small_net(name)
+    with torch.no_grad():
+        [m for m in network.modules() if isinstance(m, nn.Conv2d)][1].weight[1:3, 0] = 0  # kernels that are pruned
+    compressor = bind(method, network, **options)
+    for seed in range(12):
+        allocation = at_random(compressor, seed)
+        small = compressor.compress(allocation).eval()
+        flops, params, _ = compressor.cost_of(allocation)
+        assert flops == counted_flops(small)
+        assert params == sum(parameter.numel() for parameter in small.parameters())
+
+
+def test_settings_of_one_method_alone_cost_what_they_cost_without_the_other() -> None:
+    network = small_net("concat")
+    for second in ("kse", "kernel-clustering"):
+        both, alone, first = bind(f"l1+{second}", network), bind(second, network), bind("l1", network)
+        for seed in range(4):
+            own, widths = at_random(alone, seed), at_random(first, seed)
+            tabled = Allocation({f"{second}:{site}": setting for site, setting in own.items()})
+            assert both.cost_of(tabled) == alone.cost_of(own)
+            narrow = Allocation({f"l1:{site}": setting for site, setting in widths.items()})
+            assert both.cost_of(narrow) == first.cost_of(widths)
+            assert not codebook_layers(both.compress(narrow))
+
+
+def test_many_allocations_at_once_cost_what_each_costs() -> None:
+    compressor = bind("l1+kernel-clustering", small_net("concat"))
+    sizes = [len(site.settings) for site in compressor.sites]
+    table = np.random.default_rng(0).integers(sizes, size=(5000, len(sizes)))
+    costs = compressor.cost(table)
+    for row in (0, 1, 4095, 4096, 4999):
+        assert compressor.cost_of(compressor.allocation(table[row])) == tuple(column[row] for column in costs)
+
+
+def test_the_second_one_works_on_what_the_first_leaves() -> None:
+    """KSE's kernels are those of the narrowed layer, as many per channel as its grade gives to the filters left."""
+    network = small_net("plain")
+    both, first, second = bind("l1+kse", network), bind("l1", network), bind("kse", network)
+    narrow = first.compress(first.allocation([site.channels // 2 for site in first.sites]))
+    for site in second.sites:
+        conv, whole = narrow.get_submodule(site.name), network.get_submodule(site.name)
+        # Which inputs are left, by their weights into the filters that are left.
+        kept = [next(i for i in range(whole.in_channels) if _holds(whole.weight[:, i], conv.weight[:, c]))
+                for c in range(conv.in_channels)]  # fmt: skip
+        for setting in site.settings[1:4]:
+            halves = {f"l1:{each.name}": each.settings[each.channels // 2] for each in first.sites}
+            small = both.compress(Allocation({**halves, f"kse:{site.name}": setting}))
+            layer = codebook_layers(small)[site.name]
+            G, T = int(setting["G"]), int(setting["T"])
+            assert (G, T) in PAIRS
+            v = second._indicator(site.name)[kept]
+            counts = [_kernels(value, G, T, conv.out_channels) for value in v]
+            assert len(layer.bank) == (sum(counts) or conv.out_channels)
+
+
+def _holds(column: torch.Tensor, part: torch.Tensor) -> bool:
+    return all(any(torch.equal(kernel, each) for each in column) for kernel in part)
+
+
+def _kernels(v: float, G: int, T: int, N: int) -> int:
+    if int(v * G) == 0:
+        return 0
+    grade = -int(-v * G // 1)
+    return N if grade == G else -(-N // 2 ** (G - grade + T))
+
+
+def test_one_channel_stays_where_kse_would_drop_all() -> None:
+    """The one channel that KSE leaves alone has the smallest filter: pruned, all that are left would be dropped."""
+    network = small_net("plain")
+    conv, producer = network.get_submodule("features.1.0"), network.get_submodule("features.0.0")
+    with torch.no_grad():
+        conv.weight[:, 1:] *= 1e-3
+        producer.weight[0] *= 1e-3
+    compressor = bind("l1+kse", network)
+    names = {site.name: site for site in compressor.sites}
+    allocation = Allocation({
+        "l1:features.0.0": names["l1:features.0.0"].settings[1],
+        "kse:features.1.0": names["kse:features.1.0"].settings[-1],
+    })  # fmt: skip
+    small = compressor.compress(allocation).eval()
+    layer = codebook_layers(small)["features.1.0"]
+    assert layer.inputs is not None
+    assert len(layer.inputs) == 1
+    assert compressor.cost_of(allocation).flops == counted_flops(small)
+
+
+def test_centroids_are_means_of_the_kernels_left() -> None:
+    network = small_net("plain")
+    compressor = bind("l1+kernel-clustering", network)
+    names = {site.name: site for site in compressor.sites}
+    producer, layer = names["l1:features.0.0"], names["kernel-clustering:features.1.0"]
+    allocation = Allocation({producer.name: producer.settings[6], layer.name: layer.settings[-1]})
+    small = compressor.compress(allocation)
+    tabled, narrow = codebook_layers(small)["features.1.0"], bind("l1", network).compress(
+        Allocation({"features.0.0": producer.settings[6]})
+    ).get_submodule("features.1.0")  # fmt: skip
+    kernels = narrow.weight.detach().flatten(2)
+    unit = kernels / kernels.norm(dim=2, keepdim=True) * torch.where(kernels[..., 4:5] < 0, -1, 1)
+    for row in range(len(tabled.bank)):
+        members = unit[tabled.index == row]
+        torch.testing.assert_close(tabled.bank[row].detach(), members.mean(0))
+
+
+def test_strengths_are_shares_of_flops() -> None:
+    """At the level of any setting, the method's sites together take off that share, whichever method it is."""
+    compressor = bind("l1+kse", small_net("residual"))
+    for method in ("l1", "kse"):
+        own = [site for site in compressor.sites if site.name.startswith(f"{method}:")]
+        for level in sorted({strength for site in own for strength in site.strengths})[::3]:
+            levels = [_last(site, level) if site in own else 0 for site in compressor.sites]
+            share = 1 - int(compressor.cost(np.array([levels])).flops[0]) / compressor.cost.dense.flops
+            assert share == pytest.approx(level, abs=0.05)
+
+
+def _last(site: Site, strength: float) -> int:
+    return max(i for i, each in enumerate(site.strengths) if each <= strength)
+
+
+def test_channels_are_scored_anew_when_calibrated_anew() -> None:
+    network = small_net("plain")
+    compressor = bind("taylor+kse", network)
+    compressor.calibrate(batches(1))
+    before = compressor.cost_of(at_random(compressor, 3))
+    compressor.calibrate(batches(3, seed=5))
+    allocation = at_random(compressor, 3)
+    after = compressor.cost_of(allocation)
+    assert after.flops == counted_flops(judged(compressor, allocation))
+    assert before.params > 0
+
+
+COUPLED = [build for build in vars(coupled_nets).values()
+           if getattr(build, "__annotations__", None) == {"return": "nn.Module"}]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["l2+kse", "l2+kernel-clustering"])
+@pytest.mark.parametrize("build", COUPLED, ids=lambda build: build.__name__)
+def test_costs_on_every_kind_of_coupling(build: Callable[[], nn.Module], method: str) -> None:
+    network = randomised(build())
+    example = example_input(coupled_nets.SHAPE)
+    compressor = create(method, network, example)
+    comparable = counted_flops(network, example) == compressor.cost.dense.flops
+    for seed in range(3):
+        allocation = at_random(compressor, seed)
+        small = compressor.compress(allocation).eval()
+        flops, params, _ = compressor.cost_of(allocation)
+        assert flops == counted_flops(small, example) or not comparable
+        assert params == sum(parameter.numel() for parameter in small.parameters())
+        with torch.no_grad():
+            assert small(example).shape == network(example).shape
