@@ -31,10 +31,11 @@ from methods.base import (
     copy_network,
     late,
 )
-from methods.bitpack import BitReader, bits_for, pack_bits, to_bytes
+from methods.bitpack import bits_for
 from methods.channels import shared_weights
 from methods.codebook import CodebookConv2d, codebook_layers, handled, replace_module
 from methods.registry import register
+from methods.scaled_kernels import ClusteredTuning, in_16_bits, pack_codewords, signed_scales, unpack_codewords
 from methods.scopes import Share, centroid_count, ladder_of_k, shares
 from methods.shared_work import Clustered, SharedChange, SharedLayer, shared_convolutions
 from methods.survival import Change, Kept, Survival, cut
@@ -52,7 +53,6 @@ INFO = MethodInfo(
     place="second",
     options={"scope": "layer", "transforms": 1, "largest": 512, "seed": 0},
 )
-HALF_MAX = torch.finfo(torch.half).max
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,6 @@ class Fit:
 
     centers: Tensor
     codewords: dict[str, Tensor]
-
-
-def signed_scales(weight: Tensor) -> Tensor:
-    """sign(center weight) · ‖W[n, c]‖₂ of every kernel (N, C / groups, Kh, Kw); a center of 0 counts as positive."""
-    center = weight[:, :, weight.shape[2] // 2, weight.shape[3] // 2]
-    return weight.flatten(2).norm(dim=2) * torch.where(center < 0, -1.0, 1.0)
-
-
-def in_16_bits(scale: Tensor) -> Tensor:
-    """The nearest scales that 16 bits can hold, in the type they came in."""
-    return scale.clamp(-HALF_MAX, HALF_MAX).half().to(scale.dtype)
 
 
 class KernelClustering(Compressor):
@@ -254,7 +243,8 @@ class KernelClustering(Compressor):
         orders = self._orders(share.layers[0])
         bank = nn.Parameter(centers.to(self._layer(share.layers[0]).weight.dtype, copy=True))
         for name in share.layers:
-            scale = in_16_bits(scales[name].to(bank.dtype))
+            used = codewords[name] != len(bank) * len(orders)  # a pruned kernel may have come alive by repair
+            scale = in_16_bits(torch.where(used, scales[name], 0).to(bank.dtype))
             layer = CodebookConv2d(self._layer(name), bank, codewords[name], scale=scale,
                                    orders=orders if len(orders) > 1 else None)  # fmt: skip
             replace_module(small, name, layer)
@@ -282,7 +272,7 @@ class KernelClustering(Compressor):
         for share in self._shares:
             for name in share.layers if share.layers[0] in layers else ():
                 k, orders = len(layers[name].bank), tensors.pop(f"{name}.orders", None)
-                tensors[f"{name}.index"] = _pack_codewords(layers[name].index, k, 1 if orders is None else len(orders))
+                tensors[f"{name}.index"] = pack_codewords(layers[name].index, k, 1 if orders is None else len(orders))
                 tensors[f"{name}.scale"] = tensors[f"{name}.scale"].half()
                 if name != share.layers[0]:
                     del tensors[f"{name}.bank"]
@@ -299,40 +289,12 @@ class KernelClustering(Compressor):
             words = len(self._orders(share.layers[0])) * len(bank)
             codewords = {}
             for name, scale in scales.items():
-                table = _unpack_codewords(plain.pop(f"{name}.index"), scale.numel(), len(bank), words // len(bank))
+                table = unpack_codewords(plain.pop(f"{name}.index"), scale.numel(), len(bank), words // len(bank))
                 codewords[name] = torch.where(scale == 0, words, table.to(device).view_as(scale))
             self._install(network, share, bank, codewords, scales)
         rebuilt, unknown = network.load_state_dict(plain, strict=False)
         assert not unknown
         assert all(key.rsplit(".", 1)[1] in ("bank", "index", "scale", "orders") for key in rebuilt)
-        return network
-
-
-class ClusteredTuning(Tuning):
-    """Scales train in full precision and are judged as they will be stored; codebooks learn at rates of their own.
-
-    A centroid's gradient is the sum of a · ∂L/∂w over its kernels, thousands where a network shares one codebook. The
-    step of it that brings a · centroid nearest to where plain steps of length η would take those kernels is η / Σ a².
-    """
-
-    def __init__(self, lr: float) -> None:
-        self._lr = lr
-
-    def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
-        """The rest, and each codebook at η over the mean of its centroids' Σ a², but never above η."""
-        energy: dict[nn.Parameter, float] = {}
-        for layer in codebook_layers(network).values():
-            if layer.scale is not None:
-                energy[layer.bank] = energy.get(layer.bank, 0.0) + float(layer.scale.detach().square().sum())
-        rest = [p for p in network.parameters() if p.requires_grad and p not in energy]
-        banks = [{"params": [bank], "lr": self._lr / max(1.0, sum_ / len(bank))} for bank, sum_ in energy.items()]
-        return [{"params": rest}, *banks] if rest else banks
-
-    def finish(self, network: nn.Module) -> nn.Module:
-        with torch.no_grad():
-            for layer in codebook_layers(network).values():
-                if layer.scale is not None:
-                    layer.scale.copy_(in_16_bits(layer.scale))
         return network
 
 
@@ -350,18 +312,6 @@ def _why_not(name: str, layer: nn.Conv2d, use: LayerUse) -> str | None:
 
 def _sum(costs: list[Cost]) -> Cost:
     return Cost(*(sum(column) for column in zip(*costs, strict=True)))
-
-
-def _pack_codewords(codewords: Tensor, k: int, transforms: int) -> Tensor:
-    """Bytes of all centroid numbers, then of all transform numbers; a pruned kernel's are 0, and so is its scale."""
-    words = torch.where(codewords == k * transforms, 0, codewords.long()).flatten()
-    fields = (pack_bits(words // transforms, bits_for(k)), pack_bits(words % transforms, bits_for(transforms)))
-    return to_bytes(*fields)
-
-
-def _unpack_codewords(packed: Tensor, kernels: int, k: int, transforms: int) -> Tensor:
-    reader = BitReader(packed)
-    return reader.read(kernels, bits_for(k)) * transforms + reader.read(kernels, bits_for(transforms))
 
 
 register(INFO, KernelClustering)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from methods.base import Allocation, Compressor, Cost, Costs, Levels, MethodInfo, Site, Tuning, late
+from methods.base import Allocation, Centroids, Compressor, Cost, Costs, Levels, MethodInfo, Site, Tuning, late
 from methods.survival import Change, Follows, Narrows
 from models.errors import UserError
 
@@ -44,6 +44,7 @@ def composed(records: Sequence[tuple[MethodInfo, Factory]], known: Iterable[Meth
         source=f"{first.source}; {second.source}",
         shrinks_channels=first.shrinks_channels and second.shrinks_channels,
         needs_calibration=first.needs_calibration,
+        has_centroids=second.has_centroids,
         options={f"{each.name}.{option}": default for each in infos for option, default in each.options.items()},
     )
     return info, partial(Composed, info, records)
@@ -86,6 +87,9 @@ class Composed(Compressor):
 
     def tuning(self, allocation: Allocation | None, network: nn.Module, *, steps: int, lr: float) -> Tuning:
         return self._second.tuning(self._split(allocation or Allocation({}))[1], network, steps=steps, lr=lr)
+
+    def centroids(self, network: nn.Module) -> list[Centroids]:
+        return self._second.centroids(network)
 
     def pack(self, network: nn.Module) -> dict[str, Tensor]:
         return self._second.pack(network)

@@ -155,13 +155,13 @@ def latency_table(
     """The table of a method on a network and device, from its file or measured now.
 
     Raises:
-        UserError: the method's layers take as long as dense ones.
+        UserError: the method's tables of kernels take as long as dense ones.
     """
     cost = compressor.cost
     if not compressor.info.shrinks_channels or not isinstance(cost, Widths):
         raise UserError(
-            f"{compressor.info.name} leaves layers as wide as they are and runs them as dense ones, so that no latency "
-            "is gained; ask for FLOPs, parameters or bytes, or take a method that removes channels, e.g. l1"
+            f"{compressor.info.name} keeps tables of kernels and runs them as dense ones, so that no latency is gained "
+            "by them; ask for FLOPs, parameters or bytes, or take a method that only removes channels, e.g. l1"
         )
     where = where_of(compressor.example.device, batch)
     shapes = input_shapes(compressor.network, compressor.example)

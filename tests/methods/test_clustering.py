@@ -10,9 +10,10 @@ from small_nets import SHAPE, SMALL_NETS, batches, small_net
 from torch import nn
 
 from methods.base import Allocation, example_input
-from methods.clustering import KernelClustering, in_16_bits, signed_scales
+from methods.clustering import KernelClustering
 from methods.codebook import CodebookConv2d, codebook_layers
 from methods.registry import create
+from methods.scaled_kernels import in_16_bits, signed_scales
 from models.errors import UserError
 
 

@@ -191,6 +191,40 @@ def test_centroids_are_means_of_the_kernels_left() -> None:
         torch.testing.assert_close(tabled.bank[row].detach(), members.mean(0))
 
 
+def test_kernels_of_zeros_stay_so_when_the_first_one_repairs_what_is_left() -> None:
+    """Least squares makes them something; their place in the table is gone, and the stored form has to say the same."""
+    network = small_net("plain")
+    layer = network.get_submodule("features.1.0")
+    with torch.no_grad():
+        layer.weight[1:5, 3:6] = 0
+    compressor = bind("obs+kernel-clustering", network)
+    compressor.calibrate(batches(2))
+    names = {site.name: site for site in compressor.sites}
+    producer, tabled = names["obs:features.0.0"], names["kernel-clustering:features.1.0"]
+    narrow = Allocation({producer.name: producer.settings[6]})
+    allocation = Allocation({**narrow, tabled.name: tabled.settings[-1]})
+    small, repaired = compressor.compress(allocation).eval(), compressor.compress(narrow)
+    kept = small.get_submodule("features.1.0").expand()
+    assert repaired.get_submodule("features.1.0").weight.flatten(2).norm(dim=2).min() > 0
+    assert 0 < int((kept.flatten(2).norm(dim=2) == 0).sum()) <= 12
+    assert compressor.cost_of(allocation).flops == counted_flops(small)
+    x = batches(1)[0][0]
+    with torch.no_grad():
+        assert torch.equal(compressor.unpack(allocation, compressor.pack(small)).eval()(x), small(x))
+
+
+def test_codebooks_of_a_composition_can_be_looked_at() -> None:
+    compressor = bind("l1+kernel-clustering", small_net("plain"))
+    assert compressor.info.has_centroids
+    assert not method_info("l1+kse").has_centroids
+    last = compressor.allocation([len(site.settings) - 1 for site in compressor.sites])
+    small = compressor.compress(last)
+    books = compressor.centroids(small)
+    assert {book.name: int(book.counts.sum()) for book in books} == {
+        name: layer.index.numel() for name, layer in codebook_layers(small).items()
+    }
+
+
 def test_strengths_are_shares_of_flops() -> None:
     """At the level of any setting, the method's sites together take off that share, whichever method it is."""
     compressor = bind("l1+kse", small_net("residual"))

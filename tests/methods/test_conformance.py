@@ -15,19 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from methods.base import Allocation, Compressor, Levels, example_input
 from methods.codebook import CodebookConv2d
-from methods.registry import compositions, create, method_info, methods
+from methods.registry import create, method_info, methods
 from models.errors import UserError
 
-
-def some_compositions() -> list[str]:
-    """For every method that can come second one of each kind that can come first."""
-    chosen: dict[tuple[str, bool], str] = {}
-    for name, info in compositions().items():
-        chosen.setdefault((name.partition("+")[2], info.needs_calibration), name)
-    return list(chosen.values())
-
-
-METHODS = [*methods(), *some_compositions()]
+METHODS = [*methods(), "l1+kse", "l1+kernel-clustering"]
 NETWORKS = sorted(SMALL_NETS)
 STEPS = 3
 

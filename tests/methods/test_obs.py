@@ -122,7 +122,7 @@ def test_first_channel_to_go_is_the_one_that_regression_misses_least(
     everything = set(range(6))
     errors = {c: float(_regression(pair.second, inputs, torch.tensor(sorted(everything - {c})))) for c in everything}
     group = compressor._channels.groups[0]
-    assert int(compressor._score(group).argmin()) == min(errors, key=errors.__getitem__)
+    assert int(compressor._gone_at(group).argmin()) == min(errors, key=errors.__getitem__)
 
 
 def test_a_copy_of_another_channel_goes_for_nothing(pair: _Pair, batches: list[tuple[Tensor, Tensor]]) -> None:
@@ -143,7 +143,7 @@ def test_greedy_order_is_near_the_best_subset(pair: _Pair, batches: list[tuple[T
     compressor = create("obs", pair, batches[0][0][:2])
     compressor.calibrate(batches)
     inputs = torch.cat([functional.relu(pair.first(x)) for x, _ in batches]).detach()
-    kept = compressor._score(compressor._channels.groups[0]).argsort(descending=True)[:3].sort().values
+    kept = compressor._gone_at(compressor._channels.groups[0]).argsort(descending=True)[:3].sort().values
     subsets = [torch.tensor(subset) for subset in itertools.combinations(range(6), 3)]
     errors = sorted(float(_regression(pair.second, inputs, subset)) for subset in subsets)
     assert float(_regression(pair.second, inputs, kept)) <= errors[2]

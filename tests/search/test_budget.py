@@ -211,7 +211,7 @@ def test_it_is_measured_once(tmp_path: Path) -> None:
 
 
 def test_methods_that_run_dense_kernels_are_refused(tmp_path: Path) -> None:
-    for method in ("kse", "kernel-clustering"):
+    for method in ("kse", "kernel-clustering", "l1+kse"):
         with pytest.raises(UserError, match="no latency is gained"):
             latency_table(small(method), batch=1, results=tmp_path, say=print)
     assert not list(tmp_path.iterdir())
