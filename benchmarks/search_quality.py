@@ -32,8 +32,22 @@ from search.session import Result
 SCANNING = ("acra-uniform", "acra-sensitivity", "lagrangian")  # their answer does not depend on a seed
 SAMPLING = ("random", "tpe", "nsga2")
 SIZES: dict[str, dict[str, Any]] = {
-    "cpu": {"epochs": 0.1, "final_epochs": 0.25, "scan_levels": 4, "scan_images": 1000, "seeds": 2},
-    "gpu": {"epochs": 1.0, "final_epochs": 10.0, "scan_levels": 7, "scan_images": None, "seeds": 3},
+    "cpu": {
+        "train_images": 10_000,
+        "recipe": Recipe(epochs=0.1, recalibration_images=256),
+        "final_epochs": 0.25,
+        "scan_levels": 3,
+        "scan_images": 250,
+        "seeds": 2,
+    },
+    "gpu": {
+        "train_images": None,
+        "recipe": Recipe(epochs=1.0),
+        "final_epochs": 10.0,
+        "scan_levels": 7,
+        "scan_images": None,
+        "seeds": 3,
+    },
 }
 
 
@@ -82,14 +96,14 @@ def _searched(
 ) -> list[Row]:
     """One comparison: what is known already comes from the ledger."""
     config = compare.compare_config(
-        task=task_of(arguments),
+        task=task_of(arguments, size["train_images"]),
         methods=method,
         strategies=",".join(strategies),
         options=[],
         seeds=seeds,
         name=f"{arguments.size}-{method}-{strategies[0]}-{seed}",
         targets=size["targets"],
-        recipe=Recipe(epochs=size["epochs"]),
+        recipe=size["recipe"],
         final_epochs=size["final_epochs"],
         scan_levels=size["scan_levels"],
         scan_images=size["scan_images"],
@@ -179,13 +193,14 @@ def picture(rows: Sequence[Row], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def task_of(arguments: argparse.Namespace) -> TaskConfig:
+def task_of(arguments: argparse.Namespace, train_images: int | None) -> TaskConfig:
     return TaskConfig(
         network=arguments.network,
         weights=arguments.weights,
         data=arguments.data,
         mean=tuple(map(float, arguments.mean.split(","))),
         std=tuple(map(float, arguments.std.split(","))),
+        train_images=train_images,
     )
 
 
@@ -196,7 +211,9 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--network", default="resnet20")
     parser.add_argument("--mean", default="0.485,0.456,0.406")
     parser.add_argument("--std", default="0.229,0.224,0.225")
-    parser.add_argument("--size", choices=SIZES, default="cpu", help="gpu: longer fine-tunes, finer scans, three seeds")
+    parser.add_argument(
+        "--size", choices=SIZES, default="cpu", help="gpu: all images, longer fine-tunes, finer scans, three seeds"
+    )
     parser.add_argument("--methods", default="l1,kse")
     parser.add_argument("--targets", default="0.5,0.3")
     parser.add_argument("--workers", type=int, help="default: as run_search.py")
