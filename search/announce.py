@@ -11,6 +11,7 @@ from methods.trace import uncounted_flops
 from search.budget import Budget
 from search.console import UNCOUNTED, say
 from search.dispatch import Resources
+from search.drift import SEEN
 from search.estimate import expected, work
 from search.progress import duration
 from search.session import title
@@ -45,7 +46,7 @@ def announce(setup: Setup, console: Console) -> None:
     if uncounted := uncounted_flops(task.network, setup.compressor.example):
         lines.append(f"note      {flops_text(uncounted)} {UNCOUNTED}")
     if task.seen:
-        lines.append("note      these weights may have seen the search images: their accuracy ranks, it is no result")
+        lines.append(f"note      {SEEN}")
     for line in lines:
         say(console, line, "bold" if line is lines[0] else None)
 

@@ -42,7 +42,7 @@ class Recipe(Frozen):
 
 ZERO_SHOT = Recipe(epochs=0)
 _ADDED = ("until",)  # later than the first ledgers: where they are None, keys are what they were
-_SCAN = 2  # grows when a scan's measurements learn to say more, so that older ones are not taken for them
+_SEARCH = 2  # grows when outcomes on the search split learn to say more, so that older ones are not taken for them
 
 
 class Candidate(Frozen):
@@ -69,8 +69,8 @@ class Candidate(Frozen):
         for name in _ADDED:
             if fields[name] is None:
                 del fields[name]
-        of_scan = [] if self.images is None else [_SCAN]
-        payload = json.dumps([task, fields, *of_scan], sort_keys=True, separators=(",", ":"))
+        version = [_SEARCH] if self.judge == "search" else []
+        payload = json.dumps([task, fields, *version], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(payload.encode()).hexdigest()[:20]
 
     @property
@@ -93,6 +93,8 @@ class Outcome(Frozen):
     """Mean cross-entropy on the same images, nats."""
     drift: float | None = None
     """Mean KL(dense ‖ compressed) on blends of the judging images, nats; not measured on the test set."""
+    merit: float | None = None
+    """What ranks it if that is not its accuracy: larger is better."""
     images: int = 0
     flops: int | None = None
     params: int | None = None
@@ -105,6 +107,11 @@ class Outcome(Frozen):
     """What a method that learns its allocation arrived at."""
     notes: dict[str, Any] = {}
     """What the method reports of its run."""
+
+    @property
+    def worth(self) -> float | None:
+        """What candidates are ranked by, larger is better; None if it was not judged."""
+        return self.accuracy if self.merit is None else self.merit
 
 
 def failed(reason: str, seconds: float = 0.0, device: str = "") -> Outcome:

@@ -15,6 +15,10 @@ from torch.nn import functional
 
 from models.data import Images
 
+SEEN = (
+    "the weights may have seen the search images: candidates are ranked by drift from the dense outputs on blends of "
+    "these, and their accuracy is no result"
+)
 _BATCH = 500
 _ENOUGH = 1000  # images: divergences are smooth, and every setting is measured on the same blends
 _MIX = (0.25, 0.75)  # the share of the first image is drawn from this range: both are always there

@@ -98,6 +98,7 @@ class Evaluator:
             accuracy=accuracy,
             loss=loss,
             drift=drift,
+            merit=-drift if self.task.seen and drift is not None else None,
             images=min(candidate.images or len(images), len(images)),
             **cost._asdict(),
             epochs=candidate.recipe.epochs if candidate.until is None else candidate.until,

@@ -33,7 +33,7 @@ def finalists(count: int, seeds: int, recipe: Recipe, note: Note | None = None) 
 
 
 def best_candidates(seen: Seen, count: int) -> list[Proposal]:
-    """Per target the `count` searched candidates with the highest search accuracy, each allocation once.
+    """Per target the `count` searched candidates that are worth most, each allocation once.
 
     One that was stopped at a rung comes after all that were trained for longer. Ties go to the lower loss, then to
     the order of names, never to who finished first.
@@ -51,6 +51,6 @@ def best_candidates(seen: Seen, count: int) -> list[Proposal]:
 
 def _rank(pair: tuple[Proposal, Outcome]) -> tuple[float, float, float, str, str]:
     proposal, outcome = pair
-    assert outcome.accuracy is not None
+    assert outcome.worth is not None
     assert outcome.loss is not None
-    return (-outcome.epochs, -outcome.accuracy, outcome.loss, proposal.strategy, proposal.candidate.model_dump_json())
+    return (-outcome.epochs, -outcome.worth, outcome.loss, proposal.strategy, proposal.candidate.model_dump_json())

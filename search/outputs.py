@@ -12,6 +12,7 @@ import pandas as pd
 
 from methods.base import Allocation, Centroids
 from search.command import export_command, resume_command
+from search.drift import SEEN
 from search.picture import write_picture
 from search.ratio_bars import Ratios
 from search.report import write_report
@@ -166,7 +167,7 @@ def _facts(result: Result) -> dict[str, str]:
     if config.constraints.given:
         facts["constraints"] = shlex.join(config.constraints.words())
     if task.seen:
-        facts["note"] = "the weights may have seen the search images: their accuracy ranks, it is no result"
+        facts["note"] = SEEN
     if not result.complete:
         facts["state"] = "stopped before it was finished"
     return facts

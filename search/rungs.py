@@ -52,7 +52,7 @@ class Asha:
         self._factor, self._stop = rungs.reduction, TrialScheduler.STOP
         last = rungs.reduction ** (len(rungs.epochs) - 0.5)
         self._scheduler: Any = AsyncHyperBandScheduler(
-            time_attr="time", metric="accuracy", mode="max", max_t=last, grace_period=1, reduction_factor=self._factor,
+            time_attr="time", metric="worth", mode="max", max_t=last, grace_period=1, reduction_factor=self._factor,
             stop_last_trials=False,
         )  # fmt: skip
         self._names = 0
@@ -64,9 +64,9 @@ class Asha:
         self._scheduler.on_trial_add(None, trial)
         return trial
 
-    def goes_on(self, trial: SimpleNamespace, rung: int, accuracy: float) -> bool:
-        """Whether its accuracy is in the upper part of those that were judged at this rung so far."""
-        result = {"time": self._factor ** (rung + 0.25), "accuracy": accuracy}
+    def goes_on(self, trial: SimpleNamespace, rung: int, worth: float) -> bool:
+        """Whether what it is worth is in the upper part of those that were judged at this rung so far."""
+        result = {"time": self._factor ** (rung + 0.25), "worth": worth}
         return bool(self._scheduler.on_trial_result(None, trial, result) != self._stop)
 
 
@@ -113,7 +113,7 @@ class _Climber:
         return replace(self.proposal, candidate=candidate, stage="rung", after=after)
 
     def goes_on(self, rung: int, outcome: Outcome) -> bool:
-        return outcome.accuracy is not None and self.asha.goes_on(self.trial, rung, outcome.accuracy)
+        return outcome.worth is not None and self.asha.goes_on(self.trial, rung, outcome.worth)
 
 
 def _climbed(

@@ -61,6 +61,8 @@ class Known:
     levels: tuple[int, ...]
     flops: int
     accuracy: float
+    worth: float
+    """What ranks it."""
 
 
 @dataclass(frozen=True)

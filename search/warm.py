@@ -40,13 +40,15 @@ def _usable(problem: Problem, ledger: Ledger) -> list[Known]:
     found = []
     for record in ledger.records():
         outcome, levels = record.outcome, problem.levels(record.candidate)
-        if levels is not None and outcome.flops is not None and outcome.accuracy is not None:
-            found.append(Known(record.key, tuple(int(level) for level in levels), outcome.flops, outcome.accuracy))
-    return sorted(found, key=lambda each: (-each.accuracy, each.key))
+        if levels is None or outcome.flops is None or outcome.accuracy is None or outcome.worth is None:
+            continue
+        own = tuple(int(level) for level in levels)
+        found.append(Known(record.key, own, outcome.flops, outcome.accuracy, outcome.worth))
+    return sorted(found, key=lambda each: (-each.worth, each.key))
 
 
 def _best(problem: Problem, found: Sequence[Known]) -> list[Known]:
-    """The most accurate just below each target."""
+    """The best just below each target."""
     keys = set[str]()
     for _, budget in problem.targets:
         near = [each for each in found if -REACH <= budget.excess(np.array([each.levels]))[0] <= 0]

@@ -111,7 +111,7 @@ def tpe(problem: Problem) -> Program:
     )
 )
 def nsga2(problem: Problem) -> Program:
-    """One study for all targets: cost against accuracy where there are several, accuracy alone for one."""
+    """One study for all targets: cost against what a candidate is worth where there are several, that alone for one."""
     sampler = NSGAIISampler(population_size=BATCH, seed=problem.seed)
     targets = sorted(range(len(problem.targets)), key=lambda index: [*problem.targets[index][1].limits.values()])
     points = yield from lent(problem, "nsga2")
@@ -238,15 +238,15 @@ class _Study:
         return replace(above, limits=limits), target.asked
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Outcomes of the last batch, in its order; one without accuracy is told as failed."""
+        """Outcomes of the last batch, in its order; one that could not be judged is told as failed."""
         for trial, outcome in zip(self._open, outcomes, strict=True):
-            if outcome.accuracy is None or outcome.flops is None:
+            if outcome.worth is None or outcome.flops is None:
                 self._study.tell(trial, state=TrialState.FAIL)
             elif self._prunes and outcome.epochs < self._problem.recipe.epochs:
-                trial.report(outcome.accuracy, round(_RUNG_STEPS * outcome.epochs / self._problem.recipe.epochs))
+                trial.report(outcome.worth, round(_RUNG_STEPS * outcome.epochs / self._problem.recipe.epochs))
                 self._study.tell(trial, state=TrialState.PRUNED)
             else:  # NSGA-II breeds from finished trials alone; one that was stopped lies below its rivals as it is
-                values = [float(outcome.flops), outcome.accuracy] if self._several else [outcome.accuracy]
+                values = [float(outcome.flops), outcome.worth] if self._several else [outcome.worth]
                 self._study.tell(trial, values)
 
 

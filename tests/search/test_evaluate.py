@@ -186,3 +186,16 @@ def test_fine_tuning_helps(evaluator: Evaluator) -> None:
     none = evaluator(candidate(recipe=RECIPE.model_copy(update={"epochs": 0.0})))
     some = evaluator(candidate(recipe=RECIPE.model_copy(update={"epochs": 4.0, "distill_weight": 0.0})))
     assert (some.accuracy or 0) > (none.accuracy or 0) + 0.2
+
+
+def test_drift_ranks_where_the_weights_may_have_seen_the_search_images() -> None:
+    evaluator = Evaluator(TASK, device="cpu")
+    fresh = evaluator(candidate())
+    assert fresh.worth == fresh.accuracy
+    evaluator.task.seen = True
+    remembered = evaluator(candidate())
+    assert remembered.drift == fresh.drift
+    assert remembered.worth == -float(fresh.drift or 0) < 0
+    tested = evaluator(candidate(judge="test"))
+    assert tested.drift is None
+    assert tested.worth == tested.accuracy

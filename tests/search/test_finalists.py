@@ -65,3 +65,15 @@ def test_every_seed_meets_the_test_set_once() -> None:
 
 def test_nobody_qualifies() -> None:
     assert next(finalists(2, 3, RECIPE)([entry(1, None)])) == []
+
+
+def test_where_weights_remember_the_search_images_merit_ranks() -> None:
+    """A candidate of lower accuracy and higher merit comes first; one without merit is ranked by its accuracy."""
+    proposals = [entry(i, 0.9 - i / 10)[0] for i in range(2)]
+    outcomes = [
+        Outcome(status="ok", accuracy=0.9, loss=0.1, merit=-1.4),
+        Outcome(status="ok", accuracy=0.8, loss=0.2, merit=-1.2),
+    ]
+    (best,) = best_candidates(list(zip(proposals, outcomes, strict=True)), 1)
+    assert best == proposals[1]
+    assert Outcome(status="ok", accuracy=0.7).worth == 0.7

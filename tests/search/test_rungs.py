@@ -203,8 +203,8 @@ def test_targets_are_not_compared_with_each_other() -> None:
     assert len(program.send(outcomes)) == 2
 
 
-def test_keys_of_whole_candidates_are_those_of_earlier_versions() -> None:
-    candidate = proposal(7).candidate
+def test_keys_of_finalists_are_those_of_earlier_versions_and_rungs_have_their_own() -> None:
+    candidate = proposal(7).candidate.model_copy(update={"judge": "test"})
     fields = candidate.model_dump(mode="json")
     del fields["until"]
     payload = json.dumps([TASK, fields], sort_keys=True, separators=(",", ":"))
