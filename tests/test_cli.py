@@ -64,7 +64,7 @@ WRONG: list[tuple[list[str], list[str]]] = [
     ([*PLAN, "--target-flops", "0"], ["'0'", "between 0 and 1"]),
     ([*PLAN, "--target-flops", "1.5"], ["'1.5'"]),
     ([*PLAN, "--target-flops", "-0.5"], ["'-0.5'"]),
-    ([*PLAN, "--target-flops", ""], ["no target"]),
+    ([*PLAN, "--target-flops", ""], ["no flops target"]),
     ([*PLAN, "--target-flops", "0.0001"], ["'0.0001'", "out of reach", "kept 0.0025 to 1"]),
     ([*PLAN, "--target-flops", "9G"], ["'9G'", "out of reach", "to 40.6M"]),
     ([*PLAN, "--target-flops", "0.5,0.3"], ["one target"]),
