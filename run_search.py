@@ -32,7 +32,7 @@ app = typer.Typer(
     help="Search the compression level of every layer of a CNN for a FLOPs budget.",
 )
 
-Method = Annotated[str, typer.Option(help="A name from `methods`.")]
+Method = Annotated[str, typer.Option(help="A name from `methods`, or two that compose: l1+kse.")]
 Resume = Annotated[Path | None, typer.Option(help="A run's folder: go on with it; other options are ignored.")]
 RetryFailed = Annotated[bool, typer.Option(help="Judge failed candidates of the ledger again.")]
 
@@ -113,7 +113,7 @@ def compare(
     plan: PlanOptions,
     recipe: RecipeOptions,
     run: RunOptions,
-    methods_: Annotated[str, typer.Option("--methods", help="Comma-separated names from `methods`.")] = "l1,fpgm,kse",
+    methods_: Annotated[str, typer.Option("--methods", help="Comma-separated; l1+kse is one of them.")] = "l1,fpgm,kse",
     strategies_: Annotated[
         str,
         typer.Option(
@@ -241,10 +241,13 @@ def export(
 @app.command()
 def methods(json_: AsJson = False) -> None:
     """The compression methods."""
+    from methods.compose import how_to_compose
     from methods.registry import methods as known
     from search.show_small import show_records
 
     show_records(known(), ("name", "summary", "source"), as_json=json_)
+    if not json_:
+        print(f"\nTwo methods make one: {how_to_compose(known().values())}.")
 
 
 @app.command()

@@ -32,11 +32,7 @@ def composed(records: Sequence[tuple[MethodInfo, Factory]], known: Iterable[Meth
     infos = [info for info, _ in records]
     name = "+".join(info.name for info in infos)
     if [info.place for info in infos] != ["first", "second"]:
-        places = {place: ", ".join(info.name for info in known if info.place == place) for place in ("first", "second")}
-        raise UserError(
-            f"methods cannot be composed as {name!r}: one of {places['first']} comes first and one of "
-            f"{places['second']} second, as in l1+kse"
-        )
+        raise UserError(f"methods cannot be composed as {name!r}: {how_to_compose(known)}")
     first, second = infos
     info = MethodInfo(
         name=name,
@@ -48,6 +44,15 @@ def composed(records: Sequence[tuple[MethodInfo, Factory]], known: Iterable[Meth
         options={f"{each.name}.{option}": default for each in infos for option, default in each.options.items()},
     )
     return info, partial(Composed, info, records)
+
+
+def how_to_compose(known: Iterable[MethodInfo]) -> str:
+    """What goes together, in words."""
+    by_place: dict[str | None, list[str]] = {"first": [], "second": []}
+    for info in known:
+        by_place.setdefault(info.place, []).append(info.name)
+    first, second = (", ".join(by_place[place]) for place in ("first", "second"))
+    return f"one of {first} comes first and one of {second} second, as in l1+kse"
 
 
 class Composed(Compressor):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -279,6 +280,11 @@ def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
         code, out, err = run(capsys, command, "--json")
         assert (code, err) == (0, "")
         assert name in json.dumps(json.loads(out))
+
+
+def test_methods_say_what_goes_together(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "methods")
+    assert re.search(r"one of .*\bl1\b.* first and one of kernel-clustering, kse second, as in l1\+kse", out)
 
 
 @pytest.mark.parametrize("command", [[], ["search"], ["plan"], ["train"], ["export"], ["methods"]])

@@ -19,6 +19,7 @@ from PIL import Image
 from rich.console import Console
 from torch import nn
 
+from methods.codebook import codebook_layers
 from models.errors import UserError
 from models.task import TaskConfig, load_task
 from search import export_files, formats, latency
@@ -215,6 +216,18 @@ def test_centroids_travel_as_a_picture_and_stand_in_the_report(tmp_path):
         image.load()
         assert image.format == "PNG"
     assert "](centroids.png)" in (made.folder / "README.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["l1+kse", "l1+kernel-clustering"])
+def test_a_composition_is_searched_exported_and_loaded(method, tmp_path):
+    made = export_run(searched(tmp_path, "small", method), to=tmp_path / "deploy", formats=ALL)
+    assert set(made.config.metrics.agreement) == {"model.safetensors", "model.pt2", "model.onnx"}
+    network, batch = load_compressed(made.folder), images(7)
+    assert torch.equal(network(batch), made.network(batch))
+    assert network.conv1.out_channels < 16
+    assert codebook_layers(network)
+    assert (made.folder / "centroids.png").is_file() == made.config.method.endswith("clustering")
 
 
 def test_the_best_seed_is_not_chosen_on_the_test_set(run):
