@@ -138,7 +138,11 @@ def _check(rule: Rule, compressor: Compressor) -> None:
     sites = [site for site in compressor.sites if rule.concerns(site)]
     method = compressor.info.name
     if not sites:
-        idle = [(name, reason) for name, reason in compressor.skipped.items() if rule.matches(name)]
+        idle = [
+            (name, reason)
+            for name, reason in compressor.skipped.items()
+            if rule.matches(name) or rule.matches(name.partition(":")[2])
+        ]  # a composition's are METHOD:LAYER
         if idle and rule.dense:
             return
         if idle:

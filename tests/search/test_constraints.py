@@ -183,6 +183,17 @@ def test_the_first_convolution_of_kse_is_dense_anyway() -> None:
         choose(compressor, Constraints(bound=(f"{idle}=0.5..",)))
 
 
+def test_a_layer_names_its_sites_of_both_methods() -> None:
+    compressor = bind("l1+kse", "plain")
+    layer = "features.1.0"
+    both = {f"l1:{layer}", f"kse:{layer}"}
+    left = {site.name for site in choose(compressor, Constraints(keep_dense=(layer,))).sites}
+    assert {site.name for site in compressor.sites} - left == both
+    alone = {site.name for site in choose(compressor, Constraints(keep_dense=("l1:*",))).sites}
+    assert alone == {f"kse:{site.name}" for site in bind("kse", "plain").sites}
+    assert len(choose(compressor, Constraints(keep_dense=("linear",))).sites) == len(compressor.sites)
+
+
 def test_they_are_read_early_and_kept_in_the_configuration() -> None:
     fields = {"task": TaskConfig(network="small"), "method": "l1", "options": [], "strategies": "random",
               "targets": "0.5", "name": "x"}  # fmt: skip
