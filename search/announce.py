@@ -1,4 +1,4 @@
-"""The first screen of a search: what will be done, where, and about how long it will take."""
+"""The first screen of a search: what will be done and where; how long it takes, only measured paces tell."""
 
 from __future__ import annotations
 
@@ -12,21 +12,16 @@ from search.budget import Budget
 from search.console import UNCOUNTED, say
 from search.dispatch import Resources
 from search.drift import SEEN
-from search.estimate import expected, work
-from search.progress import duration
+from search.estimate import expected
 from search.session import title
 from search.setup import Setup
 from search.strategy import Stage
 from search.targets import flops_text
 
-START_SECONDS = 10.0  # until workers are up
-
 
 def announce(setup: Setup, console: Console) -> None:
-    """The first screen: what will be done, and how long it will take."""
+    """The first screen: what will be done and where."""
     config, task, counts = setup.config, setup.evaluator.task, expected(setup)
-    costs = work(setup)
-    estimate = sum(counts[stage] * costs[stage] for stage in counts)
     dense = setup.dense
     lines = [
         f"{title(setup)}: {flops_text(dense.flops)} FLOPs, {flops_text(dense.params)} parameters"
@@ -37,7 +32,7 @@ def announce(setup: Setup, console: Console) -> None:
         f"{len(task.test)} to test",
         f"work      {counts['scan']} measurements without training, {_climbing(setup, counts)}{counts['search']} "
         f"candidates of {config.recipe.epochs:g} epochs, {counts['final']} finalists of {config.final_recipe.epochs:g}",
-        f"where     {task.device}, {_where(setup.resources)}; about {duration(estimate + START_SECONDS)}",
+        f"where     {task.device}, {where(setup.resources)}",
     ]
     if config.constraints.given:
         lines.insert(3, f"under     {shlex.join(config.constraints.words())}")
@@ -67,7 +62,8 @@ def _limit(budget: Budget) -> str:
     return flops_text(budget.limits["flops"]) if set(budget.limits) == {"flops"} else budget.words()
 
 
-def _where(resources: Resources) -> str:
+def where(resources: Resources) -> str:
+    """Who does the work: `2 workers on Ray`."""
     if not resources.workers:
         return "in this process"
     return f"{resources.workers} worker{'s' * (resources.workers > 1)} on Ray"

@@ -14,18 +14,16 @@ from rich.console import Console
 
 from models.errors import UserError, unknown
 from search import compare, leaderboard_text
-from search.announce import START_SECONDS
+from search.announce import where
 from search.command import resume_command
 from search.compare import CompareConfig, Compared, Comparison
 from search.console import say
-from search.estimate import work
 from search.files import atomic_write
 from search.html import plain
 from search.leaderboard import Board, board_of, find_tasks
 from search.leaderboard_page import write_page
 from search.ledger import Ledger
 from search.outputs import rows_of
-from search.progress import duration
 from search.session import title
 from search.standings import Standing
 from search.tables import Row, candidates_frame, finals_frame, pareto, write_csv
@@ -61,11 +59,9 @@ def compare_and_show(config: CompareConfig, console: Console, *, retry_failed: b
 
 
 def _announce(comparison: Comparison, console: Console) -> None:
-    """The first screen: what will be done, what cannot be, and about how long it will take."""
+    """The first screen: what will be done, what cannot be, and where."""
     setups, config = comparison.setups, comparison.config.common
     first, counts = setups[0], compare.planned(comparison.setups)
-    costs = work(first)
-    seconds = sum(counts[stage] * costs[stage] for stage in counts) + START_SECONDS
     tested = "" if first.dense.test_accuracy is None else f", {first.dense.test_accuracy:.2%} on the test set"
     say(console, f"{title(first)}: {flops_text(first.dense.flops)} FLOPs{tested}", "bold")
     for setup in setups:
@@ -79,7 +75,7 @@ def _announce(comparison: Comparison, console: Console) -> None:
         f"{config.recipe.epochs:g} epochs, {counts['final']} finalists of {config.final_recipe.epochs:g}, less "
         f"what the ledger knows",
     )
-    say(console, f"where     {first.evaluator.task.device}; about {duration(seconds)}")
+    say(console, f"where     {first.evaluator.task.device}, {where(first.resources)}")
     say(console, f"resume    {resume_command(config, 'compare')}\n")
 
 

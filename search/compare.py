@@ -204,14 +204,10 @@ def prepare(config: CompareConfig, say: Say = tell) -> Comparison:
         refusals += out_of_reach
         if targets:
             problem = problem_of(search, choice, targets)
-            setups.append(
-                Setup(
-                    search, evaluator, compressor, choice, problem, targets, measured[0], resources, measured[1], table
-                )
-            )
+            setups.append(Setup(search, evaluator, compressor, choice, problem, targets, measured, resources, table))
     if measured is None or not setups:
         raise UserError(refusals[0][2])
-    refused = [each for search, target, why in refusals for each in _refused(search, target, measured[0], why)]
+    refused = [each for search, target, why in refusals for each in _refused(search, target, measured, why)]
     return Comparison(config, setups, refused + _cannot_learn(setups))
 
 
@@ -257,7 +253,7 @@ def run(comparison: Comparison, console: Console, *, retry_failed: bool = False)
     stop = threading.Event()
     with (
         open_ledger(first, partial(warn, console)) as ledger,
-        Progress(console, planned(setups), work(first), first.resources.workers) as progress,
+        Progress(console, planned(setups), work(first)) as progress,
         stopping(stop),
     ):
         watch = Watch(progress, stop, partial(warn, console))

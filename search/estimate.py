@@ -1,4 +1,4 @@
-"""How much there is to do: candidates per stage, and roughly how long one of each takes."""
+"""How much there is to do: candidates per stage, and how one of each compares with the others."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def expected(setup: Setup) -> dict[Stage, int]:
 
 
 def work(setup: Setup) -> dict[Stage, float]:
-    """Rough seconds per candidate and stage on the whole machine: a training step costs three forward passes."""
+    """Forward passes of an image per candidate and stage, roughly; no seconds, these are for the search to measure."""
     config, task = setup.config, setup.evaluator.task
     recalibrate = min(config.recipe.recalibration_images, len(task.tune))
 
@@ -42,10 +42,9 @@ def work(setup: Setup) -> dict[Stage, float]:
         return steps_of(recipe, images) * recipe.batch_size * step
 
     # A rung is charged with the first one's training, though later ones train for longer: most are stopped there.
-    images: dict[Stage, float] = {
+    return {
         "rung": recalibrate + len(task.search) + training((*config.rungs, 0.0)[0], len(task.tune)),
         "scan": recalibrate + min(config.scan_images or len(task.search), len(task.search)),
         "search": recalibrate + len(task.search) + training(config.recipe.epochs, len(task.tune)),
         "final": recalibrate + len(task.test) + training(config.final_recipe.epochs, len(task.train)),
     }
-    return {stage: count * setup.seconds_per_image for stage, count in images.items()}

@@ -28,26 +28,30 @@ class _Tally:
     known: int = 0
     failed: int = 0
     best: float | None = None
+    judged: int = 0  # by this search, not known before
+    seconds: float = 0.0  # of workers, for those
 
 
 class Progress:
-    """Counts outcomes by stage and shows them; on a plain stream it prints a line now and then instead."""
+    """Counts outcomes by stage and shows them; on a plain stream it prints a line now and then instead.
+
+    Time left is told from the outcomes of this search alone, once there are a few: nothing measured beforehand says
+    how busy the machine will be.
+    """
 
     LINE_EVERY = 15.0  # seconds between lines where nothing can be redrawn
     PACE_AFTER = 3  # outcomes; the first ones pay for caches and compilation
 
-    def __init__(self, console: Console, expected: dict[Stage, int], work: dict[Stage, float], workers: int) -> None:
+    def __init__(self, console: Console, expected: dict[Stage, int], work: dict[Stage, float]) -> None:
         """
         Args:
             expected: candidates per stage, as far as known.
-            work: rough cost of one candidate per stage, in any unit.
+            work: rough cost of one candidate per stage, in any unit; for stages that have no outcome yet.
         """
-        self._console, self._work, self._workers = console, work, max(workers, 1)
+        self._console, self._work = console, work
         self._tallies = {stage: _Tally(expected=count) for stage, count in expected.items() if count}
         self._start = self._last_line = time.monotonic()
         self._first: float | None = None  # when the first candidate started; before that, workers start
-        self._spent = 0.0
-        self._judged = 0
         self._running: dict[str, Candidate] = {}
         self._counted = set[str]()
         self._live = Live(console=console, get_renderable=self._table, refresh_per_second=4, transient=False)
@@ -83,18 +87,24 @@ class Progress:
         if outcome.accuracy is not None and proposal.stage != "scan":
             tally.best = max(tally.best or 0.0, outcome.accuracy)
         if not known:
-            self._judged += 1
-            self._spent += self._work.get(proposal.stage, 1.0)
+            tally.judged += 1
+            tally.seconds += outcome.seconds
         if not self._console.is_terminal and time.monotonic() - self._last_line > self.LINE_EVERY:
             self._line()
 
     def seconds_left(self) -> float | None:
         """From the pace so far; None before enough was measured to tell."""
-        if self._first is None or not self._spent or self._judged < self.PACE_AFTER:
+        tallies = self._tallies
+        spent = sum(tally.seconds for tally in tallies.values())
+        if self._first is None or not spent or sum(tally.judged for tally in tallies.values()) < self.PACE_AFTER:
             return None
-        open_ = {stage: tally.expected - tally.done for stage, tally in self._tallies.items()}
-        remaining = sum(self._work.get(stage, 1.0) * count for stage, count in open_.items())
-        return (time.monotonic() - self._first) / self._spent * remaining
+        each = spent / sum(self._work.get(stage, 1.0) * tally.judged for stage, tally in tallies.items())
+        remaining = sum(
+            (tally.expected - tally.done)
+            * (tally.seconds / tally.judged if tally.judged else each * self._work.get(stage, 1.0))
+            for stage, tally in tallies.items()
+        )
+        return (time.monotonic() - self._first) / spent * remaining  # several workers spend seconds at once
 
     def _line(self) -> None:
         self._last_line = time.monotonic()
@@ -104,6 +114,8 @@ class Progress:
     def _clock(self) -> str:
         left = self.seconds_left()
         elapsed = duration(time.monotonic() - self._start)
+        if left is None and any(tally.done < tally.expected for tally in self._tallies.values()):
+            return f"{elapsed} elapsed, time left told after the first outcomes"
         return f"{elapsed} elapsed" + (f", about {duration(left)} left" if left else "")
 
     def _table(self) -> Group:

@@ -55,7 +55,7 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
     counts, costs = expected(setup), work(setup)
     with (
         open_ledger(setup, partial(warn, console)) as ledger,
-        Progress(console, counts, costs, setup.resources.workers) as progress,
+        Progress(console, counts, costs) as progress,
         stopping(stop),
     ):
         watch = Watch(progress, stop, partial(warn, console))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,6 @@ from search.tables import Dense
 from search.targets import Target, parse_targets
 
 MAX_WORKERS = 4  # by default; every worker holds the data and the dense network
-PACE_SECONDS = 0.3  # how long the dense network's speed is measured at least
 
 
 @dataclass
@@ -42,8 +40,6 @@ class Setup:
     targets: list[tuple[Target, Budget]]
     dense: Dense
     resources: Resources
-    seconds_per_image: float
-    """Of the dense network's forward pass in this process."""
     table: LatencyTable | None = None
     """Where a target asks for latency."""
 
@@ -71,9 +67,9 @@ def prepare(config: SearchConfig, say: Say = tell) -> Setup:
     choice = choose(compressor, config.constraints)
     table = table_of(config, compressor, wanted, say)
     targets = distinct([(each, budget_of(config, choice, each, table)) for each in wanted])
-    dense, pace = measure_dense(evaluator, compressor, config)
+    dense = measure_dense(evaluator, compressor, config)
     problem = problem_of(config, choice, targets)
-    return Setup(config, evaluator, compressor, choice, problem, targets, dense, resources, pace, table)
+    return Setup(config, evaluator, compressor, choice, problem, targets, dense, resources, table)
 
 
 def wanted_of(config: SearchConfig) -> list[Target]:
@@ -157,14 +153,9 @@ def resources_of(config: SearchConfig) -> Resources:
     return Resources(workers, share, config.ray_address, config.time_limit)
 
 
-def measure_dense(evaluator: Evaluator, compressor: Compressor, config: SearchConfig) -> tuple[Dense, float]:
-    """The dense network's figures, and its seconds per image; the test set is met here only if finalists will be."""
-    searched, _ = evaluator.dense("search")  # the first pass also warms the caches up
-    start, passes = time.monotonic(), 0
-    while time.monotonic() - start < PACE_SECONDS:
-        evaluator.dense("search")
-        passes += 1
-    pace = (time.monotonic() - start) / (passes * len(evaluator.task.search))
+def measure_dense(evaluator: Evaluator, compressor: Compressor, config: SearchConfig) -> Dense:
+    """The dense network's figures; the test set is met here only if finalists will be."""
+    searched, _ = evaluator.dense("search")
     test = judge(evaluator.task.network, evaluator.task.test)[0] if config.finalists else None
     cost = compressor.cost.dense
-    return Dense(cost.flops, cost.params, cost.bytes, searched, test), pace
+    return Dense(cost.flops, cost.params, cost.bytes, searched, test)

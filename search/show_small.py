@@ -34,18 +34,18 @@ def show_plan(plan: Mapping[str, Any], console: Console) -> None:
     for name, span in ({"flops": spans} if "min_kept" in spans else spans).items():
         _say_span(plan, name, span, console)
     dense, achieved = plan["dense"], plan["achieved"]
-    console.print(
+    say(
+        console,
         "; ".join(
             f"{MEASURES[name].text(dense[name])} -> {MEASURES[name].text(achieved[name])}"
             for name in ("flops", "params", "bytes")
             if name not in target
         ),
-        highlight=False,
     )
     if "latency" in plan:
         say(console, f"latency {plan['latency']['words']}")
     if len(target["binding"]) < len([name for name in MEASURES if name in target]):
-        console.print(f"what binds: {', '.join(target['binding'])}", highlight=False)
+        say(console, f"what binds: {', '.join(target['binding'])}")
     if plan["uncounted_flops"]:
         say(console, f"{flops_text(plan['uncounted_flops'])} {UNCOUNTED}")
     if not target["met"]:
@@ -55,10 +55,10 @@ def show_plan(plan: Mapping[str, Any], console: Console) -> None:
 def _say_span(plan: Mapping[str, Any], name: str, span: Mapping[str, float], console: Console) -> None:
     """One measure that the target asks of: dense, achieved, asked and reachable."""
     text, dense, achieved = MEASURES[name].text, plan["dense"], plan["achieved"]
-    console.print(
+    say(
+        console,
         f"{text(dense[name])} -> {text(achieved[name])}, kept {achieved[f'kept_{name}']:.4f} for at most "
         f"{text(plan['target'][name])}; reachable: kept {span['min_kept']:.4f} to {span['max_kept']:.4g}",
-        highlight=False,
     )
 
 
