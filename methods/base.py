@@ -245,7 +245,7 @@ class Compressor(ABC):
         return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
 
     def unpack(self, allocation: Allocation, tensors: Mapping[str, Tensor]) -> nn.Module:
-        """A network with the outputs of the packed one, bit for bit."""
+        """A network with the outputs of the packed one, bit for bit; whatever the weights here, calibrated or not."""
         network = self.compress(allocation)
         network.load_state_dict(dict(tensors))
         return network

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -93,10 +92,7 @@ def _bind(config: ExportConfig, network: str) -> Compressor:
     task = config.task.model_copy(update={"network": network, "weights": None})
     shape = config.inputs.shape
     dense = load_network(task, _data_info(task, config))
-    compressor = create(config.method, dense, example_input(shape), config.options)
-    if compressor.info.needs_calibration:  # any scores will do: which channels go does not matter, only how many
-        compressor.calibrate([(example_input(shape), torch.zeros(2, dtype=torch.long))])
-    return compressor
+    return create(config.method, dense, example_input(shape), config.options)
 
 
 def _data_info(task: TaskConfig, config: ExportConfig) -> DataInfo:
