@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
@@ -19,12 +19,15 @@ from search.command import resume_command
 from search.compare import CompareConfig, Compared, Comparison
 from search.console import say
 from search.files import atomic_write
+from search.final_latency import measure_finals
 from search.html import plain
+from search.latency_check import Checked
 from search.leaderboard import Board, board_of, find_tasks
 from search.leaderboard_page import write_page
 from search.ledger import Ledger
-from search.outputs import rows_of
+from search.outputs import latencies_in_words, rows_of
 from search.session import title
+from search.show import show_latencies
 from search.standings import Standing
 from search.tables import Row, candidates_frame, finals_frame, pareto, write_csv
 from search.targets import flops_text
@@ -44,13 +47,16 @@ def compare_and_show(config: CompareConfig, console: Console, *, retry_failed: b
     comparison = compare.prepare(config, lambda line: say(console, line, "dim"))
     _announce(comparison, console)
     done = compare.run(comparison, console, retry_failed=retry_failed)
-    files = _write(done)
+    checked = measure_finals(done.results, lambda line: say(console, line, "dim"))
+    files = _write(done, checked)
     boards = _own_boards(done)
     if boards:
         leaderboard_text.show(boards, console, with_commands=False)
         write_page(config.folder / PAGE, boards, created=_now())
         atomic_write(config.folder / "leaderboard.csv", leaderboard_text.as_csv(boards))
         files += [PAGE, "leaderboard.csv"]
+    for result in done.results:
+        show_latencies(latencies_in_words(result, rows_of(result), checked), console)
     say(console, f"files     {config.folder}/: {', '.join(files)}")
     if not done.complete:
         say(console, f"stopped   nothing finished is lost; go on with: {resume_command(config.common, 'compare')}")
@@ -83,12 +89,12 @@ def _who(standing: Standing) -> str:
     return f"{standing.method}, {standing.strategy}, {standing.target}"
 
 
-def _write(done: Compared) -> list[str]:
+def _write(done: Compared, checked: Mapping[str, Checked]) -> list[str]:
     """The tables of a comparison, over all its methods; names of the files."""
     config, dense = done.comparison.config, done.results[0].setup.dense
     rows: list[Row] = [row for result in done.results for row in rows_of(result)]
     frame = candidates_frame(rows, dense)
-    tables = {"candidates.csv": frame, "pareto.csv": pareto(frame), "finalists.csv": finals_frame(rows, dense)}
+    tables = {"candidates.csv": frame, "pareto.csv": pareto(frame), "finalists.csv": finals_frame(rows, dense, checked)}
     for name, found in tables.items():
         write_csv(found, config.folder / name)
     return list(tables)

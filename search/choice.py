@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,7 +27,13 @@ class Choice:
     """Of the levels of `sites`."""
     left_dense: Mapping[str, str]
     """Site or layer -> why it stays dense."""
-    constrained: bool = False
+    compressor: Compressor
+    ruling: tuple[Rule, ...] = ()
+    """The constraints that shortened the ladders."""
+
+    @property
+    def constrained(self) -> bool:
+        return bool(self.ruling)
 
     def full(self, levels: Levels) -> Levels:
         """Levels of `sites`, (n, n_sites), as levels of all the method's sites."""
@@ -79,11 +85,32 @@ def choose(compressor: Compressor, constraints: Constraints) -> Choice:
     Raises:
         UserError: a pattern matches nothing (closest names), constraints contradict each other or leave no choice.
     """
-    sites, ruling = compressor.sites, rules(constraints)
-    if not ruling:
-        return Choice(sites, sites, {}, compressor.cost, compressor.skipped)
+    ruling = rules(constraints)
     for rule in ruling:
         _check(rule, compressor)
+    return _under(compressor, ruling)
+
+
+def blamed(choice: Choice, reaches: Callable[[Choice], bool]) -> list[str]:
+    """The constraints without any one of which a choice would do; all of them if it takes that; none if they are not
+    to blame.
+
+    Args:
+        reaches: whether a choice would do.
+    """
+    ruling, compressor = choice.ruling, choice.compressor
+    others = [[other for other in ruling if other is not rule] for rule in ruling]
+    alone = [rule.text for rule, left in zip(ruling, others, strict=True) if reaches(_under(compressor, left))]
+    if alone or len(ruling) < 2 or not reaches(_under(compressor, [])):
+        return alone
+    return [" and ".join(rule.text for rule in ruling)]
+
+
+def _under(compressor: Compressor, ruling: Sequence[Rule]) -> Choice:
+    """What these constraints leave; UserError if they contradict each other or leave no choice."""
+    sites = compressor.sites
+    if not ruling:
+        return Choice(sites, sites, {}, compressor.cost, compressor.skipped, compressor)
     concerned = [[rule for rule in ruling if rule.concerns(site)] for site in sites]
     left = [_left(site, own) for site, own in zip(sites, concerned, strict=True)]
     free = [index for index, levels in enumerate(left) if len(levels) > 1]
@@ -100,7 +127,8 @@ def choose(compressor: Compressor, constraints: Constraints) -> Choice:
         fixed,
         ShortenedCost(compressor.cost, start, free, [left[index] for index in free]),
         {**compressor.skipped, **dense},
-        constrained=True,
+        compressor,
+        tuple(ruling),
     )
 
 

@@ -71,6 +71,13 @@ class Latency(Frozen):
     far_below: bool
     """Less than half of the gain that the FLOPs promise arrived."""
 
+    @property
+    def where(self) -> str:
+        """`cpu (AMD EPYC), torch, 2 threads`, with what is out of the ordinary."""
+        batch = f", batch {self.batch}" if self.batch != 1 else ""
+        least = f", least of {self.rounds} rounds" if self.statistic == "least" else ""
+        return f"{self.device}, {self.engine}, {self.threads} thread{'s' * (self.threads != 1)}{batch}{least}"
+
 
 class Metrics(Frozen):
     """Accuracies on the test set."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from methods.base import Compressor, Levels
 from methods.trace import evaluating
 from search.export_config import Latency
-from search.latency import clock_of, far_below, in_turns, spread
+from search.latency import far_below, in_turns, quiet_clock, spread
 from search.latency_table import LatencyTable
 from search.layer_times import BLOCK, settled
+from search.targets import TOLERANCE, Part
 
+FILE = "latency.json"  # in a run's folder: key of a candidate -> its figures
 FAR = 0.15  # a prediction that is further off than this is said to be
 ROUNDS = 60
 LEAST_ROUNDS = 15
@@ -39,16 +43,25 @@ class Checked(Latency):
         """How far the prediction lies from the measurement, as a share of it."""
         return self.predicted_ms / self.compressed_ms - 1
 
+    @property
+    def far(self) -> bool:
+        return abs(self.off) > FAR
+
+    def missed(self, asked: Part) -> str:
+        """By how much the measurement lies above what was asked, if it does."""
+        over = self.kept / asked.kept if asked.kept else 1e6 * self.compressed_ms / (asked.amount or 1.0)
+        return f"; {over - 1:.1%} above what was asked" if over - 1 > TOLERANCE else ""
+
     def words(self) -> str:
         """Both figures, and a warning where they are far apart."""
         return (
             f"measured {self.compressed_ms:.3g} ms whole, kept {self.kept:.3f}; predicted {self.predicted_ms:.3g} ms, "
             f"kept {self.predicted_kept:.3f} ({self.off:+.0%}{self._far()}); dense {self.dense_ms:.3g} ms; "
-            f"least of {self.rounds} rounds, batch {self.batch} on {self.device}, {self.threads} threads"
+            f"{self.where}"
         )
 
     def _far(self) -> str:
-        if abs(self.off) <= FAR:
+        if not self.far:
             return ""
         if abs(self.predicted_kept / self.kept - 1) <= FAR:
             return ", far off, as for the dense network: the machine is not as it was when the layers were measured"
@@ -63,7 +76,7 @@ def check_whole(compressor: Compressor, levels: Levels, table: LatencyTable) -> 
     with evaluating(dense, example), torch.inference_mode():
         found = in_turns(
             [partial(dense, x), partial(small, x)],
-            clock=clock_of(example.device),
+            clock=quiet_clock(example.device),
             rounds=ROUNDS,
             least=LEAST_ROUNDS,
             budget=BUDGET,
@@ -76,7 +89,7 @@ def check_whole(compressor: Compressor, levels: Levels, table: LatencyTable) -> 
     theoretical = compressor.cost.dense.flops / max(int(cost.flops[0]), 1)
     return Checked(
         engine="torch",
-        device=table.where.device,
+        device=f"{example.device.type} ({table.where.device})",
         threads=table.where.threads,
         batch=batch,
         rounds=len(dense_ms),
@@ -91,3 +104,11 @@ def check_whole(compressor: Compressor, levels: Levels, table: LatencyTable) -> 
         predicted_ms=int(table(levels[None])[0]) / 1e6,
         predicted_dense_ms=table.dense / 1e6,
     )
+
+
+def read_latencies(path: Path) -> dict[str, Checked]:
+    """What a run measured; nothing if it measured none, or the file is not ours."""
+    try:
+        return {key: Checked.model_validate(each) for key, each in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, AttributeError):
+        return {}

@@ -5,8 +5,8 @@
 t comes from a grid of measured widths, linear between. What is no layer (norms, activations, additions, calls) is
 taken to grow with the activations that the layers write; s, b and a, none below 0 so that a wider network is never
 faster, come from whole networks, measured dense and at several strengths. The table is measured once per device,
-threads, batch and network, and kept in a file. All times are the least of many, so that other work on the machine
-does not get into it.
+threads, batch and network, and kept in a file. All times are the least of many, and with a single thread those of
+the processor, so that other work on the machine does not get into them.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ FOLDER = "latency"  # below results
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of all sites alike, in the whole networks that are measured
 DENSE_WEIGHT = 3.0  # of the dense network in the fit: kept fractions are fractions of it
 PASSES = 2  # over everything, so that a busy minute spoils no layer
+STEADY = 1.3  # what two measurements of the same network may differ by, before the user is told
 PATIENCE = 5.0  # seconds between two lines about how far it is
 Say = Callable[[str], None]
 
@@ -228,12 +229,18 @@ def _measured(
     x = torch.randn(batch, *compressor.example.shape[1:], device=compressor.example.device)
     whole, grids, news = np.full(len(levels), np.inf), dict[str, Grid](), _News(say, PASSES * (len(kinds) + 1))
     for _ in range(PASSES):
-        whole = np.minimum(whole, least_of([partial(network, x) for network in networks], time))
+        again = np.array(least_of([partial(network, x) for network in networks], time))
+        apart, whole = np.maximum(whole / again, again / whole), np.minimum(whole, again)
         news.one_more()
         for name, ((layer, own), widths) in kinds.items():
             grid = measure_grid(layer, own, widths, batch, time)
             grids[name] = grid.quicker(grids[name]) if name in grids else grid
             news.one_more()
+    if apart.max() > STEADY:
+        say(
+            f"the machine is busy: the same network took {apart.max():.2f} times as long a little later; predictions"
+            " may be as far off; remove the file and measure again when it is idle, or on one thread"
+        )
     return {
         "grids": [[grids[name].inputs, grids[name].outputs, grids[name].nanoseconds] for name in names],
         "levels": levels.tolist(),

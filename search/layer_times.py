@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from methods.base import copy_network
 from methods.narrow import channels_of, is_depthwise, narrow
 from methods.trace import LAYERS, evaluating
-from search.latency import clock_of, in_turns
+from search.latency import in_turns, quiet_clock
 
 ROUNDS = 60
-LEAST_ROUNDS = 5
+LEAST_ROUNDS = 3
 BUDGET = 2.0  # seconds for calls that are timed in turns, once they had their least number of rounds
 BLOCK = 0.0005  # seconds of calls timed together: short, so that some block escapes what else the machine does
 AGREE = 1.03  # the least time is taken for the true one once another round came as near to it
@@ -50,7 +50,7 @@ def timer(device: torch.device) -> Timer:
         with torch.inference_mode():
             return in_turns(
                 runs,
-                clock=clock_of(device),
+                clock=quiet_clock(device),
                 rounds=ROUNDS,
                 least=LEAST_ROUNDS,
                 budget=BUDGET,

@@ -2,7 +2,8 @@
 
 All figures come from the ledger; commands, measured latencies and weights from the runs' folders. A missing figure is
 blank, never guessed. FLOPs are multiply-accumulates for one input, accuracies and kept shares lie in 0..1,
-`delta_points` is in percentage points, `search_seconds` are the workers', latencies milliseconds of one batch of one.
+`delta_points` is in percentage points, `search_seconds` are the workers', latencies milliseconds of one batch, of one
+image where `latency_device` names no other.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import pandas as pd
 from models.errors import UserError, unknown
 from search.command import search_command
 from search.export_config import CONFIG, Latency, read_config
+from search.latency_check import FILE, Checked, read_latencies
 from search.ledger import Ledger, Record, list_tasks
 from search.ranking import Sample, bands, ranks
 from search.reported import Reported, reported
@@ -178,16 +180,22 @@ def _line(
         "compression": _ratio(dense_bytes, size),
         "dense_latency_ms": latency and latency.dense_ms,
         "latency_ms": latency and latency.compressed_ms,
-        "latency_device": latency and f"{latency.device}, {latency.engine}, {latency.threads} threads",
+        "latency_device": latency and latency.where,
         "searched": standing.searched if standing.final else None,
         "search_seconds": standing.search_seconds if standing.final else None,
         "epochs": _mean(o.epochs for o in outcomes),
         "device": ", ".join(dict.fromkeys(o.device for o in outcomes if o.device)) or None,
         "run": standing.run,
         "command": commands.of(standing),
-        "note": "; ".join(_notes(answer, asked, kept)) or None,
+        "note": "; ".join([*_notes(answer, asked, kept), *_far(latency)]) or None,
         "images": min((outcome.images for outcome in outcomes), default=0),
     }
+
+
+def _far(latency: Latency | None) -> list[str]:
+    if isinstance(latency, Checked) and latency.far:
+        return [f"the prediction of its latency is {latency.off:+.0%} off"]
+    return []
 
 
 def _notes(answer: Answer, asked: float | None, kept: float | None) -> list[str]:
@@ -246,8 +254,9 @@ class Commands:
 
 
 def latencies_of(results: Path, task: str) -> dict[str, Latency]:
-    """Key of a finalist -> its latency for a batch of one, as `export` measured it into a folder below `results`."""
-    found = {}
+    """Key of a finalist -> its latency, as a search for a target of latency measured it; of others, for a batch of one,
+    as `export` measured it into a folder below `results`."""
+    found: dict[str, Latency] = {}
     for path in sorted(results.glob(f"*/*/{CONFIG}")):
         try:
             config = read_config(path.parent)
@@ -255,6 +264,8 @@ def latencies_of(results: Path, task: str) -> dict[str, Latency]:
             continue
         if config.fingerprint == task and (single := [each for each in config.metrics.latency if each.batch == 1]):
             found[config.origin.candidate] = single[0]
+    for path in sorted(results.glob(f"*/{FILE}")):
+        found |= read_latencies(path)
     return found
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import shlex
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from methods.base import Allocation, Centroids
+from search.budget import LATENCY
 from search.command import export_command, resume_command
 from search.drift import SEEN
+from search.latency_check import Checked
 from search.picture import write_picture
 from search.ratio_bars import Ratios
 from search.report import write_report
@@ -30,9 +33,9 @@ class Written:
     files: list[Path]
 
 
-def write_outputs(result: Result, command: str) -> Written:
+def write_outputs(result: Result, command: str, checked: Mapping[str, Checked] | None = None) -> Written:
     """Write `candidates.csv`, `pareto.csv`, `report.html` and `pareto.png` into the run's folder."""
-    view, folder = run_view(result, command), result.setup.config.folder
+    view, folder = run_view(result, command, checked or {}), result.setup.config.folder
     files = [folder / name for name in ("report.html", "pareto.png", "pareto.csv", "candidates.csv", "finalists.csv")]
     write_csv(view.frame, folder / "candidates.csv")
     write_csv(view.front, folder / "pareto.csv")
@@ -42,7 +45,7 @@ def write_outputs(result: Result, command: str) -> Written:
     return Written(view, files)
 
 
-def run_view(result: Result, command: str) -> RunView:
+def run_view(result: Result, command: str, checked: Mapping[str, Checked]) -> RunView:
     """Everything of a run that its report and picture show."""
     setup, rows = result.setup, rows_of(result)
     frame = candidates_frame(rows, setup.dense)
@@ -56,13 +59,14 @@ def run_view(result: Result, command: str) -> RunView:
         dense=setup.dense,
         frame=frame,
         front=pareto(frame),
-        finals=finals_frame(rows, setup.dense),
+        finals=finals_frame(rows, setup.dense, checked),
         allocations=_allocations(result, rows),
         sensitivity=_sensitivity(result),
         skipped=setup.choice.left_dense,
         targets=[(target.asked, budget.limits.get("flops")) for target, budget in setup.targets],
         limits={target.asked: budget.words() for target, budget in setup.targets},
         coarse=_coarse(result, rows),
+        latencies=latencies_in_words(result, rows, checked),
     )
     return replace(view, centroids=_centroids(result, view))
 
@@ -87,6 +91,15 @@ def rows_of(result: Result) -> list[Row]:
     order = list(limits)
     stages = ("search", "rung", "final")
     return sorted(rows, key=lambda row: (stages.index(row.stage), order.index(row.target), row.strategy, row.key))
+
+
+def latencies_in_words(result: Result, rows: list[Row], checked: Mapping[str, Checked]) -> dict[str, str]:
+    """Short id of each candidate measured whole -> what was found, and by how much it misses its target."""
+    ids = short_ids(row.key for row in rows)
+    parts = {target.asked: part for target, _ in result.setup.targets for part in target.parts
+             if part.measure == LATENCY}  # fmt: skip
+    return {ids[row.key]: checked[row.key].words() + checked[row.key].missed(parts[row.target])
+            for row in rows if row.key in checked and row.target in parts}  # fmt: skip
 
 
 def _coarse(result: Result, rows: list[Row]) -> list[str]:

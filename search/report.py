@@ -79,6 +79,8 @@ def _card(run: RunView, asked: str, flops: int | None, best: Best | None) -> str
     smaller = f"; file {line['compression']:.2f}× smaller" if pd.notna(line["compression"]) else ""
     kept = f"kept {percent(line['kept_flops'])} % of FLOPs ({si(line['flops'])}){smaller}"
     facts = [f"{change}{seeds}", kept, f"{line['method']}, {line['strategy']}, candidate {line['candidate']}"]
+    if line["candidate"] in run.latencies:
+        facts.append(f"Latency: {run.latencies[line['candidate']]}")
     if best.rival is not None:
         other = best.rival
         figures = f"{percent(other['test_accuracy'])} ± {percent(other['test_std'])} %"
@@ -115,8 +117,10 @@ def _finals(run: RunView) -> Section:
     )
     figure = finals_figure(run.finals, run.dense, run.lines)
     drawn = plot("finals-plot", "Kept FLOPs against test accuracy of finalists", figure) if figure else ""
-    lines = [_final_cells(line) for line in records(run.finals)]
-    return "finals", heading, text + drawn + table(FINAL_COLUMNS, lines, "finals-table")
+    timed = bool(run.finals["latency_ms"].notna().any())
+    lines = [_final_cells(line) + _latency_cells(line) * timed for line in records(run.finals)]
+    columns = FINAL_COLUMNS + LATENCY_COLUMNS * timed
+    return "finals", heading, text + drawn + table(columns, lines, "finals-table")
 
 
 FINAL_COLUMNS = [
@@ -127,6 +131,8 @@ FINAL_COLUMNS = [
                         "smaller by", "epochs", "time, s", "tried", "search, s")
     ),
 ]  # fmt: skip
+LATENCY_COLUMNS = [Column("latency, ms", "figure"), Column("predicted, ms", "figure"), Column("dense, ms", "figure"),
+                   Column("measured on", "long")]  # fmt: skip
 
 
 def _final_cells(line: Mapping[str, Any]) -> list[Cell]:
@@ -147,6 +153,12 @@ def _final_cells(line: Mapping[str, Any]) -> list[Cell]:
         Cell(f"{line['searched']}", int(line["searched"])),
         _figure(line["search_seconds"], f"{line['search_seconds']:,.0f}"),
     ]
+
+
+def _latency_cells(line: Mapping[str, Any]) -> list[Cell]:
+    times = [_figure(line[name], f"{line[name]:.3g}") for name in ("latency_ms", "predicted_latency_ms",
+                                                                   "dense_latency_ms")]  # fmt: skip
+    return [*times, Cell("" if pd.isna(line["latency_device"]) else str(line["latency_device"]))]
 
 
 def _candidates(run: RunView) -> Section:

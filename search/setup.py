@@ -12,7 +12,7 @@ from methods.base import Compressor, Knob, Levels
 from models.errors import UserError
 from search.allocate import check_reachable
 from search.budget import LATENCY, Budget
-from search.choice import Choice, choose
+from search.choice import Choice, blamed, choose
 from search.config import SearchConfig
 from search.dispatch import Resources
 from search.evaluate import Evaluator, bind
@@ -87,7 +87,17 @@ def table_of(
 
 
 def budget_of(config: SearchConfig, choice: Choice, target: Target, table: LatencyTable | None = None) -> Budget:
-    """What a target comes to; UserError if it is out of reach."""
+    """What a target comes to; UserError, naming the constraints that are to blame, if it is out of reach."""
+    try:
+        return _reached(config, choice, target, table)
+    except UserError as error:
+        found = blamed(choice, lambda other: _reaches(config, other, target, table))
+        if not found:
+            raise
+        raise UserError(f"{error}; without {' or without '.join(found)} it would be within reach") from None
+
+
+def _reached(config: SearchConfig, choice: Choice, target: Target, table: LatencyTable | None) -> Budget:
     return check_reachable(
         target,
         choice.sites,
@@ -97,6 +107,14 @@ def budget_of(config: SearchConfig, choice: Choice, target: Target, table: Laten
         network=config.task.network,
         skipped=choice.left_dense,
     )
+
+
+def _reaches(config: SearchConfig, choice: Choice, target: Target, table: LatencyTable | None) -> bool:
+    try:
+        _reached(config, choice, target, table)
+    except UserError:
+        return False
+    return True
 
 
 def distinct(targets: list[tuple[Target, Budget]]) -> list[tuple[Target, Budget]]:

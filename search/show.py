@@ -16,6 +16,7 @@ from search.announce import announce
 from search.command import resume_command, search_command
 from search.config import SearchConfig
 from search.console import say
+from search.final_latency import measure_finals
 from search.outputs import Written, write_outputs
 from search.session import Result, run
 from search.setup import prepare
@@ -37,7 +38,8 @@ def search_and_show(
     announce(setup, console)
     say(console, f"resume    {resume_command(config)}\n")
     result = run(setup, console, retry_failed=retry_failed)
-    written = write_outputs(result, command or search_command(config))
+    checked = measure_finals([result], lambda line: say(console, line, "dim"))
+    written = write_outputs(result, command or search_command(config), checked)
     _show_end(result, written, console)
     return _as_json(result, written), result.complete
 
@@ -54,6 +56,7 @@ def _show_end(result: Result, written: Written, console: Console) -> None:
     for asked, _ in view.targets:
         if (best := best_of(view, asked)) is not None and best.rival is not None:
             say(console, f"target {asked}: {_named(best.line)} is inside the noise of {_named(best.rival)} (Welch's t)")
+    show_latencies(view.latencies, console)
     failures = view.frame[view.frame["status"] == "failed"]
     for line in records(failures.drop_duplicates("reason")):
         console.print(Text(f"failed: {line['candidate']} ({line['strategy']}, {line['target']}): {line['reason']}"))
@@ -63,6 +66,13 @@ def _show_end(result: Result, written: Written, console: Console) -> None:
         say(console, f"export    {view.export_command}")
     else:
         say(console, f"stopped   nothing finished is lost; go on with: {view.resume_command}")
+
+
+def show_latencies(latencies: Mapping[str, str], console: Console) -> None:
+    """What was measured of whole networks; the same network once."""
+    for words in dict.fromkeys(latencies.values()):
+        names = [candidate for candidate, own in latencies.items() if own == words]
+        say(console, f"latency   {', '.join(names)}: {words}")
 
 
 def _named(line: Mapping[str, Any]) -> str:
@@ -82,8 +92,11 @@ def _front_table(front: pd.DataFrame) -> Table:
 def _finals_table(finals: pd.DataFrame, dense: float | None) -> Table:
     title = "Finalists, test set" + ("" if dense is None else f" (dense {dense:.2%})")
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    timed = bool(finals["latency_ms"].notna().any())
     for column in ("target", "strategy", "kept FLOPs", "params", "accuracy", "points", "seeds"):
         table.add_column(column, justify="left" if column in ("target", "strategy") else "right")
+    if timed:
+        table.add_column("latency, ms", justify="right")
     for line in records(finals):
         table.add_row(
             line["target"],
@@ -93,6 +106,7 @@ def _finals_table(finals: pd.DataFrame, dense: float | None) -> Table:
             _number(line["test_accuracy"], "{:.2%}") + _number(line["test_std"], " ± {:.2%}"),
             _number(line["delta_points"], "{:+.2f}"),
             str(line["seeds"]),
+            *([_number(line["latency_ms"], "{:.3g}")] if timed else []),
         )
     return table
 

@@ -20,6 +20,7 @@ import pandas as pd
 from methods.base import Knob
 from search.candidate import Candidate, Outcome
 from search.files import atomic_write
+from search.latency_check import Checked
 
 SHORT = 8  # characters of a key that name a candidate in tables
 CANDIDATE_TYPES = {
@@ -67,6 +68,10 @@ FINAL_TYPES = {
     "seconds": "float64",
     "searched": "Int64",
     "search_seconds": "float64",
+    "latency_ms": "float64",
+    "dense_latency_ms": "float64",
+    "predicted_latency_ms": "float64",
+    "latency_device": "str",
     "allocation": "str",
 }
 
@@ -159,11 +164,14 @@ def pareto(frame: pd.DataFrame, x: str = "flops", y: str = "accuracy") -> pd.Dat
     return ordered[values > best_so_far].reset_index(drop=True)
 
 
-def finals_frame(rows: Sequence[Row], dense: Dense) -> pd.DataFrame:
+def finals_frame(rows: Sequence[Row], dense: Dense, checked: Mapping[str, Checked] | None = None) -> pd.DataFrame:
     """Test results, one line per finalist over its seeds; `std` is the sample's (n − 1) and blank for one seed.
 
     `candidate` and `allocation` are those of the first seed that succeeded. `searched` and `search_seconds` say how
     many candidates, and how much of the workers' time, the same method and strategy took for the same target.
+
+    Args:
+        checked: key -> measured latency, of those for a target that asks for it.
     """
     ids = short_ids(row.key for row in rows)
     groups: dict[tuple[str, ...], list[Row]] = {}
@@ -173,10 +181,12 @@ def finals_frame(rows: Sequence[Row], dense: Dense) -> pd.DataFrame:
             config = row.candidate.model_copy(update={"seed": 0}).model_dump_json()
             groups.setdefault((row.method, row.strategy, row.target, config), []).append(row)
     searched = [row for row in rows if row.stage != "final"]
-    return _frame([_final_record(group, searched, dense, ids) for group in groups.values()], FINAL_TYPES)
+    return _frame([_final_record(group, searched, dense, ids, checked or {}) for group in groups.values()], FINAL_TYPES)
 
 
-def _final_record(group: list[Row], searched: list[Row], dense: Dense, ids: Mapping[str, str]) -> dict[str, Any]:
+def _final_record(
+    group: list[Row], searched: list[Row], dense: Dense, ids: Mapping[str, str], checked: Mapping[str, Checked]
+) -> dict[str, Any]:
     first, by_seed = group[0], {row.candidate.seed: row for row in group}  # the same seed twice is one measurement
     good = sorted((row for row in by_seed.values() if row.outcome.status == "ok"), key=lambda row: row.candidate.seed)
     outcomes = [row.outcome for row in good]
@@ -184,6 +194,7 @@ def _final_record(group: list[Row], searched: list[Row], dense: Dense, ids: Mapp
     mean = _mean(accuracies)
     flops, size = _mean(o.flops for o in outcomes), _mean(o.bytes for o in outcomes)
     shown = good[0] if good else first
+    latency = checked.get(shown.key)
     cost = list({row.key: row for row in searched if _same_question(row, first)}.values())
     return {
         "candidate": ids[shown.key],
@@ -205,6 +216,10 @@ def _final_record(group: list[Row], searched: list[Row], dense: Dense, ids: Mapp
         "seconds": math.fsum(row.outcome.seconds for row in by_seed.values()),
         "searched": len({row.candidate.whole.model_dump_json() for row in cost}),
         "search_seconds": math.fsum(row.outcome.seconds for row in cost),
+        "latency_ms": latency and latency.compressed_ms,
+        "dense_latency_ms": latency and latency.dense_ms,
+        "predicted_latency_ms": latency and latency.predicted_ms,
+        "latency_device": latency and latency.where,
         "allocation": json.dumps(allocation_of(shown)),
     }
 

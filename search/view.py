@@ -47,6 +47,8 @@ class RunView:
     """Target as asked -> its limits in words."""
     coarse: Sequence[str] = ()
     """Targets that the settings are too coarse to meet."""
+    latencies: Mapping[str, str] = field(default_factory=dict)
+    """Short id of each candidate that was measured whole -> what was found beside what was predicted."""
 
     @property
     def lines(self) -> list[tuple[str, int]]:

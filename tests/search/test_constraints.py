@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
 from methods.base import Allocation, Compressor, example_input
 from methods.registry import create, method_info, methods
@@ -203,3 +206,78 @@ def test_they_are_read_early_and_kept_in_the_configuration() -> None:
     assert config.constraints.words() == ["--keep-dense", "a", "--keep-dense", "b", "--round-channels", "8"]
     with pytest.raises(UserError, match="not understood"):
         build.search_config(**fields, constraints={"bound": ("x=",)})
+
+
+@pytest.mark.parametrize(
+    ("asked", "target", "named"),
+    [
+        ({"bound": ("*=0.5..",)}, "0.1", ["--bound '*=0.5..'"]),
+        ({"keep_dense": ("{big}",), "round_channels": ("2",)}, "{little}", ["--keep-dense '{big}'"]),
+        ({"bound": ("*=0.5..", "*=0.4..")}, "0.1", ["--bound '*=0.5..' and --bound '*=0.4..'"]),
+        ({"bound": ("*=..0.5",)}, "0.95", ["--bound '*=..0.5'"]),
+        ({"bound": ("*=0.5..",)}, "0.00001", []),
+    ],
+)  # fmt: skip
+def test_a_target_that_a_constraint_puts_out_of_reach_names_it(
+    asked: dict[str, tuple[str, ...]], target: str, named: list[str]
+) -> None:
+    compressor = bind("l1", "residual")
+    least = [alone_dense(compressor, index) for index in range(len(compressor.sites))]
+    big = compressor.sites[int(np.argmax(least))].name
+    little = f"{0.9 * max(least):.4f}"  # less than can be reached while that site is dense
+    asked = {key: tuple(text.replace("{big}", big) for text in texts) for key, texts in asked.items()}
+    choice = choose(compressor, Constraints(**asked))
+    config = SearchConfig(task=TaskConfig(network="small"), method="l1", name="x")
+    with pytest.raises(UserError, match="out of reach") as caught:
+        budget_of(config, choice, parse_target(target.replace("{little}", little)))
+    _, without, found = str(caught.value).partition("; without ")
+    assert found == "".join(f"{text.replace('{big}', big)} it would be within reach" for text in named)
+    assert bool(without) == bool(named)
+
+
+def alone_dense(compressor: Compressor, index: int) -> float:
+    """The least that can be kept of the FLOPs while one site stays dense."""
+    levels = np.array([[len(site.settings) - 1 for site in compressor.sites]])
+    levels[0, index] = 0
+    return float(compressor.cost(levels).flops[0] / compressor.cost.dense.flops)
+
+
+class Grouped(nn.Module):
+    """A block as in ResNeXt: narrow, grouped, wide again, added to its input; each group must keep as much."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 24, 3, padding=1)
+        self.reduce = nn.Conv2d(24, 32, 1, bias=False)
+        self.grouped = nn.Conv2d(32, 32, 3, padding=1, groups=4, bias=False)
+        self.bn = nn.BatchNorm2d(32)
+        self.expand = nn.Conv2d(32, 24, 1)
+        self.head = nn.Linear(24, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        y = self.reduce(x).relu()
+        y = self.bn(self.grouped(y)).relu()
+        return self.head((x + self.expand(y)).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("multiple", [2, 3, 6, 8])
+def test_grouped_convolutions_keep_to_their_groups_and_to_the_rounding(multiple: int) -> None:
+    """Widths that both divide by the four groups and are the multiples asked for; counted on the network itself."""
+    compressor = create("l1", Grouped(), example_input(SHAPE))
+    choice = choose(compressor, Constraints(round_channels=(str(multiple),)))
+    touching = [site for site in choice.sites if "grouped" in site.layers]  # its inputs and its outputs
+    assert len(touching) == 2
+    both = math.lcm(4, multiple)
+    for site in touching:
+        assert set(site.widths) == {32, *range(both, 32, both)}
+        for level in range(len(site.settings)):
+            levels = np.array([[level if each is site else 0 for each in choice.sites]])
+            small = compressor.compress(compressor.allocation(choice.full(levels)[0]))
+            with torch.no_grad():
+                assert small(example_input(SHAPE)).shape[1] == 10
+            grouped = small.get_submodule("grouped")
+            assert isinstance(grouped, nn.Conv2d)
+            assert {grouped.in_channels, grouped.out_channels} == {32, site.widths[level]}
+            assert grouped.groups == 4
+            assert int(choice.cost(levels).params[0]) == sum(parameter.numel() for parameter in small.parameters())

@@ -23,6 +23,7 @@ from models.errors import UserError
 from search import api, leaderboard_text
 from search.candidate import failed
 from search.export_config import CONFIG, read_config
+from search.latency_check import FILE
 from search.leaderboard import ONE_SEED, Board, find_tasks, read_boards
 from search.leaderboard_page import front_figure, page_html
 from search.leaderboard_text import latex
@@ -177,7 +178,7 @@ def test_search_cost_counts_what_the_row_alone_took() -> None:
              proposal(4, "b", "0.5")]  # fmt: skip
     seen = [(each, failed("x", seconds=2.0)) for each in asked]
     finals = [Proposal(final("l1", 0.02, seed), "final", "a", "0.5") for seed in range(3)]
-    (standing,) = chosen(seen, finals, {"0.5": 500_000}, task=TASK, run="r")
+    (standing,) = chosen(seen, finals, {"0.5": {"flops": 500_000}}, task=TASK, run="r")
     assert (standing.searched, standing.search_seconds) == (2, 4.0)
     assert standing.final == family(final("l1", 0.02), TASK)
 
@@ -207,6 +208,21 @@ def test_latency_comes_from_an_export_of_the_same_finalist(path: str, tmp_path: 
     assert (line["latency_ms"], line["dense_latency_ms"]) == (2.5, 4.0)
     assert "cpu (a chip)" in str(line["latency_device"])
     assert board.frame["latency_ms"].notna().sum() == 1
+
+
+def test_latency_comes_from_a_search_for_a_target_of_latency(path: str, tmp_path: Path) -> None:
+    with filled(path) as ledger:
+        key = final("kse", 0.5).key(ledger.task)
+    timed = {"engine": "torch", "device": "cpu (a chip)", "threads": 1, "batch": 8, "rounds": 9, "statistic": "least",
+             "dense_ms": 4.0, "dense_spread_ms": 0.1, "compressed_ms": 2.5, "compressed_spread_ms": 0.1,
+             "speed_up": 1.6, "theoretical": 2.0, "far_below": False, "predicted_ms": 2.0,
+             "predicted_dense_ms": 4.0}  # fmt: skip
+    (tmp_path / "some-run").mkdir()
+    (tmp_path / "some-run" / FILE).write_text(json.dumps({key: timed, "another": timed}))
+    line = row(read_boards(path, [TASK], tmp_path)[0], "kse", "0.5")
+    assert (line["latency_ms"], line["dense_latency_ms"]) == (2.5, 4.0)
+    assert line["latency_device"] == "cpu (a chip), torch, 1 thread, batch 8, least of 9 rounds"
+    assert "prediction of its latency is -20% off" in str(line["note"])
 
 
 # ---- filters, order, tasks

@@ -1,0 +1,60 @@
+"""Predicted latency against the whole compressed network, measured in turns with the dense one.
+
+    python benchmarks/latency.py [network] [size] [batch] [threads]
+
+The dense network, the three uniform strengths that the table was fitted to, and random allocations that it never saw.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+
+from methods.base import Levels, example_input
+from methods.registry import create
+from models.networks import build_network
+from search.allocate import Ladders
+from search.latency_check import check_whole
+from search.latency_table import latency_table
+
+KEPT = (1.0, 0.75, 0.5, 0.25)  # of every site's channels
+RANDOM = 8
+
+
+def main() -> None:
+    """Print what both say of every allocation, and how far apart they are."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "resnet20"
+    size, batch, threads = (
+        int(sys.argv[i]) if len(sys.argv) > i else default for i, default in ((2, 32), (3, 1), (4, 1))
+    )
+    torch.set_num_threads(threads)
+    network = build_network(name, classes=10 if size < 64 else 1000, channels=3)
+    compressor = create("l1", network, example_input((3, size, size)))
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        table = latency_table(compressor, batch=batch, results=Path(folder), say=print)
+    print(f"table in {time.perf_counter() - start:.0f} s on the clock")
+
+    def off(label: str, levels: Levels) -> float:
+        checked = check_whole(compressor, levels, table)
+        print(f"{label}: {checked.words()}")
+        return abs(checked.off)
+
+    wanted = np.repeat(1 - np.array(KEPT)[:, None], len(compressor.sites), axis=1)
+    for kept, levels in zip(KEPT, Ladders(compressor.sites).levels(wanted), strict=True):
+        off(f"kept {kept:g} of the channels", levels)
+    rng = np.random.default_rng(0)
+    unseen = [np.array([rng.integers(len(site.settings)) for site in compressor.sites]) for _ in range(RANDOM)]
+    errors = [off("random", levels) for levels in unseen]
+    print(f"random allocations, n = {RANDOM}: off by {np.mean(errors):.1%} on average, {max(errors):.1%} at most")
+
+
+if __name__ == "__main__":
+    main()
