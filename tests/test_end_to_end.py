@@ -17,10 +17,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from test_cli import TINY, one_object, run
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import run_search
+from models.networks import build_network
 from models.task import TaskConfig, task_fingerprint
+from search.compressed import load_compressed
 from search.ledger import Ledger, list_tasks
 
 SCRIPT = Path(run_search.__file__).resolve()
@@ -147,6 +152,51 @@ def test_another_search_of_the_same_task_starts_from_what_is_known(
 def test_the_report_needs_no_network(finished: Path) -> None:
     text = (finished / "results" / "tiny" / "report.html").read_text()
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=[\"']https?:", text)
+
+
+@pytest.mark.slow
+def test_a_search_for_latency_ends_with_a_measurement(finished: Path) -> None:
+    """A batch of 64, as calls take most of the time that this small network needs for one image."""
+    wanted = ["--target-latency", "0.7", "--latency-batch", "64", "--strategy", "acra-uniform", "--name", "quick"]
+    arguments = ["search", *TINY, "--final-epochs", "0.2", "--final-seeds", "1", *wanted]
+    done = command(finished, *arguments)
+    assert done.returncode == 0, done.stderr
+    folder = finished / "results" / "quick"
+    (line,) = pd.read_csv(folder / "finalists.csv").to_dict("records")
+    assert 0 < line["latency_ms"] < line["dense_latency_ms"]
+    assert "batch 64" in line["latency_device"]
+    assert f"measured {line['latency_ms']:.3g} ms whole" in done.stdout
+    assert f"measured {line['latency_ms']:.3g} ms whole" in (folder / "report.html").read_text()
+    board = json.loads(command(finished, "leaderboard", "--format", "json").stdout)
+    (row,) = [row for task in board["tasks"] for row in task["rows"] if row["target"] == "latency 0.7"]
+    assert row["latency_ms"] == line["latency_ms"]
+    before = (folder / "latency.json").read_text()
+    again = command(finished, "search", "--resume", "results/quick")
+    assert again.returncode == 0, again.stderr
+    assert (folder / "latency.json").read_text() == before  # what was measured is not measured again
+
+
+@pytest.mark.slow
+def test_two_targets_together_are_both_met(finished: Path) -> None:
+    arguments = ["search", *TINY, "--target-flops", "0.5", "--target-params", "0.4", "--strategy", "acra-uniform"]
+    done = command(finished, *arguments, "--final-epochs", "0.2", "--final-seeds", "1", "--name", "both")
+    assert done.returncode == 0, done.stderr
+    made = command(finished, "export", "results/both", "--format", "config,safetensors", "--to", "small")
+    assert made.returncode == 0, made.stderr
+    dense, small = build_network("small", classes=10, channels=1), load_compressed(finished / "small")
+    flops, params = (
+        [count(network) for network in (small, dense)]
+        for count in (counted_flops, lambda network: sum(p.numel() for p in network.parameters()))
+    )
+    assert flops[0] <= 0.5 * flops[1]
+    assert params[0] <= 0.4 * params[1]
+    assert max(flops[0] / flops[1] / 0.5, params[0] / params[1] / 0.4) > 0.95  # and one of them binds
+
+
+def counted_flops(network: nn.Module) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.eval()(torch.zeros(1, 1, 8, 8))
+    return counter.get_total_flops() // 2
 
 
 def wait_for(database: Path, count: int, process: subprocess.Popen[str], seconds: float) -> None:
