@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.channels import LAYERS, Group, Slots
+from methods.narrow import is_depthwise
 
 
 def filters_of(network: nn.Module, group: Group) -> Iterator[tuple[Slots, Tensor]]:
@@ -15,8 +16,13 @@ def filters_of(network: nn.Module, group: Group) -> Iterator[tuple[Slots, Tensor
     for each in group.slots:
         module = None if each.dim is not None else network.get_submodule(each.name)
         if each.side == "out" and isinstance(module, LAYERS):
-            dim = 1 if getattr(module, "transposed", False) else 0
-            yield each, module.weight.detach().cpu().float().transpose(0, dim).flatten(1)
+            yield each, by_filter(module, module.weight.detach().cpu().float())
+
+
+def by_filter(module: nn.Module, values: Tensor) -> Tensor:
+    """Values of a layer's weights, in their shape, with a row per filter: (n_filters, size of one)."""
+    outputs_second = getattr(module, "transposed", False) and not is_depthwise(module)
+    return values.transpose(0, 1 if outputs_second else 0).flatten(1)
 
 
 def mean_per_channel(group: Group, scored: Iterable[tuple[Slots, Tensor]]) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from methods.base import Allocation, Compressor, MethodInfo, copy_network
 from methods.channel_sites import ChannelGroups, gone_at
 from methods.channels import Group
-from methods.filter_norms import filter_norms, filters_of, mean_per_channel
+from methods.filter_norms import by_filter, filter_norms, filters_of, mean_per_channel
 from methods.narrow import Norm
 from methods.registry import register
 from methods.survival import Survival
@@ -55,7 +55,7 @@ class FilterPruning(Compressor):
             for name, parameter in twin.named_parameters():
                 if name in totals and parameter.grad is not None:
                     totals[name] += (parameter * parameter.grad).detach()
-        self._gradients = {name: (total / max(count, 1)).cpu() for name, total in totals.items()}
+        self._gradients = {name: (total / max(count, 1)).float().cpu() for name, total in totals.items()}
         self._orders = {}
 
     def compress(self, allocation: Allocation) -> nn.Module:
@@ -128,8 +128,7 @@ def _taylor(pruning: FilterPruning, group: Group) -> Tensor:
     scored = []
     for slots, _ in filters_of(pruning.network, group):
         products = pruning._gradients[f"{slots.name}.weight"]
-        dim = 1 if getattr(pruning.network.get_submodule(slots.name), "transposed", False) else 0
-        scored.append((slots, products.transpose(0, dim).flatten(1).sum(1).abs()))
+        scored.append((slots, by_filter(pruning.network.get_submodule(slots.name), products).sum(1).abs()))
     return mean_per_channel(group, scored)
 
 

@@ -152,6 +152,36 @@ def test_transposed_convolutions_are_scored_by_output_channel() -> None:
     assert survivors(network.up.bias, small.up.bias).tolist() == best  # type: ignore[arg-type, union-attr]
 
 
+@pytest.mark.parametrize("method", ["l1", "fpgm", "taylor"])
+def test_transposed_depthwise_filters_are_told_apart(method: str) -> None:
+    """A channel whose kernels are zero on both layers that write it goes first."""
+    torch.manual_seed(0)
+    upsample = nn.ConvTranspose2d(6, 6, 4, 2, 1, groups=6)
+    network = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), upsample, nn.Conv2d(6, 4, 1), nn.Flatten(), nn.LazyLinear(CLASSES)
+    )
+    network(torch.zeros(1, *SHAPE))
+    with torch.no_grad():
+        for layer in network[:2]:
+            layer.weight *= torch.tensor([9.0, 8.0, 7.0, 0.0, 6.0, 5.0]).view(-1, 1, 1, 1) / 9
+    compressor = bind(method, network.eval())
+    site = compressor.sites[0]
+    small = compressor.compress(compressor.allocation([1, *[0] * (len(compressor.sites) - 1)]))
+    assert "1" in site.layers
+    stays = [0, 1, 2, 4, 5] if method != "fpgm" else survivors(network[1].bias, small[1].bias).tolist()
+    assert torch.equal(small[1].weight, network[1].weight[stays])
+
+
+@pytest.mark.parametrize("method", ["l1", "taylor"])
+def test_half_precision_networks_are_scored(method: str) -> None:
+    network = nets.residual().half().eval()
+    data = [(inputs.half(), labels) for inputs, labels in batches()]
+    compressor = create(method, network, data[0][0])
+    compressor.calibrate(data)
+    small = compressor.compress(compressor.allocation([1 for _ in compressor.sites]))
+    assert small(data[0][0]).dtype == torch.half
+
+
 def test_bn_scale_without_norms_falls_back_on_l1() -> None:
     network = randomised(nets.without_norm())
     weights = [create(method, network, EXAMPLE) for method in ("bn-scale", "l1")]
