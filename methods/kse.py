@@ -239,7 +239,8 @@ def _identity_labels(kernels: Tensor) -> Tensor:
 
 def _bank(name: str, kernels: Tensor, counts: Counts, centers: Mapping[tuple[str, int], Tensor]) -> Tensor:
     """Rows of all channels that are read, channel after channel: (Σ q_c, Kh·Kw)."""
-    return torch.cat([centers.get((name, int(c)), kernels[int(c)]) for c in np.flatnonzero(counts)])
+    rows = [centers.get((name, int(c)), kernels[int(c)]) for c in np.flatnonzero(counts)]
+    return torch.cat([each.to(kernels.dtype) for each in rows])
 
 
 def build_layer(conv: nn.Conv2d, counts: Counts, bank: Tensor, labels: Tensor) -> CodebookConv2d:

@@ -213,3 +213,13 @@ def test_published_resnet56() -> None:
     assert isinstance(compressor, KSE)
     kept = sum(int(compressor.kernel_counts(site.name, 4, 0).sum()) for site in compressor.sites)
     assert (kept, sum(site.channels for site in compressor.sites)) == (66_496, 94_208)
+
+
+@pytest.mark.parametrize("dtype", [torch.half, torch.double])
+def test_centroids_have_the_type_of_the_weights(dtype: torch.dtype) -> None:
+    network = small_net("plain").to(dtype)
+    inputs = example_input(SHAPE).to(dtype)
+    compressor = create("kse", network, inputs)
+    for level in (1, -1):
+        small = compressor.compress(Allocation({site.name: site.settings[level] for site in compressor.sites}))
+        assert small(inputs).dtype == dtype
