@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from methods.narrow import Conv, is_depthwise
+from models.errors import UserError
 
 # Added to Σ's diagonal, as a share of its mean: inputs that are constant or copies of each other leave Σ singular.
 _RIDGE = 1e-3
@@ -27,8 +28,12 @@ _PER_INPUT = 8  # and so many for every dimension of x
 
 @dataclass
 class Moments:
-    """Running sums over the inputs x of one layer; a grouped convolution has one x per group."""
+    """Running sums over the inputs x of one layer; a grouped convolution has one x per group.
 
+    They are of x − origin, the mean of the first batch: of inputs that hardly vary, single precision leaves nothing.
+    """
+
+    origin: Tensor  # (groups, d) float32, on the inputs' device
     count: int
     total: Tensor  # (groups, d) float64
     products: Tensor  # (groups, d, d) float64
@@ -36,11 +41,12 @@ class Moments:
     @property
     def mean(self) -> Tensor:
         """(groups, d)"""
-        return self.total / self.count
+        return self.origin.cpu() + self.total / self.count
 
     def covariance(self) -> Tensor:
         """(groups, d, d), invertible."""
-        sigma = self.products / self.count - self.mean[:, :, None] * self.mean[:, None, :]
+        offset = self.total / self.count
+        sigma = self.products / self.count - offset[:, :, None] * offset[:, None, :]
         diagonal = sigma.diagonal(dim1=1, dim2=2)
         damping = _RIDGE * diagonal.mean(1, keepdim=True).clamp(min=1e-12)
         return sigma + torch.diag_embed(damping.expand_as(diagonal))
@@ -77,15 +83,22 @@ def _collector(
     def hook(module: nn.Module, inputs: tuple[Tensor], _: Tensor) -> None:
         width = module.weight[0].numel()  # type: ignore[index]
         x = _rows(module, inputs[0], -(-max(_SAMPLES, _PER_INPUT * width) // batches), generator)
-        total, products = x.sum(1, dtype=torch.float64).cpu(), (x.mT @ x).double().cpu()
-        if name in found:
-            found[name].count += x.shape[1]
-            found[name].total += total
-            found[name].products += products
-        else:
-            found[name] = Moments(x.shape[1], total, products)
+        if not bool(x.isfinite().all()):
+            raise UserError(f"layer {name!r} reads values that are not finite; check the images and the weights")
+        if name not in found:
+            found[name] = _none_yet(x.mean(1))
+        moments = found[name]
+        x = x - moments.origin[:, None]
+        moments.count += x.shape[1]
+        moments.total += x.sum(1, dtype=torch.float64).cpu()
+        moments.products += (x.mT @ x).double().cpu()
 
     return hook
+
+
+def _none_yet(origin: Tensor) -> Moments:
+    zeros = torch.zeros(origin.shape, dtype=torch.float64)
+    return Moments(origin, 0, zeros, zeros.new_zeros(*origin.shape, origin.shape[1]))
 
 
 def _rows(module: nn.Module, inputs: Tensor, count: int, generator: torch.Generator) -> Tensor:

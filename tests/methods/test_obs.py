@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from methods import obs
 from methods.base import Allocation
 from methods.moments import _patches, channel_columns, measure, repair
 from methods.registry import create
+from models.errors import UserError
 
 CONVOLUTIONS = {
     "plain": {"kernel_size": 3},
@@ -147,6 +149,29 @@ def test_greedy_order_is_near_the_best_subset(pair: _Pair, batches: list[tuple[T
     subsets = [torch.tensor(subset) for subset in itertools.combinations(range(6), 3)]
     errors = sorted(float(_regression(pair.second, inputs, subset)) for subset in subsets)
     assert float(_regression(pair.second, inputs, kept)) <= errors[2]
+
+
+@pytest.mark.parametrize("level", [0.0, 3.7, 1000.0])
+def test_inputs_that_hardly_vary_are_repaired(pair: _Pair, level: float) -> None:
+    """Rounding must not pass for covariance: the bias alone can stand in for constant channels."""
+    pair.second = nn.Conv2d(6, 5, 3)  # at a padded border the channels would not be constant
+    with torch.no_grad():
+        pair.first.weight *= 1e-4
+        pair.first.bias.copy_(level * torch.linspace(0.5, 1, 6))
+    generator = torch.Generator().manual_seed(5)
+    data = [(torch.randn(24, 3, 12, 12, generator=generator), torch.zeros(24, dtype=torch.long)) for _ in range(2)]
+    compressor = create("obs", pair, data[0][0][:2])
+    compressor.calibrate(data)
+    small = compressor.compress(Allocation({_site(compressor): {"ratio": 0.5}}))
+    wanted = pair(data[0][0])
+    assert (small(data[0][0]) - wanted).abs().max() <= 1e-3 * (1 + wanted.abs().max())
+
+
+def test_values_that_are_not_finite_are_refused(pair: _Pair, batches: list[tuple[Tensor, Tensor]]) -> None:
+    batches[1][0][0, 0, 5] = math.inf
+    compressor = create("obs", pair, batches[0][0][:2])
+    with pytest.raises(UserError, match="not finite"):
+        compressor.calibrate(batches)
 
 
 def test_columns_of_a_grouped_convolution_lie_in_its_own_group() -> None:
