@@ -207,6 +207,9 @@ def prepare(config: CompareConfig, say: Say = tell) -> Comparison:
             setups.append(Setup(search, evaluator, compressor, choice, problem, targets, measured, resources, table))
     if measured is None or not setups:
         raise UserError(refusals[0][2])
+    if not any(setup.config.strategies for setup in setups):
+        named = ", ".join(setup.config.method for setup in setups)
+        raise UserError(f"nothing to compare: {named} cannot learn an allocation; name a strategy, e.g. acra-uniform")
     refused = [each for search, target, why in refusals for each in _refused(search, target, measured, why)]
     return Comparison(config, setups, refused + _cannot_learn(setups))
 

@@ -199,7 +199,8 @@ def _figure(
     span = max(1.0, max(known) - min(known))
     # The share of the figure's width that a label of twelve letters takes, on a page and on a phone.
     layout |= _labels(names, kept, 0.12 * span)
-    return {"data": data, "layout": layout, "narrow": {"height": 440} | _labels(names, kept, 0.34 * span)}
+    height = 440 + 19 * max(0, len(data) - 3)  # a phone's legend takes a line each: not at the plot's expense
+    return {"data": data, "layout": layout, "narrow": {"height": height} | _labels(names, kept, 0.34 * span)}
 
 
 def _labels(names: Sequence[str], kept: Sequence[float], gap: float) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Ranks that respect the noise: two results share a rank unless the spread of their seeds tells them apart.
 
 Two means differ if Welch's t-test says so at the 5 % level (two-sided, unequal variances) and they lie more than one
-test image apart. A rank is one more than the number of results in the same band that are better in this sense. A
-single seed has an unknown spread, so its result has no rank.
+test image apart. A rank is one more than the number of results in the same band that are better in this sense, and
+never before that of a result with a higher mean: wide spreads win nothing. A single seed has an unknown spread, so its
+result has no rank.
 """
 
 from __future__ import annotations
@@ -28,9 +29,12 @@ class Sample:
 
 def ranks(samples: Sequence[Sample | None]) -> list[int | None]:
     """The rank of each sample among those of one band; None where there is no spread to rank by."""
-    return [
-        None if own is None or own.std is None else 1 + sum(better(other, own) for other in samples) for own in samples
-    ]
+    found: list[int | None] = [None] * len(samples)
+    last = 1
+    ranked = [(own.mean, index, own) for index, own in enumerate(samples) if own is not None and own.std is not None]
+    for _, index, own in sorted(ranked, key=lambda each: -each[0]):
+        last = found[index] = max(last, 1 + sum(better(other, own) for other in samples))
+    return found
 
 
 def better(one: Sample | None, other: Sample | None) -> bool:

@@ -271,6 +271,11 @@ def test_nothing_within_reach_is_refused(tmp_path: Path) -> None:
         comparing.prepare(config(tmp_path, methods="kse", targets="0.01"))
 
 
+def test_a_comparison_without_a_strategy_that_fits_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing to compare: l1, kse cannot learn an allocation; name a strategy"):
+        comparing.prepare(config(tmp_path, strategies="learned"))
+
+
 def test_resuming_what_is_no_comparison_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no run in"):
         comparing.resumed(tmp_path)

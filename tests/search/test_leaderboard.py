@@ -92,6 +92,23 @@ def test_one_seed_and_none_have_no_rank_and_push_nobody_down() -> None:
     assert ranks([sample([0.99]), None, sample([0.5, 0.51])]) == [None, None, 1]
 
 
+def test_a_wide_spread_does_not_rank_before_a_higher_mean() -> None:
+    first, second, third = sample([0.9926, 0.9942, 0.9910]), sample([0.9700, 0.9710]), sample([0.8756, 0.9072])
+    assert better(first, second)
+    assert not better(first, third)  # its two seeds are too far apart for that
+    assert ranks([third, first, second]) == [2, 1, 2]
+
+
+@given(st.lists(samples, max_size=8))
+def test_ranks_rise_as_means_fall_and_start_at_one(rows: list[list[float]]) -> None:
+    made = [sample(accuracies) for accuracies in rows]
+    found = ranks(made)
+    order = sorted(range(len(made)), key=lambda index: -made[index].mean)
+    risen = [rank for index in order if (rank := found[index]) is not None]
+    assert risen == sorted(risen)
+    assert risen[:1] in ([], [1])
+
+
 def test_one_image_is_no_difference_even_without_any_spread() -> None:
     one, other, third = (Sample(right / 360, 0.0, 3, 360) for right in (300, 299, 298))
     assert not better(one, other)
@@ -453,4 +470,6 @@ def test_the_page_fits_a_phone_and_paper(page: Path, tmp_path: Path) -> None:
     with Browser(tmp_path / "profile", width=500) as browser:  # the least that Chromium opens
         browser.open(page)
         assert browser.run("document.documentElement.scrollWidth - innerWidth") <= 0
+        box = "document.querySelector('#fronts-plot-0 {}').getBoundingClientRect().{}"
+        assert browser.run(box.format(".legend", "top")) >= browser.run(box.format(".xtitle", "bottom"))
         assert browser.pdf().startswith(b"%PDF")
