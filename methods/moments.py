@@ -24,6 +24,7 @@ from models.errors import UserError
 _RIDGE = 1e-3
 _SAMPLES = 8192  # patches of a layer, at least
 _PER_INPUT = 8  # and so many for every dimension of x
+_WIDEST = 8192  # dimensions of x; a matrix of their products takes 0.5 GiB, one of VGG-16's 25,088 features 5 GiB
 
 
 @dataclass
@@ -53,8 +54,9 @@ class Moments:
 
 
 def readable(module: nn.Module) -> bool:
-    """Whether the inputs of this layer can be measured: a linear layer or a plain two-dimensional convolution."""
-    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and not is_depthwise(module))
+    """Whether the inputs of this layer can be measured: a linear layer or a 2-D convolution, and not too wide."""
+    kind = isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and not is_depthwise(module))
+    return kind and module.weight[0].numel() <= _WIDEST  # type: ignore[index]
 
 
 @torch.no_grad()

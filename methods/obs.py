@@ -8,7 +8,8 @@ with each layer's other inputs re-fitted by least squares. For one layer with we
 over what is left, removing the inputs b adds tr(W_b (H_bb)⁻¹ W_bᵀ); then W ← W − W_b (H_bb)⁻¹ H_b and
 H ← H − H_:b (H_bb)⁻¹ H_b:. (Hassibi and Stork, NIPS 1992; for structures: Kurtić et al., 2023, arXiv 2302.04089,
 ZipLM.) The order of removal is found once, with labels not looked at; after that the layers that read what is left
-are repaired in closed form for whatever allocation is asked for (`moments.repair`).
+are repaired in closed form for whatever allocation is asked for (`moments.repair`). Groups that are read by layers
+of other kinds alone, or by very wide ones, go by the L1 norm of their filters.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from methods.base import Allocation, MethodInfo, copy_network
 from methods.channels import Group
+from methods.filter_norms import filter_norms
 from methods.filters import FilterPruning
 from methods.moments import Moments, channel_columns, measure, readable, repair, weights
 from methods.narrow import channels_of
@@ -116,7 +118,7 @@ def _surgeon(pruning: FilterPruning, group: Group) -> Tensor:
         raise ValueError("obs scores need calibrate() before compress()")
     layers = _open(group, pruning)
     if not layers:
-        return torch.ones(group.channels)  # read by nothing that can be measured: all alike
+        return filter_norms(pruning.network, group, 1)  # read by nothing that can be measured
     left, scores = list(range(group.channels)), torch.zeros(group.channels)
     step = 0
     while left:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from methods import obs
+from methods import moments, obs
 from methods.base import Allocation
 from methods.moments import _patches, channel_columns, measure, repair
 from methods.registry import create
@@ -89,8 +89,8 @@ def test_repaired_outputs_come_as_near_as_least_squares_allows(
     stays = torch.tensor([True, False, True, True, False, True])
     small = nn.Conv2d(4, 5, 3, padding=1)
     small.load_state_dict({"weight": pair.second.weight[:, stays], "bias": pair.second.bias})
-    moments = measure(pair, ["second"], batches)["second"]
-    repair(small, pair.second, moments, stays, torch.ones(5, dtype=torch.bool))
+    seen = measure(pair, ["second"], batches)["second"]
+    repair(small, pair.second, seen, stays, torch.ones(5, dtype=torch.bool))
     wanted, got = pair.second(inputs).detach(), small(inputs[:, stays]).detach()
     centred = (wanted - wanted.mean((0, 2, 3), keepdim=True)).square().sum()
     error = (got - wanted).square().sum() / centred
@@ -172,6 +172,25 @@ def test_values_that_are_not_finite_are_refused(pair: _Pair, batches: list[tuple
     compressor = create("obs", pair, batches[0][0][:2])
     with pytest.raises(UserError, match="not finite"):
         compressor.calibrate(batches)
+
+
+@pytest.mark.parametrize("readers", ["one-dimensional", "too wide"])
+def test_what_nobody_measured_reads_goes_by_l1(readers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(2)
+    if readers == "too wide":
+        monkeypatch.setattr(moments, "_WIDEST", 8 * 4 * 4 - 1)
+        network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 4 * 4, 5))
+        inputs = torch.randn(4, 3, 6, 6)
+    else:
+        network = nn.Sequential(nn.Conv1d(3, 8, 3), nn.ReLU(), nn.Conv1d(8, 5, 4), nn.Flatten())
+        inputs = torch.randn(4, 3, 6)
+    small = {}
+    for method in ("obs", "l1"):
+        compressor = create(method, network.eval(), inputs[:2])
+        compressor.calibrate([(inputs, torch.zeros(4, dtype=torch.long))])
+        small[method] = compressor.compress(compressor.allocation([4]))
+    assert len(small["obs"][0].weight) == 4
+    assert torch.equal(small["obs"](inputs), small["l1"](inputs))
 
 
 def test_columns_of_a_grouped_convolution_lie_in_its_own_group() -> None:
