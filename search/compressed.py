@@ -34,7 +34,19 @@ def pack(compressor: Compressor, network: nn.Module) -> dict[str, Tensor]:
     """
     stored = network.state_dict().keys()
     extra = {name: buffer for name, buffer in network.named_buffers() if name not in stored}
-    return compressor.pack(network) | {f"{_BUFFER}{name}": b.detach().cpu().contiguous() for name, b in extra.items()}
+    buffers = {f"{_BUFFER}{name}": b.detach().cpu().contiguous() for name, b in extra.items()}
+    return _apart(compressor.pack(network) | buffers)
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same, weights that stand under two names twice: no file takes tensors that share their memory."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        memory = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
+    return apart
 
 
 def unpack(compressor: Compressor, allocation: Allocation, tensors: Mapping[str, Tensor]) -> nn.Module:

@@ -139,3 +139,19 @@ def test_nothing_is_clustered_or_scored_to_read_a_file(method, monkeypatch):
         bound("small", method, 1).compress(allocation)
     images = torch.randn(5, *compressor.example.shape[1:])
     assert torch.equal(unpack(bound("small", method, 1), allocation, tensors)(images), tuned(images))
+
+
+@pytest.mark.parametrize("method", ["l1", "kse", "kernel-clustering", "resrep"])
+def test_layers_under_two_names_and_tied_weights_are_stored(method):
+    torch.manual_seed(0)
+    twice, tied = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+    other = nn.Conv2d(8, 8, 3, padding=1)
+    other.weight = tied.weight
+    dense = nn.Sequential(nn.Conv2d(1, 8, 3), twice, nn.ReLU(), twice, tied, other, nn.Flatten(), nn.Linear(288, 4))
+    example = example_input((1, 8, 8))
+    compressor = create(method, dense.eval(), example)
+    allocation = compressor.allocation([len(site.settings) // 2 for site in compressor.sites])
+    small = compressor.compress(allocation)
+    small = compressor.tuning(allocation, small, steps=0, lr=0.1).finish(small).eval()
+    stored = safetensors.torch.load(safetensors.torch.save(pack(compressor, small)))
+    assert torch.equal(unpack(compressor, allocation, stored)(example), small(example))
