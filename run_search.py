@@ -214,7 +214,8 @@ def export(
         str, typer.Option("--format", help="Comma-separated: config, safetensors, pt2, onnx.")
     ] = "config,safetensors,pt2,onnx",
     finetune: Annotated[
-        float | None, typer.Option(min=0, help="Epochs of a fine-tune before, distilled from the dense network.")
+        float | None,
+        typer.Option(min=0, help="Epochs of a fine-tune before, distilled, from the compressed dense weights on."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the export in a folder that is not empty.")] = False,
     device: Device = None,
