@@ -4,7 +4,7 @@ Criteria per filter W[n] (all scores: small = removed first):
     l1, l2     norm of W[n]                                                 (Li et al., ICLR 2017)
     fpgm       Σ_j ‖W[n] − W[j]‖₂, small = replaceable by the others         (He et al., CVPR 2019)
     bn-scale   |γ_n| of the norm that follows                               (Liu et al., ICCV 2017)
-    taylor     |Σ w · ∂L/∂w| over W[n], L the mean loss over calibration batches  (Molchanov et al., CVPR 2019)
+    taylor     |Σ w · ∂L/∂w| over W[n], mean over calibration batches        (Molchanov et al., CVPR 2019)
     random     the control
 Within a coupled group the members' scores are reduced (mean) per channel. The result is a narrower network.
 """
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from methods.base import Allocation, Compressor, MethodInfo, copy_network
 from methods.channel_sites import ChannelGroups, gone_at
-from methods.channels import Group
+from methods.channels import LAYERS, Group
 from methods.filter_norms import by_filter, filter_norms, filters_of, mean_per_channel
 from methods.narrow import Norm
 from methods.registry import register
@@ -40,22 +40,23 @@ class FilterPruning(Compressor):
         self._channels = ChannelGroups(network, example)
         self.sites, self.skipped = self._channels.sites, self._channels.skipped
         self.cost = self._channels.cost
-        self._gradients: dict[str, Tensor] = {}
+        self._changes: dict[str, Tensor] = {}
         self._orders: dict[str, Tensor] = {}
 
     def calibrate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Accumulate w · ∂L/∂w of every weight over the batches, in evaluation mode, on a copy."""
+        """Per batch, in evaluation mode on a copy: how much the loss changes to first order without each filter."""
         twin = copy_network(self.network).eval().requires_grad_(True)
+        layers = {name: module for name, module in twin.named_modules() if _weighed(module)}
+        totals: dict[str, Tensor] = {}
         count = 0
-        totals = {name: torch.zeros_like(p) for name, p in twin.named_parameters() if p.dim() > 1}
         for inputs, labels in batches:
             twin.zero_grad(set_to_none=True)
             nn.functional.cross_entropy(twin(inputs), labels).backward()
             count += 1
-            for name, parameter in twin.named_parameters():
-                if name in totals and parameter.grad is not None:
-                    totals[name] += (parameter * parameter.grad).detach()
-        self._gradients = {name: (total / max(count, 1)).float().cpu() for name, total in totals.items()}
+            for name, module in layers.items():
+                change = _first_order_change(module)
+                totals[name] = totals[name] + change if name in totals else change
+        self._changes = {name: total / count for name, total in totals.items()}
         self._orders = {}
 
     def compress(self, allocation: Allocation) -> nn.Module:
@@ -117,19 +118,28 @@ def _bn_scale(pruning: FilterPruning, group: Group) -> Tensor:
     return mean_per_channel(group, scales) if scales else _norm(1, pruning, group)
 
 
-def _taylor(pruning: FilterPruning, group: Group) -> Tensor:
-    """First-order change of the calibration loss without filter n: |mean over batches of Σ w · ∂L/∂w|.
+def _weighed(module: nn.Module) -> bool:
+    return isinstance(module, LAYERS) and "weight" in module._parameters
 
-    Products keep their sign within a filter and from batch to batch, and may cancel; the magnitude is taken last, per
-    filter. The paper squares per batch before it averages.
+
+def _first_order_change(module: nn.Module) -> Tensor:
+    """(n_filters,) |Σ w · ∂L/∂w| over each filter; 0 where no gradient arrived."""
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    products = torch.zeros_like(weight) if weight.grad is None else weight.detach() * weight.grad
+    return by_filter(module, products).sum(1).abs().float().cpu()
+
+
+def _taylor(pruning: FilterPruning, group: Group) -> Tensor:
+    """First-order change of the calibration loss without filter n: the mean over batches of |Σ w · ∂L/∂w|.
+
+    Products may cancel within a filter, never from batch to batch. The paper squares where this takes the magnitude.
     """
-    if not pruning._gradients:
+    if not pruning._changes:
         raise ValueError("taylor scores need calibrate() before compress()")
-    scored = []
-    for slots, _ in filters_of(pruning.network, group):
-        products = pruning._gradients[f"{slots.name}.weight"]
-        scored.append((slots, by_filter(pruning.network.get_submodule(slots.name), products).sum(1).abs()))
-    return mean_per_channel(group, scored)
+    return mean_per_channel(
+        group, ((slots, pruning._changes[slots.name]) for slots, _ in filters_of(pruning.network, group))
+    )
 
 
 def _random(pruning: FilterPruning, group: Group) -> Tensor:

@@ -71,7 +71,7 @@ DENSE: dict[Callable[[], nn.Module], dict[str, str]] = {
     nets.concat: {"a": ""},
     nets.concat_then_flatten: {},
     nets.bare_parameters: {"c1": "does not run"},
-    nets.attention: {"stem": "MultiheadAttention"},
+    nets.attention: {"stem": "attention"},
     nets.recurrent: {"stem": "LSTM"},
     nets.tied: {"a": "shares", "b": "shares"},
     nets.weight_normed: {"c1": "computed"},

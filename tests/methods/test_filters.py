@@ -62,7 +62,7 @@ def taylor_score(network: nn.Module, module: nn.Module, channel: int) -> float:
         batch = (inputs.double(), labels)
         up, down = (loss_with(network, module, channel, 1 + sign * step, batch) for sign in (1, -1))
         slopes.append((up - down) / (2 * step))
-    return abs(sum(slopes) / len(slopes))
+    return sum(abs(slope) for slope in slopes) / len(slopes)
 
 
 def expected_scores(method: str, network: nn.Module, site: str) -> list[float]:
