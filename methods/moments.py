@@ -38,6 +38,8 @@ class Moments:
     count: int
     total: Tensor  # (groups, d) float64
     products: Tensor  # (groups, d, d) float64
+    shifts: bool = True
+    """Whether a constant error of the outputs is made up for, by a bias or by a batch norm measured anew."""
 
     @property
     def mean(self) -> Tensor:
@@ -45,9 +47,11 @@ class Moments:
         return self.origin.cpu() + self.total / self.count
 
     def covariance(self) -> Tensor:
-        """(groups, d, d), invertible."""
+        """(groups, d, d), invertible; about zero instead of the mean where a constant error counts like any other."""
         offset = self.total / self.count
         sigma = self.products / self.count - offset[:, :, None] * offset[:, None, :]
+        if not self.shifts:
+            sigma = sigma + self.mean[:, :, None] * self.mean[:, None, :]
         diagonal = sigma.diagonal(dim1=1, dim2=2)
         damping = _RIDGE * diagonal.mean(1, keepdim=True).clamp(min=1e-12)
         return sigma + torch.diag_embed(damping.expand_as(diagonal))
@@ -74,6 +78,9 @@ def measure(network: nn.Module, names: Iterable[str], batches: Iterable[tuple[Te
     finally:
         for handle in handles:
             handle.remove()
+    normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+    for name, moments in found.items():
+        moments.shifts = normed or network.get_submodule(name).bias is not None
     return found
 
 

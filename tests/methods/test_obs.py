@@ -204,3 +204,20 @@ def test_without_calibration_it_says_so(pair: _Pair, batches: list[tuple[Tensor,
     compressor = create("obs", pair, batches[0][0][:2])
     with pytest.raises(ValueError, match="calibrate"):
         compressor.compress(Allocation({_site(compressor): {"ratio": 0.5}}))
+
+
+def test_without_bias_or_batch_norm_a_shift_of_the_outputs_counts_too(batches: list[tuple[Tensor, Tensor]]) -> None:
+    """Least squares about zero: nothing else could take the mean of what was lost."""
+    torch.manual_seed(3)
+    network = _Pair().eval()
+    network.second = nn.Conv2d(6, 5, 3, padding=1, bias=False)
+    stays = torch.tensor([True, False, True, True, False, True])
+    small = nn.Conv2d(4, 5, 3, padding=1, bias=False)
+    inputs = torch.cat([functional.relu(network.first(x)) for x, _ in batches]).detach()
+    repair(small, network.second, measure(network, ["second"], batches)["second"], stays, torch.ones(5) > 0)
+    x = functional.unfold(inputs, 3, padding=1).mT.flatten(0, 1).double()
+    y = x @ network.second.weight.detach().flatten(1).double().T
+    x = x.unflatten(1, (6, -1))[:, stays].flatten(1)
+    least = (y - x @ torch.linalg.lstsq(x, y).solution).square().mean()
+    error = (small(inputs[:, stays]) - network.second(inputs)).square().mean().detach()
+    assert least <= error * (1 + 1e-6) < 1.1 * least
