@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.exceptions import TyperException
 
 from models.errors import UserError
-from search.options import (
+from search.terminal.options import (
     AsJson,
     Device,
     LedgerSpec,
@@ -44,7 +44,7 @@ def default(context: typer.Context) -> None:
         print("ratio-search on the embedded digits: a small network is trained once, then compressed to three budgets.")
         print("About half a minute on two idle cores. Loading ...", flush=True)
         from search import api
-        from search.demo import demo_config
+        from search.run.demo import demo_config
 
         _end(api.run_config(demo_config("results"), show=Console(), command=_command_line()), as_json=False)
 
@@ -100,7 +100,7 @@ def plan(
 ) -> None:
     """Sites, allocation, predicted cost and reachable range; nothing is trained."""
     from search import api
-    from search.show_small import show_plan
+    from search.terminal.show_small import show_plan
 
     found = api.plan(method=method, strategy=strategy, **task.typed(), **plan.typed())
     _print_json(found.record) if json_ else show_plan(found.record, Console())
@@ -128,7 +128,7 @@ def compare(
 ) -> None:
     """Every method × strategy × target, the best of each tested with several seeds; then the leaderboard."""
     from search import api
-    from search.board_show import wide
+    from search.terminal.boards import wide
 
     result = api.compare(
         methods=methods_,
@@ -163,8 +163,9 @@ def leaderboard(
     results: Annotated[str, typer.Option(help="Where runs, the ledger and baselines lie.")] = "results",
 ) -> None:
     """What is known of tasks: every method and strategy on the test set, ranked as far as the noise allows."""
-    from search import api, leaderboard_text
-    from search.board_show import check_format, wide
+    from search import api
+    from search.leaderboard import text as leaderboard_text
+    from search.terminal.boards import check_format, wide
 
     check_format(format_)
     where: dict[str, Any] = {"task": task or [], "results": results, "ledger": ledger}
@@ -223,7 +224,7 @@ def export(
 ) -> None:
     """Write a candidate of a run as files to deploy, each tried on test images."""
     from search import api
-    from search.export import as_json
+    from search.export.export import as_json
 
     made = api.export(
         run,
@@ -244,7 +245,7 @@ def methods(json_: AsJson = False) -> None:
     """The compression methods."""
     from methods.compose import how_to_compose
     from methods.registry import methods as known
-    from search.show_small import show_records
+    from search.terminal.show_small import show_records
 
     show_records(known(), ("name", "summary", "source"), as_json=json_)
     if not json_:
@@ -254,8 +255,8 @@ def methods(json_: AsJson = False) -> None:
 @app.command()
 def strategies(json_: AsJson = False) -> None:
     """The search strategies."""
-    from search.show_small import show_records
     from search.strategy import strategies as known
+    from search.terminal.show_small import show_records
 
     show_records(known(), ("name", "summary", "source"), as_json=json_)
 

@@ -24,9 +24,9 @@ import ray
 import torch
 
 from search.candidate import Candidate, Outcome
-from search.dispatch import Resources, dispatch
+from search.dispatch.loop import Resources, dispatch
+from search.dispatch.ray_session import ray_session
 from search.host import cores
-from search.ray_session import ray_session
 
 WARM_UP = 10  # first outcomes, while workers are still starting, that no rate counts
 

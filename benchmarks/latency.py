@@ -20,9 +20,9 @@ import torch
 from methods.base import Levels, example_input
 from methods.registry import create
 from models.networks import build_network
-from search.allocate import Ladders
-from search.latency_check import check_whole
-from search.latency_table import latency_table
+from search.allocation.allocate import Ladders
+from search.latency.check import check_whole
+from search.latency.table import latency_table
 
 KEPT = (1.0, 0.75, 0.5, 0.25)  # of every site's channels
 RANDOM = 8

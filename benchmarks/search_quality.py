@@ -24,10 +24,10 @@ from optuna._hypervolume import compute_hypervolume
 from rich.console import Console
 
 from models.task import TaskConfig, pick_device
-from search import compare
 from search.candidate import Recipe
 from search.host import host_facts
-from search.session import Result
+from search.run import compare
+from search.run.session import Result
 
 SCANNING = ("acra-uniform", "acra-sensitivity", "lagrangian")  # their answer does not depend on a seed
 SAMPLING = ("random", "tpe", "nsga2")

@@ -20,8 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from methods.base import Compressor, Levels
 from methods.registry import create
 from models.networks import build_network
-from search.allocate import Ladders, project, uniform_shape
-from search.budget import Budget
+from search.allocation.allocate import Ladders, project, uniform_shape
+from search.allocation.budget import Budget
 
 TARGETS = (0.7, 0.5, 0.3)
 REPEATS = 20

@@ -26,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from methods.base import Compressor, Tuning, copy_network, example_input
 from methods.registry import create, methods
 from models.networks import build_network
-from search.allocate import project, uniform_shape
-from search.budget import Budget
-from search.finetune import precision
+from search.allocation.allocate import project, uniform_shape
+from search.allocation.budget import Budget
+from search.judge.finetune import precision
 
 LIMIT = 1.5  # times the dense step, at most
 LR = 0.02

@@ -30,9 +30,9 @@ from models.data import NAMED
 from models.networks import build_network
 from models.task import pick_device
 from search.candidate import Recipe
-from search.finetune import finetune, precision
-from search.formats import count_flops
+from search.export.formats import count_flops
 from search.host import cores, host_facts
+from search.judge.finetune import finetune, precision
 
 INFO = NAMED["cifar10"]
 IMAGES = 10_000

@@ -25,17 +25,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search import build
 from search.compressed import load_compressed
-from search.config import SearchConfig
 from search.console import Show, console_of
 from search.inputs import Data, Network, check_same, task_of
-from search.known import leaderboard, methods, networks, strategies, verify
-from search.options import PlanOptions, RecipeOptions, RunOptions, TaskOptions, TrainOptions, keywords, settings_of
+from search.run import build
+from search.run.config import SearchConfig
+from search.terminal.known import leaderboard, methods, networks, strategies, verify
+from search.terminal.options import (
+    PlanOptions,
+    RecipeOptions,
+    RunOptions,
+    TaskOptions,
+    TrainOptions,
+    keywords,
+    settings_of,
+)
 
 if TYPE_CHECKING:  # each function imports what it needs: a plan does without databases and pictures
-    from search.export import Exported
-    from search.plan import Plan
+    from search.export.export import Exported
+    from search.run.plan import Plan
     from search.run_result import RunResult, Trained
 
 __all__ = [
@@ -111,14 +119,14 @@ def run_config(
 ) -> RunResult:
     """`search` for a configuration that is there already."""
     from search.run_result import RunResult
-    from search.show import search_and_show
+    from search.terminal.show import search_and_show
 
     record, complete = search_and_show(config, console_of(show), command=command, retry_failed=retry_failed)
     return RunResult.read(config.folder, complete=complete, record=record)
 
 
 def _resumed(run: str | Path, network: Network | None) -> SearchConfig:
-    from search.runs import resumed
+    from search.run.runs import resumed
 
     config = resumed(run)
     check_same(network, config.task)
@@ -139,7 +147,7 @@ def plan(
     Raises:
         UserError: an input that cannot be worked with, a target out of reach, or more than one target or strategy.
     """
-    from search.plan import solve
+    from search.run.plan import solve
 
     return solve(
         build.search_config(
@@ -176,9 +184,9 @@ def compare(
 
     Other arguments and errors are those of `search`. The result's `leaderboard` ranks what is known of the task.
     """
-    from search.board_show import compare_and_show
-    from search.compare import compare_config, resumed
+    from search.run.compare import compare_config, resumed
     from search.run_result import RunResult
+    from search.terminal.boards import compare_and_show
 
     if resume is not None:
         config = resumed(resume)
@@ -218,7 +226,7 @@ def train(
         UserError: an input that cannot be worked with, or a file that cannot be written.
     """
     from search.run_result import Trained
-    from search.show_small import trained
+    from search.terminal.show_small import trained
 
     config = _task(network, data, settings, fresh=True)
     recipe = build.recipe(**settings_of(TrainOptions, settings), distill_weight=0.0)
@@ -270,8 +278,8 @@ def export(
         UserError: an input that cannot be worked with, or a form that does not compute what the network does; nothing
             was written then.
     """
-    from search.export_show import export_and_show
-    from search.formats import parse_formats
+    from search.export.formats import parse_formats
+    from search.terminal.exports import export_and_show
 
     folder = open_run(run, network=network).folder
     return export_and_show(

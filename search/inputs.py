@@ -21,8 +21,8 @@ from models.errors import UserError
 from models.given import give
 from models.sources import ARRAY_NAMES, checked_arrays, content_digest
 from models.task import TaskConfig
-from search import build
 from search.files import atomic_write, writing
+from search.run import build
 
 FOLDER = "given"  # below results
 _WAYS = "give its name, four arrays x_train, y_train, x_test, y_test, or a training and a test data set"

@@ -11,13 +11,13 @@ import pandas as pd
 from torch import nn
 
 from models.task import TaskConfig, load_network
-from search.command import resume_command
-from search.config import SearchConfig
-from search.export import Exported, export_run, fine_tuned
-from search.formats import FORMATS
-from search.leaderboard import Board, board_of
-from search.pick import Run, pick_candidate, read_run
-from search.runs import is_comparison, read_record
+from search.export.export import Exported, export_run, fine_tuned
+from search.export.formats import FORMATS
+from search.export.pick import Run, pick_candidate, read_run
+from search.leaderboard.board import Board, board_of
+from search.run.command import resume_command
+from search.run.config import SearchConfig
+from search.run.runs import is_comparison, read_record
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -126,13 +126,13 @@ class Leaderboard:
 
     def text(self, form: str = "md") -> str:
         """As csv, md, tex, json, or the table that the terminal shows; UserError for another form."""
-        from search.board_show import rendered
+        from search.terminal.boards import rendered
 
         return rendered(self.boards, form, self.with_reported)
 
     def write(self, path: str | Path, form: str = "html") -> Path:
         """Write it to a file, as a page that opens offline or in one of `text`'s forms."""
-        from search.board_show import write_board
+        from search.terminal.boards import write_board
 
         return write_board(self.boards, Path(path), form, self.with_reported)
 

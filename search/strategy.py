@@ -18,9 +18,9 @@ import numpy as np
 
 from methods.base import Allocation, CostModel, Levels, Setting, Site
 from models.errors import unknown
-from search.budget import Budget
+from search.allocation.budget import Budget
+from search.allocation.targets import Target
 from search.candidate import ZERO_SHOT, Candidate, Outcome, Recipe
-from search.targets import Target
 
 Stage = Literal["scan", "rung", "search", "final"]
 

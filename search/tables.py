@@ -20,7 +20,7 @@ import pandas as pd
 from methods.base import Knob
 from search.candidate import Candidate, Outcome
 from search.files import atomic_write
-from search.latency_check import Checked
+from search.latency.check import Checked
 
 SHORT = 8  # characters of a key that name a candidate in tables
 CANDIDATE_TYPES = {

@@ -26,7 +26,7 @@ import run_search
 from models.networks import build_network
 from models.task import TaskConfig, task_fingerprint
 from search.compressed import load_compressed
-from search.ledger import Ledger, list_tasks
+from search.ledger.ledger import Ledger, list_tasks
 
 SCRIPT = Path(run_search.__file__).resolve()
 SEARCH = ["search", *TINY, "--target-flops", "0.7,0.4", "--final-epochs", "0.2", "--final-seeds", "2", "--name", "tiny"]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from search.allocate import Floats, Shape, project, uniform_shape
-from search.sensitivity import Curve, curves, scan_proposals
+from search.allocation.allocate import Floats, Shape, project, uniform_shape
+from search.strategies.sensitivity import Curve, curves, scan_proposals
 from search.strategy import Problem, Program, Proposal, StrategyInfo, register
 
 # How much accuracy one unit of strength is taken to cost on top of what was measured. It orders settings between

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from methods.base import Levels, Site
-from search.allocate import Floats, project, uniform_shape
-from search.budget import Budget
+from search.allocation.allocate import Floats, project, uniform_shape
+from search.allocation.budget import Budget
+from search.allocation.minimise import minimise
 from search.candidate import Outcome
-from search.minimise import minimise
-from search.sensitivity import Curve, curves, scan_proposals
+from search.strategies.sensitivity import Curve, curves, scan_proposals
 from search.strategy import Problem, Program, Proposal, StrategyInfo, register
 
 NAME = "lagrangian"

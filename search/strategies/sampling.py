@@ -18,11 +18,11 @@ from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
 from methods.base import Levels
-from search.allocate import Floats, Shape, project
-from search.budget import Budget
+from search.allocation.allocate import Floats, Shape, project
+from search.allocation.budget import Budget
 from search.candidate import Outcome
+from search.run.warm import REACH, lent
 from search.strategy import Problem, Program, Proposal, StrategyInfo, register
-from search.warm import REACH, lent
 
 BATCH = 4  # trials asked for at once, and the population of a generation: enough for four workers
 _STEEP = 4.0  # ratio of exponents between a site of average and one of extreme softness or hardness

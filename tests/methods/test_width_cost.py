@@ -13,8 +13,8 @@ from torch import nn
 from methods.base import Compressor, Cost
 from methods.registry import create
 from models.networks import build_network
-from search.allocate import project, uniform_shape
-from search.budget import Budget
+from search.allocation.allocate import project, uniform_shape
+from search.allocation.budget import Budget
 
 CIFAR = ["resnet20", "resnet56", "vgg16-cifar", "densenet40"]
 TORCHVISION = [

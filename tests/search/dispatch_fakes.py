@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from search.candidate import Candidate, Outcome
-from search.dispatch import Resources, dispatch
-from search.ledger import Ledger
+from search.dispatch.loop import Resources, dispatch
+from search.ledger.ledger import Ledger
 
 MIB = 2**20
 

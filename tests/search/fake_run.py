@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from search.candidate import Candidate, Outcome, failed
-from search.report import RunView
+from search.report.page import RunView
 from search.tables import Dense, Row, candidates_frame, finals_frame, pareto
 
 HOSTILE = [

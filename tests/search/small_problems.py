@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from methods.base import Cost, Costs, Levels, Setting, Site
-from search.budget import Budget
+from search.allocation.budget import Budget
+from search.allocation.targets import parse_target
 from search.candidate import Candidate, Outcome
 from search.strategy import Problem, Program, Proposal, Scan
-from search.targets import parse_target
 
 Floats = npt.NDArray[np.float64]
 

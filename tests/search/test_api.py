@@ -20,7 +20,7 @@ from models import given
 from models.errors import UserError
 from search import api
 from search.inputs import data_spec
-from search.ledger import Ledger
+from search.ledger.ledger import Ledger
 from search.run_result import RunResult
 
 TINY = {"epochs": 0.3, "final_epochs": 0.3, "final_seeds": 2, "workers": 0, "device": "cpu", "show": False}

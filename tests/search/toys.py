@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from methods.base import Cost, Costs, Levels, Setting, Site
-from search.budget import Budget
+from search.allocation.budget import Budget
+from search.allocation.targets import parse_target
 from search.candidate import Outcome, Recipe
 from search.strategy import Problem, Scan
-from search.targets import parse_target
 
 
 def toy_site(name: str, strengths: Sequence[float]) -> Site:

@@ -1,0 +1,1 @@
+"""Where candidates are judged: in this process, or by Ray's workers."""

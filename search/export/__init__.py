@@ -1,0 +1,1 @@
+"""Chosen networks as files that can be deployed."""

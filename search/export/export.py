@@ -1,0 +1,198 @@
+"""An export: a run's candidate as files that can be deployed, each tried on real test images before it counts.
+
+    made = export_run("results/my-run", pick="best", to="deploy")
+
+Everything is written into a folder of its own first and moved to its place at the end, `config.json` last: an export
+that has one is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from methods.base import Allocation, copy_network
+from models.errors import UserError
+from models.task import Task
+from search.candidate import Candidate
+from search.compressed import unpack
+from search.export.files import Say, Subject, write_files
+from search.export.formats import FORMATS, check_onnx
+from search.export.pick import Picked, Run, pick_candidate, read_run
+from search.export_config import CARD, CONFIG, ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig
+from search.files import clear_leftovers, held
+from search.judge.checkpoint import Checkpoint
+from search.judge.evaluate import Evaluator, OnStep, worker
+from search.judge.finetune import judge
+
+TRIAL_IMAGES = 256
+SAME_ACCURACY = 5e-3  # stored weights may be judged on another device than the one they were trained on
+FILES = (WEIGHTS, PROGRAM, ONNX, PICTURE, CARD, CONFIG)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export made."""
+
+    folder: Path
+    config: ExportConfig
+    network: nn.Module
+    """The fine-tuned network, on the CPU, in evaluation mode."""
+
+
+def export_run(
+    run: str | Path,
+    *,
+    pick: str = "best",
+    to: str | Path | None = None,
+    formats: tuple[str, ...] = FORMATS,
+    finetune: float | None = None,
+    force: bool = False,
+    device: str | None = None,
+    say: Say = lambda line: None,
+    on_step: OnStep | None = None,
+) -> Exported:
+    """Export a candidate of a run.
+
+    Args:
+        run: the run's folder, or its name below `results`.
+        pick: best, knee, smallest, or the beginning of a candidate's key.
+        to: the folder to write; None takes `export` in the run's own.
+        formats: any of config, safetensors, pt2, onnx.
+        finetune: epochs of a fine-tune before; one that was interrupted goes on from its last epoch.
+        force: write into a folder that is not empty; files of the same names are replaced.
+        device: where to fine-tune; None takes what the run took.
+        say: told what is being done.
+        on_step: called with (steps done, steps in all) of a fine-tune.
+
+    Raises:
+        UserError: nothing was written into `to`.
+    """
+    record = read_run(run)
+    picked = pick_candidate(record, pick, finetune)
+    folder = record.folder / "export" if to is None else Path(to)
+    check_folder(folder, force=force)
+    if "onnx" in formats:
+        check_onnx()
+    subject = fine_tuned(record, picked, pick, device=device, say=say, on_step=on_step)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(folder)
+    prefix = f".{folder.name}."
+    with (
+        tempfile.TemporaryDirectory(prefix=prefix, suffix=".tmp", dir=folder.parent) as stage,
+        held(Path(stage)),
+    ):
+        config = write_files(subject, Path(stage), folder, formats, say)
+        check_folder(folder, force=force)
+        _install(Path(stage), folder)
+    return Exported(folder, config, subject.network)
+
+
+def check_folder(folder: Path, *, force: bool) -> None:
+    """UserError if writing there would replace anything unasked."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; give --to a folder")
+    if not force and folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty; give another folder, or --force to replace the export in it")
+
+
+def _install(stage: Path, folder: Path) -> None:
+    """Move the files to their place; without `config.json` in between, so that a mixture is never taken for whole."""
+    folder.mkdir(exist_ok=True)
+    (folder / CONFIG).unlink(missing_ok=True)
+    for name in FILES:
+        if (stage / name).is_file():
+            os.replace(stage / name, folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)  # of an earlier export; it does not belong to this one
+
+
+def fine_tuned(
+    run: Run,
+    picked: Picked,
+    wanted: str,
+    *,
+    device: str | None = None,
+    say: Say = lambda line: None,
+    on_step: OnStep | None = None,
+) -> Subject:
+    """Task and network of the picked candidate; it is fine-tuned now if its weights are not in the run's folder.
+
+    Raises:
+        UserError: the task has changed since the search, or the stored weights are not what was judged.
+    """
+    say("loading the task ...")
+    weights = run.folder / "weights"
+    evaluator = worker(run.config.task, device=device or run.config.device, keep_weights=weights)
+    task = evaluator.task
+    if task.fingerprint != run.fingerprint:
+        raise UserError(f"network, weights or data of {run.folder} have changed since its search; search anew")
+    path = weights / f"{picked.key}.safetensors"
+    if not path.is_file():
+        path = _finetuned(evaluator, picked.candidate, weights, say, on_step)
+    candidate, allocation = _described(path)
+    compressor = evaluator.compressor(candidate)
+    if any(compressor.levels(allocation) != compressor.levels(picked.allocation)):
+        raise UserError(
+            f"{path} holds another allocation than the one that {picked.key} was judged with; remove it and export "
+            "again on the device of the search, or pick another candidate"
+        )
+    network = unpack(compressor, allocation, safetensors.torch.load_file(path))
+    accuracy = _accuracy(network, task, picked, candidate)
+    small, images = copy_network(network).cpu().eval(), _images(task, TRIAL_IMAGES)
+    return Subject(run, picked, wanted, task, compressor, candidate, allocation, small, images, accuracy)
+
+
+def _described(path: Path) -> tuple[Candidate, Allocation]:
+    """Candidate and allocation of stored weights; UserError if the file is not whole."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        candidate = Candidate.model_validate_json(metadata["candidate"])
+        return candidate, Allocation(json.loads(metadata["allocation"]))
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise UserError(f"{path} is not whole; remove it and export again: its candidate is fine-tuned anew") from error
+
+
+def _finetuned(evaluator: Evaluator, candidate: Candidate, weights: Path, say: Say, on_step: OnStep | None) -> Path:
+    """Fine-tune a candidate, from its checkpoint if there is one; the file of its weights."""
+    key = candidate.key(evaluator.task.fingerprint)
+    checkpoint = Checkpoint(weights.parent / "checkpoints" / f"{key}.safetensors")
+    going_on = ", going on from the last epoch of an earlier attempt" if checkpoint.path.exists() else ""
+    say(f"fine-tuning for {candidate.recipe.epochs:g} epochs{going_on} ...")
+    outcome = evaluator(candidate, checkpoint=checkpoint, on_step=on_step)
+    checkpoint.remove()
+    if outcome.status == "failed":
+        raise UserError(f"the fine-tune failed: {outcome.reason}; pick another candidate")
+    return weights / f"{key}.safetensors"
+
+
+def _accuracy(network: nn.Module, task: Task, picked: Picked, candidate: Candidate) -> float:
+    """Of the stored weights on the test set, which must be what the search found."""
+    accuracy, _ = judge(network, task.test)
+    known = picked.tested.get(candidate.seed)
+    if known is not None and abs(known - accuracy) > SAME_ACCURACY:
+        raise UserError(
+            f"the stored weights of {picked.key} reach {accuracy:.2%} on the test set where the search found "
+            f"{known:.2%}; remove them and export again: the candidate is fine-tuned anew"
+        )
+    return accuracy
+
+
+def _images(task: Task, count: int) -> Tensor:
+    """The first test images, as a network takes them, (count, C, H, W) on the CPU."""
+    batches = task.test.subset(torch.arange(min(count, len(task.test)))).batches(64)
+    return torch.cat([images.cpu().contiguous() for images, _ in batches])
+
+
+def as_json(made: Exported) -> dict[str, object]:
+    """What an export made, as plain values."""
+    return {"to": str(made.folder), **made.config.model_dump(mode="json")}

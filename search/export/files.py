@@ -1,0 +1,272 @@
+"""The files of an export: written, tried on test images, counted and timed."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from methods.base import Allocation, Compressor, Cost, example_input
+from models.errors import UserError
+from models.task import Task
+from models.user_code import is_user_spec, split_spec
+from search.candidate import Candidate
+from search.compressed import file_digest, load_compressed, pack
+from search.export.formats import (
+    Run,
+    capture,
+    check_agreement,
+    count_flops,
+    disagreement,
+    open_onnx,
+    open_pt2,
+    plain,
+    write_onnx,
+    write_pt2,
+)
+from search.export.model_card import model_card
+from search.export.pick import Picked
+from search.export.pick import Run as SearchRun
+from search.export_config import (
+    CARD,
+    CONFIG,
+    ONNX,
+    PICTURE,
+    PROGRAM,
+    WEIGHTS,
+    Costs,
+    ExportConfig,
+    Inputs,
+    Latency,
+    Metrics,
+    Origin,
+    Stored,
+    UserFile,
+)
+from search.files import atomic_write
+from search.host import host_facts
+from search.judge.finetune import judge
+from search.latency.timing import BATCHES, batch_of, latency
+from search.report.centroids import centroids_png
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Subject:
+    """What is exported, loaded."""
+
+    run: SearchRun
+    picked: Picked
+    wanted: str
+    """The pick as the user wrote it."""
+    task: Task
+    compressor: Compressor
+    candidate: Candidate
+    allocation: Allocation
+    network: nn.Module
+    """Fine-tuned, on the CPU, in evaluation mode."""
+    images: Tensor
+    """Of the test set, on the CPU."""
+    accuracy: float
+    """Of `network` on the test set."""
+
+    @property
+    def cost(self) -> Cost:
+        return self.compressor.cost_of(self.allocation)
+
+    @property
+    def example(self) -> Tensor:
+        """Noise, as it may end up in files."""
+        return example_input(self.task.info.shape)
+
+
+def write_files(subject: Subject, stage: Path, folder: Path, asked: tuple[str, ...], say: Say) -> ExportConfig:
+    """Write the formats asked for and the model card into `stage`; the export is going to lie in `folder`.
+
+    Raises:
+        UserError: a form does not compute what the network does, or costs what it should not.
+    """
+    say(f"writing and trying {', '.join(asked)} ...")
+    small = plain(subject.network)
+    flops = _recount(subject, small)
+    _write_forms(small, subject.example, stage, asked)
+    config = _config(subject, flops, _stored(stage))
+    agreement = {name: disagreement(run, subject.network, subject.images) for name, run in _opened(stage).items()}
+    if "safetensors" in asked:
+        atomic_write(stage / WEIGHTS, safetensors.torch.save(pack(subject.compressor, subject.network)))
+        config = config.model_copy(update={"files": _stored(stage)})
+        _write_config(stage, config)
+        agreement[WEIGHTS] = _rebuilt(subject, stage)
+    for name, difference in agreement.items():
+        check_agreement(name, difference)
+    metrics = {"agreement": agreement, "latency": _latencies(subject, stage, asked, say)}
+    config = config.model_copy(update={"metrics": config.metrics.model_copy(update=metrics)})
+    _write_config(stage, config)
+    if "config" not in asked:
+        (stage / CONFIG).unlink()
+    books = subject.compressor.centroids(subject.network)
+    if books:
+        atomic_write(stage / PICTURE, centroids_png(books))
+    atomic_write(stage / CARD, model_card(config, folder, pictured=bool(books)))
+    return config
+
+
+def _recount(subject: Subject, small: nn.Module) -> int:
+    """FLOPs of what is exported, by torch's counter; they must be those that the search promised.
+
+    Shared kernels are written out in these forms and cost as much as dense ones; and where the counter sees more in
+    the dense network than convolution and linear layers (attention), the two cannot be compared.
+    """
+    counted, promised = count_flops(small, subject.example), subject.cost.flops
+    comparable = count_flops(plain(subject.task.network), subject.example) == subject.compressor.cost.dense.flops
+    if subject.compressor.info.shrinks_channels and comparable and counted != promised:
+        raise UserError(f"the network to export has {counted:,} FLOPs where its search says {promised:,}; search anew")
+    return counted
+
+
+def _write_forms(network: nn.Module, example: Tensor, stage: Path, asked: tuple[str, ...]) -> None:
+    """`model.pt2` and `model.onnx` of a network made of standard layers."""
+    if "pt2" not in asked and "onnx" not in asked:
+        return
+    program = capture(network, example)
+    if "pt2" in asked:
+        write_pt2(program, stage / PROGRAM)
+    if "onnx" in asked:
+        write_onnx(program, stage / ONNX)
+
+
+def _opened(stage: Path) -> dict[str, Run]:
+    """The forms that were written, as a user would open them."""
+    opened: dict[str, Run] = {}
+    if (stage / PROGRAM).is_file():
+        opened[PROGRAM] = open_pt2(stage / PROGRAM)
+    if (stage / ONNX).is_file():
+        opened[ONNX] = open_onnx(stage / ONNX)
+    return opened
+
+
+def _rebuilt(subject: Subject, stage: Path) -> float:
+    """How far the network that `load_compressed` gives is from the fine-tuned one."""
+    network = load_compressed(stage)
+
+    @torch.no_grad()
+    def run(images: Tensor) -> Tensor:
+        outputs: Tensor = network(images)
+        return outputs
+
+    return disagreement(run, subject.network, subject.images)
+
+
+def _latencies(subject: Subject, stage: Path, asked: tuple[str, ...], say: Say) -> tuple[Latency, ...]:
+    """Dense and compressed in the forms that were written, for a single image and for a batch."""
+    if not {"pt2", "onnx"} & set(asked):
+        return ()
+    say("measuring latency, dense and compressed in turns ...")
+    theoretical = subject.compressor.cost.dense.flops / max(subject.cost.flops, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        dense = Path(folder)
+        _write_forms(plain(subject.task.network), subject.example, dense, asked)
+        found = []
+        for engine, device, pair in _pairs(dense, stage, subject.task.device):
+            name, threads = host_facts(device)["device"], torch.get_num_threads()
+            for size in BATCHES:
+                images = batch_of(subject.images, size).to(device)
+                dense_run, small_run = pair
+                found.append(
+                    latency(
+                        dense_run,
+                        small_run,
+                        images,
+                        engine=engine,
+                        device=name,
+                        threads=threads,
+                        theoretical=theoretical,
+                    )
+                )
+        return tuple(found)
+
+
+def _pairs(dense: Path, small: Path, device: torch.device) -> list[tuple[str, torch.device, tuple[Run, Run]]]:
+    """(engine, device, (dense, compressed)), for each that can be measured here."""
+    cpu = torch.device("cpu")
+    names = {PROGRAM: "torch", ONNX: "onnxruntime"}
+    whole, narrow = _opened(dense), _opened(small)
+    pairs = [(names[name], cpu, (whole[name], narrow[name])) for name in whole]
+    if device.type != "cpu" and PROGRAM in whole:
+        pairs.append(("torch", device, (open_pt2(dense / PROGRAM, device), open_pt2(small / PROGRAM, device))))
+    return pairs
+
+
+def _stored(stage: Path) -> dict[str, Stored]:
+    """Sizes and digests of the model's files."""
+    paths = [stage / name for name in (WEIGHTS, PROGRAM, ONNX)]
+    return {p.name: Stored(bytes=p.stat().st_size, sha256=file_digest(p)) for p in paths if p.is_file()}
+
+
+def _write_config(stage: Path, config: ExportConfig) -> None:
+    atomic_write(stage / CONFIG, config.model_dump_json(indent=2) + "\n")
+
+
+def _config(subject: Subject, flops: int, files: Mapping[str, Stored]) -> ExportConfig:
+    task, info = subject.task, subject.task.info
+    compressor = subject.compressor
+    return ExportConfig(
+        task=task.config,
+        fingerprint=task.fingerprint,
+        inputs=Inputs(shape=info.shape, classes=info.classes, mean=info.mean, std=info.std),
+        network_file=_user_file(task.config.network),
+        method=subject.candidate.method,
+        options=subject.candidate.options,
+        allocation=compressor.allocation(compressor.levels(subject.allocation)).to_json(),
+        cost=Costs(**subject.cost._asdict()),
+        dense=Costs(**compressor.cost.dense._asdict()),
+        metrics=_metrics(subject, flops),
+        recipe=subject.candidate.recipe,
+        seen=task.seen,
+        files=dict(files),
+        origin=_origin(subject),
+    )
+
+
+def _user_file(network: str) -> UserFile | None:
+    if not is_user_spec(network):
+        return None
+    file, function = split_spec(network, "network")
+    return UserFile(path=str(file), function=function, sha256=file_digest(file))
+
+
+def _metrics(subject: Subject, flops: int) -> Metrics:
+    seed = subject.candidate.seed
+    tested = {**subject.picked.tested, seed: subject.picked.tested.get(seed, subject.accuracy)}
+    accuracies = list(tested.values())
+    return Metrics(
+        test_accuracy=subject.accuracy,
+        test_images=len(subject.task.test),
+        dense_test_accuracy=judge(subject.task.network, subject.task.test)[0],
+        seed=seed,
+        seeds=tuple(sorted(tested)),
+        mean=statistics.fmean(accuracies),
+        std=statistics.stdev(accuracies) if len(accuracies) > 1 else None,
+        n=len(accuracies),
+        executed_flops=flops,
+    )
+
+
+def _origin(subject: Subject) -> Origin:
+    picked, run = subject.picked, subject.run
+    return Origin(
+        run=run.folder.name,
+        candidate=picked.key,
+        pick=subject.wanted,
+        strategy=picked.strategy,
+        target=picked.target,
+        searched=run.searched,
+        host=run.host,
+    )

@@ -1,0 +1,200 @@
+"""The judge of candidates: compress, measure batch norm anew, fine-tune, look at held-out images.
+
+A pure function of task and candidate: what it is given stays untouched, and the same seed on the same device gives
+the same outcome. A candidate for the search split is fine-tuned on the rest of the training set; a finalist, chosen
+already, on all of it before it meets the test set.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from methods.base import Allocation, Compressor, Cost, Tuning, example_input
+from methods.registry import create, method_info
+from models.data import Images
+from models.given import receive
+from models.task import Task, TaskConfig, load_task, pick_device
+from search.candidate import Candidate, Outcome, failed
+from search.compressed import pack
+from search.files import atomic_write
+from search.judge.checkpoint import Checkpoint, RungWeights
+from search.judge.drift import Drift
+from search.judge.finetune import DivergedError, TimeLimitError, finetune, judge, recalibrate, steps_of
+
+OnStep = Callable[[int, int], None]
+SPARED = "steps_spared"  # the note of a fine-tune that went on from where a rung had left it
+CALIBRATION_BATCHES = 8  # of 128 images, for the methods that look at gradients
+
+
+class Evaluator:
+    """Holds a task's data and dense network on one device and judges candidate after candidate."""
+
+    def __init__(
+        self,
+        config: TaskConfig,
+        *,
+        device: str | None = None,
+        keep_weights: Path | None = None,
+        keep_rungs: Path | None = None,
+        time_limit: float | None = None,
+    ) -> None:
+        """
+        Args:
+            device: `cpu`, `cuda`, ...; None takes a GPU if there is one.
+            keep_weights: folder for the weights of candidates that are judged on the test set.
+            keep_rungs: folder for fine-tunes that were broken off at a rung and may go on.
+            time_limit: seconds for one candidate's fine-tune.
+        """
+        self.task: Task = load_task(config, pick_device(device))
+        self._keep, self._rungs, self._limit = keep_weights, keep_rungs, time_limit
+        self._compressors: dict[str, Compressor] = {}
+        self._drift = Drift(self.task.network)
+
+    def __call__(
+        self, candidate: Candidate, *, checkpoint: Checkpoint | None = None, on_step: OnStep | None = None
+    ) -> Outcome:
+        """The candidate's outcome; divergence and an exceeded limit are failed outcomes with a reason.
+
+        Args:
+            checkpoint: where a long fine-tune is kept from epoch to epoch, and goes on from.
+            on_step: called with (steps done, steps in all).
+        """
+        start, device = time.monotonic(), str(self.task.device)
+        checkpoint = checkpoint or self._rung(candidate)
+        try:
+            outcome = self._judge(candidate, checkpoint, on_step)
+        except (DivergedError, TimeLimitError) as error:
+            return failed(str(error), time.monotonic() - start, device)
+        return outcome.model_copy(update={"seconds": time.monotonic() - start, "device": device})
+
+    def _rung(self, candidate: Candidate) -> Checkpoint | None:
+        """What a rung leaves and the next one goes on from; a whole fine-tune leaves none of its own."""
+        if self._rungs is None or candidate.judge == "test" or candidate.images is not None:
+            return None
+        return RungWeights(rung_file(self._rungs, candidate, self.task.fingerprint), frozen=candidate.until is None)
+
+    def _judge(self, candidate: Candidate, checkpoint: Checkpoint | None, on_step: OnStep | None) -> Outcome:
+        network, tuning, cost, allocation, spared = self._compressed(candidate, checkpoint, on_step)
+        images = self.task.test if candidate.judge == "test" else self.task.search
+        accuracy, loss = judge(network, images, count=candidate.images)
+        drift = None if candidate.judge == "test" else self._drift(network, images, candidate.images)
+        if not math.isfinite(loss) or not math.isfinite(drift or 0):
+            return failed(f"its outputs are not finite (loss {loss})")
+        if self._keep is not None and candidate.judge == "test":
+            save_compressed(
+                self._keep, candidate, allocation, network, self.compressor(candidate), self.task.fingerprint
+            )
+        return Outcome(
+            status="ok",
+            accuracy=accuracy,
+            loss=loss,
+            drift=drift,
+            merit=-drift if self.task.seen and drift is not None else None,
+            images=min(candidate.images or len(images), len(images)),
+            **cost._asdict(),
+            epochs=candidate.recipe.epochs if candidate.until is None else candidate.until,
+            allocation=None if candidate.learned_target is None else allocation.to_json(),
+            notes=tuning.report() | ({SPARED: spared} if spared else {}),
+        )
+
+    def _compressed(
+        self, candidate: Candidate, checkpoint: Checkpoint | None, on_step: OnStep | None
+    ) -> tuple[nn.Module, Tuning, Cost, Allocation, int]:
+        """The candidate's network, fine-tuned and ready to be judged, its cost, and steps that a checkpoint spared."""
+        compressor, recipe = self.compressor(candidate), candidate.recipe
+        allocation = candidate.to_allocation()
+        network = compressor.compress(allocation)
+        images = self.task.train if candidate.judge == "test" else self.task.tune
+        steps = steps_of(recipe, len(images))
+        if candidate.learned_target is None:
+            tuning = compressor.tuning(allocation, network, steps=steps, lr=recipe.lr)
+        else:
+            tuning = compressor.learned(candidate.learned_target, network, steps=steps, lr=recipe.lr)
+        recalibrate(network, images, recipe.recalibration_images, seed=candidate.seed)
+        spared = 0
+        if steps and candidate.until != 0:
+            spared = self._finetune(network, images, candidate, tuning, checkpoint, on_step)
+        network = tuning.finish(network).eval()
+        if candidate.learned_target is not None:
+            allocation = Allocation(tuning.report()["allocation"])
+        return network, tuning, compressor.cost_of(allocation), allocation, spared
+
+    def _finetune(
+        self,
+        network: nn.Module,
+        images: Images,
+        candidate: Candidate,
+        tuning: Tuning,
+        checkpoint: Checkpoint | None,
+        on_step: OnStep | None,
+    ) -> int:
+        deadline = None if self._limit is None else time.monotonic() + self._limit
+        return finetune(
+            network,
+            images,
+            candidate.recipe,
+            seed=candidate.seed,
+            tuning=tuning,
+            teacher=self.task.network if candidate.recipe.distill_weight else None,
+            deadline=deadline,
+            on_step=on_step,
+            checkpoint=checkpoint,
+            until=candidate.until,
+        )
+
+    def compressor(self, candidate: Candidate) -> Compressor:
+        """The candidate's method bound to the dense network; bound once per worker."""
+        key = json.dumps([candidate.method, candidate.options], sort_keys=True)
+        if key not in self._compressors:
+            self._compressors[key] = bind(self.task, candidate.method, candidate.options)
+        return self._compressors[key]
+
+    def dense(self, split: str = "search") -> tuple[float, float]:
+        """Accuracy and loss of the dense network on the `search` split or the `test` set."""
+        return judge(self.task.network, self.task.test if split == "test" else self.task.search)
+
+
+def bind(task: Task, method: str, options: dict[str, Any]) -> Compressor:
+    """A method bound to a task's dense network, calibrated on fine-tuning images if it wants that."""
+    example = example_input(task.info.shape, task.device)
+    compressor = create(method, task.network, example, options)
+    if method_info(method).needs_calibration:
+        batches = task.tune.batches(min(128, len(task.tune)), seed=0, drop_last=True)
+        compressor.calibrate(pair for _, pair in zip(range(CALIBRATION_BATCHES), batches, strict=False))
+    return compressor
+
+
+def rung_file(folder: Path, candidate: Candidate, task: str) -> Path:
+    """Where the last rung of a candidate is kept."""
+    return folder / f"{candidate.whole.key(task)}.safetensors"
+
+
+def save_compressed(
+    folder: Path, candidate: Candidate, allocation: Allocation, network: nn.Module, compressor: Compressor, task: str
+) -> None:
+    """Write the packed weights of a judged network as `<key>.safetensors`, its candidate in the metadata."""
+    folder.mkdir(parents=True, exist_ok=True)
+    metadata = {"candidate": candidate.model_dump_json(), "allocation": json.dumps(allocation.to_json())}
+    packed = safetensors.torch.save(pack(compressor, network), metadata)
+    atomic_write(folder / f"{candidate.key(task)}.safetensors", packed)
+
+
+def worker(config: TaskConfig, *, networks: Mapping[str, nn.Module] | None = None, **options: Any) -> Evaluator:
+    """What a dispatcher calls once per worker.
+
+    Args:
+        networks: the task's network, if it was given as an object.
+    """
+    receive(networks or {})
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    return Evaluator(config, **options)

@@ -1,0 +1,1 @@
+"""Latency: tables of layer times that predict it, and measurements of whole networks."""

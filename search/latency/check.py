@@ -1,0 +1,114 @@
+"""A prediction held against the whole compressed network, measured in turns with the dense one."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from methods.base import Compressor, Levels
+from methods.trace import evaluating
+from search.allocation.targets import TOLERANCE, Part
+from search.export_config import Latency
+from search.latency.layer_times import BLOCK, settled
+from search.latency.table import LatencyTable
+from search.latency.timing import far_below, in_turns, quiet_clock, spread
+
+FILE = "latency.json"  # in a run's folder: key of a candidate -> its figures
+FAR = 0.15  # a prediction that is further off than this is said to be
+ROUNDS = 60
+LEAST_ROUNDS = 15
+BUDGET = 10.0  # seconds, once it had its least number of rounds
+
+
+class Checked(Latency):
+    """What was measured, beside what the table said; the least of all rounds, as in the table."""
+
+    predicted_ms: float
+    predicted_dense_ms: float
+
+    @property
+    def kept(self) -> float:
+        """Measured, of the dense network's time."""
+        return self.compressed_ms / self.dense_ms
+
+    @property
+    def predicted_kept(self) -> float:
+        return self.predicted_ms / self.predicted_dense_ms
+
+    @property
+    def off(self) -> float:
+        """How far the prediction lies from the measurement, as a share of it."""
+        return self.predicted_ms / self.compressed_ms - 1
+
+    @property
+    def far(self) -> bool:
+        return abs(self.off) > FAR
+
+    def missed(self, asked: Part) -> str:
+        """By how much the measurement lies above what was asked, if it does."""
+        over = self.kept / asked.kept if asked.kept else 1e6 * self.compressed_ms / (asked.amount or 1.0)
+        return f"; {over - 1:.1%} above what was asked" if over - 1 > TOLERANCE else ""
+
+    def words(self) -> str:
+        """Both figures, and a warning where they are far apart."""
+        return (
+            f"measured {self.compressed_ms:.3g} ms whole, kept {self.kept:.3f}; predicted {self.predicted_ms:.3g} ms, "
+            f"kept {self.predicted_kept:.3f} ({self.off:+.0%}{self._far()}); dense {self.dense_ms:.3g} ms; "
+            f"{self.where}"
+        )
+
+    def _far(self) -> str:
+        if not self.far:
+            return ""
+        if abs(self.predicted_kept / self.kept - 1) <= FAR:
+            return ", far off, as for the dense network: the machine is not as it was when the layers were measured"
+        return ", far off: the layers' times do not add up to the network's"
+
+
+def check_whole(compressor: Compressor, levels: Levels, table: LatencyTable) -> Checked:
+    """Measure the network that one allocation, (n_sites,), comes to."""
+    example, batch = compressor.example, table.where.batch
+    small, dense = compressor.compress(compressor.allocation(levels)).eval(), compressor.network
+    x = torch.randn(batch, *example.shape[1:], device=example.device)
+    with evaluating(dense, example), torch.inference_mode():
+        found = in_turns(
+            [partial(dense, x), partial(small, x)],
+            clock=quiet_clock(example.device),
+            rounds=ROUNDS,
+            least=LEAST_ROUNDS,
+            budget=BUDGET,
+            block=BLOCK,
+            enough=lambda found: all(map(settled, found)),
+        )
+    dense_ms, small_ms = ([1e3 * each for each in row] for row in found)
+    speed_up = min(dense_ms) / min(small_ms)
+    cost = compressor.cost(levels[None])
+    theoretical = compressor.cost.dense.flops / max(int(cost.flops[0]), 1)
+    return Checked(
+        engine="torch",
+        device=f"{example.device.type} ({table.where.device})",
+        threads=table.where.threads,
+        batch=batch,
+        rounds=len(dense_ms),
+        statistic="least",
+        dense_ms=min(dense_ms),
+        dense_spread_ms=spread(dense_ms),
+        compressed_ms=min(small_ms),
+        compressed_spread_ms=spread(small_ms),
+        speed_up=speed_up,
+        theoretical=theoretical,
+        far_below=far_below(speed_up, theoretical),
+        predicted_ms=int(table(levels[None])[0]) / 1e6,
+        predicted_dense_ms=table.dense / 1e6,
+    )
+
+
+def read_latencies(path: Path) -> dict[str, Checked]:
+    """What a run measured; nothing if it measured none, or the file is not ours."""
+    try:
+        return {key: Checked.model_validate(each) for key, each in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, AttributeError):
+        return {}

@@ -1,0 +1,279 @@
+"""Predicted latency of any allocation, from a table of measured layer times.
+
+    latency = s · Σ over layers of t(in, out) + b · activations + a
+
+t comes from a grid of measured widths, linear between. What is no layer (norms, activations, additions, calls) is
+taken to grow with the activations that the layers write; s, b and a, none below 0 so that a wider network is never
+faster, come from whole networks, measured dense and at several strengths. The table is measured once per device,
+threads, batch and network, and kept in a file. All times are the least of many, and with a single thread those of
+the processor, so that other work on the machine does not get into them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time as clock
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import nnls
+
+from methods.base import Compressor, Levels
+from models.errors import UserError
+from search.allocation.allocate import Ladders
+from search.allocation.budget import Ints
+from search.files import atomic_write
+from search.host import device_name
+from search.latency.layer_times import Grid, Shape, Timer, input_shapes, kind, least_of, measure_grid, timer
+
+Floats = npt.NDArray[np.float64]
+SCHEMA = 2
+FOLDER = "latency"  # below results
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of all sites alike, in the whole networks that are measured
+DENSE_WEIGHT = 3.0  # of the dense network in the fit: kept fractions are fractions of it
+PASSES = 2  # over everything, so that a busy minute spoils no layer
+STEADY = 1.3  # what two measurements of the same network may differ by, before the user is told
+PATIENCE = 5.0  # seconds between two lines about how far it is
+Say = Callable[[str], None]
+
+
+def tell(line: str) -> None:
+    """A line for whoever waits, apart from what is printed as a result."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@runtime_checkable
+class Widths(Protocol):
+    """A cost model that knows the widths of layers."""
+
+    layers: tuple[str, ...]
+    positions: Floats
+    kept: Sequence[Floats]
+
+    def widths(self, levels: Levels) -> tuple[Floats, Floats]:
+        """Channels into and out of every layer, each (n_allocations, n_layers)."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """What a time holds for."""
+
+    device: str
+    threads: int
+    batch: int
+    torch: str
+
+    def words(self) -> str:
+        """`batch 1 on <processor>, 2 threads`."""
+        return f"batch {self.batch} on {self.device}, {self.threads} threads"
+
+
+class LatencyTable:
+    """Nanoseconds of one batch by the levels of all the method's sites."""
+
+    def __init__(self, cost: Widths, grids: Sequence[Grid], where: Where) -> None:
+        """`grids`: one for each of `cost.layers`."""
+        self.where = where
+        self._cost = cost
+        self._inputs, self._outputs = (
+            _padded([getattr(grid, side) for grid in grids]) for side in ("inputs", "outputs")
+        )
+        shape = (len(grids), self._inputs.shape[1], self._outputs.shape[1])
+        self._times = np.zeros(shape)
+        for row, grid in zip(self._times, grids, strict=True):
+            table = np.array(grid.nanoseconds)
+            row[: table.shape[0], : table.shape[1]] = table
+        self._parts = np.array([1.0, 0.0, 0.0])  # a nanosecond in the table, an activation, a batch
+
+    def fit(self, levels: Levels, measured: Floats) -> None:
+        """Account for what is no layer, and for layers that run otherwise among others than alone.
+
+        Args:
+            levels: (n, n_sites), the dense network first.
+            measured: (n,) nanoseconds of the whole networks.
+        """
+        features = self._features(levels)
+        weight = 1 / measured
+        weight[0] *= DENSE_WEIGHT
+        scale = np.maximum(features.max(0), 1.0)
+        found, _ = nnls(features / scale * weight[:, None], measured * weight)
+        self._parts = found / scale
+
+    @property
+    def dense(self) -> int:
+        return int(self(np.zeros((1, len(self._cost.kept)), dtype=np.intp))[0])
+
+    def __call__(self, levels: Levels) -> Ints:
+        whole: Ints = np.rint(np.maximum(self._features(levels) @ self._parts, 1.0)).astype(np.int64)
+        return whole
+
+    def _features(self, levels: Levels) -> Floats:
+        """(n, 3): summed times of the layers, activations that they write, and 1."""
+        inputs, outputs = self._cost.widths(levels)
+        low_in, high_in, part_in = _between(self._inputs, inputs)
+        low_out, high_out, part_out = _between(self._outputs, outputs)
+        rows = np.arange(len(self._times))
+        near = _mix(self._times[rows, low_in, low_out], self._times[rows, low_in, high_out], part_out)
+        far = _mix(self._times[rows, high_in, low_out], self._times[rows, high_in, high_out], part_out)
+        layers = _mix(near, far, part_in).sum(1)
+        return np.stack([layers, outputs @ self._cost.positions, np.ones(len(levels))], axis=1)
+
+
+def _mix(low: Floats, high: Floats, part: Floats) -> Floats:
+    return low + part * (high - low)
+
+
+def _padded(axes: Sequence[Sequence[int]]) -> Floats:
+    """(n_layers, longest); NaN after the last width of an axis."""
+    table = np.full((len(axes), max(map(len, axes))), np.nan)
+    for row, axis in zip(table, axes, strict=True):
+        row[: len(axis)] = axis
+    return table
+
+
+def _between(axes: Floats, widths: Floats) -> tuple[Levels, Levels, Floats]:
+    """The measured widths around each of `widths`, (n, n_layers), and how far it lies between them, 0 to 1."""
+    last = (~np.isnan(axes)).sum(1) - 1
+    low = np.clip((axes[None] <= widths[..., None]).sum(-1) - 1, 0, np.maximum(last - 1, 0)).astype(np.intp)
+    high = np.minimum(low + 1, last)
+    rows = np.arange(len(axes))
+    apart = axes[rows, high] - axes[rows, low]
+    part = np.clip((widths - axes[rows, low]) / np.maximum(apart, 1e-9), 0.0, 1.0)
+    return low, high, np.where(apart > 0, part, 0.0)
+
+
+def latency_table(
+    compressor: Compressor, *, batch: int, results: Path, say: Say, time: Timer | None = None
+) -> LatencyTable:
+    """The table of a method on a network and device, from its file or measured now.
+
+    Raises:
+        UserError: the method's tables of kernels take as long as dense ones.
+    """
+    cost = compressor.cost
+    if not compressor.info.shrinks_channels or not isinstance(cost, Widths):
+        raise UserError(
+            f"{compressor.info.name} keeps tables of kernels and runs them as dense ones, so that no latency is gained "
+            "by them; ask for FLOPs, parameters or bytes, or take a method that only removes channels, e.g. l1"
+        )
+    where = where_of(compressor.example.device, batch)
+    shapes = input_shapes(compressor.network, compressor.example)
+    path = results / FOLDER / f"{_digest(compressor, cost, shapes, where)}.json"
+    known = _read(path)
+    if known is None:
+        say(f"measuring layer times at several widths, {where.words()}; once, then kept in {path} ...")
+        known = _measured(compressor, cost, shapes, batch, time or timer(compressor.example.device), say)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, json.dumps({"schema": SCHEMA, **asdict(where), **known}) + "\n")
+    table = LatencyTable(cost, [Grid(*(map(_tuples, each))) for each in known["grids"]], where)
+    table.fit(np.array(known["levels"], dtype=np.intp), np.array(known["nanoseconds"], dtype=np.float64))
+    return table
+
+
+def where_of(device: torch.device, batch: int) -> Where:
+    return Where(device_name(device), torch.get_num_threads(), batch, torch.__version__)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What was measured before; None if nothing was, or it cannot be read."""
+    try:
+        known = json.loads(path.read_text())
+        whole = known["schema"] == SCHEMA and all(known[key] for key in ("grids", "levels", "nanoseconds"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return dict(known) if whole else None
+
+
+def _digest(compressor: Compressor, cost: Widths, shapes: Mapping[str, list[Shape]], where: Where) -> str:
+    """The same for everything that the same table holds for."""
+    levels = _anchors(compressor)
+    widths = [side.tolist() for side in cost.widths(levels)]
+    layers = [kind(compressor.network.get_submodule(name), shapes.get(name, [])) for name in cost.layers]
+    content = json.dumps([asdict(where), str(compressor.network), layers, levels.tolist(), widths])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _anchors(compressor: Compressor) -> Levels:
+    """The whole networks that are measured: dense, all sites alike, and either half of them alone; (n, n_sites)."""
+    wanted = np.repeat(np.array(STRENGTHS)[:, None], len(compressor.sites), axis=1)
+    alike = Ladders(compressor.sites).levels(wanted)
+    halves = np.repeat(alike[-2:-1], 2, axis=0)
+    middle = len(compressor.sites) // 2
+    halves[0, :middle] = halves[1, middle:] = 0
+    return np.vstack([alike, halves])
+
+
+def _measured(
+    compressor: Compressor, cost: Widths, shapes: Mapping[str, list[Shape]], batch: int, time: Timer, say: Say
+) -> dict[str, Any]:
+    """Grids of all layers, each kind measured once a pass, and the times of the whole networks."""
+    levels = _anchors(compressor)
+    smallest = cost.widths(levels.max(0)[None])
+    least = list(zip(*(side[0].round().astype(int).tolist() for side in smallest), strict=True))
+    layers = [(compressor.network.get_submodule(name), shapes.get(name, [])) for name in cost.layers]
+    names = [f"{kind(*layer)} from {widths}" for layer, widths in zip(layers, least, strict=True)]
+    kinds = dict(zip(names, zip(layers, least, strict=True), strict=True))
+    networks = [compressor.compress(compressor.allocation(row)).eval() for row in levels]
+    x = torch.randn(batch, *compressor.example.shape[1:], device=compressor.example.device)
+    whole, grids, news = np.full(len(levels), np.inf), dict[str, Grid](), _News(say, PASSES * (len(kinds) + 1))
+    for _ in range(PASSES):
+        again = np.array(least_of([partial(network, x) for network in networks], time))
+        apart, whole = np.maximum(whole / again, again / whole), np.minimum(whole, again)
+        news.one_more()
+        for name, ((layer, own), widths) in kinds.items():
+            grid = measure_grid(layer, own, widths, batch, time)
+            grids[name] = grid.quicker(grids[name]) if name in grids else grid
+            news.one_more()
+    if apart.max() > STEADY:
+        say(
+            f"the machine is busy: the same network took {apart.max():.2f} times as long a little later; predictions"
+            " may be as far off; remove the file and measure again when it is idle, or on one thread"
+        )
+    return {
+        "grids": [[grids[name].inputs, grids[name].outputs, grids[name].nanoseconds] for name in names],
+        "levels": levels.tolist(),
+        "nanoseconds": whole.tolist(),
+    }
+
+
+class _News:
+    """Says now and then how far it is."""
+
+    def __init__(self, say: Say, steps: int) -> None:
+        self._say, self._steps, self._done = say, steps, 0
+        self._start = self._last = clock.monotonic()
+
+    def one_more(self) -> None:
+        self._done += 1
+        now = clock.monotonic()
+        if now - self._last < PATIENCE or self._done == self._steps:
+            return
+        self._last = now
+        left = (now - self._start) * (self._steps / self._done - 1)
+        self._say(f"layer times: {self._done} of {self._steps} measured, about {left:.0f} s left")
+
+
+class ChosenLatency:
+    """The table by the levels of the sites that constraints leave."""
+
+    def __init__(self, table: LatencyTable, full: Callable[[Levels], Levels]) -> None:
+        self.table, self._full = table, full
+
+    @property
+    def dense(self) -> int:
+        return self.table.dense
+
+    def __call__(self, levels: Levels) -> Ints:
+        return self.table(self._full(levels))

@@ -1,0 +1,146 @@
+"""How long dense and compressed really take: in turns, in the same exported form, on the same machine.
+
+Each round times both, one after the other, so that a machine that slows down or is shared slows both. What is
+reported is the median over rounds and the distance between the quartiles.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from search.export.formats import Run
+from search.export_config import Latency
+
+ROUNDS = 15
+LEAST_ROUNDS = 5
+BUDGET = 12.0  # seconds for one pair, once it had its least number of rounds
+BLOCK = 0.03  # seconds of calls that are timed together, so that the clock's grain does not matter
+BATCHES = (1, 64)
+
+
+@dataclass(frozen=True)
+class Times:
+    """Milliseconds of one call, a value a round."""
+
+    dense: tuple[float, ...]
+    compressed: tuple[float, ...]
+
+
+def measure(dense: Callable[[], object], compressed: Callable[[], object], *, clock: Callable[[], float]) -> Times:
+    """Time both in turns; the order within a round alternates.
+
+    Args:
+        clock: seconds, once everything asked for before is done.
+    """
+    found = in_turns((dense, compressed), clock=clock, rounds=ROUNDS, least=LEAST_ROUNDS, budget=BUDGET, block=BLOCK)
+    return Times(*(tuple(1e3 * each for each in row) for row in found))
+
+
+def in_turns(
+    runs: Sequence[Callable[[], object]],
+    *,
+    clock: Callable[[], float],
+    rounds: int,
+    least: int,
+    budget: float,
+    block: float,
+    enough: Callable[[Sequence[Sequence[float]]], bool] = lambda found: False,
+) -> list[list[float]]:
+    """Seconds of one call of each, a value a round; the order reverses from round to round.
+
+    Args:
+        least: rounds that are made whatever they take.
+        budget: seconds for all of it, once it had these.
+        block: seconds of calls that are timed together.
+        enough: whether what was found will do, once it had these.
+    """
+    counts = [_calls(each, clock, block) for each in runs]
+    found: list[list[float]] = [[] for _ in runs]
+    start, order = clock(), range(len(runs))
+    for number in range(rounds):
+        if number >= least and (clock() - start > budget or enough(found)):
+            break
+        for which in order if number % 2 == 0 else reversed(order):
+            found[which].append(_block(runs[which], counts[which], clock))
+    return found
+
+
+def _calls(run: Callable[[], object], clock: Callable[[], float], block: float) -> int:
+    """How many calls fill a block; the first ones, which warm up, do not count."""
+    run()
+    start, calls = clock(), 0
+    while clock() - start < block:
+        run()
+        calls += 1
+    return calls
+
+
+def _block(run: Callable[[], object], calls: int, clock: Callable[[], float]) -> float:
+    """Seconds for one call, from `calls` of them; the one before ends the other threads' spinning."""
+    run()
+    start = clock()
+    for _ in range(calls):
+        run()
+    return (clock() - start) / calls
+
+
+def latency(
+    dense: Run, compressed: Run, images: Tensor, *, engine: str, device: str, threads: int, theoretical: float
+) -> Latency:
+    """Both networks on the same batch of images."""
+    times = measure(lambda: dense(images), lambda: compressed(images), clock=clock_of(images.device))
+    speed_up = statistics.median(d / c for d, c in zip(times.dense, times.compressed, strict=True))
+    return Latency.model_validate(
+        {
+            "engine": engine,
+            "device": device,
+            "threads": threads,
+            "batch": len(images),
+            "rounds": len(times.dense),
+            "dense_ms": statistics.median(times.dense),
+            "dense_spread_ms": spread(times.dense),
+            "compressed_ms": statistics.median(times.compressed),
+            "compressed_spread_ms": spread(times.compressed),
+            "speed_up": speed_up,
+            "theoretical": theoretical,
+            "far_below": far_below(speed_up, theoretical),
+        }
+    )
+
+
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """Seconds, once everything asked of the device before is done."""
+    return _cuda_clock if device.type == "cuda" else time.perf_counter
+
+
+def quiet_clock(device: torch.device) -> Callable[[], float]:
+    """Seconds that other processes do not get into, where that can be had: those of this thread, if it is alone."""
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    return time.thread_time if alone else clock_of(device)
+
+
+def _cuda_clock() -> float:
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def spread(values: Sequence[float]) -> float:
+    """Distance between the quartiles."""
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return high - low
+
+
+def far_below(speed_up: float, theoretical: float) -> bool:
+    """Whether less than half of the promised gain arrived."""
+    return speed_up - 1 < 0.5 * (theoretical - 1)
+
+
+def batch_of(images: Tensor, size: int) -> Tensor:
+    """The first `size` images, from the beginning again where there are fewer."""
+    return images[torch.arange(size) % len(images)].contiguous()

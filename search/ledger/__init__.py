@@ -1,0 +1,1 @@
+"""Every outcome ever measured, in a database."""

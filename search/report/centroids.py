@@ -1,0 +1,88 @@
+"""The centroids of kernel clustering as a picture: most used first, each with the number of kernels that use it.
+
+One block of tiles per codebook, all on one scale: blue is negative, red positive, white zero.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from methods.base import Centroids
+from search.report.html import Markup, escape, printable, shorten
+
+COLUMNS = 16
+TILES = 128  # shown of all codebooks together, in whole rows; at least one row of each
+BOOKS = 24  # shown at most
+CSS = ".centroids { max-width: 100%; height: auto; background: #fff; }"
+GAP = 1.6  # between tiles downwards, in kernels' rows: room for a count
+
+
+def centroids_png(books: Sequence[Centroids]) -> bytes:
+    """`draw_centroids` as a PNG."""
+    buffer = io.BytesIO()
+    draw_centroids(books).savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def centroids_image(books: Sequence[Centroids]) -> Markup:
+    """The same as an element of a page."""
+    data = base64.b64encode(centroids_png(books)).decode("ascii")
+    text = escape(f"Centroids of {len(books)} codebooks, most used first, with how many kernels use each")
+    return Markup(f'<img class="centroids" alt="{text}" src="data:image/png;base64,{data}">')
+
+
+def draw_centroids(books: Sequence[Centroids]) -> Figure:
+    """A block of tiles per codebook, in the network's order, at most `BOOKS` of them; at least one codebook."""
+    shown = books[:BOOKS]
+    rows = [min(max(1, TILES // COLUMNS // len(shown)), -(-len(book.counts) // COLUMNS)) for book in shown]
+    figure = Figure(figsize=(10, 0.5 + sum(0.72 * count + 0.35 for count in rows)), dpi=120, layout="constrained")
+    blocks = figure.subplots(len(shown), 1, squeeze=False, gridspec_kw={"height_ratios": rows})[:, 0]
+    limit = max(float(book.kernels.abs().max()) for book in shown) or 1.0
+    for axes, book, count in zip(blocks, shown, rows, strict=True):
+        _draw_book(axes, book, COLUMNS * count, limit)
+    hidden = len(books) - len(shown)
+    if hidden:
+        figure.supxlabel(f"and {hidden} more codebook{'s' * (hidden > 1)}", fontsize=9, color="#5d666f")
+    return figure
+
+
+def _draw_book(axes: Axes, book: Centroids, tiles: int, limit: float) -> None:
+    kernels = book.kernels[:tiles].detach().float().cpu().numpy()
+    counts = [int(count) for count in book.counts[:tiles].tolist()]
+    height, width = kernels.shape[1:]
+    for number, (kernel, count) in enumerate(zip(kernels, counts, strict=True)):
+        row, column = divmod(number, COLUMNS)
+        left, top = column * (width + 1), row * (height + GAP)
+        _draw_tile(axes, kernel, left, top, limit)
+        axes.text(left + width / 2, top + height + 0.15, f"{count:,}", ha="center", va="top", fontsize=6.5)
+    axes.set_xlim(-0.2, COLUMNS * (width + 1) - 0.8)
+    axes.set_ylim((-(-len(counts) // COLUMNS)) * (height + GAP), -0.2)  # downwards
+    axes.set_aspect("equal")
+    axes.set_axis_off()
+    title = axes.set_title(_title(book, len(counts)), loc="left", fontsize=9)
+    title.set_parse_math(False)
+
+
+def _draw_tile(axes: Axes, kernel: npt.NDArray[np.float32], left: float, top: float, limit: float) -> None:
+    """A kernel (Kh, Kw) with its upper left corner at (left, top), and a thin frame, as white tiles have no edge."""
+    height, width = kernel.shape
+    extent = (left, left + width, top + height, top)
+    axes.imshow(kernel, cmap="RdBu_r", vmin=-limit, vmax=limit, extent=extent, interpolation="nearest")
+    axes.plot([left, left + width, left + width, left, left], [top, top, top + height, top + height, top],
+              color="#808a93", linewidth=0.4)  # fmt: skip
+
+
+def _title(book: Centroids, shown: int) -> str:
+    """Name, how many centroids and kernels, and what share of the kernels the tiles shown stand for."""
+    total = int(book.counts.sum())
+    text = f"{shorten(printable(book.name), 60)}: {len(book.counts):,} centroids, {total:,} kernels"
+    if shown < len(book.counts) and total:
+        text += f"; the {shown} most used, {float(book.counts[:shown].sum()) / total:.0%} of the kernels"
+    return text

@@ -1,0 +1,348 @@
+"""Comparisons: every method × strategy × target searched side by side, the best of each tested with several seeds.
+
+One dispatch carries all of them, so that no worker waits for a method that is slow to decide; what the ledger knows
+is not done again. A method or strategy that cannot answer leaves a row with the reason, and the others go on.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from rich.console import Console
+
+from methods.registry import method_info
+from models.errors import UserError, unknown
+from models.task import TaskConfig
+from search.allocation.choice import choose
+from search.allocation.constraints import Constraints
+from search.allocation.targets import Target, parse_targets
+from search.candidate import Frozen, Outcome
+from search.dispatch.loop import dispatch
+from search.files import atomic_write
+from search.host import host_facts
+from search.latency.table import Say, tell
+from search.ledger.ledger import Ledger
+from search.ledger.storage import check_location
+from search.run import build
+from search.run.conductor import Conductor
+from search.run.config import SearchConfig
+from search.run.estimate import expected, work
+from search.run.finalists import best_candidates, finalists
+from search.run.progress import Progress
+from search.run.rungs import check_samples
+from search.run.running import Watch, refuse_other, warn
+from search.run.runs import is_comparison, read_searches, run_folder
+from search.run.session import SCHEMA, Result, factory_of, open_ledger, program_of, stopping
+from search.run.setup import (
+    Setup,
+    bind_sites,
+    budget_of,
+    evaluator_of,
+    measure_dense,
+    problem_of,
+    resources_of,
+    table_of,
+    wanted_of,
+)
+from search.run.standings import Standing, keep, keep_dense, keeper, limit_fields
+from search.strategy import Program, Proposal, Stage, strategy
+from search.tables import Dense
+
+LEARNED = "learned"
+Pairs = list[tuple[Proposal, Outcome]]
+
+
+class CompareConfig(Frozen):
+    """One search for every method; they differ in method, options and strategies alone."""
+
+    searches: tuple[SearchConfig, ...] = Field(min_length=1)
+
+    @property
+    def common(self) -> SearchConfig:
+        """Any of them: for what they share."""
+        return self.searches[0]
+
+    @property
+    def folder(self) -> Path:
+        return self.common.folder
+
+
+@dataclass
+class Comparison:
+    """A comparison ready to run: everything was checked, nothing was dispatched."""
+
+    config: CompareConfig
+    setups: list[Setup]
+    """One for every method that can reach a target; they share evaluator, dense figures and resources."""
+    refused: list[Standing]
+    """What cannot be answered, and why."""
+
+
+@dataclass
+class Compared:
+    """What a comparison came to; one result for every method."""
+
+    comparison: Comparison
+    results: list[Result]
+    complete: bool
+    seconds: float
+
+
+def compare_config(
+    *,
+    task: TaskConfig,
+    methods: str,
+    strategies: str,
+    options: Sequence[str],
+    seeds: int,
+    name: str | None,
+    **fields: Any,
+) -> CompareConfig:
+    """A comparison from its options; unknown methods, strategies and malformed targets are refused here.
+
+    Args:
+        options: `METHOD.NAME=VALUE`.
+        seeds: of every finalist.
+    """
+    names, asked = _names(methods, "method"), _names(strategies, "strategy")
+    for each in asked:
+        strategy(each)
+    own = _own_options(options, names)
+    restricted = Constraints(**(fields.get("constraints") or {})).given
+    free = not restricted and parse_targets(fields["targets"])[0].measures == ("flops",)
+    run = build.run_name(name, task, "compare", Path(fields.get("results", "results")))
+    searches = [
+        build.search_config(
+            task=task,
+            method=method,
+            options=own[method],
+            strategies=",".join(strategies_for(method, asked, free=free)),
+            name=run,
+            warm_start=False,  # every strategy stands on its own
+            final_seeds=seeds,
+            finalists=1,
+            **fields,
+        )
+        for method in names
+    ]
+    return CompareConfig(searches=tuple(searches))
+
+
+def strategies_for(method: str, asked: Sequence[str], *, free: bool = True) -> tuple[str, ...]:
+    """The strategies of one method: one that learns its allocation does so, unless `learned` is among those asked for.
+
+    Then it gets all of them, and the other methods all but that one.
+
+    Args:
+        free: nothing is asked that a method cannot heed while it learns.
+    """
+    if method_info(method).learns_allocation and (free or LEARNED in asked):
+        return tuple(asked) if LEARNED in asked else (LEARNED,)
+    return tuple(name for name in asked if name != LEARNED)
+
+
+def _names(text: str, kind: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not names:
+        raise UserError(f"no {kind} in {text!r}; name at least one")
+    return names
+
+
+def _own_options(pairs: Sequence[str], methods: Sequence[str]) -> dict[str, list[str]]:
+    own: dict[str, list[str]] = {method: [] for method in methods}
+    for pair in pairs:
+        method, dot, rest = pair.partition(".")
+        if not dot or "=" in method:
+            raise UserError(f"--option {pair!r} is not METHOD.NAME=VALUE")
+        if method not in own:
+            raise unknown("method in --option", method, methods)
+        own[method].append(rest)
+    return own
+
+
+def resumed(run: str | Path) -> CompareConfig:
+    """The configuration of a comparison, from its run's folder."""
+    folder = run_folder(run)
+    if not is_comparison(folder):
+        raise UserError(f"{folder} holds a search and no comparison; go on with it by `search --resume {folder}`")
+    return CompareConfig(searches=read_searches(folder))
+
+
+def prepare(config: CompareConfig, say: Say = tell) -> Comparison:
+    """Load the task, bind every method and check every target; UserError if nothing at all can be done."""
+    check_location(config.common.ledger)
+    check_samples([name for search in config.searches for name in search.strategies], config.common.ladder)
+    evaluator, resources = evaluator_of(config.common), resources_of(config.common)
+    wanted = wanted_of(config.common)
+    setups: list[Setup] = []
+    refusals: list[tuple[SearchConfig, Target, str]] = []
+    measured = None
+    for search in config.searches:
+        try:
+            compressor = bind_sites(evaluator, search)
+            choice = choose(compressor, search.constraints)
+            table = table_of(search, compressor, wanted, say)
+        except UserError as error:
+            refusals += [(search, target, str(error)) for target in wanted]
+            continue
+        measured = measured or measure_dense(evaluator, compressor, search)
+        targets, out_of_reach = [], []
+        for target in wanted:
+            try:
+                targets.append((target, budget_of(search, choice, target, table)))
+            except UserError as error:
+                out_of_reach.append((search, target, str(error)))
+        refusals += out_of_reach
+        if targets:
+            problem = problem_of(search, choice, targets)
+            setups.append(Setup(search, evaluator, compressor, choice, problem, targets, measured, resources, table))
+    if measured is None or not setups:
+        raise UserError(refusals[0][2])
+    if not any(setup.config.strategies for setup in setups):
+        named = ", ".join(setup.config.method for setup in setups)
+        raise UserError(f"nothing to compare: {named} cannot learn an allocation; name a strategy, e.g. acra-uniform")
+    refused = [each for search, target, why in refusals for each in _refused(search, target, measured, why)]
+    return Comparison(config, setups, refused + _cannot_learn(setups))
+
+
+def _refused(search: SearchConfig, target: Target, dense: Dense, reason: str) -> list[Standing]:
+    """Limits that take a measurement of the dense network are not known for what was refused."""
+    known = {"flops": dense.flops, "params": dense.params, "bytes": dense.bytes}
+    limits = {part.measure: part.limit(known.get(part.measure, 0)) for part in target.parts}
+    return [_without(search, name, target.asked, limits, reason) for name in search.strategies or (LEARNED,)]
+
+
+def _cannot_learn(setups: list[Setup]) -> list[Standing]:
+    """Rows of the methods that were asked for nothing but to learn their allocation, and cannot."""
+    return [
+        _without(
+            setup.config, LEARNED, target.asked, budget.limits, f"{setup.config.method} does not learn its allocation"
+        )
+        for setup in setups
+        if not setup.config.strategies
+        for target, budget in setup.targets
+    ]
+
+
+def _without(search: SearchConfig, name: str, target: str, limits: Mapping[str, int], reason: str) -> Standing:
+    return Standing(
+        method=search.method,
+        options=search.options,
+        strategy=name,
+        target=target,
+        **limit_fields(limits),
+        constraints=tuple(search.constraints.words()),
+        reason=reason,
+        run=search.name,
+    )
+
+
+def run(comparison: Comparison, console: Console, *, retry_failed: bool = False) -> Compared:
+    """Dispatch until every method is through, or Ctrl-C."""
+    start, setups = time.monotonic(), comparison.setups
+    first = setups[0]
+    facts = host_facts(first.evaluator.task.device)
+    refuse_other(comparison.config.folder, comparison.config)
+    write_run(comparison, facts, "running")
+    stop = threading.Event()
+    with (
+        open_ledger(first, partial(warn, console)) as ledger,
+        Progress(console, planned(setups), work(first)) as progress,
+        stopping(stop),
+    ):
+        watch = Watch(progress, stop, partial(warn, console))
+        keep_dense(ledger, first.dense)
+        keep(ledger, comparison.refused)
+        programs = [answer(setup, name, ledger) for setup in setups for name in setup.config.strategies]
+        source = Conductor(
+            programs,
+            ledger,
+            first.fingerprint,
+            observe=watch,
+            retry_failed=retry_failed,
+            warn=partial(warn, console),
+        )
+        dispatch(source, factory_of(first), first.resources, on_start=progress.started, stop=stop)
+    complete, seconds = source.done, time.monotonic() - start
+    if complete:
+        shutil.rmtree(first.config.rungs_folder, ignore_errors=True)
+    write_run(comparison, facts, "finished" if complete else "stopped")
+    watch.check()
+    results = [Result(setup, _own(source.seen, setup), complete, seconds, facts) for setup in setups]
+    return Compared(comparison, results, complete, seconds)
+
+
+def _own(seen: Pairs, setup: Setup) -> Pairs:
+    mine = (setup.config.method, setup.config.options)
+    return [pair for pair in seen if (pair[0].candidate.method, pair[0].candidate.options) == mine]
+
+
+def planned(setups: list[Setup]) -> dict[Stage, int]:
+    """Candidates per stage as far as they can be foreseen."""
+    counts: dict[Stage, int] = {"scan": 0, "rung": 0, "search": 0, "final": 0}
+    for setup in setups:
+        strategies = len(setup.config.strategies)
+        for stage, count in expected(setup).items():
+            counts[stage] += count * (strategies if stage == "final" else 1)
+    return counts
+
+
+def answer(setup: Setup, name: str, ledger: Ledger) -> Program:
+    """One strategy's search for all targets of a method, then its own best candidate of each before the test set."""
+    config, seen = setup.config, list[tuple[Proposal, Outcome]]()
+    limits = {target.asked: budget.limits for target, budget in setup.targets}
+    try:
+        yield from _listening(program_of(setup, name), seen)
+    except UserError as error:
+        keep(ledger, [_without(config, name, asked, limit, str(error)) for asked, limit in limits.items()])
+        return
+    found = {proposal.target for proposal in best_candidates(seen, 1)}
+    keep(
+        ledger,
+        [_without(config, name, asked, limit, _why_none(seen, asked)) for asked, limit in limits.items()
+         if asked not in found],
+    )  # fmt: skip
+    words = config.constraints.words()
+    note = keeper(ledger, limits, task=setup.fingerprint, run=config.name, constraints=words)
+    yield from finalists(config.finalists, config.final_seeds, config.final_recipe, note)(seen)
+
+
+def _listening(program: Program, seen: Pairs) -> Program:
+    """The program as it is, with its outcomes written down."""
+    try:
+        proposals = next(program)
+        while True:
+            outcomes = yield proposals
+            seen += zip(proposals, outcomes, strict=True)
+            proposals = program.send(outcomes)
+    except StopIteration:
+        return
+
+
+def _why_none(seen: Pairs, target: str) -> str:
+    reasons = [outcome.reason for proposal, outcome in seen if proposal.target == target and outcome.reason]
+    return f"no candidate could be judged: {reasons[0]}" if reasons else "no candidate was proposed"
+
+
+def write_run(comparison: Comparison, facts: dict[str, str], status: str) -> None:
+    """`run.json`: every input, versions, host, and how far it came."""
+    first = comparison.setups[0]
+    record = {
+        "schema": SCHEMA,
+        "status": status,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "config": comparison.config.model_dump(mode="json"),
+        "fingerprint": first.fingerprint,
+        "dense": vars(first.dense),
+        "host": facts,
+    }
+    atomic_write(comparison.config.folder / "run.json", json.dumps(record, indent=2) + "\n")

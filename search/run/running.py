@@ -1,0 +1,112 @@
+"""What searches and comparisons share while they run: who watches the outcomes, and whose folder it is."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from rich.console import Console
+
+from models.errors import UserError
+from search.candidate import Outcome
+from search.judge.evaluate import SPARED
+from search.run.progress import Progress
+from search.strategy import Proposal
+
+HOPELESS = 10  # so many failures without a success end a search
+
+
+class Watch:
+    """A conductor's observer: shows outcomes, says what is odd, stops what is hopeless."""
+
+    def __init__(self, progress: Progress, stop: threading.Event, tell: Callable[[str], None]) -> None:
+        self._progress, self._tell = progress, tell
+        self._doubts = Doubts(stop)
+
+    def __call__(self, proposal: Proposal, outcome: Outcome, known: bool) -> None:
+        self._progress.finished(proposal, outcome, known)
+        self._doubts(proposal, outcome, known)
+        if not known and began_again(proposal, outcome):
+            self._tell(f"what a rung of {proposal.strategy} left was gone: fine-tuned again from the start")
+
+    def check(self) -> None:
+        """UserError if nothing but failures came of it."""
+        self._doubts.check()
+
+
+class Doubts:
+    """Stops a search whose every candidate fails; measurements of a scan are counted apart."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._failures: dict[bool, list[str]] = {True: [], False: []}  # scan or not -> reasons
+        self._successes = {True: 0, False: 0}
+
+    def __call__(self, proposal: Proposal, outcome: Outcome, known: bool) -> None:
+        scan = proposal.stage == "scan"
+        if outcome.status == "ok":
+            self._successes[scan] += 1
+        else:
+            self._failures[scan].append(outcome.reason or "no reason given")
+        if not known and not self._successes[scan] and len(self._failures[scan]) >= HOPELESS:
+            self._stop.set()
+
+    def check(self) -> None:
+        """UserError if nothing but failures came of the search."""
+        for scan, what in ((False, "candidate"), (True, "measurement of the scan")):
+            failures = self._failures[scan]
+            if failures and not self._successes[scan]:
+                raise UserError(
+                    f"every {what} failed, {len(failures)} in all; the first: {failures[0]}; "
+                    "change what is at fault, or judge them again with --resume and --retry-failed"
+                )
+
+
+def began_again(proposal: Proposal, outcome: Outcome) -> bool:
+    """Whether a rung should have gone on from the one before, and could not."""
+    return proposal.after > 0 and outcome.status == "ok" and SPARED not in outcome.notes
+
+
+def warn(console: Console, text: str) -> None:
+    """A warning on a line of its own, above the live table."""
+    console.print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def refuse_other(folder: Path, config: BaseModel) -> None:
+    """UserError if the folder holds a run of other settings, which this one would overwrite."""
+    before = recorded(folder).get("config")
+    if before is None:
+        return
+    try:
+        same = _settings(type(config).model_validate(before)) == _settings(config)
+    except ValueError:  # of another version or kind
+        same = False
+    if not same:
+        raise UserError(
+            f"{folder} holds a run with other settings; give this one another --name, "
+            f"or go on with that one by --resume {folder}"
+        )
+
+
+def _settings(config: BaseModel) -> Any:
+    """Everything but where results lie: a run may be resumed from another folder."""
+    return _without_results(config.model_dump(mode="json"))
+
+
+def _without_results(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_results(each) for name, each in value.items() if name != "results"}
+    return [_without_results(each) for each in value] if isinstance(value, list) else value
+
+
+def recorded(folder: Path) -> dict[str, Any]:
+    """What `run.json` says; empty if there is none that can be read."""
+    try:
+        record = json.loads((folder / "run.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}

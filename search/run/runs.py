@@ -1,0 +1,78 @@
+"""What a run's `run.json` says: the configuration of one search, or of a comparison's several."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from models.errors import UserError, unknown
+from search.run.build import first_fault
+from search.run.config import SearchConfig
+
+
+def run_folder(run: str | Path) -> Path:
+    """The folder of a run, given by its path or by its name below `results`; UserError if there is none."""
+    folder = Path(run).expanduser()
+    folder = folder.absolute() if folder.name in ("", "..") else folder
+    if not (folder / "run.json").is_file() and len(folder.parts) == 1:
+        folder = Path("results") / folder
+    if not (folder / "run.json").is_file():
+        raise _no_run(folder)
+    return folder
+
+
+def _no_run(folder: Path) -> UserError:
+    siblings = sorted(path.parent.name for path in folder.parent.glob("*/run.json"))
+    if siblings:
+        return unknown("run", folder.name, siblings)
+    return UserError(f"there is no run in {folder}; `search` makes one")
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What `run.json` holds; UserError if it is not ours or not whole."""
+    path = folder / "run.json"
+    try:
+        record = json.loads(path.read_text())
+        if isinstance(record["config"], dict):
+            return dict(record)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _foreign(path, error) from None
+    raise _foreign(path, TypeError("its config is no object"))
+
+
+def read_searches(folder: Path) -> tuple[SearchConfig, ...]:
+    """The searches that a run consists of, as they would be run from here; paths of the results follow the folder."""
+    config = read_record(folder)["config"]
+    try:
+        searches = [SearchConfig.model_validate(each) for each in config.get("searches", [config])]
+    except (ValueError, TypeError) as error:
+        raise _foreign(folder / "run.json", error) from None
+    if not searches:
+        raise _foreign(folder / "run.json", ValueError("it names no search"))
+    return tuple(each.model_copy(update={"results": str(folder.parent), "name": folder.name}) for each in searches)
+
+
+def _foreign(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} is not a run of this version ({first_fault(error)}); start the search anew")
+
+
+def is_comparison(folder: Path) -> bool:
+    """Whether `compare` made the run."""
+    return "searches" in read_record(folder)["config"]
+
+
+def resumed(run: str | Path) -> SearchConfig:
+    """The configuration of a search, from its run's folder."""
+    folder = run_folder(run)
+    if is_comparison(folder):
+        raise UserError(f"{folder} holds a comparison; go on with it by `compare --resume {folder}`")
+    return read_searches(folder)[0]
+
+
+def searches_of(folder: Path) -> tuple[SearchConfig, ...]:
+    """The searches that a run consists of; none if it cannot be read."""
+    try:
+        return read_searches(folder)
+    except (UserError, OSError):
+        return ()

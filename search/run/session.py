@@ -1,0 +1,194 @@
+"""A search as it runs: dispatch until every strategy and the finalists are through, keep `run.json`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+
+from rich.console import Console
+
+from models.given import carried, class_of, is_given
+from search.candidate import Candidate, Outcome
+from search.dispatch.loop import dispatch
+from search.files import atomic_write, writing
+from search.host import host_facts
+from search.judge.evaluate import Evaluator, rung_file, worker
+from search.ledger.ledger import Ledger, LedgerError
+from search.run.conductor import Conductor
+from search.run.estimate import expected, work
+from search.run.finalists import finalists
+from search.run.progress import Progress
+from search.run.rungs import climb
+from search.run.running import Watch, recorded, refuse_other, warn
+from search.run.setup import Setup
+from search.run.standings import keep_dense, keeper
+from search.run.warm import warmed
+from search.strategy import Program, Proposal, strategy
+
+SCHEMA = 1
+
+
+@dataclass
+class Result:
+    """What a search came to."""
+
+    setup: Setup
+    seen: list[tuple[Proposal, Outcome]]
+    complete: bool
+    seconds: float
+    facts: dict[str, str]
+
+
+def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result:
+    """Dispatch until every strategy and the finalists are through, or Ctrl-C."""
+    start, config = time.monotonic(), setup.config
+    facts = host_facts(setup.evaluator.task.device)
+    refuse_other(config.folder, config)
+    stop = threading.Event()
+    counts, costs = expected(setup), work(setup)
+    with (
+        open_ledger(setup, partial(warn, console)) as ledger,
+        Progress(console, counts, costs) as progress,
+        stopping(stop),
+    ):
+        watch = Watch(progress, stop, partial(warn, console))
+        if config.warm_start:
+            setup.problem = warmed(setup.problem, ledger, config.strategies, recorded(config.folder).get("warm_start"))
+            tell_start(setup, console)
+        write_run(setup, facts, "running")
+        programs = [program_of(setup, name) for name in config.strategies]
+        keep_dense(ledger, setup.dense)
+        limits = {target.asked: budget.limits for target, budget in setup.targets}
+        words = config.constraints.words()
+        note = keeper(ledger, limits, task=setup.fingerprint, run=config.name, constraints=words)
+        final = finalists(config.finalists, config.final_seeds, config.final_recipe, note) if config.finalists else None
+        source = Conductor(
+            programs,
+            ledger,
+            setup.fingerprint,
+            finalists=final,
+            observe=watch,
+            retry_failed=retry_failed,
+            warn=partial(warn, console),
+        )
+        factory = factory_of(setup)
+        dispatch(source, factory, setup.resources, on_start=progress.started, stop=stop)
+    complete = source.done
+    if complete:
+        shutil.rmtree(config.rungs_folder, ignore_errors=True)
+    write_run(setup, facts, "finished" if complete else "stopped")
+    watch.check()
+    return Result(setup, source.seen, complete, time.monotonic() - start, facts)
+
+
+def program_of(setup: Setup, name: str) -> Program:
+    """A strategy at work on its problem, rung by rung if that was asked for and it samples."""
+    info, propose = strategy(name)
+    rungs = setup.config.ladder
+    if rungs is None or not info.samples:
+        return propose(setup.problem)
+    folder, task = setup.config.rungs_folder, setup.fingerprint
+    return climb(propose(setup.problem), rungs, lambda gone: rung_file(folder, gone, task).unlink(missing_ok=True))
+
+
+def tell_start(setup: Setup, console: Console) -> None:
+    """What strategies that sample begin with."""
+    known, lenders = setup.problem.known, setup.problem.lenders
+    if known:
+        best = max(each.accuracy for each in known)
+        text = f"start     {len(known)} candidates near the targets are known (best {best:.2%}) and cost nothing"
+        console.print(text, highlight=False)
+    if lenders:
+        console.print(f"start     sampling begins with the points of {', '.join(lenders)}", highlight=False)
+
+
+def factory_of(setup: Setup) -> partial[Evaluator]:
+    """In this process the evaluator is there already; elsewhere each worker builds its own."""
+    if setup.resources.workers == 0:
+        return partial(_same, setup.evaluator)
+    config = setup.config
+    return partial(
+        worker,
+        config.task.absolute(),
+        device=config.device,
+        keep_weights=(config.folder / "weights").absolute(),
+        keep_rungs=config.rungs_folder.absolute() if config.rungs else None,
+        time_limit=config.time_limit,
+        networks=carried(config.task.network),
+    )
+
+
+def _same(evaluator: Evaluator) -> Evaluator:
+    return evaluator
+
+
+@contextmanager
+def stopping(stop: threading.Event) -> Iterator[None]:
+    """The first Ctrl-C stops cleanly, the second at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(signum: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def open_ledger(setup: Setup, tell: Callable[[str], None]) -> Iterator[Ledger]:
+    """The task's ledger; what it could not write in the end lies beside the run's files, and the user is told."""
+    config = setup.config
+    ledger = Ledger(config.ledger, setup.fingerprint, title(setup), rescue=config.folder / "unsaved.jsonl")
+    try:
+        yield ledger
+    finally:
+        try:
+            ledger.close()
+        except LedgerError as error:
+            tell(str(error))
+
+
+def title(setup: Setup) -> str:
+    task = setup.config.task
+    return f"{short(task.network)} on {short(task.data)}"
+
+
+def short(spec: str) -> str:
+    """A network or data spec without its folders; an object by its class."""
+    return class_of(spec) if is_given(spec) else spec.rsplit("/", 1)[-1]
+
+
+def write_run(setup: Setup, facts: dict[str, str], status: str) -> None:
+    """`run.json`: every input, versions, host, and how far it came."""
+    record = {
+        "schema": SCHEMA,
+        "status": status,
+        "created": recorded(setup.config.folder).get("created") or time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "config": setup.config.model_dump(mode="json"),
+        "fingerprint": setup.fingerprint,
+        "dense": asdict(setup.dense),
+        "targets": [{"asked": target.asked, **budget.limits} for target, budget in setup.targets],
+        "warm_start": [known.key for known in setup.problem.known],
+        "host": facts,
+    }
+    with writing(setup.config.folder, "choose another folder with --results or free space"):
+        atomic_write(setup.config.folder / "run.json", json.dumps(record, indent=2) + "\n")
+
+
+def key_of(result: Result, candidate: Candidate) -> str:
+    return candidate.key(result.setup.fingerprint)

@@ -1,0 +1,69 @@
+"""The first screen of a search: what will be done and where; how long it takes, only measured paces tell."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+
+from methods.trace import uncounted_flops
+from search.allocation.budget import Budget
+from search.allocation.targets import flops_text
+from search.console import UNCOUNTED, say
+from search.dispatch.loop import Resources
+from search.judge.drift import SEEN
+from search.run.estimate import expected
+from search.run.session import title
+from search.run.setup import Setup
+from search.strategy import Stage
+
+
+def announce(setup: Setup, console: Console) -> None:
+    """The first screen: what will be done and where."""
+    config, task, counts = setup.config, setup.evaluator.task, expected(setup)
+    dense = setup.dense
+    lines = [
+        f"{title(setup)}: {flops_text(dense.flops)} FLOPs, {flops_text(dense.params)} parameters"
+        + ("" if dense.test_accuracy is None else f", {dense.test_accuracy:.2%} on the test set"),
+        f"targets   {', '.join(f'{t.asked} ({_limit(budget)})' for t, budget in setup.targets)}",
+        f"method    {config.method}, {len(setup.problem.sites)} sites; strategies {', '.join(config.strategies)}",
+        f"data      {len(task.tune)} images to fine-tune on, {len(task.search)} to search with, "
+        f"{len(task.test)} to test",
+        f"work      {counts['scan']} measurements without training, {_climbing(setup, counts)}{counts['search']} "
+        f"candidates of {config.recipe.epochs:g} epochs, {counts['final']} finalists of {config.final_recipe.epochs:g}",
+        f"where     {task.device}, {where(setup.resources)}",
+    ]
+    if config.constraints.given:
+        lines.insert(3, f"under     {shlex.join(config.constraints.words())}")
+    if config.task.weights is None:
+        lines.append("note      no --weights: this compresses an untrained network; `train` makes a dense baseline")
+    if uncounted := uncounted_flops(task.network, setup.compressor.example):
+        lines.append(f"note      {flops_text(uncounted)} {UNCOUNTED}")
+    if task.seen:
+        lines.append(f"note      {SEEN}")
+    for line in lines:
+        say(console, line, "bold" if line is lines[0] else None)
+
+
+def _climbing(setup: Setup, counts: Mapping[Stage, int]) -> str:
+    """What is judged on the way; how many get to the end is for their accuracy to say."""
+    on_the_way = setup.config.rungs[:-1]
+    return f"about {counts['rung']} rungs of {_either(on_the_way)} epochs, about " if on_the_way else ""
+
+
+def _either(epochs: Sequence[float]) -> str:
+    *most, last = (f"{each:g}" for each in epochs)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def _limit(budget: Budget) -> str:
+    """In FLOPs alone without saying so, as everywhere."""
+    return flops_text(budget.limits["flops"]) if set(budget.limits) == {"flops"} else budget.words()
+
+
+def where(resources: Resources) -> str:
+    """Who does the work: `2 workers on Ray`."""
+    if not resources.workers:
+        return "in this process"
+    return f"{resources.workers} worker{'s' * (resources.workers > 1)} on Ray"

@@ -1,0 +1,172 @@
+"""What the command line shows of comparisons and leaderboards."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any
+
+from rich.console import Console
+
+from models.errors import UserError, unknown
+from search.allocation.targets import flops_text
+from search.console import say
+from search.files import atomic_write
+from search.latency.check import Checked
+from search.leaderboard import text as leaderboard_text
+from search.leaderboard.board import Board, board_of, find_tasks
+from search.leaderboard.page import write_page
+from search.leaderboard.verify import find_row, verify
+from search.ledger.ledger import Ledger
+from search.report.final_latency import measure_finals
+from search.report.html import plain
+from search.report.outputs import latencies_in_words, rows_of
+from search.run import compare
+from search.run.command import resume_command
+from search.run.compare import CompareConfig, Compared, Comparison
+from search.run.session import title
+from search.run.standings import Standing
+from search.tables import Row, candidates_frame, finals_frame, pareto, write_csv
+from search.terminal.announce import where
+from search.terminal.show import show_latencies
+
+FORMATS = ("table", "csv", "md", "tex", "html", "json")
+PAGE = "leaderboard.html"
+PIPE_WIDTH = 160  # characters, where output is no terminal
+
+
+# ---- compare
+
+
+def compare_and_show(config: CompareConfig, console: Console, *, retry_failed: bool) -> tuple[dict[str, Any], bool]:
+    """Run a comparison with its live table; returns its JSON form and whether it is complete."""
+    console.print("loading the task, binding the methods ...", style="dim")
+    comparison = compare.prepare(config, lambda line: say(console, line, "dim"))
+    _announce(comparison, console)
+    done = compare.run(comparison, console, retry_failed=retry_failed)
+    checked = measure_finals(done.results, lambda line: say(console, line, "dim"))
+    files = _write(done, checked)
+    boards = _own_boards(done)
+    if boards:
+        leaderboard_text.show(boards, console, with_commands=False)
+        write_page(config.folder / PAGE, boards, created=_now())
+        atomic_write(config.folder / "leaderboard.csv", leaderboard_text.as_csv(boards))
+        files += [PAGE, "leaderboard.csv"]
+    for result in done.results:
+        show_latencies(latencies_in_words(result, rows_of(result), checked), console)
+    say(console, f"files     {config.folder}/: {', '.join(files)}")
+    if not done.complete:
+        say(console, f"stopped   nothing finished is lost; go on with: {resume_command(config.common, 'compare')}")
+    record = leaderboard_text.as_json(boards) if boards else {"tasks": [], "mean_ranks": []}
+    return {"run": str(config.folder), "complete": done.complete, "seconds": done.seconds, **record}, done.complete
+
+
+def _announce(comparison: Comparison, console: Console) -> None:
+    """The first screen: what will be done, what cannot be, and where."""
+    setups, config = comparison.setups, comparison.config.common
+    first, counts = setups[0], compare.planned(comparison.setups)
+    tested = "" if first.dense.test_accuracy is None else f", {first.dense.test_accuracy:.2%} on the test set"
+    say(console, f"{title(first)}: {flops_text(first.dense.flops)} FLOPs{tested}", "bold")
+    for setup in setups:
+        targets = ", ".join(target.asked for target, _ in setup.targets)
+        say(console, f"method    {setup.config.method}: {', '.join(setup.config.strategies) or 'nothing'} at {targets}")
+    for standing in {(each.method, each.target): each for each in comparison.refused}.values():
+        say(console, f"left out  {standing.method} at {standing.target}: {standing.reason}")
+    say(
+        console,
+        f"work      {counts['scan']} measurements without training, {counts['search']} candidates of "
+        f"{config.recipe.epochs:g} epochs, {counts['final']} finalists of {config.final_recipe.epochs:g}, less "
+        f"what the ledger knows",
+    )
+    say(console, f"where     {first.evaluator.task.device}, {where(first.resources)}")
+    say(console, f"resume    {resume_command(config, 'compare')}\n")
+
+
+def _who(standing: Standing) -> str:
+    return f"{standing.method}, {standing.strategy}, {standing.target}"
+
+
+def _write(done: Compared, checked: Mapping[str, Checked]) -> list[str]:
+    """The tables of a comparison, over all its methods; names of the files."""
+    config, dense = done.comparison.config, done.results[0].setup.dense
+    rows: list[Row] = [row for result in done.results for row in rows_of(result)]
+    frame = candidates_frame(rows, dense)
+    tables = {"candidates.csv": frame, "pareto.csv": pareto(frame), "finalists.csv": finals_frame(rows, dense, checked)}
+    for name, found in tables.items():
+        write_csv(found, config.folder / name)
+    return list(tables)
+
+
+def _own_boards(done: Compared) -> list[Board]:
+    """The task's leaderboard; none before a first finalist was tested."""
+    setup = done.results[0].setup
+    try:
+        return [board_of(setup.config.ledger, setup.fingerprint, Path(setup.config.results))]
+    except UserError:
+        return []
+
+
+# ---- leaderboard
+
+
+def rendered(boards: Sequence[Board], form: str, with_reported: bool = False) -> str:
+    """Leaderboards as text in one of `FORMATS` but html; UserError for another."""
+    if form not in FORMATS or form == "html":
+        raise unknown("format", form, [known for known in FORMATS if known != "html"])
+    if form == "csv":
+        return leaderboard_text.as_csv(boards, with_reported)
+    if form == "md":
+        return leaderboard_text.as_markdown(boards, with_reported)
+    if form == "tex":
+        return leaderboard_text.as_latex(boards, with_reported)
+    if form == "json":
+        return json.dumps(leaderboard_text.as_json(boards, with_reported), indent=2) + "\n"
+    console = wide(io.StringIO())
+    with console.capture() as captured:
+        leaderboard_text.show(boards, console, with_reported=with_reported)
+    return captured.get()
+
+
+def write_board(boards: Sequence[Board], path: Path, form: str, with_reported: bool = False) -> Path:
+    """Write leaderboards in one of `FORMATS`; UserError for another."""
+    if form == "html":
+        write_page(path, boards, created=_now(), with_reported=with_reported)
+    else:
+        atomic_write(path, rendered(boards, form, with_reported))
+    return path
+
+
+def check_format(form: str) -> None:
+    """UserError unless it is one of `FORMATS`."""
+    if form not in FORMATS:
+        raise unknown("format", form, FORMATS)
+
+
+def wide(file: IO[str]) -> Console:
+    """A console for tables: where there is no terminal there is no width to keep to."""
+    return Console(file=file) if file.isatty() else Console(file=file, width=PIPE_WIDTH)
+
+
+def verify_and_show(
+    location: str, results: Path, console: Console, *, tasks: Sequence[str], row: str, device: str | None
+) -> tuple[dict[str, Any], bool]:
+    """Re-evaluate a row's stored weights; returns the JSON form and whether every figure holds."""
+    with ExitStack() as stack:
+        ledgers = [stack.enter_context(Ledger.open_existing(location, task)) for task in find_tasks(location, tasks)]
+        ledger, answer = find_row(ledgers, row)
+        checks = verify(ledger, answer, results, device)
+    holds = all(check.holds for check in checks)
+    say(console, f"{answer.standing.row}  {ledger.title}, {_who(answer.standing)}", "bold")
+    for check in checks:
+        say(console, str(check))
+    say(console, "the figure holds" if holds else "the figure does NOT hold")
+    seeds = [plain({**vars(check), "holds": check.holds}) for check in checks]
+    return {"row": answer.standing.row, "task": ledger.task, "holds": holds, "seeds": seeds}, holds
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M %Z")

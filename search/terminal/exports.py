@@ -1,0 +1,120 @@
+"""An export on the command line: progress, what was made, how to go on after an interruption."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+from rich.text import Text
+
+from search.allocation.targets import flops_text
+from search.console import say
+from search.export.export import Exported, export_run
+from search.export.model_card import shortfall, time_text
+from search.export_config import CARD, CONFIG, PICTURE, Latency
+
+LINES = 10  # of progress where a bar cannot be drawn
+
+
+def export_and_show(run: Path, console: Console, **options: Any) -> Exported:
+    """Export a candidate of a run; `options` as `export_run` takes them."""
+    try:
+        with _Steps(console) as steps:
+            made = export_run(run, say=lambda line: say(console, line, "dim"), on_step=steps, **options)
+    except KeyboardInterrupt:
+        say(console, "stopped   the same command goes on from the last whole epoch of its fine-tune")
+        raise
+    _show(made, console)
+    return made
+
+
+class _Steps:
+    """A bar for a fine-tune, drawn from its first step on; a line now and then where nothing can be redrawn."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        columns = (
+            TextColumn("fine-tune"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps"),
+            TimeRemainingColumn(),
+        )
+        self._bar = RichProgress(*columns, console=console)
+        self._task: TaskID | None = None
+        self._line = 0
+
+    def __enter__(self) -> _Steps:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, done: int, steps: int) -> None:
+        if not self._console.is_terminal:
+            if done * LINES // steps > self._line:
+                self._line = done * LINES // steps
+                say(self._console, f"fine-tune {done}/{steps} steps")
+            return
+        if self._task is None:
+            self._bar.start()
+            self._task = self._bar.add_task("fine-tune", total=steps)
+        self._bar.update(self._task, completed=done)
+        if done == steps:
+            self._bar.stop()
+
+
+def _show(made: Exported, console: Console) -> None:
+    config, metrics = made.config, made.config.metrics
+    console.print(_files(made))
+    if metrics.latency:
+        console.print(_times(metrics.latency))
+    dense, cost = config.dense, config.cost
+    std = "" if metrics.std is None else f" ± {metrics.std:.2%}"
+    for line in (
+        f"FLOPs     {flops_text(dense.flops)} -> {flops_text(cost.flops)}, kept {cost.flops / dense.flops:.4f}; "
+        f"params {dense.params:,} -> {cost.params:,}; bytes {dense.bytes:,} -> {cost.bytes:,}",
+        f"accuracy  {metrics.test_accuracy:.2%} on the test set, dense {metrics.dense_test_accuracy:.2%}; "
+        f"{metrics.mean:.2%}{std} over {metrics.n} seed{'s' * (metrics.n > 1)}",
+        *([f"note      {shortfall(metrics.latency)}"] if shortfall(metrics.latency) else []),
+        f"load      from search.api import load_compressed; network = load_compressed({str(made.folder)!r})",
+    ):
+        say(console, line)
+
+
+def _files(made: Exported) -> Table:
+    table = Table(title=str(made.folder), title_justify="left", box=None, pad_edge=False)
+    for column in ("file", "bytes", "largest difference"):
+        table.add_column(column, justify="left" if column == "file" else "right")
+    agreement = made.config.metrics.agreement
+    names = [*made.config.files, PICTURE, CARD, CONFIG]
+    for path in (made.folder / name for name in names):
+        if path.is_file():
+            difference = agreement.get(path.name)
+            table.add_row(
+                Text(path.name), f"{path.stat().st_size:,}", "" if difference is None else f"{difference:.1e}"
+            )
+    return table
+
+
+def _times(timed: tuple[Latency, ...]) -> Table:
+    devices = ", ".join(dict.fromkeys(each.device for each in timed))
+    threads = f"{timed[0].threads} thread{'s' * (timed[0].threads > 1)}"
+    title = f"Latency in ms, median ± quartile distance; {devices}, {threads}"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for column in ("engine", "batch", "dense", "compressed", "measured", "by FLOPs"):
+        table.add_column(column, justify="left" if column == "engine" else "right", no_wrap=True)
+    for each in timed:
+        table.add_row(
+            f"{each.engine} on {each.device.split(' ')[0]}",
+            str(each.batch),
+            time_text(each.dense_ms, each.dense_spread_ms),
+            time_text(each.compressed_ms, each.compressed_spread_ms),
+            f"{each.speed_up:.2f}×",
+            f"{each.theoretical:.2f}×",
+        )
+    return table

@@ -1,0 +1,97 @@
+"""What is known already: leaderboards, their rows judged again, and what goes by a name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from search.console import Show, console_of
+
+if TYPE_CHECKING:
+    from search.run_result import Leaderboard, Verified
+
+
+def leaderboard(
+    *,
+    task: Sequence[str] = (),
+    method: Sequence[str] = (),
+    strategy: Sequence[str] = (),
+    target: Sequence[str] = (),
+    sort: str | None = None,
+    reported: bool = False,
+    results: str | Path = "results",
+    ledger: str | None = None,
+) -> Leaderboard:
+    """What is known of tasks: every method and strategy on the test set, ranked as far as the noise allows.
+
+    Args:
+        task: titles or fingerprints; none takes all.
+        method, strategy, target: show these alone, under the ranks that they have among all.
+        sort: a column of the table; with `-` before it, falling.
+        reported: papers' figures beside, labelled, not ranked.
+
+    Raises:
+        UserError: no such ledger, task, column, or no row is left.
+    """
+    from search.leaderboard.board import find_tasks, read_boards
+    from search.leaderboard.views import Filter, select
+    from search.leaderboard.views import sort as ordered
+    from search.run_result import Leaderboard
+
+    location = ledger or str(Path(results) / "ledger.db")
+    boards = read_boards(location, find_tasks(location, task), Path(results))
+    boards = select(boards, Filter(method, strategy, target))
+    if sort:
+        boards = [dataclasses.replace(board, frame=ordered(board.frame, sort)) for board in boards]
+    return Leaderboard(boards, reported)
+
+
+def verify(
+    row: str,
+    *,
+    task: Sequence[str] = (),
+    results: str | Path = "results",
+    ledger: str | None = None,
+    device: str | None = None,
+    show: Show = True,
+) -> Verified:
+    """Judge a leaderboard row's stored weights on the test set again.
+
+    Raises:
+        UserError: no such row, or its weights or task are not there any more.
+    """
+    from search.run_result import Verified
+    from search.terminal.boards import verify_and_show
+
+    location = ledger or str(Path(results) / "ledger.db")
+    record, holds = verify_and_show(location, Path(results), console_of(show), tasks=task, row=row, device=device)
+    return Verified(holds, record)
+
+
+def methods() -> pd.DataFrame:
+    """The compression methods: name, summary, source, what they can do, their options' defaults."""
+    from methods.registry import methods as known
+
+    return _records(known())
+
+
+def strategies() -> pd.DataFrame:
+    """The search strategies: name, summary, source, what they need."""
+    from search.strategy import strategies as known
+
+    return _records(known())
+
+
+def networks() -> list[str]:
+    """The networks that go by a name: ours, then torchvision's."""
+    from models.networks import network_names
+
+    return network_names()
+
+
+def _records(known: Mapping[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame([dataclasses.asdict(record) for record in known.values()])

@@ -1,0 +1,97 @@
+"""What the command line shows of plans, trainings and records; light to import."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+from rich.text import Text
+
+from models.task import TaskConfig
+from search.allocation.targets import MEASURES, flops_text
+from search.candidate import Recipe
+from search.console import UNCOUNTED, say
+
+
+def show_plan(plan: Mapping[str, Any], console: Console) -> None:
+    """A plan as a table: every site with its setting, then the costs."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("site")
+    table.add_column("setting")
+    for site, setting in plan["allocation"].items():
+        table.add_row(Text(site), ", ".join(f"{knob}={value}" for knob, value in setting.items()) or "dense")
+    console.print(table)
+    for layer, reason in plan["left_dense"].items():
+        say(console, f"{layer} stays dense: {reason}", "dim")
+    target, spans = plan["target"], plan["reachable"]
+    for name, span in ({"flops": spans} if "min_kept" in spans else spans).items():
+        _say_span(plan, name, span, console)
+    dense, achieved = plan["dense"], plan["achieved"]
+    say(
+        console,
+        "; ".join(
+            f"{MEASURES[name].text(dense[name])} -> {MEASURES[name].text(achieved[name])}"
+            for name in ("flops", "params", "bytes")
+            if name not in target
+        ),
+    )
+    if "latency" in plan:
+        say(console, f"latency {plan['latency']['words']}")
+    if len(target["binding"]) < len([name for name in MEASURES if name in target]):
+        say(console, f"what binds: {', '.join(target['binding'])}")
+    if plan["uncounted_flops"]:
+        say(console, f"{flops_text(plan['uncounted_flops'])} {UNCOUNTED}")
+    if not target["met"]:
+        say(console, "the settings are too coarse for this target: this is the closest allocation below it")
+
+
+def _say_span(plan: Mapping[str, Any], name: str, span: Mapping[str, float], console: Console) -> None:
+    """One measure that the target asks of: dense, achieved, asked and reachable."""
+    text, dense, achieved = MEASURES[name].text, plan["dense"], plan["achieved"]
+    say(
+        console,
+        f"{text(dense[name])} -> {text(achieved[name])}, kept {achieved[f'kept_{name}']:.4f} for at most "
+        f"{text(plan['target'][name])}; reachable: kept {span['min_kept']:.4f} to {span['max_kept']:.4g}",
+    )
+
+
+def trained(
+    config: TaskConfig, recipe: Recipe, out: Path, *, seed: int, device: str | None, console: Console
+) -> dict[str, float]:
+    """Train a dense baseline under a progress bar."""
+    from search.judge import baseline
+
+    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeRemainingColumn())
+    with RichProgress(*columns, console=console) as bar:
+        job = bar.add_task("training")
+        accuracies = baseline.train(
+            config,
+            recipe,
+            out,
+            seed=seed,
+            device=device,
+            on_step=lambda done, steps: bar.update(job, completed=done, total=steps),
+        )
+    say(console, f"{out}: {accuracies['search']:.2%} on the search split, {accuracies['test']:.2%} on the test set")
+    return accuracies
+
+
+def show_records(records: Mapping[str, Any], columns: tuple[str, ...], *, as_json: bool) -> None:
+    """A registry as a table or as JSON."""
+    rows = [dataclasses.asdict(record) for record in records.values()]
+    if as_json:
+        print(json.dumps(rows, indent=2, default=dict))
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(Text(str(row[column])) for column in columns))
+    Console().print(table)

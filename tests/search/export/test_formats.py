@@ -1,0 +1,157 @@
+"""The exported forms, checked by other means: torch's own arithmetic, counts by hand, files read as a stranger does."""
+
+import logging
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from methods.registry import create
+from models.errors import UserError
+from search.export import formats
+from search.export.formats import (
+    capture,
+    check_agreement,
+    check_onnx,
+    count_flops,
+    disagreement,
+    open_onnx,
+    open_pt2,
+    parse_formats,
+    plain,
+    trial_batches,
+    write_onnx,
+    write_pt2,
+)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.deep = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.linear = nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.linear(self.deep(self.norm(self.conv(x)).relu()).relu().mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    net = Net().train()
+    net(torch.randn(32, 3, 6, 6))  # statistics that are not 0 and 1
+    return net.eval()
+
+
+def test_flops_are_those_counted_by_hand(net):
+    assert count_flops(net, torch.zeros(2, 3, 6, 6)) == 36 * (3 * 8 * 9 + 8 * 8 * 9) + 8 * 5
+
+
+@pytest.fixture(scope="module")
+def written(net, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("forms")
+    program = capture(plain(net), torch.randn(2, 3, 6, 6))
+    write_pt2(program, folder / "model.pt2")
+    write_onnx(program, folder / "model.onnx")
+    return folder
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 64])
+def test_both_forms_take_any_batch(net, written, batch):
+    images = torch.randn(batch, 3, 6, 6)
+    expected = net(images).detach()
+    torch.testing.assert_close(open_pt2(written / "model.pt2")(images), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(open_onnx(written / "model.onnx", 1)(images), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_files_tell_nothing_of_this_machine(written):
+    for name in ("model.pt2", "model.onnx"):
+        content = (written / name).read_bytes()
+        assert __file__.encode() not in content
+        assert b"/torch/nn/" not in content
+    graph = onnx.load(written / "model.onnx").graph
+    assert [d.dim_param or d.dim_value for d in graph.input[0].type.tensor_type.shape.dim] == ["batch", 3, 6, 6]
+    assert [d.dim_param or d.dim_value for d in graph.output[0].type.tensor_type.shape.dim] == ["batch", 5]
+
+
+def test_exporters_print_nothing_and_leave_logging_as_it_was(net, tmp_path, capfd):
+    logging.getLogger("torch.onnx").setLevel(logging.INFO)
+    write_onnx(capture(plain(net), torch.randn(2, 3, 6, 6)), tmp_path / "model.onnx")
+    assert capfd.readouterr().out == ""
+    assert logging.getLogger("torch.onnx").level == logging.INFO
+
+
+@pytest.mark.parametrize("method", ["kse", "kernel-clustering"])
+def test_shared_kernels_are_written_out(net, method):
+    example = torch.randn(2, 3, 6, 6)
+    compressor = create(method, net, example)
+    small = compressor.compress(compressor.allocation([len(site.settings) - 1 for site in compressor.sites]))
+    twin = plain(small)
+    kinds = {type(module) for module in twin.modules()}
+    assert kinds == {Net, nn.Conv2d, nn.BatchNorm2d, nn.Linear}
+    torch.testing.assert_close(twin(example), small(example).detach(), rtol=1e-5, atol=1e-5)
+    assert {type(module) for module in small.modules()} != kinds  # the original keeps its tables
+
+
+def test_the_original_is_left_as_it_was(net):
+    net.to(memory_format=torch.channels_last)
+    twin = plain(net)
+    assert net.conv.weight.requires_grad
+    assert net.conv.weight.is_contiguous(memory_format=torch.channels_last)
+    assert twin.conv.weight.is_contiguous()
+    assert not twin.conv.weight.requires_grad
+
+
+class Branching(nn.Module):
+    def forward(self, x):
+        return x.flatten(1) if x.sum() > 0 else -x.flatten(1)
+
+
+class FixedBatch(nn.Module):
+    def forward(self, x):
+        return x.view(2, -1)
+
+
+@pytest.mark.parametrize("network", [Branching(), FixedBatch()])
+def test_networks_that_cannot_be_captured_are_named(network):
+    with pytest.raises(UserError, match=r"torch.export cannot capture this network .*leave pt2 and onnx out"):
+        capture(network, torch.ones(2, 3, 4, 4))
+
+
+def test_disagreement_is_relative_to_the_largest_output():
+    images = torch.arange(1.0, 11.0).view(10, 1, 1, 1)
+    network = nn.Flatten()
+    trial = list(trial_batches(images))
+    assert torch.equal(torch.cat(trial), images)
+    assert len({len(batch) for batch in trial}) > 1
+    off = disagreement(lambda x: x.flatten(1) + 0.5, network, images)
+    assert off == pytest.approx(0.5)  # the batch of one, whose only output is 1, is off by half of it
+    assert disagreement(network, network, images) == 0.0
+
+
+@pytest.mark.parametrize(("difference", "fits"), [(0.0, True), (9.9e-5, True), (2e-4, False), (float("nan"), False)])
+def test_a_form_that_computes_something_else_is_refused(difference, fits):
+    if fits:
+        check_agreement("model.onnx", difference)
+        return
+    with pytest.raises(UserError, match=r"model.onnx differs from the fine-tuned network by"):
+        check_agreement("model.onnx", difference)
+
+
+def test_formats_are_checked_and_ordered():
+    assert parse_formats("onnx, config") == ("config", "onnx")
+    with pytest.raises(UserError, match="unknown format 'onxx'; did you mean onnx"):
+        parse_formats("config,onxx")
+    with pytest.raises(UserError, match="names no format"):
+        parse_formats(" , ")
+
+
+def test_missing_extras_are_named_with_what_to_install(monkeypatch):
+    check_onnx()
+    known = formats.importlib.util.find_spec
+    monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else known(name))
+    with pytest.raises(UserError, match=r"format onnx needs onnxscript: pip install -e '\.\[export\]'"):
+        check_onnx()

@@ -1,0 +1,77 @@
+"""Drift from the dense outputs on blended images: by hand, label-free, and steadier than the loss."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.arrays import ArrayImages
+from models.data import NAMED
+from search.judge.drift import Drift, blends
+
+
+@pytest.fixture
+def images() -> ArrayImages:
+    torch.manual_seed(0)
+    pixels = torch.randint(0, 256, (30, 8, 8, 1), dtype=torch.uint8)
+    return ArrayImages.place(pixels, torch.arange(30) % 10, NAMED["digits"], torch.device("cpu"))
+
+
+class _Linear(nn.Module):
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.weight = scale * torch.randn(64, 10, generator=torch.Generator().manual_seed(1))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.flatten(1) @ self.weight
+
+
+def test_nothing_drifts_from_itself(images: ArrayImages) -> None:
+    assert Drift(_Linear(1.0))(_Linear(1.0), images) == 0
+
+
+def test_it_is_the_mean_divergence_of_the_outputs(images: ArrayImages) -> None:
+    dense, other = _Linear(0.05), _Linear(0.02)
+    expected = 0.0
+    for row in torch.cat(list(blends(images))):
+        p, q = dense(row[None])[0].softmax(0).tolist(), other(row[None])[0].softmax(0).tolist()
+        expected += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)) / 30
+    assert Drift(dense)(other, images) == pytest.approx(expected, rel=1e-4)
+    assert expected > 1e-3
+
+
+def test_labels_do_not_matter_and_the_first_images_alone_can_be_asked_for(images: ArrayImages) -> None:
+    relabelled = ArrayImages.place(images._images, images.labels.flip(0), NAMED["digits"], torch.device("cpu"))
+    drift = Drift(_Linear(0.05))
+    assert drift(_Linear(0.02), images) == drift(_Linear(0.02), relabelled)
+    assert drift(_Linear(0.02), images, 10) == drift(_Linear(0.02), images.subset(torch.arange(10)))
+    assert drift(_Linear(0.02), images, 10) != drift(_Linear(0.02), images)
+
+
+def test_every_image_is_mixed_with_another_one(images: ArrayImages) -> None:
+    ((inputs, _),) = images.batches(500)
+    (blend,) = blends(images)
+    assert torch.equal(blend, next(blends(images)))
+    shares = []
+    for mixed in blend.flatten(1):
+        # mixed = s * a + (1 - s) * b for exactly one pair of different images: find it by trying all
+        rows = inputs.flatten(1)
+        fits = []
+        for a in range(30):
+            for b in range(30):
+                if a != b:
+                    direction = rows[a] - rows[b]
+                    share = float((mixed - rows[b]) @ direction / (direction @ direction))
+                    if torch.allclose(rows[b] + share * direction, mixed, atol=1e-4) and 0 < share < 1:
+                        fits.append(share)
+        assert fits
+        shares.append(max(fits))
+    assert 0.25 <= 1 - max(shares) <= 0.5
+    assert max(shares) <= 0.76
+
+
+def test_a_single_image_is_no_fault(images: ArrayImages) -> None:
+    assert Drift(_Linear(0.05))(_Linear(0.02), images, 1) > 0

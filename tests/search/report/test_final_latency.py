@@ -1,0 +1,88 @@
+"""Measured latency of what a search chose: where it is shown, against figures that are made up."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from fake_run import fake_run
+from test_tables import DENSE, final
+
+from search.allocation.targets import Part, parse_target
+from search.latency.check import Checked, read_latencies
+from search.report.page import report_html
+from search.report.view import best_of
+from search.tables import finals_frame
+
+
+def checked(**changes: Any) -> Checked:
+    """Dense 10 ms, compressed 6 ms, predicted to the point."""
+    fields = {
+        "engine": "torch", "device": "cpu (a chip)", "threads": 2, "batch": 1, "rounds": 20, "statistic": "least",
+        "dense_ms": 10.0, "dense_spread_ms": 1.0, "compressed_ms": 6.0, "compressed_spread_ms": 1.0, "speed_up": 10 / 6,
+        "theoretical": 2.0, "far_below": False, "predicted_ms": 6.0, "predicted_dense_ms": 10.0,
+    }  # fmt: skip
+    return Checked.model_validate(fields | changes)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "dense", "says", "silent"),
+    [(6.0, 10.0, "+0%", "far off"), (6.8, 10.0, "+13%", "far off"), (5.2, 10.0, "-13%", "far off"),
+     (7.0, 10.0, "+17%, far off: the layers' times", "machine"), (5.0, 10.0, "-17%, far off: the layers", "machine"),
+     (9.0, 15.0, "+50%, far off, as for the dense network", "do not add up")],
+)  # fmt: skip
+def test_a_prediction_that_is_far_off_is_said_to_be(predicted: float, dense: float, says: str, silent: str) -> None:
+    words = checked(predicted_ms=predicted, predicted_dense_ms=dense).words()
+    assert says in words
+    assert silent not in words
+    assert "measured 6 ms whole, kept 0.600" in words
+    assert "dense 10 ms; cpu (a chip), torch, 2 threads, least of 20 rounds" in words
+
+
+@pytest.mark.parametrize(
+    ("asked", "over"),
+    [("latency 0.6", ""), ("latency 0.7", ""), ("latency 0.5", "20.0%"), ("latency 2x", "20.0%"), ("latency 6ms", ""),
+     ("latency 5ms", "20.0%"), ("latency 1s", "")],
+)  # fmt: skip
+def test_a_measurement_above_the_target_is_told(asked: str, over: str) -> None:
+    (part,) = parse_target(asked).parts
+    assert isinstance(part, Part)
+    assert checked().missed(part) == (f"; {over} above what was asked" if over else "")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"key": 1}', '{"key": {"dense_ms": 1}}'])
+def test_files_of_others_hold_nothing(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "latency.json"
+    path.write_text(text)
+    assert read_latencies(path) == {}
+    path.write_text(json.dumps({"key": checked().model_dump()}))
+    assert read_latencies(path) == {"key": checked()}
+
+
+def test_finalists_have_their_latency_beside_them() -> None:
+    rows = [final(0, 0.85), final(1, 0.86), final(0, 0.9, strategy="other")]
+    measured = {rows[0].key: checked(), rows[1].key: checked(compressed_ms=99.0)}
+    first, second = finals_frame(rows, DENSE, measured).to_dict("records")
+    assert (first["latency_ms"], first["dense_latency_ms"], first["predicted_latency_ms"]) == (6.0, 10.0, 6.0)
+    assert first["latency_device"] == "cpu (a chip), torch, 2 threads, least of 20 rounds"
+    assert pd.isna(second["latency_ms"])
+    assert pd.isna(second["latency_device"])
+
+
+def test_a_report_shows_it_where_it_was_measured() -> None:
+    run = fake_run()
+    assert "predicted,\u00a0ms" not in report_html(run)
+    best = best_of(run, "0.5")
+    assert best is not None
+    finals = run.finals.assign(
+        latency_ms=6.25, dense_latency_ms=10.0, predicted_latency_ms=7.5, latency_device="<chip>"
+    )
+    html = report_html(replace(run, finals=finals, latencies={best.line["candidate"]: "measured <6.25> ms"}))
+    assert "predicted,\u00a0ms" in html
+    assert ">7.5</td>" in html
+    assert "&lt;chip&gt;" in html
+    assert "measured &lt;6.25&gt; ms" in html

@@ -1,0 +1,422 @@
+"""The page and the picture of a run: what they say, that nothing in a name can act, and what a real browser shows."""
+
+from __future__ import annotations
+
+import dataclasses
+import html.parser
+import io
+import json
+import re
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from fake_run import DENSE, HOSTILE, TARGETS, fake_run, hostile_sites
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+from PIL import Image
+
+from search.report.figures import finals_figure, front_figure, sensitivity_figure, stagger
+from search.report.html import data_script, escape, percent, points, printable, shorten, si
+from search.report.page import RunView, report_html, write_report
+from search.report.picture import draw_picture, write_picture
+from search.report.view import best_of
+from search.tables import Dense, candidates_frame, finals_frame, pareto
+
+
+class Reader(html.parser.HTMLParser):
+    """Another reading of a page than the browser's: elements, attributes, and the text outside scripts and styles."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self.words: list[str] = []
+        self.data: dict[str, str] = {}  # id of a JSON script -> its text
+        self.points: Counter[str] = Counter()  # id of a figure -> drawn points
+        self._open: list[tuple[str, str]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        named = dict(attrs)
+        self._open.append((tag, named.get("id") or ""))
+        if "point" in (named.get("class") or "").split():
+            self.points[next(name for tag, name in reversed(self._open) if name.endswith(("-plot", "-plot-0")))] += 1
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open and self._open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        tag, name = self._open[-1] if self._open else ("", "")
+        if tag == "script" and name:
+            self.data[name] = data
+        elif tag not in ("script", "style"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.words)
+
+
+@pytest.fixture(scope="module")
+def run() -> RunView:
+    return fake_run(per_group=6)
+
+
+@pytest.fixture(scope="module")
+def hostile() -> RunView:
+    return fake_run(hostile_sites(), per_group=6, hostile=True)
+
+
+def no_result(run: RunView) -> RunView:
+    """The same run, had every candidate failed."""
+    frame = run.frame.assign(status="failed", reason="out of memory", accuracy=np.nan, test_accuracy=np.nan)
+    return dataclasses.replace(run, frame=frame, front=frame[:0], finals=run.finals[:0], allocations={})
+
+
+# ---- what a page says
+
+
+def test_answers_come_from_the_finals(run: RunView) -> None:
+    for asked, _ in TARGETS:
+        best = best_of(run, asked)
+        rivals = run.finals[run.finals["target"] == asked]["test_accuracy"]
+        assert best is not None
+        assert best.on_test
+        assert best.accuracy == max(rivals)
+        assert f"{100 * best.accuracy:.2f} ± " in Reader(report_html(run)).text
+
+
+def test_without_finals_the_search_split_answers_and_is_named(run: RunView) -> None:
+    searched = dataclasses.replace(run, finals=run.finals[:0])
+    best = best_of(searched, "0.5")
+    assert best is not None
+    assert not best.on_test
+    at_half = run.frame[(run.frame["target"] == "0.5") & (run.frame["stage"] == "search")]
+    assert best.accuracy == at_half["accuracy"].max()
+    assert "search split: it ranks, it is not a result" in Reader(report_html(searched)).text
+
+
+@pytest.mark.parametrize(("gap", "std", "tied"), [(0.01, 0.002, False), (0.01, 0.02, True), (0.01, np.nan, False)])
+def test_a_rival_inside_the_noise_is_named(run: RunView, gap: float, std: float, tied: bool) -> None:
+    finals = run.finals[run.finals["target"] == "0.5"].assign(test_accuracy=[0.9, 0.9 - gap], test_std=std)
+    best = best_of(dataclasses.replace(run, finals=finals), "0.5")
+    assert best is not None
+    assert (best.rival is not None) == tied
+
+
+def test_a_target_without_success_says_so(run: RunView) -> None:
+    assert best_of(no_result(run), "0.5") is None
+    text = Reader(report_html(no_result(run))).text
+    assert text.count("No candidate succeeded.") == len(TARGETS)
+    assert "out of memory" in text
+
+
+def test_every_candidate_command_fact_and_skipped_layer_is_on_the_page(run: RunView) -> None:
+    text = Reader(report_html(run)).text
+    said = [*run.frame["candidate"], run.command, run.resume_command, run.export_command, *run.facts.values(),
+            *run.skipped, *run.skipped.values(), *run.frame["reason"].dropna()]  # fmt: skip
+    assert [thing for thing in said if thing not in text] == []
+
+
+def test_missing_figures_are_blank(run: RunView) -> None:
+    dense = Dense(DENSE.flops, DENSE.params, DENSE.bytes, None, None)
+    finals = run.finals.assign(test_std=np.nan, delta_points=np.nan)
+    text = Reader(report_html(dataclasses.replace(run, dense=dense, finals=finals))).text
+    assert not re.search(r"\b(nan|NaN %|None|<NA>)\b", text)
+    assert "points against dense" not in text
+
+
+def test_an_empty_run_has_a_page_and_a_picture(tmp_path: Path) -> None:
+    empty = RunView("nothing yet", "", "", "", "", {}, DENSE, candidates_frame([], DENSE),
+                    pareto(candidates_frame([], DENSE)), finals_frame([], DENSE), targets=TARGETS)  # fmt: skip
+    write_report(tmp_path / "report.html", empty)
+    write_picture(tmp_path / "pareto.png", empty)
+    assert Reader((tmp_path / "report.html").read_text()).text.count("No candidate succeeded.") == len(TARGETS)
+
+
+# ---- nothing in a name can act
+
+
+def test_hostile_names_are_text(hostile: RunView) -> None:
+    plain, page = Reader(report_html(fake_run(hostile_sites(), per_group=6))), Reader(report_html(hostile))
+    assert page.tags == plain.tags
+    assert not page.tags.keys() & {"img", "iframe", "link", "b", "i"}
+    assert {name for _, name, _ in page.attributes} == {name for _, name, _ in plain.attributes}
+    assert hostile.title in page.text
+
+
+def test_the_page_refers_to_nothing_outside_itself(hostile: RunView) -> None:
+    page = Reader(report_html(hostile))
+    assert [found for found in page.attributes if found[1] in ("src", "srcset", "action")] == []
+    assert all(value and value.startswith("#") for _, name, value in page.attributes if name == "href")
+    policy = next(value for tag, name, value in page.attributes if tag == "meta" and value and "default-src" in value)
+    assert "default-src 'none'" in policy
+    assert "http" not in policy
+
+
+@given(st.text())
+def test_escaped_text_reads_back(text: str) -> None:
+    assert html.unescape(escape(text)) == printable(text)
+    assert not set(escape(text)) & set("<>\"'")
+
+
+@given(st.dictionaries(st.text(), st.lists(st.one_of(st.text(), st.floats(), st.none()))))
+def test_data_reads_back_and_cannot_end_its_element(data: dict[str, list[object]]) -> None:
+    script = data_script("d", data)
+    inside = script.removeprefix('<script type="application/json" id="d">').removesuffix("</script>")
+    assert not set(inside) & set("<>&")
+    blank = [[None if isinstance(x, float) and not np.isfinite(x) else x for x in xs] for xs in data.values()]
+    assert list(json.loads(inside).values()) == blank
+
+
+def test_figures_hold_no_tag_of_a_name(hostile: RunView) -> None:
+    """plotly would render these tags; its own entities are all that may stand for them."""
+    assert hostile.sensitivity is not None
+    targets = [(HOSTILE[0], 1), ("%{x}", 2)]
+    figures = [front_figure(hostile.frame, hostile.front, hostile.dense, targets),
+               finals_figure(hostile.finals, hostile.dense, targets),
+               sensitivity_figure(hostile.sensitivity)]  # fmt: skip
+    for figure in figures:
+        assert figure is not None
+        templates = [trace.pop("hovertemplate", "") for trace in figure["data"]]  # ours, with <b> and <br>
+        assert not re.search(r"<(?!extra>)|%\{", json.dumps(figure))
+        assert not any(name in template for name in HOSTILE for template in templates)
+
+
+# ---- pieces, by hand
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (999, "999"), (1000, "1.00 k"), (40_813_184, "40.8 M"), (125_485_696, "125.5 M"), (9_999_999, "10.0 M"),
+     (4_089_184_256, "4.09 G"), (pd.NA, ""), (None, "")],
+)  # fmt: skip
+def test_si(value: int | None, text: str) -> None:
+    assert si(value) == text
+
+
+def test_si_with_a_unit() -> None:
+    assert [si(512, "B"), si(1_089_896, "B")] == ["512 B", "1.09 MB"]
+
+
+def test_percent_and_points() -> None:
+    assert [percent(0.9173), percent(None), points(-0.0071), points(0.0071), points(np.nan)] == [
+        "91.73", "", "−0.71", "+0.71", ""]  # fmt: skip
+
+
+@given(st.text(max_size=40), st.integers(3, 30))
+def test_shortened_text_keeps_both_ends(text: str, width: int) -> None:
+    halves = [(text[:head], text[-tail:]) for head in range(width) if abs(2 * head - width + 1) <= 1
+              and (tail := width - 1 - head)]  # fmt: skip
+    assert shorten(text, width) in ([text] if len(text) <= width else [f"{head}…{tail}" for head, tail in halves])
+
+
+def test_what_cannot_be_shown_is_replaced_and_nothing_else() -> None:
+    assert printable("a\x00b\x1b[0m\x7f\ud800\u202ec\u2066") == "a\ufffdb\ufffd[0m\ufffd\ufffd\ufffdc\ufffd"
+    assert printable("tab\tline\nébène 名前 🙂 ± −") == "tab\tline\nébène 名前 🙂 ± −"
+
+
+@given(st.lists(st.floats(0, 100), max_size=12), st.floats(0.1, 40))
+def test_labels_of_one_row_lie_apart(positions: list[float], gap: float) -> None:
+    rows = stagger(positions, gap)
+    labels = list(zip(rows, positions, strict=True))
+    assert all(row != other or abs(a - b) >= gap for (row, a), (other, b) in combinations(labels, 2))
+    lonely = all(abs(a - b) >= gap for a, b in combinations(positions, 2))
+    assert not lonely or set(rows) <= {0}
+
+
+# ---- figures: plotly's own schema and the tables' figures
+
+
+def test_figures_are_what_plotly_takes(run: RunView) -> None:
+    assert run.sensitivity is not None
+    figures = [front_figure(run.frame, run.front, run.dense, run.lines),
+               finals_figure(run.finals, run.dense, run.lines), sensitivity_figure(run.sensitivity)]  # fmt: skip
+    for figure in figures:
+        assert figure is not None
+        go.Figure(data=figure["data"], layout=figure["layout"] | figure["narrow"])  # raises on what it does not know
+
+
+def test_the_front_shows_every_judged_candidate_once(run: RunView) -> None:
+    figure = front_figure(run.frame, run.front, run.dense, run.lines)
+    assert figure is not None
+    shown = [(row[0], x, y) for trace in figure["data"] if "customdata" in trace
+             for row, x, y in zip(trace["customdata"], trace["x"], trace["y"], strict=True)]  # fmt: skip
+    judged = run.frame[run.frame["accuracy"].notna()]
+    expected = zip(judged["candidate"], 100 * judged["kept_flops"], 100 * judged["accuracy"], strict=True)
+    assert sorted(shown) == sorted(expected)
+    assert len(figure["layout"]["annotations"]) == len(TARGETS)
+
+
+def test_nothing_judged_gives_no_figure(run: RunView) -> None:
+    assert front_figure(no_result(run).frame, run.front, DENSE, TARGETS) is None
+    assert finals_figure(no_result(run).finals, DENSE, TARGETS) is None
+
+
+# ---- picture
+
+
+def test_picture_is_a_whole_png(run: RunView, tmp_path: Path) -> None:
+    write_picture(tmp_path / "pareto.png", run)
+    with Image.open(tmp_path / "pareto.png") as image:
+        image.load()
+        assert image.format == "PNG"
+        assert image.size == (1500, 900)
+        colors = image.convert("RGB").getcolors(maxcolors=1 << 24)
+    assert colors is not None
+    assert len(colors) > 100  # drawn, not blank
+
+
+@pytest.mark.parametrize("asked", [("0.7", "0.5", "0.3"), ("0.52", "0.5", "0.49", "0.48", "0.1")])
+def test_labels_in_the_picture_do_not_overlap(run: RunView, asked: tuple[str, ...]) -> None:
+    targets = [(name, int(float(name) * DENSE.flops)) for name in asked]
+    figure = draw_picture(dataclasses.replace(run, targets=targets))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in figure.axes[0].texts]
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert {f"target {name}" for name in asked} <= set(texts)
+    assert any(" % at " in text for text in texts)
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
+
+def test_crowded_points_of_the_front_get_labels_that_do_not_overlap(run: RunView) -> None:
+    kept = [0.30 + 0.012 * step for step in range(12)]  # a label is as wide as six of these steps
+    front = pd.DataFrame({"kept_flops": kept, "flops": [int(share * DENSE.flops) for share in kept],
+                          "accuracy": [0.9 + 0.001 * step for step in range(12)]})  # fmt: skip
+    figure = draw_picture(dataclasses.replace(run, front=front, targets=[]))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    labels = [text for text in figure.axes[0].texts if " % at " in text.get_text()]
+    boxes = [Text.get_window_extent(label, canvas.get_renderer()) for label in labels]  # without its white frame
+    assert len(boxes) >= 2
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
+
+def test_the_most_accurate_point_of_the_front_is_labelled(run: RunView) -> None:
+    texts = [text.get_text() for text in draw_picture(run).axes[0].texts]
+    top = run.frame.loc[run.frame["accuracy"].idxmax()]
+    assert f"{100 * top['accuracy']:.1f} % at {100 * top['kept_flops']:.1f} %" in texts
+
+
+def test_hostile_names_do_not_break_the_picture(hostile: RunView) -> None:
+    view = dataclasses.replace(hostile, title="$\\frac{1$ " + HOSTILE[9], targets=[("$x^{", 20_000_000)])
+    buffer = io.BytesIO()
+    draw_picture(view).savefig(buffer, format="png")
+    assert buffer.getvalue().startswith(b"\x89PNG")
+
+
+# ---- in a browser
+
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
+)
+Browse = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def browse(tmp_path: Path) -> Browse:
+    """Opens a run's page, lets a script act on it, and gives the document as it then is, and the browser's log."""
+    if not CHROMIUM:
+        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+
+    def open_page(run: RunView, act: str = "", width: int = 1280) -> tuple[str, str]:
+        page = tmp_path / "report.html"
+        page.write_text(report_html(run).replace("</body>", f"<script>{act}</script></body>"))
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
+                   "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}",
+                   f"--window-size={width},1000", "--virtual-time-budget=5000", "--enable-logging=stderr"]  # fmt: skip
+        done = subprocess.run(
+            [CHROMIUM, *options, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120
+        )
+        return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+
+    return open_page
+
+
+@pytest.mark.browser
+def test_a_browser_draws_every_point_and_asks_for_nothing(hostile: RunView, browse: Browse) -> None:
+    probe = """
+      document.body.dataset.requests = performance.getEntriesByType('resource').length;
+      const options = [...document.querySelectorAll(".plot")].map(plot => plot._context);
+      document.body.dataset.uploads = options.filter(of => of.showSendToCloud || of.plotlyServerURL).length;
+    """
+    dom, log = browse(hostile, f"setTimeout(() => {{ {probe} }}, 1000);")
+    page = Reader(dom)
+    judged = int(hostile.frame["accuracy"].notna().sum())
+    assert page.points["front-plot"] == judged + len(hostile.front) + 1  # the dense network is one
+    assert page.points["finals-plot"] == len(hostile.finals) + 1
+    assert hostile.sensitivity is not None
+    assert page.points["sensitivity-plot-0"] >= len(hostile.sensitivity)
+    assert log == ""
+    assert 'data-requests="0"' in dom
+    assert 'data-uploads="0"' in dom
+    assert "<title>owned</title>" not in dom
+    for site in hostile_sites():
+        assert printable(site) in page.text  # beside its bars, letter by letter
+
+
+@pytest.mark.browser
+def test_a_click_on_a_heading_sorts_the_table(run: RunView, browse: Browse) -> None:
+    clicks = """
+      const heads = [...document.querySelectorAll("#candidates-table th button")];
+      const head = heads.find(button => button.textContent.startsWith("search,"));
+      const rows = () => [...document.querySelectorAll("#candidates-table tbody tr")];
+      const read = () => rows().map(row => row.cells[1].textContent);
+      head.click(); document.body.dataset.up = read(); head.click(); document.body.dataset.down = read();
+    """
+    dom, log = browse(run, clicks)
+    body = {name: value for tag, name, value in Reader(dom).attributes if tag == "body"}
+    for name, ascending in (("data-up", True), ("data-down", False)):
+        expected = run.frame.sort_values("accuracy", ascending=ascending, kind="stable", na_position="last")
+        known = int(expected["accuracy"].notna().sum())
+        shown = (body[name] or "").split(",")
+        assert shown[:known] == expected["candidate"].to_list()[:known]
+        assert sorted(shown[known:]) == sorted(expected["candidate"].to_list()[known:])
+    assert log == ""
+
+
+@pytest.mark.browser
+def test_bars_show_the_candidates_that_are_chosen(run: RunView, browse: Browse) -> None:
+    first, *_ = shown = json.loads(Reader(report_html(run)).data["ratio-data"])["shown"]
+    other = next(candidate for candidate in run.allocations if candidate not in shown)
+    clicks = f"""
+      const chips = [...document.querySelectorAll("#ratio-choice button")];
+      chips.filter(chip => chip.ariaPressed === "true").forEach(chip => chip.click());
+      chips.find(chip => chip.dataset.id === "{other}").click();
+      const read = site => [...site.querySelectorAll(".fill")].map(fill => fill.style.width);
+      document.body.dataset.widths = JSON.stringify([...document.querySelectorAll("#ratio-bars .site")].map(
+        site => [site.children[0].textContent, ...read(site)]));
+      document.getElementById("front-plot").emit("plotly_click", {{ points: [{{ customdata: ["{first}"] }}] }});
+      document.body.dataset.chosen = chips.filter(chip => chip.ariaPressed === "true").map(chip => chip.dataset.id);
+    """
+    dom, log = browse(run, clicks)
+    body = {name: value for tag, name, value in Reader(dom).attributes if tag == "body"}
+    bars = [
+        (site, float(width.removesuffix("%"))) for site, width in json.loads(body["data-widths"] or "")
+    ]  # one bar a site
+    expected = [(site, pytest.approx(100 * ratio)) for site, (ratio, _) in run.allocations[other].items()]
+    assert bars == expected
+    assert set((body["data-chosen"] or "").split(",")) == {first, other}  # a click on a point of the front adds it
+    assert log == ""
+
+
+@pytest.mark.browser
+def test_a_page_is_no_wider_than_a_narrow_window(hostile: RunView, browse: Browse) -> None:
+    probe = "document.body.dataset.over = document.documentElement.scrollWidth - innerWidth;"
+    dom, _ = browse(hostile, f"setTimeout(() => {{ {probe} }}, 1000);", width=500)  # the least that Chromium opens
+    (over,) = (value for tag, name, value in Reader(dom).attributes if (tag, name) == ("body", "data-over"))
+    assert int(over or 1) <= 0

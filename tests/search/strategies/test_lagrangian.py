@@ -1,0 +1,227 @@
+"""Allocation of least damage, against brute force and against curves that are known."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.interpolate import PchipInterpolator
+from small_problems import Chain, Separable, every, judged, levels_of, play, problem, rising, sites
+
+from methods.base import Levels
+from search.allocation.budget import Budget
+from search.allocation.minimise import SLACK, minimise, total
+from search.allocation.targets import TOLERANCE
+from search.candidate import Outcome, failed
+from search.strategies.lagrangian import ROUNDS, damages, monotone_cubic, reweighed, solve, walled
+from search.strategies.sensitivity import Curve
+from search.strategy import Problem, Proposal, strategy
+
+
+def separable(rng: np.random.Generator, counts: list[int]) -> Separable:
+    return Separable([np.sort(rng.integers(0, 1000, n))[::-1].tolist() for n in counts])
+
+
+def chain(rng: np.random.Generator, counts: list[int]) -> Chain:
+    return Chain(counts, rng.integers(1, 50, len(counts) + 1).tolist())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_separable_costs_are_solved_exactly(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(2, 8, 5).tolist()
+    cost, damage = separable(rng, counts), [rising(rng, n) for n in counts]
+    span = cost(np.stack([np.array(counts) - 1, np.zeros(5, dtype=int)])).flops
+    limit = int(span[0] + rng.uniform(0.05, 0.95) * (span[1] - span[0]))
+    everything = every(counts)
+    fits = everything[cost(everything).flops <= limit]
+    best = min(total(damage, row) for row in fits)
+    found = minimise(damage, Budget({"flops": limit}, cost))
+    assert cost(found[None]).flops[0] <= limit
+    # Exact, unless FLOPs near the limit were bought with a little damage.
+    near = cost(found[None]).flops[0] >= limit - TOLERANCE * cost.dense.flops
+    assert total(damage, found) <= (1 + SLACK * near) * best + 1e-9
+
+
+def test_coupled_costs_come_close_to_the_optimum() -> None:
+    gaps = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        counts = rng.integers(4, 9, 5).tolist()
+        cost, damage = chain(rng, counts), [rising(rng, n) for n in counts]
+        limit = int(rng.uniform(0.3, 0.8) * cost.dense.flops)
+        everything = every(counts)
+        found = minimise(damage, Budget({"flops": limit}, cost))
+        assert cost(found[None]).flops[0] <= limit
+        fits = everything[cost(everything).flops <= limit]
+        gaps.append(total(damage, found) / min(total(damage, row) for row in fits) - 1)
+    assert np.mean(gaps) < 0.02
+    assert max(gaps) < 0.15
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_the_limit_is_kept_and_the_damage_no_more_than_uniform(data: st.DataObject) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
+    counts = data.draw(st.lists(st.integers(2, 12), min_size=1, max_size=6))
+    cost = chain(rng, counts) if data.draw(st.booleans()) else separable(rng, counts)
+    damage = [rising(rng, n) for n in counts]
+    last = np.array(counts) - 1
+    least = int(cost(last[None]).flops[0])
+    limit = data.draw(st.integers(least, cost.dense.flops))
+    found = minimise(damage, Budget({"flops": limit}, cost))
+    assert (found >= 0).all()
+    assert (found <= last).all()
+    assert cost(found[None]).flops[0] <= limit
+    if limit == cost.dense.flops:
+        assert total(damage, found) == 0.0
+
+
+def test_long_ladders_of_many_sites_are_fast_and_meet_the_target() -> None:
+    rng = np.random.default_rng(0)
+    counts = [4096] * 4 + [512] * 56
+    cost = chain(rng, counts)
+    damage = [rising(rng, n) for n in counts]
+    limit = cost.dense.flops // 2
+    start = time.perf_counter()
+    found = minimise(damage, Budget({"flops": limit}, cost))
+    assert time.perf_counter() - start < 30  # about 2 s on a core of its own
+    assert limit - TOLERANCE * cost.dense.flops <= cost(found[None]).flops[0] <= limit
+
+
+def test_the_cubic_is_scipys_and_never_falls() -> None:
+    rng = np.random.default_rng(1)
+    x = np.array([0.0, 0.1, 0.3, 0.35, 0.8])
+    at = np.linspace(0.1, 0.35, 50)  # inner pieces: the two treat the end tangents differently
+    for _ in range(20):
+        y = np.concatenate([[0.0], np.cumsum(rng.exponential(size=4) * (rng.uniform(size=4) > 0.3))])
+        assert monotone_cubic(x, y, at) == pytest.approx(PchipInterpolator(x, y)(at), abs=1e-12)
+        dense = monotone_cubic(x, y, np.linspace(0, 0.8, 200))
+        assert (np.diff(dense) >= -1e-12).all()
+        assert monotone_cubic(x, y, x) == pytest.approx(y)
+
+
+def test_damage_passes_through_the_measurements_and_is_steep_beyond_them() -> None:
+    ladder = sites([11, 11])
+    measured = [
+        Curve(np.array([0, 3 / 11, 6 / 11]), np.zeros(3), np.array([0.0, 0.5, 2.0])),
+        Curve(np.array([0.0]), np.zeros(1), np.zeros(1)),  # every measurement failed
+    ]
+    one, other = damages(ladder, measured)
+    assert one[[0, 3, 6]] == pytest.approx([0, 0.5, 2.0], abs=2e-3)
+    assert one[10] > 3.5
+    assert (np.diff(one) > 0).all()
+    assert other == pytest.approx(2.0 * np.arange(11) / 11, abs=1e-2)
+
+
+def truth(curves: list[float], coupling: float = 0.0) -> object:
+    """A judge whose loss is Σ aᵢ·sᵢ² + coupling · s₀·s₁ over strengths."""
+
+    def loss(given: Problem, levels: Levels) -> float:
+        s = np.array([site.strengths[level] for site, level in zip(given.sites, levels, strict=True)])
+        return float(np.array(curves) @ s**2 + coupling * s[0] * s[1]) + 0.1
+
+    return loss
+
+
+def run(given: Problem, loss: object) -> tuple[list[list[Proposal]], list[Levels]]:
+    def judge(levels: Levels, proposal: Proposal) -> Outcome:
+        return judged(given, levels, loss(given, levels))  # type: ignore[operator]
+
+    batches = play(given, strategy("lagrangian")[1](given), judge)
+    return batches, [levels_of(given, each.candidate) for each in batches[-1]]
+
+
+def test_one_scan_serves_all_targets_and_each_is_met() -> None:
+    given_problem = problem([16] * 4, Chain([16] * 4, [90, 50, 20, 10, 5]), [0.6, 0.4, 0.25])
+    batches, chosen = run(given_problem, truth([1, 4, 1, 2]))
+    assert [{each.stage for each in batch} for batch in batches] == [{"scan"}] * (ROUNDS + 2) + [{"search"}]
+    assert [each.target for each in batches[-1]] == ["0.6", "0.4", "0.25"]
+    assert len(batches[0]) == 1 + 4 * 7
+    for levels, (_, budget) in zip(chosen, given_problem.targets, strict=True):
+        limit = budget.limits["flops"]
+        flops = given_problem.cost(levels[None]).flops[0]
+        assert limit - 0.02 * given_problem.cost.dense.flops <= flops <= limit
+
+
+def test_it_comes_near_the_best_allocation_of_a_known_loss() -> None:
+    given_problem = problem([8] * 5, Chain([8] * 5, [90, 50, 20, 60, 10, 5]), [0.5])
+    loss = truth([1, 4, 0.3, 2, 5])
+    _, (levels,) = run(given_problem, loss)
+    everything = every([8] * 5)
+    fits = everything[given_problem.cost(everything).flops <= given_problem.targets[0][1].limits["flops"]]
+    best = min(loss(given_problem, row) for row in fits)  # type: ignore[operator]
+    assert loss(given_problem, levels) - 0.1 <= 1.1 * (best - 0.1)  # type: ignore[operator]
+
+
+def test_the_second_round_finds_an_interaction_that_the_scan_cannot_see() -> None:
+    given_problem = problem([16] * 4, Separable([list(range(160, 0, -10))] * 4), [0.6])
+    loss = truth([0.5, 0.5, 1, 1], coupling=6.0)
+    batches, (levels,) = run(given_problem, loss)
+    first = levels_of(given_problem, batches[1][0].candidate)
+    assert loss(given_problem, levels) < 0.9 * loss(given_problem, first)  # type: ignore[operator]
+
+
+def test_of_the_solutions_measured_the_one_that_loses_least_is_taken() -> None:
+    given_problem = problem([16] * 3, Separable([list(range(160, 0, -10))] * 3), [0.6])
+
+    def judge(levels: Levels, proposal: Proposal) -> Outcome:
+        known = truth([1, 1, 1])(given_problem, levels)  # type: ignore[operator]
+        lone = int((levels > 0).sum()) <= 1
+        return judged(given_problem, levels, known if lone else float(np.random.default_rng(levels).uniform(1, 9)))
+
+    batches = play(given_problem, strategy("lagrangian")[1](given_problem), judge)
+    solutions = [levels_of(given_problem, batch[0].candidate) for batch in batches[1:-1]]
+    losses = [judge(levels, batches[1][0]).loss for levels in solutions]
+    chosen = levels_of(given_problem, batches[-1][0].candidate)
+    assert judge(chosen, batches[-1][0]).loss == min(losses)  # type: ignore[type-var]
+
+
+def test_a_round_moves_no_site_out_of_reach_of_its_slope() -> None:
+    ladder = sites([9, 9])
+    one, other = walled(ladder, [np.arange(9.0), np.arange(9.0)], np.array([4, 0]), 2 / 9)
+    assert one[2:7] == pytest.approx([2, 3, 4, 5, 6])
+    assert one[1] > 50
+    assert one[7] > 50
+    assert other[:3] == pytest.approx([0, 1, 2])
+    assert other[3] > 50
+
+
+def test_failed_measurements_do_not_stop_it() -> None:
+    given_problem = problem([16] * 3, Chain([16] * 3, [9, 9, 9, 9]), [0.5])
+
+    def judge(levels: Levels, proposal: Proposal) -> Outcome:
+        return judged(given_problem, levels, 0.1) if not levels.any() else failed("out of memory")
+
+    (proposal,) = play(given_problem, strategy("lagrangian")[1](given_problem), judge)[-1]
+    flops = given_problem.cost(levels_of(given_problem, proposal.candidate)[None]).flops[0]
+    assert flops <= given_problem.targets[0][1].limits["flops"]
+
+
+def test_curves_become_as_steep_as_measured_around_the_solution() -> None:
+    """From a slope of 1 a notch: twice as steep; 50 times, of which 4 by a factor; falling; one probe failed."""
+    damage = [np.arange(9.0) for _ in range(4)]
+    levels = np.full(4, 4)
+    batch = [levels + np.eye(4, dtype=int)[site] * step for site in range(4) for step in (-1, 1)]
+    given_problem = problem([9] * 4, Chain([9] * 4, [1] * 5), [0.5])
+    rises = [(1.0, 5.0), (1.0, 101.0), (3.0, 1.0), (1.0, 1.0)]
+    outcomes = [judged(given_problem, levels, loss) for pair in rises for loss in pair]
+    outcomes[-1] = failed("out of memory")
+    tables = reweighed(given_problem.sites, damage, levels, batch, outcomes)
+    assert [table[5] - table[3] for table in tables] == pytest.approx([4.0, 100.0, 0.5, 2.0])
+    assert all((np.diff(table) > 0).all() for table in tables)
+
+
+def test_a_solve_starts_no_worse_than_uniform() -> None:
+    given_problem = problem([32] * 6, Chain([32] * 6, [5, 40, 3, 3, 40, 5, 1]), [0.5])
+    rng = np.random.default_rng(3)
+    damage = [rising(rng, 32) for _ in range(6)]
+    budget = given_problem.targets[0][1]
+    levels = solve(given_problem, damage, budget)
+    from search.allocation.allocate import project, uniform_shape
+
+    even = project(uniform_shape(6), given_problem.sites, budget).levels
+    assert total(damage, levels) < total(damage, even)
