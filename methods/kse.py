@@ -199,7 +199,6 @@ class KSE(Compressor):
         """The state, with one `index` table of bytes per layer: counts per channel, then indices at ⌈log₂ q⌉ bits."""
         tensors = super().pack(network)
         for name, layer in codebook_layers(network).items():
-            tensors.pop(f"{name}.inputs", None)
             tensors.pop(f"{name}.counts")
             tensors[f"{name}.index"] = _pack_index(layer)
         return tensors
@@ -214,7 +213,7 @@ class KSE(Compressor):
                 replace_module(network, name, build_layer(self._layer(name), counts, bank, labels))
         rebuilt, unknown = network.load_state_dict(plain, strict=False)
         assert not unknown
-        assert all(key.rsplit(".", 1)[1] in ("index", "inputs", "counts") for key in rebuilt)
+        assert all(key.rsplit(".", 1)[1] in ("index", "counts") for key in rebuilt)
         return network
 
 
@@ -246,24 +245,21 @@ def _bank(name: str, kernels: Tensor, counts: Counts, centers: Mapping[tuple[str
 def build_layer(conv: nn.Conv2d, counts: Counts, bank: Tensor, labels: Tensor) -> CodebookConv2d:
     """The compressed layer.
 
-    Groups must read equally many channels: where one reads fewer, channels with kernels of zeros fill it up.
-
     Args:
         bank: rows of the channels with counts > 0, channel after channel, (Σ q_c, Kh·Kw).
         labels: each kernel's row within its channel's, (C, N / groups).
     """
-    read = counts.reshape(conv.groups, -1) > 0
-    width = int(read.sum(1).max())
-    chosen = np.argsort(~read, axis=1, kind="stable")[:, :width]  # channels that are read first, in order
-    inputs = np.sort(chosen, axis=1) + np.arange(conv.groups)[:, None] * read.shape[1]
     starts = torch.from_numpy(np.cumsum(counts) - counts).to(labels.device)
     rows = labels + starts[:, None]
     rows[torch.from_numpy(counts == 0).to(labels.device)] = len(bank)  # the row of zeros
-    flat = torch.from_numpy(inputs.reshape(-1)).to(labels.device)
-    index = rows[flat].unflatten(0, (conv.groups, width)).transpose(1, 2).flatten(0, 1)  # (N, width)
-    layer = CodebookConv2d(conv, nn.Parameter(bank.clone()), index, inputs=flat if read.size > flat.numel() else None)
+    layer = CodebookConv2d(conv, nn.Parameter(bank.clone()), _swapped(rows, conv.groups))
     layer.register_buffer("counts", torch.from_numpy(counts).to(torch.int32).to(labels.device))
     return layer
+
+
+def _swapped(table: Tensor, groups: int) -> Tensor:
+    """A row for each input channel (C, N / groups) -> one for each filter (N, C / groups), and back."""
+    return table.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
 
 
 def _pack_index(layer: CodebookConv2d) -> Tensor:
@@ -272,14 +268,10 @@ def _pack_index(layer: CodebookConv2d) -> Tensor:
     values, which = counts.unique(return_inverse=True)
     fields = [pack_bits(torch.tensor([len(values)]), 8), pack_bits(values, 32), pack_bits(which, bits_for(len(values)))]
     starts = counts.cumsum(0) - counts
-    inputs = torch.arange(len(counts)) if layer.inputs is None else layer.inputs.cpu()
-    index = (
-        layer.index.cpu().long().unflatten(0, (layer.groups, -1)).transpose(1, 2).flatten(0, 1)
-    )  # (slots, N / groups)
-    kernels = index.shape[1]
-    for channel, rows in zip(inputs.tolist(), index, strict=True):
-        if 0 < counts[channel] < kernels:
-            fields.append(pack_bits(rows - starts[channel], bits_for(int(counts[channel]))))
+    index = _swapped(layer.index.cpu().long(), layer.groups)
+    for rows, start, count in zip(index, starts, counts.tolist(), strict=True):
+        if 0 < count < index.shape[1]:
+            fields.append(pack_bits(rows - start, bits_for(count)))
     return to_bytes(*fields)
 
 

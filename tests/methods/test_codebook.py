@@ -81,21 +81,18 @@ def test_gradients_are_sums_over_the_kernels(layer: CodebookConv2d) -> None:
     layer.zero_grad()
     layer(x).square().sum().backward()
     dense(x).square().sum().backward()
-    per_group, filters = layer.in_channels // layer.groups, layer.out_channels // layer.groups
+    per_group = layer.in_channels // layer.groups
     bank, scale = torch.zeros_like(layer.bank), torch.zeros(layer.index.shape)
-    inputs = range(layer.in_channels) if layer.inputs is None else layer.inputs.tolist()
-    slots = len(inputs) // layer.groups
     transforms = 1 if layer.orders is None else len(layer.orders)
     for n in range(layer.out_channels):
-        for slot in range(slots):
-            channel = inputs[n // filters * slots + slot] % per_group
-            gradient, (row, s) = dense.weight.grad[n, channel].flatten(), divmod(int(layer.index[n, slot]), transforms)
+        for c in range(per_group):
+            gradient, (row, s) = dense.weight.grad[n, c].flatten(), divmod(int(layer.index[n, c]), transforms)
             if row == len(bank):
                 continue  # the row of zeros
             order = torch.arange(len(gradient)) if layer.orders is None else layer.orders[s]
-            a = 1.0 if layer.scale is None else layer.scale[n, slot].item()
+            a = 1.0 if layer.scale is None else layer.scale[n, c].item()
             bank[row, order] += a * gradient
-            scale[n, slot] = gradient @ layer.bank.detach()[row, order]
+            scale[n, c] = gradient @ layer.bank.detach()[row, order]
     torch.testing.assert_close(layer.bank.grad, bank, rtol=1e-4, atol=1e-4)
     if layer.scale is not None:
         torch.testing.assert_close(layer.scale.grad, scale, rtol=1e-4, atol=1e-4)
