@@ -11,6 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from methods.base import Allocation, Compressor, Cost, Tuning, example_input
+from methods.base import Allocation, Compressor, Tuning, example_input
 from methods.registry import create, method_info
 from models.data import Images
 from models.given import receive
@@ -29,6 +30,7 @@ from search.files import atomic_write
 from search.judge.checkpoint import Checkpoint, RungWeights
 from search.judge.drift import Drift
 from search.judge.finetune import DivergedError, TimeLimitError, finetune, judge, recalibrate, steps_of
+from search.judge.prefix import Prefix
 
 OnStep = Callable[[int, int], None]
 SPARED = "steps_spared"  # the note of a fine-tune that went on from where a rung had left it
@@ -58,6 +60,7 @@ class Evaluator:
         self._keep, self._rungs, self._limit = keep_weights, keep_rungs, time_limit
         self._compressors: dict[str, Compressor] = {}
         self._drift = Drift(self.task.network)
+        self._prefixes: dict[str, Prefix] = {}
 
     def __call__(
         self, candidate: Candidate, *, checkpoint: Checkpoint | None = None, on_step: OnStep | None = None
@@ -83,16 +86,57 @@ class Evaluator:
         return RungWeights(rung_file(self._rungs, candidate, self.task.fingerprint), frozen=candidate.until is None)
 
     def _judge(self, candidate: Candidate, checkpoint: Checkpoint | None, on_step: OnStep | None) -> Outcome:
-        network, tuning, cost, allocation, spared = self._compressed(candidate, checkpoint, on_step)
+        if candidate.images is None:
+            for prefix in self._prefixes.values():
+                prefix.forget()  # the scan is over: fine-tuning needs the memory
+            return self._measured(candidate, checkpoint, on_step)
+        prefix = self._prefix(candidate)
+        outcome = self._measured(candidate, checkpoint, on_step, prefix)
+        if outcome.status == "failed" and prefix.used:
+            prefix.retire()  # what the method makes of a network looks at more than the dense one does
+            outcome = self._measured(candidate, checkpoint, on_step)
+        return outcome
+
+    def _prefix(self, candidate: Candidate) -> Prefix:
+        key = _method_key(candidate)
+        if key not in self._prefixes:
+            self._prefixes[key] = Prefix(self.task.network, example_input(self.task.info.shape, self.task.device))
+        return self._prefixes[key]
+
+    def _measured(
+        self,
+        candidate: Candidate,
+        checkpoint: Checkpoint | None,
+        on_step: OnStep | None,
+        prefix: Prefix | None = None,
+    ) -> Outcome:
+        """The outcome of a network in all its stages.
+
+        Args:
+            prefix: spares what earlier networks have computed already; for one that is not trained.
+        """
+        compressor, recipe = self.compressor(candidate), candidate.recipe
+        allocation = candidate.to_allocation()
+        network = compressor.compress(allocation)
+        tune = self.task.train if candidate.judge == "test" else self.task.tune
         images = self.task.test if candidate.judge == "test" else self.task.search
-        accuracy, loss = judge(network, images, count=candidate.images)
-        drift = None if candidate.judge == "test" else self._drift(network, images, candidate.images)
+        steps = steps_of(recipe, len(tune))
+        tuning = self._tuning(candidate, network, steps)
+        shared = nullcontext() if prefix is None else prefix.shared(network, _calls(candidate))
+        with shared:
+            recalibrate(network, tune, recipe.recalibration_images, seed=candidate.seed)
+            spared = 0
+            if steps and candidate.until != 0:
+                spared = self._finetune(network, tune, candidate, tuning, checkpoint, on_step)
+            network = tuning.finish(network).eval()
+            accuracy, loss = judge(network, images, count=candidate.images)
+            drift = None if candidate.judge == "test" else self._drift(network, images, candidate.images)
         if not math.isfinite(loss) or not math.isfinite(drift or 0):
             return failed(f"its outputs are not finite (loss {loss})")
+        if candidate.learned_target is not None:
+            allocation = Allocation(tuning.report()["allocation"])
         if self._keep is not None and candidate.judge == "test":
-            save_compressed(
-                self._keep, candidate, allocation, network, self.compressor(candidate), self.task.fingerprint
-            )
+            save_compressed(self._keep, candidate, allocation, network, compressor, self.task.fingerprint)
         return Outcome(
             status="ok",
             accuracy=accuracy,
@@ -100,33 +144,17 @@ class Evaluator:
             drift=drift,
             merit=-drift if self.task.seen and drift is not None else None,
             images=min(candidate.images or len(images), len(images)),
-            **cost._asdict(),
-            epochs=candidate.recipe.epochs if candidate.until is None else candidate.until,
+            **compressor.cost_of(allocation)._asdict(),
+            epochs=recipe.epochs if candidate.until is None else candidate.until,
             allocation=None if candidate.learned_target is None else allocation.to_json(),
             notes=tuning.report() | ({SPARED: spared} if spared else {}),
         )
 
-    def _compressed(
-        self, candidate: Candidate, checkpoint: Checkpoint | None, on_step: OnStep | None
-    ) -> tuple[nn.Module, Tuning, Cost, Allocation, int]:
-        """The candidate's network, fine-tuned and ready to be judged, its cost, and steps that a checkpoint spared."""
-        compressor, recipe = self.compressor(candidate), candidate.recipe
-        allocation = candidate.to_allocation()
-        network = compressor.compress(allocation)
-        images = self.task.train if candidate.judge == "test" else self.task.tune
-        steps = steps_of(recipe, len(images))
+    def _tuning(self, candidate: Candidate, network: nn.Module, steps: int) -> Tuning:
+        compressor, lr = self.compressor(candidate), candidate.recipe.lr
         if candidate.learned_target is None:
-            tuning = compressor.tuning(allocation, network, steps=steps, lr=recipe.lr)
-        else:
-            tuning = compressor.learned(candidate.learned_target, network, steps=steps, lr=recipe.lr)
-        recalibrate(network, images, recipe.recalibration_images, seed=candidate.seed)
-        spared = 0
-        if steps and candidate.until != 0:
-            spared = self._finetune(network, images, candidate, tuning, checkpoint, on_step)
-        network = tuning.finish(network).eval()
-        if candidate.learned_target is not None:
-            allocation = Allocation(tuning.report()["allocation"])
-        return network, tuning, compressor.cost_of(allocation), allocation, spared
+            return compressor.tuning(candidate.to_allocation(), network, steps=steps, lr=lr)
+        return compressor.learned(candidate.learned_target, network, steps=steps, lr=lr)
 
     def _finetune(
         self,
@@ -153,7 +181,7 @@ class Evaluator:
 
     def compressor(self, candidate: Candidate) -> Compressor:
         """The candidate's method bound to the dense network; bound once per worker."""
-        key = json.dumps([candidate.method, candidate.options], sort_keys=True)
+        key = _method_key(candidate)
         if key not in self._compressors:
             self._compressors[key] = bind(self.task, candidate.method, candidate.options)
         return self._compressors[key]
@@ -161,6 +189,15 @@ class Evaluator:
     def dense(self, split: str = "search") -> tuple[float, float]:
         """Accuracy and loss of the dense network on the `search` split or the `test` set."""
         return judge(self.task.network, self.task.test if split == "test" else self.task.search)
+
+
+def _method_key(candidate: Candidate) -> str:
+    return json.dumps([candidate.method, candidate.options], sort_keys=True)
+
+
+def _calls(candidate: Candidate) -> tuple[int | None, ...]:
+    """On which images, in which batches, the network of a scan is called."""
+    return candidate.seed, candidate.recipe.recalibration_images, candidate.images
 
 
 def bind(task: Task, method: str, options: dict[str, Any]) -> Compressor:

@@ -1,0 +1,201 @@
+"""Where a network can be cut in two: modules after which nothing that came before is looked at again.
+
+Up to a cut a network computes the same as another one that has the same modules up to there, so the cut's output can
+stand in for all of them. Which modules are cuts is tried on the dense network, not believed: everything before is
+replaced by NaN, and the output must be what it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from methods.trace import evaluating
+
+_INTERNAL = vars(nn.Module()).keys()  # what every module has; its own tensors and children are looked at apart
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A module that is called once and returns a tensor."""
+
+    name: str
+    started: int
+    """So many modules had been called when it returned, itself and those inside included."""
+    before: tuple[str, ...]
+    """The outermost modules that had returned before it did; the forward pass calls them still."""
+
+
+@dataclass
+class _Calls:
+    """What one forward pass called, in order."""
+
+    started: list[str] = field(default_factory=list)
+    times: Counter[str] = field(default_factory=Counter)
+    ended: list[tuple[str, int]] = field(default_factory=list)  # and how many had started by then
+    tensors: set[str] = field(default_factory=set)  # modules that returned a tensor
+
+    def start(self, name: str, *_: Any) -> None:
+        self.times[name] += 1
+        if self.times[name] == 1:
+            self.started.append(name)
+
+    def end(self, name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        self.ended.append((name, len(self.started)))
+        if isinstance(output, Tensor):
+            self.tensors.add(name)
+
+
+class Outline:
+    """The order in which a network calls its modules, and its cuts."""
+
+    def __init__(self, network: nn.Module, example: Tensor) -> None:
+        self._network, self._example = network, example
+        calls = _Calls()
+        with contextlib.ExitStack() as hooks, evaluating(network, example):
+            for name, module in network.named_modules():
+                hooks.callback(module.register_forward_pre_hook(partial(calls.start, name)).remove)
+                hooks.callback(module.register_forward_hook(partial(calls.end, name)).remove)
+            self._output = network(example)
+        self.order = tuple(calls.started)
+        self._always = tuple(name for name, _ in network.named_modules() if name not in calls.times)
+        self._candidates = _cuts(calls)
+        self._valid: dict[str, bool] = {}
+
+    def last_cut(self, started: int) -> Cut | None:
+        """The last cut that returns before module number `started` of the order is called; None if there is none."""
+        return next((cut for cut in reversed(self._candidates) if cut.started <= started and self._holds(cut)), None)
+
+    def _holds(self, cut: Cut) -> bool:
+        if cut.name not in self._valid:
+            self._valid[cut.name] = self._tried(cut)
+        return self._valid[cut.name]
+
+    def _tried(self, cut: Cut) -> bool:
+        """Whether the output stays what it was, to the bit, with NaN in place of everything before the cut."""
+        with evaluating(self._network, self._example):
+            with recording(self._network, cut) as seen:
+                self._network(self._example)
+            try:
+                with replaying(self._network, cut, seen):
+                    return torch.equal(self._network(self._example), self._output)
+            except (RuntimeError, ValueError, IndexError, ArithmeticError):  # NaN is not what it can work on
+                return False
+
+    def digests(self, network: nn.Module) -> tuple[bytes, ...] | None:
+        """For each place in the order, what all modules called so far are; None if `network` has not all of them.
+
+        Two networks whose digests agree at a cut compute the same up to there. Modules that are never called, whose
+        weights others may use, count from the start.
+        """
+        modules, state = dict(network.named_modules()), hashlib.blake2b(digest_size=16)
+        if not {*self.order, *self._always} <= modules.keys():
+            return None
+        for name in self._always:
+            _add(state, modules[name])
+        found = []
+        for name in self.order:
+            known = {child for child, _ in self._network.get_submodule(name).named_children()}
+            _add(state, modules[name])
+            for child, module in modules[name].named_children():
+                if child not in known:  # what the method has put there
+                    for inner in module.modules():
+                        _add(state, inner)
+            found.append(state.digest())
+        return tuple(found)
+
+
+def _cuts(calls: _Calls) -> list[Cut]:
+    """Every module that could be one, in the order of their returns; the network itself could not."""
+    once = {name for name in calls.tensors if calls.times[name] == 1}
+    cuts, returned = [], list[str]()
+    for name, started in calls.ended:
+        returned = [other for other in returned if not _inside(other, name)]  # it stands for those inside it
+        if name in once and name:
+            cuts.append(Cut(name, started, tuple(other for other in returned if other in once)))
+        returned.append(name)
+    return cuts
+
+
+def _inside(name: str, outer: str) -> bool:
+    return not outer or name.startswith(f"{outer}.")
+
+
+def _add(state: Any, module: nn.Module) -> None:
+    """What a module is by itself: its class, plain attributes, own tensors, and the names of its children."""
+    own = {name: value for name, value in vars(module).items() if name not in _INTERNAL}
+    tensors = {**module._parameters, **module._buffers} | {k: v for k, v in own.items() if isinstance(v, Tensor)}
+    plain = {name: value for name, value in own.items() if not isinstance(value, Tensor)}
+    state.update(repr((type(module).__qualname__, sorted(plain.items()), list(module._modules))).encode())
+    for name, tensor in tensors.items():
+        if tensor is not None:
+            state.update(repr((name, tensor.dtype, tuple(tensor.shape), tensor.stride())).encode())
+            state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
+# --- what a cut saves ---
+
+
+@dataclass
+class Recorded:
+    """The outputs of a cut in call after call, and the shapes of those of the modules before it."""
+
+    outputs: list[Tensor] = field(default_factory=list)
+    shapes: list[dict[str, tuple[int, ...]]] = field(default_factory=list)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(output.nbytes for output in self.outputs)
+
+
+@contextmanager
+def recording(network: nn.Module, cut: Cut, most: float = float("inf")) -> Iterator[Recorded]:
+    """Keep what the cut returns while the network is called; nothing more once that exceeds `most` bytes."""
+    recorded, shapes = Recorded(), dict[str, tuple[int, ...]]()
+
+    def note(name: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        shapes[name] = tuple(output.shape)
+
+    def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        if recorded.nbytes <= most:
+            recorded.outputs.append(output.detach().clone())  # what follows may write into it
+            recorded.shapes.append(dict(shapes))
+
+    with contextlib.ExitStack() as hooks:
+        for name in cut.before:
+            hooks.callback(network.get_submodule(name).register_forward_hook(partial(note, name)).remove)
+        hooks.callback(network.get_submodule(cut.name).register_forward_hook(keep).remove)
+        yield recorded
+
+
+@contextmanager
+def replaying(network: nn.Module, cut: Cut, recorded: Recorded) -> Iterator[None]:
+    """The same calls in the same order, the cut's outputs taken from what was recorded and NaN from all before it."""
+    call = 0
+
+    def nothing(name: str, *_: Any, **__: Any) -> Tensor:
+        return recorded.outputs[call].new_full(recorded.shapes[call][name], torch.nan)
+
+    def known(*_: Any, **__: Any) -> Tensor:
+        nonlocal call
+        call += 1
+        return recorded.outputs[call - 1].clone()
+
+    stubs: dict[nn.Module, Callable[..., Tensor]] = {network.get_submodule(cut.name): known}
+    stubs |= {network.get_submodule(name): partial(nothing, name) for name in cut.before}
+    try:
+        for module, stub in stubs.items():
+            module.forward = stub
+        yield
+    finally:
+        for module in stubs:
+            del module.forward

@@ -1,0 +1,94 @@
+"""What one measurement after another has in common: the layers before the first that differs are computed once.
+
+A sensitivity scan changes one site at a time. Up to that site every network computes, on the same images, what the
+dense one does, and a probe around a solution what the solution does. The output of the last cut before it is kept and
+stands in for all that lies before. Outcomes are what they are without, to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import takewhile
+
+import torch
+from torch import Tensor, nn
+
+from search.judge.cuts import Cut, Outline, Recorded, recording, replaying
+
+HELD = 2**30  # bytes of outputs that are kept at most
+
+
+class Prefix:
+    """Remembers what networks computed up to a cut, for those that come after them."""
+
+    def __init__(self, dense: nn.Module, example: Tensor) -> None:
+        self._outline = Outline(dense, example)
+        self._dense = self._outline.digests(dense)
+        self._previous: tuple[bytes, ...] | None = None
+        self._kept: dict[tuple[Cut, bytes, Hashable], Recorded] = {}  # what was used last and what was added then
+        self._too_large: set[Cut] = set()
+        self._retired = False
+        self.used = False
+        """Whether the last network was spared anything."""
+
+    @contextmanager
+    def shared(self, network: nn.Module, calls: Hashable) -> Iterator[None]:
+        """While this lasts, `network`'s first layers are not computed if they were before.
+
+        Args:
+            calls: what decides how often and on which images the network is called, and nothing else.
+        """
+        digests = None if self._retired else self._outline.digests(network)
+        self.used = False
+        if digests is None:
+            yield
+            return
+        known = self._known(digests, calls)
+        self.used = known is not None
+        wanted = self._worth_keeping(digests, known)
+        with ExitStack() as stack, torch.no_grad():
+            if known is not None:
+                stack.enter_context(replaying(network, known[0], self._kept[known]))
+            if wanted is not None:
+                self._kept = {} if known is None else {known: self._kept[known]}
+                room = HELD - sum(each.nbytes for each in self._kept.values())
+                recorded = stack.enter_context(recording(network, wanted, room))
+            yield
+        self._previous = digests
+        if wanted is not None and recorded.nbytes <= room:
+            self._kept[wanted, _at(digests, wanted), calls] = recorded
+        elif wanted is not None:
+            self._too_large.add(wanted)
+
+    def retire(self) -> None:
+        """It does not hold for these networks: share nothing any more."""
+        self.forget()
+        self._retired = True
+
+    def forget(self) -> None:
+        """Give the memory back."""
+        self._kept.clear()
+        self._previous = None
+
+    def _known(self, digests: tuple[bytes, ...], calls: Hashable) -> tuple[Cut, bytes, Hashable] | None:
+        """The last cut up to which an earlier network was the same and is remembered."""
+        found = [key for key in self._kept if key[1:] == (_at(digests, key[0]), calls)]
+        return max(found, key=lambda key: key[0].started, default=None)
+
+    def _worth_keeping(self, digests: tuple[bytes, ...], known: tuple[Cut, bytes, Hashable] | None) -> Cut | None:
+        """The last cut up to which it is like the dense or the previous network, as the next one may be too."""
+        others = [other for other in (self._dense, self._previous) if other is not None and other != digests]
+        cut = self._outline.last_cut(max((_common(digests, other) for other in others), default=0))
+        if cut is None or cut in self._too_large or (known is not None and cut.started <= known[0].started):
+            return None
+        return cut
+
+
+def _at(digests: tuple[bytes, ...], cut: Cut) -> bytes:
+    return digests[cut.started - 1]
+
+
+def _common(one: tuple[bytes, ...], other: tuple[bytes, ...]) -> int:
+    """How many modules two networks begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=True)))

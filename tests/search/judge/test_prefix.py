@@ -1,0 +1,220 @@
+"""What networks have in common is computed once, and nothing comes out different: against computing it all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import coupled_nets
+import pytest
+import torch
+from coupled_nets import CLASSES, SHAPE, Pieces, conv, pooled
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from methods.base import Allocation, Compressor, copy_network, example_input
+from methods.registry import create
+from models.networks import build_network
+from models.task import TaskConfig
+from search.candidate import ZERO_SHOT, Candidate
+from search.judge import prefix as module
+from search.judge.cuts import Outline
+from search.judge.evaluate import Evaluator
+from search.judge.prefix import Prefix
+
+BUILDERS = [build for build in vars(coupled_nets).values()
+            if callable(build) and build.__module__ == "coupled_nets" and not isinstance(build, type)
+            and not build.__code__.co_argcount]  # fmt: skip
+TASK = TaskConfig(network="small", data="digits", train_images=300)
+
+
+def cuts_of(outline: Outline) -> list[str]:
+    found = (outline.last_cut(place + 1) for place in range(len(outline.order)))
+    return list(dict.fromkeys(cut.name for cut in found if cut is not None))
+
+
+def outline_of(network: nn.Module, shape: tuple[int, ...] = SHAPE) -> Outline:
+    return Outline(network.eval(), example_input(shape))
+
+
+def test_cuts_of_a_chain_are_all_its_modules() -> None:
+    assert cuts_of(outline_of(coupled_nets.plain())) == ["c1", "bn1", "c2", "bn2", "fc"]
+
+
+def test_a_residual_block_is_cut_before_and_behind_but_not_within() -> None:
+    """The stem's output is added again behind bn2, so nothing but the addition and what follows may stand alone."""
+    assert cuts_of(outline_of(coupled_nets.residual())) == ["stem", "fc"]
+    blocks = cuts_of(outline_of(build_network("resnet20", classes=10), (3, 32, 32)))
+    assert [name for name in blocks if name.startswith("layer")] == [
+        *(f"layer{stage}{block}" for stage in (1, 2, 3) for block in (".0", ".1", "")),
+    ]
+
+
+def test_densely_connected_layers_are_cut_between_blocks_alone() -> None:
+    found = cuts_of(outline_of(build_network("densenet40", classes=10), (3, 32, 32)))
+    assert not [name for name in found if ".layer" in name or "denselayer" in name]
+    assert len(found) >= 3
+
+
+def test_a_network_that_looks_back_to_its_start_has_no_cut_but_its_end() -> None:
+    def run(n: nn.Module, x: Tensor) -> Tensor:
+        start = n.c1(x)
+        return n.fc(pooled(F.relu(start + n.c3(F.relu(n.c2(F.relu(start)))))))
+
+    network = Pieces(run, c1=conv(3, 8), c2=conv(8, 8), c3=conv(8, 8), fc=nn.Linear(8, CLASSES))
+    assert cuts_of(outline_of(network)) == ["c1", "fc"]
+
+
+def images(count: int) -> list[Tensor]:
+    return list(torch.randn(count, 4, *SHAPE, generator=torch.Generator().manual_seed(7)))
+
+
+@torch.no_grad()
+def measured(network: nn.Module) -> list[Tensor]:
+    """As a scan does it: batch norm anew from two batches, then three others are looked at."""
+    network.eval()
+    for norm in network.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.track_running_stats:
+            norm.reset_running_stats()
+            norm.train()
+    batches = images(5)
+    for batch in batches[:2]:
+        network(batch)
+    network.eval()
+    return [network(batch) for batch in batches[2:]]
+
+
+def scanned(compressor: Compressor) -> Iterator[Allocation]:
+    """The dense network, every site alone at two levels, then sites one after the other around a compressed network."""
+    sites = compressor.sites
+    yield compressor.allocation([0] * len(sites))
+    for index, site in enumerate(sites):
+        for level in sorted({1, len(site.settings) - 1} - {0}):
+            yield compressor.allocation([level if i == index else 0 for i in range(len(sites))])
+    middle = [len(site.settings) // 2 for site in sites]
+    yield compressor.allocation(middle)
+    for index, site in enumerate(sites):
+        for level in (0, len(site.settings) - 1):
+            yield compressor.allocation([level if i == index else middle[i] for i in range(len(sites))])
+
+
+@pytest.mark.parametrize("build", BUILDERS, ids=lambda build: build.__name__)
+@pytest.mark.parametrize("method", ["l1", "kse"])
+def test_outputs_are_the_same_to_the_bit(build: object, method: str) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        network = build().eval()  # type: ignore[operator]
+    compressor = create(method, network, example_input(SHAPE))
+    prefix, used = Prefix(network, example_input(SHAPE)), 0
+    before = copy_network(network).state_dict()
+    for allocation in scanned(compressor):
+        expected = measured(compressor.compress(allocation))
+        small = compressor.compress(allocation)
+        with prefix.shared(small, "images"):
+            got = measured(small)
+        used += prefix.used
+        for one, other in zip(got, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+    assert all(torch.equal(network.state_dict()[name], tensor) for name, tensor in before.items())
+    if build is coupled_nets.plain:
+        assert used
+
+
+def test_layers_before_the_change_are_not_computed_again() -> None:
+    """ResNet-20's last site changes alone: what lies before is computed once."""
+    network = build_network("resnet20", classes=10).eval()
+    compressor = create("l1", network, example_input((3, 32, 32)))
+    prefix, site = Prefix(network, example_input((3, 32, 32))), compressor.sites[-1]
+    x, calls = torch.randn(2, 3, 32, 32), list[int]()
+    for level in (1, 2, 3):
+        small = compressor.compress(Allocation({site.name: site.settings[level]}))
+        computed = 0
+
+        def count(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            nonlocal computed
+            computed += not bool(output.isnan().all())  # NaN stands in for the stem
+
+        for name, layer in small.named_modules():
+            if isinstance(layer, nn.Conv2d) and not name.startswith("layer3.2"):
+                layer.register_forward_hook(count)
+        with prefix.shared(small, None), torch.no_grad():
+            small(x)
+        calls.append(computed)
+    assert site.name.startswith("layer3.2")
+    assert calls == [17, 0, 0]
+
+
+def test_other_images_are_not_taken_for_the_same() -> None:
+    network = coupled_nets.plain().eval()
+    compressor = create("l1", network, example_input(SHAPE))
+    prefix, site = Prefix(network, example_input(SHAPE)), compressor.sites[-1]
+    small = compressor.compress(Allocation({site.name: site.settings[2]}))
+    for calls, used in ((1, False), (1, True), (2, False), (2, True)):
+        with prefix.shared(small, calls):
+            small(images(1)[0])
+        assert prefix.used is used
+    prefix.forget()
+    with prefix.shared(small, 2):
+        small(images(1)[0])
+    assert not prefix.used
+
+
+def test_what_follows_may_write_into_the_output_of_a_cut() -> None:
+    def run(n: nn.Module, x: Tensor) -> Tensor:
+        return n.fc(pooled(n.c2(F.relu_(n.c1(x)).mul_(2))))
+
+    network = Pieces(run, c1=conv(3, 8), c2=conv(8, 6), fc=nn.Linear(6, CLASSES)).eval()
+    compressor = create("l1", network, example_input(SHAPE))
+    prefix, site = Prefix(network, example_input(SHAPE)), compressor.sites[-1]
+    outputs = []
+    for _ in range(3):
+        small = compressor.compress(Allocation({site.name: site.settings[2]}))
+        with prefix.shared(small, None):
+            outputs.append(measured(small))
+    assert prefix.used
+    assert all(torch.equal(a, b) for one in outputs[1:] for a, b in zip(one, outputs[0], strict=True))
+
+
+def candidate(allocation: dict[str, dict[str, float]], **fields: object) -> Candidate:
+    recipe = ZERO_SHOT.model_copy(update={"recalibration_images": 128})
+    return Candidate(**{"method": "l1", "allocation": allocation, "recipe": recipe, "images": 30, **fields})  # type: ignore[arg-type]
+
+
+LATE = [candidate({"conv3": {"ratio": ratio}}) for ratio in (0.25, 0.5, 0.75)]
+
+
+def figures(evaluator: Evaluator, candidates: list[Candidate]) -> list[object]:
+    outcomes = [evaluator(each) for each in candidates]
+    return [(outcome.status, outcome.accuracy, outcome.loss, outcome.drift) for outcome in outcomes]
+
+
+def test_the_judge_shares_and_says_the_same() -> None:
+    alone = [figures(Evaluator(TASK, device="cpu"), [each])[0] for each in LATE]
+    evaluator = Evaluator(TASK, device="cpu")
+    assert figures(evaluator, LATE) == alone
+    (prefix,) = evaluator._prefixes.values()
+    assert prefix.used
+    assert prefix._kept
+    evaluator(candidate({"conv3": {"ratio": 0.5}}, images=None))
+    assert not prefix._kept, "fine-tuning needs the memory"
+
+
+def test_outputs_that_are_too_large_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = figures(Evaluator(TASK, device="cpu"), LATE)
+    monkeypatch.setattr(module, "HELD", 10_000)
+    evaluator = Evaluator(TASK, device="cpu")
+    assert figures(evaluator, LATE) == expected
+    (prefix,) = evaluator._prefixes.values()
+    assert not prefix._kept
+    assert not prefix.used
+
+
+def test_a_cut_that_does_not_hold_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the dense network did not look back where the compressed ones do."""
+    expected = figures(Evaluator(TASK, device="cpu"), LATE)
+    within = next(cut for cut in Outline(Evaluator(TASK, device="cpu").task.network, example_input((1, 28, 28)))
+                  ._candidates if cut.name == "layer2.bn1")  # fmt: skip
+    monkeypatch.setattr(Outline, "last_cut", lambda *_: within)
+    evaluator = Evaluator(TASK, device="cpu")
+    assert figures(evaluator, LATE) == expected
+    (prefix,) = evaluator._prefixes.values()
+    assert prefix._retired
