@@ -167,7 +167,7 @@ class _Study:
         self.left = problem.trials * len(self._targets)
         """Trials to ask for."""
         self._begin(points)
-        self._open: list[Trial] = []
+        self._open: list[tuple[Trial, Proposal]] = []
 
     def _begin(self, points: Sequence[Proposal]) -> None:
         """Queue uniform points, those of other strategies, and known ones, which cost nothing and come on top."""
@@ -210,8 +210,9 @@ class _Study:
 
     def ask(self, count: int) -> list[Proposal]:
         self.left -= count
-        self._open = [self._study.ask(self._space) for _ in range(count)]
-        return [self._propose(trial) for trial in self._open]
+        trials = [self._study.ask(self._space) for _ in range(count)]
+        self._open = [(trial, self._propose(trial)) for trial in trials]
+        return [proposal for _, proposal in self._open]
 
     def _propose(self, trial: Trial) -> Proposal:
         hardness = np.array([trial.params[site.name] for site in self._problem.sites])
@@ -239,15 +240,21 @@ class _Study:
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """Outcomes of the last batch, in its order; one that could not be judged is told as failed."""
-        for trial, outcome in zip(self._open, outcomes, strict=True):
-            if outcome.worth is None or outcome.flops is None:
+        for (trial, proposal), outcome in zip(self._open, outcomes, strict=True):
+            if outcome.worth is None:
                 self._study.tell(trial, state=TrialState.FAIL)
             elif self._prunes and outcome.epochs < self._problem.recipe.epochs:
                 trial.report(outcome.worth, round(_RUNG_STEPS * outcome.epochs / self._problem.recipe.epochs))
                 self._study.tell(trial, state=TrialState.PRUNED)
             else:  # NSGA-II breeds from finished trials alone; one that was stopped lies below its rivals as it is
-                values = [float(outcome.flops), outcome.worth] if self._several else [outcome.worth]
+                values = [self._cost(proposal), outcome.worth] if self._several else [outcome.worth]
                 self._study.tell(trial, values)
+
+    def _cost(self, proposal: Proposal) -> float:
+        """How far above the tightest target, in whichever of its measures binds."""
+        levels = self._problem.levels(proposal.candidate)
+        assert levels is not None
+        return float(self._targets[0][1].excess(levels[None])[0])
 
 
 def _proposal(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.samplers import NSGAIISampler
 from small_problems import Chain, judged, levels_of, play, problem
 
-from methods.base import Levels
-from search.allocation.targets import TOLERANCE
+from methods.base import Cost, Costs, Levels
+from search.allocation.budget import Budget
+from search.allocation.targets import TOLERANCE, parse_target
 from search.candidate import Outcome, failed
-from search.strategies.sampling import BATCH, power_shape
+from search.strategies.sampling import BATCH, _Study, power_shape
 from search.strategy import Problem, Proposal, strategies, strategy
 
 NAMES = ("random", "tpe", "nsga2")
@@ -141,6 +145,33 @@ def test_nsga2_fills_the_front_between_several_targets() -> None:
         kept.append(flops / COST.dense.flops)
     assert 10 < exact < 60
     assert max(np.diff(sorted(kept))) < 0.15
+
+
+class Opposed:
+    """Parameters fall along every ladder, FLOPs hardly do and in another order."""
+
+    dense = Cost(10_000, 500, 2_000)
+
+    def __call__(self, levels: Levels) -> Costs:
+        params = 500 - levels.sum(1)
+        flops = 10_000 - levels[:, 0] - 3 * levels[:, 4]
+        return Costs(flops.astype(np.int64), params.astype(np.int64), 4 * params.astype(np.int64))
+
+
+def test_nsga2_trades_worth_against_the_measure_of_its_targets() -> None:
+    cost = Opposed()
+    given = problem([64] * 5, cost, (), trials=8)
+    targets = [(parse_target(f"params {kept}"), Budget({"params": int(kept * 500)}, cost)) for kept in (0.8, 0.5)]
+    study = _Study(replace(given, targets=targets), "nsga2", NSGAIISampler(population_size=4, seed=0), [1, 0], [])
+    shown = []
+    while study.left:
+        batch = study.ask(4)
+        levels = [levels_of(given, each.candidate) for each in batch]
+        shown += [int(cost(row[None]).params[0]) for row in levels]
+        study.tell([judged(given, row, loss(row)) for row in levels])
+    told = [trial.values[0] for trial in study._study.trials]
+    assert [one - told[0] for one in told] == pytest.approx([(params - shown[0]) / 500 for params in shown])
+    assert len(set(told)) > 2
 
 
 def test_they_are_known_as_sampling_and_need_no_scan() -> None:
