@@ -21,6 +21,8 @@ Evaluate = Callable[[Candidate], Outcome]
 Factory = Callable[[], Evaluate]
 """Builds a worker's evaluator once: data and dense network loaded, ready for candidate after candidate. Picklable."""
 
+# How torch's allocators put it, on GPUs, on Windows and on Linux.
+_NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 REASON_LENGTH = 300  # characters of an exception's message that are kept
 
 
@@ -155,7 +157,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "not enough memory" in text)
+    return isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)
 
 
 def release_memory() -> None:

@@ -28,6 +28,7 @@ from search.dispatch.ray_session import quiet, ray_session, scratch, share
 # isort: split
 import ray  # after ray_session, which sets what Ray reads when it is imported
 from ray import cloudpickle, tune
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.search import Searcher
 
@@ -97,6 +98,9 @@ class _Attempt:
 
     candidate: Candidate
     number: int = 1
+    alone: bool = False
+    """Nothing else may run beside it: the memory was full, and Ray ends whoever it chooses."""
+    out_of_memory: bool = False
     started: float = math.inf  # time.monotonic() when its worker got it
     actor: Any = None
 
@@ -121,7 +125,7 @@ class _Bridge(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         with self._keeping_errors():
-            if not self.done and len(self.running) < self.workers:
+            if not self.done and self._room():
                 attempt = self._next()
                 if attempt is not None:
                     self.running[trial_id] = attempt
@@ -129,6 +133,13 @@ class _Bridge(Searcher):
                 if not (self.running or self.done):
                     raise RuntimeError("the source waits for an outcome, but no candidate is running")
         return str(Searcher.FINISHED) if self.done else None
+
+    def _room(self) -> bool:
+        if any(attempt.alone for attempt in self.running.values()):
+            return False
+        if self._again and self._again[0].alone:
+            return not self.running
+        return len(self.running) < self.workers
 
     def _next(self) -> _Attempt | None:
         if self._again:
@@ -142,6 +153,10 @@ class _Bridge(Searcher):
         if self._on_start:
             with self._keeping_errors():
                 self._on_start(attempt.candidate)
+
+    def out_of_memory(self, trial_id: str) -> None:
+        """Ray ended its worker because the machine's memory was full; that it is lost follows."""
+        self.running[trial_id].out_of_memory = True
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         attempt = self.running.pop(trial_id, None)
@@ -162,9 +177,10 @@ class _Bridge(Searcher):
         if limit is not None and seconds >= limit:
             self._source.tell(attempt.candidate, failed(f"took longer than the time limit of {limit:g} s", seconds))
         elif attempt.number < ATTEMPTS:
-            self._again.append(_Attempt(attempt.candidate, attempt.number + 1))
+            self._again.append(_Attempt(attempt.candidate, attempt.number + 1, alone=attempt.out_of_memory))
         else:
-            reason = f"its worker died {ATTEMPTS} times (killed, out of memory, or crashed)"
+            cause = "the machine ran out of memory" if attempt.out_of_memory else "killed, out of memory, or crashed"
+            reason = f"its worker died {ATTEMPTS} times ({cause})"
             self._source.tell(attempt.candidate, failed(reason, seconds))
 
     @contextlib.contextmanager
@@ -210,13 +226,32 @@ class _Watch(tune.Callback):
 class _Controller(TuneController):
     """Tune's loop, with workers that stay: by itself it ends idle ones, and ones that start while another is free.
 
-    Overrides internals; should Ray rename them, everything works as before but slower.
+    And one that hears of workers ended for lack of memory, which by itself ends the whole run.
+    Overrides internals; should Ray rename them, everything works as before but slower, and not beyond the memory.
     """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        manager: Any = self._actor_manager
+        plain = manager._actor_task_failed
+
+        def task_failed(tracked_actor_task: Any, exception: Exception) -> None:
+            known = isinstance(exception, RayActorError | RayTaskError) or not isinstance(exception, RayError)
+            if isinstance(exception, OutOfMemoryError):
+                self._bridge.out_of_memory(self._actor_to_trial[tracked_actor_task._tracked_actor].trial_id)
+            plain(tracked_actor_task, exception if known else RayActorError())
+
+        manager._actor_task_failed = task_failed
+
+    @property
+    def _bridge(self) -> _Bridge:
+        generator: Any = self._search_alg  # Tune's wrapping of it
+        bridge: _Bridge = generator.searcher
+        return bridge
 
     def _maybe_cache_trial_actor(self, trial: Any) -> bool:
         """Keep every idle worker while the source waits for outcomes, not just one."""
-        generator: Any = self._search_alg  # Tune's wrapping of our bridge
-        missing = generator.searcher.workers - self._actor_cache.total_max_objects
+        missing = self._bridge.workers - self._actor_cache.total_max_objects
         if missing > 0:
             self._actor_cache.increase_max(trial.placement_group_factory, missing)
         return bool(super()._maybe_cache_trial_actor(trial))

@@ -101,6 +101,8 @@ def evaluate(chosen: Candidate) -> Outcome:
         raise ERRORS[options["raises"]]()
     _misbehave(options)
     held = _hold(int(options.get("mib", 0)))
+    if options.get("hungry") == chosen.seed:
+        _devour()
     time.sleep(options.get("sleep", 0.0))
     spin_until = time.process_time() + options.get("work", 0.0)
     while time.process_time() < spin_until:
@@ -131,6 +133,14 @@ def _hold(mib: int) -> int:
     return int(cycle[0].numel())
 
 
+def _devour() -> None:
+    """Take a GiB after the other, and touch every page of it, until somebody objects."""
+    held = []
+    while True:
+        held.append(torch.ones(2**30 // 4))
+        time.sleep(0.1)
+
+
 ERRORS: dict[str, Callable[[], BaseException]] = {
     "ValueError": lambda: ValueError("two\nlines"),
     "SystemExit": lambda: SystemExit(3),
@@ -138,6 +148,7 @@ ERRORS: dict[str, Callable[[], BaseException]] = {
     "cuda": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
     "cpu": lambda: RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
     "KeyboardInterrupt": lambda: KeyboardInterrupt(),
+    "really": lambda: RuntimeError(torch.ones(10**15)),
 }
 
 

@@ -29,6 +29,7 @@ TROUBLE: list[tuple[dict[str, Any], str]] = [
     ({"raises": "MemoryError"}, "ran out of memory, MemoryError"),
     ({"raises": "cuda"}, "ran out of memory, OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB"),
     ({"raises": "cpu"}, "ran out of memory, RuntimeError"),
+    ({"raises": "really"}, "ran out of memory, RuntimeError"),
     ({"loss": "nan"}, "diverged: its loss is nan"),
     ({"loss": "inf"}, "diverged: its loss is inf"),
     ({"accuracy": "nan"}, "diverged: its accuracy is nan"),

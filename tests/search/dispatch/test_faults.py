@@ -73,7 +73,9 @@ def test_killed_workers_and_hanging_candidates_cost_no_other(session: None, tmp_
     assert attempts(log) == {seed: 2 if seed in (1, 3) else 1 for seed in range(9)}
 
 
-def start_driver(ledger: Path, count: int, workers: int, options: dict[str, Any]) -> subprocess.Popen[str]:
+def start_driver(
+    ledger: Path, count: int, workers: int, options: dict[str, Any], **environment: str
+) -> subprocess.Popen[str]:
     command = [
         sys.executable,
         str(HELPERS / "dispatch_fakes.py"),
@@ -82,7 +84,8 @@ def start_driver(ledger: Path, count: int, workers: int, options: dict[str, Any]
         str(workers),
         json.dumps(options),
     ]
-    return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=ledger.parent, text=True,
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.Popen(command, env=environment, cwd=ledger.parent, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
 
 
@@ -161,6 +164,26 @@ def test_a_worker_killed_from_outside_costs_no_candidate(tmp_path: Path) -> None
     assert sorted(seeds(ledger)) == list(range(6))
     assert all(record.outcome.status == "ok" for record in Ledger(str(ledger), "fake-task", "fake").records())
     assert sum(attempts(log).values()) == 7
+
+
+def test_a_candidate_that_eats_the_memory_is_killed_and_the_others_are_judged(tmp_path: Path) -> None:
+    """Ray's memory monitor ends it as it would at the machine's limit, which is set where a few GiB reach it."""
+    rows = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    memory, room = {name: int(kib) * 1024 for name, kib, *_ in rows}, 4 * 2**30
+    if memory["MemAvailable:"] < 2 * room:
+        pytest.skip("needs 8 GiB of free memory")
+    ledger, log = tmp_path / "ledger.db", tmp_path / "log"
+    threshold = 1 - (memory["MemAvailable:"] - room) / memory["MemTotal:"]
+    environment = {"RAY_memory_usage_threshold": f"{threshold:.4f}", "RAY_memory_monitor_refresh_ms": "100"}
+    driver = start_driver(ledger, 6, 2, {"hungry": 2, "sleep": 2.0, "log": str(log)}, **environment)
+    out, err = driver.communicate(timeout=200)
+    assert (driver.returncode, out, err) == (0, "", "")
+    outcomes = {each.candidate.seed: each.outcome for each in Ledger(str(ledger), "fake-task", "fake").records()}
+    assert {seed: outcome.status for seed, outcome in outcomes.items()} == {
+        seed: "failed" if seed == 2 else "ok" for seed in range(6)
+    }
+    assert outcomes[2].reason == "its worker died 2 times (the machine ran out of memory)"
+    assert attempts(log)[2] == 2
 
 
 def test_a_cluster_goes_on_without_the_node_that_went(by_value: None, tmp_path: Path) -> None:
