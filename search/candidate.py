@@ -42,7 +42,7 @@ class Recipe(Frozen):
 
 ZERO_SHOT = Recipe(epochs=0)
 _ADDED = ("until",)  # later than the first ledgers: where they are None, keys are what they were
-_SEARCH = 2  # grows when outcomes on the search split learn to say more, so that older ones are not taken for them
+_SEARCH = 3  # grows when outcomes on the search split say more or other things: older ones are not taken for them
 
 
 class Candidate(Frozen):
@@ -92,7 +92,9 @@ class Outcome(Frozen):
     loss: float | None = None
     """Mean cross-entropy on the same images, nats."""
     drift: float | None = None
-    """Mean KL(dense ‖ compressed) on blends of the judging images, nats; not measured on the test set."""
+    """Mean KL(dense ‖ compressed) on blends of the judging images, nats; not measured on the test set.
+
+    For a network that was not trained, the dense one has its batch norm measured anew too."""
     merit: float | None = None
     """What ranks it if that is not its accuracy: larger is better."""
     images: int = 0

@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from methods.base import Allocation, Compressor, Tuning, example_input
+from methods.base import Allocation, Compressor, Tuning, copy_network, example_input
 from methods.registry import create, method_info
 from models.data import Images
 from models.given import receive
@@ -59,7 +59,7 @@ class Evaluator:
         self.task: Task = load_task(config, pick_device(device))
         self._keep, self._rungs, self._limit = keep_weights, keep_rungs, time_limit
         self._compressors: dict[str, Compressor] = {}
-        self._drift = Drift(self.task.network)
+        self._drifts: dict[tuple[int, int] | None, Drift] = {None: Drift(self.task.network)}
         self._prefixes: dict[str, Prefix] = {}
 
     def __call__(
@@ -125,12 +125,14 @@ class Evaluator:
         shared = nullcontext() if prefix is None else prefix.shared(network, _calls(candidate))
         with shared:
             recalibrate(network, tune, recipe.recalibration_images, seed=candidate.seed)
-            spared = 0
-            if steps and candidate.until != 0:
+            training, spared = bool(steps) and candidate.until != 0, 0
+            if training:
                 spared = self._finetune(network, tune, candidate, tuning, checkpoint, on_step)
             network = tuning.finish(network).eval()
             accuracy, loss = judge(network, images, count=candidate.images)
-            drift = None if candidate.judge == "test" else self._drift(network, images, candidate.images)
+            drift = None
+            if candidate.judge == "search":
+                drift = self._drift_from(candidate, trained=training)(network, images, candidate.images)
         if not math.isfinite(loss) or not math.isfinite(drift or 0):
             return failed(f"its outputs are not finite (loss {loss})")
         if candidate.learned_target is not None:
@@ -149,6 +151,18 @@ class Evaluator:
             allocation=None if candidate.learned_target is None else allocation.to_json(),
             notes=tuning.report() | ({SPARED: spared} if spared else {}),
         )
+
+    def _drift_from(self, candidate: Candidate, *, trained: bool) -> Drift:
+        """Drift from the dense network; for a network that was not trained, from one that was treated as it was.
+
+        New batch-norm statistics alone move the outputs, by more than a mild compression does.
+        """
+        how = None if trained else (candidate.recipe.recalibration_images, candidate.seed)
+        if how not in self._drifts:
+            dense = copy_network(self.task.network)
+            recalibrate(dense, self.task.tune, candidate.recipe.recalibration_images, seed=candidate.seed)
+            self._drifts = {None: self._drifts[None], how: Drift(dense)}
+        return self._drifts[how]
 
     def _tuning(self, candidate: Candidate, network: nn.Module, steps: int) -> Tuning:
         compressor, lr = self.compressor(candidate), candidate.recipe.lr

@@ -48,7 +48,7 @@ class Curve:
 
     strengths: Floats  # (n,)
     accuracy_drop: Floats  # (n,) 0 to 1
-    drift: Floats  # (n,) nats, over that of the dense network with its batch norm measured anew
+    drift: Floats  # (n,) nats
 
 
 def curves(problem: Problem, outcomes: Sequence[Outcome]) -> list[Curve]:

@@ -16,7 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.errors import UserError
 from models.task import TaskConfig
 from search.candidate import Candidate, Recipe
+from search.judge.drift import Drift
 from search.judge.evaluate import Evaluator
+from search.judge.finetune import recalibrate
 
 TASK = TaskConfig(network="small", data="digits", train_images=300)
 RECIPE = Recipe(epochs=0.5, batch_size=32, lr=0.05, recalibration_images=128)
@@ -199,3 +201,17 @@ def test_drift_ranks_where_the_weights_may_have_seen_the_search_images() -> None
     tested = evaluator(candidate(judge="test"))
     assert tested.drift is None
     assert tested.worth == tested.accuracy
+
+
+def test_an_untrained_network_drifts_from_the_dense_one_treated_likewise(evaluator: Evaluator) -> None:
+    """New batch-norm statistics are not the compression's doing: without any, nothing drifts, to the bit."""
+    untrained = RECIPE.model_copy(update={"epochs": 0.0})
+    nothing = evaluator(candidate(allocation={}, recipe=untrained))
+    assert nothing.drift == 0
+    dense = copy.deepcopy(evaluator.task.network)
+    recalibrate(dense, evaluator.task.tune, 128, seed=0)
+    compressed = evaluator.compressor(candidate()).compress(candidate().to_allocation())
+    recalibrate(compressed, evaluator.task.tune, 128, seed=0)
+    expected = Drift(dense)(compressed, evaluator.task.search)
+    assert evaluator(candidate(recipe=untrained)).drift == pytest.approx(expected, rel=1e-6)
+    assert expected != pytest.approx(Drift(evaluator.task.network)(compressed, evaluator.task.search), rel=1e-3)
