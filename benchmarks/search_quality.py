@@ -33,11 +33,11 @@ SCANNING = ("acra-uniform", "acra-sensitivity", "lagrangian")  # their answer do
 SAMPLING = ("random", "tpe", "nsga2")
 SIZES: dict[str, dict[str, Any]] = {
     "cpu": {
-        "train_images": 10_000,
-        "recipe": Recipe(epochs=0.1, recalibration_images=256),
+        "train_images": None,
+        "recipe": Recipe(epochs=0.05, recalibration_images=1024),
         "final_epochs": 0.25,
-        "scan_levels": 3,
-        "scan_images": 250,
+        "scan_levels": 5,
+        "scan_images": 500,
         "seeds": 2,
     },
     "gpu": {
@@ -212,7 +212,7 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--mean", default="0.485,0.456,0.406")
     parser.add_argument("--std", default="0.229,0.224,0.225")
     parser.add_argument(
-        "--size", choices=SIZES, default="cpu", help="gpu: all images, longer fine-tunes, finer scans, three seeds"
+        "--size", choices=SIZES, default="cpu", help="gpu: longer fine-tunes, finer scans, three seeds"
     )
     parser.add_argument("--methods", default="l1,kse")
     parser.add_argument("--targets", default="0.5,0.3")
