@@ -211,9 +211,7 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--network", default="resnet20")
     parser.add_argument("--mean", default="0.485,0.456,0.406")
     parser.add_argument("--std", default="0.229,0.224,0.225")
-    parser.add_argument(
-        "--size", choices=SIZES, default="cpu", help="gpu: longer fine-tunes, finer scans, three seeds"
-    )
+    parser.add_argument("--size", choices=SIZES, default="cpu", help="gpu: longer fine-tunes, finer scans, three seeds")
     parser.add_argument("--methods", default="l1,kse")
     parser.add_argument("--targets", default="0.5,0.3")
     parser.add_argument("--workers", type=int, help="default: as run_search.py")

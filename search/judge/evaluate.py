@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +90,22 @@ class Evaluator:
             for prefix in self._prefixes.values():
                 prefix.forget()  # the scan is over: fine-tuning needs the memory
             return self._measured(candidate, checkpoint, on_step)
-        prefix = self._prefix(candidate)
-        outcome = self._measured(candidate, checkpoint, on_step, prefix)
-        if outcome.status == "failed" and prefix.used:
-            prefix.retire()  # what the method makes of a network looks at more than the dense one does
-            outcome = self._measured(candidate, checkpoint, on_step)
+        return self._scanned(candidate, self._prefix(candidate))
+
+    def _scanned(self, candidate: Candidate, prefix: Prefix) -> Outcome:
+        """The outcome of a network that is not trained, without what earlier ones have computed already.
+
+        Where that fails it is measured as any other: what the method makes of a network may look back where the dense
+        one does not, and memory may be short.
+        """
+        with suppress(Exception):
+            outcome = self._measured(candidate, None, None, prefix)
+            if outcome.status == "ok":
+                return outcome
+        prefix.forget()
+        outcome = self._measured(candidate, None, None)
+        if outcome.status == "ok":
+            prefix.retire()  # it would fail again and again
         return outcome
 
     def _prefix(self, candidate: Candidate) -> Prefix:

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from search.judge.cuts import Cut, Outline, Recorded, recording, replaying
 
 HELD = 2**30  # bytes of outputs that are kept at most
+SHARE = 0.25  # and of a GPU's free memory
 
 
 class Prefix:
     """Remembers what networks computed up to a cut, for those that come after them."""
 
     def __init__(self, dense: nn.Module, example: Tensor) -> None:
-        self._outline = Outline(dense, example)
+        self._outline, self._device = Outline(dense, example), example.device
         self._dense = self._outline.digests(dense)
         self._previous: tuple[bytes, ...] | None = None
         self._kept: dict[tuple[Cut, bytes, Hashable], Recorded] = {}  # what was used last and what was added then
@@ -52,7 +53,7 @@ class Prefix:
                 stack.enter_context(replaying(network, known[0], self._kept[known]))
             if wanted is not None:
                 self._kept = {} if known is None else {known: self._kept[known]}
-                room = HELD - sum(each.nbytes for each in self._kept.values())
+                room = self._room()
                 recorded = stack.enter_context(recording(network, wanted, room))
             yield
         self._previous = digests
@@ -61,8 +62,15 @@ class Prefix:
         elif wanted is not None:
             self._too_large.add(wanted)
 
+    def _room(self) -> float:
+        """Bytes that may be kept beside what is kept already."""
+        left: float = HELD - sum(each.nbytes for each in self._kept.values())
+        if self._device.type == "cuda":
+            left = min(left, SHARE * torch.cuda.mem_get_info(self._device)[0])
+        return left
+
     def retire(self) -> None:
-        """It does not hold for these networks: share nothing any more."""
+        """Share nothing any more: it does not hold for these networks, or there is no memory for it."""
         self.forget()
         self._retired = True
 

@@ -17,7 +17,7 @@ from models.networks import build_network
 from models.task import TaskConfig
 from search.candidate import ZERO_SHOT, Candidate
 from search.judge import prefix as module
-from search.judge.cuts import Outline
+from search.judge.cuts import Outline, Recorded
 from search.judge.evaluate import Evaluator
 from search.judge.prefix import Prefix
 
@@ -218,3 +218,23 @@ def test_a_cut_that_does_not_hold_is_noticed(monkeypatch: pytest.MonkeyPatch) ->
     assert figures(evaluator, LATE) == expected
     (prefix,) = evaluator._prefixes.values()
     assert prefix._retired
+
+
+def test_an_error_within_is_not_the_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory may be too short for what is kept: then nothing is, and the candidate is measured all the same."""
+    expected = figures(Evaluator(TASK, device="cpu"), LATE)
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    evaluator = Evaluator(TASK, device="cpu")
+    monkeypatch.setattr(Recorded, "nbytes", property(full))
+    assert figures(evaluator, LATE) == expected
+    (prefix,) = evaluator._prefixes.values()
+    assert prefix._retired
+    assert not prefix._kept
+
+
+def test_errors_of_the_candidate_itself_are_raised() -> None:
+    with pytest.raises(ValueError, match="ratio"):
+        Evaluator(TASK, device="cpu")(candidate({"conv3": {"ratio": 7.0}}))
