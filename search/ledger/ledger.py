@@ -171,16 +171,18 @@ class Ledger:
             del self._pending[0]
         self._drop_rescue()
 
-    def refresh(self) -> None:
-        """Take in what other searches added since."""
+    def refresh(self) -> set[str]:
+        """Take in what other searches added since: the keys of what was news."""
+        news = set[str]()
         try:
             self._studies.update(self._find_studies())
             for name, study in self._studies.items():
                 for trial, text in read_attributes(self._storage, study, RECORD, after=self._read_up_to.get(name, -1)):
-                    self._read(text)
+                    news |= self._read(text)
                     self._read_up_to[name] = trial
         except (ValueError, *STORAGE_ERRORS) as error:
             raise UserError(f"ledger {readable(self.location)} cannot be read: {cause(error)}") from error
+        return news
 
     def close(self) -> None:
         """Write what is pending and let go of the storage; LedgerError if something is left in `rescue` only."""
@@ -197,11 +199,14 @@ class Ledger:
         self._index[record.key] = record
         return True
 
-    def _read(self, text: str | None) -> None:
+    def _read(self, text: str | None) -> set[str]:
+        """The key, if the record is news."""
         try:
-            self._remember(Record.from_json(text))
+            record = Record.from_json(text)
         except ValueError:  # pydantic's and json's errors are ValueErrors
             self.skipped += 1
+            return set()
+        return {record.key} if self._remember(record) else set()
 
     def _find_studies(self) -> dict[str, int]:
         return {study.study_name: study._study_id for study in self._storage.get_all_studies()

@@ -1,7 +1,8 @@
 """Runs strategies side by side as one source of candidates, and their finalists after them.
 
 Strategies wait for whole batches of outcomes; while one waits, another's candidates keep the workers busy. What the
-ledger knows is answered from there, and two strategies that propose the same candidate pay for it once.
+ledger knows is answered from there, and two strategies that propose the same candidate pay for it once. So do two
+searches at the same time, but for what both are just judging: after every outcome the ledger is asked for news.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from models.errors import UserError
 from search.candidate import Candidate, Outcome
 from search.ledger.ledger import Ledger, LedgerError
 from search.strategy import Program, Proposal
@@ -59,7 +61,8 @@ class Conductor:
     ) -> None:
         self._retry_failed, self._warn = retry_failed, warn
         self._ledger, self._task, self._finalists, self._observe = ledger, task, finalists, observe
-        self._queue: deque[Candidate] = deque()
+        self._queue: deque[str] = deque()  # keys, in the order of their proposals
+        self._from_the_end = False
         self._waiting: dict[str, list[tuple[_Batch, int]]] = {}
         self._told: set[str] = set()  # judged in this run: whoever asks again gets that answer
         self._running = 0
@@ -74,12 +77,18 @@ class Conductor:
         return not self._running
 
     def ask(self) -> Candidate | None:
-        return self._queue.popleft() if self._queue else None
+        if not self._queue:
+            return None
+        key = self._queue.pop() if self._from_the_end else self._queue.popleft()
+        batch, index = self._waiting[key][0]
+        return batch.proposals[index].candidate
 
     def tell(self, candidate: Candidate, outcome: Outcome) -> None:
         """Record an outcome and hand it to whoever waits for it."""
         key = candidate.key(self._task)
         self._told.add(key)
+        if key in self._take_in():  # another search was at it too: begin where that one will end
+            self._from_the_end = not self._from_the_end
         batch, index = self._waiting[key][0]
         proposal = batch.proposals[index]
         meta = {"strategy": proposal.strategy, "target": proposal.target, "stage": proposal.stage}
@@ -89,6 +98,23 @@ class Conductor:
             self._warn(str(error))
         self._deliver(key, outcome, known=False)
         self._maybe_finish()
+
+    def _take_in(self) -> set[str]:
+        """The keys of what other searches have found; what is queued here of it need not be judged any more."""
+        try:
+            news = self._ledger.refresh()
+        except UserError:  # locked, or gone: a write will say so
+            return set()
+        for key in [key for key in self._queue if key in news]:
+            outcome = self._ledger.get(key)
+            if outcome is not None and self._settled(key, outcome):
+                self._queue.remove(key)
+                self._deliver(key, outcome, known=True)
+        return news
+
+    def _settled(self, key: str, known: Outcome) -> bool:
+        """Whether the ledger's answer will do."""
+        return known.status == "ok" or not self._retry_failed or key in self._told
 
     def _advance(self, program: Program, outcomes: list[Outcome] | None) -> None:
         """Let a program go on and queue its next batch; goes over batches that the ledger answers whole."""
@@ -109,15 +135,14 @@ class Conductor:
     def _enlist(self, batch: _Batch, index: int, proposal: Proposal) -> None:
         key = proposal.candidate.key(self._task)
         known = self._ledger.get(key)
-        retry = self._retry_failed and key not in self._told
-        if known is not None and (known.status == "ok" or not retry):
+        if known is not None and self._settled(key, known):
             batch.outcomes[index] = known
             self._note(proposal, known, known=True)
         elif key in self._waiting:
             self._waiting[key].append((batch, index))
         else:
             self._waiting[key] = [(batch, index)]
-            self._queue.append(proposal.candidate)
+            self._queue.append(key)
 
     def _deliver(self, key: str, outcome: Outcome, *, known: bool) -> None:
         for batch, index in self._waiting.pop(key):

@@ -22,6 +22,13 @@ class FakeLedger:
     def __init__(self, known: dict[str, Outcome] | None = None, broken: bool = False) -> None:
         self.known, self.broken = dict(known or {}), broken
         self.added: list[tuple[str, dict[str, Any]]] = []
+        self.news: dict[str, Outcome] = {}
+        """What another search has found since."""
+
+    def refresh(self) -> set[str]:
+        news, self.news = self.news, {}
+        self.known = {**news, **self.known}
+        return set(news)
 
     def get(self, key: str) -> Outcome | None:
         return self.known.get(key)
@@ -219,3 +226,60 @@ def test_meta_says_who_asked() -> None:
     assert {tuple(sorted(meta.items())) for _, meta in ledger.added} == {
         (("stage", "search"), ("strategy", "one"), ("target", "0.5"))
     }
+
+
+def test_what_another_search_finds_meanwhile_is_not_paid_for() -> None:
+    log: list[Any] = []
+    ledger = FakeLedger()
+    source = conductor([rounds(log, "one", 0, 1, size=4)], ledger)
+    first = source.ask()
+    assert first is not None
+    third = proposal(2).candidate
+    ledger.news = {third.key(TASK): judged(third)}
+    source.tell(first, judged(first))
+    assert [source.ask(), source.ask(), source.ask()] == [proposal(1).candidate, proposal(3).candidate, None]
+    for number in (3, 1):
+        source.tell(proposal(number).candidate, judged(proposal(number).candidate))
+    assert source.done
+    assert log == [("one", [0.0, 0.001, 0.002, 0.003])]
+    assert third.key(TASK) not in dict(ledger.added)
+
+
+class Shared(FakeLedger):
+    """One side of a ledger that two searches write to; each learns of the other when it looks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other: Shared | None = None
+
+    def add(self, candidate: Candidate, outcome: Outcome, meta: dict[str, Any]) -> None:
+        super().add(candidate, outcome, meta)
+        assert self.other is not None
+        self.other.news[candidate.key(TASK)] = outcome
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_two_searches_in_step_share_the_work(seed: int) -> None:
+    """The same search twice, side by side at about the same pace: hardly anything is judged twice."""
+    rng, logs = random.Random(seed), [list[Any](), list[Any]()]
+    ledgers = [Shared(), Shared()]
+    ledgers[0].other, ledgers[1].other = ledgers[1], ledgers[0]
+    sources = [conductor([rounds(log, "one", 0, 3, size=30)], ledger)
+               for log, ledger in zip(logs, ledgers, strict=True)]  # fmt: skip
+    running: list[Candidate | None] = [None, None]
+    paid, turns = 0, 0
+    while not all(source.done for source in sources):
+        turns += 1
+        assert turns < 1000, "waits for nothing"
+        for side in rng.sample([0, 1], 2):
+            if running[side] is None:
+                running[side] = sources[side].ask()
+                paid += running[side] is not None
+        for side in rng.sample([0, 1], 2):
+            candidate = running[side]
+            if candidate is not None and rng.random() < 0.9:
+                running[side] = None
+                sources[side].tell(candidate, judged(candidate))
+    assert logs[0] == logs[1]
+    assert len(logs[0]) == 3
+    assert 90 <= paid <= 90 + 12

@@ -1,0 +1,91 @@
+"""What a sensitivity scan costs with and without reuse of what its networks have in common, in one process.
+
+    python benchmarks/scan.py --weights resnet20-12fca82f.th --data npz:cifar10.npz [--methods l1,kse] [--images 500]
+
+Every measurement is made both ways, one after the other, and must come out the same to the bit. Two parts: each site
+alone (the scan), and each site a notch off around a compressed network (a round of `lagrangian`). Seconds are those of
+the processor on a CPU, of the clock on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+
+import torch
+
+from methods.base import Compressor
+from models.task import TaskConfig, pick_device
+from search.candidate import ZERO_SHOT, Candidate, Outcome
+from search.host import host_facts
+from search.judge.evaluate import Evaluator
+from search.strategies.sensitivity import scan_points
+
+
+class Plain(Evaluator):
+    """Computes every network from its first layer on."""
+
+    def _judge(self, candidate: Candidate, *_: object) -> Outcome:
+        return self._measured(candidate, None, None)
+
+
+def parts(compressor: Compressor, levels: int) -> Iterator[tuple[str, list[list[int]]]]:
+    """Name and allocations, as levels, of both parts."""
+    sites = compressor.sites
+    alone = [[point.level if i == point.site else 0 for i in range(len(sites))]
+             for point in scan_points(sites, levels)]  # fmt: skip
+    middle = [len(site.settings) // 2 for site in sites]
+    around = [[middle[i] + (step if i == index else 0) for i in range(len(sites))]
+              for index in range(len(sites)) for step in (-1, 1)]  # fmt: skip
+    yield "scan", [[0] * len(sites), *alone]
+    yield "round", [middle, *around]
+
+
+def clock() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights")
+    parser.add_argument("--data", required=True, help="as for run_search.py")
+    parser.add_argument("--network", default="resnet20")
+    parser.add_argument("--mean", default="0.485,0.456,0.406")
+    parser.add_argument("--std", default="0.229,0.224,0.225")
+    parser.add_argument("--methods", default="l1,kse")
+    parser.add_argument("--levels", type=int, default=3)
+    parser.add_argument("--images", type=int, default=500, help="to judge on, and to measure batch norm with")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    task = TaskConfig(network=arguments.network, weights=arguments.weights, data=arguments.data,
+                      mean=tuple(map(float, arguments.mean.split(","))),
+                      std=tuple(map(float, arguments.std.split(","))))  # fmt: skip
+    recipe = ZERO_SHOT.model_copy(update={"recalibration_images": arguments.images})
+    print("; ".join(f"{key} {value}" for key, value in host_facts(pick_device(None)).items()))
+    for method in arguments.methods.split(","):
+        judges = Plain(task), Evaluator(task)
+        compressor = judges[0].compressor(Candidate(method=method, allocation={}))
+        for name, rows in parts(compressor, arguments.levels):
+            spent = [0.0, 0.0]
+            for row in rows:
+                allocation = compressor.allocation(row).to_json()
+                candidate = Candidate(method=method, allocation=allocation, recipe=recipe, images=arguments.images)
+                found = []
+                for way, judge in enumerate(judges):
+                    start = clock()
+                    outcome = judge(candidate)
+                    spent[way] += clock() - start
+                    found.append((outcome.accuracy, outcome.loss, outcome.drift))
+                assert found[0] == found[1], candidate
+            plain, shared = spent
+            print(f"{method:5} {name:5} n = {len(rows):3}: {plain:.1f} s without, {shared:.1f} s with reuse, "
+                  f"{plain / shared:.2f} times as fast")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
