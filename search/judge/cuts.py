@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -88,7 +89,7 @@ class Outline:
             try:
                 with replaying(self._network, cut, seen):
                     return torch.equal(self._network(self._example), self._output)
-            except (RuntimeError, ValueError, IndexError, ArithmeticError):  # NaN is not what it can work on
+            except Exception:  # NaN is not what it can work on
                 return False
 
     def digests(self, network: nn.Module) -> tuple[bytes, ...] | None:
@@ -149,26 +150,35 @@ def _add(state: Any, module: nn.Module) -> None:
 class Recorded:
     """The outputs of a cut in call after call, and the shapes of those of the modules before it."""
 
+    most: float = math.inf
+    """Bytes; beyond that nothing is kept."""
     outputs: list[Tensor] = field(default_factory=list)
     shapes: list[dict[str, tuple[int, ...]]] = field(default_factory=list)
+    whole: bool = True
 
     @property
     def nbytes(self) -> int:
         return sum(output.nbytes for output in self.outputs)
 
+    def add(self, output: Tensor, shapes: dict[str, tuple[int, ...]]) -> None:
+        self.whole = self.whole and self.nbytes + output.nbytes <= self.most
+        if self.whole:
+            self.outputs.append(output.detach().clone())  # what follows may write into it
+            self.shapes.append(dict(shapes))
+        else:
+            self.outputs.clear()
+
 
 @contextmanager
-def recording(network: nn.Module, cut: Cut, most: float = float("inf")) -> Iterator[Recorded]:
-    """Keep what the cut returns while the network is called; nothing more once that exceeds `most` bytes."""
-    recorded, shapes = Recorded(), dict[str, tuple[int, ...]]()
+def recording(network: nn.Module, cut: Cut, most: float = math.inf) -> Iterator[Recorded]:
+    """Keep what the cut returns while the network is called, up to `most` bytes."""
+    recorded, shapes = Recorded(most), dict[str, tuple[int, ...]]()
 
     def note(name: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
         shapes[name] = tuple(output.shape)
 
     def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        if recorded.nbytes <= most:
-            recorded.outputs.append(output.detach().clone())  # what follows may write into it
-            recorded.shapes.append(dict(shapes))
+        recorded.add(output, shapes)
 
     with contextlib.ExitStack() as hooks:
         for name in cut.before:
@@ -190,12 +200,21 @@ def replaying(network: nn.Module, cut: Cut, recorded: Recorded) -> Iterator[None
         call += 1
         return recorded.outputs[call - 1].clone()
 
-    stubs: dict[nn.Module, Callable[..., Tensor]] = {network.get_submodule(cut.name): known}
-    stubs |= {network.get_submodule(name): partial(nothing, name) for name in cut.before}
+    with contextlib.ExitStack() as stubs:
+        for name in cut.before:
+            stubs.enter_context(_in_place_of(network.get_submodule(name), partial(nothing, name)))
+        stubs.enter_context(_in_place_of(network.get_submodule(cut.name), known))
+        yield
+
+
+@contextmanager
+def _in_place_of(module: nn.Module, stub: Callable[..., Tensor]) -> Iterator[None]:
+    """The module's forward pass is `stub`; afterwards it is what it was, its class's or one of its own."""
+    own = vars(module).get("forward")
+    module.forward = stub
     try:
-        for module, stub in stubs.items():
-            module.forward = stub
         yield
     finally:
-        for module in stubs:
-            del module.forward
+        del module.forward
+        if own is not None:
+            module.forward = own

@@ -60,7 +60,7 @@ class Evaluator:
         self._keep, self._rungs, self._limit = keep_weights, keep_rungs, time_limit
         self._compressors: dict[str, Compressor] = {}
         self._drifts: dict[tuple[int, int] | None, Drift] = {None: Drift(self.task.network)}
-        self._prefixes: dict[str, Prefix] = {}
+        self._prefixes: dict[str, Prefix | None] = {}
 
     def __call__(
         self, candidate: Candidate, *, checkpoint: Checkpoint | None = None, on_step: OnStep | None = None
@@ -87,32 +87,46 @@ class Evaluator:
 
     def _judge(self, candidate: Candidate, checkpoint: Checkpoint | None, on_step: OnStep | None) -> Outcome:
         if candidate.images is None:
-            for prefix in self._prefixes.values():
-                prefix.forget()  # the scan is over: fine-tuning needs the memory
+            self._forget_all_but(None)  # the scan is over: fine-tuning needs the memory
             return self._measured(candidate, checkpoint, on_step)
-        return self._scanned(candidate, self._prefix(candidate))
+        prefix = self._prefix(candidate)
+        return self._measured(candidate, None, None) if prefix is None else self._scanned(candidate, prefix)
 
     def _scanned(self, candidate: Candidate, prefix: Prefix) -> Outcome:
         """The outcome of a network that is not trained, without what earlier ones have computed already.
 
-        Where that fails it is measured as any other: what the method makes of a network may look back where the dense
-        one does not, and memory may be short.
+        Where that fails, and where something is reused for the first time, it is measured as any other too.
         """
-        with suppress(Exception):
-            outcome = self._measured(candidate, None, None, prefix)
-            if outcome.status == "ok":
-                return outcome
-        prefix.forget()
-        outcome = self._measured(candidate, None, None)
-        if outcome.status == "ok":
-            prefix.retire()  # it would fail again and again
-        return outcome
+        shared = None
+        with suppress(Exception):  # a genuine one comes again
+            shared = self._measured(candidate, None, None, prefix)
+        well = shared is not None and shared.status == "ok"
+        if shared is not None and well and not prefix.doubtful:
+            return shared
+        if not well:
+            prefix.forget()  # memory may be short
+        plain = self._measured(candidate, None, None)
+        if well and shared == plain:
+            prefix.trust()
+        elif plain.status == "ok":
+            prefix.retire()  # a network that looks back, or no room for it: so it would be the next time
+        return plain
 
-    def _prefix(self, candidate: Candidate) -> Prefix:
+    def _prefix(self, candidate: Candidate) -> Prefix | None:
+        """Of the candidate's method, which alone keeps anything; None for a network that cannot be watched."""
         key = _method_key(candidate)
         if key not in self._prefixes:
-            self._prefixes[key] = Prefix(self.task.network, example_input(self.task.info.shape, self.task.device))
+            example = example_input(self.task.info.shape, self.task.device)
+            self._prefixes[key] = None
+            with suppress(Exception):  # scripted modules take no hooks
+                self._prefixes[key] = Prefix(self.task.network, example)
+        self._forget_all_but(key)
         return self._prefixes[key]
+
+    def _forget_all_but(self, key: str | None) -> None:
+        for other, prefix in self._prefixes.items():
+            if other != key and prefix is not None:
+                prefix.forget()
 
     def _measured(
         self,

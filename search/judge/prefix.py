@@ -2,7 +2,8 @@
 
 A sensitivity scan changes one site at a time. Up to that site every network computes, on the same images, what the
 dense one does, and a probe around a solution what the solution does. The output of the last cut before it is kept and
-stands in for all that lies before. Outcomes are what they are without, to the bit.
+stands in for all that lies before. Outcomes are what they are without, to the bit; a network may be made so that this
+does not hold, so each cut's first use is to be held against a plain measurement.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ class Prefix:
         self._kept: dict[tuple[Cut, bytes, Hashable], Recorded] = {}  # what was used last and what was added then
         self._too_large: set[Cut] = set()
         self._retired = False
-        self.used = False
-        """Whether the last network was spared anything."""
+        self._trusted: set[Cut] = set()
+        self.used: Cut | None = None
+        """What stood in for the first layers of the last network."""
 
     @contextmanager
     def shared(self, network: nn.Module, calls: Hashable) -> Iterator[None]:
@@ -41,12 +43,12 @@ class Prefix:
             calls: what decides how often and on which images the network is called, and nothing else.
         """
         digests = None if self._retired else self._outline.digests(network)
-        self.used = False
+        self.used = None
         if digests is None:
             yield
             return
         known = self._known(digests, calls)
-        self.used = known is not None
+        self.used = None if known is None else known[0]
         wanted = self._worth_keeping(digests, known)
         with ExitStack() as stack, torch.no_grad():
             if known is not None:
@@ -57,10 +59,20 @@ class Prefix:
                 recorded = stack.enter_context(recording(network, wanted, room))
             yield
         self._previous = digests
-        if wanted is not None and recorded.nbytes <= room:
+        if wanted is not None and recorded.whole:
             self._kept[wanted, _at(digests, wanted), calls] = recorded
-        elif wanted is not None:
+        elif wanted is not None and known is None:
             self._too_large.add(wanted)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether what was used last has not been held against a plain measurement yet."""
+        return self.used is not None and self.used not in self._trusted
+
+    def trust(self) -> None:
+        """A plain measurement came out the same."""
+        if self.used is not None:
+            self._trusted.add(self.used)
 
     def _room(self) -> float:
         """Bytes that may be kept beside what is kept already."""
