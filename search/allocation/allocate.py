@@ -18,6 +18,11 @@ from search.allocation.budget import Budget, LatencyModel
 from search.allocation.targets import MEASURES, TOLERANCE, Target
 
 Floats = npt.NDArray[np.float64]
+MISSED = {
+    True: "the settings are too coarse to meet it; this is the closest below it",
+    False: "by the curves measured, coming nearer to it costs more than it brings",
+}
+"""Why a target is not met within the tolerance, by `too_coarse`."""
 Shape = Callable[[Floats], Floats]
 """Scales (n,) in [0, 1] -> wanted strengths (n, n_sites), non-decreasing in the scale; 0 dense, 1 the smallest."""
 
@@ -33,7 +38,7 @@ class Solution:
     levels: Levels  # (n_sites,)
     cost: Cost
     met: bool
-    """Within `TOLERANCE` of the dense figure below the limit that binds; otherwise the ladder was too coarse for it."""
+    """Within `TOLERANCE` of the dense figure below the limit that binds."""
 
 
 class Ladders:
@@ -135,6 +140,11 @@ def project(shape: Shape, sites: Sequence[Site], budget: Budget) -> Solution:
     wanted = np.clip(shape(np.array([high])), 0.0, 1.0)[0]
     levels = _fill(levels, wanted, ladders, budget)
     return Solution(levels, budget.cost_of(levels), budget.met(levels))
+
+
+def too_coarse(sites: Sequence[Site], budget: Budget) -> bool:
+    """Whether the settings themselves keep an allocation from coming within the tolerance of the budget."""
+    return not project(uniform_shape(len(sites)), sites, budget).met
 
 
 def _fill(levels: Levels, wanted: Floats, ladders: Ladders, budget: Budget) -> Levels:

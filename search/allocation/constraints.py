@@ -111,7 +111,7 @@ def _rounding(text: str) -> Rule:
     multiple = int(number)
 
     def allows(site: Site, level: int) -> bool:
-        return not site.widths or level == 0 or site.channels < multiple or site.widths[level] % multiple == 0
+        return not site.widths or level == 0 or site.widths[level] % multiple == 0
 
     return Rule(f"--round-channels {text!r}", pattern if equals else "*", allows, widths=True)
 

@@ -29,6 +29,7 @@ from search.ranking import Sample, bands, ranks
 from search.run.command import search_command
 from search.run.runs import searches_of
 from search.run.standings import Standing, dense_of, family, standings
+from search.strategy import strategies
 from search.tables import Dense, records
 
 TYPES = {
@@ -212,7 +213,7 @@ def _notes(answer: Answer, asked: float | None, kept: float | None) -> list[str]
         found.append(f"{len(failures)} of {len(answer.tested)} seeds failed: {failures[0].outcome.reason}")
     alone = not beyond_flops(standing.target)
     if alone and asked is not None and kept is not None and kept < asked - TOLERANCE:
-        found.append("the settings are too coarse for the target: the closest below it")
+        found.append(f"its FLOPs lie more than {TOLERANCE:.1%} of the dense ones below the target")
     return found
 
 
@@ -248,7 +249,10 @@ class Commands:
         for search in self._searches[standing.run]:
             asked = (search.method, search.options, tuple(search.constraints.words()))
             if asked == (standing.method, standing.options, standing.constraints):
-                changes = {"strategies": (standing.strategy,), "targets": standing.targets or (standing.target,)}
+                # A strategy that samples began with the points of the others.
+                lent = search.warm_start and strategies()[standing.strategy].samples
+                own = search.strategies if lent else (standing.strategy,)
+                changes = {"strategies": own, "targets": standing.targets or (standing.target,)}
                 return search_command(search.model_copy(update=changes))
         return None
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import pandas as pd
 
 from methods.base import Allocation, Centroids
+from search.allocation.allocate import MISSED, too_coarse
 from search.allocation.budget import LATENCY
+from search.allocation.targets import TOLERANCE
 from search.judge.drift import SEEN
 from search.latency.check import Checked
 from search.report.page import write_report
@@ -65,7 +67,7 @@ def run_view(result: Result, command: str, checked: Mapping[str, Checked]) -> Ru
         skipped=setup.choice.left_dense,
         targets=[(target.asked, budget.limits.get("flops")) for target, budget in setup.targets],
         limits={target.asked: budget.words() for target, budget in setup.targets},
-        coarse=_coarse(result, rows),
+        remarks=[*_loose(result, rows), *_failed_scans(result)],
         latencies=latencies_in_words(result, rows, checked),
     )
     return replace(view, centroids=_centroids(result, view))
@@ -102,14 +104,32 @@ def latencies_in_words(result: Result, rows: list[Row], checked: Mapping[str, Ch
             for row in rows if row.key in checked and row.target in parts}  # fmt: skip
 
 
-def _coarse(result: Result, rows: list[Row]) -> list[str]:
-    """Targets to which no candidate comes within the tolerance."""
-    found = []
+def _loose(result: Result, rows: list[Row]) -> list[str]:
+    """Of targets that no candidate meets within the tolerance, and of finalists that lie further below theirs."""
+    found = list[str]()
     for target, budget in result.setup.targets:
         judged = [row for row in rows if row.target == target.asked and row.outcome.status == "ok"]
-        if judged and not any(budget.met(result.setup.levels(allocation_of(row))) for row in judged):
-            found.append(target.asked)
+        met = {row.key: budget.met(result.setup.levels(allocation_of(row))) for row in judged}
+        if judged and not any(met.values()):
+            found.append(f"target {target.asked}: {MISSED[too_coarse(result.setup.problem.sites, budget)]}")
+            continue
+        loose = {row.strategy for row in judged if row.stage == "final" and not met[row.key]}
+        found += [
+            f"target {target.asked}: {name}'s finalist lies more than {TOLERANCE:.1%} of the dense figure below it; "
+            "none that meets it closely ranked higher"
+            for name in sorted(loose)
+        ]
     return found
+
+
+def _failed_scans(result: Result) -> list[str]:
+    scans = {
+        key_of(result, proposal.candidate): outcome for proposal, outcome in result.seen if proposal.stage == "scan"
+    }
+    failed = [outcome for outcome in scans.values() if outcome.status == "failed"]
+    if not failed:
+        return []
+    return [f"{len(failed)} of {len(scans)} measurements of the scan failed, the first: {failed[0].reason}"]
 
 
 def _allocations(result: Result, rows: list[Row]) -> dict[str, Ratios]:

@@ -63,7 +63,9 @@ def _headline(run: RunView, answers: list[tuple[str, int | None, Best | None]]) 
         f"{len(unique)} candidates tried in {unique['seconds'].sum():,.0f} s of the workers' time, {failures} failed."
     )
     cards = "".join(_card(run, *answer) for answer in answers)
-    return f'<div class="cards">{cards}</div>\n<p>Dense network: {escape(", ".join(figures))}. {escape(effort)}</p>\n'
+    remarks = "".join(f"<p>{escape(remark[:1].upper() + remark[1:])}.</p>\n" for remark in run.remarks)
+    facts = f"<p>Dense network: {escape(', '.join(figures))}. {escape(effort)}</p>\n"
+    return f'<div class="cards">{cards}</div>\n{remarks}{facts}'
 
 
 def _card(run: RunView, asked: str, flops: int | None, best: Best | None) -> str:

@@ -45,8 +45,8 @@ class RunView:
     """As asked (the tables' `target`), and the FLOPs that are meant, if any are."""
     limits: Mapping[str, str] = field(default_factory=dict)
     """Target as asked -> its limits in words."""
-    coarse: Sequence[str] = ()
-    """Targets that the settings are too coarse to meet."""
+    remarks: Sequence[str] = ()
+    """Sentences: targets that are not met closely, measurements that failed."""
     latencies: Mapping[str, str] = field(default_factory=dict)
     """Short id of each candidate that was measured whole -> what was found beside what was predicted."""
 

@@ -29,7 +29,8 @@ def export_command(config: SearchConfig) -> str:
     folder = str(config.folder)
     if is_given(config.task.network):
         return f"api.export({folder!r}, network=network)"
-    return shlex.join(["python", "run_search.py", "export", folder, "--pick", "best", "--to", f"{folder}/export"])
+    pick = "best" if config.finalists else "knee"  # nothing has met the test set
+    return shlex.join(["python", "run_search.py", "export", folder, "--pick", pick, "--to", f"{folder}/export"])
 
 
 def search_command(config: SearchConfig) -> str:

@@ -272,6 +272,8 @@ def run(comparison: Comparison, console: Console, *, retry_failed: bool = False)
             warn=partial(warn, console),
         )
         dispatch(source, factory_of(first), first.resources, on_start=progress.started, stop=stop)
+        if source.done:
+            progress.complete()
     complete, seconds = source.done, time.monotonic() - start
     if complete:
         shutil.rmtree(first.config.rungs_folder, ignore_errors=True)

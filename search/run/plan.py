@@ -17,7 +17,7 @@ from methods.trace import uncounted_flops
 from models.data import data_info
 from models.errors import UserError
 from models.task import load_network, pick_device
-from search.allocation.allocate import reach
+from search.allocation.allocate import reach, too_coarse
 from search.allocation.budget import LATENCY, Budget
 from search.allocation.choice import Choice, choose
 from search.judge.evaluate import Evaluator, bind
@@ -130,7 +130,13 @@ def _record(
         "network": config.task.network,
         "method": config.method,
         "strategy": config.strategies[0],
-        "target": {"asked": config.targets[0], **budget.limits, "met": budget.met(own), "binding": budget.binding(own)},
+        "target": {
+            "asked": config.targets[0],
+            **budget.limits,
+            "met": budget.met(own),
+            "too_coarse": too_coarse(choice.sites, budget),
+            "binding": budget.binding(own),
+        },
         "dense": {**{name: budget.dense(name) for name in budget.limits}, **dense._asdict()},
         "achieved": {**figures, **achieved._asdict(), **kept},
         "reachable": spans["flops"] if len(spans) == 1 and "flops" in spans else spans,

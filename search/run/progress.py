@@ -92,6 +92,11 @@ class Progress:
         if not self._console.is_terminal and time.monotonic() - self._last_line > self.LINE_EVERY:
             self._line()
 
+    def complete(self) -> None:
+        """Nothing is left: what was expected beyond what was done turned out to be known, or the same."""
+        for tally in self._tallies.values():
+            tally.expected = tally.done
+
     def seconds_left(self) -> float | None:
         """From the pace so far; None before enough was measured to tell."""
         tallies = self._tallies

@@ -80,6 +80,8 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
         )
         factory = factory_of(setup)
         dispatch(source, factory, setup.resources, on_start=progress.started, stop=stop)
+        if source.done:
+            progress.complete()
     complete = source.done
     if complete:
         shutil.rmtree(config.rungs_folder, ignore_errors=True)

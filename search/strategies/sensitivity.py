@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from search.candidate import Outcome
 from search.strategy import Problem, Proposal
 
 Floats = npt.NDArray[np.float64]
+Row = tuple[float, float, float]  # strength, accuracy drop, drift
 
 
 @dataclass(frozen=True)
@@ -52,19 +54,29 @@ class Curve:
 
 
 def curves(problem: Problem, outcomes: Sequence[Outcome]) -> list[Curve]:
-    """Curves from the outcomes of `scan_proposals`, in its order; failed measurements are left out.
+    """Curves from the outcomes of `scan_proposals`, in its order.
 
-    Measured noise can make a stronger setting look better; the running maximum takes that back.
+    Measured noise can make a stronger setting look better; the running maximum takes that back. A measurement that
+    failed is left out if a stronger setting of its site could be measured; if none could, the site breaks there, which
+    counts as the worst that was seen anywhere.
     """
     dense, measured = outcomes[0], outcomes[1:]
     if dense.accuracy is None or dense.drift is None:
         raise UserError(f"the dense network could not be judged: {dense.reason}")
-    rows: list[list[tuple[float, float, float]]] = [[(0.0, 0.0, 0.0)] for _ in problem.sites]
+    rows: list[list[Row]] = [[(0.0, 0.0, 0.0)] for _ in problem.sites]
+    broken: list[list[float]] = [[] for _ in problem.sites]  # strengths beyond the last success
     for point, outcome in zip(scan_points(problem.scanned, problem.scan.levels), measured, strict=True):
-        if outcome.accuracy is not None and outcome.drift is not None:
-            strength = problem.scanned[point.site].strengths[point.level]
-            rows[point.site].append((strength, dense.accuracy - outcome.accuracy, outcome.drift - dense.drift))
-    return [_curve(np.array(each)) for each in rows]
+        strength = problem.scanned[point.site].strengths[point.level]
+        if outcome.accuracy is None or outcome.drift is None:
+            broken[point.site].append(strength)
+            continue
+        rows[point.site].append((strength, dense.accuracy - outcome.accuracy, outcome.drift - dense.drift))
+        broken[point.site].clear()
+    _, drop, drift = (max(column) for column in zip(*itertools.chain(*rows), strict=True))
+    return [
+        _curve(np.array([*own, *((strength, drop, drift) for strength in beyond)]))
+        for own, beyond in zip(rows, broken, strict=True)
+    ]
 
 
 def _curve(rows: Floats) -> Curve:

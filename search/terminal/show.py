@@ -51,8 +51,8 @@ def _show_end(result: Result, written: Written, console: Console) -> None:
         console.print(_front_table(view.front))
     if len(view.finals):
         console.print(_finals_table(view.finals, view.dense.test_accuracy))
-    for asked in view.coarse:
-        say(console, f"target {asked}: the settings are too coarse to meet it; these are the closest below it")
+    for remark in view.remarks:
+        console.print(Text(remark))
     for asked, _ in view.targets:
         if (best := best_of(view, asked)) is not None and best.rival is not None:
             say(console, f"target {asked}: {_named(best.line)} is inside the noise of {_named(best.rival)} (Welch's t)")

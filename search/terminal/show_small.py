@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from models.task import TaskConfig
+from search.allocation.allocate import MISSED
 from search.allocation.targets import MEASURES, flops_text
 from search.candidate import Recipe
 from search.console import UNCOUNTED, say
@@ -49,7 +50,7 @@ def show_plan(plan: Mapping[str, Any], console: Console) -> None:
     if plan["uncounted_flops"]:
         say(console, f"{flops_text(plan['uncounted_flops'])} {UNCOUNTED}")
     if not target["met"]:
-        say(console, "the settings are too coarse for this target: this is the closest allocation below it")
+        say(console, MISSED[target["too_coarse"]])
 
 
 def _say_span(plan: Mapping[str, Any], name: str, span: Mapping[str, float], console: Console) -> None:

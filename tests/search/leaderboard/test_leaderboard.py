@@ -149,7 +149,7 @@ def test_what_a_reader_must_know_is_noted(board: Board) -> None:
     assert row(board, "taylor", "0.5")["note"] == ONE_SEED
     note = str(row(board, "l1", "0.3")["note"])
     assert "1 of 3 seeds failed: the loss is not finite" in note
-    assert "too coarse" in note
+    assert "below the target" in note
     refused = row(board, "kse", "0.3")
     assert refused["note"] == "target '0.3' is out of reach"
     assert pd.isna(refused["accuracy"])

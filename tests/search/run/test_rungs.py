@@ -98,6 +98,9 @@ class Store:
     def get(self, key: str) -> Outcome | None:
         return self.known.get(key)
 
+    def refresh(self) -> set[str]:
+        return set()
+
     def add(self, candidate: Candidate, outcome: Outcome, meta: object) -> None:
         assert candidate.key(TASK) not in self.known, "paid twice"
         self.known[candidate.key(TASK)] = outcome

@@ -59,6 +59,18 @@ def test_curves_by_hand() -> None:
     assert np.all(np.diff(one.strengths) > 0)
 
 
+def test_a_site_that_breaks_is_as_bad_as_the_worst_from_there_on() -> None:
+    sites = even_sites([6, 6])
+    problem = toy_problem(sites, ChainCost([6, 6], [1, 1]), [0.5], scan=Scan(3, 100))
+    first = [judged(0.8, 0.7), judged(0.85, 0.6), judged(0.2, 3.0)]
+    second = [judged(0.9, 0.6), failed("no"), failed("not finite")]
+    one, two = curves(problem, [judged(0.9, 0.5), *first, *second])
+    assert two.strengths.tolist() == pytest.approx([0, 1 / 6, 2 / 6, 4 / 6])
+    assert two.drift.tolist() == pytest.approx([0, 0.1, 2.5, 2.5])
+    assert two.accuracy_drop.tolist() == pytest.approx([0, 0, 0.7, 0.7])
+    assert one.drift.tolist() == pytest.approx([0, 0.2, 0.2, 2.5])
+
+
 def test_without_a_dense_measurement_there_are_no_curves() -> None:
     problem = toy_problem(even_sites([4]), ChainCost([4], [1]), [0.5], scan=Scan(1, 100))
     with pytest.raises(ValueError, match="out of memory"):
