@@ -88,7 +88,7 @@ def _endless(loader: DataLoader[tuple[Tensor, int]]) -> Iterator[list[Tensor]]:
 
 
 def our_rate(network: nn.Module, teacher: nn.Module, images: ArrayImages, recipe: Recipe, steps: int) -> float:
-    """Images per second of `search.finetune`."""
+    """Images per second of `search.judge.finetune`."""
     epochs = (WARM_UP + steps) / (len(images) // recipe.batch_size)
     marks: dict[int, float] = {}
 

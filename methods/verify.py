@@ -65,8 +65,18 @@ def _trial(network: nn.Module, example: Tensor, groups: list[Group]) -> str | No
         if part.shape != wanted.shape:
             return f"removing its channels changes the network's output to {tuple(part.shape)}"
         if not (part - wanted).abs().max() <= TOLERANCE * wanted.abs().max() + 1e-12:
-            return "removing its channels changes more than those channels"
+            return _why_different(masked, inputs)
     return None
+
+
+def _why_different(network: nn.Module, inputs: Tensor) -> str:
+    """The reason why outputs do not agree, which may lie in the network as it is."""
+    one, other = tree_leaves(network(inputs)), tree_leaves(network(inputs))
+    if not all(part.isfinite().all() for part in one):
+        return "the network's outputs are not finite"
+    if not all(map(torch.equal, one, other)):
+        return "the network's outputs differ from call to call"
+    return "removing its channels changes more than those channels"
 
 
 def _first_line(error: Exception) -> str:

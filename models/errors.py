@@ -1,7 +1,10 @@
 """The one kind of error that a user sees: a sentence, without a traceback."""
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class UserError(ValueError):
@@ -17,5 +20,5 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's own text, or its kind if it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of an error's own text without colours, or its kind if it has none."""
+    return (_COLOUR.sub("", str(error)).strip() or type(error).__name__).splitlines()[0]

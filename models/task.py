@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -109,12 +110,11 @@ def load_network(config: TaskConfig, info: DataInfo | None = None) -> nn.Module:
     info = info or data_info(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_INIT_SEED)
-        network = build_network(config.network, classes=info.classes, channels=info.shape[0])
-    if config.weights is not None:
-        load_weights(network, config.weights)
-    network = network.cpu().eval().to(memory_format=torch.channels_last)
-    _try(network, config, info)
-    return network
+        network = build_network(config.network, classes=info.classes, channels=info.shape[0]).cpu().eval()
+        if config.weights is not None:
+            load_weights(network, config.weights)
+        _try(network, config, info)  # lazy layers take their shapes here, and their first weights from the seed
+    return network.to(memory_format=torch.channels_last)
 
 
 def _try(network: nn.Module, config: TaskConfig, info: DataInfo) -> None:
@@ -125,6 +125,13 @@ def _try(network: nn.Module, config: TaskConfig, info: DataInfo) -> None:
     except Exception as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise UserError(f"network {config.network} cannot take the {shape} images of {info.name}: {reason}") from error
+    try:
+        copy.deepcopy(network)
+    except Exception as error:
+        raise UserError(
+            f"network {config.network} cannot be copied once it has been called ({first_line(error)}); "
+            "let it keep no outputs of its layers"
+        ) from error
     got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
     if got != (1, info.classes):
         raise UserError(f"network {config.network} returns {got} for one image of {info.name}, not (1, {info.classes})")

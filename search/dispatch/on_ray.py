@@ -156,7 +156,8 @@ class _Bridge(Searcher):
 
     def out_of_memory(self, trial_id: str) -> None:
         """Ray ended its worker because the machine's memory was full; that it is lost follows."""
-        self.running[trial_id].out_of_memory = True
+        if trial_id in self.running:
+            self.running[trial_id].out_of_memory = True
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         attempt = self.running.pop(trial_id, None)
@@ -176,11 +177,13 @@ class _Bridge(Searcher):
         limit = self._time_limit
         if limit is not None and seconds >= limit:
             self._source.tell(attempt.candidate, failed(f"took longer than the time limit of {limit:g} s", seconds))
-        elif attempt.number < ATTEMPTS:
-            self._again.append(_Attempt(attempt.candidate, attempt.number + 1, alone=attempt.out_of_memory))
+        elif attempt.out_of_memory and not attempt.alone:
+            self._again.append(_Attempt(attempt.candidate, attempt.number + 1, alone=True))
+        elif attempt.number < ATTEMPTS and not attempt.out_of_memory:
+            self._again.append(_Attempt(attempt.candidate, attempt.number + 1))
         else:
             cause = "the machine ran out of memory" if attempt.out_of_memory else "killed, out of memory, or crashed"
-            reason = f"its worker died {ATTEMPTS} times ({cause})"
+            reason = f"its worker died {attempt.number} times ({cause})"
             self._source.tell(attempt.candidate, failed(reason, seconds))
 
     @contextlib.contextmanager
@@ -233,15 +236,23 @@ class _Controller(TuneController):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         manager: Any = self._actor_manager
-        plain = manager._actor_task_failed
+        start_failed, task_failed = manager._actor_start_failed, manager._actor_task_failed
 
-        def task_failed(tracked_actor_task: Any, exception: Exception) -> None:
+        def start(tracked_actor: Any, exception: Exception) -> None:
+            self._hear(tracked_actor, exception)
+            start_failed(tracked_actor, exception)
+
+        def task(tracked_actor_task: Any, exception: Exception) -> None:
+            self._hear(tracked_actor_task._tracked_actor, exception)
             known = isinstance(exception, RayActorError | RayTaskError) or not isinstance(exception, RayError)
-            if isinstance(exception, OutOfMemoryError):
-                self._bridge.out_of_memory(self._actor_to_trial[tracked_actor_task._tracked_actor].trial_id)
-            plain(tracked_actor_task, exception if known else RayActorError())
+            task_failed(tracked_actor_task, exception if known else RayActorError())
 
-        manager._actor_task_failed = task_failed
+        manager._actor_start_failed, manager._actor_task_failed = start, task
+
+    def _hear(self, actor: Any, error: Exception) -> None:
+        trial = self._actor_to_trial.get(actor)
+        if isinstance(error, OutOfMemoryError) and trial is not None:
+            self._bridge.out_of_memory(trial.trial_id)
 
     @property
     def _bridge(self) -> _Bridge:

@@ -122,8 +122,11 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
         assert made is not None
         model: Any = made.model_proto
     except Exception as error:  # the exporter wraps every fault in a class of its own
+        fault: BaseException = error
+        while fault.__cause__ is not None:
+            fault = fault.__cause__
         raise UserError(
-            f"this network cannot be written as ONNX ({type(error).__name__}: {first_line(error)}); "
+            f"this network cannot be written as ONNX ({type(fault).__name__}: {first_line(fault)}); "
             "leave onnx out of --format"
         ) from error
     _tidy(model)

@@ -183,4 +183,5 @@ def first_fault(error: Exception) -> str:
         return " ".join(str(error).split())
     fault = error.errors()[0]
     where = ".".join(str(part) for part in fault["loc"])
-    return f"{where} {fault['input']!r} will not do: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+    words = fault["msg"].removeprefix("Value error, ")
+    return f"{where} {fault['input']!r} will not do: {words[0].lower()}{words[1:]}"

@@ -39,7 +39,7 @@ from search.run.estimate import expected, work
 from search.run.finalists import best_candidates, finalists
 from search.run.progress import Progress
 from search.run.rungs import check_samples
-from search.run.running import Watch, refuse_other, warn
+from search.run.running import Watch, alone_in, warn
 from search.run.runs import is_comparison, read_searches, run_folder
 from search.run.session import SCHEMA, Result, factory_of, open_ledger, program_of, stopping
 from search.run.setup import (
@@ -251,14 +251,14 @@ def run(comparison: Comparison, console: Console, *, retry_failed: bool = False)
     start, setups = time.monotonic(), comparison.setups
     first = setups[0]
     facts = host_facts(first.evaluator.task.device)
-    refuse_other(comparison.config.folder, comparison.config)
-    write_run(comparison, facts, "running")
     stop = threading.Event()
     with (
+        alone_in(comparison.config.folder, comparison.config),
         open_ledger(first, partial(warn, console)) as ledger,
         Progress(console, planned(setups), work(first)) as progress,
         stopping(stop),
     ):
+        write_run(comparison, facts, "running")
         watch = Watch(progress, stop, partial(warn, console))
         keep_dense(ledger, first.dense)
         keep(ledger, comparison.refused)

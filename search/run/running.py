@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from models.errors import UserError
 from search.candidate import Outcome
+from search.files import held, writing
 from search.judge.evaluate import SPARED
 from search.run.progress import Progress
 from search.strategy import Proposal
@@ -74,6 +76,20 @@ def began_again(proposal: Proposal, outcome: Outcome) -> bool:
 def warn(console: Console, text: str) -> None:
     """A warning on a line of its own, above the live table."""
     console.print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def alone_in(folder: Path, config: BaseModel) -> Iterator[None]:
+    """The folder is this run's while this lasts; UserError if it is another's, running or done with other settings."""
+    with writing(folder, "choose another folder with --results"):
+        folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(folder))
+        except OSError as error:
+            raise UserError(f"a search is running in {folder}; wait for it, or give this one another --name") from error
+        refuse_other(folder, config)
+        yield
 
 
 def refuse_other(folder: Path, config: BaseModel) -> None:

@@ -26,7 +26,7 @@ from search.run.estimate import expected, work
 from search.run.finalists import finalists
 from search.run.progress import Progress
 from search.run.rungs import climb
-from search.run.running import Watch, recorded, refuse_other, warn
+from search.run.running import Watch, alone_in, recorded, warn
 from search.run.setup import Setup
 from search.run.standings import keep_dense, keeper
 from search.run.warm import warmed
@@ -50,10 +50,10 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
     """Dispatch until every strategy and the finalists are through, or Ctrl-C."""
     start, config = time.monotonic(), setup.config
     facts = host_facts(setup.evaluator.task.device)
-    refuse_other(config.folder, config)
     stop = threading.Event()
     counts, costs = expected(setup), work(setup)
     with (
+        alone_in(config.folder, config),
         open_ledger(setup, partial(warn, console)) as ledger,
         Progress(console, counts, costs) as progress,
         stopping(stop),

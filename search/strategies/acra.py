@@ -1,6 +1,6 @@
 """ACRA, automatic compression-ratio allocation: its uniform and its sensitivity-based strategy.
 
-Both find one common scale by bisection on the FLOPs of the whole compressed network (`search.allocate`).
+Both find one common scale by bisection on the FLOPs of the whole compressed network (`search.allocation.allocate`).
 """
 
 from __future__ import annotations

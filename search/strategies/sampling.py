@@ -29,7 +29,7 @@ _STEEP = 4.0  # ratio of exponents between a site of average and one of extreme 
 _SNAP = 1 / 3  # how near, in steps between targets, a free target is taken to be one that was asked for
 _RUNG_STEPS = 1000  # parts of a recipe's epochs in which a sampler is told how far a candidate came
 _EXACT = "levels"  # what a trial stands for that its parameters only come near
-_LIMIT = "limit of cost"  # a parameter beside the sites' names, none of which has blanks
+_LIMIT = ".limit"  # a parameter beside the sites' names, none of which begins with a dot
 
 
 def power_shape(hardness: Floats) -> Shape:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import sys
 import threading
 import time
@@ -19,6 +20,9 @@ from search.candidate import Candidate, Outcome
 from search.dispatch.loop import Resources, dispatch, judge
 from search.dispatch.ray_session import cpus_per_worker, ray_session
 from search.host import cores
+
+# isort: split
+from ray.tune.search import Searcher  # after ray_session, which sets what Ray reads when it is imported
 
 HERE = Resources()
 TWO = Resources(workers=2)
@@ -275,3 +279,53 @@ def test_stop_is_prompt_and_leaves_ray_usable(session: None) -> None:
 def test_gpus_that_are_not_there_are_refused(session: None) -> None:
     with pytest.raises(UserError, match="512 GPUs"):
         run(ListSource([candidate()]), Resources(workers=1, gpus_per_worker=512))
+
+
+def bridge_of(count: int) -> tuple[Any, ListSource]:
+    from search.dispatch.on_ray import _Bridge
+
+    source = ListSource([candidate(i) for i in range(count)])
+    return _Bridge(source, Resources(workers=2), None), source
+
+
+def seed_of(suggested: Any) -> int:
+    return int(json.loads(suggested["candidate"])["seed"])
+
+
+def good(number: int) -> dict[str, Any]:
+    return {"outcome": Outcome(status="ok", accuracy=0.5, loss=1.0, flops=number).model_dump_json()}
+
+
+def test_who_lost_its_worker_to_a_full_memory_is_judged_once_more_alone() -> None:
+    """Ray may end the innocent beside the guilty: each is tried alone, in turn, and nobody else meanwhile."""
+    bridge, source = bridge_of(3)
+    assert [seed_of(bridge.suggest(name)) for name in ("a", "b")] == [0, 1]
+    for name in ("a", "b"):
+        bridge.out_of_memory(name)
+        bridge.on_trial_complete(name, error=True)
+    assert seed_of(bridge.suggest("c")) == 0
+    assert bridge.suggest("d") is None, "nothing beside it"
+    bridge.out_of_memory("c")
+    bridge.on_trial_complete("c", error=True)
+    assert source.outcomes[0].reason == "its worker died 2 times (the machine ran out of memory)"
+    assert seed_of(bridge.suggest("e")) == 1
+    assert bridge.suggest("f") is None
+    bridge.on_trial_complete("e", good(1))
+    assert seed_of(bridge.suggest("g")) == 2
+    bridge.on_trial_complete("g", good(2))
+    assert bridge.suggest("h") == Searcher.FINISHED
+    assert [source.outcomes[i].status for i in range(3)] == ["failed", "ok", "ok"]
+
+
+def test_a_second_death_that_is_for_memory_still_has_its_try_alone() -> None:
+    bridge, source = bridge_of(2)
+    assert seed_of(bridge.suggest("a")) == 0
+    bridge.on_trial_complete("a", error=True)  # crashed
+    assert seed_of(bridge.suggest("b")) == 0
+    bridge.out_of_memory("b")
+    bridge.on_trial_complete("b", error=True)
+    assert seed_of(bridge.suggest("c")) == 0
+    assert bridge.suggest("d") is None
+    bridge.on_trial_complete("c", good(0))
+    assert source.outcomes[0].status == "ok"
+    bridge.out_of_memory("gone")  # of a trial that is not there any more
