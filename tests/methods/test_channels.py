@@ -7,6 +7,7 @@ which channels those are is read off the biases that are left: nothing that the 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 
 import coupled_nets as nets
@@ -208,6 +209,17 @@ def test_one_that_cannot_be_traced_is_left_dense() -> None:
     assert compressor.sites == ()
     assert "for inference only" in compressor.skipped["c1"]
     assert compressor.cost.dense == counted(network, torch.randn(1, *SHAPE))
+
+
+@pytest.mark.parametrize(("how", "reason"), [("noise", "differ from call to call"), ("nan", "are not finite")])
+def test_outputs_that_cannot_be_compared_are_the_reason(how: str, reason: str) -> None:
+    def run(n: nn.Module, x: Tensor) -> Tensor:
+        y = F.relu(n.c2(F.relu(n.c1(x))))
+        return n.fc(pooled(F.dropout(y) if how == "noise" else y * math.nan))
+
+    compressor = bind(randomised(Pieces(run, c1=conv(3, 8), c2=conv(8, 8), fc=nn.Linear(8, CLASSES))))
+    assert compressor.sites == ()
+    assert reason in compressor.skipped["c1"]
 
 
 def test_a_missed_coupling_is_noticed_though_both_groups_pass_alike() -> None:
