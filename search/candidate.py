@@ -37,12 +37,12 @@ class Recipe(Frozen):
     temperature: float = Field(4.0, gt=0)
     """Softens both networks' outputs for distillation."""
     recalibration_images: int = Field(2048, ge=0)
-    """Training images over which batch-norm statistics are measured anew; 0 keeps the old statistics."""
+    """Augmented training images over which batch-norm statistics are measured anew, before and after fine-tuning; 0
+    keeps the old statistics."""
 
 
 ZERO_SHOT = Recipe(epochs=0)
-_ADDED = ("until",)  # later than the first ledgers: where they are None, keys are what they were
-_SEARCH = 3  # grows when outcomes on the search split say more or other things: older ones are not taken for them
+_VERSION = 4  # grows when outcomes say more or come out otherwise, so that older ones are not taken for them
 
 
 class Candidate(Frozen):
@@ -66,11 +66,7 @@ class Candidate(Frozen):
     def key(self, task: str) -> str:
         """A stable hash of the candidate and of the task's fingerprint; the same on every machine."""
         fields = self.model_dump(mode="json")
-        for name in _ADDED:
-            if fields[name] is None:
-                del fields[name]
-        version = [_SEARCH] if self.judge == "search" else []
-        payload = json.dumps([task, fields, *version], sort_keys=True, separators=(",", ":"))
+        payload = json.dumps([task, fields, _VERSION], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(payload.encode()).hexdigest()[:20]
 
     @property

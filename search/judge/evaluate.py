@@ -153,6 +153,8 @@ class Evaluator:
             training, spared = bool(steps) and candidate.until != 0, 0
             if training:
                 spared = self._finetune(network, tune, candidate, tuning, checkpoint, on_step)
+                # Running averages lag behind weights that have just moved, after a short fine-tune by far.
+                recalibrate(network, tune, recipe.recalibration_images, seed=candidate.seed)
             network = tuning.finish(network).eval()
             accuracy, loss = judge(network, images, count=candidate.images)
             drift = None

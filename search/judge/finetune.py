@@ -169,7 +169,11 @@ def _loss(network: nn.Module, teacher: nn.Module | None, inputs: Tensor, labels:
 
 @torch.no_grad()
 def recalibrate(network: nn.Module, images: Images, count: int, *, seed: int = 0, batch_size: int = 256) -> None:
-    """Measure batch-norm statistics anew, as plain averages over `count` training images without augmentation."""
+    """Measure batch-norm statistics anew, as plain averages over `count` training images, augmented as in training.
+
+    The weights have learned to go with statistics of augmented images: ResNet-20 with those of images as they are reads
+    88.8 % on CIFAR-10 in place of 91.6 %.
+    """
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     norms = [norm for norm in norms if norm.track_running_stats]
     if not norms or count == 0:
@@ -181,7 +185,7 @@ def recalibrate(network: nn.Module, images: Images, count: int, *, seed: int = 0
         norm.momentum = None  # a cumulative average
         norm.train()
     seen = 0
-    for inputs, _ in images.batches(min(batch_size, len(images)), seed=seed, drop_last=True):
+    for inputs, _ in images.batches(min(batch_size, len(images)), seed=seed, augment=True, drop_last=True):
         with precision(inputs.device):
             network(inputs)
         seen += len(inputs)

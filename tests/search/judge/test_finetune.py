@@ -216,7 +216,7 @@ def test_a_passed_deadline_stops_at_once() -> None:
 
 
 def test_recalibration_by_hand() -> None:
-    """Mean over batches of each batch's mean and unbiased variance, on images as they are, none of it trained."""
+    """Mean over batches of each batch's mean and unbiased variance, on augmented images, none of it trained."""
     model, images = network(), Points(24)
     momentum = model[1].momentum  # type: ignore[index]
     weights = [parameter.clone() for parameter in model.parameters()]
@@ -231,7 +231,7 @@ def test_recalibration_by_hand() -> None:
     assert model[1].momentum == momentum  # type: ignore[index]
     assert not any(module.training for module in model.modules())
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), weights, strict=True))
-    assert images.asked[0]["augment"] is False
+    assert images.asked[0]["augment"] is True
 
 
 def test_recalibration_can_be_off() -> None:
