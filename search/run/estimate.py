@@ -43,8 +43,8 @@ def work(setup: Setup) -> dict[Stage, float]:
 
     # A rung is charged with the first one's training, though later ones train for longer: most are stopped there.
     return {
-        "rung": recalibrate + len(task.search) + training((*config.rungs, 0.0)[0], len(task.tune)),
+        "rung": 2 * recalibrate + len(task.search) + training((*config.rungs, 0.0)[0], len(task.tune)),
         "scan": recalibrate + min(config.scan_images or len(task.search), len(task.search)),
-        "search": recalibrate + len(task.search) + training(config.recipe.epochs, len(task.tune)),
-        "final": recalibrate + len(task.test) + training(config.final_recipe.epochs, len(task.train)),
+        "search": 2 * recalibrate + len(task.search) + training(config.recipe.epochs, len(task.tune)),
+        "final": 2 * recalibrate + len(task.test) + training(config.final_recipe.epochs, len(task.train)),
     }

@@ -18,7 +18,7 @@ from models.task import TaskConfig
 from search.candidate import Candidate, Recipe
 from search.judge.drift import Drift
 from search.judge.evaluate import Evaluator
-from search.judge.finetune import recalibrate
+from search.judge.finetune import finetune, judge, recalibrate
 
 TASK = TaskConfig(network="small", data="digits", train_images=300)
 RECIPE = Recipe(epochs=0.5, batch_size=32, lr=0.05, recalibration_images=128)
@@ -215,3 +215,16 @@ def test_an_untrained_network_drifts_from_the_dense_one_treated_likewise(evaluat
     expected = Drift(dense)(compressed, evaluator.task.search)
     assert evaluator(candidate(recipe=untrained)).drift == pytest.approx(expected, rel=1e-6)
     assert expected != pytest.approx(Drift(evaluator.task.network)(compressed, evaluator.task.search), rel=1e-3)
+
+
+def test_batch_norm_is_measured_anew_behind_the_fine_tune_too(evaluator: Evaluator) -> None:
+    """The stages one by one; without the last one the outcome is another."""
+    task, own = evaluator.task, candidate(seed=5)
+    network = evaluator.compressor(own).compress(own.to_allocation())
+    recalibrate(network, task.tune, 128, seed=5)
+    finetune(network, task.tune, RECIPE, seed=5, teacher=task.network)
+    lagging = judge(network, task.search)
+    recalibrate(network, task.tune, 128, seed=5)
+    outcome = evaluator(own)
+    assert (outcome.accuracy, outcome.loss) == pytest.approx(judge(network, task.search), rel=1e-6)
+    assert outcome.loss != pytest.approx(lagging[1], rel=1e-4)
