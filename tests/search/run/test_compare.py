@@ -16,7 +16,6 @@ from typing import Any
 import pandas as pd
 import pytest
 import safetensors.torch
-import torch
 from board_fakes import filled, final, judged
 from rich.console import Console
 from typer.testing import CliRunner
@@ -211,8 +210,8 @@ def test_changed_weights_do_not_hold_and_missing_ones_are_named(finished: tuple[
     try:
         for path in paths:
             tensors = safetensors.torch.load_file(path)
-            zeros = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
-            safetensors.torch.save_file(zeros, path)
+            others = {name: tensor.roll(1, 0) if tensor.dim() else tensor for name, tensor in tensors.items()}
+            safetensors.torch.save_file(others, path)
         record, holds = verified(results, line["row"])
         assert not holds
         assert record["seeds"][0]["found"] != record["seeds"][0]["recorded"]
