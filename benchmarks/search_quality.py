@@ -34,10 +34,10 @@ SAMPLING = ("random", "tpe", "nsga2")
 SIZES: dict[str, dict[str, Any]] = {
     "cpu": {
         "train_images": None,
-        "recipe": Recipe(epochs=0.05, recalibration_images=512),
-        "final_epochs": 0.1,
-        "scan_levels": 4,
-        "scan_images": 250,
+        "recipe": Recipe(epochs=0.05, recalibration_images=1024),
+        "final_epochs": 0.25,
+        "scan_levels": 5,
+        "scan_images": 500,
         "seeds": 2,
     },
     "gpu": {
