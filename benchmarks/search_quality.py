@@ -2,7 +2,7 @@
 
     python benchmarks/search_quality.py --weights resnet20-12fca82f.th --data npz:cifar10.npz [--size gpu]
 
-The budget is what `lagrangian` spends: its sensitivity scan, its rounds and its candidates, in seconds of the workers.
+The budget is what `lagrangian` spends: its sensitivity scan and its candidates, in seconds of the workers.
 Strategies that sample get as many candidates as fit into that. `acra-uniform` and `acra-sensitivity` have one answer
 and leave the rest of it unused; the table says what each one spent. Each strategy's best candidate of every target by
 the search split is fine-tuned and only then tested. The hypervolume (optuna's) is that of (kept FLOPs, test error)
@@ -92,7 +92,7 @@ def _searched(
     *,
     seed: int = 0,
     seeds: int = 1,
-    trials: int = 1,
+    trials: int = 8,
 ) -> list[Row]:
     """One comparison: what is known already comes from the ledger."""
     config = compare.compare_config(

@@ -42,7 +42,7 @@ class Recipe(Frozen):
 
 
 ZERO_SHOT = Recipe(epochs=0)
-_VERSION = 4  # grows when outcomes say more or come out otherwise, so that older ones are not taken for them
+_VERSION = 5  # grows when outcomes say more or come out otherwise, so that older ones are not taken for them
 
 
 class Candidate(Frozen):
@@ -88,7 +88,7 @@ class Outcome(Frozen):
     loss: float | None = None
     """Mean cross-entropy on the same images, nats."""
     drift: float | None = None
-    """Mean KL(dense ‖ compressed) on blends of the judging images, nats; not measured on the test set.
+    """Mean divergence from the dense outputs on blends of the judging images, 0 to log 2 nats; not on the test set.
 
     For a network that was not trained, the dense one has its batch norm measured anew too."""
     merit: float | None = None

@@ -79,7 +79,7 @@ class Problem:
     seed: int = 0
     scan: Scan = Scan()
     trials: int = 8
-    """Candidates per target, for strategies that sample."""
+    """Candidates per target at most; strategies that sample use them all."""
     whole: Sequence[Site] = ()
     """The sites with their full ladders, which scans measure; empty where nothing constrains them."""
     fixed: Mapping[str, Setting] = field(default_factory=dict)
@@ -148,9 +148,9 @@ class StrategyInfo:
     needs_data: bool = True
     """Whether it starts from a sensitivity scan."""
     samples: bool = False
-    """Whether it tries `trials` candidates per target instead of one."""
-    rounds: int = 0
-    """How often it measures every site again, a notch either way, around each target's solution."""
+    """Whether it tries `trials` candidates per target, by chance in part, instead of what its curves say."""
+    rivals: int = 1
+    """Candidates per target, at most `trials`, for one that does not sample."""
 
 
 Propose = Callable[[Problem], Program]

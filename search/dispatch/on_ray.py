@@ -251,7 +251,10 @@ class _Controller(TuneController):
 
     def _hear(self, actor: Any, error: Exception) -> None:
         trial = self._actor_to_trial.get(actor)
-        if isinstance(error, OutOfMemoryError) and trial is not None:
+        if trial is None:
+            return
+        trial._default_result_or_future = None  # Tune would read the dead worker's greeting, and raise what it died of
+        if isinstance(error, OutOfMemoryError):
             self._bridge.out_of_memory(trial.trial_id)
 
     @property

@@ -17,13 +17,12 @@ def expected(setup: Setup) -> dict[Stage, int]:
     config = setup.config
     infos = [strategy(name)[0] for name in config.strategies]
     points = len(scan_points(setup.problem.scanned, config.scan_levels)) + 1
-    around = sum(info.rounds for info in infos) * (2 * len(setup.problem.sites) + 1) * len(setup.targets)
     sampled = sum(info.samples for info in infos)
-    alone = len(infos) - sampled
+    alone = sum(min(info.rivals, config.trials) for info in infos if not info.samples)
     reached = [float(config.trials)] if config.ladder is None else config.ladder.expected(config.trials)
     per_target = alone + sampled * reached[-1]
     return {
-        "scan": (points if any(info.needs_data for info in infos) else 0) + around,
+        "scan": points if any(info.needs_data for info in infos) else 0,
         "rung": math.ceil(sampled * sum(reached[:-1])) * len(setup.targets),
         "search": math.ceil(per_target) * len(setup.targets),
         "final": config.finalists * config.final_seeds * len(setup.targets),

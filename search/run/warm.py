@@ -57,13 +57,16 @@ def _best(problem: Problem, found: Sequence[Known]) -> list[Known]:
 
 
 def lent(problem: Problem, name: str) -> Generator[list[Proposal], list[Outcome], list[Proposal]]:
-    """Points of the search's other strategies, whose measurements are shared and charged to strategy `name` too."""
+    """Each other strategy's first point for every target; its measurements are shared and charged to `name` too."""
     points: list[Proposal] = []
     for lender in problem.lenders:
         program = strategy(lender)[1](problem)
         batch = next(program, [])
         while batch and all(proposal.stage == "scan" for proposal in batch):
             batch = program.send((yield [replace(proposal, strategy=name) for proposal in batch]))
-        points += batch
+        first: dict[str | None, Proposal] = {}
+        for proposal in batch:
+            first.setdefault(proposal.target, proposal)
+        points += first.values()
         program.close()
     return points

@@ -1,103 +1,131 @@
 """Lagrangian allocation: least summed drift predicted from sensitivity curves, within the budget.
 
-One scan serves every target. The curves know each site alone; smaller scans then move every site a notch from the
-solution, so that the curves are weighed anew where the other sites are compressed too.
+One scan serves every target. But curves know each site alone and before any fine-tuning, and how damages add up in a
+whole network, and how much of them training heals, differs from method to method. So the solution stands against
+rivals that take less for granted, the uniform allocation among them; short fine-tunes decide, and one round of
+refinement then tries what lies halfway between the best.
 """
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
 from methods.base import Levels, Site
-from search.allocation.allocate import Floats, project, uniform_shape
+from search.allocation.allocate import Floats, Ladders, Shape, project, uniform_shape
 from search.allocation.budget import Budget
 from search.allocation.minimise import minimise
 from search.candidate import Outcome
+from search.strategies.acra import equal_drop_shape
 from search.strategies.sensitivity import Curve, curves, scan_proposals
 from search.strategy import Problem, Program, Proposal, StrategyInfo, register
 
 NAME = "lagrangian"
 # Drift in nats that one unit of strength is taken to cost on top of what was measured. It orders settings between
 # which the measurement saw no difference, towards the gentler.
-GENTLE = 1e-3
-ROUNDS = 2  # of measuring around the solution; a third brought nothing more on ResNet-20
-_REACH = 2  # how many steps of the scan a site may move in a round: the measured slopes hold near by
-_WALL = 1e3  # nats per unit of strength beyond that
-_TRUST = 4.0  # a site's curve is weighed anew by at most this factor, either way: differences are noisy
+GENTLE = 2e-4
+_PARENTS = 3  # of the candidates judged so far the best so many are halved between
+RIVALS = 4 + _PARENTS * (_PARENTS - 1) // 2
 
 
 @register(
     StrategyInfo(
         NAME,
-        "least summed drift of the sites' sensitivity curves within the FLOPs, weighed anew around the solution",
+        "least summed drift by sensitivity curves, beside rivals, then halfway between the best of these",
         "Everett, 1963 (multipliers for discrete allocation)",
-        rounds=ROUNDS,
+        rivals=RIVALS,
     )
 )
 def lagrangian(problem: Problem) -> Program:
-    """A scan, two rounds around each target's solution, then per target the solution of least measured drift."""
+    """A scan, then per target the solution with its rivals, then what lies halfway between the best of these.
+
+    No target gets more than `problem.trials` candidates, the solution first.
+    """
     measured = curves(problem, (yield scan_proposals(problem, NAME)))
-    tracks = [_Track(problem, damages(problem.sites, measured), budget) for _, budget in problem.targets]
-    for _ in range(ROUNDS):
-        batches = [track.batch() for track in tracks]
-        outcomes = yield [_scan(problem, levels) for batch in batches for levels in batch]
-        for track, batch in zip(tracks, batches, strict=True):
-            track.learn(batch, outcomes[: len(batch)])
-            outcomes = outcomes[len(batch) :]
-    outcomes = yield [_scan(problem, track.levels) for track in tracks]
-    for track, outcome in zip(tracks, outcomes, strict=True):
-        track.note(outcome)
-    pairs = zip(tracks, problem.targets, strict=True)
-    yield [Proposal(problem.candidate(track.best), "search", NAME, target.asked) for track, (target, _) in pairs]
+    fields = [
+        _Field(problem, place, rivals(problem, measured, budget)) for place, (_, budget) in enumerate(problem.targets)
+    ]
+    outcomes = yield [proposal for field in fields for proposal in field.proposals(field.levels)]
+    halves = []
+    for field in fields:
+        halves += field.proposals(field.between(outcomes[: len(field.levels)]))
+        outcomes = outcomes[len(field.levels) :]
+    if halves:
+        yield halves
 
 
-class _Track:
-    """One target's way from the solution of the scan alone to those that were measured around."""
+class _Field:
+    """The candidates of one target, each allocation once."""
 
-    def __init__(self, problem: Problem, damage: Sequence[Floats], budget: Budget) -> None:
-        self._problem, self._damage, self._budget = problem, damage, budget
-        self.levels = self.best = solve(problem, damage, budget)
-        self._least = math.inf
+    def __init__(self, problem: Problem, place: int, levels: Sequence[Levels]) -> None:
+        self._problem = problem
+        self._target, self._budget = problem.targets[place]
+        self.levels = _distinct(levels)[: problem.trials]
 
-    def batch(self) -> list[Levels]:
-        """The solution, then for every site the solution with that site softer, and harder, by a step of the scan."""
-        return [self.levels, *probes(self._problem, self.levels)]
+    def between(self, outcomes: Sequence[Outcome]) -> list[Levels]:
+        """What lies halfway between the best, nearest to the best first; `outcomes` are those of `levels`."""
+        judged = [(outcome.worth, levels) for outcome, levels in zip(outcomes, self.levels, strict=True)
+                  if outcome.worth is not None]  # fmt: skip
+        best = [levels for _, levels in sorted(judged, key=lambda pair: -pair[0])[:_PARENTS]]
+        ladders = Ladders(self._problem.sites)
+        halves = [
+            project(
+                halfway_shape(ladders.strength_at(one), ladders.strength_at(other)), self._problem.sites, self._budget
+            )
+            for one, other in itertools.combinations(best, 2)
+        ]
+        found = _distinct([*self.levels, *(half.levels for half in halves)])
+        return found[len(self.levels) : self._problem.trials]
 
-    def learn(self, batch: Sequence[Levels], outcomes: Sequence[Outcome]) -> None:
-        """Note what the solution costs, weigh the curves anew and go to the solution of these."""
-        self.note(outcomes[0])
-        sites, before = self._problem.sites, self.levels
-        self._damage = reweighed(sites, self._damage, before, batch[1:], outcomes[1:])
-        reach = _REACH * step_of(self._problem)
-        self.levels = solve(self._problem, walled(sites, self._damage, before, reach), self._budget, start=before)
-
-    def note(self, outcome: Outcome) -> None:
-        """Keep the solution if it was measured to drift least."""
-        if outcome.drift is not None and outcome.drift < self._least:
-            self._least, self.best = outcome.drift, self.levels
+    def proposals(self, chosen: Sequence[Levels]) -> list[Proposal]:
+        return [Proposal(self._problem.candidate(levels), "search", NAME, self._target.asked) for levels in chosen]
 
 
-def solve(problem: Problem, damage: Sequence[Floats], budget: Budget, *, start: Levels | None = None) -> Levels:
+def rivals(problem: Problem, measured: Sequence[Curve], budget: Budget) -> list[Levels]:
+    """The solution, and three that expect something else of damages than that they add up.
+
+    Least summed squares of the same curves, as if damages made each other worse; the same accuracy drop for all sites
+    (`acra-sensitivity`); and the same strength for all, as if curves told nothing.
+    """
+    damage = damages(problem.sites, measured)
+    shapes = uniform_shape(len(problem.sites)), equal_drop_shape(list(measured))
+    return [
+        solve(problem, damage, budget),
+        solve(problem, [table**2 for table in damage], budget),
+        *(project(shape, problem.sites, budget).levels for shape in shapes),
+    ]
+
+
+def halfway_shape(one: Floats, other: Floats) -> Shape:
+    """Strengths whose scale passes through the mean of two allocations' at a half; dense at 0 and smallest at 1.
+
+    Args:
+        one, other: strengths, (n_sites,). A site that is dense in both stays so.
+    """
+    left = 1 - np.clip((one + other) / 2, 0, 1)
+
+    def shape(scales: Floats) -> Floats:
+        with np.errstate(divide="ignore"):
+            exponents = scales / (1 - scales)
+        return 1 - np.where(left < 1, left ** exponents[:, None], 1.0)
+
+    return shape
+
+
+def _distinct(levels: Sequence[Levels]) -> list[Levels]:
+    """Each allocation once, in the order of its first appearance."""
+    found: dict[tuple[int, ...], Levels] = {}
+    for each in levels:
+        found.setdefault(tuple(int(level) for level in each), each)
+    return list(found.values())
+
+
+def solve(problem: Problem, damage: Sequence[Floats], budget: Budget) -> Levels:
     """Least damage within the budget; the descent starts from the uniform allocation too."""
     uniform = project(uniform_shape(len(problem.sites)), problem.sites, budget).levels
-    return minimise(damage, budget, starts=[uniform] if start is None else [uniform, start])
-
-
-def step_of(problem: Problem) -> float:
-    """The strength between two measurements of the scan, on the longest ladder."""
-    return max(site.strengths[-1] for site in problem.scanned) / (problem.scan.levels + 1)
-
-
-def walled(sites: Sequence[Site], damage: Sequence[Floats], levels: Levels, reach: float) -> list[Floats]:
-    """The same damage within `reach` of the strengths at `levels`; beyond, rising steeply to both sides."""
-    tables = []
-    for site, table, level in zip(sites, damage, levels, strict=True):
-        strengths = np.array(site.strengths)
-        tables.append(table + _WALL * np.maximum(np.abs(strengths - strengths[level]) - reach, 0.0))
-    return tables
+    return minimise(damage, budget, starts=[uniform])
 
 
 def damages(sites: Sequence[Site], measured: Sequence[Curve]) -> list[Floats]:
@@ -131,49 +159,3 @@ def monotone_cubic(x: Floats, y: Floats, at: Floats) -> Floats:
     ends = (1 + 2 * t) * (1 - t) ** 2 * y[piece] + t**2 * (3 - 2 * t) * y[piece + 1]
     result: Floats = ends + step * t * (1 - t) * ((1 - t) * tangent[piece] - t * tangent[piece + 1])
     return result
-
-
-def probes(problem: Problem, levels: Levels) -> list[Levels]:
-    """Two for every site: `levels` with that site softer, and harder, by a step of the scan, as far as it goes."""
-    found = []
-    for index, site in enumerate(problem.sites):
-        strengths = np.array(site.strengths)
-        for sign in (-1, 1):
-            row = levels.copy()
-            row[index] = int(np.abs(strengths - strengths[levels[index]] - sign * step_of(problem)).argmin())
-            found.append(row)
-    return found
-
-
-def _scan(problem: Problem, levels: Levels) -> Proposal:
-    return Proposal(problem.scan_candidate(levels), "scan", NAME)
-
-
-def reweighed(
-    sites: Sequence[Site],
-    damage: Sequence[Floats],
-    levels: Levels,
-    batch: Sequence[Levels],
-    outcomes: Sequence[Outcome],
-) -> list[Floats]:
-    """Each site's curve made as steep around the solution as its two probes say.
-
-    The curve is multiplied, within `_TRUST`; what it is then still short of is added as a straight line, so that a
-    curve that is flat alone can rise where other sites are compressed.
-
-    Args:
-        batch: the probes of `probes`, two per site; `outcomes` theirs.
-    """
-    tables = []
-    for index, (site, table) in enumerate(zip(sites, damage, strict=True)):
-        softer, harder = batch[2 * index][index], batch[2 * index + 1][index]
-        before, after = outcomes[2 * index].drift, outcomes[2 * index + 1].drift
-        strengths = np.array(site.strengths)
-        apart, predicted = strengths[harder] - strengths[softer], float(table[harder] - table[softer])
-        if apart <= 0 or predicted <= 0 or before is None or after is None:
-            tables.append(table)
-            continue
-        factor = float(np.clip((after - before) / predicted, 1 / _TRUST, _TRUST))
-        missing = max(after - before - factor * predicted, 0.0)
-        tables.append(factor * table + missing / apart * strengths)
-    return tables

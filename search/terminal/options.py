@@ -148,7 +148,9 @@ class RunOptions(Group):
     final_epochs: Annotated[float | None, typer.Option(min=0, help="Of finalists; default three times --epochs.")] = (
         None
     )
-    trials: Annotated[int, typer.Option(min=1, help="Candidates per target, for strategies that sample.")] = 8
+    trials: Annotated[
+        int, typer.Option(min=1, help="Candidates per target at most; strategies that sample use them all.")
+    ] = 8
     rungs: Annotated[
         str | None,
         typer.Option(

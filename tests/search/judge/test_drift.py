@@ -6,11 +6,12 @@ import math
 
 import pytest
 import torch
+from scipy.spatial.distance import jensenshannon
 from torch import Tensor, nn
 
 from models.arrays import ArrayImages
 from models.data import NAMED
-from search.judge.drift import Drift, blends
+from search.judge.drift import Drift, blends, jensen_shannon
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ class _Linear(nn.Module):
 
 
 def test_nothing_drifts_from_itself(images: ArrayImages) -> None:
-    assert Drift(_Linear(1.0))(_Linear(1.0), images) == 0
+    assert Drift(_Linear(1.0))(_Linear(1.0), images) == pytest.approx(0, abs=1e-12)
 
 
 def test_it_is_the_mean_divergence_of_the_outputs(images: ArrayImages) -> None:
@@ -38,9 +39,17 @@ def test_it_is_the_mean_divergence_of_the_outputs(images: ArrayImages) -> None:
     expected = 0.0
     for row in torch.cat(list(blends(images))):
         p, q = dense(row[None])[0].softmax(0).tolist(), other(row[None])[0].softmax(0).tolist()
-        expected += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)) / 30
+        expected += jensenshannon(p, q) ** 2 / 30  # SciPy gives the distance, its square root
     assert Drift(dense)(other, images) == pytest.approx(expected, rel=1e-4)
     assert expected > 1e-3
+
+
+def test_an_output_that_is_wrong_beyond_doubt_counts_as_wrong_and_no_more() -> None:
+    sure = torch.full((1, 3), -1e4)
+    right, wrong = sure.clone(), sure.clone()
+    right[0, 0], wrong[0, 1] = 0.0, 0.0
+    assert float(jensen_shannon(right, wrong)) == pytest.approx(math.log(2))
+    assert float(jensen_shannon(right, right)) == 0
 
 
 def test_labels_do_not_matter_and_the_first_images_alone_can_be_asked_for(images: ArrayImages) -> None:
