@@ -2,8 +2,7 @@
 
     python benchmarks/scan.py --weights resnet20-12fca82f.th --data npz:cifar10.npz [--methods l1,kse] [--images 500]
 
-Every measurement is made both ways, one after the other, and must come out the same to the bit. Two parts: each site
-alone (the scan), and each site a notch off around a compressed network (a round of `lagrangian`). Seconds are those of
+Every measurement is made both ways, one after the other, and must come out the same to the bit. Seconds are those of
 the processor on a CPU, of the clock on a GPU.
 """
 
@@ -11,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
 
 import torch
 
@@ -30,16 +28,12 @@ class Plain(Evaluator):
         return self._measured(candidate, None, None)
 
 
-def parts(compressor: Compressor, levels: int) -> Iterator[tuple[str, list[list[int]]]]:
-    """Name and allocations, as levels, of both parts."""
+def scanned(compressor: Compressor, levels: int) -> list[list[int]]:
+    """The dense network, then each site alone, as levels of all sites."""
     sites = compressor.sites
     alone = [[point.level if i == point.site else 0 for i in range(len(sites))]
              for point in scan_points(sites, levels)]  # fmt: skip
-    middle = [len(site.settings) // 2 for site in sites]
-    around = [[middle[i] + (step if i == index else 0) for i in range(len(sites))]
-              for index in range(len(sites)) for step in (-1, 1)]  # fmt: skip
-    yield "scan", [[0] * len(sites), *alone]
-    yield "round", [middle, *around]
+    return [[0] * len(sites), *alone]
 
 
 def clock() -> float:
@@ -70,21 +64,20 @@ def main() -> None:
     for method in arguments.methods.split(","):
         judges = Plain(task), Evaluator(task)
         compressor = judges[0].compressor(Candidate(method=method, allocation={}))
-        for name, rows in parts(compressor, arguments.levels):
-            spent = [0.0, 0.0]
-            for row in rows:
-                allocation = compressor.allocation(row).to_json()
-                candidate = Candidate(method=method, allocation=allocation, recipe=recipe, images=arguments.images)
-                found = []
-                for way, judge in enumerate(judges):
-                    start = clock()
-                    outcome = judge(candidate)
-                    spent[way] += clock() - start
-                    found.append((outcome.accuracy, outcome.loss, outcome.drift))
-                assert found[0] == found[1], candidate
-            plain, shared = spent
-            print(f"{method:5} {name:5} n = {len(rows):3}: {plain:.1f} s without, {shared:.1f} s with reuse, "
-                  f"{plain / shared:.2f} times as fast")  # fmt: skip
+        rows, spent = scanned(compressor, arguments.levels), [0.0, 0.0]
+        for row in rows:
+            allocation = compressor.allocation(row).to_json()
+            candidate = Candidate(method=method, allocation=allocation, recipe=recipe, images=arguments.images)
+            found = []
+            for way, judge in enumerate(judges):
+                start = clock()
+                outcome = judge(candidate)
+                spent[way] += clock() - start
+                found.append((outcome.accuracy, outcome.loss, outcome.drift))
+            assert found[0] == found[1], candidate
+        plain, shared = spent
+        print(f"{method:5} n = {len(rows):3}: {plain:.1f} s without, {shared:.1f} s with reuse, "
+              f"{plain / shared:.2f} times as fast")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ class StrategyInfo:
     """Whether it starts from a sensitivity scan."""
     samples: bool = False
     """Whether it tries `trials` candidates per target, by chance in part, instead of what its curves say."""
-    rivals: int = 1
+    candidates: int = 1
     """Candidates per target, at most `trials`, for one that does not sample."""
 
 

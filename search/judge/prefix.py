@@ -1,9 +1,9 @@
-"""What one measurement after another has in common: the layers before the first that differs are computed once.
+"""What the networks of a scan have in common with the dense one: the layers before the first that differs.
 
 A sensitivity scan changes one site at a time. Up to that site every network computes, on the same images, what the
-dense one does, and a probe around a solution what the solution does. The output of the last cut before it is kept and
-stands in for all that lies before. Outcomes are what they are without, to the bit; a network may be made so that this
-does not hold, so each cut's first use is to be held against a plain measurement.
+dense one does. The output of the last cut before it is kept and stands in for all that lies before. Outcomes are what
+they are without, to the bit; a network may be made so that this does not hold, so each cut's first use is to be held
+against a plain measurement.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ class Prefix:
     def __init__(self, dense: nn.Module, example: Tensor) -> None:
         self._outline, self._device = Outline(dense, example), example.device
         self._dense = self._outline.digests(dense)
-        self._previous: tuple[bytes, ...] | None = None
         self._kept: dict[tuple[Cut, bytes, Hashable], Recorded] = {}  # what was used last and what was added then
         self._too_large: set[Cut] = set()
         self._retired = False
@@ -58,7 +57,6 @@ class Prefix:
                 room = self._room()
                 recorded = stack.enter_context(recording(network, wanted, room))
             yield
-        self._previous = digests
         if wanted is not None and recorded.whole:
             self._kept[wanted, _at(digests, wanted), calls] = recorded
         elif wanted is not None and known is None:
@@ -89,7 +87,6 @@ class Prefix:
     def forget(self) -> None:
         """Give the memory back."""
         self._kept.clear()
-        self._previous = None
 
     def _known(self, digests: tuple[bytes, ...], calls: Hashable) -> tuple[Cut, bytes, Hashable] | None:
         """The last cut up to which an earlier network was the same and is remembered."""
@@ -97,9 +94,9 @@ class Prefix:
         return max(found, key=lambda key: key[0].started, default=None)
 
     def _worth_keeping(self, digests: tuple[bytes, ...], known: tuple[Cut, bytes, Hashable] | None) -> Cut | None:
-        """The last cut up to which it is like the dense or the previous network, as the next one may be too."""
-        others = [other for other in (self._dense, self._previous) if other is not None and other != digests]
-        cut = self._outline.last_cut(max((_common(digests, other) for other in others), default=0))
+        """The last cut up to which it is like the dense network, as the next one may be too."""
+        dense = self._dense
+        cut = None if dense is None or digests == dense else self._outline.last_cut(_common(digests, dense))
         if cut is None or cut in self._too_large or (known is not None and cut.started <= known[0].started):
             return None
         return cut

@@ -18,7 +18,7 @@ def expected(setup: Setup) -> dict[Stage, int]:
     infos = [strategy(name)[0] for name in config.strategies]
     points = len(scan_points(setup.problem.scanned, config.scan_levels)) + 1
     sampled = sum(info.samples for info in infos)
-    alone = sum(min(info.rivals, config.trials) for info in infos if not info.samples)
+    alone = sum(min(info.candidates, config.trials) for info in infos if not info.samples)
     reached = [float(config.trials)] if config.ladder is None else config.ladder.expected(config.trials)
     per_target = alone + sampled * reached[-1]
     return {

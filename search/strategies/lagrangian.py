@@ -26,8 +26,8 @@ NAME = "lagrangian"
 # Drift in nats that one unit of strength is taken to cost on top of what was measured. It orders settings between
 # which the measurement saw no difference, towards the gentler.
 GENTLE = 2e-4
-_PARENTS = 3  # of the candidates judged so far the best so many are halved between
-RIVALS = 4 + _PARENTS * (_PARENTS - 1) // 2
+_PARENTS = 3  # so many of the best have their halfways tried
+CANDIDATES = 4 + _PARENTS * (_PARENTS - 1) // 2
 
 
 @register(
@@ -35,7 +35,7 @@ RIVALS = 4 + _PARENTS * (_PARENTS - 1) // 2
         NAME,
         "least summed drift by sensitivity curves, beside rivals, then halfway between the best of these",
         "Everett, 1963 (multipliers for discrete allocation)",
-        rivals=RIVALS,
+        candidates=CANDIDATES,
     )
 )
 def lagrangian(problem: Problem) -> Program:
@@ -45,7 +45,8 @@ def lagrangian(problem: Problem) -> Program:
     """
     measured = curves(problem, (yield scan_proposals(problem, NAME)))
     fields = [
-        _Field(problem, place, rivals(problem, measured, budget)) for place, (_, budget) in enumerate(problem.targets)
+        _Field(problem, place, contenders(problem, measured, budget))
+        for place, (_, budget) in enumerate(problem.targets)
     ]
     outcomes = yield [proposal for field in fields for proposal in field.proposals(field.levels)]
     halves = []
@@ -83,7 +84,7 @@ class _Field:
         return [Proposal(self._problem.candidate(levels), "search", NAME, self._target.asked) for levels in chosen]
 
 
-def rivals(problem: Problem, measured: Sequence[Curve], budget: Budget) -> list[Levels]:
+def contenders(problem: Problem, measured: Sequence[Curve], budget: Budget) -> list[Levels]:
     """The solution, and three that expect something else of damages than that they add up.
 
     Least summed squares of the same curves, as if damages made each other worse; the same accuracy drop for all sites

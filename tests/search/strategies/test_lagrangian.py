@@ -18,7 +18,7 @@ from search.allocation.budget import Budget
 from search.allocation.minimise import SLACK, minimise, total
 from search.allocation.targets import TOLERANCE
 from search.candidate import Outcome, failed
-from search.strategies.lagrangian import RIVALS, damages, halfway_shape, monotone_cubic, solve
+from search.strategies.lagrangian import CANDIDATES, damages, halfway_shape, monotone_cubic, solve
 from search.strategies.sensitivity import Curve
 from search.strategy import Problem, Proposal, strategy
 
@@ -157,7 +157,7 @@ def test_one_scan_serves_all_targets_and_each_is_met() -> None:
         flops = given_problem.cost(np.stack(chosen[target.asked])).flops
         assert (flops <= limit).all()
         assert (flops >= limit - 0.02 * given_problem.cost.dense.flops).all()
-        assert len(flops) <= RIVALS
+        assert len(flops) <= CANDIDATES
 
 
 def test_it_comes_near_the_best_allocation_of_a_known_loss() -> None:
@@ -176,7 +176,7 @@ def test_it_comes_near_the_best_allocation_of_a_known_loss() -> None:
 def test_it_ends_no_worse_than_what_it_stands_against(seed: int) -> None:
     """Whatever the loss: with sites that make each other's damage worse, or that nothing can be told of."""
     rng = np.random.default_rng(seed)
-    given_problem = problem([12] * 5, Chain([12] * 5, rng.integers(1, 50, 6).tolist()), [0.5], trials=RIVALS)
+    given_problem = problem([12] * 5, Chain([12] * 5, rng.integers(1, 50, 6).tolist()), [0.5], trials=CANDIDATES)
     steep, coupling = rng.uniform(0, 4, 5).tolist(), float(rng.uniform(0, 20))
     loss = truth(steep, coupling)
     _, chosen = run(given_problem, loss)
@@ -193,7 +193,7 @@ def test_it_ends_no_worse_than_what_it_stands_against(seed: int) -> None:
 
 def test_the_second_batch_lies_halfway_between_the_best_three_of_the_first() -> None:
     """Costs that are the same for all sites: the mean of two allocations on the target is on the target."""
-    given_problem = problem([41] * 4, Separable([list(range(410, 0, -10))] * 4), [0.6], trials=RIVALS)
+    given_problem = problem([41] * 4, Separable([list(range(410, 0, -10))] * 4), [0.6], trials=CANDIDATES)
     loss = truth([0.2, 0.5, 1, 1], coupling=6.0)
     (_, first, second), _ = run(given_problem, loss)
     levels = [levels_of(given_problem, each.candidate) for each in first]
@@ -242,7 +242,7 @@ def test_failed_measurements_do_not_stop_it() -> None:
 
 
 def test_of_one_that_failed_nothing_is_halved() -> None:
-    given_problem = problem([41] * 4, Separable([list(range(410, 0, -10))] * 4), [0.6], trials=RIVALS)
+    given_problem = problem([41] * 4, Separable([list(range(410, 0, -10))] * 4), [0.6], trials=CANDIDATES)
     loss = truth([1, 4, 1, 2])
     asked: list[Levels] = []
 
