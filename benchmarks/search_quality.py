@@ -5,8 +5,10 @@
 The budget is what `lagrangian` spends: its sensitivity scan and its candidates, in seconds of the workers.
 Strategies that sample get as many candidates as fit into that. `acra-uniform` and `acra-sensitivity` have one answer
 and leave the rest of it unused; the table says what each one spent. Each strategy's best candidate of every target by
-the search split is fine-tuned and only then tested. The hypervolume (optuna's) is that of (kept FLOPs, test error)
-over the targets, against the point (1, 1): larger is better. It can be broken off; run again, it goes on.
+the search split is fine-tuned and only then tested. Strategies that sample are searched anew with every seed, the
+others once, so that their spread is that of the last fine-tunes alone. The hypervolume (optuna's) is that of (kept
+FLOPs, test error) over the targets, against the point (1, 1): larger is better. It can be broken off; run again, it
+goes on.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from search.host import host_facts
 from search.run import compare
 from search.run.session import Result
 
-SCANNING = ("acra-uniform", "acra-sensitivity", "lagrangian")  # their answer does not depend on a seed
+SCANNING = ("acra-uniform", "acra-sensitivity", "lagrangian")  # searched once, with seed 0
 SAMPLING = ("random", "tpe", "nsga2")
 SIZES: dict[str, dict[str, Any]] = {
     "cpu": {

@@ -33,6 +33,11 @@ Knob = int | float | str
 T = TypeVar("T")
 
 
+def as_key(levels: Levels) -> tuple[int, ...]:
+    """One allocation's levels, hashable."""
+    return tuple(int(level) for level in levels)
+
+
 class Setting(Mapping[str, Knob]):
     """What a site is given, e.g. `Setting(ratio=0.5)` or `Setting(G=4, T=1)`; immutable, hashable, JSON."""
 

@@ -87,7 +87,7 @@ def search(
         data: what it is fine-tuned and judged on; None takes what a named network is made for.
         finalists: per target; 0 leaves the test set alone.
         final_seeds: of each finalist.
-        warm_start: sampling begins with what the ledger knows and with the points of the other strategies.
+        warm_start: sampling begins with what the ledger knows and with the first points of the others.
         resume: a run's folder or name: go on with it. Other settings are ignored, but an `nn.Module` must be given.
         retry_failed: judge failed candidates of the ledger again.
         show: print progress; False is silent, a rich `Console` says where.

@@ -3,6 +3,9 @@
 A strategy is a generator. It yields a batch of proposals, is sent their outcomes in the same order once all are
 known, and so on until it returns. What it proposes next depends on outcomes alone, never on who finished first, so
 the same seed gives the same proposals whatever the number of workers.
+
+The first proposal for a target that is no measurement of a scan is the strategy's own best guess: plans show it, and
+strategies that sample begin with it.
 """
 
 from __future__ import annotations
@@ -88,7 +91,7 @@ class Problem:
     known: Sequence[Known] = ()
     """Known candidates that strategies that sample begin with, the best first."""
     lenders: Sequence[str] = ()
-    """Strategies of the same search whose points they begin with."""
+    """Strategies of the same search whose first points they begin with."""
 
     @property
     def scanned(self) -> Sequence[Site]:
@@ -108,14 +111,12 @@ class Problem:
             return None
         return levels if self.candidate(levels) == candidate else None
 
-    def scan_candidate(self, levels: Levels) -> Candidate:
-        """The same, judged without fine-tuning on the scan's images."""
-        return self._scan(self._settings(levels))
-
     def alone(self, index: int = 0, level: int = 0) -> Candidate:
-        """For a scan: the site `scanned[index]` at that level, every other one dense."""
+        """For a scan: the site `scanned[index]` at that level, every other one dense; not trained."""
         site = self.scanned[index]
-        return self._scan({site.name: site.settings[level]} if level else {})
+        recipe = ZERO_SHOT.model_copy(update={"recalibration_images": self.recipe.recalibration_images})
+        alone = {site.name: site.settings[level]} if level else {}
+        return self._candidate(alone, recipe=recipe, images=self.scan.images or 10**9)
 
     def _settings(self, levels: Levels) -> dict[str, Setting]:
         """What is not dense."""
@@ -123,10 +124,6 @@ class Problem:
         own = {site.name: site.settings[int(level)] for site, whole, level in chosen
                if site.settings[int(level)] != whole.settings[0]}  # fmt: skip
         return {**self.fixed, **own}
-
-    def _scan(self, settings: Mapping[str, Setting]) -> Candidate:
-        recipe = ZERO_SHOT.model_copy(update={"recalibration_images": self.recipe.recalibration_images})
-        return self._candidate(settings, recipe=recipe, images=self.scan.images or 10**9)
 
     def _candidate(self, settings: Mapping[str, Setting], **changes: Any) -> Candidate:
         return Candidate(

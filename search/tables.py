@@ -34,6 +34,7 @@ CANDIDATE_TYPES = {
     "reason": "str",
     "accuracy": "float64",
     "loss": "float64",
+    "drift": "float64",
     "test_accuracy": "float64",
     "flops": "Int64",
     "kept_flops": "float64",

@@ -96,6 +96,8 @@ def test_the_front_is_dominated_by_nothing(finished: Path) -> None:
 def test_figures_fit_together(finished: Path) -> None:
     folder = finished / "results" / "tiny"
     table, finals = pd.read_csv(folder / "candidates.csv"), pd.read_csv(folder / "finalists.csv")
+    images = max(record["outcome"]["images"] for _, record in records(finished / "results" / "ledger.db")
+                 if record["meta"]["stage"] == "search")  # fmt: skip
     for row in table.itertuples():
         assert float(row.target) - 0.005 <= row.kept_flops <= float(row.target)
     searched, tested = table[table.stage == "search"], table[table.stage == "final"]
@@ -108,7 +110,9 @@ def test_figures_fit_together(finished: Path) -> None:
         assert final.test_accuracy == pytest.approx(own.mean())
         assert final.test_std == pytest.approx(own.std(ddof=1))
         rivals = searched[searched.target == final.target]
-        assert final.strategy in set(rivals[rivals.accuracy == rivals.accuracy.max()].strategy)
+        best = rivals.accuracy.max()
+        near = rivals[rivals.accuracy >= best - (best * (1 - best) / images) ** 0.5 - 1e-9]
+        assert final.strategy in set(near[near.drift == near.drift.min()].strategy)
 
 
 def test_every_key_is_in_the_ledger_once(finished: Path) -> None:

@@ -250,12 +250,13 @@ class _Controller(TuneController):
         manager._actor_start_failed, manager._actor_task_failed = start, task
 
     def _hear(self, actor: Any, error: Exception) -> None:
-        trial = self._actor_to_trial.get(actor)
-        if trial is None:
-            return
-        trial._default_result_or_future = None  # Tune would read the dead worker's greeting, and raise what it died of
-        if isinstance(error, OutOfMemoryError):
-            self._bridge.out_of_memory(trial.trial_id)
+        memory, trial = isinstance(error, OutOfMemoryError), self._actor_to_trial.get(actor)
+        if memory:  # Ray may have ended idle workers as well: who has its one try alone must not meet a dead one
+            self._cleanup_cached_actors(force_all=True)
+        if trial is not None:
+            trial._default_result_or_future = None  # Tune would read the greeting, and raise what it died of
+            if memory:
+                self._bridge.out_of_memory(trial.trial_id)
 
     @property
     def _bridge(self) -> _Bridge:

@@ -59,7 +59,8 @@ def jensen_shannon(one: Tensor, other: Tensor) -> Tensor:
         one, other: log-probabilities, (n, n_classes); the result is (n,).
     """
     mean = torch.logaddexp(one, other) - math.log(2)
-    return ((one.exp() * (one - mean)).sum(1) + (other.exp() * (other - mean)).sum(1)) / 2
+    parts = (one.exp() * (one - mean)).sum(1) + (other.exp() * (other - mean)).sum(1)
+    return parts.clamp_min(0) / 2  # rounding leaves some 1e-17 below
 
 
 def blends(images: Images) -> Iterator[Tensor]:

@@ -206,7 +206,7 @@ def _notes(answer: Answer, asked: float | None, kept: float | None) -> list[str]
         return [standing.reason or "no finalist"]
     found = [f"under {shlex.join(standing.constraints)}"] if standing.constraints else []
     if not answer.tested:
-        found.append("its finalist has not met the test set yet")
+        found.append("its finalist has not met the test set yet, or did so under an earlier version")
     if len(answer.good) == 1:
         found.append(ONE_SEED)
     if failures:

@@ -54,7 +54,9 @@ def find_row(ledgers: Sequence[Ledger], row: str) -> tuple[Ledger, Answer]:
     if len(found) > 1:
         raise UserError(f"{len(found)} rows begin with {row!r}; write more of it, or name the task")
     if not found[0][1].good:
-        reason = found[0][1].standing.reason or "its finalist has not met the test set"
+        reason = (
+            found[0][1].standing.reason or "its finalist has not met the test set, or did so under an earlier version"
+        )
         raise UserError(f"row {row!r} has no figure to verify: {reason}")
     return found[0]
 

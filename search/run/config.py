@@ -40,13 +40,13 @@ class SearchConfig(Frozen):
     scan_levels: int = Field(7, ge=1)
     scan_images: int | None = Field(2000, ge=1)
     trials: int = Field(8, ge=1)
-    """Candidates per target, for strategies that sample."""
+    """Candidates per target at most; strategies that sample use them all."""
     rungs: tuple[float, ...] = ()
     """Epochs after which sampled candidates are judged; the last are the recipe's. Empty: at the end alone."""
     reduction_factor: float = Field(3.0, gt=1)
     """One candidate in so many goes on to the next rung."""
     warm_start: bool = True
-    """Strategies that sample begin with what the ledger knows, and with the points of the search's other strategies."""
+    """Strategies that sample begin with what the ledger knows, and with the first points of the search's others."""
     device: str | None = None
     workers: int | None = Field(None, ge=0)
     """Processes; None takes one per core (four at most) or per GPU."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 from search.candidate import Outcome, Recipe
+from search.ranking import best_first
 from search.strategy import Program, Proposal
 
 Seen = Sequence[tuple[Proposal, Outcome]]
@@ -35,22 +37,22 @@ def finalists(count: int, seeds: int, recipe: Recipe, note: Note | None = None) 
 def best_candidates(seen: Seen, count: int) -> list[Proposal]:
     """Per target the `count` searched candidates that are worth most, each allocation once.
 
-    One that was stopped at a rung comes after all that were trained for longer. Ties go to the lower loss, then to
-    the order of names, never to who finished first.
+    What is best says `ranking.best_first`; ties go to the order of names, never to who finished first.
     """
     judged = [pair for pair in seen if pair[0].stage in ("search", "rung") and pair[1].accuracy is not None]
-    judged.sort(key=_rank)
-    chosen: dict[str | None, list[Proposal]] = {}
-    for proposal, _ in judged:
-        best = chosen.setdefault(proposal.target, [])
-        known = any(proposal.candidate.allocation == other.candidate.allocation for other in best)
-        if len(best) < count and not known:
-            best.append(proposal)
-    return [proposal for target in sorted(chosen, key=str) for proposal in chosen[target]]
+    judged.sort(key=lambda pair: (str(pair[0].target), pair[0].strategy, pair[0].candidate.model_dump_json()))
+    found: list[Proposal] = []
+    for _, group in itertools.groupby(judged, key=lambda pair: str(pair[0].target)):
+        rivals = list(group)
+        order = best_first([outcome for _, outcome in rivals])
+        found += _apart([rivals[index][0] for index in order])[:count]
+    return found
 
 
-def _rank(pair: tuple[Proposal, Outcome]) -> tuple[float, float, float, str, str]:
-    proposal, outcome = pair
-    assert outcome.worth is not None
-    assert outcome.loss is not None
-    return (-outcome.epochs, -outcome.worth, outcome.loss, proposal.strategy, proposal.candidate.model_dump_json())
+def _apart(proposals: Sequence[Proposal]) -> list[Proposal]:
+    """Each allocation once, where it comes first."""
+    found: list[Proposal] = []
+    for proposal in proposals:
+        if all(proposal.candidate.allocation != other.candidate.allocation for other in found):
+            found.append(proposal)
+    return found

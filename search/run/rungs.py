@@ -91,8 +91,8 @@ def check_samples(names: Sequence[str], rungs: Rungs | None) -> None:
         return
     able = ", ".join(name for name, info in strategies().items() if info.samples)
     raise UserError(
-        f"--rungs decides between the candidates of strategies that sample, and {', '.join(names)} proposes one for "
-        f"each target; add one of {able}, or leave --rungs out"
+        f"--rungs decides between the candidates of strategies that sample, and {', '.join(names)} has all of its own "
+        f"fine-tuned to the end; add one of {able}, or leave --rungs out"
     )
 
 

@@ -108,7 +108,7 @@ def tell_start(setup: Setup, console: Console) -> None:
         text = f"start     {len(known)} candidates near the targets are known (best {best:.2%}) and cost nothing"
         console.print(text, highlight=False)
     if lenders:
-        console.print(f"start     sampling begins with the points of {', '.join(lenders)}", highlight=False)
+        console.print(f"start     sampling begins with the first points of {', '.join(lenders)}", highlight=False)
 
 
 def factory_of(setup: Setup) -> partial[Evaluator]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from methods.base import as_key
 from search.candidate import Outcome
 from search.ledger.ledger import Ledger
 from search.strategy import Known, Problem, Proposal, strategy
@@ -42,8 +43,8 @@ def _usable(problem: Problem, ledger: Ledger) -> list[Known]:
         outcome, levels = record.outcome, problem.levels(record.candidate)
         if levels is None or outcome.flops is None or outcome.accuracy is None or outcome.worth is None:
             continue
-        own = tuple(int(level) for level in levels)
-        found.append(Known(record.key, own, outcome.flops, outcome.accuracy, outcome.worth))
+        if record.key == record.candidate.key(ledger.task):  # else of an earlier version: it would be judged again
+            found.append(Known(record.key, as_key(levels), outcome.flops, outcome.accuracy, outcome.worth))
     return sorted(found, key=lambda each: (-each.worth, each.key))
 
 
@@ -60,13 +61,10 @@ def lent(problem: Problem, name: str) -> Generator[list[Proposal], list[Outcome]
     """Each other strategy's first point for every target; its measurements are shared and charged to `name` too."""
     points: list[Proposal] = []
     for lender in problem.lenders:
-        program = strategy(lender)[1](problem)
+        program = strategy(lender)[1](replace(problem, trials=1))
         batch = next(program, [])
         while batch and all(proposal.stage == "scan" for proposal in batch):
             batch = program.send((yield [replace(proposal, strategy=name) for proposal in batch]))
-        first: dict[str | None, Proposal] = {}
-        for proposal in batch:
-            first.setdefault(proposal.target, proposal)
-        points += first.values()
+        points += batch
         program.close()
     return points

@@ -5,6 +5,8 @@ Both find one common scale by bisection on the FLOPs of the whole compressed net
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from search.allocation.allocate import Floats, Shape, project, uniform_shape
@@ -50,7 +52,7 @@ def _candidates(problem: Problem, name: str, shape: Shape) -> list[Proposal]:
     return proposals
 
 
-def equal_drop_shape(measured: list[Curve]) -> Shape:
+def equal_drop_shape(measured: Sequence[Curve]) -> Shape:
     """Every site as strong as it can be within one common accuracy drop; the scale is the drop.
 
     Beyond its last measurement a site's curve rises straight to the largest drop seen anywhere at strength 1, so

@@ -9,15 +9,17 @@ refinement then tries what lies halfway between the best.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from methods.base import Levels, Site
+from methods.base import Levels, Site, as_key
 from search.allocation.allocate import Floats, Ladders, Shape, project, uniform_shape
 from search.allocation.budget import Budget
 from search.allocation.minimise import minimise
+from search.allocation.targets import Target
 from search.candidate import Outcome
+from search.ranking import best_first
 from search.strategies.acra import equal_drop_shape
 from search.strategies.sensitivity import Curve, curves, scan_proposals
 from search.strategy import Problem, Program, Proposal, StrategyInfo, register
@@ -26,8 +28,8 @@ NAME = "lagrangian"
 # Drift in nats that one unit of strength is taken to cost on top of what was measured. It orders settings between
 # which the measurement saw no difference, towards the gentler.
 GENTLE = 2e-4
-_PARENTS = 3  # so many of the best have their halfways tried
-CANDIDATES = 4 + _PARENTS * (_PARENTS - 1) // 2
+_PARENTS = 3  # what lies halfway between any two of the best so many is tried
+CANDIDATES = 4 + _PARENTS * (_PARENTS - 1) // 2  # those of `contenders`, and the pairs
 
 
 @register(
@@ -44,32 +46,26 @@ def lagrangian(problem: Problem) -> Program:
     No target gets more than `problem.trials` candidates, the solution first.
     """
     measured = curves(problem, (yield scan_proposals(problem, NAME)))
-    fields = [
-        _Field(problem, place, contenders(problem, measured, budget))
-        for place, (_, budget) in enumerate(problem.targets)
-    ]
-    outcomes = yield [proposal for field in fields for proposal in field.proposals(field.levels)]
+    contests = [_Contest(problem, target, budget, measured) for target, budget in problem.targets]
+    outcomes = yield [proposal for contest in contests for proposal in contest.proposals(contest.levels)]
     halves = []
-    for field in fields:
-        halves += field.proposals(field.between(outcomes[: len(field.levels)]))
-        outcomes = outcomes[len(field.levels) :]
+    for contest in contests:
+        halves += contest.proposals(contest.between(outcomes[: len(contest.levels)]))
+        outcomes = outcomes[len(contest.levels) :]
     if halves:
         yield halves
 
 
-class _Field:
+class _Contest:
     """The candidates of one target, each allocation once."""
 
-    def __init__(self, problem: Problem, place: int, levels: Sequence[Levels]) -> None:
-        self._problem = problem
-        self._target, self._budget = problem.targets[place]
-        self.levels = _distinct(levels)[: problem.trials]
+    def __init__(self, problem: Problem, target: Target, budget: Budget, measured: Sequence[Curve]) -> None:
+        self._problem, self._target, self._budget = problem, target, budget
+        self.levels = _distinct(contenders(problem, measured, budget), problem.trials)
 
     def between(self, outcomes: Sequence[Outcome]) -> list[Levels]:
         """What lies halfway between the best, nearest to the best first; `outcomes` are those of `levels`."""
-        judged = [(outcome.worth, levels) for outcome, levels in zip(outcomes, self.levels, strict=True)
-                  if outcome.worth is not None]  # fmt: skip
-        best = [levels for _, levels in sorted(judged, key=lambda pair: -pair[0])[:_PARENTS]]
+        best = [self.levels[index] for index in best_first(outcomes)[:_PARENTS]]
         ladders = Ladders(self._problem.sites)
         halves = [
             project(
@@ -77,26 +73,25 @@ class _Field:
             )
             for one, other in itertools.combinations(best, 2)
         ]
-        found = _distinct([*self.levels, *(half.levels for half in halves)])
-        return found[len(self.levels) : self._problem.trials]
+        found = _distinct([*self.levels, *(half.levels for half in halves)], self._problem.trials)
+        return found[len(self.levels) :]
 
     def proposals(self, chosen: Sequence[Levels]) -> list[Proposal]:
         return [Proposal(self._problem.candidate(levels), "search", NAME, self._target.asked) for levels in chosen]
 
 
-def contenders(problem: Problem, measured: Sequence[Curve], budget: Budget) -> list[Levels]:
+def contenders(problem: Problem, measured: Sequence[Curve], budget: Budget) -> Iterator[Levels]:
     """The solution, and three that expect something else of damages than that they add up.
 
-    Least summed squares of the same curves, as if damages made each other worse; the same accuracy drop for all sites
-    (`acra-sensitivity`); and the same strength for all, as if curves told nothing.
+    Least summed squares of the same curves, as if damages made each other worse; the same strength for all sites, as if
+    curves told nothing; and the same accuracy drop for all (`acra-sensitivity`).
     """
     damage = damages(problem.sites, measured)
-    shapes = uniform_shape(len(problem.sites)), equal_drop_shape(list(measured))
-    return [
-        solve(problem, damage, budget),
-        solve(problem, [table**2 for table in damage], budget),
-        *(project(shape, problem.sites, budget).levels for shape in shapes),
-    ]
+    uniform = project(uniform_shape(len(problem.sites)), problem.sites, budget).levels
+    yield minimise(damage, budget, starts=[uniform])
+    yield minimise([table**2 for table in damage], budget, starts=[uniform])
+    yield uniform
+    yield project(equal_drop_shape(measured), problem.sites, budget).levels
 
 
 def halfway_shape(one: Floats, other: Floats) -> Shape:
@@ -115,18 +110,14 @@ def halfway_shape(one: Floats, other: Floats) -> Shape:
     return shape
 
 
-def _distinct(levels: Sequence[Levels]) -> list[Levels]:
-    """Each allocation once, in the order of its first appearance."""
+def _distinct(levels: Iterable[Levels], most: int) -> list[Levels]:
+    """The first so many different ones; no more are looked at than that takes."""
     found: dict[tuple[int, ...], Levels] = {}
     for each in levels:
-        found.setdefault(tuple(int(level) for level in each), each)
+        found.setdefault(as_key(each), each)
+        if len(found) == most:
+            break
     return list(found.values())
-
-
-def solve(problem: Problem, damage: Sequence[Floats], budget: Budget) -> Levels:
-    """Least damage within the budget; the descent starts from the uniform allocation too."""
-    uniform = project(uniform_shape(len(problem.sites)), problem.sites, budget).levels
-    return minimise(damage, budget, starts=[uniform])
 
 
 def damages(sites: Sequence[Site], measured: Sequence[Curve]) -> list[Floats]:

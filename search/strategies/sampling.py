@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
-from methods.base import Levels
+from methods.base import Levels, as_key
 from search.allocation.allocate import Floats, Shape, project
 from search.allocation.budget import Budget
 from search.candidate import Outcome
@@ -55,10 +55,6 @@ def hardness_of(strengths: Floats) -> Floats:
     finite = logs[np.isfinite(logs)]
     middle = (finite.min() + finite.max()) / 2 if len(finite) else 0.0
     return np.clip((middle - logs) / math.log(_STEEP), -1, 1)
-
-
-def _key(levels: Levels) -> tuple[int, ...]:
-    return tuple(int(level) for level in levels)
 
 
 @register(
@@ -174,13 +170,13 @@ class _Study:
         sites = self._problem.sites
         queued = set[tuple[int, ...]]()
         for place, (_, budget) in enumerate(self._targets):
-            queued.add(_key(project(power_shape(np.zeros(len(sites))), sites, budget).levels))
+            queued.add(as_key(project(power_shape(np.zeros(len(sites))), sites, budget).levels))
             self._study.enqueue_trial(self._at(np.zeros(len(sites)), float(place)))
         places = {target.asked: place for place, (target, _) in enumerate(self._targets)}
         for point in points:
             levels = self._problem.levels(point.candidate)
-            if point.target in places and levels is not None and _key(levels) not in queued:
-                queued.add(_key(levels))
+            if point.target in places and levels is not None and as_key(levels) not in queued:
+                queued.add(as_key(levels))
                 self._queue(levels, float(places[point.target]))
         for known in self._problem.known:
             between = self._place(np.array(known.levels, dtype=np.intp))

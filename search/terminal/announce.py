@@ -16,7 +16,7 @@ from search.judge.drift import SEEN
 from search.run.estimate import expected
 from search.run.session import title
 from search.run.setup import Setup
-from search.strategy import Stage
+from search.strategy import Stage, strategy
 
 
 def announce(setup: Setup, console: Console) -> None:
@@ -30,7 +30,8 @@ def announce(setup: Setup, console: Console) -> None:
         f"method    {config.method}, {len(setup.problem.sites)} sites; strategies {', '.join(config.strategies)}",
         f"data      {len(task.tune)} images to fine-tune on, {len(task.search)} to search with, "
         f"{len(task.test)} to test",
-        f"work      {counts['scan']} measurements without training, {_climbing(setup, counts)}{counts['search']} "
+        f"work      {counts['scan']} measurements without training, "
+        f"{_climbing(setup, counts) or _most(setup)}{counts['search']} "
         f"candidates of {config.recipe.epochs:g} epochs, {counts['final']} finalists of {config.final_recipe.epochs:g}",
         f"where     {task.device}, {where(setup.resources)}",
     ]
@@ -50,6 +51,11 @@ def _climbing(setup: Setup, counts: Mapping[Stage, int]) -> str:
     """What is judged on the way; how many get to the end is for their accuracy to say."""
     on_the_way = setup.config.rungs[:-1]
     return f"about {counts['rung']} rungs of {_either(on_the_way)} epochs, about " if on_the_way else ""
+
+
+def _most(setup: Setup) -> str:
+    """Whether there may be fewer: contenders that come to the same are tried once."""
+    return "up to " if any(strategy(name)[0].candidates > 1 for name in setup.config.strategies) else ""
 
 
 def _either(epochs: Sequence[float]) -> str:

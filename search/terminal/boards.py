@@ -78,7 +78,7 @@ def _announce(comparison: Comparison, console: Console) -> None:
         say(console, f"left out  {standing.method} at {standing.target}: {standing.reason}")
     say(
         console,
-        f"work      {counts['scan']} measurements without training, {counts['search']} candidates of "
+        f"work      {counts['scan']} measurements without training, up to {counts['search']} candidates of "
         f"{config.recipe.epochs:g} epochs, {counts['final']} finalists of {config.final_recipe.epochs:g}, less "
         f"what the ledger knows",
     )

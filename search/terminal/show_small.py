@@ -19,6 +19,7 @@ from search.allocation.allocate import MISSED
 from search.allocation.targets import MEASURES, flops_text
 from search.candidate import Recipe
 from search.console import UNCOUNTED, say
+from search.strategy import strategies
 
 
 def show_plan(plan: Mapping[str, Any], console: Console) -> None:
@@ -51,6 +52,8 @@ def show_plan(plan: Mapping[str, Any], console: Console) -> None:
         say(console, f"{flops_text(plan['uncounted_flops'])} {UNCOUNTED}")
     if not target["met"]:
         say(console, MISSED[target["too_coarse"]])
+    if (most := strategies()[plan["strategy"]].candidates) > 1:
+        say(console, f"this is its own solution; a search tries it against up to {most - 1} others")
 
 
 def _say_span(plan: Mapping[str, Any], name: str, span: Mapping[str, float], console: Console) -> None:

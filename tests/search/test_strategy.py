@@ -53,7 +53,7 @@ def test_candidates_name_only_what_is_compressed() -> None:
 def test_scans_never_train(images: int | None, wanted: int) -> None:
     recipe = Recipe(epochs=3, recalibration_images=64)
     problem = toy_problem(even_sites([4]), ChainCost([4], [1]), [0.5], scan=Scan(2, images), recipe=recipe)
-    candidate = problem.scan_candidate(np.array([1]))
+    candidate = problem.alone(0, 1)
     assert candidate.recipe.epochs == 0
     assert candidate.recipe.recalibration_images == 64
     assert candidate.images == wanted

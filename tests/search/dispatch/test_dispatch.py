@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
 import dispatch_fakes as fakes
@@ -329,3 +330,22 @@ def test_a_second_death_that_is_for_memory_still_has_its_try_alone() -> None:
     bridge.on_trial_complete("c", good(0))
     assert source.outcomes[0].status == "ok"
     bridge.out_of_memory("gone")  # of a trial that is not there any more
+
+
+def test_what_a_death_for_memory_takes_along_is_let_go() -> None:
+    """Idle workers, which Ray may have ended too, and the greeting that Tune would read; of others, the greeting."""
+    from ray.exceptions import ActorDiedError, OutOfMemoryError
+
+    from search.dispatch.on_ray import _Controller
+
+    controller: Any = object.__new__(_Controller)
+    heard, cleaned = list[str](), list[bool]()
+    controller._cleanup_cached_actors = lambda force_all: cleaned.append(force_all)
+    controller._search_alg = SimpleNamespace(searcher=SimpleNamespace(out_of_memory=heard.append))
+    trials = {name: SimpleNamespace(trial_id=name, _default_result_or_future="a future") for name in ("a", "b")}
+    controller._actor_to_trial = trials
+    controller._hear("a", OutOfMemoryError("full"))
+    controller._hear("b", ActorDiedError())
+    controller._hear("idle", OutOfMemoryError("full"))
+    assert (heard, cleaned) == (["a"], [True, True])
+    assert [trial._default_result_or_future for trial in trials.values()] == [None, None]

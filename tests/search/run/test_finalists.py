@@ -50,6 +50,20 @@ def test_ties_go_to_the_loss_never_to_the_order() -> None:
         assert numbers(seen, 4) == expected
 
 
+def test_what_accuracy_cannot_tell_apart_is_ordered_by_drift() -> None:
+    """100 images and 0.8: a standard error of 0.04. Of what lies within it the least drift comes first."""
+    found = [(0.80, 0.30), (0.77, 0.10), (0.76, 0.20), (0.75, 0.01), (0.70, 0.02)]
+    pairs = []
+    for number, (accuracy, drift) in enumerate(found):
+        proposal, _ = entry(number, accuracy)
+        pairs.append((proposal, Outcome(status="ok", accuracy=accuracy, loss=1.0, drift=drift, images=100)))
+    assert numbers(pairs, 5) == [1, 2, 0, 3, 4]
+    longer = [(each, outcome.model_copy(update={"epochs": 2.0})) for each, outcome in pairs[4:]]
+    assert numbers([*pairs[:4], *longer], 5) == [4, 1, 2, 0, 3], "those trained for longer are not compared with others"
+    unknown = [(each, outcome.model_copy(update={"drift": None})) for each, outcome in pairs]
+    assert numbers(unknown, 5) == [0, 1, 2, 3, 4]
+
+
 def test_every_seed_meets_the_test_set_once() -> None:
     seen = [entry(1, 0.5), entry(2, 0.7), entry(4, 0.2, target="0.3")]
     noted: list[object] = []

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from small_problems import Chain, judged, levels_of, play, problem
 
 from methods.base import Levels
+from search import candidate
 from search.candidate import Outcome, Recipe, failed
 from search.ledger.ledger import Ledger
 from search.run.warm import MOST, REACH, warmed
@@ -105,6 +106,15 @@ def test_what_another_question_left_is_no_start(ledger: Ledger) -> None:
     assert warmed(given, ledger, ["tpe"], None).known == ()
 
 
+def test_what_would_be_judged_again_is_not_known(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outcomes of an earlier version have other keys."""
+    given = given_problem(trials=12)
+    fill(ledger, given)
+    assert warmed(given, ledger, ["tpe"], None).known
+    monkeypatch.setattr(candidate, "_VERSIONS", {"search": 99, "test": 99})
+    assert warmed(given, ledger, ["tpe"], None).known == ()
+
+
 def test_what_a_run_began_with_stays_when_the_ledger_grows(ledger: Ledger) -> None:
     given = given_problem(trials=12)
     fill(ledger, given)
@@ -126,6 +136,8 @@ def test_points_of_other_strategies_are_tried_first_and_their_scan_is_shared(led
     assert given.lenders == ("lagrangian",)
     alone = run("lagrangian", given)
     points = {each.target: each.candidate for each in reversed(alone[1])}  # the first of each: its own solution
+    others = [each.candidate for each in alone[1] if each.candidate not in points.values()]
+    assert others
     batches = run(name, given)
     scans = [each for batch in batches for each in batch if each.stage == "scan"]
     assert [each.candidate for each in scans] == [each.candidate for each in alone[0]]
@@ -134,4 +146,6 @@ def test_points_of_other_strategies_are_tried_first_and_their_scan_is_shared(led
     assert len(sampled) == 16
     first = {each.target: each.candidate for each in sampled if each.candidate in points.values()}
     assert first == points
+    lent = [each.candidate for each in sampled if each.alone and each.candidate in [*points.values(), *others]]
+    assert sorted(map(str, lent)) == sorted(map(str, points.values())), "none of its rivals"
     assert max(sampled.index(each) for each in sampled if each.candidate in points.values()) < 8

@@ -18,7 +18,9 @@ from search.allocation.budget import Budget
 from search.allocation.minimise import SLACK, minimise, total
 from search.allocation.targets import TOLERANCE
 from search.candidate import Outcome, failed
-from search.strategies.lagrangian import CANDIDATES, damages, halfway_shape, monotone_cubic, solve
+from search.strategies import lagrangian
+from search.strategies.acra import equal_drop_shape
+from search.strategies.lagrangian import CANDIDATES, contenders, damages, halfway_shape, monotone_cubic
 from search.strategies.sensitivity import Curve
 from search.strategy import Problem, Proposal, strategy
 
@@ -260,11 +262,28 @@ def test_of_one_that_failed_nothing_is_halved() -> None:
     assert np.abs(half - middle).max() <= 2 / 41
 
 
-def test_a_solve_starts_no_worse_than_uniform() -> None:
-    given_problem = problem([32] * 6, Chain([32] * 6, [5, 40, 3, 3, 40, 5, 1]), [0.5])
-    rng = np.random.default_rng(3)
-    damage = [rising(rng, 32) for _ in range(6)]
+def test_what_stands_for_a_target_is_least_sum_least_squares_even_strength_and_even_drop() -> None:
+    """The first two against brute force on the predicted damage, the others against the strategies that are theirs."""
+    given_problem = problem([8] * 4, Separable([list(range(80, 0, -10))] * 4), [0.6])
+    ends = np.linspace(0, 7 / 8, 8)
+    measured = [Curve(ends, slope / 9 * ends, slope * ends) for slope in (1.0, 1.2, 1.5, 4.0)]
     budget = given_problem.targets[0][1]
-    levels = solve(given_problem, damage, budget)
-    even = project(uniform_shape(6), given_problem.sites, budget).levels
-    assert total(damage, levels) < total(damage, even)
+    found = list(contenders(given_problem, measured, budget))
+    damage = damages(given_problem.sites, measured)
+    everything = every([8] * 4)
+    fits = everything[given_problem.cost(everything).flops <= budget.limits["flops"]]
+    for levels, power in zip(found, (1, 2), strict=False):
+        tables = [table**power for table in damage]
+        assert total(tables, levels) <= (1 + SLACK) * min(total(tables, row) for row in fits)
+    assert total([table**2 for table in damage], found[1]) < 0.9 * total([table**2 for table in damage], found[0])
+    assert np.array_equal(found[2], project(uniform_shape(4), given_problem.sites, budget).levels)
+    assert np.array_equal(found[3], project(equal_drop_shape(measured), given_problem.sites, budget).levels)
+    assert len(found) + 3 == CANDIDATES
+
+
+def test_no_more_is_solved_than_trials_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    solved = []
+    monkeypatch.setattr(lagrangian, "minimise", lambda *args, **options: solved.append(1) or minimise(*args, **options))
+    given_problem = problem([16] * 4, Chain([16] * 4, [90, 50, 20, 10, 5]), [0.5], trials=1)
+    run(given_problem, truth([1, 4, 1, 2]))
+    assert len(solved) == 1
