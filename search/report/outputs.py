@@ -193,7 +193,8 @@ def _facts(result: Result) -> dict[str, str]:
         "weights": config.task.weights or "initial",
         "method": f"{config.method}, {len(setup.compressor.sites)} sites",
         "recipe": _recipe(result),
-        "protocol": "search accuracy ranks candidates; only finalists meet the test set, once per seed",
+        "protocol": "search accuracy ranks candidates, drift those within its noise; only finalists meet the test set, "
+        "once per seed",
         "time": f"{result.seconds:.0f} s on the clock, {_worker_seconds(result):.0f} s of the workers",
         **result.facts,
     }

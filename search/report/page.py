@@ -103,7 +103,8 @@ def _front(run: RunView) -> Section:
         return "front", heading, "<p>No candidate was judged, so there is no front; the reasons are in the table.</p>"
     text = (
         "<p>Every candidate that was judged. The stepped line joins those that no other beats with fewer FLOPs and "
-        "more accuracy. Accuracy on the search split ranks candidates; results are those on the test set.</p>"
+        "more accuracy. Accuracy on the search split ranks candidates, drift those that it cannot tell apart; results "
+        "are those on the test set.</p>"
     )
     return "front", heading, text + plot("front-plot", "Kept FLOPs against search accuracy", figure)
 
@@ -176,7 +177,7 @@ CANDIDATE_COLUMNS = [
     Column("status"),
     *(
         Column(heading, "figure")
-        for heading in ("kept, %", "search, %", "loss", "test, %", "FLOPs", "params", "size", "smaller by")
+        for heading in ("kept, %", "search, %", "loss", "drift", "test, %", "FLOPs", "params", "size", "smaller by")
     ),
 ]
 
@@ -192,7 +193,7 @@ def _candidate_cells(line: Mapping[str, Any], on_front: set[str]) -> list[Cell]:
     return [
         *who,
         *(_figure(line[name], percent(line[name])) for name in ("kept_flops", "accuracy")),
-        _figure(line["loss"], f"{line['loss']:.3f}"),
+        *(_figure(line[name], f"{line[name]:.3f}") for name in ("loss", "drift")),
         _figure(line["test_accuracy"], percent(line["test_accuracy"])),
         *_sizes(line),
     ]
