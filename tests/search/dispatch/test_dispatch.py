@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import gc
-import json
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import product
-from types import SimpleNamespace
 from typing import Any
 
 import dispatch_fakes as fakes
@@ -23,7 +21,6 @@ from search.dispatch.ray_session import cpus_per_worker, ray_session
 from search.host import cores
 
 # isort: split
-from ray.tune.search import Searcher  # after ray_session, which sets what Ray reads when it is imported
 
 HERE = Resources()
 TWO = Resources(workers=2)
@@ -280,72 +277,3 @@ def test_stop_is_prompt_and_leaves_ray_usable(session: None) -> None:
 def test_gpus_that_are_not_there_are_refused(session: None) -> None:
     with pytest.raises(UserError, match="512 GPUs"):
         run(ListSource([candidate()]), Resources(workers=1, gpus_per_worker=512))
-
-
-def bridge_of(count: int) -> tuple[Any, ListSource]:
-    from search.dispatch.on_ray import _Bridge
-
-    source = ListSource([candidate(i) for i in range(count)])
-    return _Bridge(source, Resources(workers=2), None), source
-
-
-def seed_of(suggested: Any) -> int:
-    return int(json.loads(suggested["candidate"])["seed"])
-
-
-def good(number: int) -> dict[str, Any]:
-    return {"outcome": Outcome(status="ok", accuracy=0.5, loss=1.0, flops=number).model_dump_json()}
-
-
-def test_who_lost_its_worker_to_a_full_memory_is_judged_once_more_alone() -> None:
-    """Ray may end the innocent beside the guilty: each is tried alone, in turn, and nobody else meanwhile."""
-    bridge, source = bridge_of(3)
-    assert [seed_of(bridge.suggest(name)) for name in ("a", "b")] == [0, 1]
-    for name in ("a", "b"):
-        bridge.out_of_memory(name)
-        bridge.on_trial_complete(name, error=True)
-    assert seed_of(bridge.suggest("c")) == 0
-    assert bridge.suggest("d") is None, "nothing beside it"
-    bridge.out_of_memory("c")
-    bridge.on_trial_complete("c", error=True)
-    assert source.outcomes[0].reason == "its worker died 2 times (the machine ran out of memory)"
-    assert seed_of(bridge.suggest("e")) == 1
-    assert bridge.suggest("f") is None
-    bridge.on_trial_complete("e", good(1))
-    assert seed_of(bridge.suggest("g")) == 2
-    bridge.on_trial_complete("g", good(2))
-    assert bridge.suggest("h") == Searcher.FINISHED
-    assert [source.outcomes[i].status for i in range(3)] == ["failed", "ok", "ok"]
-
-
-def test_a_second_death_that_is_for_memory_still_has_its_try_alone() -> None:
-    bridge, source = bridge_of(2)
-    assert seed_of(bridge.suggest("a")) == 0
-    bridge.on_trial_complete("a", error=True)  # crashed
-    assert seed_of(bridge.suggest("b")) == 0
-    bridge.out_of_memory("b")
-    bridge.on_trial_complete("b", error=True)
-    assert seed_of(bridge.suggest("c")) == 0
-    assert bridge.suggest("d") is None
-    bridge.on_trial_complete("c", good(0))
-    assert source.outcomes[0].status == "ok"
-    bridge.out_of_memory("gone")  # of a trial that is not there any more
-
-
-def test_what_a_death_for_memory_takes_along_is_let_go() -> None:
-    """Idle workers, which Ray may have ended too, and the greeting that Tune would read; of others, the greeting."""
-    from ray.exceptions import ActorDiedError, OutOfMemoryError
-
-    from search.dispatch.on_ray import _Controller
-
-    controller: Any = object.__new__(_Controller)
-    heard, cleaned = list[str](), list[bool]()
-    controller._cleanup_cached_actors = lambda force_all: cleaned.append(force_all)
-    controller._search_alg = SimpleNamespace(searcher=SimpleNamespace(out_of_memory=heard.append))
-    trials = {name: SimpleNamespace(trial_id=name, _default_result_or_future="a future") for name in ("a", "b")}
-    controller._actor_to_trial = trials
-    controller._hear("a", OutOfMemoryError("full"))
-    controller._hear("b", ActorDiedError())
-    controller._hear("idle", OutOfMemoryError("full"))
-    assert (heard, cleaned) == (["a"], [True, True])
-    assert [trial._default_result_or_future for trial in trials.values()] == [None, None]

@@ -175,14 +175,13 @@ def test_it_comes_near_the_best_allocation_of_a_known_loss() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6))
-def test_it_ends_no_worse_than_what_it_stands_against(seed: int) -> None:
+def test_it_stands_against_what_the_other_strategies_propose(seed: int) -> None:
     """Whatever the loss: with sites that make each other's damage worse, or that nothing can be told of."""
     rng = np.random.default_rng(seed)
     given_problem = problem([12] * 5, Chain([12] * 5, rng.integers(1, 50, 6).tolist()), [0.5], trials=CANDIDATES)
     steep, coupling = rng.uniform(0, 4, 5).tolist(), float(rng.uniform(0, 20))
     loss = truth(steep, coupling)
     _, chosen = run(given_problem, loss)
-    best = min(loss(given_problem, levels) for levels in chosen["0.5"])  # type: ignore[operator]
 
     def judge(levels: Levels, proposal: Proposal) -> Outcome:
         return judged(given_problem, levels, loss(given_problem, levels))  # type: ignore[operator]
@@ -190,7 +189,7 @@ def test_it_ends_no_worse_than_what_it_stands_against(seed: int) -> None:
     for other in ("acra-uniform", "acra-sensitivity"):
         (proposal,) = play(given_problem, strategy(other)[1](given_problem), judge)[-1]
         levels = levels_of(given_problem, proposal.candidate)
-        assert best <= loss(given_problem, levels)  # type: ignore[operator]
+        assert any(np.array_equal(levels, each) for each in chosen["0.5"])
 
 
 def test_the_second_batch_lies_halfway_between_the_best_three_of_the_first() -> None:
