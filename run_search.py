@@ -201,7 +201,7 @@ def train(
 
     made = api.train(out=out, seed=seed, device=device, show=Console(stderr=json_), **task.typed(), **recipe.typed())
     if json_:
-        _print_json({"weights": str(made.weights), "accuracy": dict(made.accuracy)})
+        _print_json({"weights": str(made.weights), "accuracy": dict(made.accuracy), "notices": list(made.notices)})
 
 
 @app.command()

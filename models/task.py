@@ -17,6 +17,7 @@ from models.checkpoints import load_weights, read_metadata
 from models.data import DataInfo, Images, data_identity, data_info, load_data, stratified_sample, stratified_split
 from models.errors import UserError, first_line
 from models.networks import build_network
+from models.notices import collect_notices
 from models.user_code import is_user_spec, split_spec
 from models.user_files import source_digest
 
@@ -86,6 +87,8 @@ class Task:
     fingerprint: str
     seen: bool
     """Whether the weights may have been trained on the search split."""
+    notices: tuple[str, ...] = ()
+    """What was found out when network and data were read, a sentence each (`models.notices`)."""
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -140,8 +143,10 @@ def _try(network: nn.Module, config: TaskConfig, info: DataInfo) -> None:
 def load_task(config: TaskConfig, device: torch.device | str) -> Task:
     """Network and data, ready to judge candidates on `device`."""
     device = torch.device(device)
-    data = load_data(config, device)
-    network = load_network(config, data.info).to(device)
+    with collect_notices() as notices:
+        data = load_data(config, device)
+        network = load_network(config, data.info).to(device)
+        fingerprint, seen = task_fingerprint(config, data.info), _seen(config)
     tune, search = _split(config, data.train.labels)
     return Task(
         config=config,
@@ -152,8 +157,9 @@ def load_task(config: TaskConfig, device: torch.device | str) -> Task:
         train=data.train.subset(torch.cat([tune, search]).sort().values),
         test=data.test,
         device=device,
-        fingerprint=task_fingerprint(config, data.info),
-        seen=_seen(config),
+        fingerprint=fingerprint,
+        seen=seen,
+        notices=tuple(notices),
     )
 
 

@@ -230,8 +230,8 @@ def train(
 
     config = _task(network, data, settings, fresh=True)
     recipe = build.recipe(**settings_of(TrainOptions, settings), distill_weight=0.0)
-    accuracy = trained(config, recipe, Path(out), seed=seed, device=device, console=console_of(show))
-    return Trained(Path(out), accuracy, config.model_copy(update={"weights": str(Path(out).absolute())}))
+    accuracy, notices = trained(config, recipe, Path(out), seed=seed, device=device, console=console_of(show))
+    return Trained(Path(out), accuracy, config.model_copy(update={"weights": str(Path(out).absolute())}), notices)
 
 
 def open_run(run: str | Path, *, network: Network | None = None) -> RunResult:

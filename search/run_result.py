@@ -159,6 +159,8 @@ class Trained:
     accuracy: Mapping[str, float]
     """On the `search` split and the `test` set, 0..1."""
     task: TaskConfig
+    notices: tuple[str, ...] = ()
+    """What there is to know of how network and data were read, a sentence each."""
 
     def network(self) -> nn.Module:
         """The trained network, on the CPU, in evaluation mode."""

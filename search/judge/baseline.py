@@ -25,8 +25,13 @@ def train(
     seed: int = 0,
     device: str | None = None,
     on_step: Callable[[int, int], None] | None = None,
+    on_notice: Callable[[str], None] | None = None,
 ) -> dict[str, float]:
     """Train `config`'s network on the fine-tuning part and write its weights with the split in their metadata.
+
+    Args:
+        on_step: called with (steps done, steps in all).
+        on_notice: called before training with each sentence on how network and data were read.
 
     Returns:
         Accuracy on the search split and on the test set, 0 to 1.
@@ -34,6 +39,9 @@ def train(
     with writing(path, "choose another file"):  # before the work, not after
         path.parent.mkdir(parents=True, exist_ok=True)
     task: Task = load_task(config, pick_device(device))
+    if on_notice is not None:
+        for notice in task.notices:
+            on_notice(notice)
     finetune(task.network, task.tune, recipe, seed=seed, on_step=on_step)
     accuracies = {"search": judge(task.network, task.search)[0], "test": judge(task.network, task.test)[0]}
     record = {"recipe": recipe.model_dump_json(), "network": config.network, "accuracy": json.dumps(accuracies)}

@@ -345,6 +345,7 @@ def write_run(comparison: Comparison, facts: dict[str, str], status: str) -> Non
         "config": comparison.config.model_dump(mode="json"),
         "fingerprint": first.fingerprint,
         "dense": vars(first.dense),
+        "notices": list(first.evaluator.task.notices),
         "host": facts,
     }
     atomic_write(comparison.config.folder / "run.json", json.dumps(record, indent=2) + "\n")

@@ -16,6 +16,7 @@ from methods.registry import create, method_info
 from methods.trace import uncounted_flops
 from models.data import data_info
 from models.errors import UserError
+from models.notices import collect_notices
 from models.task import load_network, pick_device
 from search.allocation.allocate import reach, too_coarse
 from search.allocation.budget import LATENCY, Budget
@@ -74,17 +75,18 @@ def solve(config: SearchConfig, say: Say = tell) -> Plan:
     (target,) = wanted_of(config)
     device = pick_device(config.device)  # refused here even where no device is needed
     evaluator = None
-    if info.needs_data or method_info(config.method).needs_calibration:
-        evaluator = Evaluator(config.task, device=config.device)
-        compressor = bind(evaluator.task, config.method, config.options)
-    else:
-        compressor = _bound_without_data(config, device if LATENCY in target.measures else torch.device("cpu"))
+    with collect_notices() as notices:
+        if info.needs_data or method_info(config.method).needs_calibration:
+            evaluator = Evaluator(config.task, device=config.device)
+            compressor = bind(evaluator.task, config.method, config.options)
+        else:
+            compressor = _bound_without_data(config, device if LATENCY in target.measures else torch.device("cpu"))
     choice = choose(compressor, config.constraints)
     table = table_of(config, compressor, [target], say)
     budget = budget_of(config, choice, target, table)
     problem = problem_of(config, choice, [(target, budget)])
     levels, seconds = _solve(problem, propose, compressor, evaluator)
-    record = _record(config, compressor, choice, levels, budget, seconds)
+    record = {**_record(config, compressor, choice, levels, budget, seconds), "notices": notices}
     if table is not None:
         checked = check_whole(compressor, levels, table)
         record["latency"] = {**checked.model_dump(), "off": checked.off, "words": checked.words()}

@@ -185,6 +185,7 @@ def write_run(setup: Setup, facts: dict[str, str], status: str) -> None:
         "fingerprint": setup.fingerprint,
         "dense": asdict(setup.dense),
         "targets": [{"asked": target.asked, **budget.limits} for target, budget in setup.targets],
+        "notices": list(setup.evaluator.task.notices),
         "warm_start": [known.key for known in setup.problem.known],
         "host": facts,
     }

@@ -43,6 +43,7 @@ def announce(setup: Setup, console: Console) -> None:
         lines.append(f"note      {flops_text(uncounted)} {UNCOUNTED}")
     if task.seen:
         lines.append(f"note      {SEEN}")
+    lines += [f"note      {notice}" for notice in task.notices]
     for line in lines:
         say(console, line, "bold" if line is lines[0] else None)
 

@@ -62,7 +62,9 @@ def compare_and_show(config: CompareConfig, console: Console, *, retry_failed: b
     if not done.complete:
         say(console, f"stopped   nothing finished is lost; go on with: {resume_command(config.common, 'compare')}")
     record = leaderboard_text.as_json(boards) if boards else {"tasks": [], "mean_ranks": []}
-    return {"run": str(config.folder), "complete": done.complete, "seconds": done.seconds, **record}, done.complete
+    head = {"run": str(config.folder), "complete": done.complete, "seconds": done.seconds}
+    notices = list(comparison.setups[0].evaluator.task.notices)
+    return {**head, "notices": notices, **record}, done.complete
 
 
 def _announce(comparison: Comparison, console: Console) -> None:
@@ -83,6 +85,8 @@ def _announce(comparison: Comparison, console: Console) -> None:
         f"what the ledger knows",
     )
     say(console, f"where     {first.evaluator.task.device}, {where(first.resources)}")
+    for notice in first.evaluator.task.notices:
+        say(console, f"note      {notice}")
     say(console, f"resume    {resume_command(config, 'compare')}\n")
 
 

@@ -125,4 +125,5 @@ def _as_json(result: Result, written: Written) -> dict[str, Any]:
         "finalists": json.loads(view.finals.to_json(orient="records")),
         "files": [str(path) for path in written.files],
         "seconds": result.seconds,
+        "notices": list(result.setup.evaluator.task.notices),
     }

@@ -50,6 +50,8 @@ def show_plan(plan: Mapping[str, Any], console: Console) -> None:
         say(console, f"what binds: {', '.join(target['binding'])}")
     if plan["uncounted_flops"]:
         say(console, f"{flops_text(plan['uncounted_flops'])} {UNCOUNTED}")
+    for notice in plan["notices"]:
+        say(console, f"note: {notice}")
     if not target["met"]:
         say(console, MISSED[target["too_coarse"]])
     if (most := strategies()[plan["strategy"]].candidates) > 1:
@@ -68,9 +70,15 @@ def _say_span(plan: Mapping[str, Any], name: str, span: Mapping[str, float], con
 
 def trained(
     config: TaskConfig, recipe: Recipe, out: Path, *, seed: int, device: str | None, console: Console
-) -> dict[str, float]:
-    """Train a dense baseline under a progress bar."""
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Train a dense baseline under a progress bar; its accuracies, and what there is to know of how data were read."""
     from search.judge import baseline
+
+    notices: list[str] = []
+
+    def show_notice(notice: str) -> None:
+        notices.append(notice)
+        say(console, f"note      {notice}")
 
     columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeRemainingColumn())
     with RichProgress(*columns, console=console) as bar:
@@ -82,9 +90,10 @@ def trained(
             seed=seed,
             device=device,
             on_step=lambda done, steps: bar.update(job, completed=done, total=steps),
+            on_notice=show_notice,
         )
     say(console, f"{out}: {accuracies['search']:.2%} on the search split, {accuracies['test']:.2%} on the test set")
-    return accuracies
+    return accuracies, tuple(notices)
 
 
 def show_records(records: Mapping[str, Any], columns: tuple[str, ...], *, as_json: bool) -> None:
