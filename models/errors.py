@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -22,3 +23,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
 def first_line(error: BaseException) -> str:
     """The first line of an error's own text without colours, or its kind if it has none."""
     return (_COLOUR.sub("", str(error)).strip() or type(error).__name__).splitlines()[0]
+
+
+def commonest_reason(reasons: Iterable[str]) -> str:
+    """The reason that is given most often; of several such, the one that came first."""
+    return Counter(reasons).most_common(1)[0][0]

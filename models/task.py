@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from models.checkpoints import load_weights, read_metadata
 from models.data import DataInfo, Images, data_identity, data_info, load_data, stratified_sample, stratified_split
 from models.errors import UserError, first_line
+from models.finite import check_finite
 from models.networks import build_network
 from models.notices import collect_notices
 from models.user_code import is_user_spec, split_spec
@@ -108,7 +109,8 @@ def load_network(config: TaskConfig, info: DataInfo | None = None) -> nn.Module:
     """The dense network on the CPU, in eval mode, channels last, tried on one input.
 
     Raises:
-        UserError: unknown network, weights that do not fit, images that it does not take, or not one output per class.
+        UserError: unknown network, weights that do not fit or are not finite, images that it does not take, or not one
+            output per class.
     """
     info = info or data_info(config)
     with torch.random.fork_rng(devices=[]):
@@ -116,6 +118,7 @@ def load_network(config: TaskConfig, info: DataInfo | None = None) -> nn.Module:
         network = build_network(config.network, classes=info.classes, channels=info.shape[0]).cpu().eval()
         if config.weights is not None:
             load_weights(network, config.weights)
+        check_finite(network, config.network)
         _try(network, config, info)  # lazy layers take their shapes here, and their first weights from the seed
     return network.to(memory_format=torch.channels_last)
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from models.errors import UserError, unknown
+from models.errors import UserError, commonest_reason, unknown
 from search.allocation.targets import TOLERANCE, beyond_flops
 from search.export_config import CONFIG, Latency, read_config
 from search.latency.check import FILE, Checked, read_latencies
@@ -210,7 +210,8 @@ def _notes(answer: Answer, asked: float | None, kept: float | None) -> list[str]
     if len(answer.good) == 1:
         found.append(ONE_SEED)
     if failures:
-        found.append(f"{len(failures)} of {len(answer.tested)} seeds failed: {failures[0].outcome.reason}")
+        reason = commonest_reason(failure.outcome.reason or "no reason given" for failure in failures)
+        found.append(f"{len(failures)} of {len(answer.tested)} seeds failed: {reason}")
     alone = not beyond_flops(standing.target)
     if alone and asked is not None and kept is not None and kept < asked - TOLERANCE:
         found.append(f"its FLOPs lie more than {TOLERANCE:.1%} of the dense ones below the target")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from methods.base import Allocation, Centroids
+from models.errors import commonest_reason
 from search.allocation.allocate import MISSED, too_coarse
 from search.allocation.budget import LATENCY
 from search.allocation.targets import TOLERANCE
@@ -126,10 +127,12 @@ def _failed_scans(result: Result) -> list[str]:
     scans = {
         key_of(result, proposal.candidate): outcome for proposal, outcome in result.seen if proposal.stage == "scan"
     }
-    failed = [outcome for outcome in scans.values() if outcome.status == "failed"]
-    if not failed:
+    reasons = [outcome.reason or "no reason given" for outcome in scans.values() if outcome.status == "failed"]
+    if not reasons:
         return []
-    return [f"{len(failed)} of {len(scans)} measurements of the scan failed, the first: {failed[0].reason}"]
+    return [
+        f"{len(reasons)} of {len(scans)} measurements of the scan failed, most often so: {commonest_reason(reasons)}"
+    ]
 
 
 def _allocations(result: Result, rows: list[Row]) -> dict[str, Ratios]:

@@ -20,7 +20,7 @@ from pydantic import Field
 from rich.console import Console
 
 from methods.registry import method_info
-from models.errors import UserError, unknown
+from models.errors import UserError, commonest_reason, unknown
 from models.task import TaskConfig
 from search.allocation.choice import choose
 from search.allocation.constraints import Constraints
@@ -206,7 +206,7 @@ def prepare(config: CompareConfig, say: Say = tell) -> Comparison:
             problem = problem_of(search, choice, targets)
             setups.append(Setup(search, evaluator, compressor, choice, problem, targets, measured, resources, table))
     if measured is None or not setups:
-        raise UserError(refusals[0][2])
+        raise UserError(commonest_reason(reason for _, _, reason in refusals))
     if not any(setup.config.strategies for setup in setups):
         named = ", ".join(setup.config.method for setup in setups)
         raise UserError(f"nothing to compare: {named} cannot learn an allocation; name a strategy, e.g. acra-uniform")
@@ -332,7 +332,7 @@ def _listening(program: Program, seen: Pairs) -> Program:
 
 def _why_none(seen: Pairs, target: str) -> str:
     reasons = [outcome.reason for proposal, outcome in seen if proposal.target == target and outcome.reason]
-    return f"no candidate could be judged: {reasons[0]}" if reasons else "no candidate was proposed"
+    return f"no candidate could be judged: {commonest_reason(reasons)}" if reasons else "no candidate was proposed"
 
 
 def write_run(comparison: Comparison, facts: dict[str, str], status: str) -> None:

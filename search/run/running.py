@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 from rich.console import Console
 
-from models.errors import UserError
+from models.errors import UserError, commonest_reason
 from search.candidate import Outcome
 from search.files import held, writing
 from search.judge.evaluate import SPARED
@@ -63,7 +63,7 @@ class Doubts:
             failures = self._failures[scan]
             if failures and not self._successes[scan]:
                 raise UserError(
-                    f"every {what} failed, {len(failures)} in all; the first: {failures[0]}; "
+                    f"every {what} failed, {len(failures)} in all, most often so: {commonest_reason(failures)}; "
                     "change what is at fault, or judge them again with --resume and --retry-failed"
                 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,9 +139,21 @@ def bind_sites(evaluator: Evaluator, config: SearchConfig) -> Compressor:
     """The method bound to the dense network; UserError if it can compress nothing of it."""
     compressor = bind(evaluator.task, config.method, config.options)
     if not compressor.sites:
-        reason = next(iter(compressor.skipped.values()), "it has no layer that the method compresses")
+        reason = weightiest_reason(compressor) or "it has no layer that the method compresses"
         raise UserError(f"{config.method} can compress nothing of {config.task.network}: {reason}")
     return compressor
+
+
+def weightiest_reason(compressor: Compressor) -> str | None:
+    """Of the reasons why layers stay dense, the one that holds most of their weights; None if there is no reason.
+
+    The first in the network's order is often that of its smallest layer.
+    """
+    sizes = {name: sum(p.numel() for p in module.parameters()) for name, module in compressor.network.named_modules()}
+    weights = Counter[str]()
+    for layer, reason in compressor.skipped.items():
+        weights[reason] += 1 + sizes.get(layer, sizes.get(layer.partition(":")[2], 0))  # `l1:layer` in a composition
+    return weights.most_common(1)[0][0] if weights else None
 
 
 def problem_of(config: SearchConfig, choice: Choice, targets: list[tuple[Target, Budget]]) -> Problem:

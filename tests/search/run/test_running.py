@@ -57,7 +57,7 @@ def test_measurements_that_failed_are_told_and_cost_the_site_its_charm(
     view = run_view(result, "the command", {})
     remark = next(each for each in view.remarks if "scan" in each)
     assert remark.startswith("2 of ")
-    assert remark.endswith("measurements of the scan failed, the first: <b>its outputs are not finite</b>")
+    assert remark.endswith("measurements of the scan failed, most often so: <b>its outputs are not finite</b>")
     page = report_html(view)
     assert "&lt;b&gt;its outputs are not finite&lt;/b&gt;" in page
     assert remark not in page
