@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +87,8 @@ class Task:
     """Only finalists meet it."""
     device: torch.device
     fingerprint: str
+    parts: Mapping[str, object]
+    """What the fingerprint is a hash of: digests of network, weights and data, and settings."""
     seen: bool
     """Whether the weights may have been trained on the search split."""
     notices: tuple[str, ...] = ()
@@ -149,7 +152,7 @@ def load_task(config: TaskConfig, device: torch.device | str) -> Task:
     with collect_notices() as notices:
         data = load_data(config, device)
         network = load_network(config, data.info).to(device)
-        fingerprint, seen = task_fingerprint(config, data.info), _seen(config)
+        parts, seen = task_parts(config, data.info), _seen(config)
     tune, search = _split(config, data.train.labels)
     return Task(
         config=config,
@@ -160,7 +163,8 @@ def load_task(config: TaskConfig, device: torch.device | str) -> Task:
         train=data.train.subset(torch.cat([tune, search]).sort().values),
         test=data.test,
         device=device,
-        fingerprint=fingerprint,
+        fingerprint=_hash(parts),
+        parts=parts,
         seen=seen,
         notices=tuple(notices),
     )
@@ -206,12 +210,20 @@ def _seen(config: TaskConfig) -> bool:
 
 def task_fingerprint(config: TaskConfig, info: DataInfo | None = None) -> str:
     """A stable hash of what the task is; paths do not enter, contents do."""
-    info = info or data_info(config)
+    return _hash(task_parts(config, info or data_info(config)))
+
+
+def _hash(parts: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def task_parts(config: TaskConfig, info: DataInfo) -> dict[str, object]:
+    """What two tasks must have in common to be the same one; plain JSON."""
     network = config.network
     if is_user_spec(network):
         file, function = split_spec(network, "network")
         network = f"{source_digest(file)}:{function}"
-    parts = {
+    return {
         "network": network,
         "weights": None if config.weights is None else _digest(Path(config.weights)),
         "data": data_identity(config),
@@ -223,7 +235,6 @@ def task_fingerprint(config: TaskConfig, info: DataInfo | None = None) -> str:
         "split_seed": config.split_seed,
         "train_images": config.train_images,
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def _digest(path: Path) -> str:

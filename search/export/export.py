@@ -32,6 +32,7 @@ from search.files import clear_leftovers, held
 from search.judge.checkpoint import Checkpoint
 from search.judge.evaluate import Evaluator, OnStep, worker
 from search.judge.finetune import judge
+from search.run.unchanged import describe_changes
 
 TRIAL_IMAGES = 256
 SAME_ACCURACY = 5e-3  # stored weights may be judged on another device than the one they were trained on
@@ -134,7 +135,8 @@ def fine_tuned(
     evaluator = worker(run.config.task, device=device or run.config.device, keep_weights=weights)
     task = evaluator.task
     if task.fingerprint != run.fingerprint:
-        raise UserError(f"network, weights or data of {run.folder} have changed since its search; search anew")
+        changes = describe_changes(task, run.fingerprint, run.task_parts)
+        raise UserError(f"{changes} since the search in {run.folder}; bring back what it was made with, or search anew")
     path = weights / f"{picked.key}.safetensors"
     if not path.is_file():
         path = _finetuned(evaluator, picked.candidate, weights, say, on_step)

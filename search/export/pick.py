@@ -16,6 +16,7 @@ from search.report.view import known
 from search.run.command import resume_command
 from search.run.config import SearchConfig
 from search.run.runs import is_comparison, read_record, read_searches, run_folder
+from search.run.unchanged import PARTS
 from search.tables import CANDIDATE_TYPES, FINAL_TYPES, records
 
 PICKS = ("best", "knee", "smallest")
@@ -33,6 +34,8 @@ class Run:
     candidates: pd.DataFrame
     front: pd.DataFrame
     finals: pd.DataFrame
+    task_parts: Any = None
+    """What the fingerprint is a hash of; None of a run of an earlier version."""
 
     @property
     def config(self) -> SearchConfig:
@@ -75,8 +78,9 @@ def read_run(run: str | Path) -> Run:
     searches = read_searches(folder)
     again = resume_command(searches[0], "compare" if is_comparison(folder) else "search")
     tables = {"candidates": CANDIDATE_TYPES, "pareto": CANDIDATE_TYPES, "finalists": FINAL_TYPES}
-    frames = [_table(folder / f"{name}.csv", types, again) for name, types in tables.items()]
-    return Run(searches, record["fingerprint"], dict(record.get("host", {})), *frames)
+    candidates, front, finals = (_table(folder / f"{name}.csv", types, again) for name, types in tables.items())
+    facts = dict(record.get("host", {}))
+    return Run(searches, record["fingerprint"], facts, candidates, front, finals, record.get(PARTS))
 
 
 def _table(path: Path, types: dict[str, str], command: str) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
@@ -22,6 +23,7 @@ from torch import nn
 from methods.base import Allocation, Compressor, Tuning, copy_network, example_input
 from methods.registry import create, method_info
 from models.data import Images
+from models.errors import UserError
 from models.given import receive
 from models.task import Task, TaskConfig, load_task, pick_device
 from search.candidate import Candidate, Outcome, failed
@@ -266,13 +268,29 @@ def save_compressed(
     atomic_write(folder / f"{candidate.key(task)}.safetensors", packed)
 
 
-def worker(config: TaskConfig, *, networks: Mapping[str, nn.Module] | None = None, **options: Any) -> Evaluator:
+def worker(
+    config: TaskConfig,
+    *,
+    networks: Mapping[str, nn.Module] | None = None,
+    fingerprint: str | None = None,
+    **options: Any,
+) -> Evaluator:
     """What a dispatcher calls once per worker.
 
     Args:
         networks: the task's network, if it was given as an object.
+        fingerprint: what the task must be; None takes it as it is here.
+
+    Raises:
+        UserError: the files here are not those of the search: changed since it began, or others on this machine.
     """
     receive(networks or {})
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
-    return Evaluator(config, **options)
+    evaluator = Evaluator(config, **options)
+    if fingerprint not in (None, evaluator.task.fingerprint):
+        raise UserError(
+            f"network, weights or data on {socket.gethostname()} are not those that the search began with (task "
+            f"{evaluator.task.fingerprint}, not {fingerprint}); let every machine see the same files, unchanged"
+        )
+    return evaluator

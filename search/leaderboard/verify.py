@@ -17,7 +17,9 @@ from search.judge.evaluate import Evaluator
 from search.judge.finetune import judge
 from search.leaderboard.board import Answer, answers_of
 from search.ledger.ledger import Ledger, Record
+from search.run.running import recorded
 from search.run.runs import searches_of
+from search.run.unchanged import PARTS, describe_changes
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,13 @@ def find_row(ledgers: Sequence[Ledger], row: str) -> tuple[Ledger, Answer]:
 def verify(ledger: Ledger, answer: Answer, results: Path, device: str | None = None) -> list[Check]:
     """Judge every seed's stored weights anew; UserError if weights or task are not there any more."""
     stored = [(record, find_weights(results, record.key)) for record in answer.good]
-    evaluator = Evaluator(_task(stored[0][1], ledger), device=device)
+    folder = stored[0][1].parent.parent
+    evaluator = Evaluator(_task(folder, ledger), device=device)
     if evaluator.task.fingerprint != ledger.task:
-        raise UserError(
-            f"the network, weights or data of {ledger.title} have changed since: they are now task "
-            f"{evaluator.task.fingerprint[:8]}, not {ledger.task[:8]}"
-        )
+        record = recorded(folder)
+        parts = record.get(PARTS) if record.get("fingerprint") == ledger.task else None
+        changes = describe_changes(evaluator.task, ledger.task, parts)
+        raise UserError(f"{changes} since {ledger.title} was searched; bring back what it was searched with")
     return [_check(record, path, evaluator) for record, path in stored]
 
 
@@ -83,8 +86,7 @@ def find_weights(results: Path, key: str) -> Path:
     return found[0]
 
 
-def _task(weights: Path, ledger: Ledger) -> TaskConfig:
-    folder = weights.parent.parent
+def _task(folder: Path, ledger: Ledger) -> TaskConfig:
     searches = searches_of(folder)
     if not searches:
         raise UserError(f"{folder / 'run.json'} does not say what {ledger.title} is; restore it from a copy")

@@ -11,6 +11,7 @@ import shutil
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from search.allocation.choice import choose
 from search.allocation.constraints import Constraints
 from search.allocation.targets import Target, parse_targets
 from search.candidate import Frozen, Outcome
+from search.console import say
 from search.dispatch.loop import dispatch
 from search.files import atomic_write
 from search.host import host_facts
@@ -33,15 +35,16 @@ from search.latency.table import Say, tell
 from search.ledger.ledger import Ledger
 from search.ledger.storage import check_location
 from search.run import build
+from search.run.command import resume_command
 from search.run.conductor import Conductor
 from search.run.config import SearchConfig
 from search.run.estimate import expected, work
 from search.run.finalists import best_candidates, finalists
 from search.run.progress import Progress
 from search.run.rungs import check_samples
-from search.run.running import Watch, alone_in, warn
-from search.run.runs import is_comparison, read_searches, run_folder
-from search.run.session import SCHEMA, Result, factory_of, open_ledger, program_of, stopping
+from search.run.running import Watch, alone_in, recorded, refuse_other, warn
+from search.run.runs import SCHEMA, is_comparison, read_searches, run_folder
+from search.run.session import Result, factory_of, open_ledger, program_of, stopping
 from search.run.setup import (
     Setup,
     bind_sites,
@@ -54,6 +57,7 @@ from search.run.setup import (
     wanted_of,
 )
 from search.run.standings import Standing, keep, keep_dense, keeper, limit_fields
+from search.run.unchanged import PARTS, refuse_changed
 from search.strategy import Program, Proposal, Stage, strategy
 from search.tables import Dense
 
@@ -181,7 +185,9 @@ def prepare(config: CompareConfig, say: Say = tell) -> Comparison:
     """Load the task, bind every method and check every target; UserError if nothing at all can be done."""
     check_location(config.common.ledger)
     check_samples([name for search in config.searches for name in search.strategies], config.common.ladder)
+    refuse_other(config.folder, config)
     evaluator, resources = evaluator_of(config.common), resources_of(config.common)
+    refuse_changed(config.folder, evaluator.task)
     wanted = wanted_of(config.common)
     setups: list[Setup] = []
     refusals: list[tuple[SearchConfig, Target, str]] = []
@@ -252,13 +258,13 @@ def run(comparison: Comparison, console: Console, *, retry_failed: bool = False)
     first = setups[0]
     facts = host_facts(first.evaluator.task.device)
     stop = threading.Event()
-    with (
-        alone_in(comparison.config.folder, comparison.config),
-        open_ledger(first, partial(warn, console)) as ledger,
-        Progress(console, planned(setups), work(first)) as progress,
-        stopping(stop),
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(alone_in(comparison.config.folder, comparison.config))
+        ledger = stack.enter_context(open_ledger(first, partial(warn, console)))
         write_run(comparison, facts, "running")
+        say(console, f"resume    {resume_command(first.config, 'compare')}\n")
+        progress = stack.enter_context(Progress(console, planned(setups), work(first)))
+        stack.enter_context(stopping(stop))
         watch = Watch(progress, stop, partial(warn, console))
         keep_dense(ledger, first.dense)
         keep(ledger, comparison.refused)
@@ -341,9 +347,10 @@ def write_run(comparison: Comparison, facts: dict[str, str], status: str) -> Non
     record = {
         "schema": SCHEMA,
         "status": status,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "created": recorded(comparison.config.folder).get("created") or time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "config": comparison.config.model_dump(mode="json"),
         "fingerprint": first.fingerprint,
+        PARTS: first.evaluator.task.parts,
         "dense": vars(first.dense),
         "notices": list(first.evaluator.task.notices),
         "host": facts,

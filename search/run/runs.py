@@ -10,6 +10,8 @@ from models.errors import UserError, unknown
 from search.run.build import first_fault
 from search.run.config import SearchConfig
 
+SCHEMA = 1  # of run.json
+
 
 def run_folder(run: str | Path) -> Path:
     """The folder of a run, given by its path or by its name below `results`; UserError if there is none."""
@@ -34,11 +36,23 @@ def read_record(folder: Path) -> dict[str, Any]:
     path = folder / "run.json"
     try:
         record = json.loads(path.read_text())
+        check_schema(path, record.get("schema", 1))
         if isinstance(record["config"], dict):
             return dict(record)
-    except (ValueError, KeyError, TypeError) as error:
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _foreign(path, error) from None
     raise _foreign(path, TypeError("its config is no object"))
+
+
+def check_schema(path: Path, schema: Any) -> None:
+    """UserError if a later version wrote the file, which may mean something else by the same words."""
+    if not isinstance(schema, int) or isinstance(schema, bool) or not 1 <= schema <= SCHEMA:
+        raise UserError(
+            f"{path} is of schema {schema!r}, and this version reads 1 to {SCHEMA}; use the version that wrote it, or "
+            "start the search anew under another --name"
+        )
 
 
 def read_searches(folder: Path) -> tuple[SearchConfig, ...]:

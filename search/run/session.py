@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -16,23 +16,25 @@ from rich.console import Console
 
 from models.given import carried, class_of, is_given
 from search.candidate import Candidate, Outcome
+from search.console import say
 from search.dispatch.loop import dispatch
 from search.files import atomic_write, writing
 from search.host import host_facts
 from search.judge.evaluate import Evaluator, rung_file, worker
 from search.ledger.ledger import Ledger, LedgerError
+from search.run.command import resume_command
 from search.run.conductor import Conductor
 from search.run.estimate import expected, work
 from search.run.finalists import finalists
 from search.run.progress import Progress
 from search.run.rungs import climb
 from search.run.running import Watch, alone_in, recorded, warn
+from search.run.runs import SCHEMA
 from search.run.setup import Setup
 from search.run.standings import keep_dense, keeper
+from search.run.unchanged import PARTS
 from search.run.warm import warmed
 from search.strategy import Program, Proposal, strategy
-
-SCHEMA = 1
 
 
 @dataclass
@@ -52,17 +54,17 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
     facts = host_facts(setup.evaluator.task.device)
     stop = threading.Event()
     counts, costs = expected(setup), work(setup)
-    with (
-        alone_in(config.folder, config),
-        open_ledger(setup, partial(warn, console)) as ledger,
-        Progress(console, counts, costs) as progress,
-        stopping(stop),
-    ):
-        watch = Watch(progress, stop, partial(warn, console))
+    with ExitStack() as stack:
+        stack.enter_context(alone_in(config.folder, config))
+        ledger = stack.enter_context(open_ledger(setup, partial(warn, console)))
         if config.warm_start:
             setup.problem = warmed(setup.problem, ledger, config.strategies, recorded(config.folder).get("warm_start"))
             tell_start(setup, console)
         write_run(setup, facts, "running")
+        say(console, f"resume    {resume_command(config)}\n")  # not before: it reads what was just written
+        progress = stack.enter_context(Progress(console, counts, costs))
+        stack.enter_context(stopping(stop))
+        watch = Watch(progress, stop, partial(warn, console))
         programs = [program_of(setup, name) for name in config.strategies]
         keep_dense(ledger, setup.dense)
         limits = {target.asked: budget.limits for target, budget in setup.targets}
@@ -124,6 +126,7 @@ def factory_of(setup: Setup) -> partial[Evaluator]:
         keep_rungs=config.rungs_folder.absolute() if config.rungs else None,
         time_limit=config.time_limit,
         networks=carried(config.task.network),
+        fingerprint=setup.fingerprint,
     )
 
 
@@ -183,6 +186,7 @@ def write_run(setup: Setup, facts: dict[str, str], status: str) -> None:
         "created": recorded(setup.config.folder).get("created") or time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "config": setup.config.model_dump(mode="json"),
         "fingerprint": setup.fingerprint,
+        PARTS: setup.evaluator.task.parts,
         "dense": asdict(setup.dense),
         "targets": [{"asked": target.asked, **budget.limits} for target, budget in setup.targets],
         "notices": list(setup.evaluator.task.notices),

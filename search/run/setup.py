@@ -23,6 +23,8 @@ from search.latency.table import ChosenLatency, LatencyTable, Say, latency_table
 from search.ledger.storage import check_location
 from search.run.config import SearchConfig
 from search.run.rungs import check_samples
+from search.run.running import refuse_other
+from search.run.unchanged import refuse_changed
 from search.strategy import Problem, Scan, strategy
 from search.tables import Dense
 
@@ -63,7 +65,9 @@ def prepare(config: SearchConfig, say: Say = tell) -> Setup:
     wanted = wanted_of(config)
     resources = resources_of(config)
     check_location(config.ledger)
+    refuse_other(config.folder, config)
     evaluator = evaluator_of(config)
+    refuse_changed(config.folder, evaluator.task)
     compressor = bind_sites(evaluator, config)
     choice = choose(compressor, config.constraints)
     table = table_of(config, compressor, wanted, say)

@@ -87,7 +87,6 @@ def _announce(comparison: Comparison, console: Console) -> None:
     say(console, f"where     {first.evaluator.task.device}, {where(first.resources)}")
     for notice in first.evaluator.task.notices:
         say(console, f"note      {notice}")
-    say(console, f"resume    {resume_command(config, 'compare')}\n")
 
 
 def _who(standing: Standing) -> str:

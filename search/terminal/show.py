@@ -17,7 +17,7 @@ from search.console import say
 from search.report.final_latency import measure_finals
 from search.report.outputs import Written, write_outputs
 from search.report.view import best_of
-from search.run.command import resume_command, search_command
+from search.run.command import search_command
 from search.run.config import SearchConfig
 from search.run.session import Result, run
 from search.run.setup import prepare
@@ -36,7 +36,6 @@ def search_and_show(
     console.print("loading the task, measuring the dense network ...", style="dim")
     setup = prepare(config, lambda line: say(console, line, "dim"))
     announce(setup, console)
-    say(console, f"resume    {resume_command(config)}\n")
     result = run(setup, console, retry_failed=retry_failed)
     checked = measure_finals([result], lambda line: say(console, line, "dim"))
     written = write_outputs(result, command or search_command(config), checked)
