@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from methods.base import copy_network
 from methods.channels import Group, keep_channels
 from methods.narrow import channels_of, narrow
+from methods.other_paths import fault_on_other_paths
 
 # Outputs may differ by the order of summation only; a wrong channel shows as a difference of the size of the output.
 TOLERANCE = 1e-3
@@ -60,6 +61,8 @@ def _trial(network: nn.Module, example: Tensor, groups: list[Group]) -> str | No
         found = tree_leaves(narrowed(inputs))
     except Exception as error:  # any error of the user's forward pass means the same: this group must stay
         return f"the network does not run without its channels ({_first_line(error)})"
+    if fault := fault_on_other_paths(network, narrowed, example):
+        return fault
     _ignore(masked, groups, kept)
     for part, wanted in zip(found, tree_leaves(masked(inputs)), strict=True):
         if part.shape != wanted.shape:

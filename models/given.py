@@ -18,12 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import UserError, first_line
+from models.notices import add_notice, collect_notices
 from models.operators import OperatorMode
 from models.sources import content_digest
+from models.standard_form import is_lazy_network, standard_form
+from models.user_calls import reporting_errors
 
 _PREFIX = "object:"
 _DIGITS = 12
 _known: dict[str, nn.Module] = {}
+_notices: dict[str, tuple[str, ...]] = {}  # what was changed about an object, said where its task is loaded
 
 
 def is_given(spec: str) -> bool:
@@ -45,8 +49,12 @@ def give(network: nn.Module, shape: tuple[int, int, int]) -> str:
     Raises:
         UserError: it cannot take such inputs, or cannot be copied.
     """
+    with collect_notices() as notices:
+        network = standard_form(_copied(network), type(network).__name__)
+    if is_lazy_network(network):
+        _operators(network, shape)  # one pass gives its layers their shapes
     spec = f"{_PREFIX}{re.sub(r'[^A-Za-z0-9_.]', '_', type(network).__name__)}@{_digest(network, shape)}"
-    _known[spec] = _copied(network)
+    _known[spec], _notices[spec] = network, tuple(notices)
     return spec
 
 
@@ -57,6 +65,8 @@ def given_network(spec: str) -> nn.Module:
             f"network {spec} was given as a Python object, which no file holds; go on in Python and give it there: "
             "network=... to search.api's functions or to load_compressed"
         )
+    for notice in _notices.get(spec, ()):
+        add_notice(notice)
     return copy.deepcopy(_known[spec])
 
 
@@ -101,13 +111,9 @@ def _operators(network: nn.Module, shape: tuple[int, int, int]) -> list[str]:
     recorder = _Recorder({id(t): name for name, t in [*network.named_parameters(), *network.named_buffers()]})
     images = torch.zeros(2, *shape)
     recorder.name(images)
-    try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), recorder:
-            network(images)
-    except Exception as error:
-        size = "×".join(map(str, shape))
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise UserError(f"network {type(network).__name__} cannot take {size} images: {reason}") from error
+    failure = f"network {type(network).__name__} cannot take {'×'.join(map(str, shape))} images"
+    with reporting_errors(failure), torch.random.fork_rng(devices=[]), torch.no_grad(), recorder:
+        network(images)
     return recorder.lines
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import re
@@ -14,16 +13,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from models.checkpoints import load_weights, read_metadata
+from models.checkpoints import read_metadata
 from models.data import DataInfo, Images, data_identity, data_info, load_data, stratified_sample, stratified_split
-from models.errors import UserError, first_line
-from models.finite import check_finite
-from models.networks import build_network
+from models.dense_network import prepare_network
+from models.errors import UserError
+from models.memory_layout import ArrangedImages
 from models.notices import collect_notices
 from models.user_code import is_user_spec, split_spec
 from models.user_files import source_digest
-
-_INIT_SEED = 0  # fresh weights are the same in every worker
 
 
 class TaskConfig(BaseModel):
@@ -76,7 +73,9 @@ class Task:
     config: TaskConfig
     info: DataInfo
     network: nn.Module
-    """Dense, in eval mode, on the device, channels last."""
+    """Dense, in evaluation mode, on the device."""
+    memory_format: torch.memory_format
+    """How the network's weights and the batches of all images lie: channels last, unless the code needs otherwise."""
     tune: Images
     """The part of the training set that fine-tunes."""
     search: Images
@@ -89,6 +88,8 @@ class Task:
     fingerprint: str
     parts: Mapping[str, object]
     """What the fingerprint is a hash of: digests of network, weights and data, and settings."""
+    training_fault: str | None
+    """Why the network cannot be fine-tuned, if it cannot."""
     seen: bool
     """Whether the weights may have been trained on the search split."""
     notices: tuple[str, ...] = ()
@@ -108,42 +109,18 @@ def pick_device(name: str | None = None) -> torch.device:
     return device
 
 
-def load_network(config: TaskConfig, info: DataInfo | None = None) -> nn.Module:
-    """The dense network on the CPU, in eval mode, channels last, tried on one input.
-
-    Raises:
-        UserError: unknown network, weights that do not fit or are not finite, images that it does not take, or not one
-            output per class.
-    """
-    info = info or data_info(config)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_INIT_SEED)
-        network = build_network(config.network, classes=info.classes, channels=info.shape[0]).cpu().eval()
-        if config.weights is not None:
-            load_weights(network, config.weights)
-        check_finite(network, config.network)
-        _try(network, config, info)  # lazy layers take their shapes here, and their first weights from the seed
-    return network.to(memory_format=torch.channels_last)
+def load_network(config: TaskConfig, info: DataInfo | None = None, device: torch.device | str = "cpu") -> nn.Module:
+    """The dense network of `models.dense_network.prepare_network`, ready to be compressed."""
+    return prepare_network(config, info or data_info(config), device).network
 
 
-def _try(network: nn.Module, config: TaskConfig, info: DataInfo) -> None:
-    shape = "×".join(map(str, info.shape))
-    try:
-        with torch.no_grad():
-            output = network(torch.zeros(1, *info.shape))
-    except Exception as error:
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise UserError(f"network {config.network} cannot take the {shape} images of {info.name}: {reason}") from error
-    try:
-        copy.deepcopy(network)
-    except Exception as error:
+def check_trainable(task: Task) -> None:
+    """UserError if the task's network cannot be fine-tuned: every candidate would fail alike."""
+    if task.training_fault is not None:
         raise UserError(
-            f"network {config.network} cannot be copied once it has been called ({first_line(error)}); "
-            "let it keep no outputs of its layers"
-        ) from error
-    got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    if got != (1, info.classes):
-        raise UserError(f"network {config.network} returns {got} for one image of {info.name}, not (1, {info.classes})")
+            f"network {task.config.network} cannot be trained: {task.training_fault}; mend that, "
+            "or search without fine-tuning (--epochs 0 --final-epochs 0)"
+        )
 
 
 def load_task(config: TaskConfig, device: torch.device | str) -> Task:
@@ -151,17 +128,20 @@ def load_task(config: TaskConfig, device: torch.device | str) -> Task:
     device = torch.device(device)
     with collect_notices() as notices:
         data = load_data(config, device)
-        network = load_network(config, data.info).to(device)
+        dense = prepare_network(config, data.info, device)
         parts, seen = task_parts(config, data.info), _seen(config)
-    tune, search = _split(config, data.train.labels)
+    train, test = (ArrangedImages(images, dense.memory_format) for images in (data.train, data.test))
+    tune, search = _split(config, train.labels)
     return Task(
         config=config,
         info=data.info,
-        network=network,
-        tune=data.train.subset(tune),
-        search=data.train.subset(search),
-        train=data.train.subset(torch.cat([tune, search]).sort().values),
-        test=data.test,
+        network=dense.network,
+        memory_format=dense.memory_format,
+        training_fault=dense.training_fault,
+        tune=train.subset(tune),
+        search=train.subset(search),
+        train=train.subset(torch.cat([tune, search]).sort().values),
+        test=test,
         device=device,
         fingerprint=_hash(parts),
         parts=parts,

@@ -73,9 +73,9 @@ def call_user(spec: str, function: Callable[..., Any], **arguments: Any) -> Any:
     with _LOCK, _visiting(_package(file.parent)):
         try:
             return function(**arguments)
-        except UserError:
+        except (UserError, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             raise UserError(f"{spec} failed: {_described(error, file)}") from error
 
 
@@ -96,7 +96,10 @@ def _load_file(file: Path, what: str) -> ModuleType:
         try:
             with _visiting(package):
                 spec.loader.exec_module(module)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            del sys.modules[name]
+            raise
+        except BaseException as error:  # `sys.exit`, or a class of the user's own
             del sys.modules[name]
             raise UserError(f"{what} file {file} fails to import: {_described(error, file)}") from error
         return module

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from models.checkpoints import save_weights
 from models.data import data_info
 from models.errors import UserError
-from models.given import give
+from models.given import give, given_network
 from models.sources import ARRAY_NAMES, checked_arrays, content_digest
 from models.task import TaskConfig
 from search.files import atomic_write, writing
@@ -38,13 +38,20 @@ def task_of(
     folder = Path(results) / FOLDER
     spec = None if data is None else data_spec(data, folder)
     given = {"weights": None if weights is None else str(weights), "data": spec, "results": results, **fields}
+    if network is not None and not isinstance(network, str | Path | nn.Module):
+        raise UserError(
+            f"network of type {type(network).__name__} is not understood; give a name, path/to/file.py:function, "
+            "or a torch.nn.Module"
+        )
     if not isinstance(network, nn.Module):
         return build.task(network=None if network is None else str(network), **given)
     if spec is None:
         raise UserError(f"data None does not go with network {type(network).__name__}, an object; {_WAYS}")
     shape = data_info(build.task(**{**given, "network": "small", "weights": None})).shape
     name = give(network, shape)
-    return build.task(network=name, **{**given, "weights": given["weights"] or str(stored_weights(network, folder))})
+    if weights is None:
+        given["weights"] = str(stored_weights(given_network(name), folder))
+    return build.task(network=name, **given)
 
 
 def check_same(network: Network | None, task: TaskConfig) -> None:

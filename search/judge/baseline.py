@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from models.checkpoints import save_weights
-from models.task import Task, TaskConfig, load_task, pick_device, split_metadata
+from models.task import Task, TaskConfig, check_trainable, load_task, pick_device, split_metadata
 from search.candidate import Recipe
 from search.files import writing
 from search.judge.finetune import finetune, judge
@@ -39,6 +39,7 @@ def train(
     with writing(path, "choose another file"):  # before the work, not after
         path.parent.mkdir(parents=True, exist_ok=True)
     task: Task = load_task(config, pick_device(device))
+    check_trainable(task)
     if on_notice is not None:
         for notice in task.notices:
             on_notice(notice)

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from methods.base import Tuning
 from models.data import Images
+from models.training_outputs import class_scores
 from search.candidate import Recipe
 from search.judge.checkpoint import Checkpoint
 
@@ -153,7 +154,7 @@ def _loss(network: nn.Module, teacher: nn.Module | None, inputs: Tensor, labels:
     """(1 − w) · cross-entropy + w · τ² · KL(teacher ‖ network) at temperature τ (Hinton et al., 2015)."""
     weight = recipe.distill_weight if teacher is not None else 0.0
     with precision(inputs.device):
-        logits = network(inputs).float()
+        logits = class_scores(network(inputs)).float()
     loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
     if weight == 0:
         return loss

@@ -95,7 +95,7 @@ def solve(config: SearchConfig, say: Say = tell) -> Plan:
 
 def _bound_without_data(config: SearchConfig, device: torch.device) -> Compressor:
     info = data_info(config.task)
-    network = load_network(config.task, info).to(device)
+    network = load_network(config.task, info, device)
     return create(config.method, network, example_input(info.shape, device), config.options)
 
 

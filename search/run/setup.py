@@ -11,6 +11,7 @@ import torch
 
 from methods.base import Compressor, Knob, Levels
 from models.errors import UserError
+from models.task import check_trainable
 from search.allocation.allocate import check_reachable
 from search.allocation.budget import LATENCY, Budget
 from search.allocation.choice import Choice, blamed, choose
@@ -129,14 +130,17 @@ def distinct(targets: list[tuple[Target, Budget]]) -> list[tuple[Target, Budget]
 
 
 def evaluator_of(config: SearchConfig) -> Evaluator:
-    """The evaluator of this process; finalists' weights go to the run's folder."""
-    return Evaluator(
+    """The evaluator of this process; finalists' weights go to the run's folder. UserError if it cannot fine-tune."""
+    evaluator = Evaluator(
         config.task,
         device=config.device,
         keep_weights=config.folder / "weights",
         keep_rungs=config.rungs_folder if config.rungs else None,
         time_limit=config.time_limit,
     )
+    if config.recipe.epochs or (config.finalists and config.final_recipe.epochs):
+        check_trainable(evaluator.task)
+    return evaluator
 
 
 def bind_sites(evaluator: Evaluator, config: SearchConfig) -> Compressor:
