@@ -23,7 +23,8 @@ from search.allocation.targets import TOLERANCE, beyond_flops
 from search.export_config import CONFIG, Latency, read_config
 from search.latency.check import FILE, Checked, read_latencies
 from search.leaderboard.reported import Reported, reported
-from search.ledger.ledger import Ledger, Record, list_tasks
+from search.ledger.ledger import Ledger, list_tasks
+from search.ledger.record import Record
 from search.ledger.storage import readable
 from search.ranking import Sample, bands, ranks
 from search.run.command import search_command
@@ -77,6 +78,10 @@ class Board:
     frame: pd.DataFrame
     """One line a row, columns `TYPES`, by falling band and accuracy."""
     reported: tuple[Reported, ...] = ()
+    skipped: int = 0
+    """Records of the ledger that cannot be read."""
+    notices: tuple[str, ...] = ()
+    """What a reader must know of the ledger's state."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,8 @@ def board(ledger: Ledger, results: Path) -> Board:
     commands, latencies = Commands(results), latencies_of(results, ledger.task)
     lines = [_line(answer, dense, ledger.title, commands, latencies) for answer in answers]
     frame = pd.DataFrame(lines, columns=[*TYPES, "images"]).astype(TYPES)
-    return Board(ledger.task, ledger.title, dense, _ranked(frame), tuple(reported(ledger.title)))
+    papers = tuple(reported(ledger.title))
+    return Board(ledger.task, ledger.title, dense, _ranked(frame), papers, ledger.skipped, tuple(ledger.notices))
 
 
 def answers_of(ledger: Ledger) -> list[Answer]:

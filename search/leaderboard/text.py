@@ -117,6 +117,8 @@ def show(boards: Sequence[Board], console: Console, *, with_reported: bool = Fal
         console.print()
     if len(boards) > 1:
         console.print(_mean_table(mean_ranks(boards)))
+    for notice in dict.fromkeys(notice for board in boards for notice in board.notices):
+        _say(console, f"note  {notice}", "yellow")
     _say(console, "Equal ranks: seeds do not tell them apart (Welch's t-test, 5 %). Blank: not measured.", "dim")
 
 
@@ -219,6 +221,7 @@ def as_json(boards: Sequence[Board], with_reported: bool = False) -> dict[str, A
     for board in boards:
         record: dict[str, Any] = {"task": board.task, "title": board.title,
                                   "dense": None if board.dense is None else asdict(board.dense),
+                                  "skipped_records": board.skipped, "notices": list(board.notices),
                                   "rows": [plain(line) for line in records(board.frame)]}  # fmt: skip
         if with_reported:
             record["reported"] = [

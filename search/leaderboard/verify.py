@@ -16,7 +16,8 @@ from search.compressed import unpack
 from search.judge.evaluate import Evaluator
 from search.judge.finetune import judge
 from search.leaderboard.board import Answer, answers_of
-from search.ledger.ledger import Ledger, Record
+from search.ledger.ledger import Ledger
+from search.ledger.record import Record
 from search.run.running import recorded
 from search.run.runs import searches_of
 from search.run.unchanged import PARTS, describe_changes

@@ -1,45 +1,119 @@
-"""From what a user calls a ledger's location to an open Optuna storage, or one sentence why not."""
+"""From what a user calls a ledger's location to an open database, or one sentence why not."""
 
 from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import optuna
+import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy import column, select, table
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from models.errors import UserError
+from search.ledger import sqlite_file
+from search.ledger.repair import SOUND, Damage, readable_file, repair
 
-LOCK_TIMEOUT = 60.0  # seconds an SQLite writer waits for another one (optuna #820: the default of 5 is too short)
 RACE_ATTEMPTS = 5  # two processes that create the same file's tables: one finds them half there
 RACED = ("already exists", "UNIQUE constraint failed", "duplicate key")
 DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "mysqldb": "mysqlclient", "pymysql": "pymysql"}
 """What SQLAlchemy calls a driver, which is for it to choose unless the URL does -> the package that has it."""
+_STUDIES = table("studies", column("study_id"), column("study_name"))
+_STUDY_ATTRIBUTES = table("study_user_attributes", column("study_id"), column("key"), column("value_json"))
 _TRIALS = table("trials", column("trial_id"), column("study_id"))
 _ATTRIBUTES = table("trial_user_attributes", column("trial_id"), column("key"), column("value_json"))
-SQLITE_MAGIC = b"SQLite format 3\x00"
 
 
-def open_storage(location: str | Path, *, must_exist: bool = False) -> RDBStorage:
-    """Open or create the storage at `location`, an SQLite file or a URL.
+@dataclass(frozen=True)
+class Opened:
+    """An open ledger."""
+
+    engine: Engine
+    storage: RDBStorage | None
+    """To write with; None of one that is only read."""
+    damage: Damage = SOUND
+    path: Path | None = None
+    """Of an SQLite file that is written."""
+    identity: tuple[int, int] | None = None
+    """Of that file when it was opened."""
+
+    @property
+    def moved(self) -> bool:
+        """Whether the path leads to another file by now, or to none."""
+        return self.path is not None and sqlite_file.file_identity(self.path) != self.identity
+
+    def close(self) -> None:
+        if self.storage is not None:
+            self.storage.remove_session()
+        self.engine.dispose()
+
+
+def open_for_writing(location: str | Path, tasks: Iterable[tuple[str, str]] = ()) -> Opened:
+    """Open or create the ledger at `location`, an SQLite file or a URL; a damaged file is replaced by what is left.
+
+    Args:
+        tasks: fingerprints and titles that damaged records may belong to.
 
     Raises:
-        UserError: it cannot be used; or `must_exist` and there is none.
+        UserError: it cannot be used.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every new study on the terminal
     url = storage_url(location)
-    arguments: dict[str, object] = {}
+    if url.get_backend_name() != "sqlite":
+        storage = open_storage(location)
+        return Opened(storage.engine, storage)
+    path = Path(str(url.database))
+    sqlite_file.check_file(path, write=True, create=True)
+    damage = repair(path, tasks, partial(_sqlite_storage, durable=False))
+    storage = open_storage(location)
+    return Opened(storage.engine, storage, damage, path, sqlite_file.file_identity(path))
+
+
+def open_for_reading(location: str | Path) -> Opened:
+    """Open the ledger at `location` to read it; of a damaged file what is left is read, and the file stays as it is.
+
+    Raises:
+        UserError: it is not there, or cannot be used.
+    """
+    url = storage_url(location)
+    if url.get_backend_name() != "sqlite":
+        return Opened(open_storage(location).engine, None)
+    path = Path(str(url.database))
+    sqlite_file.check_file(path, write=False)
+    readable_path, write, damage = readable_file(path, partial(_sqlite_storage, durable=False))
+    # No connection is kept: the file may be replaced while it is looked at.
+    creator = lambda: sqlite_file.connect(readable_path, write=write)  # noqa: E731
+    return Opened(sqlalchemy.create_engine("sqlite://", creator=creator, poolclass=NullPool), None, damage)
+
+
+def open_storage(location: str | Path) -> RDBStorage:
+    """Open or create Optuna's storage at `location`; UserError if it cannot be used."""
+    url = storage_url(location)
     if url.get_backend_name() == "sqlite":
-        _check_file(Path(str(url.database)), must_exist)
-        arguments = {"connect_args": {"timeout": LOCK_TIMEOUT}}
-    rendered = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")  # Optuna formats it
+        path = Path(str(url.database))
+        sqlite_file.check_file(path, write=True, create=True)
+        return _sqlite_storage(path)
+    return _open_storage(url, url.render_as_string(hide_password=False), {})
+
+
+def _sqlite_storage(path: Path, durable: bool = True) -> RDBStorage:
+    url = URL.create("sqlite", database=str(path))
+    creator = lambda: sqlite_file.connect(path, write=True, durable=durable)  # noqa: E731
+    return _open_storage(url, "sqlite:///ledger.db", {"creator": creator, "poolclass": sqlalchemy.pool.QueuePool})
+
+
+def _open_storage(url: URL, rendered: str, arguments: dict[str, Any]) -> RDBStorage:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every new study on the terminal
+    rendered = rendered.replace("{", "{{").replace("}", "}}")  # Optuna formats it
     for attempt in range(RACE_ATTEMPTS):
         try:
             return RDBStorage(rendered, engine_kwargs=dict(arguments))
@@ -51,7 +125,7 @@ def open_storage(location: str | Path, *, must_exist: bool = False) -> RDBStorag
 
 
 def check_location(location: str | Path) -> None:
-    """Whether a ledger could be opened there, before anything slow is done; no file is made.
+    """Whether a ledger could be written there, before anything slow is done; no file is made.
 
     Raises:
         UserError: it cannot be used.
@@ -62,7 +136,8 @@ def check_location(location: str | Path) -> None:
         return
     path = Path(str(url.database))
     if path.exists():
-        _check_file(path, must_exist=True)
+        sqlite_file.check_file(path, write=True)
+        sqlite_file.find_damage(path, write=True)  # refuses what is locked or another program's
         return
     parent = next(folder for folder in path.parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
@@ -95,8 +170,26 @@ def storage_url(location: str | Path) -> URL:
     return url
 
 
-def read_attributes(storage: RDBStorage, study: int, key: str, *, after: int) -> list[tuple[int, str | None]]:
-    """(trial id, the string attribute `key` or None) of a study's trials with ids above `after`, in order of id.
+def read_studies(engine: Engine) -> dict[int, tuple[str, dict[str, Any]]]:
+    """Id of each study -> its name and those of its attributes that are JSON.
+
+    Asks the tables rather than Optuna, which fails on the first damaged value.
+    """
+    with engine.connect() as connection:
+        found: dict[int, tuple[str, dict[str, Any]]] = {
+            study: (str(name), {})
+            for study, name in connection.execute(select(_STUDIES.c.study_id, _STUDIES.c.study_name))
+        }
+        query = select(_STUDY_ATTRIBUTES.c.study_id, _STUDY_ATTRIBUTES.c.key, _STUDY_ATTRIBUTES.c.value_json)
+        for study, key, text in connection.execute(query):
+            value = _loads(text)
+            if study in found and value is not None:
+                found[study][1][str(key)] = value
+    return found
+
+
+def read_attributes(engine: Engine, study: int, key: str, *, after: int) -> list[tuple[int, Any]]:
+    """(trial id, the attribute `key` or None) of a study's trials with ids above `after`, in order of id.
 
     Asks the tables rather than Optuna, which reads everything of a trial and fails on the first damaged one.
     """
@@ -107,17 +200,16 @@ def read_attributes(storage: RDBStorage, study: int, key: str, *, after: int) ->
         .where(_TRIALS.c.study_id == study, _TRIALS.c.trial_id > after)
         .order_by(_TRIALS.c.trial_id)
     )
-    with storage.engine.connect() as connection:
+    with engine.connect() as connection:
         return [(trial, _loads(text)) for trial, text in connection.execute(query)]
 
 
-def _loads(text: str | None) -> str | None:
-    """The string in a JSON column; None if it holds anything else."""
+def _loads(text: Any) -> Any:
+    """What a JSON column holds; None if that is no JSON."""
     try:
-        value = json.loads(text) if text else None
+        return json.loads(text) if isinstance(text, str) else None
     except ValueError:
         return None
-    return value if isinstance(value, str) else None
 
 
 def readable(location: str | Path) -> str:
@@ -129,6 +221,8 @@ def cause(error: BaseException) -> str:
     """What the database itself said, on one line: Optuna and SQLAlchemy wrap it."""
     while (inner := getattr(error, "orig", None) or error.__cause__) is not None:
         error = inner
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -137,45 +231,6 @@ def _refusal(url: URL, error: BaseException) -> UserError:
     if isinstance(error, ImportError):
         package = DRIVERS.get(url.get_dialect().driver, "its driver")
         return UserError(f"ledger {name} needs a database driver that is not installed; pip install '{package}'")
+    if any(sign in cause(error) for sign in sqlite_file.LOCKED):
+        return sqlite_file.locked(name)
     return UserError(f"ledger {name} cannot be used: {cause(error)}")
-
-
-def _check_file(path: Path, must_exist: bool) -> None:
-    """Refuse what SQLite would only stumble over later, or would write another program's tables into."""
-    if path.is_dir():
-        raise UserError(f"ledger {path} is a folder; name a file in it, as in {path / 'ledger.db'}")
-    try:
-        if not path.exists():
-            if must_exist:
-                raise UserError(f"there is no ledger at {path}; run a search with it first, or name another")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-        with path.open("rb") as file:
-            head = file.read(len(SQLITE_MAGIC))
-    except OSError as error:
-        raise UserError(
-            f"ledger {path} cannot be opened ({error.strerror}); choose a place that can be written to"
-        ) from error
-    if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
-        raise UserError(f"ledger {path} cannot be written to; change its permissions or choose another place")
-    if head and head != SQLITE_MAGIC:
-        raise UserError(f"ledger {path} is not an SQLite database; name another file")
-    if head:
-        _check_tables(path)
-
-
-def _check_tables(path: Path) -> None:
-    try:
-        connection = sqlite3.connect(path, timeout=LOCK_TIMEOUT)
-        try:
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        raise UserError(
-            f"ledger {path} cannot be read: {error}; restore it from a copy or name another file"
-        ) from error
-    if tables and not {"studies", "version_info"} & tables:
-        raise UserError(
-            f"ledger {path} is another program's database (tables {', '.join(sorted(tables)[:3])}); name another file"
-        )

@@ -285,7 +285,7 @@ def run(comparison: Comparison, console: Console, *, retry_failed: bool = False)
         shutil.rmtree(first.config.rungs_folder, ignore_errors=True)
     write_run(comparison, facts, "finished" if complete else "stopped")
     watch.check()
-    results = [Result(setup, _own(source.seen, setup), complete, seconds, facts) for setup in setups]
+    results = [Result(setup, _own(source.seen, setup), complete, seconds, facts, ledger.skipped) for setup in setups]
     return Compared(comparison, results, complete, seconds)
 
 

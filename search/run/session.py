@@ -46,6 +46,8 @@ class Result:
     complete: bool
     seconds: float
     facts: dict[str, str]
+    skipped: int = 0
+    """Records of the ledger that could not be read."""
 
 
 def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result:
@@ -89,7 +91,7 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
         shutil.rmtree(config.rungs_folder, ignore_errors=True)
     write_run(setup, facts, "finished" if complete else "stopped")
     watch.check()
-    return Result(setup, source.seen, complete, time.monotonic() - start, facts)
+    return Result(setup, source.seen, complete, time.monotonic() - start, facts, ledger.skipped)
 
 
 def program_of(setup: Setup, name: str) -> Program:
@@ -159,6 +161,8 @@ def open_ledger(setup: Setup, tell: Callable[[str], None]) -> Iterator[Ledger]:
     """The task's ledger; what it could not write in the end lies beside the run's files, and the user is told."""
     config = setup.config
     ledger = Ledger(config.ledger, setup.fingerprint, title(setup), rescue=config.folder / "unsaved.jsonl")
+    for notice in ledger.notices:
+        tell(notice)
     try:
         yield ledger
     finally:

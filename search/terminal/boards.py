@@ -63,6 +63,7 @@ def compare_and_show(config: CompareConfig, console: Console, *, retry_failed: b
         say(console, f"stopped   nothing finished is lost; go on with: {resume_command(config.common, 'compare')}")
     record = leaderboard_text.as_json(boards) if boards else {"tasks": [], "mean_ranks": []}
     head = {"run": str(config.folder), "complete": done.complete, "seconds": done.seconds}
+    head["skipped_records"] = done.results[0].skipped
     notices = list(comparison.setups[0].evaluator.task.notices)
     return {**head, "notices": notices, **record}, done.complete
 

@@ -124,5 +124,6 @@ def _as_json(result: Result, written: Written) -> dict[str, Any]:
         "finalists": json.loads(view.finals.to_json(orient="records")),
         "files": [str(path) for path in written.files],
         "seconds": result.seconds,
+        "skipped_records": result.skipped,
         "notices": list(result.setup.evaluator.task.notices),
     }

@@ -16,8 +16,10 @@ import pytest
 
 from models.errors import UserError
 from search.candidate import ZERO_SHOT, Candidate, Outcome, failed
+from search.ledger import sqlite_file
 from search.ledger import storage as storage_module
-from search.ledger.ledger import Ledger, LedgerError, Record, list_tasks
+from search.ledger.ledger import Ledger, LedgerError, list_tasks
+from search.ledger.record import Record
 from search.ledger.storage import readable
 
 TASK, TITLE = "0123456789abcdef", "resnet20 on cifar10"
@@ -255,7 +257,7 @@ def test_a_url_opens_the_same_file(path: str) -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage_module, "LOCK_TIMEOUT", 0.05)
+    monkeypatch.setattr(sqlite_file, "LOCK_TIMEOUT", 0.05)
     monkeypatch.setattr("time.sleep", lambda _: None)  # Optuna waits between its attempts
 
 

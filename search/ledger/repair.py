@@ -1,0 +1,187 @@
+"""A damaged ledger: read as far as it can be, and replaced by a sound one before it is written.
+
+The damaged file is kept under another name, `ledger.db.damaged-20260131-235959`; nothing is ever written into it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy.exc import SQLAlchemyError
+
+from models.errors import UserError
+from search.files import held
+from search.ledger import sqlite_file
+from search.ledger.salvage import Salvage, read_salvage, rebuild
+
+OpenStorage = Callable[[Path], RDBStorage]
+WAIT = 120.0  # seconds for another search that mends the same file
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What came of a damaged file."""
+
+    notice: str | None = None
+    """One sentence for the user; None of a sound file."""
+    lost: int = 0
+    """Outcomes at least that could not be read."""
+
+
+SOUND = Damage()
+_readable: dict[object, tuple[Path, bool, Damage]] = {}  # by what a file is and when it was written last
+
+
+def repair(path: Path, tasks: Iterable[tuple[str, str]], open_storage: OpenStorage) -> Damage:
+    """Put a sound ledger with all that can be read in place of a damaged one; nothing is done to a sound one.
+
+    Args:
+        tasks: fingerprints and titles that damaged records may belong to.
+
+    Raises:
+        UserError: nothing can be read of it, or the sound one cannot be written.
+    """
+    fault = sqlite_file.find_damage(path, write=True)
+    if fault is None:
+        return SOUND
+    with _alone_with(path) as still_there:
+        if not still_there:
+            return repair(path, tasks, open_storage)  # another search was faster
+        salvage = _salvaged(path, tasks, fault)
+        kept = _free_name(path)
+        try:
+            _replace(path, kept, salvage, open_storage)
+        except OSError as error:
+            raise UserError(
+                f"ledger {path} is damaged ({fault}) and a sound one cannot be written beside it "
+                f"({error.strerror or error}); free space or choose another ledger"
+            ) from error
+    return Damage(f"{_words(path, salvage, fault)}; the damaged file is kept as {kept.name}", salvage.lost)
+
+
+def readable_file(path: Path, open_storage: OpenStorage) -> tuple[Path, bool, Damage]:
+    """The file to read in place of `path`, whether it may be written to, and what was wrong.
+
+    A damaged file is read through a sound copy in a temporary folder. So is one that cannot be written and has a cut
+    off write beside it, which SQLite would have to undo before it reads.
+    """
+    write = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    status = path.stat()
+    version = (str(path.absolute()), status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+    if version not in _readable:
+        _readable[version] = _find_readable(path.absolute(), write, open_storage)
+    return _readable[version]
+
+
+def _find_readable(path: Path, write: bool, open_storage: OpenStorage) -> tuple[Path, bool, Damage]:
+    source = path
+    if not write and (sqlite_file.side_files(path) or sqlite_file.keeps_log(path)):
+        source, write = _copied(path), True
+    fault = sqlite_file.find_damage(source, write=write)
+    if fault is None:
+        return source, write, SOUND
+    salvage = _salvaged(path, (), fault)
+    fresh = _temporary_folder() / f"{secrets.token_hex(4)}.db"
+    _write_fresh(fresh, salvage, open_storage)
+    return fresh, True, Damage(f"{_words(path, salvage, fault)}; the next search with it puts that right", salvage.lost)
+
+
+def _salvaged(path: Path, tasks: Iterable[tuple[str, str]], fault: str) -> Salvage:
+    try:
+        salvage = read_salvage(path, tasks)
+    except OSError as error:
+        raise UserError(f"ledger {path} cannot be read ({error.strerror}); restore it from a copy") from error
+    if not salvage.count:
+        raise UserError(
+            f"ledger {path} cannot be read: it is damaged ({fault}) and no outcome is left in it; restore it from a "
+            "copy, or move it away to begin a new one"
+        )
+    return salvage
+
+
+def _words(path: Path, salvage: Salvage, fault: str) -> str:
+    lost = f"at least {salvage.lost} could not be" if salvage.lost else "none is known to be lost"
+    return f"ledger {path} is damaged ({fault}): {salvage.count} outcomes were read, {lost}"
+
+
+@contextmanager
+def _alone_with(path: Path) -> Iterator[bool]:
+    """While this process alone mends the file; false if another one has just put a sound one in its place."""
+    identity, deadline = sqlite_file.file_identity(path), time.monotonic() + WAIT
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(held(path))
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise sqlite_file.locked(path) from error
+                time.sleep(0.2)
+        yield sqlite_file.file_identity(path) == identity
+
+
+def _replace(path: Path, kept: Path, salvage: Salvage, open_storage: OpenStorage) -> None:
+    """A sound file in place of `path`, which is there at every instant; the damaged one under the name `kept`."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        _write_fresh(fresh, salvage, open_storage)
+        shutil.copymode(path, fresh)
+        try:
+            os.link(path, kept)
+        except OSError:  # a file system without links
+            shutil.copy2(path, kept)
+        for side in sqlite_file.side_files(path):  # SQLite would undo writes of the old file in the new one
+            side.rename(kept.with_name(kept.name + side.name.removeprefix(path.name)))
+        fresh.replace(path)
+    finally:
+        for leftover in (fresh, *sqlite_file.side_files(fresh)):
+            leftover.unlink(missing_ok=True)
+
+
+def _write_fresh(path: Path, salvage: Salvage, open_storage: OpenStorage) -> None:
+    path.touch()
+    try:
+        storage = open_storage(path)
+        rebuild(salvage, storage)
+        storage.remove_session()
+        storage.engine.dispose()
+    except (SQLAlchemyError, StorageInternalError) as error:  # Optuna tells a full disk as one of these
+        raise OSError(str(error.__cause__ or error)) from error
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _free_name(path: Path) -> Path:
+    stem = f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = (stem if number == 1 else f"{stem}-{number}" for number in itertools.count(1))
+    return next(kept for name in names if not (kept := path.with_name(name)).exists())
+
+
+def _copied(path: Path) -> Path:
+    """The database with what lies beside it, in a folder that can be written to."""
+    folder = Path(tempfile.mkdtemp(dir=_temporary_folder()))
+    for file in (path, *sqlite_file.side_files(path)):
+        shutil.copy(file, folder / file.name)
+        (folder / file.name).chmod(0o600)
+    return folder / path.name
+
+
+@cache
+def _temporary_folder() -> Path:
+    """Gone when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="ratio-search-ledger-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
