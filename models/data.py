@@ -1,14 +1,14 @@
 """The data that networks are trained and judged on: what a name stands for, and how batches are asked for.
 
-Pixels are bytes, 0 to 255; a network sees `(pixel / 255 - mean) / std` per channel. Augmentation pads with black
-pixels before that, as torchvision's RandomCrop does on pictures.
+Pixels are usually bytes, 0 to 255; a network sees `(pixel / 255 - mean) / std` per channel (`models.pixels` has the
+other scales). Augmentation pads with black pixels before that, as torchvision's RandomCrop does on pictures.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from models.errors import UserError, unknown
+from models.labels import Label
+from models.pixels import BYTES, PixelScale
 
 if TYPE_CHECKING:
     from models.task import TaskConfig
@@ -36,6 +38,10 @@ class DataInfo:
     """Training images are mirrored at random."""
     crop: int
     """Training images are shifted by up to so many pixels; 0 = not."""
+    pixels: PixelScale = BYTES
+    """What the values of the images mean."""
+    labels: tuple[Label, ...] = ()
+    """The user's labels in order of the classes that they are; empty where labels are class numbers."""
 
 
 class Images(Protocol):
@@ -159,25 +165,41 @@ def stratified_sample(labels: Tensor, count: int, seed: int) -> Tensor:
 def _array_info(config: TaskConfig, arrays: sources.Arrays) -> DataInfo:  # type: ignore[name-defined]  # noqa: F821
     """Arrays of unknown origin: flips for colour alone, shifts by an eighth of the height."""
     _, height, width, channels = arrays.x_train.shape
-    given = config.mean is not None and config.std is not None
-    mean, std = ((), ()) if given else _statistics(arrays.x_train)
-    classes = int(arrays.y_train.max()) + 1
-    return DataInfo(config.data, (channels, height, width), classes, mean, std, flip=channels == 3, crop=height // 8)
+    mean, std = (0.0,) * channels, (1.0,) * channels  # of images that are standardised
+    if not arrays.pixels.standardised and (config.mean is None or config.std is None):
+        mean, std = _statistics(arrays.x_train, arrays.pixels)
+    return DataInfo(
+        config.data,
+        (channels, height, width),
+        arrays.classes,
+        mean,
+        std,
+        flip=channels == 3,
+        crop=height // 8,
+        pixels=arrays.pixels,
+        labels=arrays.labels,
+    )
 
 
-def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std per channel of (N, H, W, C) bytes, scaled to [0, 1]; exact sums, in chunks."""
+def _statistics(images: Tensor, scale: PixelScale) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std per channel of (N, H, W, C) on the pixels' scale; exact sums, in chunks."""
     total = torch.zeros(images.shape[3], dtype=torch.float64)
     squares = torch.zeros_like(total)
     for chunk in images.split(2048):
-        values = chunk.reshape(-1, images.shape[3]).to(torch.float32) / 255
+        # Bytes in float32, as ever: old ledgers know their tasks by these figures.
+        exact = torch.float32 if images.dtype == torch.uint8 else torch.float64
+        values = (chunk.reshape(-1, images.shape[3]).to(exact) - scale.low) / (scale.high - scale.low)
         total += values.sum(0, dtype=torch.float64)
         squares += values.square().sum(0, dtype=torch.float64)
     count = images.shape[0] * images.shape[1] * images.shape[2]
     mean = total / count
     std = (squares / count - mean.square()).clamp(min=0).sqrt()
-    std[std < 1e-3] = 1.0  # a constant channel carries nothing and must not be blown up
-    return tuple(np.round(mean.tolist(), 6).tolist()), tuple(np.round(std.tolist(), 6).tolist())
+    # A constant channel carries nothing and must not be blown up: less than a quarter of a byte's step, or rounding.
+    bytes_ = images.dtype == torch.uint8
+    std[std < (1e-3 if bytes_ else 1e-7 * mean.abs().clamp(min=1e-20))] = 1.0
+    if bytes_:
+        return tuple(np.round(mean.tolist(), 6).tolist()), tuple(np.round(std.tolist(), 6).tolist())
+    return tuple(float(f"{x:.6g}") for x in mean.tolist()), tuple(float(f"{x:.6g}") for x in std.tolist())
 
 
 def _configured(info: DataInfo, config: TaskConfig) -> DataInfo:
@@ -186,7 +208,7 @@ def _configured(info: DataInfo, config: TaskConfig) -> DataInfo:
     std = _per_channel("std", config.std, info.std, info.shape[0])
     flip = info.flip if config.flip is None else config.flip
     crop = info.crop if config.crop is None else config.crop
-    return DataInfo(info.name, info.shape, info.classes, mean, std, flip, crop)
+    return replace(info, mean=mean, std=std, flip=flip, crop=crop)
 
 
 def _per_channel(

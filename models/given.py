@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.array_checks import content_digest
 from models.errors import UserError, first_line
 from models.notices import add_notice, collect_notices
 from models.operators import OperatorMode
-from models.sources import content_digest
 from models.standard_form import is_lazy_network, standard_form
 from models.user_calls import reporting_errors
 

@@ -1,4 +1,4 @@
-"""Where arrays of images come from: scikit-learn, torchvision, `npz:FILE`, a user's function; and what they must be."""
+"""Where arrays of images come from: scikit-learn, torchvision, `npz:FILE`, a user's function."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
+from models.array_checks import ARRAY_NAMES, Arrays, checked_arrays
 from models.data import stratified_split, unknown_data
 from models.errors import UserError, first_line
 from models.user_code import call_user, is_user_spec, load_function
@@ -28,17 +28,7 @@ if TYPE_CHECKING:
     from models.task import TaskConfig
 
 Array = npt.NDArray[Any]
-ARRAY_NAMES = ("x_train", "y_train", "x_test", "y_test")
 _DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
-
-
-class Arrays(NamedTuple):
-    """Checked arrays: images (N, H, W, C) uint8, labels (N,) int64."""
-
-    x_train: Tensor
-    y_train: Tensor
-    x_test: Tensor
-    y_test: Tensor
 
 
 def read_arrays(config: TaskConfig) -> Arrays:
@@ -49,7 +39,7 @@ def read_arrays(config: TaskConfig) -> Arrays:
     if name in _TORCHVISION:
         return _torchvision(name, Path(config.data_root))
     if name.startswith("npz:"):
-        return checked_arrays(_read_npz(_npz_path(name)), name)
+        return checked_arrays(_read_npz(_npz_path(name)), name, owned=True)
     if is_user_spec(name):
         return _users(name)
     raise unknown_data(name)
@@ -71,65 +61,6 @@ def identity(config: TaskConfig) -> str:
     raise unknown_data(name)
 
 
-def checked_arrays(arrays: Mapping[str, Array], source: str) -> Arrays:
-    """Bring images to (N, H, W, C) uint8 and labels to int64; UserError says what does not fit."""
-    images = [_checked_images(arrays[name], f"{name} of {source}") for name in ("x_train", "x_test")]
-    labels = [_checked_labels(arrays[name], f"{name} of {source}") for name in ("y_train", "y_test")]
-    for part, x, y in zip(("train", "test"), images, labels, strict=True):
-        if len(x) != len(y):
-            raise UserError(f"x_{part} of {source} holds {len(x)} images but y_{part} {len(y)} labels")
-        if not len(x):
-            raise UserError(f"x_{part} of {source} is empty")
-    if images[0].shape[1:] != images[1].shape[1:]:
-        train, test = (tuple(x.shape[1:]) for x in images)
-        raise UserError(f"images of {source} differ in shape: {train} for training, {test} for testing (H, W, C)")
-    classes = int(labels[0].max()) + 1
-    if classes < 2:
-        raise UserError(f"y_train of {source} holds one class only; there must be at least two, counted from 0")
-    if classes > len(labels[0]):
-        raise UserError(f"y_train of {source} holds label {classes - 1} among {len(labels[0])}; labels count from 0")
-    if int(labels[1].max()) >= classes:
-        raise UserError(
-            f"y_test of {source} holds label {int(labels[1].max())}, "
-            f"out of the range 0 to {classes - 1} that the training labels span"
-        )
-    return Arrays(images[0], labels[0], images[1], labels[1])
-
-
-def _checked_images(array: Array, what: str) -> Tensor:
-    if array.dtype != np.uint8:
-        raise UserError(f"{what} has type {array.dtype}; images must be uint8, 0 to 255")
-    if array.ndim not in (3, 4) or 0 in array.shape[1:]:
-        raise UserError(f"{what} has shape {array.shape}; images must be (N, C, H, W), (N, H, W, C) or (N, H, W)")
-    if array.ndim == 3:
-        array = array[..., None]
-    elif _channels_first(array.shape):
-        array = array.transpose(0, 2, 3, 1)
-    return torch.from_numpy(np.ascontiguousarray(array))
-
-
-def _channels_first(shape: tuple[int, ...]) -> bool:
-    """Grey or colour channels tell; then square images; then the smaller side is the channels."""
-    _, first, middle, last = shape
-    few = (1, 3)
-    if (first in few) != (last in few):
-        return first in few
-    if (middle == last) != (first == middle):
-        return middle == last
-    return first <= last
-
-
-def _checked_labels(array: Array, what: str) -> Tensor:
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise UserError(f"{what} has type {array.dtype} and shape {array.shape}; labels must be integers of shape (N,)")
-    labels = torch.from_numpy(array.astype(np.int64))
-    if len(labels) and int(labels.min()) < 0:
-        raise UserError(f"{what} holds label {int(labels.min())}; labels count from 0")
-    return labels
-
-
 def _npz_path(name: str) -> Path:
     path = Path(name.removeprefix("npz:")).expanduser()
     if not path.is_file():
@@ -147,7 +78,7 @@ def _npz_errors(path: Path) -> Iterator[None]:
         if path.is_file() and not _is_numpys(path):
             raise UserError(f"{path} is no npz file; write one with numpy.savez, {', '.join(ARRAY_NAMES)}") from error
         if "pickle" in str(error):
-            raise UserError(f"{path} holds Python objects, which are not loaded; save plain uint8 arrays") from error
+            raise UserError(f"{path} holds Python objects, which are not loaded; save plain arrays") from error
         raise UserError(f"{path} cannot be read as an npz file ({first_line(error)})") from error
 
 
@@ -174,21 +105,12 @@ def _users(spec: str) -> Arrays:
     if not isinstance(arrays, (tuple, list)) or len(arrays) != len(ARRAY_NAMES):
         names, got = ", ".join(ARRAY_NAMES), type(arrays).__name__
         raise UserError(f"data {spec} must return the four arrays {names}, not a {got}")
-    checked = checked_arrays(dict(zip(ARRAY_NAMES, map(np.asarray, arrays), strict=True)), spec)
-    _digests[spec] = f"arrays:{content_digest(zip(ARRAY_NAMES, checked, strict=True))}"
+    checked = checked_arrays(dict(zip(ARRAY_NAMES, arrays, strict=True)), spec)
+    _digests[spec] = f"arrays:{checked.digest()}"
     return checked
 
 
 _digests: dict[str, str] = {}  # of what users' functions returned last
-
-
-def content_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Of tensors with their names, types and shapes; 16 digits."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in tensors:
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _digits() -> Arrays:
@@ -206,7 +128,9 @@ def _torchvision(name: str, root: Path) -> Arrays:
         opened = [_opened(name, root, train) for train in (True, False)]
     parts = [np.asarray(data.data) for data in opened]
     labels = [np.asarray(data.labels if name == "svhn" else data.targets) for data in opened]
-    return checked_arrays(dict(zip(ARRAY_NAMES, (parts[0], labels[0], parts[1], labels[1]), strict=True)), name)
+    return checked_arrays(
+        dict(zip(ARRAY_NAMES, (parts[0], labels[0], parts[1], labels[1]), strict=True)), name, published=True
+    )
 
 
 def _open_svhn(root: Path, train: bool, download: bool) -> Any:

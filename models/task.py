@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from models.dense_network import prepare_network
 from models.errors import UserError
 from models.memory_layout import ArrangedImages
 from models.notices import collect_notices
+from models.pixels import BYTES
 from models.user_code import is_user_spec, split_spec
 from models.user_files import source_digest
 
@@ -203,7 +204,7 @@ def task_parts(config: TaskConfig, info: DataInfo) -> dict[str, object]:
     if is_user_spec(network):
         file, function = split_spec(network, "network")
         network = f"{source_digest(file)}:{function}"
-    return {
+    parts: dict[str, object] = {
         "network": network,
         "weights": None if config.weights is None else _digest(Path(config.weights)),
         "data": data_identity(config),
@@ -215,6 +216,12 @@ def task_parts(config: TaskConfig, info: DataInfo) -> dict[str, object]:
         "split_seed": config.split_seed,
         "train_images": config.train_images,
     }
+    # What older versions refused, or read otherwise; bytes with class numbers keep the fingerprint they always had.
+    if info.pixels != BYTES:
+        parts["pixels"] = asdict(info.pixels)
+    if info.labels and not config.data.startswith("imagefolder:"):
+        parts["labels"] = list(info.labels)
+    return parts
 
 
 def _digest(path: Path) -> str:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from models.errors import UserError
 
@@ -81,18 +82,24 @@ def _give_back(folder: Path) -> None:
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
-    """Write `data` (text as UTF-8, line ends as they are) under a temporary name beside `path`, then rename.
+    """Write `data`, text as UTF-8 with line ends as they are, in the manner of `atomic_file`."""
+    with atomic_file(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write under a temporary name beside `path`, which it gets when it is whole.
 
     Missing parent folders are made. A reader sees the old file or the new one, never a part.
     """
-    content = data.encode() if isinstance(data, str) else data
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not `tempfile`: its files are readable by their owner alone, and the rename would keep that.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     clear_leftovers(path)
     try:
         with temporary.open("wb") as file, held(temporary):
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -6,26 +6,24 @@ and the command line find them; a network itself stays an object (`models.given`
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor, nn
 
+from models.array_checks import ARRAY_NAMES, checked_arrays, content_digest
 from models.checkpoints import save_weights
 from models.data import data_info
+from models.datasets import WAYS, dataset_arrays
 from models.errors import UserError
 from models.given import give, given_network
-from models.sources import ARRAY_NAMES, checked_arrays, content_digest
 from models.task import TaskConfig
-from search.files import atomic_write, writing
+from search.files import atomic_file, writing
 from search.run import build
 
 FOLDER = "given"  # below results
-_WAYS = "give its name, four arrays x_train, y_train, x_test, y_test, or a training and a test data set"
 
 Network = str | Path | nn.Module
 Data = str | Path | Sequence[Any]
@@ -46,7 +44,7 @@ def task_of(
     if not isinstance(network, nn.Module):
         return build.task(network=None if network is None else str(network), **given)
     if spec is None:
-        raise UserError(f"data None does not go with network {type(network).__name__}, an object; {_WAYS}")
+        raise UserError(f"data None does not go with network {type(network).__name__}, an object; {WAYS}")
     shape = data_info(build.task(**{**given, "network": "small", "weights": None})).shape
     name = give(network, shape)
     if weights is None:
@@ -75,54 +73,21 @@ def data_spec(data: Data, folder: Path) -> str:
     if isinstance(data, str | Path):
         return str(data)
     if not isinstance(data, tuple | list) or len(data) not in (2, len(ARRAY_NAMES)):
-        raise UserError(f"data of type {type(data).__name__} is not understood; {_WAYS}")
+        raise UserError(f"data of type {type(data).__name__} is not understood; {WAYS}")
     if len(data) == 2:
         name = type(data[0]).__name__
-        arrays = [array for part in data for array in _arrays_of(part)]
+        arrays = dataset_arrays(*data)
     else:
-        name, arrays = "arrays", [_array(each) for each in data]
+        name, arrays = "arrays", list(data)
     checked = checked_arrays(dict(zip(ARRAY_NAMES, arrays, strict=True)), "data")
-    path = folder / f"{name}-{content_digest(zip(ARRAY_NAMES, checked, strict=True))}.npz"
+    path = folder / f"{name}-{checked.digest()}.npz"
     if not path.exists():
-        content = io.BytesIO()
-        named: dict[str, Any] = {name: tensor.numpy() for name, tensor in zip(ARRAY_NAMES, checked, strict=True)}
-        np.savez(content, **named)
-        with writing(path, "choose another folder with results=... or free space"):
-            atomic_write(path, content.getvalue())
+        with (
+            writing(path, "choose another folder with results=... or free space"),
+            atomic_file(path) as file,
+        ):
+            np.savez(file, **checked.as_given())  # type: ignore[arg-type]
     return f"npz:{path}"
-
-
-def _array(value: Any) -> npt.NDArray[Any]:
-    return np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
-
-
-def _arrays_of(dataset: Any) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Images and labels of a map-style data set of (image, label) pairs; images as pictures or byte tensors."""
-    kind = type(dataset).__name__
-    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-        raise UserError(f"data of type {kind} cannot be indexed; {_WAYS}")
-    images, labels = [], []
-    for index in range(len(dataset)):
-        image, label = dataset[index]
-        images.append(_pixels(_array(image), f"image {index} of {kind}", channels_first=isinstance(image, Tensor)))
-        labels.append(int(label))
-    if len({image.shape for image in images}) > 1:
-        raise UserError(f"images of {kind} differ in size; resize them, or use imagefolder:DIR")
-    return np.stack(images), np.asarray(labels)
-
-
-def _pixels(image: npt.NDArray[Any], what: str, *, channels_first: bool) -> npt.NDArray[np.uint8]:
-    """Bytes, from bytes or from what torchvision's ToTensor makes of them."""
-    if image.dtype.kind == "f":
-        scaled = image.astype(np.float64) * 255
-        pixels = scaled.round()
-        if np.abs(scaled - pixels).max() > 1e-3 or pixels.min() < 0 or pixels.max() > 255:
-            raise UserError(
-                f"{what} is no picture of 256 shades; leave normalisation and augmentation out of the data set's "
-                "transforms and give mean=... and std=... instead"
-            )
-        image = pixels.astype(np.uint8)
-    return image.transpose(1, 2, 0) if channels_first and image.ndim == 3 else image
 
 
 def stored_weights(network: nn.Module, folder: Path) -> Path:

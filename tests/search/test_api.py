@@ -17,7 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import run_search
 from models import given
+from models.data import data_info
 from models.errors import UserError
+from models.task import TaskConfig
 from search import api
 from search.inputs import data_spec
 from search.ledger.ledger import Ledger
@@ -87,8 +89,6 @@ def test_the_network_has_the_accuracy_that_the_table_names(searched: tuple[Net, 
     _, _, x_test, y_test = arrays()
     line = found.table[(found.table["stage"] == "final") & (found.table["target"] == "0.4")].iloc[0]
     task = found.config.task
-    from models.data import data_info
-
     info = data_info(task)
     images = (torch.from_numpy(x_test)[:, None].float() / 255 - info.mean[0]) / info.std[0]
     with torch.no_grad():
@@ -216,10 +216,45 @@ def test_data_sets_are_the_arrays_that_they_hold(tmp_path: Path) -> None:
     assert one.rsplit("-", 1)[1] == other.rsplit("-", 1)[1]  # named by their content
 
 
-def test_normalised_data_sets_are_refused(tmp_path: Path) -> None:
+def test_normalised_data_sets_are_the_floats_that_they_hold(tmp_path: Path) -> None:
     x_train, y_train, x_test, y_test = arrays()
-    with pytest.raises(UserError, match="leave normalisation and augmentation out"):
-        data_spec((Pictures(x_train, y_train, shift=0.3), Pictures(x_test, y_test)), tmp_path)
+    shifted = Pictures(x_train, y_train, shift=0.3)
+    spec = data_spec((shifted, Pictures(x_test, y_test, shift=0.3)), tmp_path)
+    with np.load(spec.removeprefix("npz:")) as stored:
+        np.testing.assert_allclose(stored["x_train"][..., 0], x_train / 255 - 0.3, atol=1e-6)
+    with pytest.raises(UserError, match=r"images of data are on different scales, x_train .* from -0\.3"):
+        data_spec((shifted, Pictures(x_test, y_test)), tmp_path)
+
+
+def test_one_image_of_more_shades_makes_both_data_sets_floats(tmp_path: Path) -> None:
+    x_train, y_train, x_test, y_test = arrays()
+    softened = Pictures(x_train.astype(np.float32), y_train)
+    softened.images[7, 2, 3] = 100.5
+    spec = data_spec((softened, Pictures(x_test, y_test)), tmp_path)
+    with np.load(spec.removeprefix("npz:")) as stored:
+        np.testing.assert_allclose(stored["x_train"][..., 0], softened.images / 255, atol=1e-6)
+        np.testing.assert_allclose(stored["x_test"][..., 0], x_test / 255, atol=1e-6)
+
+
+def test_names_of_classes_are_kept_with_given_arrays(tmp_path: Path) -> None:
+    x_train, y_train, x_test, y_test = arrays()
+    names = np.array([f"digit {n}" for n in range(10)])
+    spec = data_spec((x_train, names[y_train], x_test, names[y_test].tolist()), tmp_path)
+    info = data_info(TaskConfig(network="small", data=spec))
+    assert (info.classes, info.labels) == (10, tuple(names.tolist()))
+
+
+class Broken(Pictures):
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index == 5:
+            raise FileNotFoundError("no such picture")
+        return super().__getitem__(index)
+
+
+def test_a_data_set_that_raises_is_named_with_the_item(tmp_path: Path) -> None:
+    x_train, y_train, x_test, y_test = arrays()
+    with pytest.raises(UserError, match="item 5 of Broken cannot be read: FileNotFoundError: no such picture"):
+        data_spec((Broken(x_train, y_train), Pictures(x_test, y_test)), tmp_path)
 
 
 def test_an_object_needs_data(tmp_path: Path) -> None:

@@ -1,0 +1,99 @@
+"""Labels as people have them (counted from 1, with gaps, names, booleans) as classes 0 to classes - 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.errors import UserError
+from models.notices import add_notice
+
+Array = npt.NDArray[Any]
+Label = int | str
+_SHOWN = 8  # labels that a sentence lists
+
+
+def read_labels(y_train: Array, y_test: Array, source: str) -> tuple[list[npt.NDArray[np.int64]], tuple[Label, ...]]:
+    """Class numbers of both parts, and the labels in order of their classes; empty where these are the same.
+
+    Classes are the labels of both parts in ascending order, so every process that reads the data has the same ones.
+
+    Raises:
+        UserError: labels that name no classes, or one class only.
+    """
+    parts = {"y_train": _plain(y_train, f"y_train of {source}"), "y_test": _plain(y_test, f"y_test of {source}")}
+    if len({labels.dtype.kind == "U" for labels in parts.values()}) > 1:
+        types = " and ".join(f"{name} {labels.dtype}" for name, labels in parts.items())
+        raise UserError(f"labels of {source} are of different types, {types}; give both in the same")
+    found = {name: set(labels.tolist()) for name, labels in parts.items()}
+    _check_classes(found["y_train"], len(y_train), source)
+    names: list[Label] = sorted(found["y_train"] | found["y_test"])
+    if mapped := names != list(range(len(names))):
+        what = "names" if isinstance(names[0], str) else "labels"
+        add_notice(f"{what} {listed(names)} are classes 0 to {len(names) - 1}, in this order")
+    for name, part in (("y_train", "training"), ("y_test", "test")):
+        if missing := [label for label in names if label not in found[name]]:
+            many = len(missing) > 1
+            add_notice(
+                f"class{'es' * many} {listed(missing)} ha{'ve' if many else 's'} no {part} image: missing from {name}"
+            )
+    if not mapped:
+        return [labels.astype(np.int64) for labels in parts.values()], ()
+    ordered = np.asarray(names)
+    return [np.searchsorted(ordered, labels).astype(np.int64) for labels in parts.values()], tuple(names)
+
+
+def listed(labels: Sequence[Label]) -> str:
+    """The first few of them, and how many there are."""
+    if len(labels) <= _SHOWN:
+        return ", ".join(map(str, labels))
+    return f"{', '.join(map(str, labels[: _SHOWN - 1]))}, ... {labels[-1]} ({len(labels)} in all)"
+
+
+def _plain(labels: Array, what: str) -> Array:
+    """(N,) of int64 or text; UserError for anything else."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim == 2 and labels.dtype.kind in "buif" and _is_one_hot(labels):
+        raise UserError(f"{what} is one-hot, of shape {labels.shape}; give {what.split()[0]}.argmax(1)")
+    if labels.ndim != 1:
+        raise UserError(f"{what} has shape {labels.shape}; labels must be of shape (N,), one for every image")
+    if labels.dtype.kind == "O":
+        labels = _of_objects(labels, what)
+    if labels.dtype.kind == "S":
+        labels = np.char.decode(labels, "utf-8", "replace")
+    if labels.dtype.kind == "f":
+        odd = np.flatnonzero(~np.isfinite(labels) | (labels != np.round(labels)))
+        if len(odd):
+            value = labels[odd[0]]
+            raise UserError(f"{what} holds {value:g} at position {odd[0]}; labels must be whole numbers or names")
+    if labels.dtype.kind not in "buifU":
+        raise UserError(f"{what} has type {labels.dtype}; labels must be whole numbers or names")
+    if labels.dtype.kind in "uf" and len(labels) and float(np.abs(labels).max()) >= 2**63:
+        raise UserError(f"{what} holds {labels.max():g}; labels must fit into 64 bits")
+    return labels if labels.dtype.kind == "U" else labels.astype(np.int64)
+
+
+def _is_one_hot(labels: Array) -> bool:
+    return bool(np.isin(labels, (0, 1)).all() and (labels.sum(1) == 1).all())
+
+
+def _of_objects(labels: Array, what: str) -> Array:
+    """Text or whole numbers that came as Python objects, as from a column of pandas."""
+    for kind, dtype in ((str, np.str_), ((int, np.integer, bool), np.int64)):
+        if all(isinstance(label, kind) for label in labels.tolist()):
+            return labels.astype(dtype)
+    odd = next(type(label).__name__ for label in labels.tolist() if not isinstance(label, str))
+    raise UserError(f"{what} holds Python objects ({odd}); labels must be whole numbers or names")
+
+
+def _check_classes(labels: set[Label], count: int, source: str) -> None:
+    if len(labels) < 2:
+        raise UserError(
+            f"y_train of {source} holds one class only ({listed(list(labels))}); there must be at least two"
+        )
+    if len(labels) == count and count > 2:
+        raise UserError(f"y_train of {source} has another label for every one of its {count:,} images; give classes")
