@@ -16,19 +16,26 @@ from models.errors import UserError, first_line
 from models.task import TaskConfig
 from search.candidate import Frozen, Recipe
 
-VERSION = 1
+VERSION = 2  # 2: labels and range of pixels
 CONFIG, WEIGHTS, PROGRAM, ONNX, CARD = "config.json", "model.safetensors", "model.pt2", "model.onnx", "README.md"
 PICTURE = "centroids.png"  # of methods that have some
 
 
 class Inputs(Frozen):
-    """What the network takes: float32 (N, *shape), normalised from pixels in [0, 1]; its outputs are (N, classes)."""
+    """What the network takes: float32 (N, *shape), normalised from pixels in [0, 1]; its outputs are (N, classes).
+
+    A pixel of the data becomes `((pixel - low) / (high - low) - mean) / std`, low and high being the `pixel_range`.
+    """
 
     shape: tuple[int, int, int]
     """(C, H, W)"""
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    pixel_range: tuple[float, float] = (0.0, 255.0)
+    """The data's values for 0 and for 1."""
+    labels: tuple[int | str, ...] = ()
+    """What the outputs stand for, in their order; empty where labels are class numbers."""
 
 
 class UserFile(Frozen):

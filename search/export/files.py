@@ -220,7 +220,14 @@ def _config(subject: Subject, flops: int, files: Mapping[str, Stored]) -> Export
     return ExportConfig(
         task=task.config,
         fingerprint=task.fingerprint,
-        inputs=Inputs(shape=info.shape, classes=info.classes, mean=info.mean, std=info.std),
+        inputs=Inputs(
+            shape=info.shape,
+            classes=info.classes,
+            mean=info.mean,
+            std=info.std,
+            pixel_range=(info.pixels.low, info.pixels.high),
+            labels=info.labels,
+        ),
         network_file=_user_file(task.config.network),
         method=subject.candidate.method,
         options=subject.candidate.options,

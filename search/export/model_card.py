@@ -11,6 +11,7 @@ _CENTROIDS = (
     "## Centroids\n\nThe kernels that each codebook holds, most used first, and how many of the network's kernels use "
     f"each.\n\n![centroids]({PICTURE})"
 )
+_LABELS = 20  # named on the card
 _SETTINGS = 24  # sites shown; the rest is in config.json
 
 
@@ -24,12 +25,21 @@ def model_card(config: ExportConfig, folder: Path, *, pictured: bool = False) ->
 def _head(config: ExportConfig) -> str:
     inputs = config.inputs
     shape = "×".join(map(str, inputs.shape))
+    low, high = inputs.pixel_range
+    outputs = f", in the order of the labels {_labels(inputs.labels)}" if inputs.labels else ""
     return (
         f"# {_name(config.task.network)}, compressed by {config.method}\n\n"
         f"`{config.task.network}` for `{config.task.data}`, {config.cost.flops / config.dense.flops:.1%} of its FLOPs. "
-        f"It takes float32 images (N, {shape.replace('×', ', ')}), scaled to [0, 1] and normalised with mean "
-        f"{_numbers(inputs.mean)} and std {_numbers(inputs.std)} per channel, and returns {inputs.classes} logits each."
+        f"It takes float32 images (N, {shape.replace('×', ', ')}), scaled from [{low:g}, {high:g}] to [0, 1] and "
+        f"normalised with mean {_numbers(inputs.mean)} and std {_numbers(inputs.std)} per channel, and returns "
+        f"{inputs.classes} logits each{outputs}."
     )
+
+
+def _labels(labels: tuple[int | str, ...]) -> str:
+    """The first of them as code, so that no name is taken for Markdown; all are in `config.json`."""
+    shown = ", ".join(f"`{str(label).replace('`', ' ')}`" for label in labels[:_LABELS])
+    return shown if len(labels) <= _LABELS else f"{shown}, ... (all {len(labels)} are in `config.json`)"
 
 
 def _accuracy(config: ExportConfig) -> str:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -352,6 +352,7 @@ def write_run(comparison: Comparison, facts: dict[str, str], status: str) -> Non
         "fingerprint": first.fingerprint,
         PARTS: first.evaluator.task.parts,
         "dense": vars(first.dense),
+        "data": asdict(first.evaluator.task.info),
         "notices": list(first.evaluator.task.notices),
         "host": facts,
     }

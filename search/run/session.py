@@ -193,6 +193,7 @@ def write_run(setup: Setup, facts: dict[str, str], status: str) -> None:
         PARTS: setup.evaluator.task.parts,
         "dense": asdict(setup.dense),
         "targets": [{"asked": target.asked, **budget.limits} for target, budget in setup.targets],
+        "data": asdict(setup.evaluator.task.info),
         "notices": list(setup.evaluator.task.notices),
         "warm_start": [known.key for known in setup.problem.known],
         "host": facts,
