@@ -103,6 +103,8 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # the system names no file when a disk is full, and a temporary one otherwise
+            error.filename, error.filename2 = str(path), None
         raise

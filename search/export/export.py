@@ -31,6 +31,7 @@ from search.export_config import CARD, CONFIG, ONNX, PICTURE, PROGRAM, WEIGHTS, 
 from search.files import clear_leftovers, held
 from search.judge.checkpoint import Checkpoint
 from search.judge.evaluate import Evaluator, OnStep, worker
+from search.judge.faults import is_machine_fault
 from search.judge.finetune import judge
 from search.run.unchanged import describe_changes
 
@@ -171,6 +172,8 @@ def _finetuned(evaluator: Evaluator, candidate: Candidate, weights: Path, say: S
     going_on = ", going on from the last epoch of an earlier attempt" if checkpoint.path.exists() else ""
     say(f"fine-tuning for {candidate.recipe.epochs:g} epochs{going_on} ...")
     outcome = evaluator(candidate, checkpoint=checkpoint, on_step=on_step)
+    if is_machine_fault(outcome):
+        raise UserError(f"{outcome.reason}; the same command then goes on from the last whole epoch of its fine-tune")
     checkpoint.remove()
     if outcome.status == "failed":
         raise UserError(f"the fine-tune failed: {outcome.reason}; pick another candidate")

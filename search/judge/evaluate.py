@@ -31,6 +31,7 @@ from search.compressed import pack
 from search.files import atomic_write
 from search.judge.checkpoint import Checkpoint, RungWeights
 from search.judge.drift import Drift
+from search.judge.faults import fault_outcome, machine_fault
 from search.judge.finetune import DivergedError, TimeLimitError, finetune, judge, recalibrate, steps_of
 from search.judge.prefix import Prefix
 
@@ -69,6 +70,8 @@ class Evaluator:
     ) -> Outcome:
         """The candidate's outcome; divergence and an exceeded limit are failed outcomes with a reason.
 
+        A fault of the machine is told by `faults.fault_outcome`.
+
         Args:
             checkpoint: where a long fine-tune is kept from epoch to epoch, and goes on from.
             on_step: called with (steps done, steps in all).
@@ -79,6 +82,10 @@ class Evaluator:
             outcome = self._judge(candidate, checkpoint, on_step)
         except (DivergedError, TimeLimitError) as error:
             return failed(str(error), time.monotonic() - start, device)
+        except Exception as error:
+            if (fault := machine_fault(error)) is None:
+                raise
+            return fault_outcome(fault, time.monotonic() - start, device)
         return outcome.model_copy(update={"seconds": time.monotonic() - start, "device": device})
 
     def _rung(self, candidate: Candidate) -> Checkpoint | None:

@@ -40,6 +40,7 @@ from search.run.conductor import Conductor
 from search.run.config import SearchConfig
 from search.run.estimate import expected, work
 from search.run.finalists import best_candidates, finalists
+from search.run.interruption import told_how_to_go_on
 from search.run.progress import Progress
 from search.run.rungs import check_samples
 from search.run.running import Watch, alone_in, recorded, refuse_other, warn
@@ -262,7 +263,9 @@ def run(comparison: Comparison, console: Console, *, retry_failed: bool = False)
         stack.enter_context(alone_in(comparison.config.folder, comparison.config))
         ledger = stack.enter_context(open_ledger(first, partial(warn, console)))
         write_run(comparison, facts, "running")
-        say(console, f"resume    {resume_command(first.config, 'compare')}\n")
+        resume = resume_command(first.config, "compare")
+        say(console, f"resume    {resume}\n")
+        stack.enter_context(told_how_to_go_on(partial(write_run, comparison, facts, "stopped"), resume))
         progress = stack.enter_context(Progress(console, planned(setups), work(first)))
         stack.enter_context(stopping(stop))
         watch = Watch(progress, stop, partial(warn, console))

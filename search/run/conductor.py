@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from models.errors import UserError
 from search.candidate import Candidate, Outcome
+from search.judge.faults import MachineFaultError, is_machine_fault
 from search.ledger.ledger import Ledger, LedgerError
 from search.strategy import Program, Proposal
 
@@ -84,7 +85,13 @@ class Conductor:
         return batch.proposals[index].candidate
 
     def tell(self, candidate: Candidate, outcome: Outcome) -> None:
-        """Record an outcome and hand it to whoever waits for it."""
+        """Record an outcome and hand it to whoever waits for it.
+
+        Raises:
+            MachineFaultError: it says nothing of the candidate, or it cannot be kept anywhere.
+        """
+        if is_machine_fault(outcome):
+            raise MachineFaultError(outcome.reason)
         key = candidate.key(self._task)
         self._told.add(key)
         if key in self._take_in():  # another search was at it too: begin where that one will end
@@ -95,6 +102,8 @@ class Conductor:
         try:
             self._ledger.add(candidate, outcome, meta)
         except LedgerError as error:
+            if not error.kept:
+                raise MachineFaultError(str(error)) from error
             self._warn(str(error))
         self._deliver(key, outcome, known=False)
         self._maybe_finish()
@@ -114,7 +123,7 @@ class Conductor:
 
     def _settled(self, key: str, known: Outcome) -> bool:
         """Whether the ledger's answer will do."""
-        return known.status == "ok" or not self._retry_failed or key in self._told
+        return known.status == "ok" or key in self._told or not (self._retry_failed or is_machine_fault(known))
 
     def _advance(self, program: Program, outcomes: list[Outcome] | None) -> None:
         """Let a program go on and queue its next batch; goes over batches that the ledger answers whole."""

@@ -26,6 +26,7 @@ from search.run.command import resume_command
 from search.run.conductor import Conductor
 from search.run.estimate import expected, work
 from search.run.finalists import finalists
+from search.run.interruption import told_how_to_go_on
 from search.run.progress import Progress
 from search.run.rungs import climb
 from search.run.running import Watch, alone_in, recorded, warn
@@ -64,6 +65,8 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
             tell_start(setup, console)
         write_run(setup, facts, "running")
         say(console, f"resume    {resume_command(config)}\n")  # not before: it reads what was just written
+        stopped = partial(write_run, setup, facts, "stopped")
+        stack.enter_context(told_how_to_go_on(stopped, resume_command(config)))
         progress = stack.enter_context(Progress(console, counts, costs))
         stack.enter_context(stopping(stop))
         watch = Watch(progress, stop, partial(warn, console))

@@ -15,7 +15,7 @@ from rich.console import Console
 from models.errors import UserError, unknown
 from search.allocation.targets import flops_text
 from search.console import say
-from search.files import atomic_write
+from search.files import atomic_write, writing
 from search.latency.check import Checked
 from search.leaderboard import text as leaderboard_text
 from search.leaderboard.board import Board, board_of, find_tasks
@@ -48,14 +48,15 @@ def compare_and_show(config: CompareConfig, console: Console, *, retry_failed: b
     comparison = compare.prepare(config, lambda line: say(console, line, "dim"))
     _announce(comparison, console)
     done = compare.run(comparison, console, retry_failed=retry_failed)
-    checked = measure_finals(done.results, lambda line: say(console, line, "dim"))
-    files = _write(done, checked)
     boards = _own_boards(done)
-    if boards:
-        leaderboard_text.show(boards, console, with_commands=False)
-        write_page(config.folder / PAGE, boards, created=_now())
-        atomic_write(config.folder / "leaderboard.csv", leaderboard_text.as_csv(boards))
-        files += [PAGE, "leaderboard.csv"]
+    with writing(config.folder, f"free space, then write them by: {resume_command(config.common, 'compare')}"):
+        checked = measure_finals(done.results, lambda line: say(console, line, "dim"))
+        files = _write(done, checked)
+        if boards:
+            leaderboard_text.show(boards, console, with_commands=False)
+            write_page(config.folder / PAGE, boards, created=_now())
+            atomic_write(config.folder / "leaderboard.csv", leaderboard_text.as_csv(boards))
+            files += [PAGE, "leaderboard.csv"]
     for result in done.results:
         show_latencies(latencies_in_words(result, rows_of(result), checked), console)
     say(console, f"files     {config.folder}/: {', '.join(files)}")

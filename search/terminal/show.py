@@ -14,10 +14,11 @@ from rich.text import Text
 
 from search.allocation.targets import flops_text
 from search.console import say
+from search.files import writing
 from search.report.final_latency import measure_finals
 from search.report.outputs import Written, write_outputs
 from search.report.view import best_of
-from search.run.command import search_command
+from search.run.command import resume_command, search_command
 from search.run.config import SearchConfig
 from search.run.session import Result, run
 from search.run.setup import prepare
@@ -37,8 +38,9 @@ def search_and_show(
     setup = prepare(config, lambda line: say(console, line, "dim"))
     announce(setup, console)
     result = run(setup, console, retry_failed=retry_failed)
-    checked = measure_finals([result], lambda line: say(console, line, "dim"))
-    written = write_outputs(result, command or search_command(config), checked)
+    with writing(config.folder, f"free space, then write them by: {resume_command(config)}"):
+        checked = measure_finals([result], lambda line: say(console, line, "dim"))
+        written = write_outputs(result, command or search_command(config), checked)
     _show_end(result, written, console)
     return _as_json(result, written), result.complete
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from search.candidate import Candidate, Outcome, failed
+from search.judge.faults import MachineFaultError, fault_outcome
 from search.ledger.ledger import LedgerError
 from search.run.conductor import Conductor
 from search.strategy import Program, Proposal
@@ -283,3 +284,33 @@ def test_two_searches_in_step_share_the_work(seed: int) -> None:
     assert logs[0] == logs[1]
     assert len(logs[0]) == 3
     assert 90 <= paid <= 90 + 12
+
+
+def test_the_ledger_hears_nothing_of_it() -> None:
+    ledger = FakeLedger()
+    source = conductor([rounds([], "one", 0, 1)], ledger)
+    candidate = source.ask()
+    assert candidate is not None
+    with pytest.raises(MachineFaultError, match="free space"):
+        source.tell(candidate, fault_outcome("weights: No space left on device; free space"))
+    assert not ledger.known
+
+
+def test_what_an_earlier_version_recorded_of_a_full_disk_is_judged_again() -> None:
+    first = conductor([rounds([], "one", 0, 1)], FakeLedger()).ask()
+    assert first is not None
+    for reason, again in (("OSError: [Errno 28] No space left on device: '/x'", True), ("diverged", False)):
+        ledger = FakeLedger({first.key(TASK): failed(reason)})
+        assert (conductor([rounds([], "one", 0, 1)], ledger).ask() == first) is again
+
+
+def test_an_outcome_that_can_be_kept_nowhere_ends_the_search() -> None:
+    class Nowhere(FakeLedger):
+        def add(self, *_: object, **__: object) -> None:
+            raise LedgerError("kept in memory alone", kept=False)
+
+    source = conductor([rounds([], "one", 0, 1)], Nowhere(), warn=print)
+    candidate = source.ask()
+    assert candidate is not None
+    with pytest.raises(MachineFaultError, match="memory alone"):
+        source.tell(candidate, failed("diverged"))

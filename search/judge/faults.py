@@ -1,0 +1,87 @@
+"""Faults of the machine rather than of a candidate: a full disk, no more file handles, a folder or file that is gone.
+
+They would meet any candidate, and go when somebody frees space or mounts the disk again. So they are no outcome: the
+search stops, and goes on later as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from pathlib import Path
+
+from models.errors import UserError, first_line
+from search.candidate import Outcome, failed
+
+NOTE = "machine_fault"  # of an outcome that is none; it never enters a ledger
+_ADVICE = {
+    "free space": (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    "allow more open files (`ulimit -n`)": (errno.EMFILE, errno.ENFILE),
+    "make it writable": (errno.EROFS, errno.EACCES, errno.EPERM),
+    "bring it back": (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.EIO, errno.ENOTCONN,
+                      errno.EHOSTDOWN, errno.ENOLINK),
+}  # fmt: skip
+_NUMBERS = [number for numbers in _ADVICE.values() for number in numbers]
+# As libraries that are not Python's wrap them: safetensors has "(os error 28)", torch the system's words.
+_NUMBERED = re.compile(r"(?:\bos error |\[Errno )(\d+)")
+_WORDED = re.compile("|".join(re.escape(os.strerror(number)) for number in _NUMBERS), re.IGNORECASE)
+_FULL = re.compile(r"PytorchStreamWriter failed|unexpected pos \d+ vs \d+|database or disk is full", re.IGNORECASE)
+_NO_HANDLES = re.compile(r"received \d+ items of ancdata")  # what torch says where file handles could not be sent
+_TEMPORARY = re.compile(r"^\.(.+)\.\d+-[0-9a-f]+\.tmp$")  # of search.files.atomic_write
+
+
+class MachineFaultError(UserError):
+    """The search cannot go on here and now; no candidate is to blame."""
+
+
+def machine_fault(error: BaseException) -> str | None:
+    """What is wrong with the machine and what would do, in one clause; None of an error that may be the candidate's."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, OSError) and link.errno != errno.ENOMEM:  # memory is what candidates differ in
+            return _describe(link.errno, _place(link), link.strerror or first_line(link))
+        text = str(link)
+        numbered = _NUMBERED.search(text)
+        number = int(numbered.group(1)) if numbered else None
+        if number in _NUMBERS or any(known.search(text) for known in (_WORDED, _FULL, _NO_HANDLES)):
+            return _describe(number or _number_of(text), "", first_line(link))
+        link = link.__cause__
+    return None
+
+
+def fault_outcome(fault: str, seconds: float = 0.0, device: str = "") -> Outcome:
+    """How a fault reaches whoever hands out candidates, from whatever process and machine."""
+    return failed(fault, seconds, device).model_copy(update={"notes": {NOTE: True}})
+
+
+def is_machine_fault(outcome: Outcome) -> bool:
+    """Whether the outcome says nothing of its candidate; earlier versions recorded such as failures."""
+    if outcome.status == "ok":
+        return False
+    reason = outcome.reason or ""
+    return bool(outcome.notes.get(NOTE) or re.match(r"OSError: \[Errno (28|30|24|23|122)\]", reason)
+                or _FULL.search(reason))  # fmt: skip
+
+
+def _place(error: OSError) -> str:
+    """The file, not by the name that it has while it is written."""
+    if not isinstance(error.filename, str):
+        return ""
+    path = Path(error.filename)
+    temporary = _TEMPORARY.match(path.name)
+    return f"{path.with_name(temporary.group(1)) if temporary else path}: "
+
+
+def _number_of(text: str) -> int | None:
+    """The error's number, from its words."""
+    if _FULL.search(text):
+        return errno.ENOSPC
+    if _NO_HANDLES.search(text):
+        return errno.EMFILE
+    return next((number for number in _NUMBERS if os.strerror(number).lower() in text.lower()), None)
+
+
+def _describe(number: int | None, place: str, words: str) -> str:
+    advice = next((advice for advice, numbers in _ADVICE.items() if number in numbers), "put that right")
+    return f"{place}{words}; {advice}"

@@ -1,0 +1,117 @@
+"""A fault of the machine is no candidate's: it is told from one, enters no ledger, and the search goes on after it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from models.errors import UserError
+from models.task import TaskConfig
+from search import api
+from search.candidate import Recipe, failed
+from search.judge.evaluate import Evaluator
+from search.judge.faults import MachineFaultError, is_machine_fault, machine_fault
+from search.judge.finetune import DivergedError
+from search.ledger.ledger import Ledger
+from search.run.config import SearchConfig
+
+
+def raised(action: Callable[[], object]) -> BaseException:
+    try:
+        action()
+    except Exception as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def wrapped() -> None:
+    try:
+        raise OSError(
+            errno.EDQUOT, os.strerror(errno.EDQUOT), "/data/results/run/weights/.ab12.safetensors.77-0af3.tmp"
+        )
+    except OSError as error:
+        raise RuntimeError("could not keep the weights") from error
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        (
+            lambda: Path("/nowhere/data.npz").read_bytes(),
+            "^/nowhere/data.npz: No such file or directory; bring it back$",
+        ),
+        (lambda: Path("/proc/x").write_bytes(b""), "^/proc/x: "),
+        (lambda: safetensors.safe_open("/nowhere/w.safetensors", "pt"), "No such file"),
+        (wrapped, "^/data/results/run/weights/ab12.safetensors: Disk quota exceeded; free space$"),
+    ],
+)
+def test_what_the_machine_lacks_is_told(action: Callable[[], object], words: str) -> None:
+    fault = machine_fault(raised(action))
+    assert fault is not None
+    with pytest.raises(MachineFaultError, match=words):
+        raise MachineFaultError(fault)
+    assert ".tmp" not in fault
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV])
+def test_of_whatever_number(number: int) -> None:
+    for error in (OSError(number, os.strerror(number)), RuntimeError(f"cannot open: {os.strerror(number)}"),
+                  RuntimeError(f"I/O error (os error {number})")):  # fmt: skip
+        assert machine_fault(error) is not None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [DivergedError("its loss is nan"), torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), ValueError("no"),
+     OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), RuntimeError("mat1 and mat2 shapes cannot be multiplied")],
+)  # fmt: skip
+def test_what_a_candidate_may_be_to_blame_for_is_none(error: Exception) -> None:
+    assert machine_fault(error) is None
+    assert not is_machine_fault(failed(str(error)))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk that takes a run's small files and no weights."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs the superuser")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("save", [safetensors.torch.save_file, torch.save])
+def test_a_full_disk_as_libraries_tell_it(small_disk: Path, save: Callable[[object, Path], object]) -> None:
+    fault = machine_fault(raised(lambda: save({"x": torch.zeros(99999)}, small_disk / "x")))
+    assert str(fault).endswith("; free space")
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=[pytest.mark.ray, pytest.mark.slow])])
+def test_a_search_goes_on_after_a_full_disk(tmp_path: Path, small_disk: Path, workers: int) -> None:
+    task = TaskConfig(network="small", train_images=200).absolute()
+    config = SearchConfig(
+        task=task, name="run", results=str(small_disk), ledger=str(tmp_path / "ledger.db"), targets=("0.5",),
+        strategies=("acra-uniform",), recipe=Recipe(epochs=0.1), workers=workers, device="cpu", final_seeds=1,
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"not of a candidate: .*weights/.*No space left on device; free space, then go "
+                                        r"on with: .* --resume .*/disk/run$"):  # fmt: skip
+        api.run_config(config, show=False)
+    with Ledger(config.ledger, Evaluator(task, device="cpu").task.fingerprint, "t") as ledger:
+        searched = [record.outcome.status for record in ledger.records()]
+    assert set(searched) == {"ok"}
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)  # somebody frees space
+    found = api.search(resume=small_disk / "run", show=False)
+    assert found.complete
+    assert list(found.table["status"].unique()) == ["ok"]
+    assert len(found.finalists) == 1
