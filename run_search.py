@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from typer.exceptions import TyperException
 
-from models.errors import UserError
+from search import bounds
+from search.console import PlainConsole
+from search.streams import flush_streams, json_output, prepare_streams
+from search.terminal.arguments import take_arguments
+from search.terminal.failures import report_failure
 from search.terminal.options import (
     AsJson,
     Device,
@@ -20,6 +20,7 @@ from search.terminal.options import (
     PlanOptions,
     RecipeOptions,
     RunOptions,
+    Seed,
     TaskOptions,
     TrainOptions,
     takes_groups,
@@ -33,7 +34,9 @@ app = typer.Typer(
 )
 
 Method = Annotated[str, typer.Option(help="A name from `methods`, or two that compose: l1+kse.")]
-Resume = Annotated[Path | None, typer.Option(help="A run's folder: go on with it; other options are ignored.")]
+Resume = Annotated[
+    str | None, typer.Option(metavar="PATH", help="A run's folder: go on with it; other options are ignored.")
+]
 RetryFailed = Annotated[bool, typer.Option(help="Judge failed candidates of the ledger again.")]
 
 
@@ -44,9 +47,10 @@ def default(context: typer.Context) -> None:
         print("ratio-search on the embedded digits: a small network is trained once, then compressed to three budgets.")
         print("About half a minute on two idle cores. Loading ...", flush=True)
         from search import api
+        from search.run.command import command_line
         from search.run.demo import demo_config
 
-        _end(api.run_config(demo_config("results"), show=Console(), command=_command_line()), as_json=False)
+        _end(api.run_config(demo_config("results"), show=PlainConsole(), command=command_line(sys.argv[1:])))
 
 
 @app.command()
@@ -58,8 +62,10 @@ def search(
     run: RunOptions,
     method: Method = "l1",
     strategy: Annotated[str, typer.Option(help="Comma-separated names.")] = "acra-uniform,acra-sensitivity",
-    final_seeds: Annotated[int, typer.Option(min=1)] = 3,
-    finalists: Annotated[int, typer.Option(min=0, help="Per target; 0 leaves the test set alone.")] = 1,
+    final_seeds: Annotated[int, typer.Option(min=1, max=bounds.MOST_REPEATS)] = 3,
+    finalists: Annotated[
+        int, typer.Option(min=0, max=bounds.MOST_REPEATS, help="Per target; 0 leaves the test set alone.")
+    ] = 1,
     warm_start: Annotated[
         bool, typer.Option(help="Sampling begins with what the ledger knows and the other strategies' points.")
     ] = True,
@@ -69,24 +75,26 @@ def search(
 ) -> None:
     """Search an allocation for each FLOPs target, fine-tune, and leave a report."""
     from search import api
+    from search.run.command import command_line
 
-    console = Console(stderr=json_)
-    result = api.search(
-        method=method,
-        strategy=strategy,
-        final_seeds=final_seeds,
-        finalists=finalists,
-        warm_start=warm_start,
-        resume=resume,
-        retry_failed=retry_failed,
-        show=console,
-        command=_command_line(),
-        **task.typed(),
-        **plan.typed(),
-        **recipe.typed(),
-        **run.typed(),
-    )
-    _end(result, as_json=json_)
+    with json_output(json_) as write_json:
+        result = api.search(
+            method=method,
+            strategy=strategy,
+            final_seeds=final_seeds,
+            finalists=finalists,
+            warm_start=warm_start,
+            resume=resume,
+            retry_failed=retry_failed,
+            show=PlainConsole(stderr=json_),
+            command=command_line(sys.argv[1:]),
+            **task.typed(),
+            **plan.typed(),
+            **recipe.typed(),
+            **run.typed(),
+        )
+        write_json(result.record)
+    _end(result)
 
 
 @app.command()
@@ -102,8 +110,11 @@ def plan(
     from search import api
     from search.terminal.show_small import show_plan
 
-    found = api.plan(method=method, strategy=strategy, **task.typed(), **plan.typed())
-    _print_json(found.record) if json_ else show_plan(found.record, Console())
+    with json_output(json_) as write_json:
+        planned = api.plan(method=method, strategy=strategy, **task.typed(), **plan.typed())
+        if not json_:
+            show_plan(planned.record, PlainConsole())
+        write_json(planned.record)
 
 
 @app.command()
@@ -121,7 +132,9 @@ def compare(
             help="Comma-separated names. A method that learns its allocation does that instead, unless it is named.",
         ),
     ] = "acra-uniform,lagrangian",
-    seeds: Annotated[int, typer.Option(min=1, help="Of every finalist; one alone has no known noise.")] = 3,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=bounds.MOST_REPEATS, help="Of every finalist; one alone has no known noise.")
+    ] = 3,
     resume: Resume = None,
     retry_failed: RetryFailed = False,
     json_: AsJson = False,
@@ -130,22 +143,25 @@ def compare(
     from search import api
     from search.terminal.boards import wide
 
-    result = api.compare(
-        methods=methods_,
-        strategies=strategies_,
-        seeds=seeds,
-        resume=resume,
-        retry_failed=retry_failed,
-        show=wide(sys.stderr if json_ else sys.stdout),
-        **task.typed(),
-        **plan.typed(),
-        **recipe.typed(),
-        **run.typed(),
-    )
-    _end(result, as_json=json_)
+    with json_output(json_) as write_json:
+        result = api.compare(
+            methods=methods_,
+            strategies=strategies_,
+            seeds=seeds,
+            resume=resume,
+            retry_failed=retry_failed,
+            show=wide(sys.stderr if json_ else sys.stdout),
+            **task.typed(),
+            **plan.typed(),
+            **recipe.typed(),
+            **run.typed(),
+        )
+        write_json(result.record)
+    _end(result)
 
 
 @app.command()
+@takes_groups
 def leaderboard(
     task: Annotated[list[str] | None, typer.Option(help="Title or fingerprint; repeatable; default all.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Show these alone; repeatable.")] = None,
@@ -155,7 +171,9 @@ def leaderboard(
     ] = None,
     sort: Annotated[str | None, typer.Option(help="A column of the CSV; with - before it, falling.")] = None,
     format_: Annotated[str, typer.Option("--format", help="table, csv, md, tex, html or json.")] = "table",
-    to: Annotated[Path | None, typer.Option(help="A file; html goes to <results>/leaderboard.html by itself.")] = None,
+    to: Annotated[
+        str | None, typer.Option(metavar="PATH", help="A file; html goes to <results>/leaderboard.html by itself.")
+    ] = None,
     reported: Annotated[bool, typer.Option(help="Papers' figures beside: labelled, not ranked.")] = False,
     verify: Annotated[str | None, typer.Option(help="A row: judge its stored weights on the test set again.")] = None,
     device: Device = None,
@@ -169,21 +187,22 @@ def leaderboard(
 
     check_format(format_)
     where: dict[str, Any] = {"task": task or [], "results": results, "ledger": ledger}
-    if verify is not None:
-        console = wide(sys.stderr if format_ == "json" else sys.stdout)
-        found = api.verify(verify, device=device, show=console, **where)
-        if format_ == "json":
-            _print_json(found.record)
-        raise typer.Exit(0 if found.holds else 1)
     rows: dict[str, Any] = {"method": method or [], "strategy": strategy or [], "target": target or []}
-    board = api.leaderboard(sort=sort, reported=reported, **rows, **where)
-    if to is not None or format_ == "html":
-        path = board.write(to or Path(results) / "leaderboard.html", format_)
-        print(f"leaderboard in {path}")
-    elif format_ == "table":
-        leaderboard_text.show(board.boards, wide(sys.stdout), with_reported=reported)
-    else:
-        print(board.text(format_), end="")
+    with json_output(format_ == "json" and (to is None or verify is not None)) as write_json:
+        if verify is not None:
+            verified = api.verify(verify, device=device, show=wide(sys.stdout), **where)
+            write_json(verified.record)
+            raise typer.Exit(0 if verified.holds else 1)
+        board = api.leaderboard(sort=sort, reported=reported, **rows, **where)
+        if to is not None or format_ == "html":
+            path = board.write(to or Path(results) / "leaderboard.html", format_)
+            print(f"leaderboard in {path}")
+        elif format_ == "table":
+            leaderboard_text.show(board.boards, wide(sys.stdout), with_reported=reported)
+        elif format_ == "json":
+            write_json(leaderboard_text.as_json(board.boards, reported))
+        else:
+            print(board.text(format_), end="")
 
 
 @app.command()
@@ -191,32 +210,38 @@ def leaderboard(
 def train(
     task: TaskOptions,
     recipe: TrainOptions,
-    out: Annotated[Path, typer.Option(help="Where the weights go (.safetensors).")],
-    seed: Annotated[int, typer.Option()] = 0,
+    out: Annotated[str, typer.Option(metavar="PATH", help="Where the weights go (.safetensors).")],
+    seed: Seed = 0,
     device: Device = None,
     json_: AsJson = False,
 ) -> None:
     """Train a dense baseline on the fine-tuning part; its search split stays unseen."""
     from search import api
 
-    made = api.train(out=out, seed=seed, device=device, show=Console(stderr=json_), **task.typed(), **recipe.typed())
-    if json_:
-        _print_json({"weights": str(made.weights), "accuracy": dict(made.accuracy), "notices": list(made.notices)})
+    with json_output(json_) as write_json:
+        console = PlainConsole(stderr=json_)
+        made = api.train(out=out, seed=seed, device=device, show=console, **task.typed(), **recipe.typed())
+        write_json({"weights": str(made.weights), "accuracy": dict(made.accuracy), "notices": list(made.notices)})
 
 
 @app.command()
+@takes_groups
 def export(
     run: Annotated[str, typer.Argument(help="A run's folder, or its name below results.")],
     pick: Annotated[
         str, typer.Option(help="best, knee, smallest, a target (its best), or the beginning of a candidate's name.")
     ] = "best",
-    to: Annotated[Path | None, typer.Option(help="Folder to write; default RUN/export.")] = None,
+    to: Annotated[str | None, typer.Option(metavar="PATH", help="Folder to write; default RUN/export.")] = None,
     format_: Annotated[
         str, typer.Option("--format", help="Comma-separated: config, safetensors, pt2, onnx.")
     ] = "config,safetensors,pt2,onnx",
     finetune: Annotated[
         float | None,
-        typer.Option(min=0, help="Epochs of a fine-tune before, distilled, from the compressed dense weights on."),
+        typer.Option(
+            min=0,
+            max=bounds.MOST_EPOCHS,
+            help="Epochs of a fine-tune before, distilled, from the compressed dense weights on.",
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the export in a folder that is not empty.")] = False,
     device: Device = None,
@@ -226,83 +251,79 @@ def export(
     from search import api
     from search.export.export import as_json
 
-    made = api.export(
-        run,
-        pick=pick,
-        to=to,
-        formats=format_,
-        finetune=finetune,
-        force=force,
-        device=device,
-        show=Console(stderr=json_),
-    )
-    if json_:
-        _print_json(as_json(made))
+    with json_output(json_) as write_json:
+        made = api.export(
+            run,
+            pick=pick,
+            to=to,
+            formats=format_,
+            finetune=finetune,
+            force=force,
+            device=device,
+            show=PlainConsole(stderr=json_),
+        )
+        write_json(as_json(made))
 
 
 @app.command()
+@takes_groups
 def methods(json_: AsJson = False) -> None:
     """The compression methods."""
     from methods.compose import how_to_compose
     from methods.registry import methods as known
-    from search.terminal.show_small import show_records
+    from search.terminal.show_small import record_rows, show_records
 
-    show_records(known(), ("name", "summary", "source"), as_json=json_)
-    if not json_:
-        print(f"\nTwo methods make one: {how_to_compose(known().values())}.")
+    with json_output(json_) as write_json:
+        rows = record_rows(known())
+        if not json_:
+            show_records(rows, ("name", "summary", "source"))
+            print(f"\nTwo methods make one: {how_to_compose(known().values())}.")
+        write_json(rows)
 
 
 @app.command()
+@takes_groups
 def strategies(json_: AsJson = False) -> None:
     """The search strategies."""
     from search.strategy import strategies as known
-    from search.terminal.show_small import show_records
+    from search.terminal.show_small import record_rows, show_records
 
-    show_records(known(), ("name", "summary", "source"), as_json=json_)
+    with json_output(json_) as write_json:
+        rows = record_rows(known())
+        if not json_:
+            show_records(rows, ("name", "summary", "source"))
+        write_json(rows)
 
 
 @app.command()
+@takes_groups
 def networks(json_: AsJson = False) -> None:
     """The networks that go by a name."""
     from models.networks import network_names
 
-    names = network_names()
-    _print_json(names) if json_ else print("\n".join(names))
+    with json_output(json_) as write_json:
+        names = network_names()
+        if not json_:
+            print("\n".join(names))
+        write_json(names)
 
 
-def _end(result: Any, *, as_json: bool) -> None:
-    if as_json:
-        _print_json(result.record)
+def _end(result: Any) -> None:
     if not result.complete:
         raise typer.Exit(130)
 
 
-def _command_line() -> str:
-    return shlex.join(["python", "run_search.py", *sys.argv[1:]])
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))
-
-
 def main() -> None:
-    """Run the command line; a user's mistake is one sentence on stderr and exit code 2."""
+    """Run the command line; whatever goes wrong is one sentence on standard error (`search.terminal.failures`)."""
+    prepare_streams()
     try:
-        code = app(standalone_mode=False)
-    except UserError as error:
-        _refuse(str(error))
-    except OSError as error:  # a folder that cannot be written, a full disk
-        _refuse(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}")
-    except typer.Abort:
-        sys.exit(130)
-    except TyperException as error:  # an option or command that does not exist, a value out of its range
-        _refuse(" ".join(error.format_message().split()))
+        code = app(args=take_arguments(), standalone_mode=False)
+        flush_streams()
+    except SystemExit as end:  # typer's own, of a pipe that nobody reads
+        code = report_failure(end.__context__) if isinstance(end.__context__, BrokenPipeError) else end.code
+    except BaseException as error:  # KeyboardInterrupt too
+        code = report_failure(error)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _refuse(sentence: str) -> NoReturn:
-    print(f"error: {sentence}", file=sys.stderr)
-    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# What moves a terminal's cursor, colours, links or title: whole sequences, as ECMA-48 has them.
+_SEQUENCES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_].*?(?:\x07|\x1b\\)|[ -/]*[0-~])", re.DOTALL)
+# Control characters but tab and line feed, unpaired surrogates, marks that override the direction of text.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class UserError(ValueError):
@@ -22,7 +25,17 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's own text without colours, or its kind if it has none."""
-    return (_COLOUR.sub("", str(error)).strip() or type(error).__name__).splitlines()[0]
+    return (printable(str(error)).strip() or type(error).__name__).splitlines()[0]
+
+
+def one_line(text: str) -> str:
+    """The text on one line, without what a terminal would obey."""
+    return " ".join(printable(text).split())
+
+
+def printable(text: str) -> str:
+    """The text without terminal sequences; what else no terminal and no page should be sent becomes U+FFFD."""
+    return _UNPRINTABLE.sub("\ufffd", _SEQUENCES.sub("", text))
 
 
 def commonest_reason(reasons: Iterable[str]) -> str:

@@ -25,6 +25,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search.bounds import MOST_EPOCHS, MOST_SEED, check_number
 from search.compressed import load_compressed
 from search.console import Show, console_of
 from search.inputs import Data, Network, check_same, task_of
@@ -228,12 +229,14 @@ def train(
     from search.run_result import Trained
     from search.terminal.show_small import trained
 
+    check_number("seed", seed, 0, MOST_SEED)
     config = _task(network, data, settings, fresh=True)
     recipe = build.recipe(**settings_of(TrainOptions, settings), distill_weight=0.0)
     accuracy, notices = trained(config, recipe, Path(out), seed=seed, device=device, console=console_of(show))
     return Trained(Path(out), accuracy, config.model_copy(update={"weights": str(Path(out).absolute())}), notices)
 
 
+@keywords()
 def open_run(run: str | Path, *, network: Network | None = None) -> RunResult:
     """A run that `search` or `compare` left, by its folder or its name below `results`.
 
@@ -250,6 +253,7 @@ def open_run(run: str | Path, *, network: Network | None = None) -> RunResult:
     return found
 
 
+@keywords()
 def export(
     run: str | Path,
     *,
@@ -281,6 +285,8 @@ def export(
     from search.export.formats import parse_formats
     from search.terminal.exports import export_and_show
 
+    if finetune is not None:
+        check_number("finetune", finetune, 0, MOST_EPOCHS)
     folder = open_run(run, network=network).folder
     return export_and_show(
         folder,

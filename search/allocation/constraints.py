@@ -24,6 +24,7 @@ _WAYS = (
     "write PATTERN=LOW..HIGH with the least and most kept fraction, as in 'layer3.*=0.25..0.75', "
     "or PATTERN=KNOB:LOW..HIGH in the method's own units"
 )
+_DIGITS = 9  # of a number of channels
 _EDGE = 1e-6  # settings are kept to six decimals
 
 
@@ -94,7 +95,8 @@ def _bound(text: str) -> Rule:
     low = float(match["low"] or 0)
     high = float(match["high"] or math.inf) if match["dots"] else low
     knob = match["knob"]
-    if low > high or (knob is None and (low > 1 or 1 < high < math.inf)):
+    endless = low == math.inf or (bool(match["high"]) and high == math.inf)  # hundreds of digits
+    if endless or low > high or (knob is None and (low > 1 or 1 < high < math.inf)):
         raise UserError(f"--bound {text!r} holds no kept fraction between 0 and 1; {_WAYS}")
 
     def allows(site: Site, level: int) -> bool:
@@ -106,7 +108,7 @@ def _bound(text: str) -> Rule:
 
 def _rounding(text: str) -> Rule:
     pattern, equals, number = text.rpartition("=")
-    if not number.isascii() or not number.isdigit() or int(number) < 1:
+    if not number.isascii() or not number.isdigit() or len(number) > _DIGITS or int(number) < 1:
         raise UserError(f"--round-channels {text!r} is not understood; write 8, or PATTERN=8 for some sites alone")
     multiple = int(number)
 

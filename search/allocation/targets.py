@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from models.errors import UserError
 
+MOST_AMOUNT = 2.0**62  # figures of costs are 64-bit integers
+MOST_SPEED_UP = 1e9
 TOLERANCE = 0.005
 """A target is met by a figure at most this fraction of the dense network's below it, and never above it."""
 
@@ -127,15 +129,19 @@ def parse_part(name: str, text: str, whole: str | None = None) -> Part:
     if unit == "X":
         if number < 1:
             raise UserError(f"{what} {text!r} asks for a slower network; a speed-up is at least 1x")
+        if number > MOST_SPEED_UP:
+            raise UserError(f"{what} {text!r} leaves nothing; {_ways(measure)}")
         return Part(name, text, kept=1 / number)
     if unit in ("", "%"):
         kept = number / 100 if unit == "%" else number
         if not 0 < kept <= 1:
             raise UserError(f"{what} {text!r} is not a kept fraction between 0 and 1; {_ways(measure)}")
         return Part(name, text, kept=kept)
-    if number == 0:
-        raise UserError(f"{what} {text!r} leaves nothing; {_ways(measure)}")
-    return Part(name, text, amount=number * measure.units[unit])
+    amount = number * measure.units[unit]
+    if not 0 < amount < MOST_AMOUNT:
+        wrong = "leaves nothing" if amount == 0 else "is more than any network costs"
+        raise UserError(f"{what} {text!r} {wrong}; {_ways(measure)}")
+    return Part(name, text, amount=amount)
 
 
 def beyond_flops(asked: str) -> str:

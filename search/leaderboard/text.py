@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.allocation.targets import beyond_flops
+from search.console import say
 from search.leaderboard.board import TYPES, Board
 from search.leaderboard.reported import Reported
 from search.leaderboard.views import mean_ranks, task_names
@@ -106,7 +107,7 @@ def dense_line(board: Board) -> str:
 def show(boards: Sequence[Board], console: Console, *, with_reported: bool = False, with_commands: bool = True) -> None:
     """Everything that is known, band by band, then where each row comes from."""
     for board, name in zip(boards, task_names(boards), strict=True):
-        _say(console, f"{name}    {dense_line(board)}", "bold")
+        say(console, f"{name}    {dense_line(board)}", "bold")
         for lines in bands_of(board.frame):
             console.print(_band_table(lines))
         if with_reported and board.reported:
@@ -118,8 +119,8 @@ def show(boards: Sequence[Board], console: Console, *, with_reported: bool = Fal
     if len(boards) > 1:
         console.print(_mean_table(mean_ranks(boards)))
     for notice in dict.fromkeys(notice for board in boards for notice in board.notices):
-        _say(console, f"note  {notice}", "yellow")
-    _say(console, "Equal ranks: seeds do not tell them apart (Welch's t-test, 5 %). Blank: not measured.", "dim")
+        say(console, f"note  {notice}", "yellow")
+    say(console, "Equal ranks: seeds do not tell them apart (Welch's t-test, 5 %). Blank: not measured.", "dim")
 
 
 def _band_table(lines: Sequence[Line]) -> Table:
@@ -136,14 +137,14 @@ def _show_notes(frame: pd.DataFrame, console: Console) -> None:
     for line in records(frame):
         for fact in (line["note"], line["latency_device"]):
             if word(fact):
-                _say(console, f"{line['row']}  {fact}", "dim")
+                say(console, f"{line['row']}  {fact}", "dim")
 
 
 def _show_origins(frame: pd.DataFrame, console: Console) -> None:
     """The run of each row, and the command that leads to it."""
     for line in records(frame):
         if word(line["command"]):
-            _say(console, f"\n{line['row']}  from {line['run']}\n{line['command']}")
+            say(console, f"\n{line['row']}  from {line['run']}\n{line['command']}")
 
 
 def _reported_table(lines: Sequence[Reported]) -> Table:
@@ -185,10 +186,6 @@ def mean_cells(frame: pd.DataFrame) -> list[list[str]]:
         for line in records(frame)
     ]  # fmt: skip
     return [heads, *lines]
-
-
-def _say(console: Console, line: str, style: str | None = None) -> None:
-    console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 # ---- files

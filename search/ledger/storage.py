@@ -16,12 +16,13 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy import column, select, table
-from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.engine import URL, Engine
+from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from models.errors import UserError
 from search.ledger import sqlite_file
+from search.ledger.location import full_url, missing_password, public_location, scrub
 from search.ledger.repair import SOUND, Damage, readable_file, repair
 
 RACE_ATTEMPTS = 5  # two processes that create the same file's tables: one finds them half there
@@ -146,20 +147,16 @@ def check_location(location: str | Path) -> None:
 
 def storage_url(location: str | Path) -> URL:
     """The URL of a location; a path becomes `sqlite:///path`."""
-    text = str(location)
+    text = public_location(location)
     if "://" not in text:
         return URL.create("sqlite", database=os.path.abspath(os.path.expanduser(text)))
+    url = full_url(text)
     try:
-        url = make_url(text)
         url.get_dialect()
     except NoSuchModuleError as error:
-        scheme = text.split("://")[0]
         raise UserError(
-            f"ledger URLs of scheme {scheme!r} are not supported; use a file, sqlite:///, postgresql:// or mysql://"
-        ) from error
-    except (ArgumentError, ValueError) as error:
-        raise UserError(
-            f"cannot read the ledger URL {text!r}; give a file, or scheme://user:password@host/name"
+            f"ledger URLs of scheme {url.drivername!r} are not supported; use a file, sqlite:///, postgresql:// or "
+            "mysql://"
         ) from error
     except ImportError as error:
         raise _refusal(url, error) from error
@@ -214,7 +211,7 @@ def _loads(text: Any) -> Any:
 
 def readable(location: str | Path) -> str:
     """The location without its password."""
-    return make_url(str(location)).render_as_string() if "://" in str(location) else str(location)
+    return public_location(location)
 
 
 def cause(error: BaseException) -> str:
@@ -223,14 +220,18 @@ def cause(error: BaseException) -> str:
         error = inner
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+    return scrub(" ".join(str(error).split())) or type(error).__name__
 
 
 def _refusal(url: URL, error: BaseException) -> UserError:
-    name = url.render_as_string() if url.get_backend_name() != "sqlite" else url.database
+    shown = public_location(url.render_as_string(hide_password=False))
+    name = shown if url.get_backend_name() != "sqlite" else url.database
     if isinstance(error, ImportError):
         package = DRIVERS.get(url.get_dialect().driver, "its driver")
         return UserError(f"ledger {name} needs a database driver that is not installed; pip install '{package}'")
-    if any(sign in cause(error) for sign in sqlite_file.LOCKED):
+    reason = cause(error)
+    if any(sign in reason for sign in sqlite_file.LOCKED):
         return sqlite_file.locked(name)
-    return UserError(f"ledger {name} cannot be used: {cause(error)}")
+    if sentence := missing_password(url, reason):
+        return UserError(f"ledger {name} {sentence}")
+    return UserError(f"ledger {name} cannot be used: {reason}")

@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from methods.base import Centroids
-from search.report.html import Markup, escape, printable, shorten
+from models.errors import printable
+from search.report.html import Markup, escape, shorten
 
 COLUMNS = 16
 TILES = 128  # shown of all codebooks together, in whole rows; at least one row of each

@@ -8,7 +8,6 @@ from __future__ import annotations
 import html
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -16,8 +15,7 @@ import numpy as np
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
-# Control characters but tab and line feed, unpaired surrogates, marks that override the direction of text.
-UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+from models.errors import printable
 
 
 class Markup(str):
@@ -39,11 +37,6 @@ def escape(text: object) -> Markup:
     if isinstance(text, Markup):
         return text
     return Markup(html.escape(printable(str(text))))
-
-
-def printable(text: str) -> str:
-    """The text without what HTML and UTF-8 cannot carry, or what turns the direction of the text after it."""
-    return UNPRINTABLE.sub("\ufffd", text)
 
 
 def plot_text(text: object) -> str:

@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from models.errors import printable
 from search.files import atomic_write
 from search.report.figures import GREY, stagger, styles
-from search.report.html import printable, shorten
+from search.report.html import shorten
 from search.report.view import RunView
 from search.tables import records
 

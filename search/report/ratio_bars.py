@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from search.report.html import Markup, data_script, printable
+from models.errors import printable
+from search.report.html import Markup, data_script
 
 Ratios = Mapping[str, tuple[float, str]]  # site -> how hard it is compressed (0..1), and its setting in words
 SHOWN = 4  # at once; as many as the page has colours for bars

@@ -19,15 +19,18 @@ from models.task import TaskConfig
 from models.user_code import is_user_spec
 from search.allocation.constraints import Constraints, rules
 from search.allocation.targets import parse_targets
+from search.bounds import MOST_EPOCHS, check_number
 from search.candidate import Recipe
 from search.files import claimed
 from search.judge.baseline import default_baseline
+from search.ledger.location import public_location
 from search.run.config import SearchConfig
 from search.strategy import strategy
 
 Model = TypeVar("Model", bound=BaseModel)
 
 BASELINES = "baselines"  # folder below results
+MOST_OPTION = 2.0**53  # of a method's option: where floats stop telling integers apart
 
 
 def task(
@@ -104,6 +107,8 @@ def search_config(
     restricted = Constraints(**(constraints or {}))
     rules(restricted)
     epochs = _numbers(rungs, "--rungs", "0,0.25,1") or ()
+    for number in epochs:
+        check_number("--rungs", number, 0, MOST_EPOCHS)
     if epochs:
         fields["recipe"] = make(Recipe, **{**fields.get("recipe", Recipe()).model_dump(), "epochs": epochs[-1]})
     return make(
@@ -113,7 +118,7 @@ def search_config(
         options=_options(fields["method"], options),
         strategies=names,
         targets=tuple(target.asked for target in parse_targets(targets)),
-        ledger=_location(ledger or str(Path(results) / "ledger.db")),
+        ledger=_location(public_location(ledger) if ledger else str(Path(results) / "ledger.db")),
         results=results,
         name=run_name(name, task, fields["method"], Path(results)),
         rungs=epochs,
@@ -149,11 +154,13 @@ def _like(default: Any, text: str, what: str) -> Any:
         return text
     try:
         value = json.loads(text, parse_constant=str)
-    except json.JSONDecodeError:
+    except ValueError:  # no JSON, or an integer of thousands of digits
         value = text
     kinds = (int, float) if isinstance(default, float) else type(default)
     if default is not None and (not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool)):
         raise UserError(f"{what} will not do: it takes a value like {default!r}")
+    if isinstance(value, int | float):
+        check_number(f"the value of {what},", value, -MOST_OPTION, MOST_OPTION)
     return value
 
 
@@ -182,6 +189,8 @@ def first_fault(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return " ".join(str(error).split())
     fault = error.errors()[0]
+    if isinstance(own := fault.get("ctx", {}).get("error"), UserError):
+        return str(own)  # which may have reasons not to repeat the value
     where = ".".join(str(part) for part in fault["loc"])
     words = fault["msg"].removeprefix("Value error, ")
     return f"{where} {fault['input']!r} will not do: {words[0].lower()}{words[1:]}"

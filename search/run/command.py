@@ -6,7 +6,7 @@ A network that was given as an object has no name that a command line could use:
 from __future__ import annotations
 
 import json
-import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from models.given import is_given
@@ -14,6 +14,14 @@ from models.task import TaskConfig
 from search.allocation.targets import parse_target
 from search.candidate import Recipe
 from search.run.config import SearchConfig
+from search.shell import option_words, path_argument, shell_line
+
+PROGRAM = ("python", "run_search.py")
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """What was typed, as a line that can be pasted."""
+    return shell_line([*PROGRAM, *arguments])
 
 
 def resume_command(config: SearchConfig, command: str = "search") -> str:
@@ -21,7 +29,7 @@ def resume_command(config: SearchConfig, command: str = "search") -> str:
     folder = str(config.folder)
     if is_given(config.task.network):
         return f"api.{command}(network, resume={folder!r})"
-    return f"python run_search.py {command} --resume {shlex.quote(folder)}"
+    return shell_line([*PROGRAM, command, *option_words("--resume", folder)])
 
 
 def export_command(config: SearchConfig) -> str:
@@ -30,7 +38,8 @@ def export_command(config: SearchConfig) -> str:
     if is_given(config.task.network):
         return f"api.export({folder!r}, network=network)"
     pick = "best" if config.finalists else "knee"  # nothing has met the test set
-    return shlex.join(["python", "run_search.py", "export", folder, "--pick", pick, "--to", f"{folder}/export"])
+    to = option_words("--to", f"{folder}/export")
+    return shell_line([*PROGRAM, "export", path_argument(folder), "--pick", pick, *to])
 
 
 def search_command(config: SearchConfig) -> str:
@@ -40,12 +49,12 @@ def search_command(config: SearchConfig) -> str:
     """
     if is_given(config.task.network):
         return resume_command(config)
-    return shlex.join(["python", "run_search.py", "search", *_task(config.task), *_search(config)])
+    return shell_line([*PROGRAM, "search", *_task(config.task), *_search(config)])
 
 
 def _task(task: TaskConfig) -> list[str]:
     usual = TaskConfig(network=task.network).absolute()
-    words = ["--network", task.network, "--data", task.data]
+    words = [*option_words("--network", task.network), *option_words("--data", task.data)]
     for field in ("weights", "data_root", "search_fraction", "split_seed", "train_images"):
         words += _changed(field, getattr(task, field), getattr(usual, field))
     for field in ("mean", "std"):
@@ -79,7 +88,7 @@ def _search(config: SearchConfig) -> list[str]:
         words += _changed(field, getattr(config, field), getattr(usual, field))
     words += [] if config.warm_start else ["--no-warm-start"]
     if Path(config.ledger).absolute() != (Path(config.results) / "ledger.db").absolute():
-        words += ["--ledger", config.ledger]
+        words += option_words("--ledger", config.ledger)
     return words
 
 
@@ -108,4 +117,4 @@ def _recipe(recipe: Recipe) -> list[str]:
 
 
 def _changed(field: str, value: object, usual: object) -> list[str]:
-    return [] if value == usual or value is None else [f"--{field.replace('_', '-')}", str(value)]
+    return [] if value == usual or value is None else option_words(f"--{field.replace('_', '-')}", str(value))

@@ -10,14 +10,16 @@ from pydantic import ConfigDict, Field, field_validator
 
 from models.task import TaskConfig
 from search.allocation.constraints import Constraints
+from search.bounds import MOST_REPEATS
 from search.candidate import Frozen, Recipe
+from search.ledger.location import public_location
 from search.run.rungs import Rungs
 
 
 class SearchConfig(Frozen):
     """Everything that decides what a search does."""
 
-    model_config = ConfigDict(allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False, hide_input_in_errors=True)
 
     task: TaskConfig
     method: str = "l1"
@@ -33,8 +35,8 @@ class SearchConfig(Frozen):
     """Of candidates."""
     final_epochs: float | None = Field(None, ge=0)
     """Of finalists; None takes three times the candidates'."""
-    final_seeds: int = Field(3, ge=1)
-    finalists: int = Field(1, ge=0)
+    final_seeds: int = Field(3, ge=1, le=MOST_REPEATS)
+    finalists: int = Field(1, ge=0, le=MOST_REPEATS)
     """Per target; 0 leaves the test set alone."""
     seed: int = Field(0, ge=0, lt=2**32)
     scan_levels: int = Field(7, ge=1)
@@ -55,9 +57,15 @@ class SearchConfig(Frozen):
     time_limit: float | None = None
     """Seconds for one candidate."""
     ledger: str = "results/ledger.db"
+    """A file or a URL, never with a password."""
     results: str = "results"
     name: str
     """Of the run; its files lie in `<results>/<name>/`."""
+
+    @field_validator("ledger")
+    @classmethod
+    def _without_password(cls, ledger: str) -> str:
+        return public_location(ledger)
 
     @field_validator("rungs")
     @classmethod

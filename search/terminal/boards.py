@@ -14,7 +14,7 @@ from rich.console import Console
 
 from models.errors import UserError, unknown
 from search.allocation.targets import flops_text
-from search.console import say
+from search.console import PlainConsole, say
 from search.files import atomic_write, writing
 from search.latency.check import Checked
 from search.leaderboard import text as leaderboard_text
@@ -153,7 +153,7 @@ def check_format(form: str) -> None:
 
 def wide(file: IO[str]) -> Console:
     """A console for tables: where there is no terminal there is no width to keep to."""
-    return Console(file=file) if file.isatty() else Console(file=file, width=PIPE_WIDTH)
+    return PlainConsole(file=file) if file.isatty() else PlainConsole(file=file, width=PIPE_WIDTH)
 
 
 def verify_and_show(

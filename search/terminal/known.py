@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from search.console import Show, console_of
+from search.ledger.location import public_location
+from search.terminal.options import keywords
 
 if TYPE_CHECKING:
     from search.run_result import Leaderboard, Verified
 
 
+@keywords()
 def leaderboard(
     *,
     task: Sequence[str] = (),
@@ -42,7 +45,7 @@ def leaderboard(
     from search.leaderboard.views import sort as ordered
     from search.run_result import Leaderboard
 
-    location = ledger or str(Path(results) / "ledger.db")
+    location = public_location(ledger or (Path(results) / "ledger.db").absolute())
     boards = read_boards(location, find_tasks(location, task), Path(results))
     boards = select(boards, Filter(method, strategy, target))
     if sort:
@@ -50,6 +53,7 @@ def leaderboard(
     return Leaderboard(boards, reported)
 
 
+@keywords()
 def verify(
     row: str,
     *,
@@ -67,7 +71,7 @@ def verify(
     from search.run_result import Verified
     from search.terminal.boards import verify_and_show
 
-    location = ledger or str(Path(results) / "ledger.db")
+    location = public_location(ledger or (Path(results) / "ledger.db").absolute())
     record, holds = verify_and_show(location, Path(results), console_of(show), tasks=task, row=row, device=device)
     return Verified(holds, record)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 from collections.abc import Callable, Mapping
@@ -12,7 +13,9 @@ from typing import Annotated, Any, ParamSpec, TypeVar, get_type_hints
 import typer
 
 from models.errors import UserError, unknown
+from search import bounds
 from search.allocation.targets import MEASURES, combined
+from search.bounds import check_setting
 
 DEFAULT_TARGET = "0.5"
 P = ParamSpec("P")
@@ -23,8 +26,12 @@ Weights = Annotated[str | None, typer.Option(help="Checkpoint of the dense netwo
 DataSpec = Annotated[
     str | None, typer.Option("--data", help="A data set, imagefolder:DIR, npz:FILE or file.py:function.")
 ]
-Epochs = Annotated[float, typer.Option("--epochs", min=0, help="Passes over the data; fractions are allowed.")]
-Rate = Annotated[float, typer.Option("--lr", help="Peak learning rate.")]
+Epochs = Annotated[
+    float,
+    typer.Option("--epochs", min=0, max=bounds.MOST_EPOCHS, help="Passes over the data; fractions are allowed."),
+]
+Rate = Annotated[float, typer.Option("--lr", max=bounds.MOST_RATE, help="Peak learning rate.")]
+Seed = Annotated[int, typer.Option(min=0, max=bounds.MOST_SEED)]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N; a GPU is used by itself if there is one.")]
 LedgerSpec = Annotated[str | None, typer.Option(help="SQLite file or database URL; default <results>/ledger.db.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
@@ -52,11 +59,15 @@ class TaskOptions(Group):
     data_root: Annotated[str, typer.Option(help="Where torchvision's data sets lie or are downloaded to.")] = "data"
     mean: Annotated[str | None, typer.Option(help="Per channel, comma-separated, for inputs in [0, 1].")] = None
     std: Annotated[str | None, typer.Option(help="Like --mean.")] = None
-    train_images: Annotated[int | None, typer.Option(help="Use only so many training images.")] = None
+    train_images: Annotated[
+        int | None, typer.Option(max=bounds.MOST_IMAGES, help="Use only so many training images.")
+    ] = None
     search_fraction: Annotated[
         float | None, typer.Option(help="Part of the training set that ranks candidates; default 0.1.")
     ] = None
-    split_seed: Annotated[int, typer.Option(help="Seed of the split of the training set.")] = 0
+    split_seed: Annotated[
+        int, typer.Option(min=0, max=bounds.MOST_SEED, help="Seed of the split of the training set.")
+    ] = 0
     results: Annotated[str, typer.Option(help="Where runs, the ledger and baselines lie.")] = "results"
 
 
@@ -65,10 +76,10 @@ class TrainOptions(Group):
     """How a dense network is trained."""
 
     epochs: Epochs = 30.0
-    batch_size: Annotated[int, typer.Option(min=2)] = 128
+    batch_size: Annotated[int, typer.Option(min=2, max=bounds.MOST_BATCH)] = 128
     lr: Rate = 0.1
     schedule: Annotated[str, typer.Option(help="one-cycle or cosine.")] = "one-cycle"
-    weight_decay: Annotated[float, typer.Option(min=0)] = 5e-4
+    weight_decay: Annotated[float, typer.Option(min=0, max=bounds.MOST_DECAY)] = 5e-4
 
 
 @dataclass
@@ -81,7 +92,7 @@ class RecipeOptions(TrainOptions):
     distill_weight: Annotated[
         float, typer.Option("--distill", min=0, max=1, help="Weight of the dense network's outputs; 0: off.")
     ] = 0.9
-    temperature: Annotated[float, typer.Option(help="Of distillation.")] = 4.0
+    temperature: Annotated[float, typer.Option(max=bounds.MOST_TEMPERATURE, help="Of distillation.")] = 4.0
 
 
 @dataclass
@@ -97,7 +108,9 @@ class PlanOptions(Group):
     target_latency: Annotated[
         str | None, typer.Option(help="Likewise of measured time for a batch: 0.6, 5ms, 1.8x.")
     ] = None
-    latency_batch: Annotated[int, typer.Option(min=1, help="Images in the batch whose latency is meant.")] = 1
+    latency_batch: Annotated[
+        int, typer.Option(min=1, max=bounds.MOST_BATCH, help="Images in the batch whose latency is meant.")
+    ] = 1
     target: Annotated[
         str | None, typer.Option(help="Several measures in one: 'flops 0.5 + params 0.4', comma-separated.")
     ] = None
@@ -117,9 +130,13 @@ class PlanOptions(Group):
         list[str] | None,
         typer.Option(help="Keep multiples of so many channels: 8, or 'layer3.*=16' for some sites; repeatable."),
     ] = None
-    scan_levels: Annotated[int, typer.Option(min=1, help="Strengths measured per site in a sensitivity scan.")] = 7
-    scan_images: Annotated[int, typer.Option(min=1, help="Search images per measurement of a scan.")] = 2000
-    seed: Annotated[int, typer.Option()] = 0
+    scan_levels: Annotated[
+        int, typer.Option(min=1, max=bounds.MOST_LEVELS, help="Strengths measured per site in a sensitivity scan.")
+    ] = 7
+    scan_images: Annotated[
+        int, typer.Option(min=1, max=bounds.MOST_IMAGES, help="Search images per measurement of a scan.")
+    ] = 2000
+    seed: Seed = 0
     device: Device = None
 
     def values(self) -> dict[str, Any]:
@@ -145,11 +162,17 @@ def _targets(whole: str | None, given: Mapping[str, str | None]) -> str:
 class RunOptions(Group):
     """How a search is carried out and where it is kept."""
 
-    final_epochs: Annotated[float | None, typer.Option(min=0, help="Of finalists; default three times --epochs.")] = (
-        None
-    )
+    final_epochs: Annotated[
+        float | None,
+        typer.Option(min=0, max=bounds.MOST_EPOCHS, help="Of finalists; default three times --epochs."),
+    ] = None
     trials: Annotated[
-        int, typer.Option(min=1, help="Candidates per target at most; strategies that sample use them all.")
+        int,
+        typer.Option(
+            min=1,
+            max=bounds.MOST_CANDIDATES,
+            help="Candidates per target at most; strategies that sample use them all.",
+        ),
     ] = 8
     rungs: Annotated[
         str | None,
@@ -158,19 +181,31 @@ class RunOptions(Group):
             "the last in place of --epochs."
         ),
     ] = None
-    reduction_factor: Annotated[float, typer.Option(help="One in so many goes on to the next rung.")] = 3.0
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes; 0 runs in this one, without Ray.")] = None
-    gpus_per_worker: Annotated[float | None, typer.Option(help="Fractions share a GPU.")] = None
+    reduction_factor: Annotated[
+        float, typer.Option(min=1, max=bounds.MOST_REPEATS, help="One in so many goes on to the next rung.")
+    ] = 3.0
+    workers: Annotated[
+        int | None, typer.Option(min=0, max=bounds.MOST_WORKERS, help="Processes; 0 runs in this one, without Ray.")
+    ] = None
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(min=0, max=bounds.MOST_GPUS, help="Fractions share a GPU.")
+    ] = None
     ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster: auto or host:port.")] = None
     time_limit: Annotated[
-        float | None, typer.Option(help="Seconds for one candidate; with --workers 0 for its fine-tune alone.")
+        float | None,
+        typer.Option(
+            min=0, max=bounds.MOST_SECONDS, help="Seconds for one candidate; with --workers 0 for its fine-tune alone."
+        ),
     ] = None
     ledger: LedgerSpec = None
     name: Annotated[str | None, typer.Option(help="Of the run's folder.")] = None
 
 
 def takes_groups(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a typer command have parameters that are dataclasses: each field becomes an option of its own."""
+    """Let a typer command have parameters that are dataclasses: each field becomes an option of its own.
+
+    Every option's value is checked before the command sees it.
+    """
     hints = get_type_hints(command, include_extras=True)
     parameters, groups = [], dict[str, type]()
     for name, parameter in inspect.signature(command).parameters.items():
@@ -182,17 +217,42 @@ def takes_groups(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def flat(**given: Any) -> None:
+        for parameter in parameters:
+            option = parameter.annotation.__metadata__[0]
+            check_setting(flag_of(parameter.name, option), given[parameter.name], option.min, option.max)
         for name, group in groups.items():
             given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
         command(**given)
 
-    flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    shown = [parameter.replace(annotation=_without_range(parameter.annotation)) for parameter in parameters]
+    flat.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
     return flat
 
 
+def _without_range(annotation: Any) -> Any:
+    """An option for typer, its range in the help alone: typer's own refusal does not name the value, and passes NaN."""
+    option = copy.copy(annotation.__metadata__[0])
+    if option.min is not None and option.max is not None:
+        option.help = f"{option.help or ''} ({option.min:g} to {option.max:.10g})".strip()
+    option.min = option.max = None
+    return Annotated[annotation.__origin__, option]
+
+
+def flag_of(name: str, option: Any) -> str:
+    """`--batch-size`, as the command line calls an option; an argument goes by its name."""
+    declared = (option.default, *(option.param_decls or ()))  # in Annotated, typer keeps the first name as default
+    for text in declared:
+        if isinstance(text, str) and text.startswith("--"):
+            return text
+    return name if isinstance(option, typer.models.ArgumentInfo) else f"--{name.replace('_', '-')}"
+
+
 def keywords(*groups: type[Group]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let a Python function with `**settings` take the options of these groups: checked, shown by `help`."""
+    """Let a Python function with `**settings` take the options of these groups: checked, shown by `help`.
+
+    Its own arguments are checked likewise: no empty text, no number that is not finite.
+    """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         own = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
@@ -205,6 +265,9 @@ def keywords(*groups: type[Group]) -> Callable[[Callable[P, R]], Callable[P, R]]
             for name in given:
                 if name not in names:
                     raise TypeError(f"{function.__name__}(): {unknown('keyword', name, names)}")
+            for name, value in inspect.signature(function).bind_partial(*args, **given).arguments.items():
+                if name in taken:
+                    check_setting(name, value)
             return function(*args, **given)
 
         signature = inspect.signature(function)
@@ -212,7 +275,7 @@ def keywords(*groups: type[Group]) -> Callable[[Callable[P, R]], Callable[P, R]]
         checked.__signature__ = signature.replace(parameters=own + plain)  # type: ignore[attr-defined]
         lines = [f"    {p.name} = {p.default!r}: {p.annotation.__metadata__[0].help or ''}".rstrip(": ") for p in more]
         text = inspect.cleandoc(function.__doc__ or "")
-        checked.__doc__ = "\n".join([text, "", "Settings, as on the command line:", *lines])
+        checked.__doc__ = "\n".join([text, "", "Settings, as on the command line:", *lines]) if more else text
         return checked
 
     return decorate
@@ -226,6 +289,10 @@ def settings_of(group: type[Group], given: Mapping[str, Any]) -> dict[str, Any]:
     hints = get_type_hints(group)
     forms: dict[Any, Callable[[Any], Any]] = {str: _as_text, str | None: _as_text, list[str] | None: _as_texts}
     values = {name: forms.get(hints[name], _same)(value) for name, value in given.items() if name in hints}
+    for parameter in _parameters(group):
+        if parameter.name in values:
+            option = parameter.annotation.__metadata__[0]
+            check_setting(parameter.name, values[parameter.name], option.min, option.max)
     return group(**values).values()
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from models.task import TaskConfig
 from search.allocation.allocate import MISSED
 from search.allocation.targets import MEASURES, flops_text
 from search.candidate import Recipe
-from search.console import UNCOUNTED, say
+from search.console import UNCOUNTED, PlainConsole, say
 from search.strategy import strategies
 
 
@@ -96,15 +95,16 @@ def trained(
     return accuracies, tuple(notices)
 
 
-def show_records(records: Mapping[str, Any], columns: tuple[str, ...], *, as_json: bool) -> None:
-    """A registry as a table or as JSON."""
-    rows = [dataclasses.asdict(record) for record in records.values()]
-    if as_json:
-        print(json.dumps(rows, indent=2, default=dict))
-        return
+def record_rows(records: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A registry as JSON can say it."""
+    return [dataclasses.asdict(record) for record in records.values()]
+
+
+def show_records(rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...]) -> None:
+    """A registry as a table."""
     table = Table(box=None, pad_edge=False)
     for column in columns:
         table.add_column(column)
     for row in rows:
         table.add_row(*(Text(str(row[column])) for column in columns))
-    Console().print(table)
+    PlainConsole().print(table)

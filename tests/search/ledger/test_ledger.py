@@ -249,7 +249,7 @@ def test_what_must_exist(path: str) -> None:
 def test_a_url_opens_the_same_file(path: str) -> None:
     Ledger(path, TASK, TITLE).add(candidate(), outcome())
     assert len(Ledger(f"sqlite:///{path}", TASK, TITLE).records()) == 1
-    assert readable("postgresql://u:secret@h/db") == "postgresql://u:***@h/db"
+    assert readable("postgresql://u:secret@h/db") == "postgresql://u@h/db"
 
 
 # Writes that fail

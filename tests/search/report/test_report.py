@@ -25,8 +25,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from PIL import Image
 
+from models.errors import printable
 from search.report.figures import finals_figure, front_figure, sensitivity_figure, stagger
-from search.report.html import data_script, escape, percent, points, printable, shorten, si
+from search.report.html import data_script, escape, percent, points, shorten, si
 from search.report.page import RunView, report_html, write_report
 from search.report.picture import draw_picture, write_picture
 from search.report.view import best_of
@@ -225,7 +226,7 @@ def test_shortened_text_keeps_both_ends(text: str, width: int) -> None:
 
 
 def test_what_cannot_be_shown_is_replaced_and_nothing_else() -> None:
-    assert printable("a\x00b\x1b[0m\x7f\ud800\u202ec\u2066") == "a\ufffdb\ufffd[0m\ufffd\ufffd\ufffdc\ufffd"
+    assert printable("a\x00b\x1b[0m\x1b\x7f\ud800\u202ec\u2066") == "a\ufffdb" + 4 * "\ufffd" + "c\ufffd"
     assert printable("tab\tline\nébène 名前 🙂 ± −") == "tab\tline\nébène 名前 🙂 ± −"
 
 

@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -304,8 +305,8 @@ CONFIGS = [
 @pytest.mark.parametrize("given", CONFIGS, ids=["defaults", "everything"])
 def test_the_command_of_a_configuration_leads_back_to_it(given: SearchConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[SearchConfig] = []
-    monkeypatch.setattr(run_search, "_end", lambda result, **_: None)
-    monkeypatch.setattr("search.api.run_config", lambda config, **_: found.append(config))
+    result = SimpleNamespace(record={}, complete=True)
+    monkeypatch.setattr("search.api.run_config", lambda config, **_: found.append(config) or result)
     words = shlex.split(search_command(given))[2:]
     done = CliRunner().invoke(run_search.app, [*words, "--name", "x"], catch_exceptions=False)
     assert done.exit_code == 0, done.output

@@ -1,0 +1,120 @@
+"""What a command that failed says, in one sentence, and its exit code.
+
+2: something that the user can mend. 70 (`EX_SOFTWARE`): a fault of this program, whose details go into a file. 130: it
+was interrupted. 141: nobody reads its output any more.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import re
+import sys
+import tempfile
+import time
+import traceback
+
+from pydantic import ValidationError
+from typer import Abort
+from typer.exceptions import TyperException
+
+from models.errors import UserError, one_line
+from search.console import BROKEN_PIPE
+from search.ledger.location import scrub
+from search.streams import READABLE, abandon_streams
+
+REFUSED, BUG, INTERRUPTED = 2, 70, 130
+_LENGTH = 600  # characters of a foreign error's text that are shown
+_LONGEST = 1500  # characters of a sentence of our own: a value in it may be of any length
+_TEMPORARY = re.compile(r"\.(?P<name>[^/]+)\.[^/.]+\.tmp(?=$|/)")  # as `search.files` and exports name them
+_ADVICE = {
+    errno.ENOSPC: "free space there, or choose another place",
+    errno.EDQUOT: "free space within your quota, or choose another place",
+    errno.EROFS: "choose a place that can be written to",
+    errno.EACCES: "change its permissions, or choose another place",
+    errno.EPERM: "change its permissions, or choose another place",
+    errno.EMFILE: "raise the limit on open files (ulimit -n), or use fewer --workers",
+    errno.ENFILE: "close other programs, or use fewer --workers",
+    errno.ENOMEM: "free memory, or use fewer --workers",
+}
+
+
+def report_failure(error: BaseException) -> int:
+    """Say on standard error what went wrong; the exit code. Nothing is said where nobody reads."""
+    code, sentence = explain(error)
+    if code == BROKEN_PIPE:
+        return code
+    try:
+        print(f"{'' if code == INTERRUPTED else 'error: '}{scrub(sentence)}", file=sys.stderr, flush=True)
+    except (OSError, ValueError):  # standard error is gone too
+        abandon_streams()
+    return code
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """The exit code and the sentence for anything that can end a command."""
+    if isinstance(error, UserError):
+        return REFUSED, _both_ends(one_line(str(error)))
+    if isinstance(error, TyperException):
+        return REFUSED, _of_option(error)
+    if isinstance(error, KeyboardInterrupt | Abort):
+        return INTERRUPTED, "stopped"
+    if isinstance(error, BrokenPipeError):
+        abandon_streams()
+        return BROKEN_PIPE, "nobody reads the output any more"
+    if isinstance(error, MemoryError):
+        return REFUSED, "there is not enough memory; use a smaller --batch-size, fewer --workers or fewer images"
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in _ADVICE):
+        return REFUSED, _of_system(error)
+    return BUG, _of_bug(error)
+
+
+def _of_option(error: TyperException) -> str:
+    """An option's value that is not of its kind is named with its value, which typer leaves out."""
+    cause, parameter = error.__cause__, getattr(error, "param", None)
+    if isinstance(cause, ValidationError) and parameter is not None:
+        fault = cause.errors()[0]
+        value, words = str(fault["input"]), fault["msg"].partition(",")[0]
+        hint = parameter.get_error_hint().strip("'")
+        return one_line(f"{hint} {_shortened(value)!r} will not do: {words[0].lower()}{words[1:]}")
+    return one_line(error.format_message())
+
+
+def _of_system(error: OSError) -> str:
+    """What the operating system refused, by the name that the user knows and not by that of a temporary file."""
+    reason = error.strerror or type(error).__name__
+    advice = _ADVICE.get(error.errno or 0, "choose another, or mend what is wrong with it")
+    if error.filename is None:
+        return f"the system refused: {reason}; {advice}"
+    name = _TEMPORARY.sub(r"\g<name>", os.fsdecode(error.filename))
+    return one_line(f"{name} cannot be used: {reason}; {advice}")
+
+
+def _of_bug(error: BaseException) -> str:
+    what = _shortened(one_line(f"{type(error).__name__}: {error}".rstrip(": ")))
+    try:
+        where = f"details are in {_save_details(error)}"
+    except OSError as refusal:
+        where = f"details could not be saved ({refusal.strerror})"
+    return f"this is a fault of ratio-search, not of yours: {what}; {where}; please report it with them"
+
+
+def _save_details(error: BaseException) -> str:
+    """The traceback and what it takes to understand it, in a file that its owner alone can read."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    handle, path = tempfile.mkstemp(prefix=f"ratio-search-fault-{stamp}-", suffix=".txt")
+    lines = traceback.format_exception(error)
+    with open(handle, "w", encoding="utf-8", errors=READABLE) as file:
+        facts = f"command: {sys.argv}\npython {sys.version}\n{platform.platform()}\n\n"
+        file.write(scrub(facts + "".join(lines)))
+    return path
+
+
+def _both_ends(text: str) -> str:
+    half = _LONGEST // 2
+    return text if len(text) <= _LONGEST else f"{text[:half]} … {text[-half:]}"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LENGTH else f"{text[: _LENGTH - 1]}…"

@@ -1,0 +1,150 @@
+"""Every option of every command, found by walking the program: no empty text, no number that can only be a slip."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import typer
+
+import run_search
+from models.errors import UserError
+from search import api
+
+# What a command needs besides the option under test so as to reach its own checks.
+NEEDED = {
+    "search": ["--network", "small", "--workers", "0", "--device", "cpu"],
+    "compare": ["--network", "small", "--workers", "0", "--device", "cpu"],
+    "plan": ["--network", "resnet20"],
+    "train": ["--network", "small", "--out", "trained.safetensors"],
+    "export": ["some-run"],
+}
+SLIPS = ["nan", "inf", "-inf", "-1", "1e400", "1" + "0" * 30, "1" + "0" * 5000]
+OTHER_NAMES = {"--distill": "distill_weight"}
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def options(*kinds: type) -> Iterator[tuple[str, str]]:
+    """(command, option) of all commands and options whose values, or elements of them, are of these kinds."""
+    for command in run_search.app.registered_commands:
+        assert command.callback is not None
+        for name, parameter in inspect.signature(command.callback).parameters.items():
+            kind, info = get_args(parameter.annotation)[:2]
+            if isinstance(info, typer.models.OptionInfo) and {kind, *_parts(kind)} & {*kinds}:
+                declared = [text for text in (info.default, *(info.param_decls or ())) if str(text).startswith("--")]
+                yield command.callback.__name__, declared[0] if declared else f"--{name.replace('_', '-')}"
+
+
+def _parts(kind: Any) -> Iterator[Any]:
+    """The types in `list[str] | None`."""
+    for part in get_args(kind):
+        yield part
+        yield from _parts(part)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+    monkeypatch.setattr("sys.argv", ["run_search.py", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        run_search.main()
+    out, err = capsys.readouterr()
+    assert ended.value.code == 2, err[-2000:]
+    assert out == ""
+    assert "Traceback" not in err
+    line = err.strip().splitlines()[-1]
+    assert line.startswith("error: ")
+    assert len(line) < 1600
+    return line
+
+
+NUMERIC = list(options(int, float))
+TEXTS = list(options(str, Path))
+
+
+def test_the_walk_finds_them() -> None:
+    assert {("search", "--workers"), ("compare", "--seeds"), ("export", "--finetune"), ("train", "--lr")} <= {*NUMERIC}
+    assert {("search", "--resume"), ("train", "--out"), ("export", "--to"), ("plan", "--option")} <= {*TEXTS}
+    assert len(NUMERIC) > 40
+    assert len(TEXTS) > 50
+
+
+@pytest.mark.parametrize(("command", "option"), NUMERIC)
+def test_numbers_that_make_no_sense(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str, option: str
+) -> None:
+    for value in SLIPS:
+        needed = [*NEEDED[command]]
+        if option in needed:
+            at = needed.index(option)
+            del needed[at : at + 2]
+        sentence = refusal(capsys, monkeypatch, command, *needed, f"{option}={value}")
+        names = {
+            option,
+            OTHER_NAMES.get(option, option.strip("-").replace("-", "_")),
+            option.strip("-").replace("-", " "),
+        }
+        assert any(name in sentence for name in names), sentence
+        spellings = {value[:20], str(float(value))[:20]}  # a float is shown as it was understood
+        assert any(text in sentence for text in spellings), sentence
+    assert list(tmp_path.rglob("*")) == []
+
+
+@pytest.mark.parametrize(("command", "option"), TEXTS)
+def test_empty_texts_are_no_defaults(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str, option: str
+) -> None:
+    for value in ("", " "):
+        sentence = refusal(capsys, monkeypatch, command, *NEEDED.get(command, []), option, value)
+        assert f"{option} {value!r} is empty" in sentence
+    assert list(tmp_path.rglob("*")) == []
+
+
+@pytest.mark.parametrize("name", ["search", "compare", "plan", "train", "export", "leaderboard", "verify", "open_run"])
+def test_the_same_from_python(name: str) -> None:
+    call = getattr(api, name)
+    positional = {"export": ("run",), "verify": ("row",), "open_run": ("run",)}.get(name, ())
+    needed = {"train": {"out": "trained.safetensors"}}.get(name, {})
+    for keyword, parameter in inspect.signature(call).parameters.items():
+        if keyword in ("show", "force", "reported", "warm_start", "retry_failed", "command"):
+            continue
+        value: Any = "" if not isinstance(parameter.default, int | float) else float("inf")
+        arguments = () if keyword in positional else positional
+        with pytest.raises(UserError, match=f"^{keyword} "):
+            call(*arguments, **{**needed, keyword: value})
+
+
+@pytest.mark.parametrize(
+    "option", ["alpha=1e400", "alpha=-1e400", "alpha=NaN", "alpha=Infinity", "rank=1" + "0" * 5000]
+)
+def test_options_of_methods(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    arguments = [*NEEDED["plan"], "--method", "kse", "--option", option]
+    sentence = refusal(capsys, monkeypatch, "plan", *arguments)
+    assert option.partition("=")[0] in sentence
+
+
+@pytest.mark.parametrize("option", ["--target-flops", "--target-params", "--target-bytes", "--target-latency"])
+@pytest.mark.parametrize("unit", ["", "%", "M", "x"])
+def test_targets(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, option: str, unit: str) -> None:
+    for value in ("nan", "inf", "-1", "1e400", "9" * 30, "9" * 400):
+        sentence = refusal(capsys, monkeypatch, "plan", *NEEDED["plan"], f"{option}={value}{unit}")
+        assert value in sentence
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--mean", "inf,0,0"), ("--mean", "nan,0,0"), ("--std", "inf,1,1"), ("--std", "1e400,1,1"),
+     ("--round-channels", "1" + "0" * 30), ("--round-channels", "9" * 5000), ("--bound", "*=nan..1"),
+     ("--bound", f"*=0.1..{'9' * 400}"), ("--rungs", "0,inf"), ("--rungs", "nan,1"), ("--rungs", "0,1e9")],
+)  # fmt: skip
+def test_numbers_within_texts(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, option: str, value: str
+) -> None:
+    command, more = ("search", ["--strategy", "tpe"]) if option == "--rungs" else ("plan", [])
+    sentence = refusal(capsys, monkeypatch, command, *NEEDED[command], *more, f"{option}={value}")
+    assert option.strip("-") in sentence
