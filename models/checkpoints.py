@@ -3,40 +3,86 @@
 from __future__ import annotations
 
 import os
-import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import nn
 
-from models.errors import UserError, first_line
+from models.checkpoint_files import is_safetensors, read_checkpoint, read_head, unreadable
+from models.errors import UserError
+from models.notices import add_notice
+from models.state_dicts import Weights, find_weights
 
-_NESTED = ("state_dict", "model", "net", "model_state_dict")
-_WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
-# Heads that help only while training; checkpoints of googlenet and inception_v3 carry them.
-_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
-_SHOWN = 3  # differing entries named in an error
+_SHOWN = 3  # names in a sentence
+_ENTRY = "#"  # between a file and the place in it whose weights are meant
 
 
-def load_weights(network: nn.Module, path: str | Path) -> None:
-    """Load a checkpoint into `network`, converting to its precision.
+def split_entry(weights: str | Path) -> tuple[Path, str | None]:
+    """`file.pt#ema.module` as the file and the place in it; a file whose name has a `#` is found as well."""
+    file, mark, entry = str(weights).rpartition(_ENTRY)
+    if not mark or Path(weights).exists():
+        return Path(weights), None
+    return Path(file), entry
+
+
+def load_weights(network: nn.Module, weights: str | Path) -> None:
+    """Load a checkpoint into `network`, converting to its precision; what was taken out of it is said in a notice.
+
+    Args:
+        weights: the file; `file.pt#ema` names one of several sets of weights in it.
 
     Raises:
         UserError: no such file, not readable without running code, or entries that differ (the first ones named).
     """
-    path = Path(path)
-    weights = _unwrapped(_read(path), path)
-    needed = network.state_dict()
-    weights = {k: v for k, v in weights.items() if k in needed or not k.startswith(_AUXILIARY)}
-    differences = _differences(weights, needed)
-    if differences:
-        more = f" and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
-        raise UserError(f"weights {path} do not fit the network: {'; '.join(differences[:_SHOWN])}{more}")
-    network.load_state_dict(weights, strict=False)  # what may be missing was checked above
+    path, entry = split_entry(weights)
+    content = read_checkpoint(path)
+    held = find_weights(content, network, entry)
+    if not held and entry is not None:
+        names = ", ".join(weights.name for weights in find_weights(content, network) if weights.name)
+        raise UserError(f"checkpoint {path} has no weights at {entry!r}; it has {names or 'no places with names'}")
+    if not held:
+        kind = type(content).__name__
+        entries = f" of {_shortened(list(map(str, content)), ', ')}" if isinstance(content, Mapping) and content else ""
+        raise UserError(
+            f"checkpoint {path} holds a {kind}{entries} and no state dict (tensors under the layers' names)"
+        )
+    taken = held[0]
+    if taken.differences:
+        place = f" (its {taken.name})" if taken.name else ""
+        raise UserError(f"weights {path}{place} do not fit the network: {_shortened(taken.differences, '; ')}")
+    rivals = [weights for weights in held[1:] if not taken.equals(weights)]
+    if equal := [weights.name for weights in rivals if weights.rank == taken.rank]:
+        raise UserError(
+            f"checkpoint {path} holds several sets of weights that fit: {taken.name}, {', '.join(equal)}; "
+            f"say which one: {path}{_ENTRY}{taken.name}"
+        )
+    _say_taken(path, taken, rivals)
+    network.load_state_dict(taken.tensors, strict=False)  # what may be missing was checked above
+
+
+def _say_taken(path: Path, taken: Weights, rivals: list[Weights]) -> None:
+    """A notice of what a checkpoint's weights are, unless they are the whole of it."""
+    said = []
+    if taken.name:
+        said.append(f"{taken.name} is taken" + (", which is an average over training" if taken.is_average else ""))
+    if rivals:
+        names = ", ".join(weights.name for weights in rivals)
+        said.append(f"{names} fits as well (--weights {path.name}{_ENTRY}{rivals[0].name})")
+    if taken.left_out:
+        said.append(f"left out: {_shortened(taken.left_out, ', ')}")
+    kinds = {str(t.dtype).removeprefix("torch.") for t in taken.tensors.values() if t.is_floating_point()} - {"float32"}
+    if kinds:
+        said.append(f"converted from {' and '.join(sorted(kinds))} to float32")
+    if said:
+        add_notice(f"weights {path.name}: {'; '.join(said)}")
+
+
+def _shortened(names: Sequence[str], separator: str) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return separator.join(names[:_SHOWN]) + more
 
 
 def save_weights(network: nn.Module, path: str | Path, metadata: Mapping[str, str]) -> None:
@@ -57,78 +103,11 @@ def save_weights(network: nn.Module, path: str | Path, metadata: Mapping[str, st
 
 def read_metadata(path: str | Path) -> dict[str, str]:
     """What `save_weights` was given; empty for any other kind of checkpoint."""
-    path = Path(path)
-    _check_exists(path)
-    if not _is_safetensors(path):
+    path, _ = split_entry(path)
+    if not is_safetensors(read_head(path)):
         return {}
     try:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
     except SafetensorError as error:
-        raise _unreadable(path, error) from error
-
-
-def _check_exists(path: Path) -> None:
-    if not path.is_file():
-        raise UserError(f"there is no checkpoint file {path}")
-
-
-def _is_safetensors(path: Path) -> bool:
-    """By content: eight bytes of length, then JSON."""
-    with path.open("rb") as file:
-        return file.read(9)[8:] == b"{"
-
-
-def _unreadable(path: Path, error: Exception) -> UserError:
-    if isinstance(error, KeyError):  # of torch.load's own tables: its text is a bare number
-        return UserError(
-            f"checkpoint {path} is no file that torch or safetensors wrote; save a state dict with torch.save"
-        )
-    return UserError(f"checkpoint {path} cannot be read ({first_line(error)}); is it complete?")
-
-
-def _read(path: Path) -> Any:
-    _check_exists(path)
-    try:
-        if _is_safetensors(path):
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"checkpoint {path} is no file of plain tensors, and nothing else is unpickled; "
-            "save a state dict with torch.save(network.state_dict(), file)"
-        ) from error
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict inside what was read, without the prefixes that wrappers leave."""
-    for key in _NESTED:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not isinstance(content, Mapping) or not content:
-        raise UserError(f"checkpoint {path} holds a {type(content).__name__} and no state dict")
-    stray = next((key for key, value in content.items() if not isinstance(value, Tensor)), None)
-    if stray is not None:
-        raise UserError(f"checkpoint {path} is no state dict: its entry {stray!r} is a {type(content[stray]).__name__}")
-    weights: dict[str, Tensor] = {str(key): value for key, value in content.items()}
-    while prefix := next((p for p in _WRAPPERS if all(key.startswith(p) for key in weights)), None):
-        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
-    return weights
-
-
-def _differences(weights: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> list[str]:
-    """One phrase per entry that differs, in the network's order, what the network does not know last."""
-    found = []
-    for key, tensor in needed.items():
-        if key not in weights:
-            # Checkpoints from before PyTorch 0.4.1 lack these counters.
-            if not key.endswith("num_batches_tracked"):
-                found.append(f"{key} {tuple(tensor.shape)} is missing")
-        elif weights[key].shape != tensor.shape:
-            found.append(f"{key} is {tuple(weights[key].shape)} where the network has {tuple(tensor.shape)}")
-        elif weights[key].is_floating_point() != tensor.is_floating_point():
-            found.append(f"{key} holds {weights[key].dtype} where the network has {tensor.dtype}")
-    return found + [f"{key} {tuple(weights[key].shape)} is not in the network" for key in weights if key not in needed]
+        raise unreadable(path, error) from error

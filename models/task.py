@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from models.checkpoints import read_metadata
+from models.checkpoints import read_metadata, split_entry
 from models.data import DataInfo, Images, data_identity, data_info, load_data, stratified_sample, stratified_split
 from models.dense_network import prepare_network
 from models.errors import UserError
@@ -206,7 +206,7 @@ def task_parts(config: TaskConfig, info: DataInfo) -> dict[str, object]:
         network = f"{source_digest(file)}:{function}"
     parts: dict[str, object] = {
         "network": network,
-        "weights": None if config.weights is None else _digest(Path(config.weights)),
+        "weights": None if config.weights is None else _weights_digest(config.weights),
         "data": data_identity(config),
         "mean": info.mean,
         "std": info.std,
@@ -222,6 +222,12 @@ def task_parts(config: TaskConfig, info: DataInfo) -> dict[str, object]:
     if info.labels and not config.data.startswith("imagefolder:"):
         parts["labels"] = list(info.labels)
     return parts
+
+
+def _weights_digest(weights: str) -> str:
+    """Of the file, and of the place in it that is meant."""
+    path, entry = split_entry(weights)
+    return _digest(path) + ("" if entry is None else f"#{entry}")
 
 
 def _digest(path: Path) -> str:

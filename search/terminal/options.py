@@ -22,7 +22,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Network = Annotated[str | None, typer.Option(help="A name from `networks`, or path/to/file.py:function.")]
-Weights = Annotated[str | None, typer.Option(help="Checkpoint of the dense network (.pt, .pth, .th, .safetensors).")]
+Weights = Annotated[
+    str | None, typer.Option(help="Checkpoint of the dense network (.pt, .pth, .safetensors); FILE#ema: a part of it.")
+]
 DataSpec = Annotated[
     str | None, typer.Option("--data", help="A data set, imagefolder:DIR, npz:FILE or file.py:function.")
 ]
