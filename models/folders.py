@@ -1,8 +1,8 @@
 """Images in folders, `imagefolder:DIR`, streamed through loader processes.
 
-`DIR/train/CLASS/*` and `DIR/val/CLASS/*` (or `DIR/test`) are read as RGB. A training image is a random part of the
-picture, resized to 224×224 and mirrored at random; a judged one is resized to 256 on its shorter side and cut in the
-middle. `imagefolder:DIR@SIZE` asks for another size, with the same proportions.
+`DIR/train/CLASS/*` and `DIR/val/CLASS/*` (or `valid`, `validation`, `test`) are read as RGB (`models.pictures`). A
+training image is a random part of the picture, resized to 224×224 and mirrored at random; a judged one is resized to
+256 on its shorter side and cut in the middle. `imagefolder:DIR@SIZE` asks for another size, with the same proportions.
 """
 
 from __future__ import annotations
@@ -20,48 +20,45 @@ from torch.utils.data import DataLoader, Dataset
 
 from models.arrays import Normalise
 from models.data import NAMED, DataInfo
-from models.errors import UserError, first_line
+from models.errors import UserError
+from models.picture_folders import class_names, read_folder
+from models.pictures import SIXTEEN_BITS, decoded, quiet_pillow
 
 _SIZE = 224
 _SHORT_SIDE = 256 / 224  # of the resized picture, relative to the part that is cut out of it
 _AREA, _ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random part, as usual for ImageNet
 _MOST_PROCESSES = 8
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
 def folder_info(name: str) -> DataInfo:
     """Shape and classes; ImageNet's mean and std."""
     root, size = _split(name)
     imagenet = NAMED["imagenet"]
-    classes = _class_names(root / "train")
-    return DataInfo(name, (3, size, size), len(classes), imagenet.mean, imagenet.std, flip=True, crop=0)
+    classes = class_names(root)
+    shape, mean, std = (3, size, size), imagenet.mean, imagenet.std
+    return DataInfo(name, shape, len(classes), mean, std, flip=True, crop=0, labels=tuple(classes))
 
 
 def folder_identity(name: str) -> str:
     """A digest of the file names of both parts, relative to the folder, and of the size."""
     root, size = _split(name)
     digest = hashlib.sha256(str(size).encode())
-    for part in (root / "train", _test_folder(root)):
-        for file, label in _listed(part):
-            digest.update(f"{file.relative_to(root)}:{label}\n".encode())
+    pictures = read_folder(root)
+    for part in (pictures.train, pictures.test):
+        for file, label in zip(part.files, part.labels, strict=True):
+            digest.update(f"{file.relative_to(root)}:{label}\n".encode("utf-8", "surrogateescape"))
     return "imagefolder:" + digest.hexdigest()[:20]
 
 
 def open_folders(name: str, info: DataInfo, device: torch.device) -> tuple[FolderImages, FolderImages]:
-    """The training and the test part; UserError if their classes differ."""
-    root, _ = _split(name)
-    test = _test_folder(root)
-    if differing := set(_class_names(root / "train")) ^ set(_class_names(test)):
-        raise UserError(f"{root / 'train'} and {test} differ in their classes, first in {min(differing)!r}")
-    opened = []
-    for part in (root / "train", test):
-        files = _listed(part)
-        if not files:
-            raise UserError(f"no images under {part}; it must hold one folder of images per class")
-        labels = torch.tensor([label for _, label in files])
-        paths = [str(file) for file, _ in files]
-        opened.append(FolderImages(paths, labels, torch.arange(len(paths)), info, device))
-    return opened[0], opened[1]
+    """The training and the test part."""
+    pictures = read_folder(_split(name)[0])
+    white = pictures.deep_white
+    train, test = (
+        FolderImages(list(map(str, part.files)), torch.tensor(part.labels), None, info, device, white)
+        for part in (pictures.train, pictures.test)
+    )
+    return train, test
 
 
 def _split(name: str) -> tuple[Path, int]:
@@ -73,36 +70,25 @@ def _split(name: str) -> tuple[Path, int]:
     return Path(text).expanduser(), _SIZE
 
 
-def _test_folder(root: Path) -> Path:
-    return root / "val" if (root / "val").is_dir() or not (root / "test").is_dir() else root / "test"
-
-
-def _class_names(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}; imagefolder:DIR needs DIR/train and DIR/val (or DIR/test)")
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-    if len(names) < 2:
-        raise UserError(f"{folder} holds {len(names)} class folders; there must be at least two")
-    return names
-
-
-def _listed(folder: Path) -> list[tuple[Path, int]]:
-    """Every image with its class number, in the order of their names."""
-    return [
-        (file, label)
-        for label, name in enumerate(_class_names(folder))
-        for file in sorted((folder / name).rglob("*"))
-        if file.suffix.lower() in _SUFFIXES
-    ]
-
-
 class FolderImages:
     """Positions in one list of image files, which subsets share; pictures are decoded when asked for."""
 
     def __init__(
-        self, files: Sequence[str], labels: Tensor, positions: Tensor, info: DataInfo, device: torch.device
+        self,
+        files: Sequence[str],
+        labels: Tensor,
+        positions: Tensor | None,
+        info: DataInfo,
+        device: torch.device,
+        deep_white: float = SIXTEEN_BITS,
     ) -> None:
-        self._files, self._all_labels, self._positions = files, labels, positions
+        """
+        Args:
+            positions: into `files` and `labels`; None takes all.
+            deep_white: what is white in pictures of 32 bits.
+        """
+        self._files, self._all_labels, self._deep_white = files, labels, deep_white
+        self._positions = torch.arange(len(files)) if positions is None else positions
         self._info, self._device = info, device
 
     def __len__(self) -> int:
@@ -113,7 +99,8 @@ class FolderImages:
         return self._all_labels[self._positions]
 
     def subset(self, indices: Tensor) -> FolderImages:
-        return FolderImages(self._files, self._all_labels, self._positions[indices], self._info, self._device)
+        positions = self._positions[indices]
+        return FolderImages(self._files, self._all_labels, positions, self._info, self._device, self._deep_white)
 
     def batches(
         self, batch_size: int, *, seed: int | None = None, augment: bool = False, drop_last: bool = False
@@ -124,7 +111,7 @@ class FolderImages:
         # One seed per image: what is drawn for it does not depend on which process decodes it.
         seeds = torch.randint(2**62, (count,), generator=generator).tolist() if augment else [None] * count
         loader: DataLoader[Any] = DataLoader(
-            _Decoded(self._files, self._info),
+            _Decoded(self._files, self._info, self._deep_white),
             batch_size=batch_size,
             sampler=list(zip(self._positions[order].tolist(), seeds, strict=True)),
             num_workers=min(_MOST_PROCESSES, torch.get_num_threads(), math.ceil(count / batch_size)),
@@ -141,31 +128,31 @@ class FolderImages:
 
 
 class _Decoded(Dataset[tuple[Tensor, int, str]]):
-    """(position, seed) -> (H, W, 3) bytes, the position, and what went wrong, if anything."""
+    """(position, seed) -> (H, W, 3) bytes or floats on their scale, the position, and what went wrong, if anything."""
 
-    def __init__(self, files: Sequence[str], info: DataInfo) -> None:
-        self._files, self._info = files, info
+    def __init__(self, files: Sequence[str], info: DataInfo, deep_white: float) -> None:
+        self._files, self._info, self._deep_white = files, info, deep_white
 
     def __getitem__(self, item: tuple[int, int | None]) -> tuple[Tensor, int, str]:
-        from PIL import Image
-
         position, seed = item
         _, size, _ = self._info.shape
         try:
-            with Image.open(self._files[position]) as opened:
-                picture = opened.convert("RGB")
-        except (OSError, ValueError, SyntaxError) as error:  # PIL's errors for damaged files
-            # An exception would arrive as a loader process's traceback.
-            problem = f"image {self._files[position]} cannot be read: {first_line(error)}"
-            return torch.zeros(size, size, 3, dtype=torch.uint8), position, problem
+            with quiet_pillow():
+                picture = decoded(self._files[position], self._deep_white)
+        except UserError as error:  # an exception would arrive as a loader process's traceback
+            return torch.zeros(size, size, 3, dtype=torch.uint8), position, str(error)
         picture = _middle(picture, size) if seed is None else _random_part(picture, size, seed, self._info.flip)
-        return torch.from_numpy(np.array(picture)), position, ""
+        pixels = torch.from_numpy(np.array(picture))
+        return pixels if pixels.dim() == 3 else pixels[..., None].expand(-1, -1, 3), position, ""
 
 
 def _collated(items: list[tuple[Tensor, int, str]]) -> tuple[Tensor, Tensor, str]:
     problem = next((text for _, _, text in items if text), "")
+    pixels = [pixels for pixels, _, _ in items]
+    if len({each.dtype for each in pixels}) > 1:  # bytes beside deeper grey levels
+        pixels = [each.float() for each in pixels]
     return (
-        torch.stack([pixels for pixels, _, _ in items]),
+        torch.stack(pixels),
         torch.tensor([position for _, position, _ in items]),
         problem,
     )

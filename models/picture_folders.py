@@ -1,0 +1,207 @@
+"""Which pictures `imagefolder:DIR` consists of: folders of a training and a test part, one folder in them per class.
+
+Names that begin with a dot are ignored everywhere, as is macOS's `__MACOSX`. Files that are named like pictures and
+cannot be read are left out and counted, so every process that lists the folder has the same pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.duplicates import tell_same_files
+from models.errors import UserError
+from models.labels import listed
+from models.notices import add_notice, collect_notices
+from models.pictures import SIXTEEN_BITS, SUFFIXES, Check, check_picture, is_deep, quiet_pillow
+
+_TEST_NAMES = ("val", "valid", "validation", "test")
+_LAYOUT = f"DIR/train and DIR/val (or {', '.join(_TEST_NAMES[1:])}), each with a folder of pictures per class"
+_SHOWN = 3  # faulty pictures named
+_THREADS = 8  # waiting for a disk most of the time
+
+
+@dataclass(frozen=True)
+class Part:
+    """The readable pictures of one part, in the order of their names, with their class numbers."""
+
+    folder: Path
+    files: list[Path]
+    labels: list[int]
+
+
+@dataclass(frozen=True)
+class PictureFolder:
+    """Both parts of a data set of pictures."""
+
+    train: Part
+    test: Part
+    classes: list[str]
+    deep_white: float
+    """What is white in 32-bit pictures."""
+
+
+def class_names(root: Path) -> list[str]:
+    """The classes of the training part, in the order of their numbers."""
+    return _class_folders(_part_folder(root, ("train",)))
+
+
+def read_folder(root: Path) -> PictureFolder:
+    """List and check both parts, and say what is odd.
+
+    Raises:
+        UserError: a part is missing, its classes are not those of the other, or none of its pictures can be read.
+    """
+    try:
+        train, test = _part_folder(root, ("train",)), _part_folder(root, _TEST_NAMES)
+        classes = _class_folders(train)
+        _check_classes(train, test, classes)
+        files = {part: _files(part, classes) for part in (train, test)}
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be listed: {error.strerror}") from error
+    digest = hashlib.blake2b("\n".join(classes).encode("utf-8", "surrogateescape"))
+    for file in (file for found in files.values() for file, _ in found):
+        digest.update(f"{file} {_stamp(file)}\n".encode("utf-8", "surrogateescape"))
+    key = digest.hexdigest()
+    if key not in _known:
+        _known.clear()
+        with collect_notices() as notices:
+            _known[key] = _read(root, files, classes), notices
+    folder, notices = _known[key]
+    for notice in notices:
+        add_notice(notice)
+    return folder
+
+
+_known: dict[str, tuple[PictureFolder, list[str]]] = {}
+"""The folder that was read last, which is asked for several times: it is not checked again unless a file changed."""
+
+
+def _read(root: Path, files: Mapping[Path, list[tuple[Path, int]]], classes: list[str]) -> PictureFolder:
+    checks = _checked([file for found in files.values() for file, _ in found])
+    _say_faults(root, checks)
+    train, test = (_part(folder, found, checks) for folder, found in files.items())
+    for part, kind in ((train, "training"), (test, "test")):
+        if missing := [name for label, name in enumerate(classes) if label not in set(part.labels)]:
+            many = len(missing) > 1
+            add_notice(f"class{'es' * many} {listed(missing)} ha{'ve' if many else 's'} no {kind} picture")
+    tell_same_files(train.files, test.files)
+    return PictureFolder(train, test, classes, _deep_white(root, checks))
+
+
+def _check_classes(train: Path, test: Path, classes: list[str]) -> None:
+    if strange := sorted(set(_class_folders(test, least=1)) - set(classes)):
+        raise UserError(
+            f"{train} and {test} differ in their classes: {listed(strange)} {'is' if len(strange) == 1 else 'are'} in "
+            f"{test.name} alone; name the folders alike"
+        )
+
+
+def _part_folder(root: Path, names: tuple[str, ...]) -> Path:
+    """The first of these names that is a folder, whatever its case."""
+    folders = {name: root / name for name in _folders_in(root)} if root.is_dir() else {}
+    by_case = {name.casefold(): folder for name, folder in folders.items()} | folders
+    found = next((by_case[name] for name in names if name in by_case), None)
+    if found is None:
+        holds = f"it holds {listed(sorted(folders))}" if folders else "it holds no folders"
+        holds = holds if root.is_dir() else f"there is no folder {root}"
+        raise UserError(f"there is no folder {root / names[0]}; imagefolder:DIR needs {_LAYOUT}; {holds}")
+    return found
+
+
+def _class_folders(part: Path, least: int = 2) -> list[str]:
+    names = sorted(_folders_in(part))
+    if len(names) < least:
+        raise UserError(f"{part} holds {len(names)} class folders; there must be at least two")
+    return names
+
+
+def _folders_in(folder: Path) -> list[str]:
+    return [entry.name for entry in folder.iterdir() if not _ignored(entry.name) and entry.is_dir()]
+
+
+def _ignored(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _files(part: Path, classes: list[str]) -> list[tuple[Path, int]]:
+    """Everything named like a picture, with its class number, in the order of the names."""
+    return [
+        (file, label)
+        for label, name in enumerate(classes)
+        if (part / name).is_dir()
+        for file in sorted(_named_like_pictures(part / name))
+    ]
+
+
+def _named_like_pictures(folder: Path) -> Iterator[Path]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _ignored(entry.name):
+                continue
+            if entry.is_dir(follow_symlinks=False):  # a link may lead back up
+                yield from _named_like_pictures(Path(entry.path))
+            elif Path(entry.name).suffix.lower() in SUFFIXES:
+                yield Path(entry.path)
+
+
+def _part(folder: Path, found: list[tuple[Path, int]], checks: dict[Path, Check]) -> Part:
+    if not found:
+        raise UserError(f"no images under {folder}; it must hold one folder of images per class")
+    readable = [(file, label) for file, label in found if not checks[file].fault]
+    if not readable:
+        file = found[0][0]
+        raise UserError(f"none of the {len(found)} images under {folder} can be read; {file}: {checks[file].fault}")
+    return Part(folder, [file for file, _ in readable], [label for _, label in readable])
+
+
+def _checked(files: list[Path]) -> dict[Path, Check]:
+    with quiet_pillow(), ThreadPoolExecutor(_THREADS) as pool:
+        return dict(zip(files, pool.map(check_picture, files, chunksize=64), strict=True))
+
+
+def _stamp(file: Path) -> str:
+    try:
+        status = file.stat()
+    except OSError:
+        return "none"
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_mode}"
+
+
+def _say_faults(root: Path, checks: dict[Path, Check]) -> None:
+    faults = [(file, check.fault) for file, check in checks.items() if check.fault]
+    if not faults:
+        return
+    named = "; ".join(f"{_shown(file.relative_to(root))}: {fault}" for file, fault in faults[:_SHOWN])
+    more = f"; and {len(faults) - _SHOWN:,} more" if len(faults) > _SHOWN else ""
+    count = "1 picture is" if len(faults) == 1 else f"{len(faults):,} pictures are"
+    add_notice(f"{count} left out of {len(checks):,}, which cannot be read: {named}{more}")
+
+
+def _shown(path: Path) -> str:
+    """A name that is no text in the file system's encoding can still be printed."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def _deep_white(root: Path, checks: dict[Path, Check]) -> float:
+    """What is white in pictures of 32 bits, by their extremes over both parts; says how deep pictures are read."""
+    modes = Counter(check.mode for check in checks.values() if is_deep(check.mode))
+    if sixteen := modes.total() - modes["I"] - modes["F"]:
+        add_notice(f"{sixteen:,} of {len(checks):,} pictures have grey levels of 16 bits: {SIXTEEN_BITS:,} is white")
+    unscaled = [check for check in checks.values() if check.mode in ("I", "F")]
+    if not unscaled:
+        return SIXTEEN_BITS
+    low, high = min(check.low for check in unscaled), max(check.high for check in unscaled)
+    white = next((white for white in (1.0, 255.0, float(SIXTEEN_BITS)) if high <= white), None)
+    if low < 0 or white is None:
+        raise UserError(
+            f"pictures of 32 bits under {root} hold values from {low:g} to {high:g}, on no scale of pictures; "
+            "give them as arrays, npz:FILE"
+        )
+    add_notice(f"{len(unscaled):,} of {len(checks):,} pictures have grey levels of 32 bits: {white:g} is white")
+    return white

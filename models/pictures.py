@@ -1,0 +1,134 @@
+"""One picture in a file: whether it can be read, found out without decoding it, and its pixels.
+
+Pictures of 8 bits become RGB as in torchvision (alpha is dropped, EXIF orientation is not applied, of an animation the
+first frame counts). Grey levels of more bits stay floats, on the scale of bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.errors import UserError, first_line
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
+MOST_PIXELS = 89_478_485  # from here on Pillow warns of decompression bombs: a picture takes a quarter of a gigabyte
+SIXTEEN_BITS = 65535
+_DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # Pillow's modes of one channel with more than 8 bits
+_KINDS = (
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISDIR, "a link to a folder"),
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """What is known of a picture without its pixels."""
+
+    fault: str = ""
+    """Why it cannot be read; empty if it can."""
+    mode: str = ""
+    low: float = 0.0
+    high: float = 0.0
+    """Extremes of a picture in mode I or F, whose scale the file does not tell."""
+
+
+def is_deep(mode: str) -> bool:
+    """Whether Pillow's mode is one of grey levels of more than 8 bits."""
+    return mode in _DEEP
+
+
+def check_picture(path: Path) -> Check:
+    """Look at a file's header and at its end, some 0.1 ms; only what is suspicious is decoded."""
+    from PIL import Image
+
+    if fault := _no_file(path):
+        return Check(fault)
+    try:
+        with Image.open(path) as picture:
+            if picture.width * picture.height > MOST_PIXELS:
+                return Check(_too_large(picture.width * picture.height))
+            mode, low, high = picture.mode, 0.0, 0.0
+            if mode in ("I", "F"):
+                values = np.asarray(picture)
+                low, high = float(values.min()), float(values.max())
+                if not np.isfinite([low, high]).all():
+                    return Check("it holds NaN or infinite values")
+            elif picture.format == "PNG":
+                picture.verify()  # check sums of all blocks
+            elif picture.format != "JPEG" or not _ends_as_jpeg(path):
+                picture.load()
+            return Check("", mode, low, high)
+    except Image.DecompressionBombError:
+        return Check(_too_large(2 * MOST_PIXELS))
+    except Image.UnidentifiedImageError:
+        return Check("it is an empty file" if path.stat().st_size == 0 else "it is in no format of pictures")
+    except Exception as error:  # Pillow's decoders raise whatever their formats' parsers do
+        return Check(f"it is damaged ({_reason(error)})")
+
+
+def _no_file(path: Path) -> str:
+    """What stands in the place of a file that can be opened; such things may block for ever."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        return "it is a link to nothing" if path.is_symlink() else str(error.strerror)
+    return "" if stat.S_ISREG(mode) else next((f"it is {name}" for test, name in _KINDS if test(mode)), "it is no file")
+
+
+def _too_large(pixels: int) -> str:
+    return f"it has {pixels / 1e6:,.0f} megapixels or more, and at most {MOST_PIXELS / 1e6:.0f} are read"
+
+
+def _ends_as_jpeg(path: Path) -> bool:
+    """Whether the end-of-image mark is where it should be; some cameras fill up with zeros behind it."""
+    with path.open("rb") as file:
+        file.seek(-min(1024, os.path.getsize(path)), os.SEEK_END)
+        return file.read().rstrip(b"\0").endswith(b"\xff\xd9")
+
+
+def decoded(path: str, deep_white: float) -> Any:
+    """A picture as Pillow has it, in mode RGB, or F with floats from 0 to 255 for grey levels of more than 8 bits.
+
+    Args:
+        deep_white: what is white in modes I and F, whose range no header tells.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:
+            if opened.width * opened.height > MOST_PIXELS:
+                raise UserError(_too_large(opened.width * opened.height))
+            if not is_deep(opened.mode):
+                return opened.convert("RGB")
+            white = deep_white if opened.mode in ("I", "F") else SIXTEEN_BITS
+            return Image.fromarray((np.asarray(opened, np.float64) * (255 / white)).astype(np.float32))
+    except Exception as error:  # as in check_picture; the file may have changed since
+        raise UserError(f"image {path} cannot be read: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Of the system's errors without their number and the path, which is named beside it."""
+    return str(error.strerror) if isinstance(error, OSError) and error.strerror else first_line(error)
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Without Pillow's warnings on odd metadata and large pictures, which would end up on the terminal."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

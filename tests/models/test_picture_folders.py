@@ -1,0 +1,352 @@
+"""Folders of pictures as people have them: what is read, what is left out and said, what is refused in a sentence."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from models.data import Data, data_identity, load_data
+from models.errors import UserError
+from models.notices import collect_notices
+from models.task import TaskConfig
+
+SIZE = 16
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twelve training and six test pictures of three classes."""
+    for part, count in (("train", 4), ("val", 2)):
+        for name in ("cat", "dog", "owl"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = RANDOM.integers(0, 256, (20, 18, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / part / name / f"{i}.png")
+    return tmp_path
+
+
+def config(folder: Path) -> TaskConfig:
+    return TaskConfig(network="resnet20", data=f"imagefolder:{folder}@{SIZE}", mean=(0,) * 3, std=(1,) * 3)
+
+
+def read(folder: Path) -> tuple[Data, list[str]]:
+    """The data, and what was said of them."""
+    with collect_notices() as notices:
+        data = load_data(config(folder), torch.device("cpu"))
+    return data, notices
+
+
+def first_test_image(folder: Path) -> Tensor:
+    return next(read(folder)[0].test.batches(1))[0][0]
+
+
+def test_nothing_is_said_of_ordinary_folders(folder: Path) -> None:
+    data, notices = read(folder)
+    assert (len(data.train), len(data.test), data.info.labels, notices) == (12, 6, ("cat", "dog", "owl"), [])
+
+
+# ---- names
+
+
+def test_hidden_names_and_other_files_are_ignored_at_every_level(folder: Path) -> None:
+    before = data_identity(config(folder))
+    for place in (".ipynb_checkpoints", "__MACOSX", "train/.git", "train/__MACOSX", "train/cat/.cache", "val/.hidden"):
+        (folder / place).mkdir()
+        (folder / place / "x.png").write_bytes((folder / "val/cat/0.png").read_bytes())
+    for place in (
+        "train/.DS_Store",
+        "train/cat/._0.png",
+        "train/cat/.x.jpg",
+        "val/dog/Thumbs.db",
+        "val/dog/desktop.ini",
+    ):
+        (folder / place).write_bytes(b"\x00\x05\x16\x07mac")
+    data, notices = read(folder)
+    assert (len(data.train), len(data.test), data.info.classes, notices) == (12, 6, 3, [])
+    assert data_identity(config(folder)) == before
+
+
+@pytest.mark.parametrize("name", ["valid", "validation", "test", "Val", "VALID"])
+def test_other_names_of_the_test_part(folder: Path, name: str) -> None:
+    (folder / "val").rename(folder / "between")
+    (folder / "between").rename(folder / name)
+    (folder / "train").rename(folder / "Train")
+    assert (len(read(folder)[0].train), len(read(folder)[0].test)) == (12, 6)
+
+
+def test_val_comes_before_test(folder: Path) -> None:
+    (folder / "test" / "cat").mkdir(parents=True)
+    assert len(read(folder)[0].test) == 6
+
+
+def test_upper_case_suffixes_unicode_and_undecodable_names(folder: Path) -> None:
+    for i, name in enumerate(["A.PNG", "Ünïcode 名前.png", "two words.PnG"]):
+        (folder / f"train/cat/{i}.png").rename(folder / "train/cat" / name)
+    os.rename(folder / "train/cat/3.png", os.fsencode(folder / "train/cat") + b"/\xff.png")
+    os.rename(folder / "val/cat/1.png", os.fsencode(folder / "val/cat") + b"/\xfe.png")
+    Path(os.fsdecode(os.fsencode(folder / "val/cat") + b"/\xfe.png")).write_bytes(b"")
+    data, (notice,) = read(folder)
+    assert len(data.train) == 12
+    assert r"val/cat/\udcfe.png: it is an empty file" in notice
+    assert data_identity(config(folder)).startswith("imagefolder:")
+
+
+def test_layouts_that_are_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"needs DIR/train and DIR/val .* it holds cat, dog, owl$"):
+        read(folder / "train")
+    (folder / "val/cat").rename(folder / "val/Cat")
+    with pytest.raises(UserError, match="differ in their classes: Cat is in val alone"):
+        read(folder)
+    with pytest.raises(UserError, match=r"there is no folder .*nowhere$"):
+        read(folder / "nowhere")
+
+
+def test_classes_without_pictures_are_said(folder: Path) -> None:
+    for file in (folder / "train/dog").iterdir():
+        file.unlink()
+    for file in (folder / "val/cat").iterdir():
+        file.unlink()
+    (folder / "val/cat").rmdir()
+    data, notices = read(folder)
+    assert notices == ["class dog has no training picture", "class cat has no test picture"]
+    assert (data.info.classes, data.test.labels.tolist()) == (3, [1, 1, 2, 2])
+
+
+# ---- faults
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:200])
+
+
+def cut_jpeg(file: Path) -> None:
+    Image.open(file).convert("RGB").resize((200, 200)).save(file, "JPEG", quality=95)
+    file.write_bytes(file.read_bytes()[:-500])
+
+
+def wrong_check_sum(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    file.write_bytes(content)
+
+
+def huge(file: Path) -> None:
+    """A PNG header of 20,000 × 20,000 pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    blocks = [header, b"IDAT" + zlib.compress(bytes(1000)), b"IEND"]
+    body = b"".join(struct.pack(">I", len(b) - 4) + b + struct.pack(">I", zlib.crc32(b)) for b in blocks)
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+
+
+def large(file: Path) -> None:
+    """More than Pillow takes without a warning, less than it refuses."""
+    huge(file)
+    content = bytearray(file.read_bytes())
+    content[16:24] = struct.pack(">II", 10_000, 10_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    file.write_bytes(content)
+
+
+def replaced_by(make: Callable[[Path], None]) -> Callable[[Path], None]:
+    def change(file: Path) -> None:
+        file.unlink()
+        make(file)
+
+    return change
+
+
+def socket_at(file: Path) -> None:
+    os.chdir(file.parent)  # the path of a socket is short
+    socket.socket(socket.AF_UNIX).bind(file.name)
+
+
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "cut": (cut, "damaged"),
+    "cut jpeg": (cut_jpeg, "damaged"),
+    "check sum": (wrong_check_sum, "damaged"),
+    "empty": (lambda file: file.write_bytes(b""), "it is an empty file"),
+    "text": (lambda file: file.write_text("version https://git-lfs.github.com/spec/v1"), "in no format of pictures"),
+    "400 megapixels": (huge, "megapixels or more, and at most 89 are read"),
+    "100 megapixels": (large, "100 megapixels or more, and at most 89 are read"),
+    "pipe": (replaced_by(os.mkfifo), "it is a named pipe"),
+    "socket": (replaced_by(socket_at), "it is a socket"),
+    "device": (replaced_by(lambda file: file.symlink_to("/dev/zero")), "it is a device"),
+    "dangling": (replaced_by(lambda file: file.symlink_to("nowhere")), "it is a link to nothing"),
+    "loop": (replaced_by(lambda file: file.symlink_to(file.name)), "it is a link to nothing"),
+    "folder": (replaced_by(lambda file: file.symlink_to("..")), "it is a link to a folder"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_cannot_be_read_is_left_out_counted_and_named(
+    folder: Path, fault: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    damage, words = FAULTS[fault]
+    damage(folder / "train/cat/2.png")
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        data, (notice,) = read(folder)
+        batches = list(data.train.batches(4, seed=0, augment=True))
+    assert notice.startswith("1 picture is left out of 18, which cannot be read: train/cat/2.png: ")
+    assert words in notice
+    assert data.train.labels.tolist() == [0] * 3 + [1] * 4 + [2] * 4
+    assert sum(len(labels) for _, labels in batches) == 11
+    assert warned == []
+    assert capfd.readouterr().err == ""
+
+
+def test_many_faults_are_counted_and_three_are_named(folder: Path) -> None:
+    for name in ("cat", "dog"):
+        for i in range(3):
+            (folder / f"train/{name}/{i}.png").write_bytes(b"")
+    (notice,) = read(folder)[1]
+    assert notice.startswith("6 pictures are left out of 18, which cannot be read: train/cat/0.png")
+    assert notice.endswith("; and 3 more")
+
+
+def test_a_part_without_a_readable_picture_is_refused(folder: Path) -> None:
+    for file in (folder / "val").rglob("*.png"):
+        file.write_bytes(b"")
+    with pytest.raises(UserError, match=r"none of the 6 images under .*/val can be read; .*cat/0.png: it is an empty"):
+        read(folder)
+
+
+def test_the_identity_is_that_of_the_pictures_that_are_read(folder: Path) -> None:
+    good = (folder / "train/cat/2.png").read_bytes()
+    (folder / "train/cat/2.png").unlink()
+    without = data_identity(config(folder))
+    (folder / "train/cat/2.png").write_bytes(good[:100])
+    assert data_identity(config(folder)) == without
+    (folder / "train/cat/2.png").write_bytes(good)
+    assert data_identity(config(folder)) != without
+
+
+def test_links_that_lead_back_up_are_no_trap(folder: Path) -> None:
+    (folder / "train/cat/up").symlink_to(folder)
+    (folder / "train/owl").rename(folder / "owls")
+    (folder / "train/owl").symlink_to(folder / "owls")  # a class may lie elsewhere
+    assert len(read(folder)[0].train) == 12
+
+
+def test_test_pictures_among_the_training_pictures_are_said(folder: Path) -> None:
+    (folder / "val/dog/0.png").write_bytes((folder / "train/cat/1.png").read_bytes())
+    (notice,) = read(folder)[1]
+    assert notice.startswith("WARNING: 1 of the 6 test images are training images as well")
+
+
+# ---- modes
+
+
+def grey_of(folder: Path, save: Callable[[Path], object], suffix: str) -> Tensor:
+    """The first test picture, all of whose channels must be alike."""
+    (folder / "val/cat/0.png").unlink()
+    save(folder / f"val/cat/0{suffix}")
+    image = first_test_image(folder)
+    assert torch.equal(image[0], image[1])
+    assert torch.equal(image[0], image[2])
+    return image[0]
+
+
+DEEP = RANDOM.integers(0, 65536, (28, 28)).astype(np.uint16)
+UNIT = (DEEP / 65535).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "suffix"),
+    [(DEEP, ".png"), (DEEP, ".tif"), (DEEP // 16, ".png"), (DEEP.astype(np.int32), ".tif"), (UNIT, ".tiff"),
+     (UNIT * 255, ".tif"), (DEEP.astype(np.float32), ".tif")],
+    ids=["png", "tif", "dark", "int32", "unit", "float bytes", "float 16"],
+)  # fmt: skip
+def test_deep_pictures_are_grey_levels(folder: Path, pixels: np.ndarray, suffix: str) -> None:
+    """As Pillow resizes the same levels as floats, on the scale from 0 to 1."""
+    image = grey_of(folder, lambda file: Image.fromarray(pixels).save(file), suffix)
+    white = 65535 if pixels.max() > 255 else 255 if pixels.max() > 1 else 1
+    levels = Image.fromarray((pixels.astype(np.float64) / white).astype(np.float32))
+    side = 28 * 224 / 256
+    box = (14 - side / 2, 14 - side / 2, 14 + side / 2, 14 + side / 2)
+    expected = np.array(levels.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box))
+    np.testing.assert_allclose(image.numpy(), expected, atol=1e-5)  # 8 bits would be off by up to 2e-3
+    assert any("grey levels of" in notice for notice in read(folder)[1])
+
+
+def test_bytes_and_deep_pictures_go_together(folder: Path) -> None:
+    Image.fromarray(np.full((20, 20), 65535, np.uint16)).save(folder / "val/cat/0.png")
+    plain, deep = read(folder)[0].test.batches(1), read(folder)[0].test.batches(6)
+    together = next(deep)[0]
+    assert (together[0] == 1).all()
+    for i, (alone, _) in enumerate(plain):
+        torch.testing.assert_close(alone[0], together[i])
+
+
+def test_deep_pictures_on_no_scale_are_refused(folder: Path) -> None:
+    Image.fromarray(UNIT * 4000 - 1000).save(folder / "val/cat/x.tif")
+    with pytest.raises(UserError, match=r"hold values from -9.* on no scale of pictures; give them as arrays"):
+        read(folder)
+
+
+MODES = {
+    ".png": ["1", "L", "LA", "P", "RGBA", "palette with alpha"],
+    ".tif": ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr"],
+    ".gif": ["1", "L", "P", "palette with alpha"],
+    ".jpg": ["L", "CMYK", "YCbCr"],
+}
+
+
+@pytest.mark.parametrize(("suffix", "mode"), [(suffix, mode) for suffix, modes in MODES.items() for mode in modes])
+def test_other_modes_are_what_pillow_makes_of_them(folder: Path, mode: str, suffix: str) -> None:
+    picture = Image.open(folder / "val/cat/0.png").convert("RGBA")
+    picture.putalpha(Image.fromarray(RANDOM.integers(0, 256, (20, 18), dtype=np.uint8)))
+    picture = picture.quantize(16) if mode == "palette with alpha" else picture.convert(mode)
+    picture.save(folder / f"val/cat/0{suffix}")
+    if suffix != ".png":
+        (folder / "val/cat/0.png").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Image.open(folder / f"val/cat/0{suffix}").convert("RGB").save(folder / "val/cat/1.bmp")
+    (folder / "val/cat/1.png").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        images = next(read(folder)[0].test.batches(2))[0]
+    assert torch.equal(images[0], images[1])
+
+
+def test_the_first_frame_of_an_animation_counts(folder: Path) -> None:
+    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "lime", "blue")]
+    frames[0].save(folder / "val/cat/.0.gif", save_all=True, append_images=frames[1:])
+    (folder / "val/cat/0.png").unlink()
+    (folder / "val/cat/.0.gif").rename(folder / "val/cat/0.gif")
+    assert first_test_image(folder)[:, 0, 0].tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1), (2, 2)])
+def test_pictures_of_odd_shapes(folder: Path, shape: tuple[int, int]) -> None:
+    for place in ("train/cat/0.png", "val/cat/0.png"):
+        Image.new("RGB", shape, (255, 0, 0)).save(folder / place)
+    data, _ = read(folder)
+    image = next(data.test.batches(1))[0][0]
+    assert (image == torch.tensor([1.0, 0, 0])[:, None, None]).all()
+    for seed in range(3):
+        assert all(torch.isfinite(x).all() for x, _ in data.train.batches(4, seed=seed, augment=True))
+
+
+def test_orientation_in_exif_is_not_applied(folder: Path) -> None:
+    """As torchvision's ImageFolder."""
+    picture = Image.open(folder / "val/cat/0.png")
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.save(folder / "val/cat/1.png", exif=exif)
+    images = next(read(folder)[0].test.batches(2))[0]
+    assert torch.equal(images[0], images[1])
