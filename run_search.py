@@ -174,6 +174,7 @@ def leaderboard(
     to: Annotated[
         str | None, typer.Option(metavar="PATH", help="A file; html goes to <results>/leaderboard.html by itself.")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file of --to if it is there.")] = False,
     reported: Annotated[bool, typer.Option(help="Papers' figures beside: labelled, not ranked.")] = False,
     verify: Annotated[str | None, typer.Option(help="A row: judge its stored weights on the test set again.")] = None,
     device: Device = None,
@@ -183,9 +184,12 @@ def leaderboard(
     """What is known of tasks: every method and strategy on the test set, ranked as far as the noise allows."""
     from search import api
     from search.leaderboard import text as leaderboard_text
+    from search.output_file import check_output_file
     from search.terminal.boards import check_format, wide
 
     check_format(format_)
+    if to is not None:
+        check_output_file(Path(to), force=force)
     where: dict[str, Any] = {"task": task or [], "results": results, "ledger": ledger}
     rows: dict[str, Any] = {"method": method or [], "strategy": strategy or [], "target": target or []}
     with json_output(format_ == "json" and (to is None or verify is not None)) as write_json:
@@ -195,7 +199,7 @@ def leaderboard(
             raise typer.Exit(0 if verified.holds else 1)
         board = api.leaderboard(sort=sort, reported=reported, **rows, **where)
         if to is not None or format_ == "html":
-            path = board.write(to or Path(results) / "leaderboard.html", format_)
+            path = board.write(to or Path(results) / "leaderboard.html", format_, force=force or to is None)
             print(f"leaderboard in {path}")
         elif format_ == "table":
             leaderboard_text.show(board.boards, wide(sys.stdout), with_reported=reported)
@@ -210,8 +214,11 @@ def leaderboard(
 def train(
     task: TaskOptions,
     recipe: TrainOptions,
-    out: Annotated[str, typer.Option(metavar="PATH", help="Where the weights go (.safetensors).")],
+    out: Annotated[
+        str, typer.Option(metavar="PATH", help="Where the weights go: .safetensors, or .pt as torch.save writes it.")
+    ],
     seed: Seed = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
     device: Device = None,
     json_: AsJson = False,
 ) -> None:
@@ -220,7 +227,7 @@ def train(
 
     with json_output(json_) as write_json:
         console = PlainConsole(stderr=json_)
-        made = api.train(out=out, seed=seed, device=device, show=console, **task.typed(), **recipe.typed())
+        made = api.train(out=out, seed=seed, device=device, force=force, show=console, **task.typed(), **recipe.typed())
         write_json({"weights": str(made.weights), "accuracy": dict(made.accuracy), "notices": list(made.notices)})
 
 

@@ -45,7 +45,7 @@ def main() -> None:
 
     # %% A dense baseline that leaves the search split unseen; a network trained elsewhere can be given as it is
     torch.manual_seed(0)
-    dense = api.train(Net(), data, out="results/own-dense.safetensors", epochs=5, batch_size=64)
+    dense = api.train(Net(), data, out="results/own-dense.safetensors", epochs=5, batch_size=64, force=True)
 
     # %% The search: two targets, candidates fine-tuned for one epoch, the best of each for two, with two seeds
     found = api.search(

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from models.checkpoint_files import is_safetensors, read_checkpoint, read_head, unreadable
+from models.checkpoint_writing import torch_metadata
 from models.errors import UserError
 from models.notices import add_notice
 from models.state_dicts import Weights, find_weights
@@ -102,10 +103,10 @@ def save_weights(network: nn.Module, path: str | Path, metadata: Mapping[str, st
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """What `save_weights` was given; empty for any other kind of checkpoint."""
+    """What `save_weights` or `train` recorded; empty for any other kind of checkpoint."""
     path, _ = split_entry(path)
     if not is_safetensors(read_head(path)):
-        return {}
+        return torch_metadata(path)
     try:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})

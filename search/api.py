@@ -215,13 +215,16 @@ def train(
     out: str | Path,
     seed: int = 0,
     device: str | None = None,
+    force: bool = False,
     show: Show = True,
     **settings: Any,
 ) -> Trained:
     """Train a dense baseline on the fine-tuning part, so that its search split stays unseen; a copy if it is an object.
 
     Args:
-        out: the `.safetensors` file to write; give it as `weights` to `search`.
+        out: the file to write, `.safetensors`, or `.pt`, `.pth` or `.th` for a state dict as `torch.save` writes it;
+            give it as `weights` to `search`.
+        force: replace a file that is there.
 
     Raises:
         UserError: an input that cannot be worked with, or a file that cannot be written.
@@ -232,7 +235,10 @@ def train(
     check_number("seed", seed, 0, MOST_SEED)
     config = _task(network, data, settings, fresh=True)
     recipe = build.recipe(**settings_of(TrainOptions, settings), distill_weight=0.0)
-    accuracy, notices = trained(config, recipe, Path(out), seed=seed, device=device, console=console_of(show))
+    results = Path(settings_of(TaskOptions, settings)["results"])
+    accuracy, notices = trained(
+        config, recipe, Path(out), console=console_of(show), seed=seed, device=device, force=force, spare=[results]
+    )
     return Trained(Path(out), accuracy, config.model_copy(update={"weights": str(Path(out).absolute())}), notices)
 
 

@@ -81,6 +81,12 @@ def _give_back(folder: Path) -> None:
         folder.parent.rmdir()
 
 
+def temporary_name(name: str) -> str:
+    """What a file is called while it is written; no longer than file systems allow, so that a long name works too."""
+    short = name.encode()[:200].decode(errors="ignore")
+    return f".{short}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
 def atomic_write(path: Path, data: bytes | str) -> None:
     """Write `data`, text as UTF-8 with line ends as they are, in the manner of `atomic_file`."""
     with atomic_file(path) as file:
@@ -95,7 +101,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not `tempfile`: its files are readable by their owner alone, and the rename would keep that.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(temporary_name(path.name))
     clear_leftovers(path)
     try:
         with temporary.open("wb") as file, held(temporary):

@@ -130,11 +130,15 @@ class Leaderboard:
 
         return rendered(self.boards, form, self.with_reported)
 
-    def write(self, path: str | Path, form: str = "html") -> Path:
-        """Write it to a file, as a page that opens offline or in one of `text`'s forms."""
+    def write(self, path: str | Path, form: str = "html", *, force: bool = False) -> Path:
+        """Write it to a file, as a page that opens offline or in one of `text`'s forms.
+
+        Raises:
+            UserError: there is such a file and `force` is not given, or it cannot be written.
+        """
         from search.terminal.boards import write_board
 
-        return write_board(self.boards, Path(path), form, self.with_reported)
+        return write_board(self.boards, Path(path), form, self.with_reported, force=force)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +30,12 @@ from search.export.files import Say, Subject, write_files
 from search.export.formats import FORMATS, check_onnx
 from search.export.pick import Picked, Run, pick_candidate, read_run
 from search.export_config import CARD, CONFIG, ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig
-from search.files import clear_leftovers, held
+from search.files import clear_leftovers, held, writing
 from search.judge.checkpoint import Checkpoint
 from search.judge.evaluate import Evaluator, OnStep, worker
 from search.judge.faults import is_machine_fault
 from search.judge.finetune import judge
+from search.output_file import check_output_folder
 from search.run.unchanged import describe_changes
 
 TRIAL_IMAGES = 256
@@ -82,13 +85,14 @@ def export_run(
     picked = pick_candidate(record, pick, finetune)
     folder = record.folder / "export" if to is None else Path(to)
     check_folder(folder, force=force)
+    check_output_folder(folder)  # before the fine-tune, not after
     if "onnx" in formats:
         check_onnx()
     subject = fine_tuned(record, picked, pick, device=device, say=say, on_step=on_step)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(folder)
     prefix = f".{folder.name}."
     with (
+        writing(folder, "free space or give another folder, and export again: the fine-tune is kept"),
+        _parent_of(folder),
         tempfile.TemporaryDirectory(prefix=prefix, suffix=".tmp", dir=folder.parent) as stage,
         held(Path(stage)),
     ):
@@ -96,6 +100,13 @@ def export_run(
         check_folder(folder, force=force)
         _install(Path(stage), folder)
     return Exported(folder, config, subject.network)
+
+
+@contextmanager
+def _parent_of(folder: Path) -> Iterator[None]:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(folder)
+    yield
 
 
 def check_folder(folder: Path, *, force: bool) -> None:

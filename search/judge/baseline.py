@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from models.checkpoints import save_weights
+from models.checkpoint_writing import Encode, weights_encoder
 from models.task import Task, TaskConfig, check_trainable, load_task, pick_device, split_metadata
 from search.candidate import Recipe
-from search.files import writing
 from search.judge.finetune import finetune, judge
+from search.output_file import check_output_file, write_output_file
 
 DEFAULT_TASK = TaskConfig(network="small", data="digits", search_fraction=0.25)  # of 1,438: a tenth would rank little
 DEFAULT_RECIPE = Recipe(epochs=15, batch_size=64, lr=0.1, schedule="one-cycle", distill_weight=0)
@@ -26,18 +26,21 @@ def train(
     device: str | None = None,
     on_step: Callable[[int, int], None] | None = None,
     on_notice: Callable[[str], None] | None = None,
+    force: bool = False,
+    spare: Sequence[Path] = (),
 ) -> dict[str, float]:
     """Train `config`'s network on the fine-tuning part and write its weights with the split in their metadata.
 
     Args:
         on_step: called with (steps done, steps in all).
         on_notice: called before training with each sentence on how network and data were read.
+        force: replace a file that is there.
+        spare: folders that take the weights if `path` does not in the end.
 
     Returns:
         Accuracy on the search split and on the test set, 0 to 1.
     """
-    with writing(path, "choose another file"):  # before the work, not after
-        path.parent.mkdir(parents=True, exist_ok=True)
+    encode = check_target(path, force=force)  # before the work, not after
     task: Task = load_task(config, pick_device(device))
     check_trainable(task)
     if on_notice is not None:
@@ -46,9 +49,16 @@ def train(
     finetune(task.network, task.tune, recipe, seed=seed, on_step=on_step)
     accuracies = {"search": judge(task.network, task.search)[0], "test": judge(task.network, task.test)[0]}
     record = {"recipe": recipe.model_dump_json(), "network": config.network, "accuracy": json.dumps(accuracies)}
-    with writing(path, "free space or choose another file"):
-        save_weights(task.network, path, {**split_metadata(config), **record})
+    content = encode(task.network, {**split_metadata(config), **record})
+    write_output_file(path, content, force=force, spare=spare)
     return accuracies
+
+
+def check_target(path: Path, *, force: bool) -> Encode:
+    """What makes a network the content of `path`; UserError if the file could not be written or would be replaced."""
+    encode = weights_encoder(path)
+    check_output_file(path, force=force)
+    return encode
 
 
 def default_baseline(folder: Path, *, seed: int = 0) -> TaskConfig:
@@ -56,5 +66,6 @@ def default_baseline(folder: Path, *, seed: int = 0) -> TaskConfig:
     stamp = hashlib.sha256((DEFAULT_RECIPE.model_dump_json() + DEFAULT_TASK.model_dump_json()).encode()).hexdigest()[:8]
     path = folder / f"{DEFAULT_TASK.network}-{DEFAULT_TASK.data}-{stamp}.safetensors"
     if not path.exists():
-        train(DEFAULT_TASK, DEFAULT_RECIPE, path, seed=seed, device="cpu")
+        # Two searches that begin at once train the same, and either's file will do.
+        train(DEFAULT_TASK, DEFAULT_RECIPE, path, seed=seed, device="cpu", force=True)
     return DEFAULT_TASK.model_copy(update={"weights": str(path)})

@@ -19,9 +19,10 @@ from search.files import atomic_write, writing
 from search.latency.check import Checked
 from search.leaderboard import text as leaderboard_text
 from search.leaderboard.board import Board, board_of, find_tasks
-from search.leaderboard.page import write_page
+from search.leaderboard.page import page_html, write_page
 from search.leaderboard.verify import find_row, verify
 from search.ledger.ledger import Ledger
+from search.output_file import check_output_file, write_output_file
 from search.report.final_latency import measure_finals
 from search.report.html import plain
 from search.report.outputs import latencies_in_words, rows_of
@@ -136,12 +137,16 @@ def rendered(boards: Sequence[Board], form: str, with_reported: bool = False) ->
     return captured.get()
 
 
-def write_board(boards: Sequence[Board], path: Path, form: str, with_reported: bool = False) -> Path:
-    """Write leaderboards in one of `FORMATS`; UserError for another."""
+def write_board(
+    boards: Sequence[Board], path: Path, form: str, with_reported: bool = False, *, force: bool = False
+) -> Path:
+    """Write leaderboards in one of `FORMATS`; UserError for another, or for a file that would be replaced unasked."""
+    check_output_file(path, force=force)
     if form == "html":
-        write_page(path, boards, created=_now(), with_reported=with_reported)
+        content = page_html(boards, created=_now(), with_reported=with_reported)
     else:
-        atomic_write(path, rendered(boards, form, with_reported))
+        content = rendered(boards, form, with_reported)
+    write_output_file(path, content, force=force)
     return path
 
 

@@ -68,9 +68,13 @@ def _say_span(plan: Mapping[str, Any], name: str, span: Mapping[str, float], con
 
 
 def trained(
-    config: TaskConfig, recipe: Recipe, out: Path, *, seed: int, device: str | None, console: Console
+    config: TaskConfig, recipe: Recipe, out: Path, *, console: Console, **options: Any
 ) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Train a dense baseline under a progress bar; its accuracies, and what there is to know of how data were read."""
+    """Train a dense baseline under a progress bar; its accuracies, and what there is to know of how data were read.
+
+    Args:
+        options: as `baseline.train` takes them.
+    """
     from search.judge import baseline
 
     notices: list[str] = []
@@ -79,6 +83,7 @@ def trained(
         notices.append(notice)
         say(console, f"note      {notice}")
 
+    baseline.check_target(out, force=bool(options.get("force")))  # before the bar is drawn
     columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeRemainingColumn())
     with RichProgress(*columns, console=console) as bar:
         job = bar.add_task("training")
@@ -86,8 +91,7 @@ def trained(
             config,
             recipe,
             out,
-            seed=seed,
-            device=device,
+            **options,
             on_step=lambda done, steps: bar.update(job, completed=done, total=steps),
             on_notice=show_notice,
         )
