@@ -12,7 +12,7 @@ from search import bounds
 from search.console import PlainConsole
 from search.streams import flush_streams, json_output, prepare_streams
 from search.terminal.arguments import take_arguments
-from search.terminal.failures import report_failure
+from search.terminal.failures import INTERRUPTED, report_failure
 from search.terminal.options import (
     AsJson,
     Device,
@@ -316,8 +316,8 @@ def networks(json_: AsJson = False) -> None:
 
 
 def _end(result: Any) -> None:
-    if not result.complete:
-        raise typer.Exit(130)
+    if not result.complete:  # which it has said
+        raise SystemExit(INTERRUPTED)
 
 
 def main() -> None:
@@ -325,6 +325,8 @@ def main() -> None:
     prepare_streams()
     try:
         code = app(args=take_arguments(), standalone_mode=False)
+        if code == INTERRUPTED:  # typer's answer to Ctrl-C
+            report_failure(KeyboardInterrupt())
         flush_streams()
     except SystemExit as end:  # typer's own, of a pipe that nobody reads
         code = report_failure(end.__context__) if isinstance(end.__context__, BrokenPipeError) else end.code

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from models.arrays import Normalise
 from models.data import NAMED, DataInfo
 from models.errors import UserError
+from models.paths import user_path
 from models.picture_folders import class_names, read_folder
 from models.pictures import SIXTEEN_BITS, decoded, quiet_pillow
 
@@ -66,8 +67,8 @@ def _split(name: str) -> tuple[Path, int]:
     text = name.removeprefix("imagefolder:")
     head, at, size = text.rpartition("@")
     if at and size.isdigit() and int(size) > 0 and not Path(text).is_dir():
-        return Path(head).expanduser(), int(size)
-    return Path(text).expanduser(), _SIZE
+        return user_path(head), int(size)
+    return user_path(text), _SIZE
 
 
 class FolderImages:

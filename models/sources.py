@@ -22,6 +22,7 @@ import torch
 from models.array_checks import ARRAY_NAMES, Arrays, checked_arrays
 from models.data import stratified_split, unknown_data
 from models.errors import UserError, first_line
+from models.paths import user_path
 from models.user_code import call_user, is_user_spec, load_function
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def identity(config: TaskConfig) -> str:
 
 
 def _npz_path(name: str) -> Path:
-    path = Path(name.removeprefix("npz:")).expanduser()
+    path = user_path(name.removeprefix("npz:"))
     if not path.is_file():
         raise UserError(f"data {name!r}: there is no file {path}")
     return path

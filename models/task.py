@@ -19,6 +19,7 @@ from models.dense_network import prepare_network
 from models.errors import UserError
 from models.memory_layout import ArrangedImages
 from models.notices import collect_notices
+from models.paths import user_path
 from models.pixels import BYTES
 from models.user_code import is_user_spec, split_spec
 from models.user_files import source_digest
@@ -53,17 +54,17 @@ class TaskConfig(BaseModel):
 
     def absolute(self) -> TaskConfig:
         """The same task with absolute paths, for a process that runs in another folder."""
-        changes: dict[str, str] = {"data_root": str(Path(self.data_root).expanduser().absolute())}
+        changes: dict[str, str] = {"data_root": str(user_path(self.data_root).absolute())}
         if self.weights is not None:
-            changes["weights"] = str(Path(self.weights).expanduser().absolute())
+            changes["weights"] = str(user_path(self.weights).absolute())
         for field in ("network", "data"):
             spec = getattr(self, field)
             kind, colon, rest = spec.partition(":")
             if kind in ("npz", "imagefolder") and colon:
-                changes[field] = f"{kind}:{Path(rest).expanduser().absolute()}"
+                changes[field] = f"{kind}:{user_path(rest).absolute()}"
             elif is_user_spec(spec):
                 path, _, function = spec.rpartition(":")
-                changes[field] = f"{Path(path).expanduser().absolute()}:{function}"
+                changes[field] = f"{user_path(path).absolute()}:{function}"
         return self.model_copy(update=changes)
 
 

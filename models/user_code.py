@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from models.errors import UserError, first_line, unknown
+from models.paths import user_path
 
 _PREFIX = "_ratio_search_user_"
 _DIGITS = 16  # of the folder's digest, after the prefix
@@ -44,7 +45,7 @@ def split_spec(spec: str, what: str) -> tuple[Path, str]:
     path, _, function = spec.rpartition(":")
     if not path.endswith(".py") or not function:
         raise UserError(f"{what} {spec!r} does not name a function; write path/to/file.py:function")
-    file = Path(path).expanduser().resolve()
+    file = user_path(path).resolve()
     if not file.is_file():
         raise UserError(f"{what} {spec!r}: there is no file {file}")
     return file, function

@@ -15,6 +15,7 @@ from methods.registry import method_info
 from models.errors import UserError, unknown
 from models.given import class_of, is_given
 from models.networks import own_names
+from models.paths import user_path
 from models.task import TaskConfig
 from models.user_code import is_user_spec
 from search.allocation.constraints import Constraints, rules
@@ -128,7 +129,7 @@ def search_config(
 
 def _location(ledger: str) -> str:
     """A database URL as it is, a file by its absolute path: a run may be resumed from another folder."""
-    return ledger if "://" in ledger else str(Path(ledger).expanduser().absolute())
+    return ledger if "://" in ledger else str(user_path(ledger).absolute())
 
 
 def _options(method: str, pairs: Sequence[str]) -> dict[str, Any]:

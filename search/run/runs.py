@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError, unknown
+from models.paths import user_path
 from search.run.build import first_fault
 from search.run.config import SearchConfig
 
@@ -15,7 +16,7 @@ SCHEMA = 1  # of run.json
 
 def run_folder(run: str | Path) -> Path:
     """The folder of a run, given by its path or by its name below `results`; UserError if there is none."""
-    folder = Path(run).expanduser()
+    folder = user_path(run)
     folder = folder.absolute() if folder.name in ("", "..") else folder
     if not (folder / "run.json").is_file() and len(folder.parts) == 1:
         folder = Path("results") / folder
