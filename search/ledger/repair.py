@@ -105,11 +105,16 @@ def _salvaged(path: Path, tasks: Iterable[tuple[str, str]], fault: str) -> Salva
     except OSError as error:
         raise UserError(f"ledger {path} cannot be read ({error.strerror}); restore it from a copy") from error
     if not salvage.count:
-        raise UserError(
-            f"ledger {path} cannot be read: it is damaged ({fault}) and no outcome is left in it; restore it from a "
-            "copy, or move it away to begin a new one"
-        )
+        raise nothing_left(path, fault)
     return salvage
+
+
+def nothing_left(path: Path, fault: str) -> UserError:
+    """What to say of a file that is damaged throughout."""
+    return UserError(
+        f"ledger {path} cannot be read: it is damaged ({fault}) and no outcome is left in it; restore it from a "
+        "copy, or move it away to begin a new one"
+    )
 
 
 def _words(path: Path, salvage: Salvage, fault: str) -> str:

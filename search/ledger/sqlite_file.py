@@ -58,7 +58,7 @@ def check_file(path: Path, *, write: bool, create: bool = False) -> None:
         raise UserError(
             f"ledger {path} cannot be written to, only read; change its permissions or choose another place"
         )
-    if head and head != MAGIC and not _holds_records(path):
+    if head and head != MAGIC and not holds_records(path):
         raise UserError(f"ledger {path} is not an SQLite database; name another file")
 
 
@@ -84,7 +84,7 @@ def find_damage(path: Path, *, write: bool) -> str | None:
                 f"ledger {path} cannot be opened ({text}); change its permissions or name another"
             ) from error
         return text
-    if tables and not _OURS & tables and not _holds_records(path):
+    if tables and not _OURS & tables and not holds_records(path):
         raise UserError(
             f"ledger {path} is another program's database (tables {', '.join(sorted(tables)[:3])}); name another file"
         )
@@ -141,6 +141,6 @@ def _version_fault(connection: sqlite3.Connection) -> str | None:
     return None if sound else "Optuna's version cannot be read"
 
 
-def _holds_records(path: Path) -> bool:
+def holds_records(path: Path) -> bool:
     """Whether records of ours lie in a file whose beginning or tables are damaged."""
     return b'"{\\"schema\\":' in path.read_bytes()

@@ -59,6 +59,7 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
     counts, costs = expected(setup), work(setup)
     with ExitStack() as stack:
         stack.enter_context(alone_in(config.folder, config))
+        stack.enter_context(stopping(stop))
         ledger = stack.enter_context(open_ledger(setup, partial(warn, console)))
         if config.warm_start:
             setup.problem = warmed(setup.problem, ledger, config.strategies, recorded(config.folder).get("warm_start"))
@@ -68,7 +69,6 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
         stopped = partial(write_run, setup, facts, "stopped")
         stack.enter_context(told_how_to_go_on(stopped, resume_command(config)))
         progress = stack.enter_context(Progress(console, counts, costs))
-        stack.enter_context(stopping(stop))
         watch = Watch(progress, stop, partial(warn, console))
         programs = [program_of(setup, name) for name in config.strategies]
         keep_dense(ledger, setup.dense)

@@ -161,7 +161,11 @@ def test_where_nothing_is_left_nothing_is_replaced(path: Path) -> None:
     content = os.urandom(path.stat().st_size)
     for damaged in (content, path.read_bytes()[:100] + content[100:]):
         path.write_bytes(damaged)
-        for attempt in (lambda: Ledger(str(path), TASK, TITLE), lambda: list_tasks(str(path))):
+        for attempt in (
+            lambda: Ledger(str(path), TASK, TITLE),
+            lambda: list_tasks(str(path)),
+            lambda: check_location(str(path)),
+        ):
             with pytest.raises(UserError, match=r"(is not an SQLite database|cannot be read: it is damaged)"):
                 attempt()
         assert path.read_bytes() == damaged
