@@ -6,6 +6,7 @@ from pathlib import Path
 
 from methods.base import Allocation
 from search.export_config import ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig, Latency
+from search.markup import markdown, markdown_code
 
 _CENTROIDS = (
     "## Centroids\n\nThe kernels that each codebook holds, most used first, and how many of the network's kernels use "
@@ -25,11 +26,12 @@ def model_card(config: ExportConfig, folder: Path, *, pictured: bool = False) ->
 def _head(config: ExportConfig) -> str:
     inputs = config.inputs
     shape = "×".join(map(str, inputs.shape))
+    network, data = markdown_code(config.task.network), markdown_code(config.task.data)
     low, high = inputs.pixel_range
     outputs = f", in the order of the labels {_labels(inputs.labels)}" if inputs.labels else ""
     return (
-        f"# {_name(config.task.network)}, compressed by {config.method}\n\n"
-        f"`{config.task.network}` for `{config.task.data}`, {config.cost.flops / config.dense.flops:.1%} of its FLOPs. "
+        f"# {markdown(_name(config.task.network))}, compressed by {markdown(config.method)}\n\n"
+        f"{network} for {data}, {config.cost.flops / config.dense.flops:.1%} of its FLOPs. "
         f"It takes float32 images (N, {shape.replace('×', ', ')}), scaled from [{low:g}, {high:g}] to [0, 1] and "
         f"normalised with mean {_numbers(inputs.mean)} and std {_numbers(inputs.std)} per channel, and returns "
         f"{inputs.classes} logits each{outputs}."
@@ -97,7 +99,7 @@ def _latency(config: ExportConfig) -> str:
         small = time_text(each.compressed_ms, each.compressed_spread_ms)
         where = f"{each.device}, {each.threads} thread{'s' * (each.threads > 1)}"
         speed_up = f"{each.speed_up:.2f}× | {each.theoretical:.2f}×"
-        rows.append(f"| {each.engine} | {where} | {each.batch} | {dense} | {small} | {speed_up} |")
+        rows.append(f"| {each.engine} | {markdown(where)} | {each.batch} | {dense} | {small} | {speed_up} |")
     head = "| engine | device | batch | dense ms | compressed ms | measured | by FLOPs |"
     return (
         "## Latency\n\n" + head + "\n| --- | --- | ---: | ---: | ---: | ---: | ---: |\n" + "\n".join(rows) + "\n\n"
@@ -127,16 +129,20 @@ def shortfall(timed: tuple[Latency, ...]) -> str:
 def _found(config: ExportConfig) -> str:
     origin, recipe = config.origin, config.recipe
     distil = f", distilled from the dense network (weight {recipe.distill_weight:g})" if recipe.distill_weight else ""
+    run, pick, strategy, target = map(markdown_code, (origin.run, origin.pick, origin.strategy, origin.target))
     text = (
-        f"## How it was found\n\nRun `{origin.run}`, candidate `{origin.candidate[:8]}`, picked as `{origin.pick}`, "
+        f"## How it was found\n\nRun {run}, candidate `{origin.candidate[:8]}`, picked as {pick}, "
         f"after {origin.searched} candidates were ranked on images held out from the training set; strategy "
-        f"`{origin.strategy}`, target `{origin.target}`. Fine-tuned for {recipe.epochs:g} epochs{distil}: SGD, batch "
+        f"{strategy}, target {target}. Fine-tuned for {recipe.epochs:g} epochs{distil}: SGD, batch "
         f"{recipe.batch_size}, {recipe.schedule} at {recipe.lr:g}, weight decay {recipe.weight_decay:g}."
     )
     if config.seen:
         text += " The dense weights may have been trained on the images that ranked candidates."
     settings = Allocation(config.allocation)
-    rows = [f"| `{site}` | {settings[site]!r} |" for site in list(settings)[:_SETTINGS]]
+    rows = [
+        f"| {markdown_code(site, in_table=True)} | {markdown(repr(settings[site]))} |"
+        for site in list(settings)[:_SETTINGS]
+    ]
     more = len(settings) - _SETTINGS
     rest = f"\n\n{more} more sites are in `config.json`." if more > 0 else ""
     return text + "\n\n| site | setting |\n| --- | --- |\n" + "\n".join(rows) + rest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from search.console import say
 from search.leaderboard.board import TYPES, Board
 from search.leaderboard.reported import Reported
 from search.leaderboard.views import mean_ranks, task_names
+from search.markup import latex, markdown
 from search.report.html import plain, points, si
 from search.tables import inert, records
 
@@ -235,12 +235,8 @@ def as_markdown(boards: Sequence[Board], with_reported: bool = False) -> str:
     parts = []
     for title, heads, lines in _tables(boards, with_reported):
         rows = [heads, ["---"] * len(heads), *lines]
-        parts.append(f"{title}\n\n" + "\n".join(f"| {' | '.join(map(_markdown, row))} |" for row in rows))
+        parts.append(f"{markdown(title)}\n\n" + "\n".join(f"| {' | '.join(map(markdown, row))} |" for row in rows))
     return "\n\n".join(parts) + "\n"
-
-
-def _markdown(text: str) -> str:
-    return re.sub(r"([\\|`*_<>\[\]])", r"\\\1", " ".join(text.split()))
 
 
 def as_latex(boards: Sequence[Board], with_reported: bool = False) -> str:
@@ -249,21 +245,10 @@ def as_latex(boards: Sequence[Board], with_reported: bool = False) -> str:
     for title, heads, lines in _tables(boards, with_reported):
         body = [" & ".join(map(latex, row)) + r" \\" for row in [heads, *lines]]
         parts.append(
-            f"\\begin{{table}}\n\\caption{{{latex(title.lstrip('# '))}}}\n\\begin{{tabular}}{{{'l' * len(heads)}}}\n"
+            f"\\begin{{table}}\n\\caption{{{latex(title)}}}\n\\begin{{tabular}}{{{'l' * len(heads)}}}\n"
             f"\\toprule\n{body[0]}\n\\midrule\n" + "\n".join(body[1:]) + "\n\\bottomrule\n\\end{tabular}\n\\end{table}"
         )
     return "% \\usepackage{booktabs}\n" + "\n\n".join(parts) + "\n"
-
-
-LATEX = {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$",
-    "Δ": r"$\Delta$", "−": r"$-$", **{char: f"\\{char}" for char in "&%$#_{}"},
-}  # fmt: skip
-
-
-def latex(text: str) -> str:
-    """Text that stands as it is."""
-    return "".join(LATEX.get(char, char) for char in " ".join(text.split()))
 
 
 def _tables(boards: Sequence[Board], with_reported: bool) -> list[tuple[str, list[str], list[list[str]]]]:

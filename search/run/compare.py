@@ -59,6 +59,7 @@ from search.run.setup import (
 )
 from search.run.standings import Standing, keep, keep_dense, keeper, limit_fields
 from search.run.unchanged import PARTS, refuse_changed
+from search.shell import option_text
 from search.strategy import Program, Proposal, Stage, strategy
 from search.tables import Dense
 
@@ -178,7 +179,9 @@ def resumed(run: str | Path) -> CompareConfig:
     """The configuration of a comparison, from its run's folder."""
     folder = run_folder(run)
     if not is_comparison(folder):
-        raise UserError(f"{folder} holds a search and no comparison; go on with it by `search --resume {folder}`")
+        raise UserError(
+            f"{folder} holds a search and no comparison; go on with it by `search {option_text('--resume', folder)}`"
+        )
     return CompareConfig(searches=read_searches(folder))
 
 

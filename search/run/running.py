@@ -17,6 +17,7 @@ from search.candidate import Outcome
 from search.files import held, writing
 from search.judge.evaluate import SPARED
 from search.run.progress import Progress
+from search.shell import option_text
 from search.strategy import Proposal
 
 HOPELESS = 10  # so many failures without a success end a search
@@ -104,7 +105,7 @@ def refuse_other(folder: Path, config: BaseModel) -> None:
     if not same:
         raise UserError(
             f"{folder} holds a run with other settings; give this one another --name, "
-            f"or go on with that one by --resume {folder}"
+            f"or go on with that one by {option_text('--resume', folder)}"
         )
 
 

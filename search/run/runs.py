@@ -10,6 +10,7 @@ from models.errors import UserError, unknown
 from models.paths import user_path
 from search.run.build import first_fault
 from search.run.config import SearchConfig
+from search.shell import option_text
 
 SCHEMA = 1  # of run.json
 
@@ -81,7 +82,7 @@ def resumed(run: str | Path) -> SearchConfig:
     """The configuration of a search, from its run's folder."""
     folder = run_folder(run)
     if is_comparison(folder):
-        raise UserError(f"{folder} holds a comparison; go on with it by `compare --resume {folder}`")
+        raise UserError(f"{folder} holds a comparison; go on with it by `compare {option_text('--resume', folder)}`")
     return read_searches(folder)[0]
 
 

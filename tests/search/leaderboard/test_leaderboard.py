@@ -28,9 +28,9 @@ from search.leaderboard import text as leaderboard_text
 from search.leaderboard.board import ONE_SEED, Board, find_tasks, read_boards
 from search.leaderboard.page import front_figure, page_html
 from search.leaderboard.reported import REPORTED, reported
-from search.leaderboard.text import latex
 from search.leaderboard.views import Filter, mean_ranks, select, sort
 from search.ledger.ledger import Ledger, list_tasks
+from search.markup import latex
 from search.ranking import LEVEL, Sample, bands, better, ranks, welch
 from search.run.standings import Standing, chosen, dense_of, family, keep, keep_dense, standings
 from search.strategy import Proposal
