@@ -10,6 +10,7 @@ import typer
 
 from search import bounds
 from search.console import PlainConsole
+from search.dispatch.last_words import last_words
 from search.streams import flush_streams, json_output, prepare_streams
 from search.terminal.arguments import take_arguments
 from search.terminal.failures import INTERRUPTED, report_failure
@@ -324,7 +325,8 @@ def main() -> None:
     """Run the command line; whatever goes wrong is one sentence on standard error (`search.terminal.failures`)."""
     prepare_streams()
     try:
-        code = app(args=take_arguments(), standalone_mode=False)
+        with last_words():
+            code = app(args=take_arguments(), standalone_mode=False)
         if code == INTERRUPTED:  # typer's answer to Ctrl-C
             report_failure(KeyboardInterrupt())
         flush_streams()

@@ -16,6 +16,7 @@ import torch
 
 from models.errors import UserError
 from search.candidate import Candidate, Outcome, failed
+from search.dispatch.attempts import ATTEMPTS, AttemptLog, death_reason
 
 Evaluate = Callable[[Candidate], Outcome]
 Factory = Callable[[], Evaluate]
@@ -73,27 +74,43 @@ def dispatch(
     *,
     on_start: Callable[[Candidate], None] | None = None,
     stop: threading.Event | None = None,
+    attempts: AttemptLog | None = None,
 ) -> None:
     """Judge what `source` hands out until it is done or `stop` is set.
 
-    A candidate that raises, runs out of memory, diverges, outlasts the time limit or loses its worker twice is told as
-    failed. After `stop` no candidate starts; workers are killed, a candidate in this process is finished first.
+    A candidate that raises, runs out of memory, diverges, outlasts the time limit or loses its process twice is told
+    as failed. After `stop` no candidate starts; workers are killed, a candidate in this process is finished first.
+
+    Args:
+        attempts: remembers, beyond the end of this process, which candidates were being judged when their process
+            died. Without it a crash in this process leaves nothing.
 
     Raises:
         UserError: a worker could not be set up (`factory` raised), or the resources are not there.
         Exception: whatever `source` or `on_start` raised.
     """
-    stop = stop or threading.Event()
-    if resources.workers == 0:
-        _dispatch_here(source, factory, on_start, stop)
-        return
-    from search.dispatch.on_ray import dispatch_on_ray  # Ray takes a second to import
+    stop, attempts = stop or threading.Event(), attempts or AttemptLog(None)
+    try:
+        attempts.clear()
+        if resources.workers == 0:
+            _dispatch_here(source, factory, on_start, stop, attempts)
+            return
+        from search.dispatch.on_ray import dispatch_on_ray  # Ray takes a second to import
 
-    dispatch_on_ray(source, factory, resources, on_start, stop)
+        dispatch_on_ray(source, factory, resources, on_start, stop, attempts)
+    except KeyboardInterrupt:  # Ctrl-C once more: at once
+        stop.set()
+    finally:
+        attempts.clear()  # of the workers that were just ended
+        attempts.close()
 
 
 def _dispatch_here(
-    source: Source, factory: Factory, on_start: Callable[[Candidate], None] | None, stop: threading.Event
+    source: Source,
+    factory: Factory,
+    on_start: Callable[[Candidate], None] | None,
+    stop: threading.Event,
+    attempts: AttemptLog,
 ) -> None:
     try:
         evaluate: Evaluate | None = None
@@ -106,11 +123,19 @@ def _dispatch_here(
                 settle()
             if on_start:
                 on_start(candidate)
-            source.tell(candidate, judge(evaluate, candidate))
-    except KeyboardInterrupt:
-        stop.set()
+            source.tell(candidate, _judge_logged(evaluate, candidate, attempts))
+            attempts.settle(candidate)
     finally:
         gc.unfreeze()
+
+
+def _judge_logged(evaluate: Evaluate, candidate: Candidate, attempts: AttemptLog) -> Outcome:
+    """`judge`, unless this process has died of the candidate as often as it may."""
+    deaths = attempts.deaths(candidate)
+    if len(deaths) >= ATTEMPTS:
+        return failed(death_reason("process", deaths))
+    with attempts.judging_here(candidate):
+        return judge(evaluate, candidate)
 
 
 def build(factory: Factory) -> Evaluate:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import socket
-import tempfile
+import subprocess
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
 from models.errors import UserError
 from search.dispatch.loop import Resources, describe
+from search.dispatch.scratch import scratch
+from search.dispatch.signals import handlers_kept, uninterrupted
 from search.host import cores
 
 # Read when Ray is imported, or inherited by the processes that it starts.
@@ -34,6 +36,7 @@ for _name, _value in QUIET.items():
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
+from ray._private import services  # noqa: E402
 
 OBJECT_STORE = 128 * 2**20  # bytes; what does not fit is kept on disk
 CONNECT_TIMEOUT = 10.0  # seconds
@@ -47,30 +50,36 @@ def ray_session(resources: Resources) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    with quiet(), scratch("ray") as folder:
-        try:
+    stack = contextlib.ExitStack()
+    try:
+        folder = stack.enter_context(scratch("ray"))
+        stack.enter_context(quiet())
+        stack.callback(ray.shutdown)
+        with handlers_kept():
             if resources.ray_address is None:
                 _start(resources, folder)
             else:
                 _connect(resources.ray_address)
-            yield
-        finally:
-            ray.shutdown()
+        yield
+    finally:
+        with uninterrupted():
+            stack.close()
 
 
 def _start(resources: Resources, folder: str) -> None:
     path = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(CODE), *([path] if path else [])])  # workers inherit it
     try:
-        ray.init(
-            address="local",
-            num_cpus=max(cores(), resources.workers),
-            include_dashboard=False,
-            logging_level=logging.CRITICAL,
-            log_to_driver=False,
-            object_store_memory=OBJECT_STORE,
-            _temp_dir=folder,
-        )
+        with _on_loopback(), _in_own_group(), _without_sigterm_handler():
+            ray.init(
+                address="local",
+                num_cpus=max(cores(), resources.workers),
+                include_dashboard=False,
+                logging_level=logging.CRITICAL,
+                log_to_driver=False,
+                object_store_memory=OBJECT_STORE,
+                _temp_dir=folder,
+            )
     except Exception as error:  # Ray has no kind of its own for a start that fails
         raise UserError(
             f"Ray could not be started ({describe(error)}); try again on a less busy machine, or with --workers 0"
@@ -81,12 +90,42 @@ def _start(resources: Resources, folder: str) -> None:
             os.environ["PYTHONPATH"] = path
 
 
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Ray started meanwhile listens on 127.0.0.1 alone, as it does by itself on macOS and Windows.
+
+    There it is for firewalls that ask (Ray issue 18730). `_node_ip_address="127.0.0.1"` is of no use: Ray replaces it
+    by the address of the network, on which everybody who reaches this machine could run code.
+    """
+    with mock.patch("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False, create=True):
+        yield
+
+
+@contextlib.contextmanager
+def _in_own_group() -> Iterator[None]:
+    """Ray's processes started meanwhile do not get what is sent to this one's group, as `timeout` sends SIGTERM.
+
+    A driver whose raylet is gone is ended by Ray in the middle of things. Ctrl-C does not reach them anyway.
+    """
+    start = getattr(services, "ConsolePopen", subprocess.Popen)
+    with mock.patch.object(services, "ConsolePopen", partial(start, process_group=0), create=True):
+        yield
+
+
+@contextlib.contextmanager
+def _without_sigterm_handler() -> Iterator[None]:
+    """Ray puts a handler of its own over the search's, which leaves by sys.exit in the middle of things."""
+    with mock.patch("ray._private.utils.set_sigterm_handler", _say_nothing, create=True):
+        yield
+
+
 def _connect(address: str) -> None:
     """Join a running cluster; our code goes along, so that every node runs what this process runs."""
     _check_address(address)
     environment = {"py_modules": [str(CODE / package) for package in PACKAGES], "env_vars": QUIET}
     try:
-        ray.init(address=address, logging_level=logging.CRITICAL, log_to_driver=False, runtime_env=environment)
+        with _without_sigterm_handler():
+            ray.init(address=address, logging_level=logging.CRITICAL, log_to_driver=False, runtime_env=environment)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(
             f"no Ray cluster answers at {address!r} ({describe(error)}); start one with `ray start --head`"
@@ -127,17 +166,6 @@ def cpus_per_worker(nodes: Sequence[float], workers: int) -> int:
         if sum(int(node) // cpus for node in nodes) >= workers:
             return cpus
     return 1
-
-
-@contextlib.contextmanager
-def scratch(name: str) -> Iterator[str]:
-    """A temporary folder; short, because Ray's sockets lie in it and their paths may have 107 characters."""
-    parent = "/tmp" if os.path.isdir("/tmp") and os.access("/tmp", os.W_OK) else None
-    folder = tempfile.mkdtemp(prefix=f"rs-{name}-", dir=parent)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

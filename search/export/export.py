@@ -26,6 +26,7 @@ from models.errors import UserError
 from models.task import Task
 from search.candidate import Candidate
 from search.compressed import unpack
+from search.dispatch.last_words import last_words
 from search.export.files import Say, Subject, write_files
 from search.export.formats import FORMATS, check_onnx
 from search.export.pick import Picked, Run, pick_candidate, read_run
@@ -182,7 +183,8 @@ def _finetuned(evaluator: Evaluator, candidate: Candidate, weights: Path, say: S
     checkpoint = Checkpoint(weights.parent / "checkpoints" / f"{key}.safetensors")
     going_on = ", going on from the last epoch of an earlier attempt" if checkpoint.path.exists() else ""
     say(f"fine-tuning for {candidate.recipe.epochs:g} epochs{going_on} ...")
-    outcome = evaluator(candidate, checkpoint=checkpoint, on_step=on_step)
+    with last_words(f"while it fine-tuned {key[:8]}", "the same command goes on from the last whole epoch"):
+        outcome = evaluator(candidate, checkpoint=checkpoint, on_step=on_step)
     if is_machine_fault(outcome):
         raise UserError(f"{outcome.reason}; the same command then goes on from the last whole epoch of its fine-tune")
     checkpoint.remove()

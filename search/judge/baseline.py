@@ -10,6 +10,7 @@ from pathlib import Path
 from models.checkpoint_writing import Encode, weights_encoder
 from models.task import Task, TaskConfig, check_trainable, load_task, pick_device, split_metadata
 from search.candidate import Recipe
+from search.dispatch.last_words import last_words
 from search.judge.finetune import finetune, judge
 from search.output_file import check_output_file, write_output_file
 
@@ -41,12 +42,13 @@ def train(
         Accuracy on the search split and on the test set, 0 to 1.
     """
     encode = check_target(path, force=force)  # before the work, not after
-    task: Task = load_task(config, pick_device(device))
-    check_trainable(task)
-    if on_notice is not None:
-        for notice in task.notices:
-            on_notice(notice)
-    finetune(task.network, task.tune, recipe, seed=seed, on_step=on_step)
+    with last_words("while it trained the network"):
+        task: Task = load_task(config, pick_device(device))
+        check_trainable(task)
+        if on_notice is not None:
+            for notice in task.notices:
+                on_notice(notice)
+        finetune(task.network, task.tune, recipe, seed=seed, on_step=on_step)
     accuracies = {"search": judge(task.network, task.search)[0], "test": judge(task.network, task.test)[0]}
     record = {"recipe": recipe.model_dump_json(), "network": config.network, "accuracy": json.dumps(accuracies)}
     content = encode(task.network, {**split_metadata(config), **record})

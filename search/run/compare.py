@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -28,6 +27,7 @@ from search.allocation.constraints import Constraints
 from search.allocation.targets import Target, parse_targets
 from search.candidate import Frozen, Outcome
 from search.console import say
+from search.dispatch.last_words import last_words
 from search.dispatch.loop import dispatch
 from search.files import atomic_write
 from search.host import host_facts
@@ -45,7 +45,7 @@ from search.run.progress import Progress
 from search.run.rungs import check_samples
 from search.run.running import Watch, alone_in, recorded, refuse_other, warn
 from search.run.runs import SCHEMA, is_comparison, read_searches, run_folder
-from search.run.session import Result, factory_of, open_ledger, program_of, stopping
+from search.run.session import Result, attempt_log, factory_of, open_ledger, program_of
 from search.run.setup import (
     Setup,
     bind_sites,
@@ -58,6 +58,7 @@ from search.run.setup import (
     wanted_of,
 )
 from search.run.standings import Standing, keep, keep_dense, keeper, limit_fields
+from search.run.stopping import stop_signals
 from search.run.unchanged import PARTS, refuse_changed
 from search.shell import option_text
 from search.strategy import Program, Proposal, Stage, strategy
@@ -261,17 +262,18 @@ def run(comparison: Comparison, console: Console, *, retry_failed: bool = False)
     start, setups = time.monotonic(), comparison.setups
     first = setups[0]
     facts = host_facts(first.evaluator.task.device)
-    stop = threading.Event()
+    attempts = attempt_log(first.config, first.fingerprint, "compare")
     with ExitStack() as stack:
+        signals = stack.enter_context(stop_signals())
         stack.enter_context(alone_in(comparison.config.folder, comparison.config))
-        stack.enter_context(stopping(stop))
         ledger = stack.enter_context(open_ledger(first, partial(warn, console)))
         write_run(comparison, facts, "running")
         resume = resume_command(first.config, "compare")
         say(console, f"resume    {resume}\n")
         stack.enter_context(told_how_to_go_on(partial(write_run, comparison, facts, "stopped"), resume))
+        stack.enter_context(last_words("while it compared", attempts.advice))
         progress = stack.enter_context(Progress(console, planned(setups), work(first)))
-        watch = Watch(progress, stop, partial(warn, console))
+        watch = Watch(progress, signals.stop, partial(warn, console))
         keep_dense(ledger, first.dense)
         keep(ledger, comparison.refused)
         programs = [answer(setup, name, ledger) for setup in setups for name in setup.config.strategies]
@@ -283,7 +285,15 @@ def run(comparison: Comparison, console: Console, *, retry_failed: bool = False)
             retry_failed=retry_failed,
             warn=partial(warn, console),
         )
-        dispatch(source, factory_of(first), first.resources, on_start=progress.started, stop=stop)
+        with signals.judging(attempts):
+            dispatch(
+                source,
+                factory_of(first),
+                first.resources,
+                on_start=progress.started,
+                stop=signals.stop,
+                attempts=attempts,
+            )
         if source.done:
             progress.complete()
     complete, seconds = source.done, time.monotonic() - start

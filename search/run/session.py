@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +15,8 @@ from rich.console import Console
 from models.given import carried, class_of, is_given
 from search.candidate import Candidate, Outcome
 from search.console import say
+from search.dispatch.attempts import AttemptLog
+from search.dispatch.last_words import last_words
 from search.dispatch.loop import dispatch
 from search.files import atomic_write, writing
 from search.host import host_facts
@@ -24,6 +24,7 @@ from search.judge.evaluate import Evaluator, rung_file, worker
 from search.ledger.ledger import Ledger, LedgerError
 from search.run.command import resume_command
 from search.run.conductor import Conductor
+from search.run.config import SearchConfig
 from search.run.estimate import expected, work
 from search.run.finalists import finalists
 from search.run.interruption import told_how_to_go_on
@@ -33,6 +34,7 @@ from search.run.running import Watch, alone_in, recorded, warn
 from search.run.runs import SCHEMA
 from search.run.setup import Setup
 from search.run.standings import keep_dense, keeper
+from search.run.stopping import stop_signals
 from search.run.unchanged import PARTS
 from search.run.warm import warmed
 from search.strategy import Program, Proposal, strategy
@@ -55,21 +57,22 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
     """Dispatch until every strategy and the finalists are through, or Ctrl-C."""
     start, config = time.monotonic(), setup.config
     facts = host_facts(setup.evaluator.task.device)
-    stop = threading.Event()
+    attempts = attempt_log(config, setup.fingerprint)
     counts, costs = expected(setup), work(setup)
     with ExitStack() as stack:
+        signals = stack.enter_context(stop_signals())
         stack.enter_context(alone_in(config.folder, config))
-        stack.enter_context(stopping(stop))
         ledger = stack.enter_context(open_ledger(setup, partial(warn, console)))
         if config.warm_start:
             setup.problem = warmed(setup.problem, ledger, config.strategies, recorded(config.folder).get("warm_start"))
             tell_start(setup, console)
         write_run(setup, facts, "running")
+        stack.enter_context(last_words("while it searched", attempts.advice))
         say(console, f"resume    {resume_command(config)}\n")  # not before: it reads what was just written
         stopped = partial(write_run, setup, facts, "stopped")
         stack.enter_context(told_how_to_go_on(stopped, resume_command(config)))
         progress = stack.enter_context(Progress(console, counts, costs))
-        watch = Watch(progress, stop, partial(warn, console))
+        watch = Watch(progress, signals.stop, partial(warn, console))
         programs = [program_of(setup, name) for name in config.strategies]
         keep_dense(ledger, setup.dense)
         limits = {target.asked: budget.limits for target, budget in setup.targets}
@@ -86,7 +89,15 @@ def run(setup: Setup, console: Console, *, retry_failed: bool = False) -> Result
             warn=partial(warn, console),
         )
         factory = factory_of(setup)
-        dispatch(source, factory, setup.resources, on_start=progress.started, stop=stop)
+        with signals.judging(attempts):
+            dispatch(
+                source,
+                factory,
+                setup.resources,
+                on_start=progress.started,
+                stop=signals.stop,
+                attempts=attempts,
+            )
         if source.done:
             progress.complete()
     complete = source.done
@@ -139,24 +150,14 @@ def _same(evaluator: Evaluator) -> Evaluator:
     return evaluator
 
 
-@contextmanager
-def stopping(stop: threading.Event) -> Iterator[None]:
-    """The first Ctrl-C stops cleanly, the second at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def attempt_log(config: SearchConfig, task: str, command: str = "search") -> AttemptLog:
+    """Where the run remembers candidates whose process dies: its folder `crashes`.
 
-    def handle(signum: int, frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    Args:
+        command: what the run is resumed by.
+    """
+    advice = f"go on with: {resume_command(config, command)}"
+    return AttemptLog(config.folder / "crashes", lambda candidate: candidate.key(task), advice)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from search.run.command import resume_command
 from search.run.compare import CompareConfig, Compared, Comparison
 from search.run.session import title
 from search.run.standings import Standing
+from search.run.stopping import stop_signals
 from search.tables import Row, candidates_frame, finals_frame, pareto, write_csv
 from search.terminal.announce import where
 from search.terminal.show import show_latencies
@@ -48,6 +49,12 @@ def compare_and_show(config: CompareConfig, console: Console, *, retry_failed: b
     console.print("loading the task, binding the methods ...", style="dim")
     comparison = compare.prepare(config, lambda line: say(console, line, "dim"))
     _announce(comparison, console)
+    with stop_signals():  # beyond the search: its files are written and its last line is said
+        return _run_and_show(comparison, console, retry_failed=retry_failed)
+
+
+def _run_and_show(comparison: Comparison, console: Console, *, retry_failed: bool) -> tuple[dict[str, Any], bool]:
+    config = comparison.config
     done = compare.run(comparison, console, retry_failed=retry_failed)
     boards = _own_boards(done)
     with writing(config.folder, f"free space, then write them by: {resume_command(config.common, 'compare')}"):

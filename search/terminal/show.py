@@ -22,6 +22,7 @@ from search.run.command import resume_command, search_command
 from search.run.config import SearchConfig
 from search.run.session import Result, run
 from search.run.setup import prepare
+from search.run.stopping import stop_signals
 from search.tables import records
 from search.terminal.announce import announce
 
@@ -37,11 +38,12 @@ def search_and_show(
     console.print("loading the task, measuring the dense network ...", style="dim")
     setup = prepare(config, lambda line: say(console, line, "dim"))
     announce(setup, console)
-    result = run(setup, console, retry_failed=retry_failed)
-    with writing(config.folder, f"free space, then write them by: {resume_command(config)}"):
-        checked = measure_finals([result], lambda line: say(console, line, "dim"))
-        written = write_outputs(result, command or search_command(config), checked)
-    _show_end(result, written, console)
+    with stop_signals():  # beyond the search: its files are written and its last line is said
+        result = run(setup, console, retry_failed=retry_failed)
+        with writing(config.folder, f"free space, then write them by: {resume_command(config)}"):
+            checked = measure_finals([result], lambda line: say(console, line, "dim"))
+            written = write_outputs(result, command or search_command(config), checked)
+        _show_end(result, written, console)
     return _as_json(result, written), result.complete
 
 

@@ -118,6 +118,8 @@ def _misbehave(options: dict[str, Any]) -> None:
     if "die_once" in options and not Path(options["die_once"]).exists():
         Path(options["die_once"]).touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    if "crash" in options:
+        os.kill(os.getpid(), getattr(signal, options["crash"]))
     if options.get("die"):
         os.kill(os.getpid(), signal.SIGKILL)
     if options.get("hang") == "sleep":

@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 from dispatch_fakes import ListSource, candidate
 
 from search.candidate import Outcome
+from search.dispatch.attempts import AttemptLog
+from search.dispatch.bridge import Bridge
 from search.dispatch.loop import Resources
-from search.dispatch.on_ray import _Bridge, _Controller
+from search.dispatch.tune_internals import as_actor_error
 
 # isort: split
-from ray.exceptions import ActorDiedError, OutOfMemoryError  # after on_ray, which sets what Ray reads when imported
+from ray.exceptions import OutOfMemoryError, RayActorError  # after bridge, which sets what Ray reads when imported
 from ray.tune.search import Searcher
 
+FULL = "OutOfMemoryError: Task was killed due to the node running low on memory."
+DIED = "The actor died unexpectedly before finishing this task."
+SEGV = """Fatal Python error: Segmentation fault
 
-def bridge_of(count: int) -> tuple[Any, ListSource]:
+Current thread 0x1 (most recent call first):
+  File "/home/me/net.py", line 3 in f
+"""
+
+
+def bridge_of(count: int, folder: Path) -> tuple[Any, ListSource]:
     source = ListSource([candidate(i) for i in range(count)])
-    return _Bridge(source, Resources(workers=2), None), source
+    return Bridge(source, Resources(workers=2), None, AttemptLog(folder)), source
+
+
+def lose(bridge: Any, name: str, error: str) -> None:
+    """As Tune tells it: first that the trial ended, then of what."""
+    bridge.on_trial_complete(name, error=True)
+    bridge.lose(name, error)
 
 
 def seed_of(suggested: Any) -> int:
@@ -30,18 +46,16 @@ def good(number: int) -> dict[str, Any]:
     return {"outcome": Outcome(status="ok", accuracy=0.5, loss=1.0, flops=number).model_dump_json()}
 
 
-def test_who_lost_its_worker_to_a_full_memory_is_judged_once_more_alone() -> None:
+def test_who_lost_its_worker_to_a_full_memory_is_judged_once_more_alone(tmp_path: Path) -> None:
     """Ray may end the innocent beside the guilty: each is tried alone, in turn, and nobody else meanwhile."""
-    bridge, source = bridge_of(3)
+    bridge, source = bridge_of(3, tmp_path)
     assert [seed_of(bridge.suggest(name)) for name in ("a", "b")] == [0, 1]
     for name in ("a", "b"):
-        bridge.out_of_memory(name)
-        bridge.on_trial_complete(name, error=True)
+        lose(bridge, name, FULL)
     assert seed_of(bridge.suggest("c")) == 0
     assert bridge.suggest("d") is None, "nothing beside it"
-    bridge.out_of_memory("c")
-    bridge.on_trial_complete("c", error=True)
-    assert source.outcomes[0].reason == "its worker died 2 times (the machine ran out of memory)"
+    lose(bridge, "c", FULL)
+    assert source.outcomes[0].reason == "its worker died 2 times: the machine ran out of memory"
     assert seed_of(bridge.suggest("e")) == 1
     assert bridge.suggest("f") is None
     bridge.on_trial_complete("e", good(1))
@@ -51,30 +65,62 @@ def test_who_lost_its_worker_to_a_full_memory_is_judged_once_more_alone() -> Non
     assert [source.outcomes[i].status for i in range(3)] == ["failed", "ok", "ok"]
 
 
-def test_a_second_death_that_is_for_memory_still_has_its_try_alone() -> None:
-    bridge, source = bridge_of(2)
+def test_a_second_death_that_is_for_memory_still_has_its_try_alone(tmp_path: Path) -> None:
+    bridge, source = bridge_of(2, tmp_path)
     assert seed_of(bridge.suggest("a")) == 0
-    bridge.on_trial_complete("a", error=True)  # crashed
+    lose(bridge, "a", DIED)
     assert seed_of(bridge.suggest("b")) == 0
-    bridge.out_of_memory("b")
-    bridge.on_trial_complete("b", error=True)
+    lose(bridge, "b", FULL)
     assert seed_of(bridge.suggest("c")) == 0
     assert bridge.suggest("d") is None
     bridge.on_trial_complete("c", good(0))
     assert source.outcomes[0].status == "ok"
-    bridge.out_of_memory("gone")  # of a trial that is not there any more
+    lose(bridge, "gone", FULL)  # of a trial that is not there any more
 
 
-def test_what_a_death_for_memory_takes_along_is_let_go() -> None:
-    """Idle workers, which Ray may have ended too, and the greeting that Tune would read; of others, the greeting."""
-    controller: Any = object.__new__(_Controller)
-    heard, cleaned = list[str](), list[bool]()
-    controller._cleanup_cached_actors = lambda force_all: cleaned.append(force_all)
-    controller._search_alg = SimpleNamespace(searcher=SimpleNamespace(out_of_memory=heard.append))
-    trials = {name: SimpleNamespace(trial_id=name, _default_result_or_future="a future") for name in ("a", "b")}
-    controller._actor_to_trial = trials
-    controller._hear("a", OutOfMemoryError("full"))
-    controller._hear("b", ActorDiedError())
-    controller._hear("idle", OutOfMemoryError("full"))
-    assert (heard, cleaned) == (["a"], [True, True])
-    assert [trial._default_result_or_future for trial in trials.values()] == [None, None]
+def test_the_reason_names_what_every_worker_died_of(tmp_path: Path) -> None:
+    bridge, source = bridge_of(1, tmp_path)
+    for name in ("a", "b"):
+        config = bridge.suggest(name)
+        Path(config["attempt_file"]).write_text(f"candidate: {config['candidate']}\nworker: 1 on host\n{SEGV}")
+        lose(bridge, name, DIED)
+    assert source.outcomes[0].reason == "its worker died 2 times: SIGSEGV in net.py:3 (f)"
+
+
+def test_deaths_of_before_the_driver_was_stopped_count(tmp_path: Path) -> None:
+    bridge, _ = bridge_of(2, tmp_path)
+    bridge.suggest("a")
+    lose(bridge, "a", "The actor died because its node has died. Node Id: 1")
+    bridge, source = bridge_of(2, tmp_path)
+    assert seed_of(bridge.suggest("a")) == 0
+    assert seed_of(bridge.suggest("b")) == 1
+    lose(bridge, "a", DIED)
+    reason = source.outcomes[0].reason or ""
+    assert reason.startswith("its worker died 2 times: the machine that it ran on went, then no trace was left")
+    lose(bridge, "b", DIED)
+    assert seed_of(bridge.suggest("c")) == 1
+
+
+def test_what_ran_when_tunes_loop_failed_is_judged_by_the_next(tmp_path: Path) -> None:
+    bridge, source = bridge_of(2, tmp_path)
+    for name in ("a", "b"):
+        bridge.suggest(name)
+    bridge.interrupt("AttributeError: no attribute '_actor_cache'", at_fault=False)
+    assert sorted(seed_of(bridge.suggest(name)) for name in ("c", "d")) == [0, 1]
+    bridge.interrupt(f"RuntimeError: Caught unexpected exception\n{FULL}", at_fault=True)
+    first = seed_of(bridge.suggest("e"))
+    assert bridge.suggest("f") is None, "each is tried alone"
+    bridge.on_trial_complete("e", good(first))
+    bridge.suggest("g")
+    bridge.interrupt(FULL, at_fault=True)
+    assert source.outcomes[first].status == "ok"
+    assert source.outcomes[1 - first].reason == "its worker died 2 times: the machine ran out of memory"
+
+
+def test_every_error_of_ray_reads_as_the_death_of_one_actor() -> None:
+    """Tune ends the whole run for any other."""
+    full = as_actor_error(OutOfMemoryError("full"))
+    assert isinstance(full, RayActorError)
+    assert str(full) == "OutOfMemoryError: full"
+    dead, own = RayActorError(), ValueError()
+    assert (as_actor_error(dead), as_actor_error(own)) == (dead, own)

@@ -58,19 +58,23 @@ def test_killed_workers_and_hanging_candidates_cost_no_other(session: None, tmp_
         3: {"die": True},
         5: {"hang": "sleep"},
         6: {"hang": "holding the interpreter"},
+        9: {"crash": "SIGSEGV"},
     }
-    source = ListSource([candidate(i, log=str(log), **troubles.get(i, {})) for i in range(9)])
+    source = ListSource([candidate(i, log=str(log), **troubles.get(i, {})) for i in range(10)])
     begin = time.monotonic()
     dispatch(source, factory, Resources(workers=2, time_limit=4))
     assert time.monotonic() - begin < 150
-    assert sorted(source.outcomes) == list(range(9))
+    assert sorted(source.outcomes) == list(range(10))
     good = {seed: outcome.accuracy for seed, outcome in source.outcomes.items() if outcome.status == "ok"}
     assert good == {seed: expected_accuracy(seed) for seed in (0, 1, 2, 4, 7, 8)}
-    assert "worker died 2 times" in (source.outcomes[3].reason or "")
+    assert (source.outcomes[3].reason or "").startswith("its worker died 2 times: no trace was left, as by SIGKILL")
+    crashed = source.outcomes[9].reason or ""
+    assert crashed.startswith("its worker died 2 times: SIGSEGV in search/dispatch_fakes.py:")
+    assert crashed.endswith("(_misbehave)")
     for hanging in (5, 6):
         assert source.outcomes[hanging].reason == "took longer than the time limit of 4 s"
         assert 4 <= source.outcomes[hanging].seconds < 30
-    assert attempts(log) == {seed: 2 if seed in (1, 3) else 1 for seed in range(9)}
+    assert attempts(log) == {seed: 2 if seed in (1, 3, 9) else 1 for seed in range(10)}
 
 
 def start_driver(
@@ -185,7 +189,7 @@ def test_a_candidate_that_eats_the_memory_is_killed_and_the_others_are_judged(tm
     assert {seed: outcome.status for seed, outcome in outcomes.items()} == {
         seed: "failed" if seed == 2 else "ok" for seed in range(30)
     }
-    assert outcomes[2].reason == "its worker died 2 times (the machine ran out of memory)"
+    assert outcomes[2].reason == "its worker died 2 times: the machine ran out of memory"
     assert attempts(log)[2] == 2
 
 

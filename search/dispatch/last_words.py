@@ -1,0 +1,121 @@
+"""One sentence on standard error when this process dies of a crash in native code, in place of silence.
+
+A process that gets SIGSEGV or SIGKILL cannot speak any more. A small second one waits for its end (their pipe closes),
+reads what faulthandler wrote, and says it. A process of ours has one such companion, whatever it does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from search.dispatch import crash_log
+
+
+class Companion:
+    """The process that waits for the end of this one."""
+
+    def __init__(self) -> None:
+        self._faults: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115, open until the goodbye
+        command = [sys.executable, "-I", "-S", crash_log.__file__]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            pass_fds=[self._faults.fileno()],
+            start_new_session=True,  # Ctrl-C and `timeout` signal the whole group
+        )
+        self._states: list[dict[str, str | int]] = []
+
+    @contextlib.contextmanager
+    def at_work(self, doing: str, advice: str = "", log: Path | None = None) -> Iterator[None]:
+        """While this lasts, a crash is reported as having happened during this; afterwards as before.
+
+        Args:
+            doing: a clause: "while it trained the network".
+            advice: what the user can do then.
+            log: where faulthandler is writing; None for a file of its own.
+        """
+        state = {"log": str(log) if log else self._faults.fileno(), "doing": doing, "advice": advice}
+        self._states.append(state)
+        self._send(state)
+        try:
+            yield
+        finally:
+            self._states.remove(state)
+            self._send(self._states[-1] if self._states else {})
+
+    def _send(self, state: dict[str, str | int]) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError, ValueError):  # it was killed: nobody will speak
+            self._process.stdin.write(json.dumps(state) + "\n")
+            self._process.stdin.flush()
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Faults are written where the companion finds them; at the end it goes in silence."""
+        with faults_to(self._faults):
+            try:
+                yield
+            finally:
+                self._send({})
+                with contextlib.suppress(OSError):
+                    self._process.communicate()
+                self._faults.close()
+
+
+_companion: Companion | None = None
+
+
+@contextlib.contextmanager
+def last_words(doing: str = "", advice: str = "", log: Path | None = None) -> Iterator[None]:
+    """While this lasts, a crash of this process is said in a sentence. Nests: the innermost clause holds.
+
+    Args: as of `Companion.at_work`.
+    """
+    global _companion
+    with contextlib.ExitStack() as stack:
+        if _companion is None:
+            try:
+                _companion = Companion()
+            except OSError:  # no process can be started: faulthandler's own words must do
+                yield
+                return
+            stack.callback(_forget)
+            stack.enter_context(_companion.listening())
+        stack.enter_context(_companion.at_work(doing, advice, log))
+        yield
+
+
+def _forget() -> None:
+    global _companion
+    _companion = None
+
+
+@contextlib.contextmanager
+def faults_to(file: IO[bytes]) -> Iterator[None]:
+    """faulthandler writes to this file while this lasts; afterwards to the file before, or as Python was started."""
+    foreign = not _files and faulthandler.is_enabled()  # `python -X faulthandler`, IPython, pytest
+    faulthandler.enable(file)
+    _files.append(file)
+    try:
+        yield
+    finally:
+        _files.remove(file)
+        faulthandler.disable()
+        if _files:
+            faulthandler.enable(_files[-1])
+        elif foreign and sys.__stderr__ is not None:
+            with contextlib.suppress(OSError, ValueError):
+                faulthandler.enable(sys.__stderr__)
+
+
+_files: list[IO[bytes]] = []  # faulthandler has one file at a time and cannot be asked which

@@ -1,0 +1,51 @@
+"""Signals that ask for an end: SIGINT (Ctrl-C) and SIGTERM (`timeout`, Slurm, containers) alike."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+Handler = Callable[[int, object], None]
+
+
+@contextmanager
+def handling(handler: Handler) -> Iterator[None]:
+    """Both signals call `handler` while this lasts; outside the main thread, where Python allows none, nothing does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in STOPPING}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            # None stands for a handler that was not installed from Python, and cannot be installed again.
+            signal.signal(number, signal.SIG_DFL if previous is None else previous)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Both signals are ignored while this lasts: for what must not be left half done, and takes seconds."""
+    with handling(lambda number, frame: None):
+        yield
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Handlers that a library installs meanwhile are replaced by those of before.
+
+    A signal that comes in between meets the library's.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)

@@ -1,0 +1,82 @@
+"""The Ray actor that judges: it holds data and dense network, and takes candidate after candidate."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.errors import UserError
+from search.candidate import Candidate
+from search.dispatch import ray_session  # noqa: F401, before Ray: sets what Ray reads when it is imported
+from search.dispatch.attempts import attempt_file
+from search.dispatch.loop import Factory, build, describe, judge, settle
+
+# isort: split
+import ray
+from ray import cloudpickle, tune
+
+CANDIDATE, ATTEMPT_FILE = "candidate", "attempt_file"  # in a trial's config
+
+
+class Worker(tune.Trainable):
+    """A Tune trainable whose trials have one step: the judging of the candidate in their config."""
+
+    factory: ray.ObjectRef  # of its pickle; these three are set by `bind_worker`
+    threads: int
+    time_limit: float | None
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._broken: str | None = None
+        torch.set_num_threads(self.threads)
+        try:
+            with _attempt(config):  # the data may be read, and the dense network run, by native code
+                self._evaluate = build(cloudpickle.loads(ray.get(self.factory)))
+            settle()
+        except Exception as error:  # raised here, Tune would take it for the candidate's fault, every time
+            self._broken = str(error) if isinstance(error, UserError) else describe(error)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.config = new_config
+        return True
+
+    def step(self) -> dict[str, Any]:
+        if self._broken is not None:
+            return {"done": True, "broken": self._broken}
+        with _watchdog(self.time_limit), _attempt(self.config):
+            outcome = judge(self._evaluate, _candidate(self.config))
+        return {"done": True, "outcome": outcome.model_dump_json()}
+
+
+def _candidate(config: dict[str, Any]) -> Candidate:
+    return Candidate.model_validate_json(config[CANDIDATE])
+
+
+def _attempt(config: dict[str, Any]) -> contextlib.AbstractContextManager[None]:
+    """What goes on is written to the run's folder, where a crash can be read after it."""
+    return attempt_file(Path(config[ATTEMPT_FILE]), _candidate(config), "worker")
+
+
+@contextlib.contextmanager
+def _watchdog(limit: float | None) -> Iterator[None]:
+    """End this process after `limit` seconds; from a C thread, which no hanging candidate can hold up."""
+    if limit is None:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere:
+        faulthandler.dump_traceback_later(limit, exit=True, file=nowhere)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
+def bind_worker(factory: Factory, threads: int, time_limit: float | None) -> type[Worker]:
+    """The worker's class with what it needs to know; the factory travels once a worker, through the object store."""
+    attributes = {"factory": ray.put(cloudpickle.dumps(factory)), "threads": threads, "time_limit": time_limit}
+    return type("Worker", (Worker,), attributes)

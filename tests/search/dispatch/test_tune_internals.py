@@ -1,0 +1,75 @@
+"""Ray Tune whose private names are others: the search ends with the same outcomes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dispatch_fakes import expected_accuracy
+
+pytestmark = [pytest.mark.ray, pytest.mark.kill, pytest.mark.slow]
+HELPERS = Path(__file__).parents[1]
+ROOT = HELPERS.parents[1]
+
+METHODS = ["TuneController", "_maybe_cache_trial_actor", "_maybe_reuse_cached_actor", "_cleanup_cached_actors"]
+ATTRIBUTES = [
+    "_actor_manager", "_actor_start_failed", "_actor_task_failed", "_tracked_actor", "_actor_to_trial",
+    "_trial_to_actor", "_default_result_or_future", "_actor_cache", "total_max_objects", "increase_max",
+    "_resetting_trials", "is_actor_started", "temporary_state", "ray_actor",
+]  # fmt: skip
+
+# Ray's sources are renamed as they are imported, definitions and uses alike.
+DRIVER = """
+import importlib.machinery, json, re, sys
+
+names = sys.argv[1].split(",")
+pattern = re.compile(r"\\b(" + "|".join(names) + r")\\b")
+renamed = set()
+
+class Loader(importlib.machinery.SourceFileLoader):
+    def get_code(self, name):
+        text = self.get_data(self.path).decode()
+        renamed.update(pattern.findall(text))
+        return compile(pattern.sub(r"\\1_as_it_is_called_now", text), self.path, "exec", dont_inherit=True)
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if not name.startswith(("ray.tune", "ray.air")):
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        if spec is not None and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
+            spec.loader = Loader(spec.loader.name, spec.loader.path)
+        return spec
+
+sys.meta_path.insert(0, Finder)
+import dispatch_fakes as fakes
+from search.dispatch.loop import Resources, dispatch
+from ray import cloudpickle
+
+cloudpickle.register_pickle_by_value(fakes)
+options = {1: {"die_once": sys.argv[2]}, 3: {"crash": "SIGSEGV"}}
+source = fakes.ListSource([fakes.candidate(i, **options.get(i, {})) for i in range(6)])
+dispatch(source, fakes.factory, Resources(workers=2))
+assert renamed == set(names), set(names) - renamed
+print(json.dumps({i: [outcome.accuracy, outcome.reason] for i, outcome in source.outcomes.items()}))
+"""
+
+
+@pytest.mark.parametrize("names", [METHODS + ATTRIBUTES, ATTRIBUTES, METHODS[1:]], ids=["all", "attributes", "methods"])
+def test_renamed_internals_change_no_outcome(names: list[str], tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(HELPERS)])}
+    command = [sys.executable, "-c", DRIVER, ",".join(names), str(tmp_path / "died")]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    outcomes = json.loads(done.stdout)
+    assert len(outcomes) == 6
+    for seed, (accuracy, reason) in outcomes.items():
+        if seed == "3":
+            assert reason.startswith("its worker died 2 times: SIGSEGV in search/dispatch_fakes.py:")
+        else:
+            assert (accuracy, reason) == (expected_accuracy(int(seed)), None)
