@@ -67,7 +67,7 @@ def check_picture(path: Path) -> Check:
                     return Check("it holds NaN or infinite values")
             elif picture.format == "PNG":
                 picture.verify()  # check sums of all blocks
-            elif picture.format != "JPEG" or not _ends_as_jpeg(path):
+            elif not _is_whole(path, str(picture.format)):
                 picture.load()
             return Check("", mode, low, high)
     except Image.DecompressionBombError:
@@ -91,11 +91,15 @@ def _too_large(pixels: int) -> str:
     return f"it has {pixels / 1e6:,.0f} megapixels or more, and at most {MOST_PIXELS / 1e6:.0f} are read"
 
 
-def _ends_as_jpeg(path: Path) -> bool:
-    """Whether the end-of-image mark is where it should be; some cameras fill up with zeros behind it."""
+def _is_whole(path: Path, form: str) -> bool:
+    """Whether a file is certainly not cut off, by what JPEG and WebP say of their ends; of other formats it is open."""
+    size = os.path.getsize(path)
     with path.open("rb") as file:
-        file.seek(-min(1024, os.path.getsize(path)), os.SEEK_END)
-        return file.read().rstrip(b"\0").endswith(b"\xff\xd9")
+        if form == "JPEG":  # its end-of-image mark; some cameras fill up with zeros behind it
+            file.seek(-min(1024, size), os.SEEK_END)
+            return file.read().rstrip(b"\0").endswith(b"\xff\xd9")
+        # RIFF: the size of what follows stands in bytes 4 to 7
+        return form == "WEBP" and int.from_bytes(file.read(8)[4:], "little") + 8 <= size
 
 
 def decoded(path: str, deep_white: float) -> Any:

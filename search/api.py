@@ -10,8 +10,8 @@
 
 A *network* is a name (`api.networks()`), `path/to/file.py:function`, or an `nn.Module` that takes (N, C, H, W) float32
 images and returns (N, classes); it is left as it is. *Data* is a name, `npz:FILE`, `imagefolder:DIR`,
-`path/to/file.py:function`, four arrays `x_train, y_train, x_test, y_test` (images uint8 (N, H, W), (N, H, W, C) or
-(N, C, H, W); labels integers (N,)), or a pair of data sets of (picture, label) without normalisation.
+`path/to/file.py:function`, four arrays `x_train, y_train, x_test, y_test` (images (N, H, W), (N, H, W, C) or
+(N, C, H, W), bytes, 16 bits or floats; labels (N,), numbers or names), or a pair of data sets of (picture, label).
 
 FLOPs are multiply-accumulates for one input, accuracies lie in 0..1, bytes are those of the stored parameters. Whatever
 a user can mend is a `UserError` (a `ValueError`) of one sentence. Arrays and weights of objects are kept below

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from models.data import data_identity, data_info
-from models.task import TaskConfig, task_fingerprint
+from models.task import TaskConfig, task_fingerprint, task_parts
 from search.inputs import data_spec
 
 X = (np.arange(40 * 3 * 8 * 6) * 7919 % 251).astype(np.uint8).reshape(40, 3, 8, 6)
@@ -73,3 +73,16 @@ def test_other_pixels_and_labels_are_other_tasks() -> None:
             task_fingerprint(TaskConfig(network="small", data="npz:other.npz", mean=(0,) * 3, std=(1,) * 3))
         )
     assert len(fingerprints) == 4
+
+
+def test_labels_with_gaps_are_not_taken_for_the_task_that_they_once_were() -> None:
+    """They used to be classes 0 to the largest, of the same file: outcomes of that network are not this one's."""
+    labels = Y * 2
+    np.savez("gaps.npz", x_train=X[:30], y_train=labels[:30], x_test=X[30:], y_test=labels[30:])
+    config = TaskConfig(network="small", data="npz:gaps.npz")
+    parts = task_parts(config, data_info(config))
+    assert parts["labels"] == [0, 2, 4, 6]
+    np.savez("floats.npz", x_train=X[:30] / 255, y_train=Y[:30], x_test=X[30:] / 255, y_test=Y[30:])
+    config = TaskConfig(network="small", data="npz:floats.npz")
+    assert "labels" not in task_parts(config, data_info(config))
+    assert task_parts(config, data_info(config))["pixels"]["high"] == 1  # type: ignore[index]
