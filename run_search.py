@@ -14,6 +14,7 @@ from search.dispatch.last_words import last_words
 from search.streams import flush_streams, json_output, prepare_streams
 from search.terminal.arguments import take_arguments
 from search.terminal.failures import INTERRUPTED, report_failure
+from search.terminal.groups import takes_groups
 from search.terminal.options import (
     AsJson,
     Device,
@@ -24,7 +25,6 @@ from search.terminal.options import (
     Seed,
     TaskOptions,
     TrainOptions,
-    takes_groups,
 )
 
 app = typer.Typer(

@@ -31,6 +31,7 @@ from search.console import Show, console_of
 from search.inputs import Data, Network, check_same, task_of
 from search.run import build
 from search.run.config import SearchConfig
+from search.terminal.groups import keywords, settings_of
 from search.terminal.known import leaderboard, methods, networks, strategies, verify
 from search.terminal.options import (
     PlanOptions,
@@ -38,8 +39,6 @@ from search.terminal.options import (
     RunOptions,
     TaskOptions,
     TrainOptions,
-    keywords,
-    settings_of,
 )
 
 if TYPE_CHECKING:  # each function imports what it needs: a plan does without databases and pictures

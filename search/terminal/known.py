@@ -11,7 +11,7 @@ import pandas as pd
 
 from search.console import Show, console_of
 from search.ledger.location import public_location
-from search.terminal.options import keywords
+from search.terminal.groups import keywords
 
 if TYPE_CHECKING:
     from search.run_result import Leaderboard, Verified

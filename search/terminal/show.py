@@ -23,6 +23,7 @@ from search.run.config import SearchConfig
 from search.run.session import Result, run
 from search.run.setup import prepare
 from search.run.stopping import stop_signals
+from search.shell import path_argument, shell_word
 from search.tables import records
 from search.terminal.announce import announce
 
@@ -65,7 +66,7 @@ def _show_end(result: Result, written: Written, console: Console) -> None:
         console.print(Text(f"failed: {line['candidate']} ({line['strategy']}, {line['target']}): {line['reason']}"))
     say(console, f"\nfiles     {folder}/: " + ", ".join(path.name for path in written.files))
     if result.complete:
-        say(console, f"look      open {folder / 'report.html'} in a browser")
+        say(console, f"look      open {shell_word(path_argument(folder / 'report.html'))} in a browser")
         say(console, f"export    {view.export_command}")
     else:
         say(console, f"stopped   nothing finished is lost; go on with: {view.resume_command}")
