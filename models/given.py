@@ -51,8 +51,6 @@ def give(network: nn.Module, shape: tuple[int, int, int]) -> str:
     """
     with collect_notices() as notices:
         network = standard_form(_copied(network), type(network).__name__)
-    if is_lazy_network(network):
-        _operators(network, shape)  # one pass gives its layers their shapes
     spec = f"{_PREFIX}{re.sub(r'[^A-Za-z0-9_.]', '_', type(network).__name__)}@{_digest(network, shape)}"
     _known[spec], _notices[spec] = network, tuple(notices)
     return spec
@@ -81,6 +79,11 @@ def receive(networks: Mapping[str, nn.Module]) -> None:
 
 
 def _copied(network: nn.Module) -> nn.Module:
+    if is_lazy_network(network):  # torch cannot copy them
+        raise UserError(
+            f"network {type(network).__name__} has lazy layers without shapes yet; call it once on a batch of images "
+            "before you give it"
+        )
     try:
         return copy.deepcopy(network).cpu()
     except Exception as error:  # whatever a user's attributes do when they are copied

@@ -62,36 +62,45 @@ def choose_memory_format(network: nn.Module, images: Tensor) -> torch.memory_for
         return torch.contiguous_format  # torch.channels_last is for four dimensions, and raises for five
     moved = copy.deepcopy(network).to(memory_format=torch.channels_last)
     last = images.to(memory_format=torch.channels_last)
-    for training in (False, True):
-        outputs = _outputs(network, images, training)
-        if outputs is None:
-            continue  # it cannot be trained in any order
-        random = training and not _same(outputs, _outputs(network, images, training, _SEED + 1))
-        for inputs in (last, images):
-            others = _outputs(moved, inputs, training)
-            # Dropout draws its noise in memory order: what differs from call to call cannot be compared.
-            if others is None or not (random or _same(outputs, others)):
-                return torch.contiguous_format
-    return torch.channels_last
+    outputs = _outputs(network, images)
+    if not all(_same(outputs, _outputs(moved, inputs)) for inputs in (last, images)):
+        return torch.contiguous_format
+    return torch.channels_last if _trains_alike(network, moved, images, last) else torch.contiguous_format
 
 
-def _outputs(network: nn.Module, images: Tensor, training: bool, seed: int = _SEED) -> list[Tensor] | None:
-    """All tensors that a copy of the network returns; None if it raises."""
-    twin = copy.deepcopy(network).train(training)
+def _trains_alike(network: nn.Module, moved: nn.Module, images: Tensor, last: Tensor) -> bool:
+    """Whether both orders run in training and give the same, where that can be compared; `moved` is used up."""
+    outputs = _outputs(copy.deepcopy(network).train(), images)
+    if outputs is None:
+        return True  # it cannot be trained in any order
+    others = _outputs(moved.train(), last)
+    if others is None or _same(outputs, others):
+        return others is not None
+    # Dropout draws its noise in memory order: what differs from call to call says nothing about the order.
+    return not _same(outputs, _outputs(copy.deepcopy(network).train(), images, _SEED + 1))
+
+
+def _outputs(network: nn.Module, images: Tensor, seed: int = _SEED) -> list[Tensor] | None:
+    """All tensors that the network returns in its mode; None if it raises."""
     devices = [images.device] if images.device.type == "cuda" else []
     try:
-        with redirect_stdout(sys.stderr), torch.random.fork_rng(devices=devices), torch.set_grad_enabled(training):
+        with (
+            redirect_stdout(sys.stderr),
+            torch.random.fork_rng(devices=devices),
+            torch.set_grad_enabled(network.training),
+        ):
             torch.manual_seed(seed)
-            return [leaf.detach().float() for leaf in tree_leaves(twin(images)) if isinstance(leaf, Tensor)]
+            return [leaf.detach().float() for leaf in tree_leaves(network(images)) if isinstance(leaf, Tensor)]
     except KeyboardInterrupt:
         raise
     except BaseException:  # whatever a user's forward pass raises means the same: not in this order
         return None
 
 
-def _same(outputs: list[Tensor], others: list[Tensor] | None) -> bool:
+def _same(outputs: list[Tensor] | None, others: list[Tensor] | None) -> bool:
     return (
-        others is not None
+        outputs is not None
+        and others is not None
         and len(outputs) == len(others)
         and all(_close(one, other) for one, other in zip(outputs, others, strict=True))
     )
