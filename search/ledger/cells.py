@@ -38,11 +38,9 @@ class _NoCellError(Exception):
 class CellReader:
     """Finds rows in the bytes of a database file."""
 
-    def __init__(self, content: bytes, page_size: int | None = None) -> None:
-        self._content = content
-        self._page_size = page_size or header_page_size(content)
-        reserved = content[20] if len(content) > 20 and content[20] <= 64 else 0
-        self._usable = self._page_size - reserved
+    def __init__(self, content: bytes, page_size: int, reserved: int = 0) -> None:
+        """`reserved`: bytes at the end of each page that hold nothing."""
+        self._content, self._page_size, self._usable = content, page_size, page_size - reserved
 
     def find(self, text: re.Pattern[bytes], shape: Shape) -> Iterator[tuple[int, Row | None]]:
         """Where `text` lies in the file, and the row that holds it there; None if there is none of that shape."""
@@ -121,11 +119,13 @@ class CellReader:
         raise AssertionError("unreachable")
 
 
-def header_page_size(content: bytes) -> int:
-    """What the file's header says, if that can be."""
+def page_layouts(content: bytes) -> list[tuple[int, int]]:
+    """Sizes of pages and of their reserved ends that the file may have: as its header says, and the usual ones."""
     size = int.from_bytes(content[16:18])
     size = 65536 if size == 1 else size
-    return size if size >= 512 and size.bit_count() == 1 else PAGE_SIZE
+    sizes = [size, PAGE_SIZE] if size >= 512 and size.bit_count() == 1 else [PAGE_SIZE]
+    ends = [content[20], 0] if len(content) > 20 and content[20] <= 64 else [0]
+    return list(dict.fromkeys((size, end) for size in sizes for end in ends))
 
 
 def _column_size(kind: int) -> int:

@@ -104,6 +104,11 @@ def _salvaged(path: Path, tasks: Iterable[tuple[str, str]], fault: str) -> Salva
         salvage = read_salvage(path, tasks)
     except OSError as error:
         raise UserError(f"ledger {path} cannot be read ({error.strerror}); restore it from a copy") from error
+    if not salvage.count and salvage.lost:
+        raise UserError(
+            f"ledger {path} is damaged ({fault}): {salvage.lost} outcomes are left in it, but not of which task they "
+            "are; a search of their task with this ledger takes them in"
+        )
     if not salvage.count:
         raise nothing_left(path, fault)
     return salvage

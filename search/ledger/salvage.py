@@ -14,7 +14,7 @@ from typing import Any
 
 from optuna.storages import RDBStorage
 
-from search.ledger.cells import PAGE_SIZE, CellReader, Row, Value, header_page_size
+from search.ledger.cells import CellReader, Row, Value, page_layouts
 from search.ledger.record import Record
 from search.ledger.studies import FACT, OWNER, RECORD, create_study, finished_trial, judgement_kind, study_name
 
@@ -53,8 +53,8 @@ def read_salvage(path: Path, tasks: Iterable[tuple[str, str]] = ()) -> Salvage:
             is known by its key, which is a hash of its task too.
     """
     content = path.read_bytes()
-    sizes = dict.fromkeys([header_page_size(content), PAGE_SIZE])  # the header may be what is damaged
-    attempts = [_read(content, CellReader(content, size), tasks) for size in sizes]
+    layouts = page_layouts(content)  # the header may be what is damaged
+    attempts = [_read(content, CellReader(content, size, reserved), tasks) for size, reserved in layouts]
     return max(attempts, key=lambda attempt: (attempt.count, -attempt.lost))
 
 
