@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ class Worker(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         self._broken: str | None = None
+        # Ray's handler raises SystemExit, which would read as the candidate's own: a worker that is told to go, as
+        # Slurm and containers tell all processes, dies instead, and its candidate is judged by another.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         torch.set_num_threads(self.threads)
         try:
             with _attempt(config):  # the data may be read, and the dense network run, by native code

@@ -59,22 +59,25 @@ def test_killed_workers_and_hanging_candidates_cost_no_other(session: None, tmp_
         5: {"hang": "sleep"},
         6: {"hang": "holding the interpreter"},
         9: {"crash": "SIGSEGV"},
+        10: {"crash": "SIGTERM"},  # as if somebody had told the worker to go, and not the candidate's own exit
     }
-    source = ListSource([candidate(i, log=str(log), **troubles.get(i, {})) for i in range(10)])
+    source = ListSource([candidate(i, log=str(log), **troubles.get(i, {})) for i in range(11)])
     begin = time.monotonic()
     dispatch(source, factory, Resources(workers=2, time_limit=4))
     assert time.monotonic() - begin < 150
-    assert sorted(source.outcomes) == list(range(10))
+    assert sorted(source.outcomes) == list(range(11))
     good = {seed: outcome.accuracy for seed, outcome in source.outcomes.items() if outcome.status == "ok"}
     assert good == {seed: expected_accuracy(seed) for seed in (0, 1, 2, 4, 7, 8)}
-    assert (source.outcomes[3].reason or "").startswith("its worker died 2 times: no trace was left, as by SIGKILL")
+    for killed in (3, 10):
+        reason = source.outcomes[killed].reason or ""
+        assert reason.startswith("its worker died 2 times: no trace was left, as by SIGKILL")
     crashed = source.outcomes[9].reason or ""
     assert crashed.startswith("its worker died 2 times: SIGSEGV in search/dispatch_fakes.py:")
     assert crashed.endswith("(_misbehave)")
     for hanging in (5, 6):
         assert source.outcomes[hanging].reason == "took longer than the time limit of 4 s"
         assert 4 <= source.outcomes[hanging].seconds < 30
-    assert attempts(log) == {seed: 2 if seed in (1, 3, 9) else 1 for seed in range(10)}
+    assert attempts(log) == {seed: 2 if seed in (1, 3, 9, 10) else 1 for seed in range(11)}
 
 
 def start_driver(
