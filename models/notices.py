@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from models.errors import one_line
+
 _collectors: ContextVar[tuple[list[str], ...]] = ContextVar("collectors", default=())
 
 
@@ -19,6 +21,7 @@ def add_notice(sentence: str) -> None:
 
     Data are often read twice, for their shape and for their content, so a sentence that is there already is not added.
     """
+    sentence = one_line(sentence)  # names of classes and files are the user's, and may hold line feeds
     for notices in _collectors.get():
         if sentence not in notices:
             notices.append(sentence)

@@ -27,3 +27,9 @@ def test_a_collector_closes_when_its_code_raises() -> None:
         pass
     add_notice("after")
     assert notices == []
+
+
+def test_a_notice_is_one_line_that_no_terminal_obeys() -> None:
+    with collect_notices() as notices:
+        add_notice("names a\nb, \x1b[31mred\x1b[0m are classes 0 to 1")
+    assert notices == ["names a b, red are classes 0 to 1"]
