@@ -3,6 +3,7 @@
     python benchmarks/latency.py [network] [size] [batch] [threads]
 
 The dense network, the three uniform strengths that the table was fitted to, and random allocations that it never saw.
+A prediction is to lie within a third of the measurement on the busiest machine, within a few percent on an idle one.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from search.latency.table import latency_table
 
 KEPT = (1.0, 0.75, 0.5, 0.25)  # of every site's channels
 RANDOM = 8
+LIMIT = 1 / 3  # how far off a prediction may be, as a share of the measurement
 
 
 def main() -> None:
@@ -48,12 +50,15 @@ def main() -> None:
         return abs(checked.off)
 
     wanted = np.repeat(1 - np.array(KEPT)[:, None], len(compressor.sites), axis=1)
-    for kept, levels in zip(KEPT, Ladders(compressor.sites).levels(wanted), strict=True):
+    fitted = [
         off(f"kept {kept:g} of the channels", levels)
+        for kept, levels in zip(KEPT, Ladders(compressor.sites).levels(wanted), strict=True)
+    ]
     rng = np.random.default_rng(0)
     unseen = [np.array([rng.integers(len(site.settings)) for site in compressor.sites]) for _ in range(RANDOM)]
     errors = [off("random", levels) for levels in unseen]
     print(f"random allocations, n = {RANDOM}: off by {np.mean(errors):.1%} on average, {max(errors):.1%} at most")
+    print(f"over {LIMIT:.0%}: {sum(error > LIMIT for error in [*fitted, *errors])} of {len(fitted) + RANDOM}")
 
 
 if __name__ == "__main__":

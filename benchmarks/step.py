@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from methods.base import Compressor, Tuning, copy_network, example_input
 from methods.registry import create, methods
+from models.gradients import run_backward
 from models.networks import build_network
 from search.allocation.allocate import project, uniform_shape
 from search.allocation.budget import Budget
@@ -45,7 +46,7 @@ def stepper(network: nn.Module, tuning: Tuning, inputs: Tensor, labels: Tensor) 
             outputs = network(inputs).float()
         loss = functional.cross_entropy(outputs, labels)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        run_backward(loss)
         tuning.after_backward(network, number)
         optimizer.step()
         if inputs.is_cuda:

@@ -26,6 +26,7 @@ from methods.filter_norms import by_filter, filter_norms, filters_of, mean_per_c
 from methods.narrow import Norm
 from methods.registry import register
 from methods.survival import Survival
+from models.gradients import run_backward
 
 
 class FilterPruning(Compressor):
@@ -51,7 +52,7 @@ class FilterPruning(Compressor):
         count = 0
         for inputs, labels in batches:
             twin.zero_grad(set_to_none=True)
-            nn.functional.cross_entropy(twin(inputs), labels).backward()
+            run_backward(nn.functional.cross_entropy(twin(inputs), labels))
             count += 1
             for name, module in layers.items():
                 change = _first_order_change(module)

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from methods.base import Tuning
 from models.data import Images
+from models.gradients import run_backward
 from models.training_outputs import class_scores
 from search.candidate import Recipe
 from search.judge.checkpoint import Checkpoint
@@ -99,7 +100,7 @@ def finetune(
             group["lr"] = peak * rate(step, steps, recipe.schedule)
         loss = _loss(network, teacher, inputs, labels, recipe)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        run_backward(loss)
         tuning.after_backward(network, step)
         optimizer.step()
         watch(step, end, loss)
