@@ -53,6 +53,19 @@ class StridesInTraining(Strides):
         return super().classify(maps) if self.training else Net.classify(self, maps)
 
 
+class ViewInEvaluation(View):
+    def classify(self, maps: Tensor) -> Tensor:
+        return Net.classify(self, maps) if self.training else super().classify(maps)
+
+
+class LastInputs(Net):
+    """Weights in channels last do not take contiguous images, as an export's user would give them."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert images.is_contiguous() == self.features[0].weight.is_contiguous()
+        return super().forward(images)
+
+
 class Exits(Net):
     def forward(self, images: Tensor) -> Tensor:
         if not images.is_contiguous():
@@ -82,7 +95,9 @@ def test_channels_last_where_it_computes_the_same(kind: type[Net]) -> None:
     assert choose_memory_format(kind().eval(), _images()) == torch.channels_last
 
 
-@pytest.mark.parametrize("kind", [View, ViewOfInput, ViewInTraining, Strides, StridesInTraining, Exits])
+@pytest.mark.parametrize(
+    "kind", [View, ViewOfInput, ViewInTraining, ViewInEvaluation, Strides, StridesInTraining, LastInputs, Exits]
+)
 def test_contiguous_where_the_code_needs_it(kind: type[Net]) -> None:
     assert choose_memory_format(kind().eval(), _images()) == torch.contiguous_format
 
