@@ -81,7 +81,10 @@ def _may_be_faulty(node: Any) -> bool:
 
 
 def _guard(node: Node) -> None:
-    """Have one node computed under the mode: around the whole backward pass it would slow every operator."""
+    """Have one node computed under the mode: around the whole backward pass it would slow every operator.
+
+    A node that raises is left without its second hook; torch's engine then restores the thread's modes itself.
+    """
     mode = _WithoutStride()
 
     def enter(gradients: Any) -> None:

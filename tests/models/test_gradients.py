@@ -5,7 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from processors import INSTRUCTIONS, run_script, wrong_cases
+from torch.nn import functional
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+
+from models.gradients import run_backward
 
 
 @pytest.mark.slow
@@ -26,3 +31,15 @@ def test_convolutions_within_other_nodes_too(instructions: str | None, threads: 
         "functional", "own function", "reentrant checkpoint", "checkpoint", "trace"
     ]  # fmt: skip
     assert wrong_cases(lines) == []
+
+
+def test_a_backward_pass_that_fails_leaves_no_mode_behind() -> None:
+    def unpack(packed: torch.Tensor) -> torch.Tensor:
+        raise MemoryError("no room")
+
+    weight = torch.randn(3, 2, 1, 1, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, unpack):
+        loss = functional.conv2d(torch.randn(2, 2, 4, 4), weight, stride=2).sum()
+    with pytest.raises(MemoryError, match="no room"):
+        run_backward(loss)
+    assert _get_current_dispatch_mode_stack() == []
