@@ -15,7 +15,7 @@ from unittest import mock
 from models.errors import UserError
 from search.dispatch.loop import Resources, describe
 from search.dispatch.scratch import scratch
-from search.dispatch.signals import handlers_kept, uninterrupted
+from search.dispatch.signals import handlers_kept, reinstall_handlers, uninterrupted
 from search.host import cores
 
 # Read when Ray is imported, or inherited by the processes that it starts.
@@ -37,6 +37,7 @@ for _name, _value in QUIET.items():
 
 import ray  # noqa: E402
 from ray._private import services  # noqa: E402
+from ray._private.state import state  # noqa: E402
 
 OBJECT_STORE = 128 * 2**20  # bytes; what does not fit is kept on disk
 CONNECT_TIMEOUT = 10.0  # seconds
@@ -54,7 +55,7 @@ def ray_session(resources: Resources) -> Iterator[None]:
     try:
         folder = stack.enter_context(scratch("ray"))
         stack.enter_context(quiet())
-        stack.callback(ray.shutdown)
+        stack.callback(_shut_down)
         with handlers_kept():
             if resources.ray_address is None:
                 _start(resources, folder)
@@ -88,6 +89,24 @@ def _start(resources: Resources, folder: str) -> None:
         os.environ.pop("PYTHONPATH")
         if path is not None:
             os.environ["PYTHONPATH"] = path
+
+
+def _shut_down() -> None:
+    """End Ray, with our handlers in force while it waits for its processes.
+
+    Before that wait, which takes a second, Ray's logging resets SIGTERM to the system's own handler
+    (`RayLog::UninstallSignalAction`), and Python does not notice: `timeout` or a second signal would kill this process.
+    """
+    disconnect = getattr(state, "disconnect", None)
+
+    def disconnect_and_handle() -> None:  # what Ray does next
+        reinstall_handlers()
+        if disconnect is not None:
+            disconnect()
+
+    with mock.patch.object(state, "disconnect", disconnect_and_handle, create=True):
+        ray.shutdown()
+    reinstall_handlers()
 
 
 @contextlib.contextmanager

@@ -49,3 +49,12 @@ def handlers_kept() -> Iterator[None]:
         for number, handler in before.items():
             if handler is not None:
                 signal.signal(number, handler)
+
+
+def reinstall_handlers() -> None:
+    """Handlers that Python knows are those of the system again, which native code may have replaced."""
+    if threading.current_thread() is threading.main_thread():
+        for number in STOPPING:
+            handler = signal.getsignal(number)
+            if handler is not None:
+                signal.signal(number, handler)
