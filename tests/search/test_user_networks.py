@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from models.errors import UserError
-from models.networks import build_network
 from models.task import TaskConfig, check_trainable, load_task
 from search import api
 from search.candidate import Candidate, Recipe
