@@ -111,6 +111,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):  # the system names no file when a disk is full, and a temporary one otherwise
+        # The system names no file when a disk is full, and a temporary one otherwise.
+        if isinstance(error, OSError) and error.errno is not None:
             error.filename, error.filename2 = str(path), None
         raise

@@ -277,12 +277,14 @@ def test_a_comparison_without_a_strategy_that_fits_is_refused(tmp_path: Path) ->
 
 
 def test_resuming_what_is_no_comparison_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
     with pytest.raises(UserError, match="there is no run in"):
-        comparing.resumed(tmp_path)
+        comparing.resumed(folder)
     search = {"config": SearchConfig(task=TASK, name="x").model_dump(mode="json")}
-    (tmp_path / "run.json").write_text(json.dumps(search))
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps(search))
     with pytest.raises(UserError, match="holds a search and no comparison; go on with it by `search --resume"):
-        comparing.resumed(tmp_path)
+        comparing.resumed(folder)
 
 
 CONFIGS = [
