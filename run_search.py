@@ -325,8 +325,9 @@ def main() -> None:
     """Run the command line; whatever goes wrong is one sentence on standard error (`search.terminal.failures`)."""
     prepare_streams()
     try:
+        arguments = take_arguments()  # before a second process shows them as its own until it has started
         with last_words():
-            code = app(args=take_arguments(), standalone_mode=False)
+            code = app(args=arguments, standalone_mode=False)
         if code == INTERRUPTED:  # typer's answer to Ctrl-C
             report_failure(KeyboardInterrupt())
         flush_streams()
