@@ -26,7 +26,7 @@ from methods.filter_norms import by_filter, filter_norms, filters_of, mean_per_c
 from methods.narrow import Norm
 from methods.registry import register
 from methods.survival import Survival
-from models.gradients import run_backward
+from models.gradients import ForwardGuard, run_backward
 
 
 class FilterPruning(Compressor):
@@ -49,10 +49,12 @@ class FilterPruning(Compressor):
         twin = copy_network(self.network).eval().requires_grad_(True)
         layers = {name: module for name, module in twin.named_modules() if _weighed(module)}
         totals: dict[str, Tensor] = {}
-        count = 0
+        count, guard = 0, ForwardGuard()
         for inputs, labels in batches:
             twin.zero_grad(set_to_none=True)
-            run_backward(nn.functional.cross_entropy(twin(inputs), labels))
+            with guard.forward(inputs.device):
+                loss = nn.functional.cross_entropy(twin(inputs), labels)
+            run_backward(loss)
             count += 1
             for name, module in layers.items():
                 change = _first_order_change(module)

@@ -1,5 +1,7 @@
 """The backward pass, around a fault of oneDNN; whatever trains or calibrates calls `run_backward`.
 
+A network that takes gradients in its forward pass (a gradient penalty, `torch.func.grad`) needs a `ForwardGuard` too.
+
 oneDNN #6035 (in torch 2.14.1 and 2.15.0): the weight gradient of a strided 1×1 convolution in channels_last whose input
 channels are fewer than its kernel's block (8 with AVX2, 16 with AVX-512) is written past a buffer: wrong gradients, or
 a crash. Pruned networks have such layers all the time.
@@ -8,7 +10,7 @@ a crash. Pruned networks have such layers all the time.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -40,14 +42,42 @@ def run_backward(loss: Tensor) -> None:
         loss.backward()
 
 
+class ForwardGuard:
+    """Right gradients within the forward passes of one network that is being trained.
+
+    The mode slows every operator, so it stays only for a network that took a convolution's gradient in its first pass.
+    """
+
+    def __init__(self) -> None:
+        self._needed = True
+
+    @contextmanager
+    def forward(self, device: torch.device) -> Iterator[None]:
+        """Around a forward pass on that device."""
+        if not self._needed or device.type != "cpu":
+            yield
+            return
+        mode = _WithoutStride()
+        with mode:
+            yield
+        self._needed = mode.met_gradients
+
+
 class _WithoutStride(OperatorMode):
     """Computes the faulty convolutions' gradients without a stride."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met_gradients = False
+        """Whether any convolution's gradients were computed under it."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is _BACKWARD and _is_faulty(*args):
-            return _gradients_without_stride(*args)
+        if func is _BACKWARD:
+            self.met_gradients = True
+            if _is_faulty(*args):
+                return _gradients_without_stride(*args)
         return func(*args, **(kwargs or {}))
 
 
@@ -66,8 +96,9 @@ def _graph_nodes(loss: Tensor) -> Iterator[Node]:
 
 
 def _is_opaque(node: Node) -> bool:
-    """Whether a node runs code that torch's generated nodes do not: Python's, or TorchScript's."""
-    return isinstance(node, torch.autograd.function.BackwardCFunction) or type(node).__name__ == "CppFunction"
+    """Whether a node runs more than its operator: Python code, TorchScript, or a convolution's second derivative."""
+    foreign = isinstance(node, torch.autograd.function.BackwardCFunction)
+    return foreign or type(node).__name__ in ("CppFunction", "ConvolutionBackwardBackward0")
 
 
 def _may_be_faulty(node: Any) -> bool:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from methods.base import Tuning
 from models.data import Images
-from models.gradients import run_backward
+from models.gradients import ForwardGuard, run_backward
 from models.training_outputs import class_scores
 from search.candidate import Recipe
 from search.judge.checkpoint import Checkpoint
@@ -94,11 +94,12 @@ def finetune(
     network.train()
     torch.manual_seed(seed)  # dropout
     spared = 0 if checkpoint is None else checkpoint.load(network, optimizer, tuning, most=end)
-    watch = _Watch(deadline)
+    watch, guard = _Watch(deadline), ForwardGuard()
     for step, (inputs, labels) in enumerate(_batches(images, recipe, seed, end, spared), start=spared):
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * rate(step, steps, recipe.schedule)
-        loss = _loss(network, teacher, inputs, labels, recipe)
+        with guard.forward(inputs.device):
+            loss = _loss(network, teacher, inputs, labels, recipe)
         optimizer.zero_grad(set_to_none=True)
         run_backward(loss)
         tuning.after_backward(network, step)

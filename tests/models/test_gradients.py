@@ -25,10 +25,10 @@ def test_convolutions_have_the_gradients_of_float64(instructions: str | None, th
 @pytest.mark.parametrize("threads", ["1", "2"])
 @pytest.mark.parametrize("instructions", INSTRUCTIONS)
 def test_convolutions_within_other_nodes_too(instructions: str | None, threads: str) -> None:
-    """Functional, in checkpoints of both kinds, in a function with a backward of its own, in a trace."""
+    """Functional, in checkpoints, in a function with a backward of its own, in a trace, in gradients of gradients."""
     lines = run_script(Path(__file__).with_name("wrapped_convolutions.py"), threads, instructions=instructions)
     assert [line for line in lines if not line.startswith("wrong")] == [
-        "functional", "own function", "reentrant checkpoint", "checkpoint", "trace"
+        "functional", "own function", "reentrant checkpoint", "checkpoint", "trace", "penalty", "transformed"
     ]  # fmt: skip
     assert wrong_cases(lines) == []
 
