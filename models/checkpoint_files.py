@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
-import builtins
-import collections
-import datetime
-import decimal
-import pathlib
 import pickle
 import re
-import types
-import uuid
 import warnings
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch.torch_version import TorchVersion
 
 from models.errors import UserError, first_line
+from models.pickled_names import HARMLESS_NAMES
 
 _HEAD = 1024  # bytes that tell what a file is
 _SIGNATURES = {
@@ -49,40 +39,6 @@ _ZIP, _TAR, _TAR_PLACE = b"PK\x03\x04", b"ustar", 257
 _SAVE = "save a state dict with torch.save(network.state_dict(), file)"
 
 
-def _plain_dictionary(*_: object) -> collections.OrderedDict[Any, Any]:
-    """In place of a dictionary with a factory: torch fills none but plain, ordered and counting ones."""
-    return collections.OrderedDict()
-
-
-def _plain_list(*_: object) -> list[Any]:
-    """In place of a queue."""
-    return []
-
-
-# What training scripts put beside weights. Each is named exactly and runs no code when it is made: pure paths do not
-# touch the file system, and plain dictionaries take the place of other packages', which are not imported.
-_NUMPY_SCALARS = [np.dtype(kind) for kind in (*"?bhilqBHILQefdFDSU", "datetime64", "timedelta64")]
-_NUMPY_BUILDERS: dict[str, Any] = {"scalar": np.float64(0).__reduce__()[0], "_reconstruct": np.zeros(1).__reduce__()[0]}
-_HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    argparse.Namespace, types.SimpleNamespace, TorchVersion, uuid.UUID, decimal.Decimal,
-    (_plain_dictionary, "collections.defaultdict"), (_plain_list, "collections.deque"),
-    datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone,
-    *(getattr(builtins, name) for name in ("list", "dict", "tuple", "int", "float", "str", "bool", "frozenset")),
-    np.ndarray, np.dtype, *{type(dtype) for dtype in _NUMPY_SCALARS},
-    *((function, f"numpy.{core}.multiarray.{name}")  # NumPy 1 wrote numpy.core
-      for name, function in _NUMPY_BUILDERS.items() for core in ("core", "_core")),
-    *((kind, f"{module}.{prefix}{system}Path")
-      for kind, system in ((pathlib.PurePosixPath, "Posix"), (pathlib.PureWindowsPath, "Windows"))
-      for prefix in ("", "Pure") for module in ("pathlib", "pathlib._local")),
-    *((collections.OrderedDict, name) for name in (
-        "pytorch_lightning.utilities.parsing.AttributeDict", "lightning.pytorch.utilities.parsing.AttributeDict",
-        "lightning_fabric.utilities.data.AttributeDict", "lightning.fabric.utilities.data.AttributeDict",
-        "easydict.EasyDict", "addict.addict.Dict", "yacs.config.CfgNode", "fvcore.common.config.CfgNode",
-        "mmengine.config.config.ConfigDict", "mmcv.utils.config.ConfigDict", "munch.Munch",
-    )),
-]  # fmt: skip
-
-
 def read_checkpoint(path: Path) -> Any:
     """The content of a safetensors file or of one that torch.save wrote, on the CPU; only plain data is unpickled.
 
@@ -95,7 +51,7 @@ def read_checkpoint(path: Path) -> Any:
     try:
         if is_safetensors(head):
             return load_file(path)
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_HARMLESS):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(HARMLESS_NAMES):
             warnings.simplefilter("ignore")  # torch's about sparse tensors and old storages
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+
+from models.pickled_names import StoredArray
 
 _DEEPEST = 5  # dictionaries in dictionaries
 _WRAPPERS = frozenset({"module", "_orig_mod"})  # names that DataParallel and torch.compile add, at any place
@@ -99,7 +100,7 @@ def _dictionaries(content: Any, name: str = "", depth: int = 0) -> Iterator[tupl
     if not isinstance(content, Mapping) or depth > _DEEPEST:
         return
     entries = {key: value for key, value in content.items() if isinstance(key, str)}
-    if any(isinstance(value, Tensor | np.ndarray) for value in entries.values()):
+    if any(isinstance(value, Tensor) or _is_numeric_array(value) for value in entries.values()):
         yield name, entries
     for key, value in entries.items():
         yield from _dictionaries(value, f"{name}.{key}" if name else key, depth + 1)
@@ -164,7 +165,7 @@ def _held_against(
     else:
         named = {key.removeprefix(prefix): value for key, value in entries.items() if key.startswith(prefix)}
         outside = [key for key in entries if not key.startswith(prefix)]
-    named = {key: torch.from_numpy(v) if _is_numeric_array(v) else v for key, v in named.items()}
+    named = {key: _as_tensor(value, needed.get(key)) for key, value in named.items()}
     tensors = {key: value for key, value in named.items() if key in needed}
     extra = {key: value for key, value in named.items() if key not in needed}
     harmless = {key for key, value in extra.items() if _is_harmless(key, value, spare)}
@@ -178,7 +179,15 @@ def _held_against(
 
 
 def _is_numeric_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
+    return isinstance(value, StoredArray) and value.dtype is not None
+
+
+def _as_tensor(value: Any, wanted: Any) -> Any:
+    """NumPy's arrays as tensors, with their values only where the network needs one of the shape."""
+    if not _is_numeric_array(value):
+        return value
+    fits = isinstance(wanted, Tensor) and value.shape == wanted.shape
+    return value.tensor() if fits else value.shape_only()
 
 
 def _is_harmless(key: str, value: Any, spare: set[str]) -> bool:
@@ -197,6 +206,8 @@ def _difference(key: str, value: Any, wanted: Any) -> str | None:
         # Checkpoints from before PyTorch 0.4.1 lack these counters.
         counter = key.rpartition(".")[2] == "num_batches_tracked"
         return None if counter else f"{key} {tuple(wanted.shape)} is missing"
+    if isinstance(value, StoredArray):
+        return f"{key} is an array of another type than plain numbers"
     if not isinstance(value, Tensor):
         return f"{key} is a {type(value).__name__} and no tensor"
     if (kind := _special_kind(value)) is not None:
