@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from models.checkpoint_files import is_safetensors, read_checkpoint, read_head, unreadable
+from models.checkpoint_hints import folding_advice
 from models.checkpoint_writing import torch_metadata
 from models.errors import UserError
 from models.notices import add_notice
@@ -53,7 +54,9 @@ def load_weights(network: nn.Module, weights: str | Path) -> None:
     taken = held[0]
     if taken.differences:
         place = f" (its {taken.name})" if taken.name else ""
-        raise UserError(f"weights {path}{place} do not fit the network: {_shortened(taken.differences, '; ')}")
+        advice = folding_advice(taken.extra, network.state_dict().keys() - taken.tensors.keys())
+        said = [_shortened(taken.differences, "; "), *([advice] if advice else [])]
+        raise UserError(f"weights {path}{place} do not fit the network: {'; '.join(said)}")
     rivals = [weights for weights in held[1:] if not taken.equals(weights)]
     if equal := [weights.name for weights in rivals if weights.rank == taken.rank]:
         raise UserError(

@@ -6,6 +6,7 @@ nothing, but a tensor under the same prefix that the network does not have belon
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,12 +17,14 @@ from torch import Tensor, nn
 from models.pickled_names import StoredArray
 
 _DEEPEST = 5  # dictionaries in dictionaries
+_MOST_NUMBERED = 100  # entries of a list that are looked into: longer ones hold data
 _WRAPPERS = frozenset({"module", "_orig_mod"})  # names that DataParallel and torch.compile add, at any place
 # Heads that help only while training; checkpoints of googlenet and inception_v3 carry them.
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+_BATCHES = "num_batches_tracked"
 # Single numbers that other programs leave among the weights: thop's FLOPs, and counters of averages and steps.
 _COUNTERS = frozenset(
-    {"total_ops", "total_params", "num_batches_tracked", "n_averaged", "num_updates", "initted", "step", "global_step"}
+    {"total_ops", "total_params", _BATCHES, "n_averaged", "num_updates", "initted", "step", "global_step"}
 )
 _USUAL = frozenset(
     {"state_dict", "model", "net", "network", "model_state_dict", "model_state", "module", "params", "weights"}
@@ -40,6 +43,8 @@ class Weights:
     """By the network's names."""
     left_out: tuple[str, ...]
     differences: tuple[str, ...] = field(default=())
+    extra: tuple[str, ...] = field(default=())
+    """Names under the prefix that the network does not have, and that belong to another."""
 
     @property
     def rank(self) -> tuple[bool, bool]:
@@ -73,7 +78,7 @@ def find_weights(content: Any, network: nn.Module, entry: str | None = None) -> 
     spare = {name for name, _ in network.named_buffers()} - needed.keys()  # buffers that no state dict holds
     places = list(_dictionaries(content))
     held = [weights for name, entries in places for weights in _readings(name, entries, needed, spare)]
-    if places and all(weights.differences for weights in held):
+    if places and isinstance(content, Mapping) and all(weights.differences for weights in held):
         held += _readings("", _flattened(content), needed, spare)  # a dictionary for each part of the network
     if entry is not None:
         held = [weights for weights in held if weights.name == entry or weights.name.startswith(f"{entry}.")]
@@ -96,14 +101,24 @@ def _distinct(fitting: list[Weights]) -> list[Weights]:
 
 
 def _dictionaries(content: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Dictionaries that hold tensors under names, with the keys that lead to them."""
-    if not isinstance(content, Mapping) or depth > _DEEPEST:
+    """Dictionaries that hold tensors under names, with the keys (or the places in a list) that lead to them."""
+    if depth > _DEEPEST:
         return
-    entries = {key: value for key, value in content.items() if isinstance(key, str)}
-    if any(isinstance(value, Tensor) or _is_numeric_array(value) for value in entries.values()):
-        yield name, entries
-    for key, value in entries.items():
-        yield from _dictionaries(value, f"{name}.{key}" if name else key, depth + 1)
+    if isinstance(content, Mapping):
+        entries = {key: value for key, value in content.items() if isinstance(key, str)}
+        if any(isinstance(value, Tensor) or _is_numeric_array(value) for value in entries.values()):
+            yield name, entries
+    for key, value in _below(content, name):
+        yield from _dictionaries(value, f"{name}.{key}" if name else str(key), depth + 1)
+
+
+def _below(content: Any, name: str) -> list[tuple[Any, Any]]:
+    """What may hold dictionaries of tensors; by number (folds, pairs) unless it is what an optimizer keeps."""
+    last = name.rpartition(".")[2].lower()
+    numbered = last != "state" and not last.startswith((*_NO_NETWORK, "opt"))
+    if isinstance(content, Mapping):
+        return [(key, value) for key, value in content.items() if isinstance(key, str | int if numbered else str)]
+    return list(enumerate(content[:_MOST_NUMBERED])) if isinstance(content, list | tuple) and numbered else []
 
 
 def _flattened(content: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> dict[str, Any]:
@@ -165,17 +180,17 @@ def _held_against(
     else:
         named = {key.removeprefix(prefix): value for key, value in entries.items() if key.startswith(prefix)}
         outside = [key for key in entries if not key.startswith(prefix)]
-    named = {key: _as_tensor(value, needed.get(key)) for key, value in named.items()}
+    named = {key: _as_needed(key, _as_tensor(value, needed.get(key)), needed.get(key)) for key, value in named.items()}
     tensors = {key: value for key, value in named.items() if key in needed}
     extra = {key: value for key, value in named.items() if key not in needed}
     harmless = {key for key, value in extra.items() if _is_harmless(key, value, spare)}
     differences = [phrase for key, wanted in needed.items() if (phrase := _difference(key, tensors.get(key), wanted))]
-    differences += [f"{key} {tuple(value.shape)} is not in the network" for key, value in extra.items()
-                    if key not in harmless]  # fmt: skip
+    foreign = [key for key in extra if key not in harmless]
+    differences += [f"{key} {tuple(extra[key].shape)} is not in the network" for key in foreign]
     # Nested dictionaries are places of their own; numbers and texts beside weights are nobody's.
     said = [key for key in harmless if isinstance(extra[key], Tensor)]
     left_out = [key for key in outside if isinstance(entries[key], Tensor)]
-    return Weights(name, tensors, tuple(sorted(said) + left_out), tuple(differences))
+    return Weights(name, tensors, tuple(sorted(said) + left_out), tuple(differences), tuple(foreign))
 
 
 def _is_numeric_array(value: Any) -> bool:
@@ -183,11 +198,20 @@ def _is_numeric_array(value: Any) -> bool:
 
 
 def _as_tensor(value: Any, wanted: Any) -> Any:
-    """NumPy's arrays as tensors, with their values only where the network needs one of the shape."""
+    """NumPy's arrays as tensors, with their values only where the network needs as many."""
     if not _is_numeric_array(value):
         return value
-    fits = isinstance(wanted, Tensor) and value.shape == wanted.shape
+    fits = isinstance(wanted, Tensor) and math.prod(value.shape) == wanted.numel()
     return value.tensor() if fits else value.shape_only()
+
+
+def _as_needed(key: str, value: Any, wanted: Any) -> Any:
+    """A layer's count of batches in the network's form: averages and casts over a state dict leave it as a float."""
+    if key.rpartition(".")[2] != _BATCHES or not isinstance(value, Tensor) or not isinstance(wanted, Tensor):
+        return value
+    if _special_kind(value) is not None or value.is_complex() or value.numel() != 1 or wanted.numel() != 1:
+        return value
+    return value.detach().to(wanted.dtype).reshape(wanted.shape)
 
 
 def _is_harmless(key: str, value: Any, spare: set[str]) -> bool:
@@ -204,7 +228,7 @@ def _difference(key: str, value: Any, wanted: Any) -> str | None:
         return None
     if value is None:
         # Checkpoints from before PyTorch 0.4.1 lack these counters.
-        counter = key.rpartition(".")[2] == "num_batches_tracked"
+        counter = key.rpartition(".")[2] == _BATCHES
         return None if counter else f"{key} {tuple(wanted.shape)} is missing"
     if isinstance(value, StoredArray):
         return f"{key} is an array of another type than plain numbers"

@@ -50,7 +50,7 @@ BESIDE: dict[str, Any] = {
     "records": np.zeros(2, dtype=[("a", "f4"), ("b", "O")]), "long double": np.longdouble(1),
     "long doubles": np.zeros(2, np.longdouble), "complex": np.ones(2, complex), "times": np.zeros(2, "M8[s]"),
     "type of objects": np.dtype("O"), "type": np.dtype("f4"), "class": np.float32, "masked": np.ma.masked_array([1.0]),
-    "state of a generator": np.random.RandomState(0).get_state(), "range": range(3), "slice": slice(1, 2), "ellipsis": ...,
+    "generator": np.random.RandomState(0).get_state(), "range": range(3), "slice": slice(1, 2), "ellipsis": ...,
     "fraction": fractions.Fraction(1, 2), "type of none": type(None), "classes": [int, str, bytes, range],
     "scalars": [np.complex64(1), np.datetime64("2026-01-01"), np.bytes_(b"x"), np.float16(1)],
     "zones": datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC), "keys": {range(3): 1, fractions.Fraction(1, 2): 2},

@@ -209,7 +209,7 @@ def test_damaged_safetensors(tmp_path: Path) -> None:
 
 CONTENTS: dict[str, Any] = {
     "nothing": {}, "a list": [1, 2], "one tensor": torch.ones(3), "numbers": {"epoch": 3}, "none": None,
-    "layers as lists": {"state_dict": {"a": [1]}}, "a list of weights": [{"0.weight": torch.ones(1)}],
+    "layers as lists": {"state_dict": {"a": [1]}}, "lists of numbers": [[1], (2,)],
 }  # fmt: skip
 
 
