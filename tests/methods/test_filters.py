@@ -147,7 +147,7 @@ def test_transposed_convolutions_are_scored_by_output_channel() -> None:
     network = randomised(nets.transposed())
     compressor = create("l1", network, EXAMPLE)
     small = compressor.compress(compressor.allocation([0, 3, 0]))
-    sums = [float(network.up.weight[:, i].abs().sum()) for i in range(6)]  # type: ignore[union-attr, index]
+    sums = [float(network.up.weight[:, i].detach().abs().sum()) for i in range(6)]  # type: ignore[union-attr, index]
     best = sorted(sorted(range(6), key=lambda i: -sums[i])[:3])
     assert survivors(network.up.bias, small.up.bias).tolist() == best  # type: ignore[arg-type, union-attr]
 
