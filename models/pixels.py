@@ -1,13 +1,14 @@
 """What the numbers in arrays of images mean: which value is black, which is white, and in which type they are kept.
 
-Bytes are 0 to 255 by definition. Other types are read by the range of what they hold, training and test images
-together, and the range that was chosen is said. Nothing is rounded to 8 bits.
+Bytes are 0 to 255, or -128 to 127 if signed, by definition. Other types are read by the range of what they hold,
+training and test images together, and the range that was chosen is said. Nothing is rounded to 8 bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -15,50 +16,28 @@ import numpy.typing as npt
 
 from models.errors import UserError
 from models.notices import add_notice
+from models.pixel_scales import (
+    BYTES,
+    FREE,
+    SIGNED,
+    SIGNED_BYTES,
+    SIXTEEN_BITS,
+    UNIT,
+    Content,
+    PixelScale,
+    is_brightened,
+    may_share_scale,
+)
 
 Array = npt.NDArray[Any]
 _CHUNK = 2**22  # values looked at together, so that looking takes little memory beside the images
 _OVERSHOOT = 0.05  # bicubic resizing goes beyond black and white by a few hundredths of the range
-_MANY = 50  # images of one distribution: so many show both its ends
+_DIM_BYTES = 10.0  # floats that end below are rather brightened or overshot 0 to 1 than nearly black 0 to 255
 _LIKE_STANDARD = (1.0, 0.1, 3.0)  # largest mean, least and largest std of values that count as standardised
 
 
-@dataclass(frozen=True)
-class PixelScale:
-    """Which values stand for 0 and for 1; a network sees `((value - low) / (high - low) - mean) / std`."""
-
-    low: float = 0.0
-    high: float = 255.0
-    black: tuple[float, ...] = ()
-    """What lies beyond an image's border, per channel; empty: 0."""
-    standardised: bool = False
-    """The values are normalised already: without a mean and std of the user's they meet the network as they are."""
-
-
-BYTES = PixelScale()
-UNIT = PixelScale(high=1.0)
-SIXTEEN_BITS = PixelScale(high=2.0**16 - 1)
-_SIGNED = PixelScale(-(2.0**15), 2.0**15 - 1)
-_FREE = PixelScale(0.0, 1.0, black=(0.0,))  # on no scale of pictures: values count as they are
-
-
-@dataclass(frozen=True)
-class _Content:
-    """What one array holds."""
-
-    name: str
-    dtype: np.dtype[Any]
-    images: int
-    low: float
-    high: float
-
-    @property
-    def kind(self) -> str:
-        return {"b": "booleans", "f": "floats"}.get(self.dtype.kind, "whole numbers")
-
-
 def read_pixels(arrays: Mapping[str, Array], source: str, *, owned: bool = False) -> tuple[list[Array], PixelScale]:
-    """The images in the type that they are kept in (uint8, uint16, int16, float16 or float32), and their scale.
+    """The images in the type that they are kept in (uint8, uint16, int8, int16, float16 or float32), and their scale.
 
     Args:
         arrays: name -> images (N, H, W, C), not empty, maybe views of other layouts.
@@ -73,9 +52,9 @@ def read_pixels(arrays: Mapping[str, Array], source: str, *, owned: bool = False
     if all(content.kind == "booleans" for content in contents):
         add_notice("images are booleans, read as black and white")
         return [np.ascontiguousarray(array, dtype=np.uint8) * np.uint8(255) for array in arrays.values()], BYTES
-    if scale in (_SIGNED, _FREE):
+    if scale in (SIGNED_BYTES, SIGNED, FREE):
         scale = replace(scale, black=_least_by_channel(arrays.values()))
-    if scale.low == 0 and scale.black:
+    if scale.low == 0 and scale.black and any(c.low < 0 for c in contents) and not all(map(is_brightened, contents)):
         mean, std = _moments(arrays.values())
         most, *between = _LIKE_STANDARD
         scale = replace(scale, standardised=abs(mean) <= most and between[0] <= std <= between[1])
@@ -90,7 +69,7 @@ def _chunks(array: Array) -> Iterator[Array]:
         yield array[start : start + rows]
 
 
-def _content_of(name: str, array: Array, source: str) -> _Content:
+def _content_of(name: str, array: Array, source: str) -> Content:
     """Extremes; UserError for what is no number or not finite."""
     if array.dtype.kind not in "buif":
         raise UserError(f"{name} of {source} has type {array.dtype}; images must be whole numbers or floats")
@@ -105,7 +84,7 @@ def _content_of(name: str, array: Array, source: str) -> _Content:
         raise UserError(f"{name} of {source} holds {max(-low, high, key=abs):g}, too large for float32; scale it down")
     if constant:
         add_notice(f"{constant:,} of the {len(array):,} images in {name} are of one single value")
-    return _Content(name, array.dtype, len(array), low, high)
+    return Content(name, array.dtype, len(array), low, high)
 
 
 def _not_finite(what: str, array: Array) -> UserError:
@@ -120,38 +99,43 @@ def _not_finite(what: str, array: Array) -> UserError:
     return UserError(f"{what} holds {count:,} values that are NaN or infinite, the first in {first}; replace them")
 
 
-def _common_scale(contents: list[_Content], source: str) -> PixelScale:
+def _common_scale(contents: list[Content], source: str) -> PixelScale:
     """The scale of all parts; UserError if they are plainly on different ones."""
-    scales = [_scale_of(content, source) for content in contents]
-    kinds = {content.kind for content in contents}
-    # 0 to 1 beside 0 to 255, or beside standardised, is a mistake; that a few images lack the darkest values is none.
-    few = min(content.images for content in contents) < _MANY and _FREE in scales
-    if len(set(scales)) > 1 and (len(kinds) > 1 or (UNIT in scales and not few)):
-        ranges = " and ".join(f"{c.name} holds {c.dtype} from {c.low:g} to {c.high:g}" for c in contents)
-        raise UserError(f"images of {source} are on different scales, {ranges}; bring both to the same")
+    scaled = [(content, _scale_of(content, source)) for content in contents]
+    for first, second in combinations(scaled, 2):
+        if not may_share_scale(*first, *second):
+            ranges = " and ".join(
+                f"{content.name} holds {content.dtype} from {content.low:g} to {content.high:g}"
+                for content in (first[0], second[0])
+            )
+            raise UserError(f"images of {source} are on different scales, {ranges}; bring both to the same")
     low, high = min(content.low for content in contents), max(content.high for content in contents)
     return _scale_of(replace(contents[0], low=low, high=high), source)
 
 
-def _scale_of(content: _Content, source: str) -> PixelScale:
-    """What a range of values means; `_FREE` for floats that are on no scale of pictures."""
+def _scale_of(content: Content, source: str) -> PixelScale:
+    """What a range of values means; `FREE` for floats that are on no scale of pictures."""
     low, high = content.low, content.high
     if content.kind == "booleans":
         return UNIT
     if content.kind == "whole numbers":
+        if content.dtype == np.int8 or (low < 0 and SIGNED_BYTES.low <= low and high <= SIGNED_BYTES.high):
+            return SIGNED_BYTES
         if low >= 0 and high <= SIXTEEN_BITS.high:
             return BYTES if high <= BYTES.high else SIXTEEN_BITS
-        if low >= _SIGNED.low and high <= _SIGNED.high:
-            return _SIGNED
+        if low >= SIGNED.low and high <= SIGNED.high:
+            return SIGNED
         range_ = f"from {low:,.0f} to {high:,.0f}"
         raise UserError(f"{content.name} of {source} holds whole numbers {range_}, more than 16 bits; give floats")
     if low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT:
         return UNIT
+    if high <= _DIM_BYTES:
+        return FREE
     # Standardised pictures that are mostly black barely go below 0: an overshoot needs bright pixels beside it.
     dark = -_OVERSHOOT * BYTES.high if high >= BYTES.high / 2 else 0.0
     if low >= dark and high <= BYTES.high * (1 + _OVERSHOOT):
         return BYTES
-    return SIXTEEN_BITS if low >= 0 and high <= SIXTEEN_BITS.high else _FREE
+    return SIXTEEN_BITS if low >= 0 and high <= SIXTEEN_BITS.high else FREE
 
 
 def _least_by_channel(arrays: Iterable[Array]) -> tuple[float, ...]:
@@ -170,7 +154,7 @@ def _moments(arrays: Iterable[Array]) -> tuple[float, float]:
     return float(mean), float(max(squares / count - mean**2, 0.0) ** 0.5)
 
 
-def _how_read(contents: list[_Content], scale: PixelScale) -> str:
+def _how_read(contents: list[Content], scale: PixelScale) -> str:
     types = " and ".join(dict.fromkeys(str(content.dtype) for content in contents))
     low, high = min(content.low for content in contents), max(content.high for content in contents)
     held = f"images are {types} from {low:,.6g} to {high:,.6g}"
@@ -184,7 +168,8 @@ def _how_read(contents: list[_Content], scale: PixelScale) -> str:
 def _kept(array: Array, scale: PixelScale, owned: bool) -> Array:
     """In the smallest type that loses nothing a network could see."""
     if array.dtype.kind in "iu":
-        dtype: Any = {BYTES: np.uint8, SIXTEEN_BITS: np.uint16}.get(scale, np.int16)
+        by_white = {BYTES.high: np.uint8, SIXTEEN_BITS.high: np.uint16, SIGNED_BYTES.high: np.int8}
+        dtype: Any = by_white.get(scale.high, np.int16)
     else:
         dtype = array.dtype if array.dtype in (np.float16, np.float32) else np.float32
     if owned and dtype == array.dtype and array.transpose(0, 3, 1, 2).flags.c_contiguous:
