@@ -28,6 +28,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from models.module_copies import copy_module
+
 Levels = npt.NDArray[np.intp]  # (n_sites,) or (n_allocations, n_sites): an index into each site's settings
 Knob = int | float | str
 T = TypeVar("T")
@@ -278,9 +280,7 @@ def late(make: Callable[[Any], T]) -> T:
 
 def copy_network(network: nn.Module) -> nn.Module:
     """A deep copy that shares nothing with the original and holds no gradients."""
-    import copy
-
-    twin = copy.deepcopy(network)
+    twin = copy_module(network)
     for parameter in twin.parameters():
         parameter.grad = None
     return twin

@@ -16,11 +16,13 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from methods.base import copy_network
+from methods.cut_graph import CUT_GRAPH, layers_cut_off
 from methods.narrow import Side, can_narrow, channels_of, is_depthwise, narrow, select
 from methods.trace import LayerUse, attends, trace_layers
 
 LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 ATTENTION = "the network uses attention, through which coupled channels cannot be traced; kse needs no such trace"
+_OUTPUT = "it is an output of the network"
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,9 @@ def find_groups(network: nn.Module, example: Tensor) -> tuple[list[Group], dict[
             skipped[group.name] = fault
         else:
             groups.append(group)
+    traced = {group.name for group in groups}
+    ends = [name for name in uses if name not in traced and skipped.get(name, _OUTPUT) == _OUTPUT]
+    skipped.update(dict.fromkeys(layers_cut_off(twin, example[:1], ends), CUT_GRAPH))
     order = {name: position for position, name in enumerate(uses)}
     groups.sort(key=lambda group: order.get(group.name, len(order)))
     return _without_conflicts(groups, skipped), skipped, uses
@@ -130,7 +135,7 @@ def _read(
         module, side = item.dep.target.module, _side(graph, item)
         index, channel = torch.tensor(item.idxs), torch.tensor(item.root_idxs)
         if not item.dep.target.outputs and side == "out":
-            reason = reason or "it is an output of the network"
+            reason = reason or _OUTPUT
         if isinstance(module, nn.Parameter):
             name = parameters.get(id(module), "a parameter")
             slots.append(Slots(name, "out", index, channel, int(item.dep.target.pruning_dim) % module.dim()))

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from models.checkpoints import load_weights
 from models.errors import UserError
 from models.finite import check_finite
+from models.input_guard import guard_inputs
 from models.memory_layout import choose_memory_format
+from models.module_copies import copy_module
 from models.networks import build_network
 from models.notices import add_notice
 from models.standard_form import is_lazy_network, standard_form
@@ -74,7 +76,11 @@ def _call(network: nn.Module, config: TaskConfig, info: DataInfo, count: int) ->
     if count > 1:
         failure = f"network {config.network} takes one of the {shape} images of {info.name} but not {count} at once"
     with reporting_errors(failure), torch.no_grad():
-        return network(_noise(info)[:count])
+        images = _noise(info)[:count]
+        output = network(images)
+        if not torch.equal(images, _noise(info)[:count]):
+            guard_inputs(network)
+        return output
 
 
 def _check_outputs(network: nn.Module, config: TaskConfig, info: DataInfo) -> None:
@@ -103,11 +109,14 @@ def _check_copies(network: nn.Module, config: TaskConfig) -> None:
 
 def _training_fault(network: nn.Module, config: TaskConfig, images: Tensor, classes: int) -> str | None:
     """Why a copy of the network gives no class scores to train on; what it returns beside them is said."""
-    twin = copy.deepcopy(network).train()
+    twin = copy_module(network).train()
     devices = [images.device] if images.device.type == "cuda" else []
     try:
         with reporting_errors("it fails in training mode"), torch.random.fork_rng(devices=devices):
-            output = twin(images)
+            inputs = images.clone()
+            output = twin(inputs)
+            if not torch.equal(inputs, images):
+                guard_inputs(network)
         scores = class_scores(output)
     except (UserError, TypeError) as error:
         return str(error)

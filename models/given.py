@@ -8,7 +8,6 @@ of it is resumed, exported or loaded by giving a network that computes the same.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from models.array_checks import content_digest
 from models.errors import UserError, first_line
+from models.module_copies import copy_module
 from models.notices import add_notice, collect_notices
 from models.operators import OperatorMode
 from models.standard_form import is_lazy_network, standard_form
@@ -65,7 +65,7 @@ def given_network(spec: str) -> nn.Module:
         )
     for notice in _notices.get(spec, ()):
         add_notice(notice)
-    return copy.deepcopy(_known[spec])
+    return copy_module(_known[spec])
 
 
 def carried(spec: str) -> Mapping[str, nn.Module]:
@@ -85,7 +85,7 @@ def _copied(network: nn.Module) -> nn.Module:
             "before you give it"
         )
     try:
-        return copy.deepcopy(network).cpu()
+        return copy_module(network).cpu()
     except Exception as error:  # whatever a user's attributes do when they are copied
         raise UserError(f"network {type(network).__name__} cannot be copied: {first_line(error)}") from error
 
@@ -95,7 +95,7 @@ def _digest(network: nn.Module, shape: tuple[int, int, int]) -> str:
     for line in _structure(twin):
         digest.update(line.encode() + b"\n")
     for training in (False, True):
-        for line in _operators(twin.train(training), shape):
+        for line in _mode_operators(twin.train(training), shape):
             digest.update(line.encode() + b"\n")
     return digest.hexdigest()[:_DIGITS]
 
@@ -109,13 +109,23 @@ def _structure(network: nn.Module) -> Iterator[str]:
         yield f"{name} {tuple(tensor.shape)} {tensor.dtype}" + ("" if name in stored else _content(tensor))
 
 
-def _operators(network: nn.Module, shape: tuple[int, int, int]) -> list[str]:
+def _mode_operators(network: nn.Module, shape: tuple[int, int, int]) -> list[str]:
+    """The operators in the network's mode; with gradients only where it needs them, as they enter the digest."""
+    try:
+        return _operators(network, shape, gradients=False)
+    except UserError:
+        if not network.training:
+            raise
+    return _operators(network, shape, gradients=True)
+
+
+def _operators(network: nn.Module, shape: tuple[int, int, int], *, gradients: bool) -> list[str]:
     """What one forward pass of two images runs, as a list of operators with their operands."""
     recorder = _Recorder({id(t): name for name, t in [*network.named_parameters(), *network.named_buffers()]})
     images = torch.zeros(2, *shape)
     recorder.name(images)
     failure = f"network {type(network).__name__} cannot take {'×'.join(map(str, shape))} images"
-    with reporting_errors(failure), torch.random.fork_rng(devices=[]), torch.no_grad(), recorder:
+    with reporting_errors(failure), torch.random.fork_rng(devices=[]), torch.set_grad_enabled(gradients), recorder:
         network(images)
     return recorder.lines
 

@@ -7,7 +7,6 @@ apart stays contiguous. Who makes inputs for a network asks `Task.memory_format`
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
@@ -18,6 +17,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from models.data import Images
+from models.gradients import ForwardGuard, run_backward
+from models.module_copies import copy_module
 
 _SEED = 0
 # Of the largest output. Layouts differ in the order of summation: about 1e-6 of it with float32, 1e-3 where a GPU
@@ -60,7 +61,7 @@ def choose_memory_format(network: nn.Module, images: Tensor) -> torch.memory_for
     """
     if any(tensor.dim() == 5 for tensor in [*network.parameters(), *network.buffers()]):
         return torch.contiguous_format  # torch.channels_last is for four dimensions, and raises for five
-    moved = copy.deepcopy(network).to(memory_format=torch.channels_last)
+    moved = copy_module(network).to(memory_format=torch.channels_last)
     last = images.to(memory_format=torch.channels_last)
     outputs = _outputs(network, images)
     if not all(_same(outputs, _outputs(moved, inputs)) for inputs in (last, images)):
@@ -70,27 +71,52 @@ def choose_memory_format(network: nn.Module, images: Tensor) -> torch.memory_for
 
 def _trains_alike(network: nn.Module, moved: nn.Module, images: Tensor, last: Tensor) -> bool:
     """Whether both orders run in training and give the same, where that can be compared; `moved` is used up."""
-    outputs = _outputs(copy.deepcopy(network).train(), images)
+    outputs, has_gradients = _training_outputs(copy_module(network).train(), images)
     if outputs is None:
         return True  # it cannot be trained in any order
-    others = _outputs(moved.train(), last)
+    others, moved_has_gradients = _training_outputs(moved.train(), last)
+    if has_gradients and not moved_has_gradients:
+        return False  # hooks and autograd functions may need contiguous gradients
     if others is None or _same(outputs, others):
         return others is not None
     # Dropout draws its noise in memory order: what differs from call to call says nothing about the order.
-    return not _same(outputs, _outputs(copy.deepcopy(network).train(), images, _SEED + 1))
+    return not _same(outputs, _outputs(copy_module(network).train(), images, _SEED + 1))
+
+
+def _training_outputs(network: nn.Module, images: Tensor) -> tuple[list[Tensor] | None, bool]:
+    """The outputs in training, and whether a backward pass from them runs.
+
+    The gradients themselves are not compared: with so few images batch norms can make any rounding error large.
+    """
+    outputs = _outputs(network, images)
+    if outputs is None:
+        return None, False
+    with_graph = [output for output in outputs if output.requires_grad]
+    detached = [output.detach() for output in outputs]
+    if not with_graph:
+        return detached, True
+    try:
+        with redirect_stdout(sys.stderr), torch.enable_grad():
+            run_backward(torch.stack([output.square().sum() for output in with_graph]).sum())
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # whatever a user's hooks raise
+        return detached, False
+    return detached, True
 
 
 def _outputs(network: nn.Module, images: Tensor, seed: int = _SEED) -> list[Tensor] | None:
-    """All tensors that the network returns in its mode; None if it raises."""
+    """All tensors that the network returns in its mode, with their graph in training; None if it raises."""
     devices = [images.device] if images.device.type == "cuda" else []
     try:
         with (
             redirect_stdout(sys.stderr),
             torch.random.fork_rng(devices=devices),
             torch.set_grad_enabled(network.training),
+            ForwardGuard().forward(images.device),
         ):
             torch.manual_seed(seed)
-            return [leaf.detach().float() for leaf in tree_leaves(network(images)) if isinstance(leaf, Tensor)]
+            return [leaf.float() for leaf in tree_leaves(network(images.clone())) if isinstance(leaf, Tensor)]
     except KeyboardInterrupt:
         raise
     except BaseException:  # whatever a user's forward pass raises means the same: not in this order

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from torch import nn
+
+from models.module_copies import copy_module
 
 
 def mend_modes(network: nn.Module) -> list[str]:
@@ -31,7 +32,7 @@ def _fault(module: nn.Module) -> str | None:
     """`switches` if train() or eval() does not switch the mode, `returns` if it does but returns something else."""
     fault = None
     for training in (True, False):
-        twin = copy.deepcopy(module)
+        twin = copy_module(module)
         try:
             result: Any = twin.train() if training else twin.eval()
         except Exception:  # a method of that name with other arguments, or one that fails without data
