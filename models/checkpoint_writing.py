@@ -12,6 +12,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -47,23 +48,28 @@ def torch_metadata(path: Path) -> dict[str, str]:
 
 
 def _as_safetensors(network: nn.Module, metadata: Mapping[str, str]) -> bytes:
-    return safetensors.torch.save(_tensors(network), dict(metadata))
+    return safetensors.torch.save(tensors_on_cpu(network), dict(metadata))
 
 
 def _as_torch_file(network: nn.Module, metadata: Mapping[str, str]) -> bytes:
-    state = _tensors(network)
-    versions = getattr(network.state_dict(), "_metadata", {})
+    state_dict = network.state_dict()
+    state: OrderedDict[str, Any] = OrderedDict(state_dict | tensors_on_cpu(network))  # with what modules keep besides
+    versions = getattr(state_dict, "_metadata", {})
     state._metadata = OrderedDict({**versions, _RECORD: dict(metadata)})  # type: ignore[attr-defined]
     content = io.BytesIO()
     torch.save(state, content)
     return content.getvalue()
 
 
-def _tensors(network: nn.Module) -> OrderedDict[str, Tensor]:
-    """The state dict on the CPU, each tensor with memory of its own: safetensors refuses what is shared."""
+def tensors_on_cpu(network: nn.Module) -> OrderedDict[str, Tensor]:
+    """The tensors of the state dict, contiguous and each with memory of its own: safetensors refuses what is shared.
+
+    What a module keeps by `get_extra_state` is no tensor, and is not among them.
+    """
     return OrderedDict(
-        (name, tensor.detach().cpu().clone(memory_format=torch.contiguous_format))
-        for name, tensor in network.state_dict().items()
+        (name, value.detach().cpu().clone(memory_format=torch.contiguous_format))
+        for name, value in network.state_dict().items()
+        if isinstance(value, Tensor)
     )
 
 

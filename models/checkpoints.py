@@ -6,14 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from models.checkpoint_files import is_safetensors, read_checkpoint, read_head, unreadable
 from models.checkpoint_hints import folding_advice
-from models.checkpoint_writing import torch_metadata
+from models.checkpoint_writing import tensors_on_cpu, torch_metadata
 from models.errors import UserError
 from models.notices import add_notice
 from models.state_dicts import Weights, find_weights
@@ -77,8 +76,9 @@ def _say_taken(path: Path, taken: Weights, rivals: list[Weights]) -> None:
         said.append(f"{names} fits as well (--weights {path.name}{_ENTRY}{rivals[0].name})")
     if taken.left_out:
         said.append(f"left out: {_shortened(taken.left_out, ', ')}")
-    kinds = {str(t.dtype).removeprefix("torch.") for t in taken.tensors.values() if t.is_floating_point()} - {"float32"}
-    if kinds:
+    tensors = [value for value in taken.tensors.values() if isinstance(value, Tensor)]
+    kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors if tensor.is_floating_point()}
+    if kinds := kinds - {"float32"}:
         said.append(f"converted from {' and '.join(sorted(kinds))} to float32")
     if said:
         add_notice(f"weights {path.name}: {'; '.join(said)}")
@@ -93,13 +93,9 @@ def save_weights(network: nn.Module, path: str | Path, metadata: Mapping[str, st
     """Write the state dict as safetensors, whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # safetensors refuses tensors that share memory or are not contiguous
-    tensors = {
-        k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in network.state_dict().items()
-    }
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, partial, metadata=dict(metadata))
+        save_file(tensors_on_cpu(network), partial, metadata=dict(metadata))
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

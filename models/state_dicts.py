@@ -39,8 +39,8 @@ class Weights:
 
     name: str
     """Keys that lead there and the prefix of its entries, `ema.module`; empty for the content itself."""
-    tensors: Mapping[str, Tensor]
-    """By the network's names."""
+    tensors: Mapping[str, Any]
+    """By the network's names; what a module keeps by `get_extra_state` is no tensor."""
     left_out: tuple[str, ...]
     differences: tuple[str, ...] = field(default=())
     extra: tuple[str, ...] = field(default=())
@@ -62,6 +62,7 @@ class Weights:
         return self.tensors.keys() == other.tensors.keys() and all(
             tensor is other.tensors[key] or torch.equal(tensor, other.tensors[key])
             for key, tensor in self.tensors.items()
+            if isinstance(tensor, Tensor)
         )
 
 
