@@ -23,7 +23,7 @@ from models.data import NAMED, DataInfo
 from models.errors import UserError
 from models.paths import user_path
 from models.picture_folders import class_names, read_folder
-from models.pictures import SIXTEEN_BITS, decoded, quiet_pillow
+from models.pictures import WHITE_16_BIT, decoded, quiet_pillow
 
 _SIZE = 224
 _SHORT_SIDE = 256 / 224  # of the resized picture, relative to the part that is cut out of it
@@ -81,7 +81,7 @@ class FolderImages:
         positions: Tensor | None,
         info: DataInfo,
         device: torch.device,
-        deep_white: float = SIXTEEN_BITS,
+        deep_white: float = WHITE_16_BIT,
     ) -> None:
         """
         Args:

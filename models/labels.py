@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,15 +35,19 @@ def read_labels(y_train: Array, y_test: Array, source: str) -> tuple[list[npt.ND
         what = "names" if isinstance(names[0], str) else "labels"
         add_notice(f"{what} {listed(names)} are classes 0 to {len(names) - 1}, in this order")
     for name, part in (("y_train", "training"), ("y_test", "test")):
-        if missing := [label for label in names if label not in found[name]]:
-            many = len(missing) > 1
-            add_notice(
-                f"class{'es' * many} {listed(missing)} ha{'ve' if many else 's'} no {part} image: missing from {name}"
-            )
+        tell_missing_classes(names, found[name], f"{part} image: missing from {name}")
     if not mapped:
         return [labels.astype(np.int64) for labels in parts.values()], ()
     ordered = np.asarray(names)
     return [np.searchsorted(ordered, labels).astype(np.int64) for labels in parts.values()], tuple(names)
+
+
+def tell_missing_classes(classes: Sequence[Label], present: Container[Label], images: str) -> None:
+    """Say which classes have no `images`, one of which is named: "training picture"."""
+    missing = [label for label in classes if label not in present]
+    if missing:
+        subject, verb = ("class", "has") if len(missing) == 1 else ("classes", "have")
+        add_notice(f"{subject} {listed(missing)} {verb} no {images}")
 
 
 def listed(labels: Sequence[Label]) -> str:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from models.duplicates import tell_same_files
 from models.errors import UserError
-from models.labels import listed
+from models.labels import listed, tell_missing_classes
 from models.notices import add_notice, collect_notices
-from models.pictures import SIXTEEN_BITS, SUFFIXES, Check, check_picture, is_deep, quiet_pillow
+from models.pictures import SUFFIXES, WHITE_16_BIT, Check, check_picture, is_deep, quiet_pillow
 
 _TEST_NAMES = ("val", "valid", "validation", "test")
 _LAYOUT = f"DIR/train and DIR/val (or {', '.join(_TEST_NAMES[1:])}), each with a folder of pictures per class"
@@ -87,9 +87,7 @@ def _read(root: Path, files: Mapping[Path, list[tuple[Path, int]]], classes: lis
     _say_faults(root, checks)
     train, test = (_part(folder, found, checks) for folder, found in files.items())
     for part, kind in ((train, "training"), (test, "test")):
-        if missing := [name for label, name in enumerate(classes) if label not in set(part.labels)]:
-            many = len(missing) > 1
-            add_notice(f"class{'es' * many} {listed(missing)} ha{'ve' if many else 's'} no {kind} picture")
+        tell_missing_classes(classes, {classes[label] for label in part.labels}, f"{kind} picture")
     tell_same_files(train.files, test.files)
     return PictureFolder(train, test, classes, _deep_white(root, checks))
 
@@ -192,12 +190,12 @@ def _deep_white(root: Path, checks: dict[Path, Check]) -> float:
     """What is white in pictures of 32 bits, by their extremes over both parts; says how deep pictures are read."""
     modes = Counter(check.mode for check in checks.values() if is_deep(check.mode))
     if sixteen := modes.total() - modes["I"] - modes["F"]:
-        add_notice(f"{sixteen:,} of {len(checks):,} pictures have grey levels of 16 bits: {SIXTEEN_BITS:,} is white")
+        add_notice(f"{sixteen:,} of {len(checks):,} pictures have grey levels of 16 bits: {WHITE_16_BIT:,} is white")
     unscaled = [check for check in checks.values() if check.mode in ("I", "F")]
     if not unscaled:
-        return SIXTEEN_BITS
+        return WHITE_16_BIT
     low, high = min(check.low for check in unscaled), max(check.high for check in unscaled)
-    white = next((white for white in (1.0, 255.0, float(SIXTEEN_BITS)) if high <= white), None)
+    white = next((white for white in (1.0, 255.0, float(WHITE_16_BIT)) if high <= white), None)
     if low < 0 or white is None:
         raise UserError(
             f"pictures of 32 bits under {root} hold values from {low:g} to {high:g}, on no scale of pictures; "

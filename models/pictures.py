@@ -21,7 +21,7 @@ from models.errors import UserError, first_line
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
 MOST_PIXELS = 89_478_485  # from here on Pillow warns of decompression bombs: a picture takes a quarter of a gigabyte
-SIXTEEN_BITS = 65535
+WHITE_16_BIT = 65535
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # Pillow's modes of one channel with more than 8 bits
 _KINDS = (
     (stat.S_ISFIFO, "a named pipe"),
@@ -119,7 +119,7 @@ def decoded(path: str, deep_white: float) -> Any:
                 raise UserError(_too_large(opened.width * opened.height))
             if not is_deep(opened.mode):
                 return opened.convert("RGB")
-            white = deep_white if opened.mode in ("I", "F") else SIXTEEN_BITS
+            white = deep_white if opened.mode in ("I", "F") else WHITE_16_BIT
             return Image.fromarray((np.asarray(opened, np.float64) * (255 / white)).astype(np.float32))
     except Exception as error:  # as in check_picture; the file may have changed since
         raise UserError(f"image {path} cannot be read: {_reason(error)}") from error
