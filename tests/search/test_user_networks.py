@@ -126,10 +126,10 @@ def test_weights_computed_from_others_are_left_dense(data: str) -> None:
     assert "computed from other parameters" in " ".join(bind(task, "l1", {}).skipped.values())
 
 
-def test_contiguous_network_from_search_to_export(data: str, tmp_path: Path) -> None:
-    """A wrapped object whose forward pass takes views: searched, exported, and loaded again."""
+def flattened() -> nn.Module:
+    """A network whose forward pass takes views, of a class that workers cannot import, as in a notebook."""
 
-    class Flattened(nn.Module):  # of a class that workers cannot import, as in a notebook
+    class Flattened(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.stem, self.inner = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 12, 3, 2, 1)
@@ -137,10 +137,16 @@ def test_contiguous_network_from_search_to_export(data: str, tmp_path: Path) -> 
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             features = torch.relu(self.inner(torch.relu(self.stem(images))))
-            return self.head(features.view(len(images), -1))
+            return self.head(features.view(images.shape[0], -1))
+
+    return Flattened()
+
+
+def test_contiguous_network_from_search_to_export(data: str, tmp_path: Path) -> None:
+    """A wrapped object whose forward pass takes views: searched, exported, and loaded again."""
 
     torch.manual_seed(0)
-    network = nn.DataParallel(Flattened())
+    network = nn.DataParallel(flattened())
     found = api.search(
         network, data, targets=[0.7], results=str(tmp_path / "results"), workers=0, device="cpu", show=False,
         strategy="acra-uniform", epochs=0.5, final_epochs=0.5, final_seeds=1, batch_size=16,
@@ -160,18 +166,8 @@ def test_contiguous_network_from_search_to_export(data: str, tmp_path: Path) -> 
 
 @pytest.mark.ray
 def test_workers_run_wrapped_objects_that_need_contiguous_tensors(data: str, tmp_path: Path) -> None:
-    class Flattened(nn.Module):  # of a class that workers cannot import, as in a notebook
-        def __init__(self) -> None:
-            super().__init__()
-            self.stem, self.inner = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 12, 3, 2, 1)
-            self.head = nn.Linear(12 * 16, 3)
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            features = torch.relu(self.inner(torch.relu(self.stem(images))))
-            return self.head(features.view(len(images), -1))
-
     torch.manual_seed(0)
-    network = nn.DataParallel(Flattened())
+    network = nn.DataParallel(flattened())
     settings = {"targets": [0.7], "strategy": "acra-uniform", "epochs": 0.5, "finalists": 0, "batch_size": 16}
     tables = [
         api.search(network, data, results=str(tmp_path / str(workers)), workers=workers, show=False, **settings).table
