@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from test_ledger import TASK, TITLE, candidate, outcome
+from ledger_samples import TASK, TITLE, candidate, outcome
 
 from models.errors import UserError
 from search.ledger.ledger import Ledger

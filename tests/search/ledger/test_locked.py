@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_ledger import TASK, TITLE, candidate, outcome
+from ledger_samples import TASK, TITLE, candidate, outcome
 
 from models.errors import UserError
 from search.ledger import sqlite_file

@@ -12,11 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from ledger_samples import TASK, TITLE, candidate, outcome
 from test_ledger import (  # noqa: F401, collected here too, with the `path` of this file
-    TASK,
-    TITLE,
-    candidate,
-    outcome,
     test_a_key_keeps_its_outcome_and_only_success_replaces_failure,
     test_half_a_study_of_a_killed_search_is_completed,
     test_refresh_shows_what_another_search_added,
