@@ -6,6 +6,7 @@ import atexit
 import fcntl
 import itertools
 import os
+import re
 import secrets
 import shutil
 import time
@@ -17,6 +18,8 @@ from typing import IO
 from models.errors import UserError
 
 AGE = 600.0  # seconds that a temporary file must have lain untouched before it counts as left behind
+# `temporary_name` and what exports name their folder; dots within the random part would make the name ambiguous.
+_TEMPORARY = re.compile(r"\.(?P<name>[^/]+)\.[^/.]+\.tmp(?=$|/)")
 
 
 def clear_leftovers(path: Path) -> None:
@@ -24,7 +27,7 @@ def clear_leftovers(path: Path) -> None:
     if not path.parent.is_dir():
         return
     for left in path.parent.iterdir():
-        if left.name.startswith(f".{path.name}.") and left.name.endswith(".tmp"):
+        if left.name.startswith(f".{_shortened(path.name)}.") and left.name.endswith(".tmp"):
             with suppress(OSError):  # still held, gone already, or not ours to remove
                 if time.time() - left.stat().st_mtime > AGE:
                     with held(left):
@@ -83,8 +86,16 @@ def _give_back(folder: Path) -> None:
 
 def temporary_name(name: str) -> str:
     """What a file is called while it is written; no longer than file systems allow, so that a long name works too."""
-    short = name.encode()[:200].decode(errors="ignore")
-    return f".{short}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    return f".{_shortened(name)}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
+def final_name(path: str) -> str:
+    """A path as its user knows it: with the name that a file or folder gets when it is written, for a temporary one."""
+    return _TEMPORARY.sub(r"\g<name>", path)
+
+
+def _shortened(name: str) -> str:
+    return os.fsencode(name)[:200].decode(errors="ignore")
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:

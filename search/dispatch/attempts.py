@@ -132,7 +132,8 @@ def attempt_file(path: Path | None, candidate: Candidate, kind: str) -> Iterator
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a folder that went, or cannot be written any more
+                path.unlink()
 
 
 def death_reason(what: str, causes: Sequence[str]) -> str:

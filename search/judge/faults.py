@@ -9,10 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import re
-from pathlib import Path
 
 from models.errors import UserError, first_line
 from search.candidate import Outcome, failed
+from search.files import final_name
 
 NOTE = "machine_fault"  # of an outcome that is none; it never enters a ledger
 _ADVICE = {
@@ -25,10 +25,8 @@ _ADVICE = {
 _NUMBERS = [number for numbers in _ADVICE.values() for number in numbers]
 # As libraries that are not Python's wrap them: safetensors has "(os error 28)", torch the system's words.
 _NUMBERED = re.compile(r"(?:\bos error |\[Errno )(\d+)")
-_WORDED = re.compile("|".join(re.escape(os.strerror(number)) for number in _NUMBERS), re.IGNORECASE)
 _FULL = re.compile(r"PytorchStreamWriter failed|unexpected pos \d+ vs \d+|database or disk is full", re.IGNORECASE)
 _NO_HANDLES = re.compile(r"received \d+ items of ancdata")  # what torch says where file handles could not be sent
-_TEMPORARY = re.compile(r"^\.(.+)\.\d+-[0-9a-f]+\.tmp$")  # of search.files.atomic_write
 
 
 class MachineFaultError(UserError):
@@ -41,11 +39,9 @@ def machine_fault(error: BaseException) -> str | None:
     while link is not None:
         if isinstance(link, OSError) and link.errno != errno.ENOMEM:  # memory is what candidates differ in
             return _describe(link.errno, _place(link), link.strerror or first_line(link))
-        text = str(link)
-        numbered = _NUMBERED.search(text)
-        number = int(numbered.group(1)) if numbered else None
-        if number in _NUMBERS or any(known.search(text) for known in (_WORDED, _FULL, _NO_HANDLES)):
-            return _describe(number or _number_of(text), "", first_line(link))
+        number = _number_in(str(link))
+        if number is not None:
+            return _describe(number, "", first_line(link))
         link = link.__cause__
     return None
 
@@ -65,16 +61,14 @@ def is_machine_fault(outcome: Outcome) -> bool:
 
 
 def _place(error: OSError) -> str:
-    """The file, not by the name that it has while it is written."""
-    if not isinstance(error.filename, str):
-        return ""
-    path = Path(error.filename)
-    temporary = _TEMPORARY.match(path.name)
-    return f"{path.with_name(temporary.group(1)) if temporary else path}: "
+    return f"{final_name(error.filename)}: " if isinstance(error.filename, str) else ""
 
 
-def _number_of(text: str) -> int | None:
-    """The error's number, from its words."""
+def _number_in(text: str) -> int | None:
+    """The number of the system's error that a library's words tell of; None if they tell of none in `_ADVICE`."""
+    numbered = _NUMBERED.search(text)
+    if numbered and int(numbered[1]) in _NUMBERS:
+        return int(numbered[1])
     if _FULL.search(text):
         return errno.ENOSPC
     if _NO_HANDLES.search(text):

@@ -24,8 +24,8 @@ from search.export_config import CONFIG, Latency, read_config
 from search.latency.check import FILE, Checked, read_latencies
 from search.leaderboard.reported import Reported, reported
 from search.ledger.ledger import Ledger, list_tasks
+from search.ledger.location import public_location
 from search.ledger.record import Record
-from search.ledger.storage import readable
 from search.ranking import Sample, bands, ranks
 from search.run.command import search_command
 from search.run.runs import searches_of
@@ -103,7 +103,7 @@ def find_tasks(location: str, wanted: Sequence[str]) -> list[str]:
     """
     known = list_tasks(location)
     if not known:
-        raise UserError(f"ledger {readable(location)} holds no task yet; `search` or `compare` fills it")
+        raise UserError(f"ledger {public_location(location)} holds no task yet; `search` or `compare` fills it")
     return list(dict.fromkeys(_find_task(known, name) for name in wanted)) or list(known)
 
 
@@ -125,7 +125,8 @@ def read_boards(location: str, tasks: Sequence[str], results: Path) -> list[Boar
     if all(each.frame.empty for each in boards):
         names = ", ".join(each.title for each in boards)
         raise UserError(
-            f"ledger {readable(location)} has no finalist of {names} on the test set; run `search` or `compare` first"
+            f"ledger {public_location(location)} has no finalist of {names} on the test set; "
+            "run `search` or `compare` first"
         )
     return boards
 

@@ -18,9 +18,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models.errors import UserError
 from search.candidate import Candidate, Outcome
+from search.ledger.location import public_location
 from search.ledger.record import Record
 from search.ledger.rescue import Rescue
-from search.ledger.storage import cause, open_for_reading, open_for_writing, read_attributes, read_studies, readable
+from search.ledger.storage import cause, open_for_reading, open_for_writing, read_attributes, read_studies
 from search.ledger.studies import FACT, RECORD, create_study, finished_trial, judgement_kind, study_name, study_owner
 
 STORAGE_ERRORS = (StorageInternalError, SQLAlchemyError, OSError)
@@ -57,7 +58,7 @@ class Ledger:
         Raises:
             UserError: the location cannot be used.
         """
-        self.location, self.task, self.title = location, task, title
+        self.location, self.task, self.title = public_location(location), task, title
         self._opened = open_for_reading(location) if read_only else open_for_writing(location, [(task, title)])
         self.skipped = self._opened.damage.lost
         self._rescue = Rescue(Path(rescue) if rescue is not None else None, task)
@@ -74,7 +75,7 @@ class Ledger:
         tasks = list_tasks(location)
         if task not in tasks:
             known = ", ".join(f"{title} ({fingerprint})" for fingerprint, title in tasks.items()) or "none"
-            raise UserError(f"ledger {readable(location)} has no task {task!r}; tasks there: {known}")
+            raise UserError(f"ledger {public_location(location)} has no task {task!r}; tasks there: {known}")
         return cls(location, task, tasks[task], read_only=True)
 
     def __enter__(self) -> Ledger:
@@ -104,7 +105,7 @@ class Ledger:
         found = [] if damage.notice is None else [damage.notice]
         if (unreadable := self.skipped - damage.lost) > 0:
             found.append(
-                f"ledger {readable(self.location)}: records that cannot be read (damaged, or not of this version) are "
+                f"ledger {self.location}: records that cannot be read (damaged, or not of this version) are "
                 f"left out, {unreadable} in all"
             )
         return found
@@ -133,7 +134,7 @@ class Ledger:
             self._storage.set_study_user_attr(self._study(""), FACT + name, dict(fact))
         except STORAGE_ERRORS as error:
             raise LedgerError(
-                f"could not write to ledger {readable(self.location)} ({cause(error)}); free space or unlock it"
+                f"could not write to ledger {self.location} ({cause(error)}); free space or unlock it"
             ) from error
 
     def facts(self, prefix: str = "") -> dict[str, dict[str, Any]]:
@@ -141,7 +142,7 @@ class Ledger:
         try:
             studies = read_studies(self._opened.engine)
         except STORAGE_ERRORS as error:
-            raise UserError(f"ledger {readable(self.location)} cannot be read: {cause(error)}") from error
+            raise UserError(f"ledger {self.location} cannot be read: {cause(error)}") from error
         own = [attributes for _, attributes in studies.values() if study_owner(attributes).get("task") == self.task]
         return {name.removeprefix(FACT): fact for attributes in own for name, fact in attributes.items()
                 if name.startswith(FACT + prefix) and isinstance(fact, dict)}  # fmt: skip
@@ -153,7 +154,7 @@ class Ledger:
                 self._write(self._pending[0])
             except STORAGE_ERRORS as error:
                 where, kept = self._rescue.save(self._pending)
-                raise LedgerError(f"could not write to ledger {readable(self.location)} ({cause(error)}); {where}, "
+                raise LedgerError(f"could not write to ledger {self.location} ({cause(error)}); {where}, "
                                   f"free space or unlock it and go on", kept=kept) from error  # fmt: skip
             del self._pending[0]
         self._rescue.drop()
@@ -170,7 +171,7 @@ class Ledger:
                     news |= self._read(text)
                     self._read_up_to[name] = trial
         except STORAGE_ERRORS as error:
-            raise UserError(f"ledger {readable(self.location)} cannot be read: {cause(error)}") from error
+            raise UserError(f"ledger {self.location} cannot be read: {cause(error)}") from error
         return news
 
     def close(self) -> None:
@@ -243,7 +244,7 @@ def list_tasks(location: str) -> dict[str, str]:
     try:
         owners = [study_owner(attributes) for _, attributes in read_studies(opened.engine).values()]
     except STORAGE_ERRORS as error:
-        raise UserError(f"ledger {readable(location)} cannot be read: {cause(error)}") from error
+        raise UserError(f"ledger {public_location(location)} cannot be read: {cause(error)}") from error
     finally:
         opened.close()
     return {owner["task"]: str(owner.get("title", owner["task"])) for owner in owners if owner}

@@ -23,7 +23,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.errors import UserError
-from search.files import held
+from search.files import held, temporary_name
 from search.ledger import sqlite_file
 from search.ledger.salvage import Salvage, read_salvage, rebuild
 
@@ -145,7 +145,7 @@ def _alone_with(path: Path) -> Iterator[bool]:
 
 def _replace(path: Path, kept: Path, salvage: Salvage, open_storage: OpenStorage) -> None:
     """A sound file in place of `path`, which is there at every instant; the damaged one under the name `kept`."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    fresh = path.with_name(temporary_name(path.name))
     try:
         _write_fresh(fresh, salvage, open_storage)
         shutil.copymode(path, fresh)

@@ -211,11 +211,6 @@ def _loads(text: Any) -> Any:
         return None
 
 
-def readable(location: str | Path) -> str:
-    """The location without its password."""
-    return public_location(location)
-
-
 def cause(error: BaseException) -> str:
     """What the database itself said, on one line: Optuna and SQLAlchemy wrap it."""
     while (inner := getattr(error, "orig", None) or error.__cause__) is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import platform
-import re
 import sys
 import tempfile
 import time
@@ -21,13 +20,13 @@ from typer.exceptions import TyperException
 
 from models.errors import UserError, one_line
 from search.console import BROKEN_PIPE
+from search.files import final_name
 from search.ledger.location import scrub
 from search.streams import READABLE, abandon_streams
 
 REFUSED, BUG, INTERRUPTED = 2, 70, 130
 _LENGTH = 600  # characters of a foreign error's text that are shown
 _LONGEST = 1500  # characters of a sentence of our own: a value in it may be of any length
-_TEMPORARY = re.compile(r"\.(?P<name>[^/]+)\.[^/.]+\.tmp(?=$|/)")  # as `search.files` and exports name them
 _ADVICE = {
     errno.ENOSPC: "free space there, or choose another place",
     errno.EDQUOT: "free space within your quota, or choose another place",
@@ -87,7 +86,7 @@ def _of_system(error: OSError) -> str:
     advice = _ADVICE.get(error.errno or 0, "choose another, or mend what is wrong with it")
     if error.filename is None:
         return f"the system refused: {reason}; {advice}"
-    name = _TEMPORARY.sub(r"\g<name>", os.fsdecode(error.filename))
+    name = final_name(os.fsdecode(error.filename))
     return one_line(f"{name} cannot be used: {reason}; {advice}")
 
 

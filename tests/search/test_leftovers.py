@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from search.files import AGE, atomic_write, clear_leftovers, held
+from search.files import AGE, atomic_write, clear_leftovers, final_name, held, temporary_name
 
 
 def aged(path: Path) -> Path:
@@ -41,3 +41,13 @@ def test_young_and_held_ones_stay(tmp_path: Path) -> None:
     clear_leftovers(tmp_path / "export")
     assert young.is_dir()
     assert not busy.exists()
+
+
+def test_of_a_name_that_is_shortened(tmp_path: Path) -> None:
+    target = tmp_path / f"{'a' * 240}.json"
+    left = tmp_path / temporary_name(target.name)
+    left.write_text("half")
+    aged(left)
+    atomic_write(target, "whole")
+    assert not left.exists()
+    assert final_name(f"runs/{temporary_name('w.json')}/x") == "runs/w.json/x"
