@@ -28,6 +28,7 @@ from models.task import TaskConfig, pick_device
 from search.candidate import Recipe
 from search.host import host_facts
 from search.run import compare
+from search.run.compare_config import compare_config
 from search.run.session import Result
 
 SCANNING = ("acra-uniform", "acra-sensitivity", "lagrangian")
@@ -96,7 +97,7 @@ def _searched(
     trials: int = 8,
 ) -> list[Row]:
     """One comparison: what is known already comes from the ledger."""
-    config = compare.compare_config(
+    config = compare_config(
         task=task_of(arguments, size["train_images"]),
         methods=method,
         strategies=",".join(strategies),

@@ -184,7 +184,7 @@ def compare(
 
     Other arguments and errors are those of `search`. The result's `leaderboard` ranks what is known of the task.
     """
-    from search.run.compare import compare_config, resumed
+    from search.run.compare_config import compare_config, resumed
     from search.run_result import RunResult
     from search.terminal.boards import compare_and_show
 

@@ -6,36 +6,28 @@ is not done again. A method or strategy that cannot answer leaves a row with the
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-from pydantic import Field
 from rich.console import Console
 
-from methods.registry import method_info
-from models.errors import UserError, commonest_reason, unknown
-from models.task import TaskConfig
+from models.errors import UserError, commonest_reason
 from search.allocation.choice import choose
-from search.allocation.constraints import Constraints
-from search.allocation.targets import Target, parse_targets
-from search.candidate import Frozen, Outcome
+from search.allocation.targets import Target
+from search.candidate import Outcome
 from search.console import say
 from search.dispatch.last_words import last_words
 from search.dispatch.loop import dispatch
-from search.files import atomic_write
 from search.host import host_facts
 from search.latency.table import Say, tell
 from search.ledger.ledger import Ledger
 from search.ledger.storage import check_location
-from search.run import build
 from search.run.command import resume_command
+from search.run.compare_config import LEARNED, CompareConfig
 from search.run.conductor import Conductor
 from search.run.config import SearchConfig
 from search.run.estimate import expected, work
@@ -43,8 +35,7 @@ from search.run.finalists import best_candidates, finalists
 from search.run.interruption import told_how_to_go_on
 from search.run.progress import Progress
 from search.run.rungs import check_samples
-from search.run.running import Watch, alone_in, recorded, refuse_other, warn
-from search.run.runs import SCHEMA, is_comparison, read_searches, run_folder
+from search.run.running import Watch, alone_in, refuse_other, warn, write_record
 from search.run.session import Result, attempt_log, factory_of, open_ledger, program_of
 from search.run.setup import (
     Setup,
@@ -59,28 +50,11 @@ from search.run.setup import (
 )
 from search.run.standings import Standing, keep, keep_dense, keeper, limit_fields
 from search.run.stopping import stop_signals
-from search.run.unchanged import PARTS, refuse_changed
-from search.shell import option_text
-from search.strategy import Program, Proposal, Stage, strategy
+from search.run.unchanged import refuse_changed
+from search.strategy import Program, Proposal, Stage
 from search.tables import Dense
 
-LEARNED = "learned"
 Pairs = list[tuple[Proposal, Outcome]]
-
-
-class CompareConfig(Frozen):
-    """One search for every method; they differ in method, options and strategies alone."""
-
-    searches: tuple[SearchConfig, ...] = Field(min_length=1)
-
-    @property
-    def common(self) -> SearchConfig:
-        """Any of them: for what they share."""
-        return self.searches[0]
-
-    @property
-    def folder(self) -> Path:
-        return self.common.folder
 
 
 @dataclass
@@ -102,88 +76,6 @@ class Compared:
     results: list[Result]
     complete: bool
     seconds: float
-
-
-def compare_config(
-    *,
-    task: TaskConfig,
-    methods: str,
-    strategies: str,
-    options: Sequence[str],
-    seeds: int,
-    name: str | None,
-    **fields: Any,
-) -> CompareConfig:
-    """A comparison from its options; unknown methods, strategies and malformed targets are refused here.
-
-    Args:
-        options: `METHOD.NAME=VALUE`.
-        seeds: of every finalist.
-    """
-    names, asked = _names(methods, "method"), _names(strategies, "strategy")
-    for each in asked:
-        strategy(each)
-    own = _own_options(options, names)
-    restricted = Constraints(**(fields.get("constraints") or {})).given
-    free = not restricted and parse_targets(fields["targets"])[0].measures == ("flops",)
-    run = build.run_name(name, task, "compare", Path(fields.get("results", "results")))
-    searches = [
-        build.search_config(
-            task=task,
-            method=method,
-            options=own[method],
-            strategies=",".join(strategies_for(method, asked, free=free)),
-            name=run,
-            warm_start=False,  # every strategy stands on its own
-            final_seeds=seeds,
-            finalists=1,
-            **fields,
-        )
-        for method in names
-    ]
-    return CompareConfig(searches=tuple(searches))
-
-
-def strategies_for(method: str, asked: Sequence[str], *, free: bool = True) -> tuple[str, ...]:
-    """The strategies of one method: one that learns its allocation does so, unless `learned` is among those asked for.
-
-    Then it gets all of them, and the other methods all but that one.
-
-    Args:
-        free: nothing is asked that a method cannot heed while it learns.
-    """
-    if method_info(method).learns_allocation and (free or LEARNED in asked):
-        return tuple(asked) if LEARNED in asked else (LEARNED,)
-    return tuple(name for name in asked if name != LEARNED)
-
-
-def _names(text: str, kind: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if not names:
-        raise UserError(f"no {kind} in {text!r}; name at least one")
-    return names
-
-
-def _own_options(pairs: Sequence[str], methods: Sequence[str]) -> dict[str, list[str]]:
-    own: dict[str, list[str]] = {method: [] for method in methods}
-    for pair in pairs:
-        method, dot, rest = pair.partition(".")
-        if not dot or "=" in method:
-            raise UserError(f"--option {pair!r} is not METHOD.NAME=VALUE")
-        if method not in own:
-            raise unknown("method in --option", method, methods)
-        own[method].append(rest)
-    return own
-
-
-def resumed(run: str | Path) -> CompareConfig:
-    """The configuration of a comparison, from its run's folder."""
-    folder = run_folder(run)
-    if not is_comparison(folder):
-        raise UserError(
-            f"{folder} holds a search and no comparison; go on with it by `search {option_text('--resume', folder)}`"
-        )
-    return CompareConfig(searches=read_searches(folder))
 
 
 def prepare(config: CompareConfig, say: Say = tell) -> Comparison:
@@ -358,18 +250,6 @@ def _why_none(seen: Pairs, target: str) -> str:
 
 
 def write_run(comparison: Comparison, facts: dict[str, str], status: str) -> None:
-    """`run.json`: every input, versions, host, and how far it came."""
-    first = comparison.setups[0]
-    record = {
-        "schema": SCHEMA,
-        "status": status,
-        "created": recorded(comparison.config.folder).get("created") or time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "config": comparison.config.model_dump(mode="json"),
-        "fingerprint": first.fingerprint,
-        PARTS: first.evaluator.task.parts,
-        "dense": vars(first.dense),
-        "data": asdict(first.evaluator.task.info),
-        "notices": list(first.evaluator.task.notices),
-        "host": facts,
-    }
-    atomic_write(comparison.config.folder / "run.json", json.dumps(record, indent=2) + "\n")
+    """The record of a comparison."""
+    config, first = comparison.config, comparison.setups[0]
+    write_record(config.folder, config, first.evaluator.task, first.dense, facts, status)

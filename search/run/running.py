@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,15 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from models.errors import UserError, commonest_reason
+from models.task import Task
 from search.candidate import Outcome
-from search.files import held, writing
+from search.files import atomic_write, held, writing
 from search.judge.evaluate import SPARED
 from search.run.progress import Progress
+from search.run.runs import PARTS, SCHEMA
 from search.shell import option_text
 from search.strategy import Proposal
+from search.tables import Dense
 
 HOPELESS = 10  # so many failures without a success end a search
 
@@ -118,6 +123,32 @@ def _without_results(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _without_results(each) for name, each in value.items() if name != "results"}
     return [_without_results(each) for each in value] if isinstance(value, list) else value
+
+
+def write_record(
+    folder: Path, config: BaseModel, task: Task, dense: Dense, facts: Mapping[str, str], status: str, **more: Any
+) -> None:
+    """`run.json`: every input, versions, host, and how far it came.
+
+    Args:
+        facts: of the host and versions.
+        more: what a search has to say besides.
+    """
+    record = {
+        "schema": SCHEMA,
+        "status": status,
+        "created": recorded(folder).get("created") or time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "config": config.model_dump(mode="json"),
+        "fingerprint": task.fingerprint,
+        PARTS: task.parts,
+        "dense": asdict(dense),
+        **more,
+        "data": asdict(task.info),
+        "notices": list(task.notices),
+        "host": facts,
+    }
+    with writing(folder, "choose another folder with --results or free space"):
+        atomic_write(folder / "run.json", json.dumps(record, indent=2) + "\n")
 
 
 def recorded(folder: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from search.run.config import SearchConfig
 from search.shell import option_text
 
 SCHEMA = 1  # of run.json
+PARTS = "task_parts"  # in run.json: what the fingerprint is a hash of; runs of earlier versions lack it
 
 
 def run_folder(run: str | Path) -> Path:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 
 from rich.console import Console
@@ -18,7 +17,6 @@ from search.console import say
 from search.dispatch.attempts import AttemptLog
 from search.dispatch.last_words import last_words
 from search.dispatch.loop import dispatch
-from search.files import atomic_write, writing
 from search.host import host_facts
 from search.judge.evaluate import Evaluator, rung_file, worker
 from search.ledger.ledger import Ledger, LedgerError
@@ -30,12 +28,10 @@ from search.run.finalists import finalists
 from search.run.interruption import told_how_to_go_on
 from search.run.progress import Progress
 from search.run.rungs import climb
-from search.run.running import Watch, alone_in, recorded, warn
-from search.run.runs import SCHEMA
+from search.run.running import Watch, alone_in, recorded, warn, write_record
 from search.run.setup import Setup
 from search.run.standings import keep_dense, keeper
 from search.run.stopping import stop_signals
-from search.run.unchanged import PARTS
 from search.run.warm import warmed
 from search.strategy import Program, Proposal, strategy
 
@@ -187,23 +183,17 @@ def short(spec: str) -> str:
 
 
 def write_run(setup: Setup, facts: dict[str, str], status: str) -> None:
-    """`run.json`: every input, versions, host, and how far it came."""
-    record = {
-        "schema": SCHEMA,
-        "status": status,
-        "created": recorded(setup.config.folder).get("created") or time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "config": setup.config.model_dump(mode="json"),
-        "fingerprint": setup.fingerprint,
-        PARTS: setup.evaluator.task.parts,
-        "dense": asdict(setup.dense),
-        "targets": [{"asked": target.asked, **budget.limits} for target, budget in setup.targets],
-        "data": asdict(setup.evaluator.task.info),
-        "notices": list(setup.evaluator.task.notices),
-        "warm_start": [known.key for known in setup.problem.known],
-        "host": facts,
-    }
-    with writing(setup.config.folder, "choose another folder with --results or free space"):
-        atomic_write(setup.config.folder / "run.json", json.dumps(record, indent=2) + "\n")
+    """The record of a search."""
+    write_record(
+        setup.config.folder,
+        setup.config,
+        setup.evaluator.task,
+        setup.dense,
+        facts,
+        status,
+        targets=[{"asked": target.asked, **budget.limits} for target, budget in setup.targets],
+        warm_start=[lent.key for lent in setup.problem.known],
+    )
 
 
 def key_of(result: Result, candidate: Candidate) -> str:

@@ -10,9 +10,8 @@ from typing import Any
 from models.errors import UserError
 from models.task import Task
 from search.run.running import recorded
-from search.run.runs import check_schema
+from search.run.runs import PARTS, check_schema
 
-PARTS = "task_parts"  # in run.json; runs of earlier versions lack it
 DIGITS = 12  # of a digest that are shown
 
 

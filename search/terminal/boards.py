@@ -28,7 +28,8 @@ from search.report.html import plain
 from search.report.outputs import latencies_in_words, rows_of
 from search.run import compare
 from search.run.command import resume_command
-from search.run.compare import CompareConfig, Compared, Comparison
+from search.run.compare import Compared, Comparison
+from search.run.compare_config import CompareConfig
 from search.run.session import title
 from search.run.standings import Standing
 from search.run.stopping import stop_signals

@@ -30,7 +30,7 @@ from search.leaderboard.board import read_boards
 from search.ledger.ledger import Ledger
 from search.run import compare as comparing
 from search.run.command import search_command
-from search.run.compare import CompareConfig, compare_config, strategies_for
+from search.run.compare_config import CompareConfig, compare_config, resumed, strategies_for
 from search.run.config import SearchConfig
 from search.run.session import run
 from search.run.setup import prepare
@@ -109,7 +109,7 @@ def test_again_runs_nothing_and_shows_the_same(
 ) -> None:
     results, record = finished
     monkeypatch.setattr("search.judge.evaluate.Evaluator.__call__", lambda *_, **__: pytest.fail("judged again"))
-    again, complete = compare_and_show(comparing.resumed(results / "cmp"), QUIET, retry_failed=False)
+    again, complete = compare_and_show(resumed(results / "cmp"), QUIET, retry_failed=False)
     assert complete
     assert again["tasks"] == record["tasks"]
 
@@ -140,7 +140,7 @@ def test_a_stopped_comparison_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not complete
     done = {r.key for r in records_of(tmp_path)}
     assert len(done) == 3
-    record, complete = compare_and_show(comparing.resumed(tmp_path / "cmp"), QUIET, retry_failed=False)
+    record, complete = compare_and_show(resumed(tmp_path / "cmp"), QUIET, retry_failed=False)
     assert complete
     assert done < {r.key for r in records_of(tmp_path)}
     assert len(records_of(tmp_path)) == 2 * (1 + 2)
@@ -279,12 +279,12 @@ def test_a_comparison_without_a_strategy_that_fits_is_refused(tmp_path: Path) ->
 def test_resuming_what_is_no_comparison_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with pytest.raises(UserError, match="there is no run in"):
-        comparing.resumed(folder)
+        resumed(folder)
     search = {"config": SearchConfig(task=TASK, name="x").model_dump(mode="json")}
     folder.mkdir()
     (folder / "run.json").write_text(json.dumps(search))
     with pytest.raises(UserError, match="holds a search and no comparison; go on with it by `search --resume"):
-        comparing.resumed(folder)
+        resumed(folder)
 
 
 CONFIGS = [

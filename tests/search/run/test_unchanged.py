@@ -19,7 +19,8 @@ from models.task import TaskConfig
 from search import api
 from search.candidate import Recipe
 from search.judge.evaluate import worker
-from search.run import compare, session
+from search.run import compare, compare_config, session
+from search.run.compare_config import CompareConfig
 from search.run.config import SearchConfig
 from search.run.runs import resumed
 from search.run.setup import prepare
@@ -123,12 +124,12 @@ def test_a_run_of_an_earlier_version_knows_the_whole_alone(tmp_path: Path) -> No
 
 
 def test_a_comparison_is_refused_alike(tmp_path: Path) -> None:
-    config = compare.CompareConfig(searches=(config_of(tmp_path, weights_task(tmp_path)),))
+    config = CompareConfig(searches=(config_of(tmp_path, weights_task(tmp_path)),))
     compare.run(compare.prepare(config), Console(quiet=True))
-    compare.prepare(compare.resumed(tmp_path / "run"))
+    compare.prepare(compare_config.resumed(tmp_path / "run"))
     write_weights(tmp_path / "w.safetensors", 1)
     with pytest.raises(UserError, match=r"weights .* have changed"):
-        compare.prepare(compare.resumed(tmp_path / "run"))
+        compare.prepare(compare_config.resumed(tmp_path / "run"))
 
 
 def test_a_worker_with_other_files_judges_nothing(tmp_path: Path) -> None:
@@ -162,11 +163,11 @@ def test_the_resume_line_is_printed_when_it_works(tmp_path: Path, command: str) 
     class Watching(Console):
         def print(self, *objects: object, **options: object) -> None:  # type: ignore[override]
             if str(objects[0] if objects else "").startswith("resume "):
-                read = resumed if command == "search" else compare.resumed
+                read = resumed if command == "search" else compare_config.resumed
                 resumes.append(read(tmp_path / "run").folder)
 
     if command == "search":
         session.run(prepare(config), Watching(quiet=True))
     else:
-        compare.run(compare.prepare(compare.CompareConfig(searches=(config,))), Watching(quiet=True))
+        compare.run(compare.prepare(CompareConfig(searches=(config,))), Watching(quiet=True))
     assert resumes == [tmp_path / "run"]
