@@ -15,6 +15,7 @@ from search.streams import flush_streams, json_output, prepare_streams
 from search.terminal.arguments import take_arguments
 from search.terminal.failures import INTERRUPTED, report_failure
 from search.terminal.groups import takes_groups
+from search.terminal.lists import methods, networks, strategies
 from search.terminal.options import (
     AsJson,
     Device,
@@ -273,47 +274,8 @@ def export(
         write_json(as_json(made))
 
 
-@app.command()
-@takes_groups
-def methods(json_: AsJson = False) -> None:
-    """The compression methods."""
-    from methods.compose import how_to_compose
-    from methods.registry import methods as known
-    from search.terminal.show_small import record_rows, show_records
-
-    with json_output(json_) as write_json:
-        rows = record_rows(known())
-        if not json_:
-            show_records(rows, ("name", "summary", "source"))
-            print(f"\nTwo methods make one: {how_to_compose(known().values())}.")
-        write_json(rows)
-
-
-@app.command()
-@takes_groups
-def strategies(json_: AsJson = False) -> None:
-    """The search strategies."""
-    from search.strategy import strategies as known
-    from search.terminal.show_small import record_rows, show_records
-
-    with json_output(json_) as write_json:
-        rows = record_rows(known())
-        if not json_:
-            show_records(rows, ("name", "summary", "source"))
-        write_json(rows)
-
-
-@app.command()
-@takes_groups
-def networks(json_: AsJson = False) -> None:
-    """The networks that go by a name."""
-    from models.networks import network_names
-
-    with json_output(json_) as write_json:
-        names = network_names()
-        if not json_:
-            print("\n".join(names))
-        write_json(names)
+for list_command in (methods, strategies, networks):
+    app.command()(takes_groups(list_command))
 
 
 def _end(result: Any) -> None:

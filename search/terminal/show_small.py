@@ -1,9 +1,8 @@
-"""What the command line shows of plans, trainings and records; light to import."""
+"""What the command line shows of plans and trainings; light to import."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from models.task import TaskConfig
 from search.allocation.allocate import MISSED
 from search.allocation.targets import MEASURES, flops_text
 from search.candidate import Recipe
-from search.console import UNCOUNTED, PlainConsole, say
+from search.console import UNCOUNTED, say
 from search.strategy import strategies
 
 
@@ -97,18 +96,3 @@ def trained(
         )
     say(console, f"{out}: {accuracies['search']:.2%} on the search split, {accuracies['test']:.2%} on the test set")
     return accuracies, tuple(notices)
-
-
-def record_rows(records: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A registry as JSON can say it."""
-    return [dataclasses.asdict(record) for record in records.values()]
-
-
-def show_records(rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...]) -> None:
-    """A registry as a table."""
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*(Text(str(row[column])) for column in columns))
-    PlainConsole().print(table)

@@ -1,0 +1,57 @@
+"""Commands that list what goes by a name: methods, strategies, networks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from search.console import PlainConsole
+from search.streams import json_output
+from search.terminal.options import AsJson
+
+_COLUMNS = ("name", "summary", "source")
+
+
+def methods(json_: AsJson = False) -> None:
+    """The compression methods."""
+    from methods.compose import how_to_compose
+    from methods.registry import methods as registered_methods
+
+    records = registered_methods()
+    _list_registry(records, f"\nTwo methods make one: {how_to_compose(records.values())}.", as_json=json_)
+
+
+def strategies(json_: AsJson = False) -> None:
+    """The search strategies."""
+    from search.strategy import strategies as registered_strategies
+
+    _list_registry(registered_strategies(), as_json=json_)
+
+
+def networks(json_: AsJson = False) -> None:
+    """The networks that go by a name."""
+    from models.networks import network_names
+
+    with json_output(json_) as write_json:
+        names = network_names()
+        if not json_:
+            print("\n".join(names))
+        write_json(names)
+
+
+def _list_registry(records: Mapping[str, Any], remark: str | None = None, *, as_json: bool) -> None:
+    """A registry as JSON, or as a table with a remark below it."""
+    with json_output(as_json) as write_json:
+        rows = [dataclasses.asdict(record) for record in records.values()]
+        if not as_json:
+            table = Table(*_COLUMNS, box=None, pad_edge=False)
+            for row in rows:
+                table.add_row(*(Text(str(row[column])) for column in _COLUMNS))
+            PlainConsole().print(table)
+            if remark is not None:
+                print(remark)
+        write_json(rows)
