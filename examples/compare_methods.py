@@ -11,7 +11,7 @@ from search import api
 def main() -> None:
     """The cells, one after another."""
     # %% Two methods at two targets; with no network named, the embedded one
-    found = api.compare(
+    result = api.compare(
         methods=["l1", "kse"],
         strategies="acra-uniform",
         targets=[0.7, 0.5],
@@ -23,14 +23,14 @@ def main() -> None:
     )
 
     # %% What is known of the task, from this run and all others; ties inside the noise share a rank
-    board = found.leaderboard
+    board = result.leaderboard
     print(board[["rank", "method", "target", "kept_flops", "accuracy", "std", "n"]].to_string(index=False))
-    page = api.leaderboard().write(found.folder / "all.html")
+    page = api.leaderboard().write(result.folder / "all.html")
     print(f"sortable in a browser: {page}")
 
     # %% The best at half the FLOPs, whichever method it came from
-    best = found.best.loc["0.5"]
-    network = found.network("0.5")
+    best = result.best.loc["0.5"]
+    network = result.network("0.5")
     count = sum(parameter.numel() for parameter in network.parameters())
     print(
         f"{best['method']}: {best['test_accuracy']:.2%} at {best['kept_flops']:.3f} of the FLOPs, {count:,} parameters"

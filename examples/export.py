@@ -15,14 +15,14 @@ from search import api
 def main() -> None:
     """The cells, one after another."""
     # %% A search to export from; the embedded digits and network
-    found = api.search(
+    result = api.search(
         strategy="acra-uniform", targets=0.5, epochs=0.5, final_epochs=1, final_seeds=2, batch_size=64, workers=0
     )
 
     # %% Export: every form is tried on test images against the fine-tuned network before it counts
     onnx = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
     formats = ["config", "safetensors", "pt2", *(["onnx"] if onnx else [])]
-    made = api.export(found.folder, pick="best", formats=formats, force=True)
+    made = api.export(result.folder, pick="best", formats=formats, force=True)
 
     # %% Back as a trainable network, without the ledger or the dense weights
     images = torch.randn(4, *made.config.inputs.shape)

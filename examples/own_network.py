@@ -48,7 +48,7 @@ def main() -> None:
     dense = api.train(Net(), data, out="results/own-dense.safetensors", epochs=5, batch_size=64, force=True)
 
     # %% The search: two targets, candidates fine-tuned for one epoch, the best of each for two, with two seeds
-    found = api.search(
+    result = api.search(
         dense.network(),
         data,
         weights=dense.weights,
@@ -58,12 +58,12 @@ def main() -> None:
         final_seeds=2,
         batch_size=64,
     )
-    print(found.best[["strategy", "kept_flops", "params", "test_accuracy", "test_std"]].to_string())
+    print(result.best[["strategy", "kept_flops", "params", "test_accuracy", "test_std"]].to_string())
 
     # %% The network itself: fine-tuned, narrower, trainable
-    small = found.network("0.25")
+    small = result.network("0.25")
     count = sum(parameter.numel() for parameter in small.parameters())
-    print(f"{type(small).__name__} with {count:,} parameters; report in {found.folder / 'report.html'}")
+    print(f"{type(small).__name__} with {count:,} parameters; report in {result.folder / 'report.html'}")
 
 
 if __name__ == "__main__":
