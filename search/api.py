@@ -279,7 +279,7 @@ def export(
         to: the folder to write; None takes `export` in the run's own.
         formats: any of config, safetensors, pt2, onnx.
         finetune: epochs of a longer fine-tune before; one that was interrupted goes on from its last epoch.
-        force: replace the export in a folder that is not empty.
+        force: write into a folder that is not empty; an export that is there is replaced, other files never.
         device: where to fine-tune; None takes the search's.
         network: an `nn.Module` like the one that the run was given, if it was given one.
 

@@ -30,7 +30,7 @@ from search.dispatch.last_words import last_words
 from search.export.files import Say, Subject, write_files
 from search.export.formats import FORMATS, check_onnx
 from search.export.pick import Picked, Run, pick_candidate, read_run
-from search.export_config import CARD, CONFIG, ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig
+from search.export_config import CARD, CONFIG, ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig, read_config
 from search.files import clear_leftovers, held, writing
 from search.judge.checkpoint import Checkpoint
 from search.judge.evaluate import Evaluator, OnStep, worker
@@ -74,7 +74,7 @@ def export_run(
         to: the folder to write; None takes `export` in the run's own.
         formats: any of config, safetensors, pt2, onnx.
         finetune: epochs of a fine-tune before; one that was interrupted goes on from its last epoch.
-        force: write into a folder that is not empty; files of the same names are replaced.
+        force: write into a folder that is not empty; an export that is there is replaced, other files never.
         device: where to fine-tune; None takes what the run took.
         say: told what is being done.
         on_step: called with (steps done, steps in all) of a fine-tune.
@@ -116,6 +116,20 @@ def check_folder(folder: Path, *, force: bool) -> None:
         raise UserError(f"{folder} is a file; give --to a folder")
     if not force and folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; give another folder, or --force to replace the export in it")
+    taken = [name for name in FILES if os.path.lexists(folder / name)]
+    if taken:
+        _check_is_export(folder, taken)
+
+
+def _check_is_export(folder: Path, taken: list[str]) -> None:
+    """UserError if files that an export would replace were not written by one: they are somebody's own."""
+    try:
+        read_config(folder)
+    except UserError as error:
+        raise UserError(
+            f"{folder} holds {', '.join(taken)}, which no whole export has written; give another folder, "
+            "or move these files away"
+        ) from error
 
 
 def _install(stage: Path, folder: Path) -> None:

@@ -248,6 +248,7 @@ def test_a_full_folder_is_refused_and_left_alone(run, tmp_path):
 
 def test_force_replaces_an_export_and_nothing_else(run, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
+    export_run(run, to=tmp_path, formats=("config",), force=True)
     (tmp_path / "model.onnx").write_text("of an earlier export")
     made = export_run(run, to=tmp_path, formats=("config", "safetensors"), force=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -258,6 +259,15 @@ def test_force_replaces_an_export_and_nothing_else(run, tmp_path):
     ]
     assert made.config.metrics.latency == ()
     load_compressed(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", "model.onnx", "model.safetensors"])
+def test_force_replaces_no_file_that_is_of_no_export(run, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match=f"holds {name}, which no whole export has written"):
+        export_run(run, to=tmp_path, formats=("config",), force=True)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
 
 
 def test_a_fault_leaves_no_file_behind(run, tmp_path, monkeypatch):
