@@ -11,6 +11,7 @@ import typer
 from search import bounds
 from search.console import PlainConsole
 from search.dispatch.last_words import last_words
+from search.dispatch.signals import handling, interrupt
 from search.streams import flush_streams, json_output, prepare_streams
 from search.terminal.arguments import take_arguments
 from search.terminal.failures import INTERRUPTED, report_failure
@@ -288,7 +289,7 @@ def main() -> None:
     prepare_streams()
     try:
         arguments = take_arguments()  # before a second process shows them as its own until it has started
-        with last_words():
+        with handling(interrupt), last_words():
             code = app(args=arguments, standalone_mode=False)
         if code == INTERRUPTED:  # typer's answer to Ctrl-C
             report_failure(KeyboardInterrupt())

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from test_end_to_end import command
-from test_search_faults import started
+from test_search_faults import SCRIPT, started
 
 pytestmark = [pytest.mark.kill, pytest.mark.slow]
 LONG = ["--epochs", "200", "--name", "run"]
@@ -73,16 +75,20 @@ def test_train_says_of_what_it_died(tmp_path: Path) -> None:
     assert done.stderr.splitlines()[-1] == f"error: the process died while it trained the network: {WHERE}"
 
 
-def wait_for_candidate(folder: Path, process: subprocess.Popen[str]) -> None:
+def wait_until(begun: Callable[[], object], process: subprocess.Popen[str]) -> None:
     end = time.monotonic() + 120
-    while not list((folder / "results" / "run").glob("crashes/*.txt")):
+    while not begun():
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end, "no candidate was begun"
+        assert time.monotonic() < end, "the work was not begun"
         time.sleep(0.1)
 
 
+def wait_for_candidate(folder: Path, process: subprocess.Popen[str]) -> None:
+    wait_until(lambda: list((folder / "results" / "run").glob("crashes/*.txt")), process)
+
+
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.ray)])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_second_signal_ends_the_search_at_once_with_its_last_line(
     workers: int, number: signal.Signals, tmp_path: Path
 ) -> None:
@@ -107,6 +113,30 @@ def test_a_second_signal_ends_the_search_at_once_with_its_last_line(
 def _belongs_to(folder: Path, pid: int) -> bool:
     """Whether a temporary folder is the Ray session of that driver: its name ends with the number of the process."""
     return any(path.name.endswith(f"_{pid}") for path in folder.glob("r/session_*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_no_search_stops_alike(number: signal.Signals, tmp_path: Path) -> None:
+    network = NETWORK.replace("ctypes.string_at(0)", "pass")
+    (tmp_path / "net.py").write_text(network.replace("x = F.relu", "open('begun', 'w').close(); x = F.relu", 1))
+    command_line = [sys.executable, str(SCRIPT), "train", "--network", "net.py:build", "--data", "digits",
+                    "--epochs", "9000", "--out", "small.pt"]  # fmt: skip
+    process = subprocess.Popen(command_line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until((tmp_path / "begun").exists, process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (130, "stopped\n")
+    assert list(tmp_path.glob("*.pt")) == []
+
+
+def test_nohup_is_heeded(tmp_path: Path) -> None:
+    script = (
+        "import os, signal; from search.dispatch.signals import handling, interrupt\n"
+        "with handling(interrupt): os.kill(os.getpid(), signal.SIGHUP)\n"
+        "print('still here')"
+    )
+    done = subprocess.run(["nohup", sys.executable, "-c", script], cwd=SCRIPT.parent, capture_output=True, text=True)
+    assert done.stdout == "still here\n"
 
 
 @pytest.mark.ray

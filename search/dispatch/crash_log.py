@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
@@ -94,6 +95,8 @@ def main() -> None:
     Each line that comes in is a JSON object: `log`, the file or descriptor that faulthandler writes to, `doing`, a
     clause on what goes on, and `advice`. The last one holds. An empty object is the goodbye.
     """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # sent to all processes of a job, as by Slurm
+        signal.signal(number, signal.SIG_IGN)
     state: dict[str, str | int] = {}
     for line in sys.stdin:
         state = json.loads(line)

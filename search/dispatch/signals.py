@@ -1,4 +1,4 @@
-"""Signals that ask for an end: SIGINT (Ctrl-C) and SIGTERM (`timeout`, Slurm, containers) alike."""
+"""Signals that ask for an end: SIGINT (Ctrl-C), SIGTERM (`timeout`, Slurm), SIGHUP (a terminal that goes)."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
 Handler = Callable[[int, object], None]
+
+
+def _stopping() -> tuple[signal.Signals, ...]:
+    """SIGHUP stays ignored where it is: `nohup` asks for that."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    return numbers if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (*numbers, signal.SIGHUP)
 
 
 @contextmanager
 def handling(handler: Handler) -> Iterator[None]:
-    """Both signals call `handler` while this lasts; outside the main thread, where Python allows none, nothing does."""
+    """All of them call `handler` while this lasts; outside the main thread, where Python allows none, nothing does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in STOPPING}
+    before = {number: signal.signal(number, handler) for number in _stopping()}
     try:
         yield
     finally:
@@ -26,9 +31,14 @@ def handling(handler: Handler) -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
 
 
+def interrupt(number: int, frame: object) -> None:
+    """The handler for a command that has nothing to write before it ends: as Ctrl-C."""
+    raise KeyboardInterrupt
+
+
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Both signals are ignored while this lasts: for what must not be left half done, and takes seconds."""
+    """All of them are ignored while this lasts: for what must not be left half done, and takes seconds."""
     with handling(lambda number, frame: None):
         yield
 
@@ -42,7 +52,7 @@ def handlers_kept() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in STOPPING}
+    before = {number: signal.getsignal(number) for number in _stopping()}
     try:
         yield
     finally:
@@ -54,7 +64,7 @@ def handlers_kept() -> Iterator[None]:
 def reinstall_handlers() -> None:
     """Handlers that Python knows are those of the system again, which native code may have replaced."""
     if threading.current_thread() is threading.main_thread():
-        for number in STOPPING:
+        for number in _stopping():
             handler = signal.getsignal(number)
             if handler is not None:
                 signal.signal(number, handler)

@@ -88,9 +88,14 @@ def _forget_places(program: torch.export.ExportedProgram) -> None:
 
 
 def write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
-    """Write the program as a file that torch alone opens."""
+    """Write the program as a file that torch alone opens.
+
+    By way of the memory: torch's own writer aborts the process when a disk is full (its destructor throws).
+    """
+    content = io.BytesIO()
     with _quiet():
-        torch.export.save(program, path)
+        torch.export.save(program, content)
+    path.write_bytes(content.getbuffer())
 
 
 def open_pt2(path: Path, device: torch.device | str = "cpu") -> Run:

@@ -18,8 +18,12 @@ if TYPE_CHECKING:  # sqlalchemy is imported where a URL is given: most commands 
     from sqlalchemy.engine import URL
 
 _SECRET_KEY = re.compile(r"pass(?!file)|pwd|secret|token|odbc_connect", re.IGNORECASE)  # of a URL's query
-# What was meant as a URL though `://` is missing: `postgresql:/user@host`, `user:secret@host/name`.
-_NEARLY_A_URL = re.compile(r"[a-z][a-z0-9+.-]+:/|(postgres|mysql|mariadb)\w*[:/@].*@|[^/\s]*:[^/]*@", re.IGNORECASE)
+# What was meant as a URL though `://` is missing: `postgresql:/user@host`, `user:secret@host/name`, and libpq's form
+# `host=... password=...`.
+_NEARLY_A_URL = re.compile(
+    r"[a-z][a-z0-9+.-]+:/|(postgres|mysql|mariadb)\w*[:/@].*@|[^/\s]*:[^/]*@|(.*\s)?(password|passwd|pwd)\s*=",
+    re.IGNORECASE,
+)
 _SHORTEST = 3  # characters of a password that is looked for in foreign texts
 _LIBPQ = ("psycopg", "psycopg2", "psycopg2cffi")  # these drivers read PGPASSWORD and ~/.pgpass themselves
 _WAYS = "give a file, or scheme://user:password@host/name with special characters as %XX"

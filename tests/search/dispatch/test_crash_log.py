@@ -71,6 +71,29 @@ def test_every_fatal_signal_is_said_on_standard_error(name: str, tmp_path: Path)
 
 
 @pytest.mark.kill
+def test_what_ends_all_processes_of_a_job_does_not_silence_it(tmp_path: Path) -> None:
+    """The process dies of SIGTERM, and the one that reports it has been sent it too."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, signal, subprocess, time\n"
+        "from search.dispatch.last_words import last_words\n"
+        "children = []\n"
+        "class Popen(subprocess.Popen):\n"
+        "    def __init__(self, *arguments, **options):\n"
+        "        super().__init__(*arguments, **options)\n"
+        "        children.append(self)\n"
+        "subprocess.Popen = Popen\n"
+        "with last_words('inside'):\n"
+        "    time.sleep(1)\n"
+        "    children[0].terminate()\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    done = subprocess.run([sys.executable, script], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == -15
+    assert done.stderr.startswith("error: the process died inside: no trace was left")
+
+
+@pytest.mark.kill
 def test_a_killed_process_is_missed_and_one_that_ends_is_not(tmp_path: Path) -> None:
     """The clause that holds is the innermost; nothing is said of a process that ends, whatever its exit code."""
     start = "import os, signal, sys\nfrom search.dispatch.last_words import last_words\n"

@@ -32,6 +32,7 @@ MALFORMED = [
     f"me:{SECRET}@host/db", f"postgresql://me:@{SECRET}@host/db", f"://me:{SECRET}@host/db",
     f"postgresql://me%3A{SECRET}@host/db", f"postgresql://m/e:{SECRET}@host/db", f"mysql:me:{SECRET}@host",
     f"nosuch://me:{SECRET}@host/db", f"mysql+nosuch://me:{SECRET}@host/db",
+    f"host=h user=me password={SECRET} dbname=d", f"password = {SECRET} host=h",
 ]  # fmt: skip
 
 
