@@ -89,6 +89,8 @@ def checked_arrays(arrays: Mapping[str, Any], source: str, *, published: bool = 
 
 def _array(value: Any, what: str) -> Array:
     """As numpy has it; UserError for what is no array of one shape."""
+    if np.ma.is_masked(value):
+        raise UserError(f"{what} has masked values; fill them in, as by filled(0), or leave these images out")
     try:
         if isinstance(value, Tensor):
             value = value.detach().cpu()

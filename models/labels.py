@@ -65,6 +65,8 @@ def _plain(labels: Array, what: str) -> Array:
         raise UserError(f"{what} is one-hot, of shape {labels.shape}; give {what.split()[0]}.argmax(1)")
     if labels.ndim != 1:
         raise UserError(f"{what} has shape {labels.shape}; labels must be of shape (N,), one for every image")
+    if labels.dtype.kind == "T":  # numpy's StringDType
+        labels = labels.astype(object)
     if labels.dtype.kind == "O":
         labels = _of_objects(labels, what)
     if labels.dtype.kind == "S":
@@ -90,8 +92,13 @@ def _of_objects(labels: Array, what: str) -> Array:
     for kind, dtype in ((str, np.str_), ((int, np.integer, bool), np.int64)):
         if all(isinstance(label, kind) for label in labels.tolist()):
             return labels.astype(dtype)
-    odd = next(type(label).__name__ for label in labels.tolist() if not isinstance(label, str))
-    raise UserError(f"{what} holds Python objects ({odd}); labels must be whole numbers or names")
+    values = labels.tolist()
+    expected = str if isinstance(values[0], str) else (int, np.integer)
+    position = next((i for i, value in enumerate(values) if not isinstance(value, expected)), 0)
+    raise UserError(
+        f"{what} holds Python objects ({type(values[position]).__name__}), the first at position {position}; "
+        "labels must be whole numbers or names"
+    )
 
 
 def _check_classes(labels: set[Label], count: int, source: str) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from models.duplicates import tell_same_files
 from models.errors import UserError
@@ -22,6 +23,7 @@ from models.pictures import SUFFIXES, WHITE_16_BIT, Check, check_picture, is_dee
 
 _TEST_NAMES = ("val", "valid", "validation", "test")
 _LAYOUT = f"DIR/train and DIR/val (or {', '.join(_TEST_NAMES[1:])}), each with a folder of pictures per class"
+_DESKTOP_FILES = ("thumbs.db", "desktop.ini")  # Windows writes these beside pictures
 _SHOWN = 3  # faulty pictures named
 _THREADS = 8  # waiting for a disk most of the time
 
@@ -61,9 +63,11 @@ def read_folder(root: Path) -> PictureFolder:
         train, test = _part_folder(root, ("train",)), _part_folder(root, _TEST_NAMES)
         classes = _class_folders(train)
         _check_classes(train, test, classes)
-        files = {part: _files(part, classes) for part in (train, test)}
+        listings = [_list_files(part, classes) for part in (train, test)]
     except OSError as error:
         raise UserError(f"{error.filename} cannot be listed: {error.strerror}") from error
+    files = {part: listing.pictures for part, listing in zip((train, test), listings, strict=True)}
+    _say_other_files(root, [file for listing in listings for file in listing.others])
     digest = hashlib.blake2b("\n".join(classes).encode("utf-8", "surrogateescape"))
     for file in (file for found in files.values() for file, _ in found):
         digest.update(f"{file} {_stamp(file)}\n".encode("utf-8", "surrogateescape"))
@@ -127,25 +131,49 @@ def _ignored(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _files(part: Path, classes: list[str]) -> list[tuple[Path, int]]:
-    """Everything named like a picture, with its class number, in the order of the names."""
-    return [
-        (file, label)
-        for label, name in enumerate(classes)
-        if (part / name).is_dir()
-        for file in sorted(_named_like_pictures(part / name))
-    ]
+class _Listing(NamedTuple):
+    """What lies in the class folders of a part, in the order of the names."""
+
+    pictures: list[tuple[Path, int]]
+    """Everything named like a picture, with its class number."""
+    others: list[Path]
 
 
-def _named_like_pictures(folder: Path) -> Iterator[Path]:
+def _list_files(part: Path, classes: list[str]) -> _Listing:
+    listing = _Listing([], [])
+    for label, name in enumerate(classes):
+        if not (part / name).is_dir():
+            continue
+        for file in sorted(_visible_files(part / name)):
+            if _is_picture_name(file.name):
+                listing.pictures.append((file, label))
+            elif file.is_file() and file.name.casefold() not in _DESKTOP_FILES:
+                listing.others.append(file)
+    return listing
+
+
+def _is_picture_name(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if _ignored(entry.name):
                 continue
             if entry.is_dir(follow_symlinks=False):  # a link may lead back up
-                yield from _named_like_pictures(Path(entry.path))
-            elif Path(entry.name).suffix.lower() in SUFFIXES:
+                yield from _visible_files(Path(entry.path))
+            else:
                 yield Path(entry.path)
+
+
+def _say_other_files(root: Path, others: list[Path]) -> None:
+    """Count what is not named like a picture: pictures in a format that is not read would be missed by nobody."""
+    if others:
+        named = listed([_shown(file.relative_to(root)) for file in others[:_SHOWN]])
+        more = f"; and {len(others) - _SHOWN:,} more" if len(others) > _SHOWN else ""
+        count = "1 file is" if len(others) == 1 else f"{len(others):,} files are"
+        add_notice(f"{count} left out, not named like a picture: {named}{more}")
 
 
 def _part(folder: Path, found: list[tuple[Path, int]], checks: dict[Path, Check]) -> Part:
@@ -190,7 +218,10 @@ def _deep_white(root: Path, checks: dict[Path, Check]) -> float:
     """What is white in pictures of 32 bits, by their extremes over both parts; says how deep pictures are read."""
     modes = Counter(check.mode for check in checks.values() if is_deep(check.mode))
     if sixteen := modes.total() - modes["I"] - modes["F"]:
-        add_notice(f"{sixteen:,} of {len(checks):,} pictures have grey levels of 16 bits: {WHITE_16_BIT:,} is white")
+        add_notice(
+            f"{sixteen:,} of {len(checks):,} pictures have grey levels of 16 bits: {WHITE_16_BIT:,} is white "
+            "(of 10 or 12 bits they are dark: give --mean and --std)"
+        )
     unscaled = [check for check in checks.values() if check.mode in ("I", "F")]
     if not unscaled:
         return WHITE_16_BIT

@@ -19,7 +19,9 @@ import numpy as np
 
 from models.errors import UserError, first_line
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
+_JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")
+_PPM_SUFFIXES = (".ppm", ".pgm", ".pbm", ".pnm", ".pfm")
+SUFFIXES = (*_JPEG_SUFFIXES, *_PPM_SUFFIXES, ".png", ".apng", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif")
 MOST_PIXELS = 89_478_485  # from here on Pillow warns of decompression bombs: a picture takes a quarter of a gigabyte
 WHITE_16_BIT = 65535
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # Pillow's modes of one channel with more than 8 bits

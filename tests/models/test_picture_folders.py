@@ -49,6 +49,28 @@ def test_hidden_names_and_other_files_are_ignored_at_every_level(folder: Path) -
     assert data_identity(config(folder)) == before
 
 
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".JFIF", ".mpo", ".dib", ".apng", ".pnm", ".pfm"])
+def test_every_suffix_of_the_formats_is_taken(folder: Path, suffix: str) -> None:
+    original = folder / "train/cat/0.png"
+    picture = Image.open(original).convert("F" if suffix == ".pfm" else "RGB")
+    original.unlink()
+    picture.save(original.with_name("saved" + suffix.lower()))
+    original.with_name("saved" + suffix.lower()).rename(original.with_name("0" + suffix))
+    data, notices = read(folder)
+    assert len(data.train) == 12
+    assert not any("left out" in notice for notice in notices)
+
+
+def test_files_that_are_not_named_like_pictures_are_counted(folder: Path) -> None:
+    (folder / "train/cat/a.npy").write_bytes(b"")
+    assert read(folder)[1] == ["1 file is left out, not named like a picture: train/cat/a.npy"]
+    for name in ("b.heic", "c", "d.txt"):
+        (folder / "val/dog" / name).write_bytes(b"")
+    (notice,) = read(folder)[1]
+    assert notice.startswith("4 files are left out, not named like a picture: train/cat/a.npy, val/dog/b.heic, val/dog")
+    assert notice.endswith("; and 1 more")
+
+
 @pytest.mark.parametrize("name", ["valid", "validation", "test", "Val", "VALID"])
 def test_other_names_of_the_test_part(folder: Path, name: str) -> None:
     (folder / "val").rename(folder / "between")
