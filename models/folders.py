@@ -20,10 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from models.arrays import Normalise
 from models.data import NAMED, DataInfo
-from models.errors import UserError
 from models.paths import user_path
 from models.picture_folders import class_names, read_folder
-from models.pictures import WHITE_16_BIT, decoded, quiet_pillow
+from models.pictures import WHITE_16_BIT, UnreadablePictureError, decoded, quiet_pillow
 
 _SIZE = 224
 _SHORT_SIDE = 256 / 224  # of the resized picture, relative to the part that is cut out of it
@@ -124,7 +123,7 @@ class FolderImages:
         normalise = Normalise(self._info, self._device)
         for pixels, positions, problem in loader:
             if problem:
-                raise UserError(problem)
+                raise UnreadablePictureError(problem)
             yield normalise(pixels.to(self._device, non_blocking=True)), self._all_labels[positions].to(self._device)
 
 
@@ -140,7 +139,7 @@ class _Decoded(Dataset[tuple[Tensor, int, str]]):
         try:
             with quiet_pillow():
                 picture = decoded(self._files[position], self._deep_white)
-        except UserError as error:  # an exception would arrive as a loader process's traceback
+        except UnreadablePictureError as error:  # an exception would arrive as a loader process's traceback
             return torch.zeros(size, size, 3, dtype=torch.uint8), position, str(error)
         picture = _middle(picture, size) if seed is None else _random_part(picture, size, seed, self._info.flip)
         pixels = torch.from_numpy(np.array(picture))

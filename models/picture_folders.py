@@ -1,17 +1,20 @@
 """Which pictures `imagefolder:DIR` consists of: folders of a training and a test part, one folder in them per class.
 
 Names that begin with a dot are ignored everywhere, as is macOS's `__MACOSX`. Files that are named like pictures and
-cannot be read are left out and counted, so every process that lists the folder has the same pictures.
+cannot be read are left out and counted, so every process that lists the folder has the same pictures. They are checked
+once, by the process that the user started; workers are sent what it found.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +28,8 @@ _TEST_NAMES = ("val", "valid", "validation", "test")
 _LAYOUT = f"DIR/train and DIR/val (or {', '.join(_TEST_NAMES[1:])}), each with a folder of pictures per class"
 _DESKTOP_FILES = ("thumbs.db", "desktop.ini")  # Windows writes these beside pictures
 _SHOWN = 3  # faulty pictures named
-_THREADS = 8  # waiting for a disk most of the time
+_THREADS = 8  # they wait for a disk, or decode without Python's lock
+MOST_DECODED = 100_000  # pictures of ordinary size: a minute on one core
 
 
 @dataclass(frozen=True)
@@ -70,30 +74,55 @@ def read_folder(root: Path) -> PictureFolder:
     _say_other_files(root, [file for listing in listings for file in listing.others])
     digest = hashlib.blake2b("\n".join(classes).encode("utf-8", "surrogateescape"))
     for file in (file for found in files.values() for file, _ in found):
-        digest.update(f"{file} {_stamp(file)}\n".encode("utf-8", "surrogateescape"))
+        digest.update(f"{file.relative_to(root)} {_stamp(file)}\n".encode("utf-8", "surrogateescape"))
     key = digest.hexdigest()
-    if key not in _known:
-        _known.clear()
-        with collect_notices() as notices:
-            _known[key] = _read(root, files, classes), notices
-    folder, notices = _known[key]
-    for notice in notices:
+    if key not in _findings:
+        _findings.clear()
+        _findings[key] = _check_folder(root, files, classes)
+    findings = _findings[key]
+    for notice in findings.notices:
         add_notice(notice)
-    return folder
+    faults = {root / name: fault for name, fault in findings.faults.items()}
+    readable = {part: _readable_part(part, found, faults) for part, found in files.items()}
+    return PictureFolder(readable[train], readable[test], classes, findings.deep_white)
 
 
-_known: dict[str, tuple[PictureFolder, list[str]]] = {}
-"""The folder that was read last, which is asked for several times: it is not checked again unless a file changed."""
+@dataclass(frozen=True)
+class FolderFindings:
+    """What the check of all pictures of a folder came to; small, as it travels to every worker."""
+
+    faults: Mapping[Path, str]
+    """Why pictures cannot be read, by their places in the folder: workers name it by its absolute path."""
+    deep_white: float
+    notices: tuple[str, ...]
 
 
-def _read(root: Path, files: Mapping[Path, list[tuple[Path, int]]], classes: list[str]) -> PictureFolder:
-    checks = _checked([file for found in files.values() for file, _ in found])
-    _say_faults(root, checks)
-    train, test = (_part(folder, found, checks) for folder, found in files.items())
-    for part, kind in ((train, "training"), (test, "test")):
-        tell_missing_classes(classes, {classes[label] for label in part.labels}, f"{kind} picture")
-    tell_same_files(train.files, test.files)
-    return PictureFolder(train, test, classes, _deep_white(root, checks))
+_findings: dict[str, FolderFindings] = {}
+"""Of the folder that was read last, under a digest of its files' names, sizes and times: a folder is read several times
+in a run, and not checked again unless a file changed."""
+
+
+def current_findings() -> Mapping[str, FolderFindings]:
+    """What a worker has to `adopt_findings` of, so that it does not check the folder again."""
+    return dict(_findings)
+
+
+def adopt_findings(findings: Mapping[str, FolderFindings]) -> None:
+    """Take over what another process found; of no effect for a folder whose files differ here."""
+    _findings.update(findings)
+
+
+def _check_folder(root: Path, files: Mapping[Path, list[tuple[Path, int]]], classes: list[str]) -> FolderFindings:
+    with collect_notices() as notices:
+        checks = _checked([file for found in files.values() for file, _ in found])
+        faults = {file: check.fault for file, check in checks.items() if check.fault}
+        _say_faults(root, faults, len(checks))
+        train, test = (_readable_part(folder, found, faults) for folder, found in files.items())
+        for part, kind in ((train, "training"), (test, "test")):
+            tell_missing_classes(classes, {classes[label] for label in part.labels}, f"{kind} picture")
+        tell_same_files(train.files, test.files)
+        deep_white = _deep_white(root, checks)
+    return FolderFindings({file.relative_to(root): fault for file, fault in faults.items()}, deep_white, tuple(notices))
 
 
 def _check_classes(train: Path, test: Path, classes: list[str]) -> None:
@@ -176,19 +205,26 @@ def _say_other_files(root: Path, others: list[Path]) -> None:
         add_notice(f"{count} left out, not named like a picture: {named}{more}")
 
 
-def _part(folder: Path, found: list[tuple[Path, int]], checks: dict[Path, Check]) -> Part:
+def _readable_part(folder: Path, found: list[tuple[Path, int]], faults: Mapping[Path, str]) -> Part:
     if not found:
         raise UserError(f"no images under {folder}; it must hold one folder of images per class")
-    readable = [(file, label) for file, label in found if not checks[file].fault]
+    readable = [(file, label) for file, label in found if file not in faults]
     if not readable:
         file = found[0][0]
-        raise UserError(f"none of the {len(found)} images under {folder} can be read; {file}: {checks[file].fault}")
+        raise UserError(f"none of the {len(found)} images under {folder} can be read; {file}: {faults[file]}")
     return Part(folder, [file for file, _ in readable], [label for _, label in readable])
 
 
 def _checked(files: list[Path]) -> dict[Path, Check]:
+    decode = len(files) <= MOST_DECODED
+    if not decode:
+        add_notice(
+            f"{len(files):,} pictures are too many to be decoded before the work begins: of JPEG and WebP the ends "
+            "were looked at, and damage elsewhere stops the search where it is met"
+        )
+    check = partial(check_picture, decode=decode)
     with quiet_pillow(), ThreadPoolExecutor(_THREADS) as pool:
-        return dict(zip(files, pool.map(check_picture, files, chunksize=64), strict=True))
+        return dict(zip(files, pool.map(check, files), strict=True))
 
 
 def _stamp(file: Path) -> str:
@@ -199,14 +235,14 @@ def _stamp(file: Path) -> str:
     return f"{status.st_size} {status.st_mtime_ns} {status.st_mode}"
 
 
-def _say_faults(root: Path, checks: dict[Path, Check]) -> None:
-    faults = [(file, check.fault) for file, check in checks.items() if check.fault]
+def _say_faults(root: Path, faults: Mapping[Path, str], pictures: int) -> None:
     if not faults:
         return
-    named = "; ".join(f"{_shown(file.relative_to(root))}: {fault}" for file, fault in faults[:_SHOWN])
+    first = itertools.islice(faults.items(), _SHOWN)
+    named = "; ".join(f"{_shown(file.relative_to(root))}: {fault}" for file, fault in first)
     more = f"; and {len(faults) - _SHOWN:,} more" if len(faults) > _SHOWN else ""
     count = "1 picture is" if len(faults) == 1 else f"{len(faults):,} pictures are"
-    add_notice(f"{count} left out of {len(checks):,}, which cannot be read: {named}{more}")
+    add_notice(f"{count} left out of {pictures:,}, which cannot be read: {named}{more}")
 
 
 def _shown(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""One picture in a file: whether it can be read, found out without decoding it, and its pixels.
+"""One picture in a file: whether it can be read, found out as cheaply as its format allows, and its pixels.
 
 Pictures of 8 bits become RGB as in torchvision (alpha is dropped, EXIF orientation is not applied, of an animation the
 first frame counts). Grey levels of more bits stay floats, on the scale of bytes.
@@ -34,6 +34,10 @@ _KINDS = (
 )
 
 
+class UnreadablePictureError(UserError):
+    """A picture that was listed as readable and is not, or not any more: met while a search runs, as a rule."""
+
+
 @dataclass(frozen=True)
 class Check:
     """What is known of a picture without its pixels."""
@@ -51,8 +55,16 @@ def is_deep(mode: str) -> bool:
     return mode in _DEEP
 
 
-def check_picture(path: Path) -> Check:
-    """Look at a file's header and at its end, some 0.1 ms; only what is suspicious is decoded."""
+def check_picture(path: Path, *, decode: bool = True) -> Check:
+    """Find out whether a picture can be read.
+
+    PNG is read by its check sums. JPEG and WebP have none, so they must be decoded: a JPEG in the smallest size, for
+    which libjpeg reads the whole file as well and meets the same faults (0.66 ms instead of 0.75 for 500 x 375 pixels).
+
+    Args:
+        decode: JPEG and WebP too; without it only their headers and ends are looked at, in less than a tenth of the
+            time, and damage in between is found when the picture is used.
+    """
     from PIL import Image
 
     if fault := _no_file(path):
@@ -69,8 +81,8 @@ def check_picture(path: Path) -> Check:
                     return Check("it holds NaN or infinite values")
             elif picture.format == "PNG":
                 picture.verify()  # check sums of all blocks
-            elif not _is_whole(path, str(picture.format)):
-                picture.load()
+            elif decode or not _is_whole(path, str(picture.format)):
+                _decode_smallest(picture)
             return Check("", mode, low, high)
     except Image.DecompressionBombError:
         return Check(_too_large(2 * MOST_PIXELS))
@@ -93,6 +105,12 @@ def _too_large(pixels: int) -> str:
     return f"it has {pixels / 1e6:,.0f} megapixels or more, and at most {MOST_PIXELS / 1e6:.0f} are read"
 
 
+def _decode_smallest(picture: Any) -> None:
+    """Decode a JPEG in an eighth of its size and without colours, any other format as it is."""
+    picture.draft("L" if picture.mode in ("L", "RGB") else None, (1, 1))
+    picture.load()
+
+
 def _is_whole(path: Path, form: str) -> bool:
     """Whether a file is certainly not cut off, by what JPEG and WebP say of their ends; of other formats it is open."""
     size = os.path.getsize(path)
@@ -111,7 +129,7 @@ def decoded(path: str, deep_white: float) -> Any:
         deep_white: what is white in modes I and F, whose range no header tells.
 
     Raises:
-        UserError: it cannot be read.
+        UnreadablePictureError: it cannot be read.
     """
     from PIL import Image
 
@@ -124,7 +142,9 @@ def decoded(path: str, deep_white: float) -> Any:
             white = deep_white if opened.mode in ("I", "F") else WHITE_16_BIT
             return Image.fromarray((np.asarray(opened, np.float64) * (255 / white)).astype(np.float32))
     except Exception as error:  # as in check_picture; the file may have changed since
-        raise UserError(f"image {path} cannot be read: {_reason(error)}") from error
+        raise UnreadablePictureError(
+            f"image {path} cannot be read: {_reason(error)}; put a readable picture in its place"
+        ) from error
 
 
 def _reason(error: Exception) -> str:

@@ -25,6 +25,7 @@ from methods.registry import create, method_info
 from models.data import Images
 from models.errors import UserError
 from models.given import receive
+from models.picture_folders import FolderFindings, adopt_findings
 from models.task import Task, TaskConfig, load_task, pick_device
 from search.candidate import Candidate, Outcome, failed
 from search.compressed import pack
@@ -279,6 +280,7 @@ def worker(
     config: TaskConfig,
     *,
     networks: Mapping[str, nn.Module] | None = None,
+    folders: Mapping[str, FolderFindings] | None = None,
     fingerprint: str | None = None,
     **options: Any,
 ) -> Evaluator:
@@ -286,12 +288,14 @@ def worker(
 
     Args:
         networks: the task's network, if it was given as an object.
+        folders: what the search found when it checked the task's pictures, if its data are pictures.
         fingerprint: what the task must be; None takes it as it is here.
 
     Raises:
         UserError: the files here are not those of the search: changed since it began, or others on this machine.
     """
     receive(networks or {})
+    adopt_findings(folders or {})
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     evaluator = Evaluator(config, **options)

@@ -1,7 +1,7 @@
 """Faults of the machine rather than of a candidate: a full disk, no more file handles, a folder or file that is gone.
 
 They would meet any candidate, and go when somebody frees space or mounts the disk again. So they are no outcome: the
-search stops, and goes on later as if nothing had happened.
+search stops, and goes on later as if nothing had happened. A picture that cannot be read any more is such a fault too.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import re
 
 from models.errors import UserError, first_line
+from models.pictures import UnreadablePictureError
 from search.candidate import Outcome, failed
 from search.files import final_name
 
@@ -37,6 +38,8 @@ def machine_fault(error: BaseException) -> str | None:
     """What is wrong with the machine and what would do, in one clause; None of an error that may be the candidate's."""
     link: BaseException | None = error
     while link is not None:
+        if isinstance(link, UnreadablePictureError):
+            return str(link)
         if isinstance(link, OSError) and link.errno != errno.ENOMEM:  # memory is what candidates differ in
             return _describe(link.errno, _place(link), link.strerror or first_line(link))
         number = _number_in(str(link))

@@ -12,6 +12,7 @@ from functools import partial
 from rich.console import Console
 
 from models.given import carried, class_of, is_given
+from models.picture_folders import current_findings
 from search.candidate import Candidate, Outcome
 from search.console import say
 from search.dispatch.attempts import AttemptLog
@@ -138,6 +139,7 @@ def factory_of(setup: Setup) -> partial[Evaluator]:
         keep_rungs=config.rungs_folder.absolute() if config.rungs else None,
         time_limit=config.time_limit,
         networks=carried(config.task.network),
+        folders=current_findings(),
         fingerprint=setup.fingerprint,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 import struct
 import warnings
@@ -16,6 +17,8 @@ from PIL import Image
 
 from models.data import data_identity
 from models.errors import UserError
+from models.picture_folders import adopt_findings, current_findings
+from models.pictures import UnreadablePictureError
 
 
 @pytest.fixture
@@ -129,6 +132,20 @@ def cut_jpeg(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-500])
 
 
+def spoilt_jpeg(file: Path) -> None:
+    """Damaged in the middle; the mark at its end is there."""
+    Image.open(file).convert("RGB").resize((200, 200)).save(file, "JPEG", quality=95)
+    content = file.read_bytes()
+    file.write_bytes(content[:200] + b"\xff" * (len(content) - 202) + content[-2:])
+
+
+def spoilt_webp(file: Path) -> None:
+    """Damaged in the middle; it is as long as it says."""
+    Image.open(file).convert("RGB").resize((200, 200)).save(file, "WEBP", quality=95)
+    content = file.read_bytes()
+    file.write_bytes(content[:40] + b"\xff" * (len(content) - 40))
+
+
 def cut_webp(file: Path) -> None:
     Image.open(file).convert("RGB").resize((200, 200)).save(file, "WEBP", quality=95)
     file.write_bytes(file.read_bytes()[:-500])
@@ -178,6 +195,8 @@ def socket_at(file: Path) -> None:
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut": (cut, "damaged"),
     "cut jpeg": (cut_jpeg, "damaged"),
+    "spoilt jpeg": (spoilt_jpeg, "damaged"),
+    "spoilt webp": (spoilt_webp, "damaged"),
     "cut webp": (cut_webp, "damaged"),
     "cut tiff": (cut_tiff, "damaged"),
     "check sum": (wrong_check_sum, "damaged"),
@@ -211,6 +230,42 @@ def test_what_cannot_be_read_is_left_out_counted_and_named(
     assert sum(len(labels) for _, labels in batches) == 11
     assert warned == []
     assert capfd.readouterr().err == ""
+
+
+def test_a_worker_is_sent_what_was_found_and_checks_nothing_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoilt_jpeg(folder / "train/cat/2.png")
+    monkeypatch.chdir(folder.parent)
+    here = read(Path(folder.name))[0]  # by its relative path, which a worker does not know
+    findings = pickle.dumps(current_findings())
+    read(write_pictures(folder.parent / f"{folder.name}-other"))
+    monkeypatch.setattr("models.picture_folders.check_picture", lambda *_, **__: pytest.fail("checked again"))
+    adopt_findings(pickle.loads(findings))
+    there = read(folder)[0]
+    assert there.train.labels.tolist() == here.train.labels.tolist() == [0] * 3 + [1] * 4 + [2] * 4
+    assert len(findings) < 1000
+
+
+def test_what_another_process_found_is_not_believed_of_files_that_differ(folder: Path) -> None:
+    read(folder)
+    findings = current_findings()
+    spoilt_jpeg(folder / "train/cat/2.png")
+    adopt_findings(findings)
+    assert len(read(folder)[0].train) == 11
+
+
+def test_more_pictures_than_can_be_decoded_are_looked_at_in_short(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.picture_folders.MOST_DECODED", 17)
+    cut_jpeg(folder / "train/cat/1.png")
+    spoilt_jpeg(folder / "train/cat/2.png")
+    data, (too_many, left_out) = read(folder)
+    assert too_many.startswith("18 pictures are too many to be decoded before the work begins")
+    assert left_out.startswith("1 picture is left out of 18, which cannot be read: train/cat/1.png: it is damaged")
+    with pytest.raises(UnreadablePictureError, match=r"^image .*/train/cat/2.png cannot be read: .*; put a readable"):
+        list(data.train.batches(4))
 
 
 def test_many_faults_are_counted_and_three_are_named(folder: Path) -> None:

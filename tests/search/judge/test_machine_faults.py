@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 
 from models.errors import UserError
+from models.pictures import decoded
 from models.task import TaskConfig
 from search import api
 from search.candidate import Recipe, failed
@@ -49,6 +51,10 @@ def wrapped() -> None:
         ),
         (lambda: Path("/proc/x").write_bytes(b""), "^/proc/x: "),
         (lambda: safetensors.safe_open("/nowhere/w.safetensors", "pt"), "No such file"),
+        (
+            lambda: decoded("/nowhere/dog.png", 1.0),
+            "^image /nowhere/dog.png cannot be read: No such file or directory; put a readable picture in its place$",
+        ),
         (wrapped, "^/data/results/run/weights/ab12.safetensors: Disk quota exceeded; free space$"),
     ],
 )
@@ -75,6 +81,28 @@ def test_of_whatever_number(number: int) -> None:
 def test_what_a_candidate_may_be_to_blame_for_is_none(error: Exception) -> None:
     assert machine_fault(error) is None
     assert not is_machine_fault(failed(str(error)))
+
+
+def test_a_search_stops_at_a_damaged_picture_and_goes_on_when_it_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.picture_folders.MOST_DECODED", 0)  # as in a folder of very many pictures
+    for index in range(24):
+        place = tmp_path / "pictures" / ("val" if index % 3 == 0 else "train") / "ab"[index % 2] / f"{index}.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((64, 64), 90).convert("RGB").save(place)
+    good = place.read_bytes()  # one that is trained on
+    place.write_bytes(good[:200] + b"\xff" * (len(good) - 202) + good[-2:])
+    task = TaskConfig(network="resnet20", data=f"imagefolder:{tmp_path / 'pictures'}@16").absolute()
+    config = SearchConfig(
+        task=task, name="run", results=str(tmp_path), ledger=str(tmp_path / "ledger.db"), targets=("0.5",),
+        strategies=("acra-uniform",), recipe=Recipe(epochs=1), workers=0, device="cpu", finalists=0,
+    )  # fmt: skip
+    with pytest.raises(UserError, match=rf"not of a candidate: image {place} cannot be read: .*; put a readable "
+                                        r"picture in its place, then go on with: .* --resume .*/run$"):  # fmt: skip
+        api.run_config(config, show=False)
+    place.write_bytes(good)
+    assert list(api.search(resume=tmp_path / "run", show=False).table["status"]) == ["ok"]
 
 
 @pytest.fixture
