@@ -15,6 +15,7 @@ from search.candidate import Candidate, Recipe
 from search.report.view import known
 from search.run.command import resume_command
 from search.run.config import SearchConfig
+from search.run.run_file import RUN_FILE, DamagedRunError, json_kind
 from search.run.runs import is_comparison, read_record, read_searches, run_folder
 from search.run.unchanged import PARTS
 from search.tables import CANDIDATE_TYPES, FINAL_TYPES, records
@@ -74,7 +75,9 @@ def read_run(run: str | Path) -> Run:
     folder = run_folder(run)
     record = read_record(folder)
     if not isinstance(record.get("fingerprint"), str):
-        raise UserError(f"{folder / 'run.json'} names no task; start the search anew")
+        raise DamagedRunError(folder / RUN_FILE, "it names no task")
+    if not isinstance(record.get("host", {}), dict):
+        raise DamagedRunError(folder / RUN_FILE, f"its host is {json_kind(record['host'])} in place of an object")
     searches = read_searches(folder)
     again = resume_command(searches[0], "compare" if is_comparison(folder) else "search")
     tables = {"candidates": CANDIDATE_TYPES, "pareto": CANDIDATE_TYPES, "finalists": FINAL_TYPES}

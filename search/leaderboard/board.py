@@ -22,15 +22,13 @@ from models.errors import UserError, commonest_reason, unknown
 from search.allocation.targets import TOLERANCE, beyond_flops
 from search.export_config import CONFIG, Latency, read_config
 from search.latency.check import FILE, Checked, read_latencies
+from search.leaderboard.commands import Commands
 from search.leaderboard.reported import Reported, reported
 from search.ledger.ledger import Ledger, list_tasks
 from search.ledger.location import public_location
 from search.ledger.record import Record
 from search.ranking import Sample, bands, ranks
-from search.run.command import search_command
-from search.run.runs import searches_of
 from search.run.standings import Standing, dense_of, family, standings
-from search.strategy import strategies
 from search.tables import Dense, records
 
 TYPES = {
@@ -143,7 +141,8 @@ def board(ledger: Ledger, results: Path) -> Board:
     lines = [_line(answer, dense, ledger.title, commands, latencies) for answer in answers]
     frame = pd.DataFrame(lines, columns=[*TYPES, "images"]).astype(TYPES)
     papers = tuple(reported(ledger.title))
-    return Board(ledger.task, ledger.title, dense, _ranked(frame), papers, ledger.skipped, tuple(ledger.notices))
+    notices = (*ledger.notices, *commands.notices)
+    return Board(ledger.task, ledger.title, dense, _ranked(frame), papers, ledger.skipped, notices)
 
 
 def answers_of(ledger: Ledger) -> list[Answer]:
@@ -240,29 +239,6 @@ def _sample(line: Mapping[str, Any]) -> Sample | None:
     if pd.isna(line["accuracy"]):
         return None
     return Sample(line["accuracy"], None if pd.isna(line["std"]) else line["std"], line["n"], line["images"])
-
-
-class Commands:
-    """The command that leads to a row, from the `run.json` of its run; blank where that is gone."""
-
-    def __init__(self, results: Path) -> None:
-        self._results = results
-        self._searches: dict[str, Any] = {}
-
-    def of(self, standing: Standing) -> str | None:
-        if not standing.run or standing.final is None:
-            return None
-        if standing.run not in self._searches:
-            self._searches[standing.run] = searches_of(self._results / standing.run)
-        for search in self._searches[standing.run]:
-            asked = (search.method, search.options, tuple(search.constraints.words()))
-            if asked == (standing.method, standing.options, standing.constraints):
-                # A strategy that samples began with the points of the others.
-                lent = search.warm_start and strategies()[standing.strategy].samples
-                own = search.strategies if lent else (standing.strategy,)
-                changes = {"strategies": own, "targets": standing.targets or (standing.target,)}
-                return search_command(search.model_copy(update=changes))
-        return None
 
 
 def latencies_of(results: Path, task: str) -> dict[str, Latency]:

@@ -19,7 +19,7 @@ from search.leaderboard.board import Answer, answers_of
 from search.ledger.ledger import Ledger
 from search.ledger.record import Record
 from search.run.running import recorded
-from search.run.runs import searches_of
+from search.run.runs import read_searches
 from search.run.unchanged import PARTS, describe_changes
 
 
@@ -88,10 +88,11 @@ def find_weights(results: Path, key: str) -> Path:
 
 
 def _task(folder: Path, ledger: Ledger) -> TaskConfig:
-    searches = searches_of(folder)
-    if not searches:
-        raise UserError(f"{folder / 'run.json'} does not say what {ledger.title} is; restore it from a copy")
-    return searches[0].task
+    """The run's task as `run.json` describes it; UserError if that is gone or damaged."""
+    try:
+        return read_searches(folder)[0].task
+    except UserError as error:
+        raise UserError(f"what {ledger.title} is cannot be told: {error}") from error
 
 
 def _check(record: Record, path: Path, evaluator: Evaluator) -> Check:

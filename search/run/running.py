@@ -20,6 +20,7 @@ from search.candidate import Outcome
 from search.files import atomic_write, held, writing
 from search.judge.evaluate import SPARED
 from search.run.progress import Progress
+from search.run.run_file import RUN_FILE, DamagedRunError, described_searches, has_run_file, read_run_file
 from search.run.runs import PARTS, SCHEMA
 from search.shell import option_text
 from search.strategy import Proposal
@@ -100,12 +101,14 @@ def alone_in(folder: Path, config: BaseModel) -> Iterator[None]:
 
 def refuse_other(folder: Path, config: BaseModel) -> None:
     """UserError if the folder holds a run of other settings, which this one would overwrite."""
-    before = recorded(folder).get("config")
-    if before is None:
+    record = recorded(folder)
+    try:
+        described_searches(folder, record)
+    except DamagedRunError:  # or there is none yet
         return
     try:
-        same = _settings(type(config).model_validate(before)) == _settings(config)
-    except ValueError:  # of another version or kind
+        same = _settings(type(config).model_validate(record["config"])) == _settings(config)
+    except (ValueError, RecursionError):  # of another version or kind
         same = False
     if not same:
         raise UserError(
@@ -148,13 +151,16 @@ def write_record(
         "host": facts,
     }
     with writing(folder, "choose another folder with --results or free space"):
-        atomic_write(folder / "run.json", json.dumps(record, indent=2) + "\n")
+        atomic_write(folder / RUN_FILE, json.dumps(record, indent=2) + "\n")
 
 
 def recorded(folder: Path) -> dict[str, Any]:
-    """What `run.json` says; empty if there is none that can be read."""
+    """What the folder's `run.json` says; empty if there is none, or a damaged one, which the run then writes anew.
+
+    Raises:
+        UserError: it is there and cannot be read.
+    """
     try:
-        record = json.loads((folder / "run.json").read_text())
-    except (OSError, ValueError):
+        return read_run_file(folder) if has_run_file(folder) else {}
+    except DamagedRunError:
         return {}
-    return record if isinstance(record, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from models.errors import UserError, unknown
 from models.paths import user_path
 from search.run.build import first_fault
 from search.run.config import SearchConfig
+from search.run.run_file import RUN_FILE, DamagedRunError, described_searches, has_run_file, read_run_file
 from search.shell import option_text
 
 SCHEMA = 1  # of run.json
@@ -20,9 +20,9 @@ def run_folder(run: str | Path) -> Path:
     """The folder of a run, given by its path or by its name below `results`; UserError if there is none."""
     folder = user_path(run)
     folder = folder.absolute() if folder.name in ("", "..") else folder
-    if not (folder / "run.json").is_file() and len(folder.parts) == 1:
+    if not has_run_file(folder) and len(folder.parts) == 1:
         folder = Path("results") / folder
-    if not (folder / "run.json").is_file():
+    if not has_run_file(folder):
         raise _no_run(folder)
     return folder
 
@@ -35,18 +35,11 @@ def _no_run(folder: Path) -> UserError:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What `run.json` holds; UserError if it is not ours or not whole."""
-    path = folder / "run.json"
-    try:
-        record = json.loads(path.read_text())
-        check_schema(path, record.get("schema", 1))
-        if isinstance(record["config"], dict):
-            return dict(record)
-    except UserError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _foreign(path, error) from None
-    raise _foreign(path, TypeError("its config is no object"))
+    """What `run.json` holds; UserError if it cannot be read, is damaged, or a later version wrote it."""
+    path, record = folder / RUN_FILE, read_run_file(folder)
+    check_schema(path, record.get("schema", 1))
+    described_searches(folder, record)
+    return record
 
 
 def check_schema(path: Path, schema: Any) -> None:
@@ -60,18 +53,14 @@ def check_schema(path: Path, schema: Any) -> None:
 
 def read_searches(folder: Path) -> tuple[SearchConfig, ...]:
     """The searches that a run consists of, as they would be run from here; paths of the results follow the folder."""
-    config = read_record(folder)["config"]
+    path, parts = folder / RUN_FILE, described_searches(folder, read_record(folder))
     try:
-        searches = [SearchConfig.model_validate(each) for each in config.get("searches", [config])]
+        searches = [SearchConfig.model_validate(part) for part in parts]
+    except RecursionError:
+        raise DamagedRunError(path, "its values are nested too deeply") from None
     except (ValueError, TypeError) as error:
-        raise _foreign(folder / "run.json", error) from None
-    if not searches:
-        raise _foreign(folder / "run.json", ValueError("it names no search"))
-    return tuple(each.model_copy(update={"results": str(folder.parent), "name": folder.name}) for each in searches)
-
-
-def _foreign(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path} is not a run of this version ({first_fault(error)}); start the search anew")
+        raise UserError(f"{path} is not a run of this version ({first_fault(error)}); start the search anew") from None
+    return tuple(search.model_copy(update={"results": str(folder.parent), "name": folder.name}) for search in searches)
 
 
 def is_comparison(folder: Path) -> bool:
@@ -85,11 +74,3 @@ def resumed(run: str | Path) -> SearchConfig:
     if is_comparison(folder):
         raise UserError(f"{folder} holds a comparison; go on with it by `compare {option_text('--resume', folder)}`")
     return read_searches(folder)[0]
-
-
-def searches_of(folder: Path) -> tuple[SearchConfig, ...]:
-    """The searches that a run consists of; none if it cannot be read."""
-    try:
-        return read_searches(folder)
-    except (UserError, OSError):
-        return ()

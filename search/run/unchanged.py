@@ -9,6 +9,7 @@ from typing import Any
 
 from models.errors import UserError
 from models.task import Task
+from search.run.run_file import RUN_FILE
 from search.run.running import recorded
 from search.run.runs import PARTS, check_schema
 
@@ -18,7 +19,7 @@ DIGITS = 12  # of a digest that are shown
 def refuse_changed(folder: Path, task: Task) -> None:
     """UserError if the folder holds a run of another task: what its outcomes say would not hold for this one."""
     record = recorded(folder)
-    check_schema(folder / "run.json", record.get("schema", 1))
+    check_schema(folder / RUN_FILE, record.get("schema", 1))
     fingerprint = record.get("fingerprint")
     if isinstance(fingerprint, str) and fingerprint != task.fingerprint:
         changes = describe_changes(task, fingerprint, record.get(PARTS))

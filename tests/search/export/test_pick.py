@@ -172,5 +172,5 @@ def test_runs_that_are_absent_or_not_whole(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"candidates.csv cannot be read"):
         read_run("digits-l1")
     Path("results/digits-l1/run.json").write_text('{"config": {"task"')
-    with pytest.raises(UserError, match="not a run of this version"):
+    with pytest.raises(UserError, match=r"run.json is damaged"):
         read_run("digits-l1")

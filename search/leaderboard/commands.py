@@ -1,0 +1,47 @@
+"""The command that leads to a row of a leaderboard, from the record of the run that it came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from models.errors import UserError
+from search.run.command import search_command
+from search.run.config import SearchConfig
+from search.run.run_file import has_run_file
+from search.run.runs import read_searches
+from search.run.standings import Standing
+from search.strategy import strategies
+
+
+class Commands:
+    """The command that leads to a row, from the `run.json` of its run; blank where that is gone or damaged."""
+
+    def __init__(self, results: Path) -> None:
+        self._results = results
+        self._searches: dict[str, tuple[SearchConfig, ...]] = {}
+        self.notices: list[str] = []
+        """What is wrong with the record of a run that is there, a sentence each."""
+
+    def of(self, standing: Standing) -> str | None:
+        if not standing.run or standing.final is None:
+            return None
+        if standing.run not in self._searches:
+            self._searches[standing.run] = self._read(self._results / standing.run)
+        for search in self._searches[standing.run]:
+            asked = (search.method, search.options, tuple(search.constraints.words()))
+            if asked == (standing.method, standing.options, standing.constraints):
+                # A strategy that samples began with the points of the others.
+                lent = search.warm_start and strategies()[standing.strategy].samples
+                own = search.strategies if lent else (standing.strategy,)
+                changes = {"strategies": own, "targets": standing.targets or (standing.target,)}
+                return search_command(search.model_copy(update=changes))
+        return None
+
+    def _read(self, folder: Path) -> tuple[SearchConfig, ...]:
+        if not has_run_file(folder):
+            return ()
+        try:
+            return read_searches(folder)
+        except UserError as error:
+            self.notices.append(f"rows of run {folder.name} have no command: {error}")
+            return ()
