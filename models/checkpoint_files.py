@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from models.errors import UserError, first_line
+from models.pickle_scan import check_pickle_calls
 from models.pickled_names import HARMLESS_NAMES
 
 _HEAD = 1024  # bytes that tell what a file is
@@ -51,9 +52,12 @@ def read_checkpoint(path: Path) -> Any:
     try:
         if is_safetensors(head):
             return load_file(path)
+        check_pickle_calls(path)
         with warnings.catch_warnings(), torch.serialization.safe_globals(HARMLESS_NAMES):
             warnings.simplefilter("ignore")  # torch's about sparse tensors and old storages
             return torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:
         raise _refused_pickle(path, error) from error
     except Exception as error:  # damaged bytes raise anything in torch's reader

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import UserError
+from models.pickle_scan import check_pickle_calls
 
 _RECORD = "ratio-search"  # among the names of modules in `_metadata`
 Encode = Callable[[nn.Module, Mapping[str, str]], bytes]
@@ -40,6 +41,7 @@ def torch_metadata(path: Path) -> dict[str, str]:
     if not zipfile.is_zipfile(path):  # what torch wrote before 1.6 is none of ours
         return {}
     try:
+        check_pickle_calls(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception:  # loading the weights says what is wrong with the file
         return {}
