@@ -39,13 +39,16 @@ def check_output_file(path: Path, *, force: bool) -> None:
             _try_to_write(path.resolve())
 
 
-def check_output_folder(folder: Path) -> None:
+def check_output_folder(folder: Path, advice: str = "choose another place") -> None:
     """Refuse, before the work, a folder that could not be made or written to; nothing is left there.
+
+    Args:
+        advice: what would do if it cannot.
 
     Raises:
         UserError: it cannot.
     """
-    with _refusing(folder):
+    with _refusing(folder, advice):
         if folder.is_symlink() and not folder.exists():
             raise UserError(f"{folder} is a link to nothing; name another folder")
         with _folder_made(folder.resolve()), _folder_made(folder.resolve() / temporary_name("trial")):
@@ -124,11 +127,11 @@ def _folder_made(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _refusing(path: Path) -> Iterator[None]:
+def _refusing(path: Path, advice: str = "choose another place") -> Iterator[None]:
     try:
         yield
     except UserError:
         raise
     except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
         reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{str(path)!r} cannot be written ({reason}); choose another place") from error
+        raise UserError(f"{str(path)!r} cannot be written ({reason}); {advice}") from error

@@ -40,6 +40,7 @@ from search.output_file import check_output_folder
 from search.run.unchanged import describe_changes
 
 TRIAL_IMAGES = 256
+CHECKPOINTS = "checkpoints"  # folder in the run's, of fine-tunes that may go on
 SAME_ACCURACY = 5e-3  # stored weights may be judged on another device than the one they were trained on
 FILES = (WEIGHTS, PROGRAM, ONNX, PICTURE, CARD, CONFIG)
 
@@ -157,14 +158,16 @@ def fine_tuned(
     Raises:
         UserError: the task has changed since the search, or the stored weights are not what was judged.
     """
-    say("loading the task ...")
     weights = run.folder / "weights"
+    path = weights / f"{picked.key}.safetensors"
+    if not path.is_file():
+        _check_can_keep(run.folder)
+    say("loading the task ...")
     evaluator = worker(run.config.task, device=device or run.config.device, keep_weights=weights)
     task = evaluator.task
     if task.fingerprint != run.fingerprint:
         changes = describe_changes(task, run.fingerprint, run.task_parts)
         raise UserError(f"{changes} since the search in {run.folder}; bring back what it was made with, or search anew")
-    path = weights / f"{picked.key}.safetensors"
     if not path.is_file():
         path = _finetuned(evaluator, picked.candidate, weights, say, on_step)
     candidate, allocation = _described(path)
@@ -178,6 +181,16 @@ def fine_tuned(
     accuracy = _accuracy(network, task, picked, candidate)
     small, images = copy_network(network).cpu().eval(), _images(task, TRIAL_IMAGES)
     return Subject(run, picked, wanted, task, compressor, candidate, allocation, small, images, accuracy)
+
+
+def _check_can_keep(folder: Path) -> None:
+    """UserError, before the fine-tune, if the run's folder cannot take what comes of it."""
+    for part in ("weights", CHECKPOINTS):
+        check_output_folder(
+            folder / part,
+            "a fine-tune is kept in its run's folder: make it writable, or copy the run to another place and export it "
+            "from there",
+        )
 
 
 def _described(path: Path) -> tuple[Candidate, Allocation]:
@@ -194,7 +207,7 @@ def _described(path: Path) -> tuple[Candidate, Allocation]:
 def _finetuned(evaluator: Evaluator, candidate: Candidate, weights: Path, say: Say, on_step: OnStep | None) -> Path:
     """Fine-tune a candidate, from its checkpoint if there is one; the file of its weights."""
     key = candidate.key(evaluator.task.fingerprint)
-    checkpoint = Checkpoint(weights.parent / "checkpoints" / f"{key}.safetensors")
+    checkpoint = Checkpoint(weights.parent / CHECKPOINTS / f"{key}.safetensors")
     going_on = ", going on from the last epoch of an earlier attempt" if checkpoint.path.exists() else ""
     say(f"fine-tuning for {candidate.recipe.epochs:g} epochs{going_on} ...")
     with last_words(f"while it fine-tuned {key[:8]}", "the same command goes on from the last whole epoch"):

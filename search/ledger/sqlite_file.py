@@ -56,7 +56,7 @@ def check_file(path: Path, *, write: bool, create: bool = False) -> None:
         raise UserError(f"ledger {path} cannot be opened ({error.strerror}); {advice}") from error
     if write and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
         raise UserError(
-            f"ledger {path} cannot be written to, only read; change its permissions or choose another place"
+            f"ledger {path} cannot be written to, only read; make it writable, or start a search with another ledger"
         )
     if head and head != MAGIC and not holds_records(path):
         raise UserError(f"ledger {path} is not an SQLite database; name another file")

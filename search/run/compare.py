@@ -35,7 +35,7 @@ from search.run.finalists import best_candidates, finalists
 from search.run.interruption import told_how_to_go_on
 from search.run.progress import Progress
 from search.run.rungs import check_samples
-from search.run.running import Watch, alone_in, refuse_other, warn, write_record
+from search.run.running import Watch, alone_in, check_run_folder, refuse_other, warn, write_record
 from search.run.session import Result, attempt_log, factory_of, open_ledger, program_of
 from search.run.setup import (
     Setup,
@@ -80,6 +80,7 @@ class Compared:
 
 def prepare(config: CompareConfig, say: Say = tell) -> Comparison:
     """Load the task, bind every method and check every target; UserError if nothing at all can be done."""
+    check_run_folder(config.folder)
     check_location(config.common.ledger)
     check_samples([name for search in config.searches for name in search.strategies], config.common.ladder)
     refuse_other(config.folder, config)

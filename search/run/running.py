@@ -19,6 +19,7 @@ from models.task import Task
 from search.candidate import Outcome
 from search.files import atomic_write, held, writing
 from search.judge.evaluate import SPARED
+from search.output_file import check_output_folder
 from search.run.progress import Progress
 from search.run.run_file import RUN_FILE, DamagedRunError, described_searches, has_run_file, read_run_file
 from search.run.runs import PARTS, SCHEMA
@@ -83,6 +84,20 @@ def began_again(proposal: Proposal, outcome: Outcome) -> bool:
 def warn(console: Console, text: str) -> None:
     """A warning on a line of its own, above the live table."""
     console.print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def check_run_folder(folder: Path) -> None:
+    """Refuse, before anything is loaded, a run whose files could not be written; nothing is made.
+
+    Raises:
+        UserError: they could not.
+    """
+    if has_run_file(folder):
+        advice = "a run goes on in its own folder: make it writable, or copy it to another place and resume the copy"
+    else:
+        advice = "choose another folder with --results"
+    # Missing folders are not made to try: another search that starts at the same moment may be about to use them.
+    check_output_folder(next(place for place in (folder, *folder.absolute().parents) if place.exists()), advice)
 
 
 @contextmanager
@@ -150,7 +165,7 @@ def write_record(
         "notices": list(task.notices),
         "host": facts,
     }
-    with writing(folder, "choose another folder with --results or free space"):
+    with writing(folder, "free space or make it writable"):
         atomic_write(folder / RUN_FILE, json.dumps(record, indent=2) + "\n")
 
 

@@ -24,7 +24,7 @@ from search.latency.table import ChosenLatency, LatencyTable, Say, latency_table
 from search.ledger.storage import check_location
 from search.run.config import SearchConfig
 from search.run.rungs import check_samples
-from search.run.running import refuse_other
+from search.run.running import check_run_folder, refuse_other
 from search.run.unchanged import refuse_changed
 from search.strategy import Problem, Scan, strategy
 from search.tables import Dense
@@ -65,6 +65,7 @@ def prepare(config: SearchConfig, say: Say = tell) -> Setup:
     check_samples(config.strategies, config.ladder)
     wanted = wanted_of(config)
     resources = resources_of(config)
+    check_run_folder(config.folder)
     check_location(config.ledger)
     refuse_other(config.folder, config)
     evaluator = evaluator_of(config)

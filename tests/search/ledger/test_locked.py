@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ledger_samples import TASK, TITLE, candidate, outcome
+from mounts import read_only
 
 from models.errors import UserError
 from search.ledger import sqlite_file
@@ -31,20 +31,11 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def mounted(place: Path, *arguments: str) -> None:
-    if subprocess.run(["mount", *arguments, str(place), str(place)], capture_output=True).returncode:
-        pytest.skip("mounting needs the superuser")
-
-
 @pytest.fixture
-def read_only(path: Path) -> Iterator[Path]:
-    """The same, in a folder that nobody can write to, not even the superuser."""
-    mounted(path.parent, "--bind")
-    try:
-        subprocess.run(["mount", "-o", "remount,bind,ro", str(path.parent)], check=True)
+def read_only_path(path: Path) -> Iterator[Path]:
+    """The same, in a folder that nobody can write to."""
+    with read_only(path.parent):
         yield path
-    finally:
-        subprocess.run(["umount", "-l", str(path.parent)], check=True)
 
 
 def seeds(path: Path) -> list[int]:
@@ -53,10 +44,10 @@ def seeds(path: Path) -> list[int]:
         return [record.candidate.seed for record in ledger.records()]
 
 
-def test_what_cannot_be_written_is_read(read_only: Path) -> None:
-    assert list_tasks(str(read_only)) == {TASK: TITLE}
-    assert seeds(read_only) == list(range(COUNT))
-    for attempt in (lambda: check_location(str(read_only)), lambda: Ledger(str(read_only), TASK, TITLE)):
+def test_what_cannot_be_written_is_read(read_only_path: Path) -> None:
+    assert list_tasks(str(read_only_path)) == {TASK: TITLE}
+    assert seeds(read_only_path) == list(range(COUNT))
+    for attempt in (lambda: check_location(str(read_only_path)), lambda: Ledger(str(read_only_path), TASK, TITLE)):
         with pytest.raises(UserError, match="cannot be written to, only read"):
             attempt()
 
@@ -77,12 +68,8 @@ def cut_off(path: Path) -> None:
 
 def test_a_cut_off_write_is_undone_before_a_read_only_ledger_is_read(path: Path) -> None:
     cut_off(path)
-    mounted(path.parent, "--bind")
-    try:
-        subprocess.run(["mount", "-o", "remount,bind,ro", str(path.parent)], check=True)
+    with read_only(path.parent):
         assert seeds(path) == list(range(COUNT))
-    finally:
-        subprocess.run(["umount", "-l", str(path.parent)], check=True)
     assert seeds(path) == list(range(COUNT))
 
 
@@ -94,12 +81,8 @@ def test_a_log_beside_a_read_only_ledger_is_read_too(path: Path) -> None:
     for suffix in ("", "-wal"):
         shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
     connection.close()
-    mounted(path.parent, "--bind")
-    try:
-        subprocess.run(["mount", "-o", "remount,bind,ro", str(path.parent)], check=True)
+    with read_only(path.parent):
         assert seeds(copy) == [*range(COUNT), 99]
-    finally:
-        subprocess.run(["umount", "-l", str(path.parent)], check=True)
 
 
 def test_without_permission_it_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
