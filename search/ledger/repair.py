@@ -38,7 +38,7 @@ class Damage:
     notice: str | None = None
     """One sentence for the user; None of a sound file."""
     lost: int = 0
-    """Outcomes at least that could not be read."""
+    """Outcomes at least that could not be read, or not of which task they are."""
 
 
 SOUND = Damage()
@@ -69,7 +69,7 @@ def repair(path: Path, tasks: Iterable[tuple[str, str]], open_storage: OpenStora
                 f"ledger {path} is damaged ({fault}) and a sound one cannot be written beside it "
                 f"({error.strerror or error}); free space or choose another ledger"
             ) from error
-    return Damage(f"{_words(path, salvage, fault)}; the damaged file is kept as {kept.name}", salvage.lost)
+    return Damage(f"{_words(path, salvage, fault)}; the damaged file is kept as {kept.name}", _left_out(salvage))
 
 
 def readable_file(path: Path, open_storage: OpenStorage) -> tuple[Path, bool, Damage]:
@@ -91,12 +91,15 @@ def _find_readable(path: Path, write: bool, open_storage: OpenStorage) -> tuple[
     if not write and (sqlite_file.side_files(path) or sqlite_file.keeps_log(path)):
         source, write = _copied(path), True
     fault = sqlite_file.find_damage(source, write=write)
+    if fault is None and sqlite_file.is_empty(source, write=write):
+        raise UserError(f"ledger {path} is empty: no search has begun with it; run one first, or name another ledger")
     if fault is None:
         return source, write, SOUND
     salvage = _salvaged(path, (), fault)
     fresh = _temporary_folder() / f"{secrets.token_hex(4)}.db"
     _write_fresh(fresh, salvage, open_storage)
-    return fresh, True, Damage(f"{_words(path, salvage, fault)}; the next search with it puts that right", salvage.lost)
+    notice = f"{_words(path, salvage, fault)}; the next search with it puts that right"
+    return fresh, True, Damage(notice, _left_out(salvage))
 
 
 def _salvaged(path: Path, tasks: Iterable[tuple[str, str]], fault: str) -> Salvage:
@@ -104,27 +107,42 @@ def _salvaged(path: Path, tasks: Iterable[tuple[str, str]], fault: str) -> Salva
         salvage = read_salvage(path, tasks)
     except OSError as error:
         raise UserError(f"ledger {path} cannot be read ({error.strerror}); restore it from a copy") from error
-    if not salvage.count and salvage.lost:
+    if salvage.count:
+        return salvage
+    if salvage.unassigned:
+        lost = f", and at least {salvage.lost} more cannot be read" if salvage.lost else ""
         raise UserError(
-            f"ledger {path} is damaged ({fault}): {salvage.lost} outcomes are left in it, but not of which task they "
-            "are; a search of their task with this ledger takes them in"
+            f"ledger {path} is damaged ({fault}): {salvage.unassigned} outcomes in it can be read, but not of which "
+            f"task they are{lost}; a search of their task with this ledger takes them in"
         )
-    if not salvage.count:
-        raise nothing_left(path, fault)
-    return salvage
+    raise _nothing_left(path, fault, salvage)
 
 
-def nothing_left(path: Path, fault: str) -> UserError:
-    """What to say of a file that is damaged throughout."""
+def check_something_left(path: Path, fault: str) -> None:
+    """UserError if no outcome of a damaged file can be read, of whatever task."""
+    salvage = read_salvage(path)
+    if not salvage.count and not salvage.unassigned:
+        raise _nothing_left(path, fault, salvage)
+
+
+def _nothing_left(path: Path, fault: str, salvage: Salvage) -> UserError:
+    left = (
+        f"none of the {salvage.lost} outcomes or more in it can be read" if salvage.lost else "no outcome is left in it"
+    )
     return UserError(
-        f"ledger {path} cannot be read: it is damaged ({fault}) and no outcome is left in it; restore it from a "
-        "copy, or move it away to begin a new one"
+        f"ledger {path} cannot be read: it is damaged ({fault}) and {left}; restore it from a copy, or move it away to "
+        "begin a new one"
     )
 
 
 def _words(path: Path, salvage: Salvage, fault: str) -> str:
     lost = f"at least {salvage.lost} could not be" if salvage.lost else "none is known to be lost"
-    return f"ledger {path} is damaged ({fault}): {salvage.count} outcomes were read, {lost}"
+    unassigned = f"{salvage.unassigned} are of no task that it still names, " if salvage.unassigned else ""
+    return f"ledger {path} is damaged ({fault}): {salvage.count} outcomes were read, {unassigned}{lost}"
+
+
+def _left_out(salvage: Salvage) -> int:
+    return salvage.lost + salvage.unassigned
 
 
 @contextmanager

@@ -37,6 +37,8 @@ class Salvage:
     """Task -> its records in the order of writing."""
     facts: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     """Task -> name, with the prefix of facts -> fact."""
+    unassigned: int = 0
+    """Outcomes that can be read, but not of which task they are."""
     lost: int = 0
     """Outcomes at least that were there and cannot be read."""
 
@@ -55,7 +57,7 @@ def read_salvage(path: Path, tasks: Iterable[tuple[str, str]] = ()) -> Salvage:
     content = path.read_bytes()
     layouts = page_layouts(content)  # the header may be what is damaged
     attempts = [_read(content, CellReader(content, size, reserved), tasks) for size, reserved in layouts]
-    return max(attempts, key=lambda attempt: (attempt.count, -attempt.lost))
+    return max(attempts, key=lambda attempt: (attempt.count, attempt.unassigned, -attempt.lost))
 
 
 def rebuild(salvage: Salvage, storage: RDBStorage) -> None:
@@ -81,7 +83,7 @@ def _read(content: bytes, reader: CellReader, tasks: Iterable[tuple[str, str]]) 
     found = Salvage(titles=titles)
     trials = {row.rowid: _number(row.values[2]) for _, row in reader.find(_TRIALS, _is_trial) if row is not None}
     unread = _read_records(content, reader, found, {trial: studies.get(study) for trial, study in trials.items()})
-    found.lost = max(unread, len(trials) - found.count, 0)
+    found.lost = max(unread, len(trials) - found.count - found.unassigned, 0)
     for _, row in reader.find(_FACTS, _is_attribute):
         if row is None or not (fact := _object(row)):
             continue
@@ -92,7 +94,7 @@ def _read(content: bytes, reader: CellReader, tasks: Iterable[tuple[str, str]]) 
 
 
 def _read_records(content: bytes, reader: CellReader, found: Salvage, trials: dict[int, str | None]) -> int:
-    """Put all records into `found`; how many could not be read or belong to no task."""
+    """Put all records into `found`; how many could not be read."""
     rows: list[tuple[int, int, str, str | None]] = []  # (row id, position, text, task)
     spots = set[int]()
     for position, row in reader.find(_RECORDS, _is_attribute):
@@ -111,11 +113,13 @@ def _read_records(content: bytes, reader: CellReader, found: Salvage, trials: di
         except ValueError:  # pydantic's and json's errors are ValueErrors
             unread += 1
             continue
+        if text in seen:  # a page that SQLite has moved may be there twice
+            continue
+        seen.add(text)
         task = next((each for each in found.titles if record.candidate.key(each) == record.key), task)
         if task is None:
-            unread += 1
-        elif text not in seen:  # a page that SQLite has moved may be there twice
-            seen.add(text)
+            found.unassigned += 1
+        else:
             found.records.setdefault(task, []).append(record)
     return unread
 

@@ -91,6 +91,15 @@ def find_damage(path: Path, *, write: bool) -> str | None:
     return damage
 
 
+def is_empty(path: Path, *, write: bool) -> bool:
+    """Whether a sound file has no tables yet: of no bytes, or left by a search that ended before it made them."""
+    connection = connect(path, write=write)
+    try:
+        return connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
+    finally:
+        connection.close()
+
+
 def locked(name: object) -> UserError:
     """What to say where another process holds a ledger for longer than `LOCK_TIMEOUT`."""
     return UserError(

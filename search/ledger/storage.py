@@ -23,7 +23,7 @@ from sqlalchemy.pool import NullPool
 from models.errors import UserError
 from search.ledger import sqlite_file
 from search.ledger.location import full_url, missing_password, public_location, scrub
-from search.ledger.repair import SOUND, Damage, nothing_left, readable_file, repair
+from search.ledger.repair import SOUND, Damage, check_something_left, readable_file, repair
 
 RACE_ATTEMPTS = 5  # two processes that create the same file's tables: one finds them half there
 RACED = ("already exists", "UNIQUE constraint failed", "duplicate key")
@@ -139,8 +139,8 @@ def check_location(location: str | Path) -> None:
     if path.exists():
         sqlite_file.check_file(path, write=True)
         fault = sqlite_file.find_damage(path, write=True)  # refuses what is locked or another program's
-        if fault is not None and not sqlite_file.holds_records(path):
-            raise nothing_left(path, fault)
+        if fault is not None:
+            check_something_left(path, fault)
         return
     parent = next(folder for folder in path.parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):

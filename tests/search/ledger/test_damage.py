@@ -128,7 +128,7 @@ def test_where_the_names_of_all_tasks_are_gone_a_search_still_knows_its_own(soun
     content = bytearray(sound.read_bytes())
     content[(page - 1) * 4096 : page * 4096] = random.Random(0).randbytes(4096)
     path.write_bytes(content)
-    assert read_keys(path, "outcomes are left in it, but not of which task") == (set(), COUNT)
+    assert read_keys(path, "outcomes in it can be read, but not of which task") == (set(), COUNT)
     with Ledger(str(path), TASK, TITLE) as ledger:
         assert {record.key for record in ledger.records()} == every
 
