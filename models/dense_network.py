@@ -17,6 +17,7 @@ from models.memory_layout import choose_memory_format
 from models.module_copies import copy_module
 from models.networks import build_network
 from models.notices import add_notice
+from models.spec_words import data_name, network_subject
 from models.standard_form import is_lazy_network, standard_form
 from models.training_outputs import class_scores
 from models.user_calls import describe_error, reporting_errors
@@ -49,12 +50,12 @@ def prepare_network(config: TaskConfig, info: DataInfo, device: torch.device | s
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_INIT_SEED)
         network = build_network(config.network, classes=info.classes, channels=info.shape[0])
-        network = standard_form(network, config.network)
+        network = standard_form(network, network_subject(config.network))
         if is_lazy_network(network):
             _call(network, config, info, 1)  # lazy layers take their shapes here, and their first weights from the seed
         if config.weights is not None:
             load_weights(network, config.weights)
-        check_finite(network, config.network)
+        check_finite(network, network_subject(config.network))
         _check_outputs(network, config, info)
         _check_copies(network, config)
     network = network.to(device)
@@ -72,9 +73,10 @@ def _noise(info: DataInfo) -> Tensor:
 
 def _call(network: nn.Module, config: TaskConfig, info: DataInfo, count: int) -> object:
     shape = "×".join(map(str, info.shape))
-    failure = f"network {config.network} cannot take the {shape} images of {info.name}"
+    subject, images_name = network_subject(config.network), data_name(info.name)
+    failure = f"{subject} cannot take the {shape} images of {images_name}"
     if count > 1:
-        failure = f"network {config.network} takes one of the {shape} images of {info.name} but not {count} at once"
+        failure = f"{subject} takes one of the {shape} images of {images_name} but not {count} at once"
     with reporting_errors(failure), torch.no_grad():
         images = _noise(info)[:count]
         output = network(images)
@@ -91,10 +93,11 @@ def _check_outputs(network: nn.Module, config: TaskConfig, info: DataInfo) -> No
         if shape != (count, info.classes):
             number = "one image" if count == 1 else f"{count} images"
             raise UserError(
-                f"network {config.network} returns {shape} for {number} of {info.name}, not ({count}, {info.classes})"
+                f"{network_subject(config.network)} returns {shape} for {number} of {data_name(info.name)}, "
+                f"not ({count}, {info.classes})"
             )
     if not list(network.parameters()):
-        raise UserError(f"network {config.network} has no parameters, so there is nothing to compress")
+        raise UserError(f"{network_subject(config.network)} has no parameters, so there is nothing to compress")
 
 
 def _check_copies(network: nn.Module, config: TaskConfig) -> None:
@@ -102,7 +105,7 @@ def _check_copies(network: nn.Module, config: TaskConfig) -> None:
         copy.deepcopy(network)
     except Exception as error:  # whatever a user's attributes do when they are copied
         raise UserError(
-            f"network {config.network} cannot be copied once it has been called ({describe_error(error)}); "
+            f"{network_subject(config.network)} cannot be copied once it has been called ({describe_error(error)}); "
             "let it keep no outputs of its layers"
         ) from error
 
@@ -126,7 +129,7 @@ def _training_fault(network: nn.Module, config: TaskConfig, images: Tensor, clas
         return "none of its parameters takes a gradient (requires_grad)"
     if output is not scores:
         add_notice(
-            f"network {config.network} returns a {type(output).__name__} in training; "
+            f"{network_subject(config.network)} returns a {type(output).__name__} in training; "
             "only its first entry, the class scores, is trained on"
         )
     return None

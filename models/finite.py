@@ -11,8 +11,11 @@ from models.errors import UserError
 _STATISTICS = ("running_mean", "running_var")  # other buffers may hold infinities on purpose, as attention masks do
 
 
-def check_finite(network: nn.Module, name: str) -> None:
+def check_finite(network: nn.Module, subject: str) -> None:
     """Refuse a network whose parameters or batch-norm statistics hold NaN or infinity.
+
+    Args:
+        subject: what a sentence calls the network.
 
     Raises:
         UserError: naming the first such tensor, and how much of it is no number.
@@ -25,7 +28,7 @@ def check_finite(network: nn.Module, name: str) -> None:
         if wrong.any():
             kind = "NaN" if tensor.isnan().any() else "infinity"
             raise UserError(
-                f"the weights of network {name} are not numbers: {key} holds {kind} "
+                f"the weights of {subject} are not numbers: {key} holds {kind} "
                 f"({int(wrong.sum()):,} of its {tensor.numel():,} values are not finite); "
                 "give a checkpoint of a training that did not diverge"
             )

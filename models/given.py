@@ -21,10 +21,10 @@ from models.errors import UserError, first_line
 from models.module_copies import copy_module
 from models.notices import add_notice, collect_notices
 from models.operators import OperatorMode
+from models.spec_words import OBJECT_PREFIX, class_of
 from models.standard_form import is_lazy_network, standard_form
 from models.user_calls import reporting_errors
 
-_PREFIX = "object:"
 _DIGITS = 12
 _known: dict[str, nn.Module] = {}
 _notices: dict[str, tuple[str, ...]] = {}  # what was changed about an object, said where its task is loaded
@@ -32,12 +32,7 @@ _notices: dict[str, tuple[str, ...]] = {}  # what was changed about an object, s
 
 def is_given(spec: str) -> bool:
     """Whether a network's name stands for an object."""
-    return spec.startswith(_PREFIX)
-
-
-def class_of(spec: str) -> str:
-    """The class of the object that a name stands for."""
-    return spec.removeprefix(_PREFIX).partition("@")[0]
+    return spec.startswith(OBJECT_PREFIX)
 
 
 def give(network: nn.Module, shape: tuple[int, int, int]) -> str:
@@ -50,8 +45,8 @@ def give(network: nn.Module, shape: tuple[int, int, int]) -> str:
         UserError: it cannot take such inputs, or cannot be copied.
     """
     with collect_notices() as notices:
-        network = standard_form(_copied(network), type(network).__name__)
-    spec = f"{_PREFIX}{re.sub(r'[^A-Za-z0-9_.]', '_', type(network).__name__)}@{_digest(network, shape)}"
+        network = standard_form(_copied(network), f"the network given ({type(network).__name__})")
+    spec = f"{OBJECT_PREFIX}{re.sub(r'[^A-Za-z0-9_.]', '_', type(network).__name__)}@{_digest(network, shape)}"
     _known[spec], _notices[spec] = network, tuple(notices)
     return spec
 
@@ -60,8 +55,8 @@ def given_network(spec: str) -> nn.Module:
     """A copy of the object that a name stands for; UserError if it was not given to this process."""
     if spec not in _known:
         raise UserError(
-            f"network {spec} was given as a Python object, which no file holds; go on in Python and give it there: "
-            "network=... to search.api's functions or to load_compressed"
+            f"network {class_of(spec)} was given as a Python object, which no file holds; go on in Python and give it "
+            "there: network=... to search.api's functions or to load_compressed"
         )
     for notice in _notices.get(spec, ()):
         add_notice(notice)

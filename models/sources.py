@@ -23,6 +23,7 @@ from models.array_checks import ARRAY_NAMES, Arrays, checked_arrays
 from models.data import stratified_split, unknown_data
 from models.errors import UserError, first_line
 from models.paths import user_path
+from models.spec_words import data_name
 from models.user_code import call_user, is_user_spec, load_function
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def read_arrays(config: TaskConfig) -> Arrays:
     if name in _TORCHVISION:
         return _torchvision(name, Path(config.data_root))
     if name.startswith("npz:"):
-        return checked_arrays(_read_npz(_npz_path(name)), name, owned=True)
+        return checked_arrays(_read_npz(_npz_path(name)), data_name(name), owned=True)
     if is_user_spec(name):
         return _users(name)
     raise unknown_data(name)
@@ -65,6 +66,8 @@ def identity(config: TaskConfig) -> str:
 def _npz_path(name: str) -> Path:
     path = user_path(name.removeprefix("npz:"))
     if not path.is_file():
+        if data_name(name) != name:
+            raise UserError(f"there is no file {path}, in which {data_name(name)} were kept; give them again")
         raise UserError(f"data {name!r}: there is no file {path}")
     return path
 

@@ -12,37 +12,40 @@ from models.notices import add_notice
 from models.wrappers import unwrapped
 
 
-def standard_form(network: nn.Module, name: str) -> nn.Module:
+def standard_form(network: nn.Module, subject: str) -> nn.Module:
     """The plain float32 network in evaluation mode on the CPU that a user's object stands for; changed in place.
+
+    Args:
+        subject: what a sentence calls it.
 
     Raises:
         UserError: it is a program without Python layers, or holds no values.
     """
     network, kinds = unwrapped(network)
     if kinds:
-        add_notice(f"network {name}: {' and '.join(kinds)} taken off")
-    _check_kind(network, name)
+        add_notice(f"{subject}: {' and '.join(kinds)} taken off")
+    _check_kind(network, subject)
     if mended := mend_modes(network):
         kinds_mended = ", ".join(mended)
-        add_notice(f"network {name}: train() or eval() of {kinds_mended} does not switch its mode; torch's is used")
+        add_notice(f"{subject}: train() or eval() of {kinds_mended} does not switch its mode; torch's is used")
     tensors = [*network.parameters(), *network.buffers()]
     others = sorted({str(t.dtype).removeprefix("torch.") for t in tensors if t.is_floating_point()} - {"float32"})
     if others:
-        add_notice(f"network {name} holds {' and '.join(others)}; it is worked on in float32")
+        add_notice(f"{subject} holds {' and '.join(others)}; it is worked on in float32")
         network = network.float()
     return network.cpu().eval()
 
 
-def _check_kind(network: nn.Module, name: str) -> None:
+def _check_kind(network: nn.Module, subject: str) -> None:
     if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
         raise UserError(
-            f"network {name} is a TorchScript program, whose layers cannot be changed; "
+            f"{subject} is a TorchScript program, whose layers cannot be changed; "
             "give the nn.Module that torch.jit.script or torch.jit.trace was called with"
         )
     tensors = [*network.parameters(), *network.buffers()]
     if any(tensor.is_meta for tensor in tensors):
         raise UserError(
-            f"network {name} is on the meta device, which holds shapes and no values; build it on the CPU, "
+            f"{subject} is on the meta device, which holds shapes and no values; build it on the CPU, "
             "without torch.device('meta')"
         )
 

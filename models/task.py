@@ -21,6 +21,7 @@ from models.memory_layout import ArrangedImages
 from models.notices import collect_notices
 from models.paths import user_path
 from models.pixels import BYTES
+from models.spec_words import data_name, network_subject
 from models.user_code import is_user_spec, split_spec
 from models.user_files import source_digest
 
@@ -120,7 +121,7 @@ def check_trainable(task: Task) -> None:
     """UserError if the task's network cannot be fine-tuned: every candidate would fail alike."""
     if task.training_fault is not None:
         raise UserError(
-            f"network {task.config.network} cannot be trained: {task.training_fault}; mend that, "
+            f"{network_subject(task.config.network)} cannot be trained: {task.training_fault}; mend that, "
             "or search without fine-tuning (--epochs 0 --final-epochs 0)"
         )
 
@@ -158,7 +159,8 @@ def _split(config: TaskConfig, labels: Tensor) -> tuple[Tensor, Tensor]:
     if config.train_images is not None:
         if config.train_images > len(labels):
             raise UserError(
-                f"train_images {config.train_images} exceeds the {len(labels)} training images of {config.data}"
+                f"train_images {config.train_images} exceeds the {len(labels)} training images of "
+                f"{data_name(config.data)}"
             )
         held = round(config.train_images * config.search_fraction)
         search = search[stratified_sample(labels[search], min(held, len(search)), config.split_seed)]

@@ -21,6 +21,7 @@ from methods.registry import create
 from models.data import DataInfo
 from models.errors import UserError, first_line
 from models.given import give
+from models.spec_words import network_name, network_subject
 from models.task import TaskConfig, load_network
 from models.user_code import is_user_spec, split_spec
 from search.export_config import CONFIG, WEIGHTS, ExportConfig, read_config
@@ -80,7 +81,7 @@ def load_compressed(folder: str | Path, *, network: str | nn.Module | None = Non
         return unpack(compressor, Allocation(config.allocation), tensors)
     except (RuntimeError, AssertionError, AttributeError, LookupError, ValueError) as error:
         raise UserError(
-            f"{folder / WEIGHTS} does not fit network {config.task.network} as it is built here "
+            f"{folder / WEIGHTS} does not fit {network_subject(config.task.network)} as it is built here "
             f"({first_line(error)}); use the version of its code that it was exported with"
         ) from error
 
@@ -122,7 +123,8 @@ def _network_spec(config: ExportConfig, folder: Path, given: str | nn.Module | N
     if isinstance(given, nn.Module):
         spec = give(given, config.inputs.shape)
         if spec != config.task.network:
-            raise UserError(f"{folder} holds network {config.task.network}, and {spec} computes something else")
+            held = network_subject(config.task.network)
+            raise UserError(f"{folder} holds {held}, and {network_name(spec)} computes something else")
         return spec
     if recorded is None:
         if is_user_spec(config.task.network):

@@ -19,11 +19,10 @@ from models.data import data_info
 from models.datasets import WAYS, dataset_arrays
 from models.errors import UserError
 from models.given import give, given_network
+from models.spec_words import ARRAYS, GIVEN_FOLDER, network_name, objects_name
 from models.task import TaskConfig
 from search.files import atomic_file, writing
 from search.run import build
-
-FOLDER = "given"  # below results
 
 Network = str | Path | nn.Module
 Data = str | Path | Sequence[Any]
@@ -33,7 +32,7 @@ def task_of(
     network: Network | None, data: Data | None, *, weights: str | Path | None, results: str, **fields: Any
 ) -> TaskConfig:
     """The configuration of a task given by names or objects; `fields` as `build.task` takes them."""
-    folder = Path(results) / FOLDER
+    folder = Path(results) / GIVEN_FOLDER
     spec = None if data is None else data_spec(data, folder)
     given = {"weights": None if weights is None else str(weights), "data": spec, "results": results, **fields}
     if network is not None and not isinstance(network, str | Path | nn.Module):
@@ -63,7 +62,7 @@ def check_same(network: Network | None, task: TaskConfig) -> None:
     spec = give(network, data_info(task).shape)
     if spec != task.network:
         raise UserError(
-            f"network {type(network).__name__} is not the run's: it stands for {spec} and the run's is {task.network}; "
+            f"{network_name(spec)} is not the run's, {network_name(task.network)}: it computes something else; "
             "give one that is built in the same way (its weights do not matter, the run has its own)"
         )
 
@@ -78,8 +77,8 @@ def data_spec(data: Data, folder: Path) -> str:
         name = type(data[0]).__name__
         arrays = dataset_arrays(*data)
     else:
-        name, arrays = "arrays", list(data)
-    checked = checked_arrays(dict(zip(ARRAY_NAMES, arrays, strict=True)), "data")
+        name, arrays = ARRAYS, list(data)
+    checked = checked_arrays(dict(zip(ARRAY_NAMES, arrays, strict=True)), objects_name(name))
     path = folder / f"{name}-{checked.digest()}.npz"
     if not path.exists():
         with (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from methods.base import Allocation
+from models.spec_words import OBJECT_PREFIX, class_of, data_name, network_name
 from search.export_config import ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig, Latency
 from search.markup import markdown, markdown_code
 
@@ -26,7 +27,7 @@ def model_card(config: ExportConfig, folder: Path, *, pictured: bool = False) ->
 def _head(config: ExportConfig) -> str:
     inputs = config.inputs
     shape = "×".join(map(str, inputs.shape))
-    network, data = markdown_code(config.task.network), markdown_code(config.task.data)
+    network, data = markdown_code(network_name(config.task.network)), markdown_code(data_name(config.task.data))
     low, high = inputs.pixel_range
     outputs = f", in the order of the labels {_labels(inputs.labels)}" if inputs.labels else ""
     return (
@@ -169,7 +170,9 @@ def _loading(config: ExportConfig, folder: Path) -> str:
 
 
 def _name(network: str) -> str:
-    """A network's name, or its function's in a user's file."""
+    """A network's name, its function's in a user's file, or an object's class."""
+    if network.startswith(OBJECT_PREFIX):
+        return class_of(network)
     return network.rsplit(":", 1)[-1].rsplit("/", 1)[-1]
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from methods.base import Allocation, Centroids
 from models.errors import commonest_reason
+from models.spec_words import data_name, network_name
 from search.allocation.allocate import MISSED, too_coarse
 from search.allocation.budget import LATENCY
 from search.allocation.targets import TOLERANCE
@@ -190,8 +191,8 @@ def _facts(result: Result) -> dict[str, str]:
     setup, task = result.setup, result.setup.evaluator.task
     config = setup.config
     facts = {
-        "network": config.task.network,
-        "data": config.task.data,
+        "network": network_name(config.task.network),
+        "data": data_name(config.task.data),
         "images": f"fine-tune {len(task.tune)}, search {len(task.search)}, test {len(task.test)}",
         "weights": config.task.weights or "initial",
         "method": f"{config.method}, {len(setup.compressor.sites)} sites",

@@ -13,9 +13,10 @@ from pydantic import BaseModel, ValidationError
 
 from methods.registry import method_info
 from models.errors import UserError, unknown
-from models.given import class_of, is_given
+from models.given import is_given
 from models.networks import own_names
 from models.paths import user_path
+from models.spec_words import class_of
 from models.task import TaskConfig
 from models.user_code import is_user_spec
 from search.allocation.constraints import Constraints, rules

@@ -11,8 +11,9 @@ from functools import partial
 
 from rich.console import Console
 
-from models.given import carried, class_of, is_given
+from models.given import carried, is_given
 from models.picture_folders import current_findings
+from models.spec_words import class_of
 from search.candidate import Candidate, Outcome
 from search.console import say
 from search.dispatch.attempts import AttemptLog

@@ -11,6 +11,7 @@ import torch
 
 from methods.base import Compressor, Knob, Levels
 from models.errors import UserError
+from models.spec_words import network_name
 from models.task import check_trainable
 from search.allocation.allocate import check_reachable
 from search.allocation.budget import LATENCY, Budget
@@ -111,7 +112,7 @@ def _reached(config: SearchConfig, choice: Choice, target: Target, table: Latenc
         choice.cost,
         None if table is None else ChosenLatency(table, choice.full),
         method=config.method,
-        network=config.task.network,
+        network=network_name(config.task.network),
         skipped=choice.left_dense,
     )
 
@@ -149,7 +150,7 @@ def bind_sites(evaluator: Evaluator, config: SearchConfig) -> Compressor:
     compressor = bind(evaluator.task, config.method, config.options)
     if not compressor.sites:
         reason = weightiest_reason(compressor) or "it has no layer that the method compresses"
-        raise UserError(f"{config.method} can compress nothing of {config.task.network}: {reason}")
+        raise UserError(f"{config.method} can compress nothing of {network_name(config.task.network)}: {reason}")
     return compressor
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
+from models.spec_words import data_name, network_name
 from models.task import Task
 from search.run.run_file import RUN_FILE
 from search.run.running import recorded
@@ -46,7 +47,9 @@ def describe_changes(task: Task, fingerprint: str, parts: Any) -> str:
 
 
 def _change(name: str, task: Task, then: Any, now: Any) -> str:
-    place = {"network": task.config.network, "weights": task.config.weights, "data": task.config.data}.get(name)
+    config = task.config
+    places = {"network": network_name(config.network), "weights": config.weights, "data": data_name(config.data)}
+    place = places.get(name)
     label = name.replace("_", " ") if place is None else f"{name} {place}"
     return f"{label} {'has' if name == 'network' else 'have'} changed ({_short(then)} then, {_short(now)} now)"
 
