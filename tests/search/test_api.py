@@ -222,7 +222,7 @@ def test_normalised_data_sets_are_the_floats_that_they_hold(tmp_path: Path) -> N
     spec = data_spec((shifted, Pictures(x_test, y_test, shift=0.3)), tmp_path)
     with np.load(spec.removeprefix("npz:")) as stored:
         np.testing.assert_allclose(stored["x_train"][..., 0], x_train / 255 - 0.3, atol=1e-6)
-    with pytest.raises(UserError, match=r"images of the data sets given .Pictures. are on different scales, x_train .* from -0\.3"):
+    with pytest.raises(UserError, match=r"data sets given .Pictures. are on different scales, x_train .* from -0\.3"):
         data_spec((shifted, Pictures(x_test, y_test)), tmp_path)
 
 
