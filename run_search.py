@@ -8,16 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from search import bounds
-from search.console import PlainConsole
 from search.dispatch.last_words import last_words
 from search.dispatch.signals import handling, interrupt
-from search.streams import flush_streams, json_output, prepare_streams
-from search.terminal.arguments import take_arguments
-from search.terminal.failures import INTERRUPTED, report_failure
-from search.terminal.groups import takes_groups
-from search.terminal.lists import methods, networks, strategies
-from search.terminal.options import (
+from search.settings import bounds
+from search.settings.groups import takes_groups
+from search.settings.options import (
     AsJson,
     Device,
     LedgerSpec,
@@ -28,6 +23,11 @@ from search.terminal.options import (
     TaskOptions,
     TrainOptions,
 )
+from search.terminal.arguments import take_arguments
+from search.terminal.console import PlainConsole
+from search.terminal.failures import INTERRUPTED, report_failure
+from search.terminal.lists import methods, networks, strategies
+from search.terminal.streams import flush_streams, json_output, prepare_streams
 
 app = typer.Typer(
     add_completion=False,
@@ -50,8 +50,8 @@ def default(context: typer.Context) -> None:
         print("ratio-search on the embedded digits: a small network is trained once, then compressed to three budgets.")
         print("About half a minute on two idle cores. Loading ...", flush=True)
         from search import api
-        from search.run.command import command_line
-        from search.run.demo import demo_config
+        from search.settings.command import command_line
+        from search.settings.demo import demo_config
 
         _end(api.run_config(demo_config("results"), show=PlainConsole(), command=command_line(sys.argv[1:])))
 
@@ -78,7 +78,7 @@ def search(
 ) -> None:
     """Search an allocation for each FLOPs target, fine-tune, and leave a report."""
     from search import api
-    from search.run.command import command_line
+    from search.settings.command import command_line
 
     with json_output(json_) as write_json:
         result = api.search(
@@ -186,8 +186,8 @@ def leaderboard(
 ) -> None:
     """What is known of tasks: every method and strategy on the test set, ranked as far as the noise allows."""
     from search import api
+    from search.files.output_file import check_output_file
     from search.leaderboard import text as leaderboard_text
-    from search.output_file import check_output_file
     from search.terminal.boards import check_format, wide
 
     check_format(format_)

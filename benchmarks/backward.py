@@ -2,7 +2,8 @@
 
     python benchmarks/backward.py [--threads 2] [--steps 200]
 
-ResNet-20 has no convolution that oneDNN computes wrongly (see `models/gradients.py`). torchvision's ResNet-18 with a
+ResNet-20 has no convolution that oneDNN computes wrongly (see `models/execution/gradients.py`). torchvision's ResNet-18
+with a
 stem of 5 channels has one, and `small` with a tenth of its FLOPs. There torch's own backward can corrupt the process it
 runs in, so that it gets copies in which those layers, 1×1 with a stride, are given contiguous images.
 
@@ -28,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.step import compressed
 from methods.base import example_input
 from methods.registry import create
-from models.gradients import run_backward
-from models.networks import build_network
+from models.execution.gradients import run_backward
+from models.networks.catalog import build_network
 
 
 class ContiguousInput(nn.Module):

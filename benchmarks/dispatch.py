@@ -26,7 +26,7 @@ import torch
 from search.candidate import Candidate, Outcome
 from search.dispatch.loop import Resources, dispatch
 from search.dispatch.ray_session import ray_session
-from search.host import cores
+from search.machine.host import cores
 
 WARM_UP = 10  # first outcomes, while workers are still starting, that no rate counts
 

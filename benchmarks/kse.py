@@ -30,11 +30,11 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from methods.base import Allocation, example_input
-from methods.codebook import codebook_layers, expanded
-from methods.kse import KSE
-from methods.kse_indicator import kept_kernels
+from methods.kse.kse import KSE
+from methods.kse.kse_indicator import kept_kernels
 from methods.registry import create
-from models.networks import build_network
+from methods.tables.codebook import codebook_layers, expanded
+from models.networks.catalog import build_network
 
 G, T = 4, 0
 

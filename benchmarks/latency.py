@@ -20,7 +20,7 @@ import torch
 
 from methods.base import Levels, example_input
 from methods.registry import create
-from models.networks import build_network
+from models.networks.catalog import build_network
 from search.allocation.allocate import Ladders
 from search.latency.check import check_whole
 from search.latency.table import latency_table

@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from models.task import TaskConfig
 from search.candidate import Candidate, Outcome, Recipe
 from search.dispatch.loop import Resources, dispatch
-from search.host import host_facts
 from search.judge.evaluate import Evaluator, bind, worker
+from search.machine.host import host_facts
 
 MIB = 2**20
 SETTLED = 100  # candidates after which memory should not rise any more

@@ -16,8 +16,8 @@ import torch
 from methods.base import Compressor
 from models.task import TaskConfig, pick_device
 from search.candidate import ZERO_SHOT, Candidate, Outcome
-from search.host import host_facts
 from search.judge.evaluate import Evaluator
+from search.machine.host import host_facts
 from search.strategies.sensitivity import scan_points
 
 

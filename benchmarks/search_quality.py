@@ -26,10 +26,10 @@ from rich.console import Console
 
 from models.task import TaskConfig, pick_device
 from search.candidate import Recipe
-from search.host import host_facts
-from search.run import compare
-from search.run.compare_config import compare_config
-from search.run.session import Result
+from search.engine import compare
+from search.engine.session import Result
+from search.machine.host import host_facts
+from search.settings.compare_config import compare_config
 
 SCANNING = ("acra-uniform", "acra-sensitivity", "lagrangian")
 SAMPLING = ("random", "tpe", "nsga2")

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from methods.base import Compressor, Levels
 from methods.registry import create
-from models.networks import build_network
+from models.networks.catalog import build_network
 from search.allocation.allocate import Ladders, project, uniform_shape
 from search.allocation.budget import Budget
 

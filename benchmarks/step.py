@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from methods.base import Compressor, Tuning, copy_network, example_input
 from methods.registry import create, methods
-from models.gradients import run_backward
-from models.networks import build_network
+from models.execution.gradients import run_backward
+from models.networks.catalog import build_network
 from search.allocation.allocate import project, uniform_shape
 from search.allocation.budget import Budget
 from search.judge.finetune import precision

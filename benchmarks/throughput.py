@@ -25,14 +25,14 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from methods.base import example_input
-from models.arrays import ArrayImages
-from models.data import NAMED
-from models.networks import build_network
+from models.data.arrays import ArrayImages
+from models.data.base import NAMED
+from models.networks.catalog import build_network
 from models.task import pick_device
 from search.candidate import Recipe
 from search.export.formats import count_flops
-from search.host import cores, host_facts
 from search.judge.finetune import finetune, precision
+from search.machine.host import cores, host_facts
 
 INFO = NAMED["cifar10"]
 IMAGES = 10_000

@@ -28,7 +28,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from models.module_copies import copy_module
+from models.execution.module_copies import copy_module
 
 Levels = npt.NDArray[np.intp]  # (n_sites,) or (n_allocations, n_sites): an index into each site's settings
 Knob = int | float | str

@@ -19,7 +19,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from methods.base import Allocation, Centroids, Compressor, Cost, Costs, Levels, MethodInfo, Site, Tuning, late
-from methods.survival import Change, Follows, Narrows
+from methods.graph.survival import Change, Follows, Narrows
 from models.errors import UserError
 
 Factory = Callable[[nn.Module, Tensor, Mapping[str, Any]], Compressor]

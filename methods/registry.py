@@ -30,8 +30,8 @@ def register(info: MethodInfo, factory: Factory) -> None:
 @cache
 def _load_all() -> None:
     package = importlib.import_module("methods")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"methods.{module.name}")
+    for module in pkgutil.walk_packages(package.__path__, "methods."):
+        importlib.import_module(module.name)
 
 
 def methods() -> dict[str, MethodInfo]:

@@ -13,17 +13,17 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from models.checkpoints import read_metadata, split_entry
-from models.data import DataInfo, Images, data_identity, data_info, load_data, stratified_sample, stratified_split
-from models.dense_network import prepare_network
+from models.checkpoints.loading import read_metadata, split_entry
+from models.data.base import DataInfo, Images, data_identity, data_info, load_data, stratified_sample, stratified_split
+from models.data.pixels import BYTES
 from models.errors import UserError
-from models.memory_layout import ArrangedImages
+from models.execution.dense_network import prepare_network
+from models.execution.memory_layout import ArrangedImages
 from models.notices import collect_notices
 from models.paths import user_path
-from models.pixels import BYTES
-from models.spec_words import data_name, network_subject
-from models.user_code import is_user_spec, split_spec
-from models.user_files import source_digest
+from models.user.code import is_user_spec, split_spec
+from models.user.files import source_digest
+from models.user.spec_words import data_name, network_subject
 
 
 class TaskConfig(BaseModel):
@@ -33,7 +33,7 @@ class TaskConfig(BaseModel):
 
     network: str
     """A name from `networks`, a torchvision classification network, `path/to/file.py:function`, or what stands for an
-    object (`models.given`)."""
+    object (`models.user.objects`)."""
     weights: str | None = None
     """Checkpoint file; None leaves the initial weights."""
     data: str = "digits"
@@ -113,7 +113,7 @@ def pick_device(name: str | None = None) -> torch.device:
 
 
 def load_network(config: TaskConfig, info: DataInfo | None = None, device: torch.device | str = "cpu") -> nn.Module:
-    """The dense network of `models.dense_network.prepare_network`, ready to be compressed."""
+    """The dense network of `models.execution.dense_network.prepare_network`, ready to be compressed."""
     return prepare_network(config, info or data_info(config), device).network
 
 

@@ -25,25 +25,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.bounds import MOST_EPOCHS, MOST_SEED, check_number
-from search.compressed import load_compressed
-from search.console import Show, console_of
-from search.inputs import Data, Network, check_same, task_of
-from search.run import build
-from search.run.config import SearchConfig
-from search.terminal.groups import keywords, settings_of
-from search.terminal.known import leaderboard, methods, networks, strategies, verify
-from search.terminal.options import (
+from search.export.compressed import load_compressed
+from search.settings import build
+from search.settings.bounds import MOST_EPOCHS, MOST_SEED, check_number
+from search.settings.config import SearchConfig
+from search.settings.groups import keywords, settings_of
+from search.settings.inputs import Data, Network, check_same, task_of
+from search.settings.options import (
     PlanOptions,
     RecipeOptions,
     RunOptions,
     TaskOptions,
     TrainOptions,
 )
+from search.terminal.console import Show, console_of
+from search.terminal.known import leaderboard, methods, networks, strategies, verify
 
 if TYPE_CHECKING:  # each function imports what it needs: a plan does without databases and pictures
+    from search.engine.plan import Plan
     from search.export.export import Exported
-    from search.run.plan import Plan
     from search.run_result import RunResult, Trained
 
 __all__ = [
@@ -126,7 +126,7 @@ def run_config(
 
 
 def _resumed(run: str | Path, network: Network | None) -> SearchConfig:
-    from search.run.runs import resumed
+    from search.engine.runs import resumed
 
     config = resumed(run)
     check_same(network, config.task)
@@ -147,7 +147,7 @@ def plan(
     Raises:
         UserError: an input that cannot be worked with, a target out of reach, or more than one target or strategy.
     """
-    from search.run.plan import solve
+    from search.engine.plan import solve
 
     return solve(
         build.search_config(
@@ -184,8 +184,8 @@ def compare(
 
     Other arguments and errors are those of `search`. The result's `leaderboard` ranks what is known of the task.
     """
-    from search.run.compare_config import compare_config, resumed
     from search.run_result import RunResult
+    from search.settings.compare_config import compare_config, resumed
     from search.terminal.boards import compare_and_show
 
     if resume is not None:

@@ -11,13 +11,13 @@ import pandas as pd
 from torch import nn
 
 from models.task import TaskConfig, load_network
+from search.engine.runs import is_comparison, read_record
 from search.export.export import Exported, export_run, fine_tuned
 from search.export.formats import FORMATS
 from search.export.pick import Run, pick_candidate, read_run
 from search.leaderboard.board import Board, board_of
-from search.run.command import resume_command
-from search.run.config import SearchConfig
-from search.run.runs import is_comparison, read_record
+from search.settings.command import resume_command
+from search.settings.config import SearchConfig
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -209,7 +209,7 @@ def test_a_users_network_that_nothing_can_be_pruned_of(capsys: pytest.CaptureFix
 
 
 def test_checkpoints_that_do_not_fit(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    from models.networks import build_network
+    from models.networks.catalog import build_network
 
     torch.save(build_network("resnet32", classes=10).state_dict(), tmp_path / "other.pt")
     sentence = refused(capsys, *PLAN, "--weights", "other.pt")

@@ -23,9 +23,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import run_search
-from models.networks import build_network
+from models.networks.catalog import build_network
 from models.task import TaskConfig, task_fingerprint
-from search.compressed import load_compressed
+from search.export.compressed import load_compressed
 from search.ledger.ledger import Ledger, list_tasks
 
 SCRIPT = Path(run_search.__file__).resolve()

@@ -16,7 +16,7 @@ from models.errors import UserError
 from search.dispatch.loop import Resources, describe
 from search.dispatch.scratch import scratch
 from search.dispatch.signals import handlers_kept, reinstall_handlers, uninterrupted
-from search.host import cores
+from search.machine.host import cores
 
 # Read when Ray is imported, or inherited by the processes that it starts.
 QUIET = {

@@ -25,19 +25,19 @@ from methods.base import Allocation, copy_network
 from models.errors import UserError
 from models.task import Task
 from search.candidate import Candidate
-from search.compressed import unpack
 from search.dispatch.last_words import last_words
+from search.engine.unchanged import describe_changes
+from search.export.compressed import unpack
+from search.export.config import CARD, CONFIG, ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig, read_config
 from search.export.files import Say, Subject, write_files
 from search.export.formats import FORMATS, check_onnx
 from search.export.pick import Picked, Run, pick_candidate, read_run
-from search.export_config import CARD, CONFIG, ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig, read_config
-from search.files import clear_leftovers, held, writing
+from search.files.atomic import clear_leftovers, held, writing
+from search.files.output_file import check_output_folder
 from search.judge.checkpoint import Checkpoint
 from search.judge.evaluate import Evaluator, OnStep, worker
 from search.judge.faults import is_machine_fault
 from search.judge.finetune import judge
-from search.output_file import check_output_folder
-from search.run.unchanged import describe_changes
 
 TRIAL_IMAGES = 256
 CHECKPOINTS = "checkpoints"  # folder in the run's, of fine-tunes that may go on

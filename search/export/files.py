@@ -15,25 +15,10 @@ from torch import Tensor, nn
 from methods.base import Allocation, Compressor, Cost, example_input
 from models.errors import UserError
 from models.task import Task
-from models.user_code import is_user_spec, split_spec
+from models.user.code import is_user_spec, split_spec
 from search.candidate import Candidate
-from search.compressed import file_digest, load_compressed, pack
-from search.export.formats import (
-    Run,
-    capture,
-    check_agreement,
-    count_flops,
-    disagreement,
-    open_onnx,
-    open_pt2,
-    plain,
-    write_onnx,
-    write_pt2,
-)
-from search.export.model_card import model_card
-from search.export.pick import Picked
-from search.export.pick import Run as SearchRun
-from search.export_config import (
+from search.export.compressed import file_digest, load_compressed, pack
+from search.export.config import (
     CARD,
     CONFIG,
     ONNX,
@@ -49,10 +34,25 @@ from search.export_config import (
     Stored,
     UserFile,
 )
-from search.files import atomic_write
-from search.host import host_facts
+from search.export.formats import (
+    Run,
+    capture,
+    check_agreement,
+    count_flops,
+    disagreement,
+    open_onnx,
+    open_pt2,
+    plain,
+    write_onnx,
+    write_pt2,
+)
+from search.export.model_card import model_card
+from search.export.pick import Picked
+from search.export.pick import Run as SearchRun
+from search.files.atomic import atomic_write
 from search.judge.finetune import judge
 from search.latency.timing import BATCHES, batch_of, latency
+from search.machine.host import host_facts
 from search.report.centroids import centroids_png
 
 Say = Callable[[str], None]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from methods.base import copy_network
-from methods.codebook import codebook_layers, expanded, replace_module
+from methods.tables.codebook import codebook_layers, expanded, replace_module
 from models.errors import UserError, first_line
 
 FORMATS = ("config", "safetensors", "pt2", "onnx")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from methods.base import Allocation
-from models.spec_words import OBJECT_PREFIX, class_of, data_name, network_name
-from search.export_config import ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig, Latency
-from search.markup import markdown, markdown_code
+from models.user.spec_words import OBJECT_PREFIX, class_of, data_name, network_name
+from search.export.config import ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig, Latency
+from search.results.markup import markdown, markdown_code
 
 _CENTROIDS = (
     "## Centroids\n\nThe kernels that each codebook holds, most used first, and how many of the network's kernels use "
@@ -153,7 +153,7 @@ def _loading(config: ExportConfig, folder: Path) -> str:
     blocks = []
     if WEIGHTS in config.files:
         blocks.append(
-            "With ratio-search, to train on:\n\n```python\nfrom search.compressed import load_compressed\n\n"
+            "With ratio-search, to train on:\n\n```python\nfrom search.export.compressed import load_compressed\n\n"
             f"network = load_compressed({str(folder)!r})\n```"
         )
     if PROGRAM in config.files:

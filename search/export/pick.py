@@ -12,13 +12,13 @@ import pandas as pd
 from methods.base import Allocation
 from models.errors import UserError, first_line, unknown
 from search.candidate import Candidate, Recipe
+from search.engine.runs import is_comparison, read_record, read_searches, run_folder
+from search.engine.unchanged import PARTS
 from search.report.view import known
-from search.run.command import resume_command
-from search.run.config import SearchConfig
+from search.results.tables import CANDIDATE_TYPES, FINAL_TYPES, records
 from search.run.run_file import RUN_FILE, DamagedRunError, json_kind
-from search.run.runs import is_comparison, read_record, read_searches, run_folder
-from search.run.unchanged import PARTS
-from search.tables import CANDIDATE_TYPES, FINAL_TYPES, records
+from search.settings.command import resume_command
+from search.settings.config import SearchConfig
 
 PICKS = ("best", "knee", "smallest")
 Line = dict[str, Any]

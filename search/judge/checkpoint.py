@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from methods.base import Tuning
-from search.files import atomic_write
+from search.files.atomic import atomic_write
 
 _STEP = "step"  # in the file's metadata
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.trace import evaluating
+from methods.graph.trace import evaluating
 
 _INTERNAL = vars(nn.Module()).keys()  # what every module has; its own tensors and children are looked at apart
 

@@ -22,14 +22,14 @@ from torch import nn
 
 from methods.base import Allocation, Compressor, Tuning, copy_network, example_input
 from methods.registry import create, method_info
-from models.data import Images
+from models.data.base import Images
+from models.data.picture_folders import FolderFindings, adopt_findings
 from models.errors import UserError
-from models.given import receive
-from models.picture_folders import FolderFindings, adopt_findings
 from models.task import Task, TaskConfig, load_task, pick_device
+from models.user.objects import receive
 from search.candidate import Candidate, Outcome, failed
-from search.compressed import pack
-from search.files import atomic_write
+from search.export.compressed import pack
+from search.files.atomic import atomic_write
 from search.judge.checkpoint import Checkpoint, RungWeights
 from search.judge.drift import Drift
 from search.judge.faults import fault_outcome, machine_fault

@@ -10,10 +10,10 @@ import errno
 import os
 import re
 
+from models.data.pictures import UnreadablePictureError
 from models.errors import UserError, first_line
-from models.pictures import UnreadablePictureError
 from search.candidate import Outcome, failed
-from search.files import final_name
+from search.files.atomic import final_name
 
 NOTE = "machine_fault"  # of an outcome that is none; it never enters a ledger
 _ADVICE = {

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from methods.base import Tuning
-from models.data import Images
-from models.gradients import ForwardGuard, run_backward
-from models.training_outputs import class_scores
+from models.data.base import Images
+from models.execution.gradients import ForwardGuard, run_backward
+from models.execution.training_outputs import class_scores
 from search.candidate import Recipe
 from search.judge.checkpoint import Checkpoint
 

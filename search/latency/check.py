@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from methods.base import Compressor, Levels
-from methods.trace import evaluating
+from methods.graph.trace import evaluating
 from search.allocation.targets import TOLERANCE, Part
-from search.export_config import Latency
+from search.export.config import Latency
 from search.latency.layer_times import BLOCK, settled
 from search.latency.table import LatencyTable
 from search.latency.timing import far_below, in_turns, quiet_clock, spread

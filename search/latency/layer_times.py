@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import copy_network
-from methods.narrow import channels_of, is_depthwise, narrow
-from methods.trace import LAYERS, evaluating
+from methods.graph.narrow import channels_of, is_depthwise, narrow
+from methods.graph.trace import LAYERS, evaluating
 from search.latency.timing import in_turns, quiet_clock
 
 ROUNDS = 60

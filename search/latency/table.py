@@ -30,9 +30,9 @@ from methods.base import Compressor, Levels
 from models.errors import UserError
 from search.allocation.allocate import Ladders
 from search.allocation.budget import Ints
-from search.files import atomic_write
-from search.host import device_name
+from search.files.atomic import atomic_write
 from search.latency.layer_times import Grid, Shape, Timer, input_shapes, kind, least_of, measure_grid, timer
+from search.machine.host import device_name
 
 Floats = npt.NDArray[np.float64]
 SCHEMA = 2

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from search.export.config import Latency
 from search.export.formats import Run
-from search.export_config import Latency
 
 ROUNDS = 15
 LEAST_ROUNDS = 5

@@ -20,7 +20,8 @@ import pandas as pd
 
 from models.errors import UserError, commonest_reason, unknown
 from search.allocation.targets import TOLERANCE, beyond_flops
-from search.export_config import CONFIG, Latency, read_config
+from search.engine.standings import Standing, dense_of, family, standings
+from search.export.config import CONFIG, Latency, read_config
 from search.latency.check import FILE, Checked, read_latencies
 from search.leaderboard.commands import Commands
 from search.leaderboard.reported import Reported, reported
@@ -28,8 +29,7 @@ from search.ledger.ledger import Ledger, list_tasks
 from search.ledger.location import public_location
 from search.ledger.record import Record
 from search.ranking import Sample, bands, ranks
-from search.run.standings import Standing, dense_of, family, standings
-from search.tables import Dense, records
+from search.results.tables import Dense, records
 
 TYPES = {
     "task": "str",

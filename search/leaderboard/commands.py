@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from models.errors import UserError
-from search.run.command import search_command
-from search.run.config import SearchConfig
+from search.engine.runs import read_searches
+from search.engine.standings import Standing
 from search.run.run_file import has_run_file
-from search.run.runs import read_searches
-from search.run.standings import Standing
-from search.strategy import strategies
+from search.settings.command import search_command
+from search.settings.config import SearchConfig
+from search.strategies.contract import strategies
 
 
 class Commands:

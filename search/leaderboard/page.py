@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from search.files import atomic_write
+from search.files.atomic import atomic_write
 from search.leaderboard.board import Board
 from search.leaderboard.text import (
     REPORTED_HEADINGS,
@@ -31,7 +31,7 @@ from search.leaderboard.text import (
 from search.leaderboard.views import mean_ranks, task_names
 from search.report.figures import Figure, finals_figure
 from search.report.html import Cell, Column, Markup, code_block, escape, page, plot, section, shorten, si, table
-from search.tables import records
+from search.results.tables import records
 
 Line = Mapping[str, Any]
 

@@ -12,13 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from search.allocation.targets import beyond_flops
-from search.console import say
 from search.leaderboard.board import TYPES, Board
 from search.leaderboard.reported import Reported
 from search.leaderboard.views import mean_ranks, task_names
-from search.markup import latex, markdown
 from search.report.html import plain, points, si
-from search.tables import inert, records
+from search.results.markup import latex, markdown
+from search.results.tables import inert, records
+from search.terminal.console import say
 
 REPORTED_NOTE = "reported by papers: not measured here, not ranked"
 Line = Mapping[str, Any]

@@ -12,15 +12,15 @@ from safetensors import SafetensorError
 from methods.base import Allocation
 from models.errors import UserError, first_line, unknown
 from models.task import TaskConfig
-from search.compressed import unpack
+from search.engine.running import recorded
+from search.engine.runs import read_searches
+from search.engine.unchanged import PARTS, describe_changes
+from search.export.compressed import unpack
 from search.judge.evaluate import Evaluator
 from search.judge.finetune import judge
 from search.leaderboard.board import Answer, answers_of
 from search.ledger.ledger import Ledger
 from search.ledger.record import Record
-from search.run.running import recorded
-from search.run.runs import read_searches
-from search.run.unchanged import PARTS, describe_changes
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pandas as pd
 from models.errors import UserError, unknown
 from search.allocation.targets import TOLERANCE, parse_target
 from search.leaderboard.board import Board
-from search.tables import Dense, records
+from search.results.tables import Dense, records
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.errors import UserError
-from search.files import held, temporary_name
+from search.files.atomic import held, temporary_name
 from search.ledger import sqlite_file
 from search.ledger.salvage import Salvage, read_salvage, rebuild
 

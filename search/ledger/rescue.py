@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.files import atomic_write
+from search.files.atomic import atomic_write
 from search.ledger.record import Record
 
 

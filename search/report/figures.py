@@ -13,7 +13,7 @@ import pandas as pd
 from plotly.colors import sample_colorscale
 
 from search.report.html import plot_text, shorten
-from search.tables import Dense, records
+from search.results.tables import Dense, records
 
 Figure = dict[str, Any]
 Target = tuple[str, int]  # as asked, and the FLOPs that are meant

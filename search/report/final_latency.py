@@ -6,13 +6,13 @@ import json
 from collections.abc import Sequence
 
 from search.allocation.budget import LATENCY
-from search.files import atomic_write
+from search.engine.finalists import best_candidates
+from search.engine.session import Result, key_of
+from search.files.atomic import atomic_write
 from search.latency.check import FILE, Checked, check_whole, read_latencies
 from search.latency.table import Say
 from search.report.outputs import rows_of
-from search.run.finalists import best_candidates
-from search.run.session import Result, key_of
-from search.tables import Row, allocation_of
+from search.results.tables import Row, allocation_of
 
 
 def measure_finals(results: Sequence[Result], say: Say) -> dict[str, Checked]:

@@ -13,20 +13,20 @@ import pandas as pd
 
 from methods.base import Allocation, Centroids
 from models.errors import commonest_reason
-from models.spec_words import data_name, network_name
+from models.user.spec_words import data_name, network_name
 from search.allocation.allocate import MISSED, too_coarse
 from search.allocation.budget import LATENCY
 from search.allocation.targets import TOLERANCE
+from search.engine.session import Result, key_of, title
 from search.judge.drift import SEEN
 from search.latency.check import Checked
 from search.report.page import write_report
 from search.report.picture import write_picture
 from search.report.ratio_bars import Ratios
 from search.report.view import RunView, best_of
-from search.run.command import export_command, resume_command
-from search.run.session import Result, key_of, title
+from search.results.tables import Row, allocation_of, candidates_frame, finals_frame, pareto, short_ids, write_csv
+from search.settings.command import export_command, resume_command
 from search.strategies.sensitivity import scan_points
-from search.tables import Row, allocation_of, candidates_frame, finals_frame, pareto, short_ids, write_csv
 
 
 @dataclass(frozen=True)

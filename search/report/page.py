@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from search.files import atomic_write
+from search.files.atomic import atomic_write
 from search.report import centroids, ratio_bars
 from search.report.figures import finals_figure, front_figure, sensitivity_figure
 from search.report.html import (
@@ -27,7 +27,7 @@ from search.report.html import (
     table,
 )
 from search.report.view import Best, RunView, best_of, known
-from search.tables import records
+from search.results.tables import records
 
 
 def write_report(path: Path, run: RunView) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 from methods.base import Centroids
 from search.ranking import LEVEL, Sample, welch
 from search.report.ratio_bars import Ratios
-from search.tables import Dense, records
+from search.results.tables import Dense, records
 
 
 @dataclass(frozen=True, eq=False)

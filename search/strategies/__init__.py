@@ -1,1 +1,1 @@
-"""The strategies: one file a family, found by `search.strategy`."""
+"""The strategies: one file a family, found by `search.strategies.contract`."""

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from search.allocation.allocate import Floats, Shape, project, uniform_shape
+from search.strategies.contract import Problem, Program, Proposal, StrategyInfo, register
 from search.strategies.sensitivity import Curve, curves, scan_proposals
-from search.strategy import Problem, Program, Proposal, StrategyInfo, register
 
 # How much accuracy one unit of strength is taken to cost on top of what was measured. It orders settings between
 # which the measurement saw no difference, towards the gentler, and is far below one image in a hundred.

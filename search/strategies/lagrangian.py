@@ -21,8 +21,8 @@ from search.allocation.targets import Target
 from search.candidate import Outcome
 from search.ranking import best_first
 from search.strategies.acra import equal_drop_shape
+from search.strategies.contract import Problem, Program, Proposal, StrategyInfo, register
 from search.strategies.sensitivity import Curve, curves, scan_proposals
-from search.strategy import Problem, Program, Proposal, StrategyInfo, register
 
 NAME = "lagrangian"
 # Drift in nats that one unit of strength is taken to cost on top of what was measured. It orders settings between

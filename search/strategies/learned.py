@@ -6,7 +6,7 @@ import numpy as np
 
 from methods.registry import method_info, methods
 from models.errors import UserError
-from search.strategy import Problem, Program, Proposal, StrategyInfo, register
+from search.strategies.contract import Problem, Program, Proposal, StrategyInfo, register
 
 
 @register(

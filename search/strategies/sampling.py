@@ -21,8 +21,8 @@ from methods.base import Levels, as_key
 from search.allocation.allocate import Floats, Shape, project
 from search.allocation.budget import Budget
 from search.candidate import Outcome
-from search.run.warm import REACH, lent
-from search.strategy import Problem, Program, Proposal, StrategyInfo, register
+from search.engine.warm import REACH, lent
+from search.strategies.contract import Problem, Program, Proposal, StrategyInfo, register
 
 BATCH = 4  # trials asked for at once, and the population of a generation: enough for four workers
 _STEEP = 4.0  # ratio of exponents between a site of average and one of extreme softness or hardness

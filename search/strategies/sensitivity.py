@@ -12,7 +12,7 @@ import numpy.typing as npt
 from methods.base import Site
 from models.errors import UserError
 from search.candidate import Outcome
-from search.strategy import Problem, Proposal
+from search.strategies.contract import Problem, Proposal
 
 Floats = npt.NDArray[np.float64]
 Row = tuple[float, float, float]  # strength, accuracy drop, drift

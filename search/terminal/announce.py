@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
-from methods.trace import uncounted_flops
+from methods.graph.trace import uncounted_flops
 from search.allocation.budget import Budget
 from search.allocation.targets import flops_text
-from search.console import UNCOUNTED, say
 from search.dispatch.loop import Resources
+from search.engine.estimate import expected
+from search.engine.session import title
+from search.engine.setup import Setup
 from search.judge.drift import SEEN
-from search.run.estimate import expected
-from search.run.session import title
-from search.run.setup import Setup
-from search.strategy import Stage, strategy
+from search.strategies.contract import Stage, strategy
+from search.terminal.console import UNCOUNTED, say
 
 
 def announce(setup: Setup, console: Console) -> None:

@@ -14,27 +14,27 @@ from rich.console import Console
 
 from models.errors import UserError, unknown
 from search.allocation.targets import flops_text
-from search.console import PlainConsole, say
-from search.files import atomic_write, writing
+from search.engine import compare
+from search.engine.compare import Compared, Comparison
+from search.engine.session import title
+from search.engine.standings import Standing
+from search.engine.stopping import stop_signals
+from search.files.atomic import atomic_write, writing
+from search.files.output_file import check_output_file, write_output_file
 from search.latency.check import Checked
 from search.leaderboard import text as leaderboard_text
 from search.leaderboard.board import Board, board_of, find_tasks
 from search.leaderboard.page import page_html, write_page
 from search.leaderboard.verify import find_row, verify
 from search.ledger.ledger import Ledger
-from search.output_file import check_output_file, write_output_file
 from search.report.final_latency import measure_finals
 from search.report.html import plain
 from search.report.outputs import latencies_in_words, rows_of
-from search.run import compare
-from search.run.command import resume_command
-from search.run.compare import Compared, Comparison
-from search.run.compare_config import CompareConfig
-from search.run.session import title
-from search.run.standings import Standing
-from search.run.stopping import stop_signals
-from search.tables import Row, candidates_frame, finals_frame, pareto, write_csv
+from search.results.tables import Row, candidates_frame, finals_frame, pareto, write_csv
+from search.settings.command import resume_command
+from search.settings.compare_config import CompareConfig
 from search.terminal.announce import where
+from search.terminal.console import PlainConsole, say
 from search.terminal.show import show_latencies
 
 FORMATS = ("table", "csv", "md", "tex", "html", "json")

@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from search.allocation.targets import flops_text
-from search.console import say
+from search.export.config import CARD, CONFIG, PICTURE, Latency
 from search.export.export import Exported, export_run
 from search.export.model_card import shortfall, time_text
-from search.export_config import CARD, CONFIG, PICTURE, Latency
+from search.terminal.console import say
 
 LINES = 10  # of progress where a bar cannot be drawn
 

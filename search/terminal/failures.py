@@ -19,10 +19,10 @@ from typer import Abort
 from typer.exceptions import TyperException
 
 from models.errors import UserError, one_line
-from search.console import BROKEN_PIPE
-from search.files import final_name
+from search.files.atomic import final_name
 from search.ledger.location import scrub
-from search.streams import READABLE, abandon_streams
+from search.terminal.console import BROKEN_PIPE
+from search.terminal.streams import READABLE, abandon_streams
 
 REFUSED, BUG, INTERRUPTED = 2, 70, 130
 _LENGTH = 600  # characters of a foreign error's text that are shown

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from search.console import Show, console_of
 from search.ledger.location import public_location
-from search.terminal.groups import keywords
+from search.settings.groups import keywords
+from search.terminal.console import Show, console_of
 
 if TYPE_CHECKING:
     from search.run_result import Leaderboard, Verified
@@ -85,14 +85,14 @@ def methods() -> pd.DataFrame:
 
 def strategies() -> pd.DataFrame:
     """The search strategies: name, summary, source, what they need."""
-    from search.strategy import strategies as known
+    from search.strategies.contract import strategies as known
 
     return _records(known())
 
 
 def networks() -> list[str]:
     """The networks that go by a name: ours, then torchvision's."""
-    from models.networks import network_names
+    from models.networks.catalog import network_names
 
     return network_names()
 

@@ -9,9 +9,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from search.console import PlainConsole
-from search.streams import json_output
-from search.terminal.options import AsJson
+from search.settings.options import AsJson
+from search.terminal.console import PlainConsole
+from search.terminal.streams import json_output
 
 _COLUMNS = ("name", "summary", "source")
 
@@ -27,14 +27,14 @@ def methods(json_: AsJson = False) -> None:
 
 def strategies(json_: AsJson = False) -> None:
     """The search strategies."""
-    from search.strategy import strategies as registered_strategies
+    from search.strategies.contract import strategies as registered_strategies
 
     _list_registry(registered_strategies(), as_json=json_)
 
 
 def networks(json_: AsJson = False) -> None:
     """The networks that go by a name."""
-    from models.networks import network_names
+    from models.networks.catalog import network_names
 
     with json_output(json_) as write_json:
         names = network_names()

@@ -13,19 +13,19 @@ from rich.table import Table
 from rich.text import Text
 
 from search.allocation.targets import flops_text
-from search.console import say
-from search.files import writing
+from search.engine.session import Result, run
+from search.engine.setup import prepare
+from search.engine.stopping import stop_signals
+from search.files.atomic import writing
 from search.report.final_latency import measure_finals
 from search.report.outputs import Written, write_outputs
 from search.report.view import best_of
-from search.run.command import resume_command, search_command
-from search.run.config import SearchConfig
-from search.run.session import Result, run
-from search.run.setup import prepare
-from search.run.stopping import stop_signals
-from search.shell import path_argument, shell_word
-from search.tables import records
+from search.results.tables import records
+from search.settings.command import resume_command, search_command
+from search.settings.config import SearchConfig
+from search.settings.shell import path_argument, shell_word
 from search.terminal.announce import announce
+from search.terminal.console import say
 
 
 def search_and_show(

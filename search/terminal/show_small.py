@@ -16,8 +16,8 @@ from models.task import TaskConfig
 from search.allocation.allocate import MISSED
 from search.allocation.targets import MEASURES, flops_text
 from search.candidate import Recipe
-from search.console import UNCOUNTED, say
-from search.strategy import strategies
+from search.strategies.contract import strategies
+from search.terminal.console import UNCOUNTED, say
 
 
 def show_plan(plan: Mapping[str, Any], console: Console) -> None:

@@ -16,9 +16,9 @@ from test_conformance import counted_flops, judged
 from torch import nn
 
 from methods.base import Allocation, Compressor, Site, example_input
-from methods.codebook import codebook_layers
-from methods.kse import PAIRS
+from methods.kse.kse import PAIRS
 from methods.registry import compositions, create, method_info, methods
+from methods.tables.codebook import codebook_layers
 from models.errors import UserError
 
 

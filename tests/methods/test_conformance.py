@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from methods.base import Allocation, Compressor, Levels, example_input
-from methods.codebook import CodebookConv2d
 from methods.registry import create, method_info, methods
+from methods.tables.codebook import CodebookConv2d
 from models.errors import UserError
 
 METHODS = [*methods(), "l1+kse", "l1+kernel-clustering"]

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.checkpoints import save_weights
-from models.data import Images
+from models.checkpoints.loading import save_weights
+from models.data.base import Images
 from models.errors import UserError
-from models.networks import build_network
+from models.networks.catalog import build_network
 from models.task import TaskConfig, load_network, load_task, pick_device, split_metadata, task_fingerprint
 
 SMALL = TaskConfig(network="small")

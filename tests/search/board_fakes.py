@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from search.candidate import Candidate, Outcome, Recipe, failed
+from search.engine.standings import Standing, family, keep, keep_dense
 from search.ledger.ledger import Ledger
-from search.run.standings import Standing, family, keep, keep_dense
-from search.tables import Dense
+from search.results.tables import Dense
 
 DENSE = Dense(flops=1_000_000, params=40_000, bytes=160_000, search_accuracy=0.99, test_accuracy=0.95)
 IMAGES = 10_000

@@ -10,7 +10,7 @@ import pandas as pd
 
 from search.candidate import Candidate, Outcome, failed
 from search.report.page import RunView
-from search.tables import Dense, Row, candidates_frame, finals_frame, pareto
+from search.results.tables import Dense, Row, candidates_frame, finals_frame, pareto
 
 HOSTILE = [
     "<b>bold</b>",

@@ -13,7 +13,7 @@ from methods.base import Cost, Costs, Levels, Setting, Site
 from search.allocation.budget import Budget
 from search.allocation.targets import parse_target
 from search.candidate import Candidate, Outcome
-from search.strategy import Problem, Program, Proposal, Scan
+from search.strategies.contract import Problem, Program, Proposal, Scan
 
 Floats = npt.NDArray[np.float64]
 

@@ -16,14 +16,14 @@ from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 import run_search
-from models import given
-from models.data import data_info
+from models.data.base import data_info
 from models.errors import UserError
 from models.task import TaskConfig
+from models.user import objects as given
 from search import api
-from search.inputs import data_spec
 from search.ledger.ledger import Ledger
 from search.run_result import RunResult
+from search.settings.inputs import data_spec
 
 TINY = {"epochs": 0.3, "final_epochs": 0.3, "final_seeds": 2, "workers": 0, "device": "cpu", "show": False}
 

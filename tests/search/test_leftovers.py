@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from search.files import AGE, atomic_write, clear_leftovers, final_name, held, temporary_name
+from search.files.atomic import AGE, atomic_write, clear_leftovers, final_name, held, temporary_name
 
 
 def aged(path: Path) -> Path:

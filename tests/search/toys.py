@@ -10,7 +10,7 @@ from methods.base import Cost, Costs, Levels, Setting, Site
 from search.allocation.budget import Budget
 from search.allocation.targets import parse_target
 from search.candidate import Outcome, Recipe
-from search.strategy import Problem, Scan
+from search.strategies.contract import Problem, Scan
 
 
 def toy_site(name: str, strengths: Sequence[float]) -> Site:

@@ -15,7 +15,7 @@ from toys import ChainCost, TableCost, even_sites, toy_site
 from methods.base import CostModel, Site
 from methods.registry import create
 from models.errors import UserError
-from models.networks import build_network
+from models.networks.catalog import build_network
 from search.allocation.allocate import check_reachable, project, reach, uniform_shape
 from search.allocation.budget import Budget
 from search.allocation.targets import TOLERANCE, parse_target

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from methods.base import Costs, Levels, example_input
 from methods.registry import create
 from models.errors import UserError
-from models.networks import build_network
+from models.networks.catalog import build_network
 from search.allocation.allocate import check_reachable, project, uniform_shape
 from search.allocation.budget import Budget
 from search.allocation.minimise import minimise, total

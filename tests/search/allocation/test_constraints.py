@@ -21,10 +21,10 @@ from search.allocation.choice import Choice, choose
 from search.allocation.constraints import Constraints, kept_fraction
 from search.allocation.targets import parse_target
 from search.candidate import Outcome
-from search.run import build
-from search.run.config import SearchConfig
-from search.run.setup import budget_of, problem_of
-from search.strategy import Problem, Proposal, strategies, strategy
+from search.engine.setup import budget_of, problem_of
+from search.settings import build
+from search.settings.config import SearchConfig
+from search.strategies.contract import Problem, Proposal, strategies, strategy
 
 STRATEGIES = [name for name in strategies() if name != "learned"]
 

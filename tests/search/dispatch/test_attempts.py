@@ -25,7 +25,7 @@ from pathlib import Path
 import dispatch_fakes as fakes
 from search.dispatch.attempts import AttemptLog
 from search.dispatch.loop import Resources, dispatch
-from search.run.stopping import stop_signals
+from search.engine.stopping import stop_signals
 
 attempts = AttemptLog(Path("crashes"), advice="go on")
 source = fakes.ListSource([fakes.candidate(i, **options) for i, options in enumerate(json.loads(sys.argv[1]))])

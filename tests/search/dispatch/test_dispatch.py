@@ -18,7 +18,7 @@ from models.errors import UserError
 from search.candidate import Candidate, Outcome
 from search.dispatch.loop import Resources, dispatch, judge
 from search.dispatch.ray_session import cpus_per_worker, ray_session
-from search.host import cores
+from search.machine.host import cores
 
 # isort: split
 

@@ -19,22 +19,22 @@ from PIL import Image
 from rich.console import Console
 from torch import nn
 
-from methods.codebook import codebook_layers
+from methods.tables.codebook import codebook_layers
 from models.errors import UserError
 from models.task import TaskConfig, load_task
 from search.candidate import Recipe
-from search.compressed import load_compressed
 from search.export import files as export_files
 from search.export import formats
+from search.export.compressed import load_compressed
+from search.export.config import VERSION, read_config
 from search.export.export import export_run
 from search.export.pick import pick_candidate, read_run
-from search.export_config import VERSION, read_config
 from search.judge.baseline import train
 from search.judge.checkpoint import Checkpoint
 from search.judge.evaluate import Evaluator
 from search.judge.finetune import judge
 from search.latency import timing as latency
-from search.run.config import SearchConfig
+from search.settings.config import SearchConfig
 from search.terminal.exports import export_and_show
 from search.terminal.show import search_and_show
 

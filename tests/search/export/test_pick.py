@@ -10,8 +10,8 @@ from models.errors import UserError
 from models.task import TaskConfig
 from search.candidate import Candidate, Recipe
 from search.export.pick import Run, pick_candidate, read_run
-from search.run.config import SearchConfig
-from search.tables import CANDIDATE_TYPES, FINAL_TYPES
+from search.results.tables import CANDIDATE_TYPES, FINAL_TYPES
+from search.settings.config import SearchConfig
 
 TASK = "task-of-tests"
 SEARCHED = [("0.7", 700, 0.98), ("0.5", 500, 0.975), ("0.3", 300, 0.95), ("0.1", 100, 0.60)]

@@ -9,8 +9,8 @@ import torch
 from scipy.spatial.distance import jensenshannon
 from torch import Tensor, nn
 
-from models.arrays import ArrayImages
-from models.data import NAMED
+from models.data.arrays import ArrayImages
+from models.data.base import NAMED
 from search.judge.drift import Drift, blends, jensen_shannon
 
 

@@ -13,8 +13,8 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from models.data.pictures import decoded
 from models.errors import UserError
-from models.pictures import decoded
 from models.task import TaskConfig
 from search import api
 from search.candidate import Recipe, failed
@@ -22,7 +22,7 @@ from search.judge.evaluate import Evaluator
 from search.judge.faults import MachineFaultError, is_machine_fault, machine_fault
 from search.judge.finetune import DivergedError
 from search.ledger.ledger import Ledger
-from search.run.config import SearchConfig
+from search.settings.config import SearchConfig
 
 
 def raised(action: Callable[[], object]) -> BaseException:
@@ -86,7 +86,7 @@ def test_what_a_candidate_may_be_to_blame_for_is_none(error: Exception) -> None:
 def test_a_search_stops_at_a_damaged_picture_and_goes_on_when_it_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.picture_folders.MOST_DECODED", 0)  # as in a folder of very many pictures
+    monkeypatch.setattr("models.data.picture_folders.MOST_DECODED", 0)  # as in a folder of very many pictures
     for index in range(24):
         place = tmp_path / "pictures" / ("val" if index % 3 == 0 else "train") / "ab"[index % 2] / f"{index}.jpg"
         place.parent.mkdir(parents=True, exist_ok=True)

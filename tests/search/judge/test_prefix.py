@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from methods.base import Allocation, Compressor, copy_network, example_input
 from methods.registry import create
-from models.networks import build_network
+from models.networks.catalog import build_network
 from models.task import TaskConfig
 from search.candidate import ZERO_SHOT, Candidate
 from search.judge import prefix as module

@@ -22,7 +22,8 @@ from scipy.stats import ttest_ind
 from models.errors import UserError
 from search import api
 from search.candidate import failed
-from search.export_config import CONFIG, read_config
+from search.engine.standings import Standing, chosen, dense_of, family, keep, keep_dense, standings
+from search.export.config import CONFIG, read_config
 from search.latency.check import FILE
 from search.leaderboard import text as leaderboard_text
 from search.leaderboard.board import ONE_SEED, Board, find_tasks, read_boards
@@ -30,11 +31,10 @@ from search.leaderboard.page import front_figure, page_html
 from search.leaderboard.reported import REPORTED, reported
 from search.leaderboard.views import Filter, mean_ranks, select, sort
 from search.ledger.ledger import Ledger, list_tasks
-from search.markup import latex
 from search.ranking import LEVEL, Sample, bands, better, ranks, welch
-from search.run.standings import Standing, chosen, dense_of, family, keep, keep_dense, standings
-from search.strategy import Proposal
-from search.tables import Dense, records
+from search.results.markup import latex
+from search.results.tables import Dense, records
+from search.strategies.contract import Proposal
 
 TASK = "0123456789abcdef"
 

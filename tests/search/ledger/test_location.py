@@ -12,10 +12,10 @@ import pytest
 import run_search
 from models.errors import UserError
 from search import api
+from search.engine.runs import resumed
 from search.ledger.location import full_url, public_location, scrub
 from search.ledger.storage import open_storage, storage_url
-from search.run.config import SearchConfig
-from search.run.runs import resumed
+from search.settings.config import SearchConfig
 
 SECRET = "Tr0ub4dor"
 # location -> what may be shown of it

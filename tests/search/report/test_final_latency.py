@@ -16,7 +16,7 @@ from search.allocation.targets import Part, parse_target
 from search.latency.check import Checked, read_latencies
 from search.report.page import report_html
 from search.report.view import best_of
-from search.tables import finals_frame
+from search.results.tables import finals_frame
 
 
 def checked(**changes: Any) -> Checked:

@@ -31,7 +31,7 @@ from search.report.html import data_script, escape, percent, points, shorten, si
 from search.report.page import RunView, report_html, write_report
 from search.report.picture import draw_picture, write_picture
 from search.report.view import best_of
-from search.tables import Dense, candidates_frame, finals_frame, pareto
+from search.results.tables import Dense, candidates_frame, finals_frame, pareto
 
 
 class Reader(html.parser.HTMLParser):

@@ -8,8 +8,8 @@ from toys import ChainCost, even_sites, judged, toy_problem
 
 from search.candidate import Outcome, failed
 from search.strategies.acra import equal_drop_shape
+from search.strategies.contract import Problem, Proposal, Scan, strategy
 from search.strategies.sensitivity import Curve
-from search.strategy import Problem, Proposal, Scan, strategy
 
 SIZES, PLACES = [16, 16, 24, 24], [64, 64, 16, 16]
 

@@ -20,9 +20,9 @@ from search.allocation.targets import TOLERANCE
 from search.candidate import Outcome, failed
 from search.strategies import lagrangian
 from search.strategies.acra import equal_drop_shape
+from search.strategies.contract import Problem, Proposal, strategy
 from search.strategies.lagrangian import CANDIDATES, contenders, damages, halfway_shape, monotone_cubic
 from search.strategies.sensitivity import Curve
-from search.strategy import Problem, Proposal, strategy
 
 
 def separable(rng: np.random.Generator, counts: list[int]) -> Separable:

@@ -15,8 +15,8 @@ from methods.base import Cost, Costs, Levels
 from search.allocation.budget import Budget
 from search.allocation.targets import TOLERANCE, parse_target
 from search.candidate import Outcome, failed
+from search.strategies.contract import Problem, Proposal, strategies, strategy
 from search.strategies.sampling import BATCH, _Study, power_shape
-from search.strategy import Problem, Proposal, strategies, strategy
 
 NAMES = ("random", "tpe", "nsga2")
 COST = Chain([64] * 5, [90, 50, 20, 60, 10, 5])

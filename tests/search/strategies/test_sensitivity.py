@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from toys import ChainCost, even_sites, judged, toy_problem
 
 from search.candidate import failed
+from search.strategies.contract import Scan
 from search.strategies.sensitivity import curves, scan_points, scan_proposals
-from search.strategy import Scan
 
 
 @settings(deadline=None)

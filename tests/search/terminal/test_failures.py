@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 import run_search
 from models.errors import UserError
-from search.files import atomic_write
+from search.files.atomic import atomic_write
 from search.ledger.location import public_location
 from search.terminal.failures import explain, report_failure
 

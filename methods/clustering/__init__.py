@@ -1,0 +1,1 @@
+"""Kernel clustering (Son et al., ECCV 2018)."""

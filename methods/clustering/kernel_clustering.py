@@ -1,0 +1,317 @@
+"""Kernel clustering (Son et al., ECCV 2018): 2-D kernels as signed scales times the centroids of a codebook.
+
+Kernels are divided by a = sign(center weight) · norm, clustered, and become a · centroid; with transforms, a centroid
+flipped or rotated. Centroids and scales train, indices stay; kernels of zeros are pruned. Kernels of one filter (or of
+one input channel) that share a codeword need one convolution between them: that is what FLOPs count.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from methods.base import (
+    DENSE,
+    Allocation,
+    Centroids,
+    Compressor,
+    Cost,
+    CostModel,
+    MethodInfo,
+    Setting,
+    Site,
+    Tuning,
+    copy_network,
+    late,
+)
+from methods.graph.channels import shared_weights
+from methods.graph.survival import Change, Kept, Survival, cut
+from methods.graph.trace import LayerUse, trace_layers
+from methods.registry import register
+from methods.tables.bitpack import bits_for
+from methods.tables.codebook import CodebookConv2d, codebook_layers, handled, replace_module
+from methods.tables.scaled_kernels import ClusteredTuning, in_16_bits, pack_codewords, signed_scales, unpack_codewords
+from methods.tables.scopes import Share, centroid_count, ladder_of_k, shares
+from methods.tables.shared_work import Clustered, SharedChange, SharedLayer, shared_convolutions
+from methods.tables.table_cost import TableCost, ladder, network_cost, subtract
+from methods.tables.vector_quantizer import fit_codebooks, recentred, symmetries
+from models.errors import UserError
+
+INFO = MethodInfo(
+    name="kernel-clustering",
+    summary="2-D kernels as scaled, possibly flipped or rotated centroids of a codebook; repeated work is shared",
+    source="Son et al., ECCV 2018",
+    shrinks_channels=False,
+    has_centroids=True,
+    place="second",
+    options={"scope": "layer", "transforms": 1, "largest": 512, "seed": 0},
+)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A codebook (k, Kh·Kw) and, for each of its layers, codewords (N, C / groups); pruned kernels have k·t."""
+
+    centers: Tensor
+    codewords: dict[str, Tensor]
+
+
+class KernelClustering(Compressor):
+    """One site per codebook. All sizes are fitted when first asked for: what they save depends on who shares."""
+
+    info = INFO
+
+    def __init__(self, network: nn.Module, example: Tensor, options: Mapping[str, Any]) -> None:
+        super().__init__(network, example, options)
+        if options["transforms"] not in (1, 2, 4, 8):
+            raise UserError(f"kernel-clustering knows 1, 2, 4 or 8 transforms, not {options['transforms']!r}")
+        largest = centroid_count(options["largest"], "kernel-clustering")
+        self._uses = trace_layers(network, example)
+        self._left_dense: dict[str, str] = {}
+        shared = shared_weights(network)
+        shapes = {name: self._shape(name)
+                  for name, use in self._uses.items() if self._clusterable(name, use, shared)}  # fmt: skip
+        self._shares = shares(options["scope"], shapes, largest)
+        for name in shapes.keys() - {layer for share in self._shares for layer in share.layers}:
+            self._left_dense[name] = "in none of the listed ranges"
+        self._whole = self  # before it was narrowed
+        self._kept: Kept | None = None  # what is left of it
+
+    @cached_property
+    def _fits(self) -> dict[str, dict[int, Fit]]:
+        """Per codebook, by its number of centroids."""
+        return {share.name: self._fit(share) for share in self._shares}
+
+    @late
+    def sites(self) -> tuple[Site, ...]:
+        return self._ladders[0]
+
+    @late
+    def cost(self) -> CostModel:
+        return self._ladders[1]
+
+    @late
+    def skipped(self) -> dict[str, str]:
+        known = {site.name for site in self.sites}
+        few = [name for share in self._shares if share.name not in known for name in share.layers]
+        return self._left_dense | dict.fromkeys(few, "too few kernels for a codebook to save anything")
+
+    def _layer(self, name: str) -> nn.Conv2d:
+        layer = self.network.get_submodule(name)
+        assert isinstance(layer, nn.Conv2d)
+        return layer
+
+    def _shape(self, name: str) -> tuple[int, int]:
+        height, width = self._layer(name).kernel_size
+        return height, width
+
+    def _orders(self, name: str) -> Tensor:
+        return symmetries(*self._shape(name), self.options["transforms"]).to(self.example.device)
+
+    def _clusterable(self, name: str, use: LayerUse, shared: Mapping[str, str]) -> bool:
+        """Whether a layer takes part; if not, the reason goes to `_left_dense`."""
+        layer = self.network.get_submodule(name)
+        reason = shared.get(name) or handled(layer)
+        if reason is None and isinstance(layer, nn.Conv2d):
+            reason = _why_not(name, layer, use)
+        if isinstance(layer, nn.Linear):
+            reason = "linear layers stay dense"
+        if reason is not None:
+            self._left_dense[name] = reason
+        return reason is None
+
+    def _fit(self, share: Share) -> dict[int, Fit]:
+        """Codebooks for every k of the ladder, of the normalised kernels of all layers that share."""
+        orders = self._orders(share.layers[0])
+        alive = {name: self._scale(name) != 0 for name in share.layers}
+        points = torch.cat([self._normalised(name)[alive[name]] for name in share.layers])
+        counts = ladder_of_k(share.largest, len(points))
+        fits: dict[int, Fit] = {}
+        if not counts:
+            return fits
+        for k, book in zip(counts, fit_codebooks(points, counts, orders, self.options["seed"]), strict=True):
+            pieces = book.codewords.to(torch.int32).split([int(mask.sum()) for mask in alive.values()])
+            tables = {}
+            for (name, mask), piece in zip(alive.items(), pieces, strict=True):
+                tables[name] = torch.full(mask.shape, k * len(orders), dtype=torch.int32, device=piece.device)
+                tables[name][mask] = piece
+            fits[k] = Fit(book.centers, tables)
+        return fits
+
+    def _scale(self, name: str) -> Tensor:
+        return signed_scales(self._layer(name).weight.detach().float())
+
+    def _normalised(self, name: str) -> Tensor:
+        """(N, C / groups, Kh·Kw); rows of kernels of zeros mean nothing."""
+        scale = self._scale(name)[..., None]
+        return self._layer(name).weight.detach().float().flatten(2) / torch.where(scale == 0, 1, scale)
+
+    @cached_property
+    def _ladders(self) -> tuple[tuple[Site, ...], TableCost]:
+        total = network_cost(self.network, self._uses)
+        sites, tables = [], []
+        for share in self._shares:
+            dense = [self._dense_cost(name, self._uses[name]) for name in share.layers]
+            sizes = list(self._fits[share.name])
+            costs = [_sum(dense), *(self._cost(share, k) for k in sizes)]
+            # The same k is the same strength everywhere; dense stands for twice the largest codebook there is.
+            top = math.log2(2 * max(other.largest for other in self._shares))
+            kept, rising = ladder(costs, [0.0, *(1 - math.log2(k) / top for k in sizes)])
+            if len(kept) == 1:
+                continue
+            kernels = sum(self._scale(name).numel() for name in share.layers)
+            settings = tuple(Setting(k=sizes[i - 1]) if i else DENSE for i in kept)
+            sites.append(Site(share.name, settings, tuple(rising), share.layers, kernels))
+            tables.append([costs[i] for i in kept])
+        return tuple(sites), TableCost(subtract(total, [table[0] for table in tables]), tables)
+
+    def _dense_cost(self, name: str, use: LayerUse) -> Cost:
+        weights = self._layer(name).weight.numel()
+        return Cost(use.positions * weights, weights, 4 * weights)
+
+    def _cost(self, share: Share, k: int) -> Cost:
+        """Of the weights of all layers that share: centroids once; per kernel a scale, an index and a transform."""
+        height, width = self._shape(share.layers[0])
+        area, transforms = height * width, len(self._orders(share.layers[0]))
+        per_layer = []
+        for name, codewords in self._fits[share.name][k].codewords.items():
+            kernels, groups = codewords.numel(), self._layer(name).groups
+            flops = self._uses[name].positions * area * shared_convolutions(codewords, groups, k * transforms)
+            bits = kernels * (bits_for(k) + bits_for(transforms))
+            per_layer.append(Cost(flops, kernels, 2 * kernels + -(-bits // 8)))
+        return _sum([Cost(0, k * area, 4 * k * area), *per_layer])
+
+    def narrowed(self, network: nn.Module, kept: Kept | None) -> KernelClustering:
+        """Kernels keep the codewords that they had in the whole network; centroids become the means of who is left."""
+        twin = copy.copy(self)
+        twin.network, twin._kept = network, kept
+        return twin
+
+    def change(self, survival: Survival) -> Change:
+        return SharedChange([self._clustered(site, survival) for site in self.sites])
+
+    def _clustered(self, site: Site, survival: Survival) -> Clustered:
+        """What the cost of a site's layers depends on when channels may go."""
+        fits = [self._fits[site.name][int(setting["k"])] for setting in site.settings[1:]]
+        height, width = self._shape(site.layers[0])
+        layers = [
+            SharedLayer(
+                survival.fates(name, "in"),
+                survival.fates(name, "out"),
+                [fit.codewords[name].cpu().numpy() for fit in fits],
+                self._layer(name).groups,
+                self._uses[name].positions,
+            )
+            for name in site.layers
+        ]
+        sizes = [len(fit.centers) for fit in fits]
+        return Clustered(layers, sizes, len(self._orders(site.layers[0])), height * width)
+
+    def _fit_of(self, share: Share, k: int) -> Fit:
+        """The codebook of k centroids for what is left of the layers that share it."""
+        fit = self._whole._fits[share.name][k]
+        if self._kept is None:
+            return fit
+        codewords = {name: cut(table, self._kept(name), self._layer(name).groups)
+                     for name, table in fit.codewords.items()}  # fmt: skip
+        orders = self._orders(share.layers[0])
+        alive = {name: table != k * len(orders) for name, table in codewords.items()}
+        points = torch.cat([self._normalised(name)[mask] for name, mask in alive.items()])
+        words = torch.cat([codewords[name][mask] for name, mask in alive.items()]).long()
+        return Fit(recentred(points, fit.centers, orders, words)[0], codewords)
+
+    def compress(self, allocation: Allocation) -> nn.Module:
+        small = copy_network(self.network)
+        for share in self._shares:
+            setting = allocation.get(share.name, DENSE)
+            if setting != DENSE:
+                fit = self._fit_of(share, int(setting["k"]))
+                scales = {name: self._scale(name) for name in share.layers}
+                self._install(small, share, fit.centers, fit.codewords, scales)
+        return small
+
+    def _install(self, small: nn.Module, share: Share, centers: Tensor, codewords: Mapping[str, Tensor],
+                 scales: Mapping[str, Tensor]) -> None:  # fmt: skip
+        """Put the compressed layers in, on one bank of centroids."""
+        orders = self._orders(share.layers[0])
+        bank = nn.Parameter(centers.to(self._layer(share.layers[0]).weight.dtype, copy=True))
+        for name in share.layers:
+            used = codewords[name] != len(bank) * len(orders)  # a pruned kernel may have come alive by repair
+            scale = in_16_bits(torch.where(used, scales[name], 0).to(bank.dtype))
+            layer = CodebookConv2d(self._layer(name), bank, codewords[name], scale=scale,
+                                   orders=orders if len(orders) > 1 else None)  # fmt: skip
+            replace_module(small, name, layer)
+
+    def tuning(self, allocation: Allocation | None, network: nn.Module, *, steps: int, lr: float) -> Tuning:
+        return ClusteredTuning(lr)
+
+    def centroids(self, network: nn.Module) -> list[Centroids]:
+        """Of every codebook in use; a kernel counts for its centroid whatever its transform, a pruned one for none."""
+        found, layers = [], codebook_layers(network)
+        for share in self._shares:
+            members = [layers[name] for name in share.layers if name in layers]
+            if not members:
+                continue
+            bank, transforms = members[0].bank.detach(), len(self._orders(share.layers[0]))
+            words = torch.cat([layer.index.long().flatten() for layer in members]) // transforms
+            counts = torch.bincount(words, minlength=len(bank) + 1)[: len(bank)]
+            order = counts.argsort(descending=True, stable=True)
+            found.append(Centroids(share.name, bank[order].unflatten(1, members[0].kernel_size), counts[order]))
+        return found
+
+    def pack(self, network: nn.Module) -> dict[str, Tensor]:
+        """The state, centroids once per codebook, scales in 16 bits, codewords at ⌈log₂ k⌉ + log₂ t bits."""
+        tensors, layers = super().pack(network), codebook_layers(network)
+        for share in self._shares:
+            for name in share.layers if share.layers[0] in layers else ():
+                k, orders = len(layers[name].bank), tensors.pop(f"{name}.orders", None)
+                tensors[f"{name}.index"] = pack_codewords(layers[name].index, k, 1 if orders is None else len(orders))
+                tensors[f"{name}.scale"] = tensors[f"{name}.scale"].half()
+                if name != share.layers[0]:
+                    del tensors[f"{name}.bank"]
+        return tensors
+
+    def unpack(self, allocation: Allocation, tensors: Mapping[str, Tensor]) -> nn.Module:
+        network, plain = copy_network(self.network), dict(tensors)
+        device = self.example.device
+        for share in self._shares:
+            if f"{share.layers[0]}.bank" not in plain:
+                continue
+            bank = plain.pop(f"{share.layers[0]}.bank").to(device)
+            scales = {name: plain.pop(f"{name}.scale").to(device, bank.dtype) for name in share.layers}
+            words = len(self._orders(share.layers[0])) * len(bank)
+            codewords = {}
+            for name, scale in scales.items():
+                table = unpack_codewords(plain.pop(f"{name}.index"), scale.numel(), len(bank), words // len(bank))
+                codewords[name] = torch.where(scale == 0, words, table.to(device).view_as(scale))
+            self._install(network, share, bank, codewords, scales)
+        rebuilt, unknown = network.load_state_dict(plain, strict=False)
+        assert not unknown
+        assert all(key.rsplit(".", 1)[1] in ("bank", "index", "scale", "orders") for key in rebuilt)
+        return network
+
+
+def _why_not(name: str, layer: nn.Conv2d, use: LayerUse) -> str | None:
+    if use.calls == 0:
+        return "not called in evaluation"
+    if layer.kernel_size == (1, 1):
+        return "its kernels are 1×1"
+    if layer.in_channels == layer.groups == layer.out_channels:
+        return "no two kernels share an input or an output (depthwise)"
+    if not bool(layer.weight.isfinite().all()):
+        raise UserError(f"layer {name!r} holds weights that are not finite; train it or load other weights first")
+    return None
+
+
+def _sum(costs: list[Cost]) -> Cost:
+    return Cost(*(sum(column) for column in zip(*costs, strict=True)))
+
+
+register(INFO, KernelClustering)

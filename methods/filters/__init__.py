@@ -1,0 +1,1 @@
+"""Filter pruning: criteria that rank coupled output channels, and optimal brain surgeon."""

@@ -1,0 +1,1 @@
+"""Which channels belong together, how they are removed, and what is left of every layer."""

@@ -1,0 +1,136 @@
+"""What every layer does for one input, from a single forward pass of the dense network.
+
+FLOPs of a layer are then `positions * weight.numel()`, whatever its groups, stride or dilation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.execution.operators import OperatorMode
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+LAYERS = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
+
+
+@dataclass(frozen=True)
+class LayerUse:
+    """How often a layer's weights are applied for one input; zeros for a layer that evaluation never calls.
+
+    A convolution applies them at its Hout * Wout output positions (a transposed one at its input positions), a
+    linear layer once per token.
+    """
+
+    positions: int  # summed over calls
+    calls: int
+
+
+@contextmanager
+def evaluating(network: nn.Module, example: Tensor) -> Iterator[None]:
+    """Evaluation mode without gradients; every module's own mode and the random state are put back."""
+    modes = [(module, module.training) for module in network.modules()]
+    devices = [example.device] if example.device.type == "cuda" else []
+    try:
+        network.eval()
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _positions(layer: nn.Module, inputs: Tensor, outputs: Tensor) -> int:
+    """Applications of the layer's weights in one call, over the whole batch."""
+    if isinstance(layer, nn.Linear):
+        return outputs.numel() // layer.out_features
+    if isinstance(layer, TRANSPOSED):
+        return inputs.numel() // layer.in_channels
+    assert isinstance(layer, CONVOLUTIONS)
+    return outputs.numel() // layer.out_channels
+
+
+def trace_layers(network: nn.Module, example: Tensor) -> dict[str, LayerUse]:
+    """The use of every convolution and linear layer, in the order of their first call, uncalled ones last.
+
+    Args:
+        example: one input batch (B, C, H, W) on the network's device; its values do not matter.
+    """
+    batch = example.shape[0]
+    seen: dict[str, list[int]] = {}  # name -> positions of each call, over the batch
+
+    def record(name: str, layer: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
+        seen.setdefault(name, []).append(_positions(layer, inputs[0], outputs))
+
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, LAYERS)}
+    handles = [layer.register_forward_hook(partial(record, name)) for name, layer in layers.items()]
+    try:
+        with evaluating(network, example):
+            network(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    uncalled = {name: LayerUse(0, 0) for name in layers if name not in seen}
+    return {name: LayerUse(sum(calls) // batch, len(calls)) for name, calls in seen.items()} | uncalled
+
+
+def uncounted_flops(network: nn.Module, example: Tensor) -> int:
+    """Multiply-accumulates of convolutions and matrix products for one input that no layer module accounts for.
+
+    They stem from functional calls (`F.conv2d` on a bare parameter): neither counted nor compressed.
+    """
+    one = example[:1]
+    with _Products() as found, evaluating(network, one):
+        network(one)
+    counted = 0
+    for name, use in trace_layers(network, one).items():
+        weight = network.get_submodule(name).weight
+        assert isinstance(weight, Tensor)
+        counted += use.positions * weight.numel()
+    return max(0, found.flops - counted)
+
+
+class _Products(OperatorMode):
+    """Counts the multiply-accumulates of convolutions and products of matrices, whoever calls them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result, aten = func(*args, **(kwargs or {})), torch.ops.aten
+        if func.overloadpacket is aten.convolution:
+            inputs, weight, transposed = args[0], args[1], args[6]
+            shared = inputs if transposed else result  # whose positions the whole weight is applied at
+            self.flops += shared.numel() // shared.shape[1] * weight.numel()
+        elif func.overloadpacket in (aten.mm, aten.addmm):
+            left, right = args[-2], args[-1]
+            self.flops += left.numel() * right.shape[1]
+        return result
+
+
+def attends(network: nn.Module, example: Tensor) -> bool:
+    """Whether the network weighs its features by a softmax of their products: attention, in whichever module."""
+    with _Names() as names, evaluating(network, example[:1]):
+        network(example[:1])
+    fused = any("attention" in name or "transformer" in name for name in names.seen)
+    return fused or {"_softmax", "bmm"} <= names.seen
+
+
+class _Names(OperatorMode):
+    """The names of the operators that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))

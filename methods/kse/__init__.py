@@ -1,0 +1,1 @@
+"""KSE, kernel sparsity and entropy (Li et al., CVPR 2019)."""

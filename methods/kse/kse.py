@@ -1,0 +1,291 @@
+"""KSE: kernel sparsity and entropy (Li et al., CVPR 2019, arXiv 1812.04368).
+
+Every input channel of a convolution gets as many distinct 2-D kernels as its indicator deserves: none (the channel is
+no longer read), fewer than there were (k-means centroids that kernels point to), or all. Granularity G says in how
+many grades, T how much fewer. Centroids and dense kernels train; a centroid's gradient is the sum over its kernels.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from methods.base import DENSE, Allocation, Compressor, Cost, CostModel, MethodInfo, Setting, Site, copy_network, late
+from methods.graph.channels import shared_weights
+from methods.graph.survival import Change, Kept, Survival
+from methods.graph.trace import LayerUse, trace_layers
+from methods.kse.kse_cost import Graded, GradedChange, weight_cost
+from methods.kse.kse_indicator import indicator, kept_kernels, kernels_by_input
+from methods.registry import register
+from methods.tables.bitpack import BitReader, bits_for, pack_bits, to_bytes
+from methods.tables.codebook import CodebookConv2d, codebook_layers, handled, replace_module
+from methods.tables.kmeans import kmeans
+from methods.tables.table_cost import TableCost, ladder, network_cost, subtract
+from models.errors import UserError
+
+Counts = npt.NDArray[np.int64]  # (C,): distinct kernels q_c of every input channel
+PAIRS = tuple((G, T) for G in range(2, 7) for T in range(4))
+INFO = MethodInfo(
+    name="kse",
+    summary="fewer distinct kernels per input channel, by kernel sparsity and entropy; weak channels are not read",
+    source="Li et al., CVPR 2019, arXiv 1812.04368",
+    shrinks_channels=False,
+    place="second",
+    options={"alpha": 1.0, "neighbours": 5},
+)
+
+
+class KSE(Compressor):
+    """One site per convolution but the first; indicators are computed when first asked for, each once."""
+
+    info = INFO
+
+    def __init__(self, network: nn.Module, example: Tensor, options: Mapping[str, Any]) -> None:
+        super().__init__(network, example, options)
+        if options["alpha"] < 0 or options["neighbours"] < 1:
+            raise UserError(
+                f"kse needs alpha >= 0 and neighbours >= 1, not {options['alpha']}, {options['neighbours']}"
+            )
+        self._uses = trace_layers(network, example)
+        self._left_dense: dict[str, str] = {}
+        self._names = self._convolutions()
+        self._indicators: dict[str, npt.NDArray[np.float64]] = {}
+        self._wide = network  # before it was narrowed
+        self._kept: Kept | None = None  # what is left of it
+
+    def _convolutions(self) -> list[str]:
+        """The layers that can be compressed; of the others, the reason goes to `_left_dense`."""
+        found: list[str] = []
+        shared = shared_weights(self.network)
+        first = next((name for name in self._uses if not isinstance(self.network.get_submodule(name), nn.Linear)), None)
+        for name, use in self._uses.items():
+            layer = self.network.get_submodule(name)
+            reason = "the first convolution stays dense" if name == first else shared.get(name) or _why_not(layer, use)
+            if reason is None:
+                _check_finite(name, self._layer(name))
+                found.append(name)
+            else:
+                self._left_dense[name] = reason
+        return found
+
+    @late
+    def sites(self) -> tuple[Site, ...]:
+        return self._ladders[0]
+
+    @late
+    def cost(self) -> CostModel:
+        return self._ladders[1]
+
+    @late
+    def skipped(self) -> dict[str, str]:
+        known = {*self._left_dense, *(site.name for site in self.sites)}
+        alike = {name: "its input channels are all alike to the indicator" for name in self._names if name not in known}
+        return self._left_dense | alike
+
+    @cached_property
+    def _ladders(self) -> tuple[tuple[Site, ...], TableCost]:
+        total = network_cost(self.network, self._uses)
+        costs = {name: self._costs(name, self._uses[name].positions) for name in self._names}
+        dense = sum(row[0].flops for row in costs.values())
+        # On a scale common to all sites: what the pair (G, T), given to all of them, takes off.
+        strengths = [1 - sum(row[i].flops for row in costs.values()) / max(dense, 1) for i in range(len(PAIRS) + 1)]
+        sites, tables = [], []
+        for name, row in costs.items():
+            kept, rising = ladder(row, strengths)
+            if len(kept) == 1:
+                continue
+            settings = tuple(Setting(G=PAIRS[i - 1][0], T=PAIRS[i - 1][1]) if i else DENSE for i in kept)
+            layer = self._layer(name)
+            kernels = layer.out_channels * layer.in_channels // layer.groups
+            sites.append(Site(name, settings, tuple(rising), (name,), kernels))
+            tables.append([row[i] for i in kept])
+        return tuple(sites), TableCost(subtract(total, [table[0] for table in tables]), tables)
+
+    def _costs(self, name: str, positions: int) -> list[Cost]:
+        """Of the dense weight, then of every pair."""
+        layer = self._layer(name)
+        kernels, area = layer.out_channels // layer.groups, layer.kernel_size[0] * layer.kernel_size[1]
+        counts = [np.full(layer.in_channels, kernels), *(self.kernel_counts(name, G, T) for G, T in PAIRS)]
+        return [weight_cost(q, kernels, area, positions) for q in counts]
+
+    def narrowed(self, network: nn.Module, kept: Kept | None) -> KSE:
+        """Channels keep the indicator that they had in the whole network."""
+        twin = copy.copy(self)  # indicators are shared
+        twin.network, twin._kept = network, kept
+        return twin
+
+    def change(self, survival: Survival) -> Change:
+        layers = []
+        for site in self.sites:
+            layer = self._layer(site.name)
+            pairs = [(int(setting["G"]), int(setting["T"])) for setting in site.settings[1:]]
+            layers.append(
+                Graded(
+                    survival.fates(site.name, "in"),
+                    survival.fates(site.name, "out"),
+                    self._indicator(site.name),
+                    pairs,
+                    layer.groups,
+                    layer.kernel_size[0] * layer.kernel_size[1],
+                    self._uses[site.name].positions,
+                )
+            )
+        return GradedChange(layers)
+
+    def _layer(self, name: str) -> nn.Conv2d:
+        layer = self.network.get_submodule(name)
+        assert isinstance(layer, nn.Conv2d)
+        return layer
+
+    def _indicator(self, name: str) -> npt.NDArray[np.float64]:
+        """v_c of the input channels that are there."""
+        if name not in self._indicators:
+            whole = self._wide.get_submodule(name)
+            assert isinstance(whole, nn.Conv2d)
+            self._indicators[name] = indicator(
+                whole.weight, whole.groups, self.options["alpha"], self.options["neighbours"]
+            )
+        v = self._indicators[name]
+        return v if self._kept is None else v[self._kept(name)[0].numpy()]
+
+    def kernel_counts(self, name: str, G: int, T: int) -> Counts:
+        """q_c of every input channel of a layer, at any G and T; the best one stays if all would be dropped."""
+        layer, v = self._layer(name), self._indicator(name)
+        counts = kept_kernels(v, G, T, layer.out_channels // layer.groups)
+        if not counts.any():
+            counts[v.argmax()] = layer.out_channels // layer.groups
+        return counts
+
+    def compress(self, allocation: Allocation) -> nn.Module:
+        counts = {name: self.kernel_counts(name, int(setting["G"]), int(setting["T"]))
+                  for name, setting in allocation.items() if setting != DENSE}  # fmt: skip
+        small = copy_network(self.network)
+        for name, (rows, labels) in self._clustered(counts).items():
+            replace_module(small, name, build_layer(self._layer(name), counts[name], rows, labels))
+        return small
+
+    def _clustered(self, counts: Mapping[str, Counts]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Bank rows, and labels (C, N) into each channel's own rows, of every layer.
+
+        Channels of equal shape and count are clustered together, whatever their layer.
+        """
+        kernels = {
+            name: kernels_by_input(self._layer(name).weight.detach(), self._layer(name).groups) for name in counts
+        }
+        jobs: dict[tuple[int, int, int], list[tuple[str, npt.NDArray[np.intp]]]] = defaultdict(list)
+        for name, q in counts.items():
+            _, size, area = kernels[name].shape
+            for count in np.unique(q[(q > 0) & (q < size)]):
+                jobs[size, area, int(count)].append((name, np.flatnonzero(q == count)))
+        centers: dict[tuple[str, int], Tensor] = {}
+        labels = {name: _identity_labels(table) for name, table in kernels.items()}
+        for (_, _, count), members in jobs.items():
+            points = torch.cat([kernels[name][torch.from_numpy(channels)] for name, channels in members])
+            found, ids = kmeans(points, count)
+            owners = [(name, int(c)) for name, channels in members for c in channels]
+            for (name, c), rows, label in zip(owners, found, ids, strict=True):
+                centers[name, c], labels[name][c] = rows, label
+        return {name: (_bank(name, kernels[name], q, centers), labels[name]) for name, q in counts.items()}
+
+    def pack(self, network: nn.Module) -> dict[str, Tensor]:
+        """The state, with one `index` table of bytes per layer: counts per channel, then indices at ⌈log₂ q⌉ bits."""
+        tensors = super().pack(network)
+        for name, layer in codebook_layers(network).items():
+            tensors.pop(f"{name}.counts")
+            tensors[f"{name}.index"] = _pack_index(layer)
+        return tensors
+
+    def unpack(self, allocation: Allocation, tensors: Mapping[str, Tensor]) -> nn.Module:
+        network = copy_network(self.network)
+        plain = dict(tensors)
+        for name in self._names:
+            if f"{name}.bank" in tensors:
+                bank = plain[f"{name}.bank"].to(self.example.device)
+                counts, labels = _unpack_index(plain.pop(f"{name}.index"), self._layer(name))
+                replace_module(network, name, build_layer(self._layer(name), counts, bank, labels))
+        rebuilt, unknown = network.load_state_dict(plain, strict=False)
+        assert not unknown
+        assert all(key.rsplit(".", 1)[1] in ("index", "counts") for key in rebuilt)
+        return network
+
+
+def _why_not(layer: nn.Module, use: LayerUse) -> str | None:
+    reason = handled(layer)
+    if reason is None and isinstance(layer, nn.Conv2d) and layer.out_channels == layer.groups:
+        reason = "every input channel has a single kernel (depthwise)"
+    if reason is None and use.calls == 0:
+        reason = "not called in evaluation"
+    return "linear layers stay dense" if isinstance(layer, nn.Linear) else reason
+
+
+def _check_finite(name: str, layer: nn.Conv2d) -> None:
+    if not bool(layer.weight.isfinite().all()):
+        raise UserError(f"layer {name!r} holds weights that are not finite; train it or load other weights first")
+
+
+def _identity_labels(kernels: Tensor) -> Tensor:
+    """(C, N): every kernel its own row, as in a channel that is left alone."""
+    return torch.arange(kernels.shape[1], device=kernels.device).repeat(len(kernels), 1)
+
+
+def _bank(name: str, kernels: Tensor, counts: Counts, centers: Mapping[tuple[str, int], Tensor]) -> Tensor:
+    """Rows of all channels that are read, channel after channel: (Σ q_c, Kh·Kw)."""
+    rows = [centers.get((name, int(c)), kernels[int(c)]) for c in np.flatnonzero(counts)]
+    return torch.cat([each.to(kernels.dtype) for each in rows])
+
+
+def build_layer(conv: nn.Conv2d, counts: Counts, bank: Tensor, labels: Tensor) -> CodebookConv2d:
+    """The compressed layer.
+
+    Args:
+        bank: rows of the channels with counts > 0, channel after channel, (Σ q_c, Kh·Kw).
+        labels: each kernel's row within its channel's, (C, N / groups).
+    """
+    starts = torch.from_numpy(np.cumsum(counts) - counts).to(labels.device)
+    rows = labels + starts[:, None]
+    rows[torch.from_numpy(counts == 0).to(labels.device)] = len(bank)  # the row of zeros
+    layer = CodebookConv2d(conv, nn.Parameter(bank.clone()), _swapped(rows, conv.groups))
+    layer.register_buffer("counts", torch.from_numpy(counts).to(torch.int32).to(labels.device))
+    return layer
+
+
+def _swapped(table: Tensor, groups: int) -> Tensor:
+    """A row for each input channel (C, N / groups) -> one for each filter (N, C / groups), and back."""
+    return table.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+
+
+def _pack_index(layer: CodebookConv2d) -> Tensor:
+    """Bytes: how many different counts, those (32 bits each), which one each channel has, then the labels."""
+    counts = layer.get_buffer("counts").cpu().long()
+    values, which = counts.unique(return_inverse=True)
+    fields = [pack_bits(torch.tensor([len(values)]), 8), pack_bits(values, 32), pack_bits(which, bits_for(len(values)))]
+    starts = counts.cumsum(0) - counts
+    index = _swapped(layer.index.cpu().long(), layer.groups)
+    for rows, start, count in zip(index, starts, counts.tolist(), strict=True):
+        if 0 < count < index.shape[1]:
+            fields.append(pack_bits(rows - start, bits_for(count)))
+    return to_bytes(*fields)
+
+
+def _unpack_index(packed: Tensor, conv: nn.Conv2d) -> tuple[Counts, Tensor]:
+    """The counts, and labels (C, N / groups) on the layer's device."""
+    reader = BitReader(packed)
+    values = reader.read(int(reader.read(1, 8)), 32)
+    counts = values[reader.read(conv.in_channels, bits_for(len(values)))]
+    kernels = conv.out_channels // conv.groups
+    labels = torch.arange(kernels).repeat(conv.in_channels, 1)
+    for channel, count in enumerate(counts.tolist()):
+        if 0 < count < kernels:
+            labels[channel] = reader.read(kernels, bits_for(count))
+    return counts.numpy(), labels.to(conv.weight.device)
+
+
+register(INFO, KSE)

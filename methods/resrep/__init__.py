@@ -1,0 +1,1 @@
+"""ResRep, remembering and forgetting (Ding et al., ICCV 2021)."""

@@ -1,0 +1,1 @@
+"""Layers whose kernels come from a codebook: clustering, packing and cost."""

@@ -1,0 +1,65 @@
+"""The scales and codewords of clustered kernels: how they are trained, and how they are stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from methods.base import Tuning
+from methods.tables.bitpack import BitReader, bits_for, pack_bits, to_bytes
+from methods.tables.codebook import codebook_layers
+
+HALF_MAX = torch.finfo(torch.half).max
+
+
+def signed_scales(weight: Tensor) -> Tensor:
+    """sign(center weight) · ‖W[n, c]‖₂ of every kernel (N, C / groups, Kh, Kw); a center of 0 counts as positive."""
+    center = weight[:, :, weight.shape[2] // 2, weight.shape[3] // 2]
+    return weight.flatten(2).norm(dim=2) * torch.where(center < 0, -1.0, 1.0)
+
+
+def in_16_bits(scale: Tensor) -> Tensor:
+    """The nearest scales that 16 bits can hold, in the type they came in."""
+    return scale.clamp(-HALF_MAX, HALF_MAX).half().to(scale.dtype)
+
+
+class ClusteredTuning(Tuning):
+    """Scales train in full precision and are judged as they will be stored; codebooks learn at rates of their own.
+
+    A centroid's gradient is the sum of a · ∂L/∂w over its kernels, thousands where a network shares one codebook. The
+    step of it that brings a · centroid nearest to where plain steps of length η would take those kernels is η / Σ a².
+    """
+
+    def __init__(self, lr: float) -> None:
+        self._lr = lr
+
+    def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
+        """The rest, and each codebook at η over the mean of its centroids' Σ a², but never above η."""
+        energy: dict[nn.Parameter, float] = {}
+        for layer in codebook_layers(network).values():
+            if layer.scale is not None:
+                energy[layer.bank] = energy.get(layer.bank, 0.0) + float(layer.scale.detach().square().sum())
+        rest = [p for p in network.parameters() if p.requires_grad and p not in energy]
+        banks = [{"params": [bank], "lr": self._lr / max(1.0, sum_ / len(bank))} for bank, sum_ in energy.items()]
+        return [{"params": rest}, *banks] if rest else banks
+
+    def finish(self, network: nn.Module) -> nn.Module:
+        with torch.no_grad():
+            for layer in codebook_layers(network).values():
+                if layer.scale is not None:
+                    layer.scale.copy_(in_16_bits(layer.scale))
+        return network
+
+
+def pack_codewords(codewords: Tensor, k: int, transforms: int) -> Tensor:
+    """Bytes of all centroid numbers, then of all transform numbers; a pruned kernel's are 0, and so is its scale."""
+    words = torch.where(codewords == k * transforms, 0, codewords.long()).flatten()
+    fields = (pack_bits(words // transforms, bits_for(k)), pack_bits(words % transforms, bits_for(transforms)))
+    return to_bytes(*fields)
+
+
+def unpack_codewords(packed: Tensor, kernels: int, k: int, transforms: int) -> Tensor:
+    reader = BitReader(packed)
+    return reader.read(kernels, bits_for(k)) * transforms + reader.read(kernels, bits_for(transforms))

@@ -1,0 +1,153 @@
+"""Codebooks for very many points: k-means in which a point may match a centroid through a flip or rotation.
+
+Points are 2-D kernels laid flat, (N, Kh·Kw). A codeword is a transformed centroid; codeword number i·t + s is
+centroid i through symmetry s of t. Distances are found in pieces, so their matrix is never held whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from methods.tables.ward import ward_centers
+
+SEEDING_POINTS = 2048  # Ward's starting clusters are made of a sample of so many (or 4 per centroid)
+POINTS_PER_CENTROID = 256  # the first, cheap Lloyd steps see a sample of so many; then all points polish
+# At most so many Lloyd steps, ended by one that takes off less than this share of the squared error.
+FIRST_STEPS, FIRST_TOLERANCE = 40, 2e-4
+POLISH_STEPS, POLISH_TOLERANCE = 10, 5e-5
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """Centroids (k, d), and each point's codeword (N,)."""
+
+    centers: Tensor
+    codewords: Tensor
+
+
+def symmetries(height: int, width: int, count: int) -> Tensor:
+    """(t, Kh·Kw): the flat order in which transform s reads a kernel; t is `count`, but at most 4 if not square.
+
+    1 is the identity; 2 adds the horizontal flip, 4 the vertical one and both, 8 the same of the transposed kernel.
+    """
+    plain = torch.arange(height * width).view(height, width)
+    flips = [plain, plain.flip(1), plain.flip(0), plain.flip(0, 1)]
+    if height == width:
+        flips += [order.t() for order in flips]
+    return torch.stack([order.reshape(-1) for order in flips[:count]])
+
+
+def transformed(centers: Tensor, orders: Tensor) -> Tensor:
+    """All codewords of (k, d) centroids under (t, d) symmetries: (k·t, d)."""
+    return centers[:, orders].flatten(0, 1)
+
+
+def quantize(points: Tensor, codewords: Tensor, previous: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The nearest codeword of each point (N,), and the sum of the squared distances, a double scalar."""
+    piece = max(1, (1 << (26 if points.is_cuda else 21)) // len(codewords))
+    half = codewords.square().sum(1) / 2
+    labels = torch.empty(len(points), dtype=torch.long, device=points.device)
+    total = points.new_zeros((), dtype=torch.double)
+    for start in range(0, len(points), piece):
+        part = slice(start, start + piece)
+        score = torch.addmm(half, points[part], codewords.t(), alpha=-1)  # (piece, k·t): |x - c|²/2 - |x|²/2
+        if previous is None:
+            lowest, labels[part] = score.min(1)
+        else:
+            lowest, labels[part] = _refreshed(score, previous[part])
+        total += (2 * lowest + points[part].square().sum(1)).clamp_min_(0).sum(dtype=torch.double)
+    return labels, total
+
+
+def _refreshed(score: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+    """`score.min(1)` when most points keep their codeword: finding a minimum is far cheaper than finding its place."""
+    lowest = score.amin(1)
+    moved = (score.gather(1, previous[:, None])[:, 0] > lowest).nonzero()[:, 0]
+    labels = previous.clone()
+    labels[moved] = score[moved].argmin(1)
+    return lowest, labels
+
+
+def _bucket_sums(points: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Sums (count, d) and sizes (count,) of the points with each label, in double."""
+    sizes = torch.bincount(labels, minlength=count)
+    if not points.is_cuda:
+        values = points.double()
+        columns = [torch.bincount(labels, values[:, j].contiguous(), count) for j in range(points.shape[1])]
+        return torch.stack(columns, 1), sizes
+    sums = points.new_zeros(count, points.shape[1], dtype=torch.double)
+    piece = max(1, (1 << 26) // count)  # products with one-hot rows: the same on every run, unlike atomic additions
+    for part, ids in zip(points.split(piece), labels.split(piece), strict=True):
+        sums += part.new_zeros(len(part), count).scatter_(1, ids[:, None], 1.0).t() @ part
+    return sums, sizes
+
+
+def recentred(points: Tensor, centers: Tensor, orders: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of each centroid's members, pulled back through their transforms; empty ones stay, and are listed."""
+    k, t = len(centers), len(orders)
+    sums, sizes = _bucket_sums(points, labels, k * t)
+    back = orders.argsort(1).expand(k, t, -1)
+    sums = sums.view(k, t, -1).gather(2, back).sum(1)  # pulling back is linear: sums can be moved in place of points
+    sizes = sizes.view(k, t).sum(1)
+    means = (sums / sizes.clamp_min(1)[:, None]).to(points.dtype)
+    return torch.where(sizes[:, None] > 0, means, centers), (sizes == 0).nonzero()[:, 0]
+
+
+def _updated(points: Tensor, centers: Tensor, orders: Tensor, labels: Tensor) -> Tensor:
+    """The means of the members; centroids without any start anew, where points are farthest from their own."""
+    means, empty = recentred(points, centers, orders, labels)
+    if len(empty):
+        means[empty] = _farthest(points, transformed(centers, orders), labels, len(empty))
+    return means
+
+
+def _farthest(points: Tensor, codewords: Tensor, labels: Tensor, count: int) -> Tensor:
+    pieces = zip(points.split(1 << 18), labels.split(1 << 18), strict=True)
+    distance = torch.cat([(part - codewords[ids]).square().sum(1) for part, ids in pieces])
+    return points[distance.sort(descending=True, stable=True).indices[:count]]
+
+
+def lloyd(points: Tensor, centers: Tensor, orders: Tensor, steps: int, tolerance: float) -> tuple[Codebook, float]:
+    """At most `steps` updates; the codewords belong to the centroids returned, the error to both."""
+    labels, error = quantize(points, transformed(centers, orders))
+    for _ in range(steps):
+        moved = _updated(points, centers, orders, labels)
+        found, lower = quantize(points, transformed(moved, orders), labels)
+        if lower >= error:
+            break
+        done = lower > error * (1 - tolerance)
+        centers, labels, error = moved, found, lower
+        if done:
+            break
+    return Codebook(centers, labels), float(error)
+
+
+def _canonical(points: Tensor, orders: Tensor) -> Tensor:
+    """Each point in that of its orientations which leans most towards one corner, so that twins look alike."""
+    dim = points.shape[1]
+    lean = torch.linspace(1, 0, dim, device=points.device) ** 2  # no symmetry of its own
+    views = points[:, orders]  # (N, t, d)
+    return views[torch.arange(len(points), device=points.device), (views @ lean).argmax(1)]
+
+
+def _sample(points: Tensor, count: int, seed: int) -> Tensor:
+    if count >= len(points):
+        return points
+    order = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))[:count]
+    return points[order.sort().values.to(points.device)]
+
+
+def fit_codebooks(points: Tensor, counts: Sequence[int], orders: Tensor, seed: int) -> Iterator[Codebook]:
+    """A codebook for each k of the falling `counts`, of points (N, d), N at least k; the same for the same seed."""
+    orders = orders.to(points.device)
+    start = _canonical(_sample(points, max(SEEDING_POINTS, 4 * counts[0]), seed), orders)
+    for k, centers in zip(counts, ward_centers(start[None], counts), strict=True):
+        few = _sample(points, POINTS_PER_CENTROID * k, seed + 1)
+        book, _ = lloyd(few, centers[0], orders, FIRST_STEPS, FIRST_TOLERANCE)
+        if len(few) < len(points):
+            book, _ = lloyd(points, book.centers, orders, POLISH_STEPS, POLISH_TOLERANCE)
+        yield book

@@ -1,0 +1,1 @@
+"""Weights in files: read safely whatever form they have, written whole."""

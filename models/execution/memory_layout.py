@@ -1,0 +1,139 @@
+"""In which memory order a network runs: channels last, which is faster, wherever that computes the same.
+
+Code such as `x.view(len(x), -1)` needs tensors that are contiguous, and raises on channels-last ones; code that reads
+strides or storage may even compute something else. So both orders are tried on noise, and a network that tells them
+apart stays contiguous. Who makes inputs for a network asks `Task.memory_format`; a task's batches come in it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from models.data.base import Images
+from models.execution.gradients import ForwardGuard, run_backward
+from models.execution.module_copies import copy_module
+
+_SEED = 0
+# Of the largest output. Layouts differ in the order of summation: about 1e-6 of it with float32, 1e-3 where a GPU
+# multiplies in TF32. Channels that were mixed up differ by about 1.
+_TOLERANCE = 1e-2
+
+
+@dataclass(frozen=True)
+class ArrangedImages:
+    """Images whose batches come in one memory order."""
+
+    images: Images
+    memory_format: torch.memory_format
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def labels(self) -> Tensor:
+        return self.images.labels
+
+    def subset(self, indices: Tensor) -> ArrangedImages:
+        return ArrangedImages(self.images.subset(indices), self.memory_format)
+
+    def batches(
+        self, batch_size: int, *, seed: int | None = None, augment: bool = False, drop_last: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        for inputs, labels in self.images.batches(batch_size, seed=seed, augment=augment, drop_last=drop_last):
+            yield inputs.contiguous(memory_format=self.memory_format), labels
+
+
+def choose_memory_format(network: nn.Module, images: Tensor) -> torch.memory_format:
+    """`torch.channels_last` if the network computes the same in it, in evaluation and in training.
+
+    Weights in channels last must also take contiguous images: those of an export, or of who uses the network.
+
+    Args:
+        network: runs on contiguous images in evaluation mode; it is left as it is.
+        images: two or more, contiguous, on the network's device.
+    """
+    if any(tensor.dim() == 5 for tensor in [*network.parameters(), *network.buffers()]):
+        return torch.contiguous_format  # torch.channels_last is for four dimensions, and raises for five
+    moved = copy_module(network).to(memory_format=torch.channels_last)
+    last = images.to(memory_format=torch.channels_last)
+    outputs = _outputs(network, images)
+    if not all(_same(outputs, _outputs(moved, inputs)) for inputs in (last, images)):
+        return torch.contiguous_format
+    return torch.channels_last if _trains_alike(network, moved, images, last) else torch.contiguous_format
+
+
+def _trains_alike(network: nn.Module, moved: nn.Module, images: Tensor, last: Tensor) -> bool:
+    """Whether both orders run in training and give the same, where that can be compared; `moved` is used up."""
+    outputs, has_gradients = _training_outputs(copy_module(network).train(), images)
+    if outputs is None:
+        return True  # it cannot be trained in any order
+    others, moved_has_gradients = _training_outputs(moved.train(), last)
+    if has_gradients and not moved_has_gradients:
+        return False  # hooks and autograd functions may need contiguous gradients
+    if others is None or _same(outputs, others):
+        return others is not None
+    # Dropout draws its noise in memory order: what differs from call to call says nothing about the order.
+    return not _same(outputs, _outputs(copy_module(network).train(), images, _SEED + 1))
+
+
+def _training_outputs(network: nn.Module, images: Tensor) -> tuple[list[Tensor] | None, bool]:
+    """The outputs in training, and whether a backward pass from them runs.
+
+    The gradients themselves are not compared: with so few images batch norms can make any rounding error large.
+    """
+    outputs = _outputs(network, images)
+    if outputs is None:
+        return None, False
+    with_graph = [output for output in outputs if output.requires_grad]
+    detached = [output.detach() for output in outputs]
+    if not with_graph:
+        return detached, True
+    try:
+        with redirect_stdout(sys.stderr), torch.enable_grad():
+            run_backward(torch.stack([output.square().sum() for output in with_graph]).sum())
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # whatever a user's hooks raise
+        return detached, False
+    return detached, True
+
+
+def _outputs(network: nn.Module, images: Tensor, seed: int = _SEED) -> list[Tensor] | None:
+    """All tensors that the network returns in its mode, with their graph in training; None if it raises."""
+    devices = [images.device] if images.device.type == "cuda" else []
+    try:
+        with (
+            redirect_stdout(sys.stderr),
+            torch.random.fork_rng(devices=devices),
+            torch.set_grad_enabled(network.training),
+            ForwardGuard().forward(images.device),
+        ):
+            torch.manual_seed(seed)
+            return [leaf.float() for leaf in tree_leaves(network(images.clone())) if isinstance(leaf, Tensor)]
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # whatever a user's forward pass raises means the same: not in this order
+        return None
+
+
+def _same(outputs: list[Tensor] | None, others: list[Tensor] | None) -> bool:
+    return (
+        outputs is not None
+        and others is not None
+        and len(outputs) == len(others)
+        and all(_close(one, other) for one, other in zip(outputs, others, strict=True))
+    )
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    bound = _TOLERANCE * one.abs().max() if one.numel() else 0
+    return bool(torch.all((one - other).abs() <= bound))

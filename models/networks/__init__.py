@@ -1,0 +1,1 @@
+"""Networks by name: ours, those of torchvision, and a user's own."""

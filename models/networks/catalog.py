@@ -1,0 +1,112 @@
+"""Networks by name: ours, torchvision's, and a user's own `path/to/file.py:function`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Protocol
+
+from torch import nn
+
+from models.errors import UserError, unknown
+from models.user.code import call_user, is_user_spec, load_function
+from models.user.objects import given_network, is_given
+
+
+class Builder(Protocol):
+    """Builds a network with fresh weights for images of `channels` channels."""
+
+    def __call__(self, *, classes: int, channels: int) -> nn.Module: ...
+
+
+_BUILDERS: dict[str, Builder] = {}
+
+# Auxiliary heads are of no use after training; saying how to initialise avoids a warning.
+_TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
+_TORCHVISION_CHANNELS = 3
+
+
+def register(name: str) -> Callable[[Builder], Builder]:
+    """Make a builder known under `name`; a name can be taken only once."""
+
+    def record(builder: Builder) -> Builder:
+        if name in _BUILDERS:
+            raise ValueError(f"a network named {name!r} is registered already")
+        _BUILDERS[name] = builder
+        return builder
+
+    return record
+
+
+@cache
+def _load_families() -> None:
+    """Import every file of this package once, so that each family registers itself."""
+    package = importlib.import_module("models.networks")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"models.networks.{module.name}")
+
+
+@cache
+def _torchvision_names() -> tuple[str, ...]:
+    import torchvision  # here, because it takes seconds to import and our own networks do without
+
+    return tuple(torchvision.models.list_models(module=torchvision.models))
+
+
+def own_names() -> list[str]:
+    """The names that this package defines itself."""
+    _load_families()
+    return sorted(_BUILDERS)
+
+
+def network_names() -> list[str]:
+    """Ours, then torchvision's classification networks."""
+    return [*own_names(), *sorted(_torchvision_names())]
+
+
+def build_network(spec: str, *, classes: int, channels: int = 3) -> nn.Module:
+    """A network with fresh weights; UserError for an unknown name or for images that it does not take."""
+    _load_families()
+    if spec in _BUILDERS:
+        return _BUILDERS[spec](classes=classes, channels=channels)
+    if is_user_spec(spec):
+        return _build_users(spec, classes, channels)
+    if is_given(spec):
+        return given_network(spec)
+    if spec not in _torchvision_names():
+        raise unknown("network", spec, network_names())
+    if channels != _TORCHVISION_CHANNELS:
+        raise UserError(
+            f"network {spec} takes images of {_TORCHVISION_CHANNELS} channels but the data has {channels}; "
+            f"use one of {', '.join(own_names())} or a network of your own as path/to/file.py:function"
+        )
+    import torchvision
+
+    return torchvision.models.get_model(spec, weights=None, num_classes=classes, **_TORCHVISION_OPTIONS.get(spec, {}))
+
+
+def _build_users(spec: str, classes: int, channels: int) -> nn.Module:
+    function = load_function(spec, "network")
+    offered = {"classes": classes, "num_classes": classes, "channels": channels, "in_channels": channels}
+    network = call_user(spec, function, **_accepted(function, offered))
+    if not isinstance(network, nn.Module):
+        raise UserError(f"network {spec} returned a {type(network).__name__}; it must return a torch.nn.Module")
+    return network
+
+
+def _accepted(function: Callable[..., Any], offered: dict[str, Any]) -> dict[str, Any]:
+    """The part of `offered` that the function's signature names; a bare **kwargs is given the number of classes."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a callable without a readable signature
+        return {}
+    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    if any(p.kind is p.VAR_KEYWORD for p in parameters) and "classes" not in named:
+        named.add("num_classes")
+    return {name: value for name, value in offered.items() if name in named}

@@ -1,0 +1,1 @@
+"""A user's own code and objects: imported, called, carried to workers, fingerprinted."""

@@ -1,0 +1,166 @@
+"""Networks given as objects: what stands for one in a configuration, and how it reaches a worker.
+
+A configuration is plain JSON, so it names an object as `object:CLASS@DIGEST`. The digest is that of what the network
+computes: its modules and the operators that a forward pass runs, in evaluation and in training, without its weights,
+which lie in a file. The object itself stays in this process and travels to workers; it is never written to disk. A run
+of it is resumed, exported or loaded by giving a network that computes the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.data.array_checks import content_digest
+from models.errors import UserError, first_line
+from models.execution.module_copies import copy_module
+from models.execution.operators import OperatorMode
+from models.execution.standard_form import is_lazy_network, standard_form
+from models.notices import add_notice, collect_notices
+from models.user.calls import reporting_errors
+from models.user.spec_words import OBJECT_PREFIX, class_of
+
+_DIGITS = 12
+_known: dict[str, nn.Module] = {}
+_notices: dict[str, tuple[str, ...]] = {}  # what was changed about an object, said where its task is loaded
+
+
+def is_given(spec: str) -> bool:
+    """Whether a network's name stands for an object."""
+    return spec.startswith(OBJECT_PREFIX)
+
+
+def give(network: nn.Module, shape: tuple[int, int, int]) -> str:
+    """Keep a copy of an object under the name that stands for it, which is returned.
+
+    Args:
+        shape: (C, H, W) of its inputs.
+
+    Raises:
+        UserError: it cannot take such inputs, or cannot be copied.
+    """
+    with collect_notices() as notices:
+        network = standard_form(_copied(network), f"the network given ({type(network).__name__})")
+    spec = f"{OBJECT_PREFIX}{re.sub(r'[^A-Za-z0-9_.]', '_', type(network).__name__)}@{_digest(network, shape)}"
+    _known[spec], _notices[spec] = network, tuple(notices)
+    return spec
+
+
+def given_network(spec: str) -> nn.Module:
+    """A copy of the object that a name stands for; UserError if it was not given to this process."""
+    if spec not in _known:
+        raise UserError(
+            f"network {class_of(spec)} was given as a Python object, which no file holds; go on in Python and give it "
+            "there: network=... to search.api's functions or to load_compressed"
+        )
+    for notice in _notices.get(spec, ()):
+        add_notice(notice)
+    return copy_module(_known[spec])
+
+
+def carried(spec: str) -> Mapping[str, nn.Module]:
+    """What a worker has to `receive` so that it knows this network: nothing unless it is an object."""
+    return {spec: _known[spec]} if spec in _known else {}
+
+
+def receive(networks: Mapping[str, nn.Module]) -> None:
+    """Make objects known that another process has sent."""
+    _known.update(networks)
+
+
+def _copied(network: nn.Module) -> nn.Module:
+    if is_lazy_network(network):  # torch cannot copy them
+        raise UserError(
+            f"network {type(network).__name__} has lazy layers without shapes yet; call it once on a batch of images "
+            "before you give it"
+        )
+    try:
+        return copy_module(network).cpu()
+    except Exception as error:  # whatever a user's attributes do when they are copied
+        raise UserError(f"network {type(network).__name__} cannot be copied: {first_line(error)}") from error
+
+
+def _digest(network: nn.Module, shape: tuple[int, int, int]) -> str:
+    twin, digest = _copied(network), hashlib.sha256()
+    for line in _structure(twin):
+        digest.update(line.encode() + b"\n")
+    for training in (False, True):
+        for line in _mode_operators(twin.train(training), shape):
+            digest.update(line.encode() + b"\n")
+    return digest.hexdigest()[:_DIGITS]
+
+
+def _structure(network: nn.Module) -> Iterator[str]:
+    """Every module's class and settings, and what no state dict holds."""
+    for name, module in network.named_modules():
+        yield f"{name} {type(module).__qualname__} {module.extra_repr()}"
+    stored = network.state_dict().keys()
+    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+        yield f"{name} {tuple(tensor.shape)} {tensor.dtype}" + ("" if name in stored else _content(tensor))
+
+
+def _mode_operators(network: nn.Module, shape: tuple[int, int, int]) -> list[str]:
+    """The operators in the network's mode; with gradients only where it needs them, as they enter the digest."""
+    try:
+        return _operators(network, shape, gradients=False)
+    except UserError:
+        if not network.training:
+            raise
+    return _operators(network, shape, gradients=True)
+
+
+def _operators(network: nn.Module, shape: tuple[int, int, int], *, gradients: bool) -> list[str]:
+    """What one forward pass of two images runs, as a list of operators with their operands."""
+    recorder = _Recorder({id(t): name for name, t in [*network.named_parameters(), *network.named_buffers()]})
+    images = torch.zeros(2, *shape)
+    recorder.name(images)
+    failure = f"network {type(network).__name__} cannot take {'×'.join(map(str, shape))} images"
+    with reporting_errors(failure), torch.random.fork_rng(devices=[]), torch.set_grad_enabled(gradients), recorder:
+        network(images)
+    return recorder.lines
+
+
+class _Recorder(OperatorMode):
+    """Writes every operator down; tensors are named in the order in which they appear."""
+
+    def __init__(self, names: dict[int, str]) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self._names = names
+        self._alive: list[Tensor] = []  # a freed tensor's id may come again
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        operands = self._text((args, kwargs or {}))  # before they may be changed in place
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(tensor, Tensor):
+                self.name(tensor)
+        self.lines.append(f"{func} {operands} -> {self._text(result)}")
+        return result
+
+    def name(self, tensor: Tensor) -> None:
+        if id(tensor) not in self._names:
+            self._names[id(tensor)] = f"t{len(self._names)}"
+            self._alive.append(tensor)
+
+    def _text(self, value: Any) -> str:
+        if isinstance(value, Tensor):
+            if id(value) not in self._names:  # a constant of the network's code
+                constant = _content(value)
+                self.name(value)
+                return f"{self._names[id(value)]}={constant}"
+            return f"{self._names[id(value)]}{tuple(value.shape)}"
+        if isinstance(value, (tuple, list)):
+            return "[" + ", ".join(map(self._text, value)) + "]"
+        if isinstance(value, dict):
+            return "{" + ", ".join(f"{key}: {self._text(each)}" for key, each in sorted(value.items())) + "}"
+        return str(value)
+
+
+def _content(tensor: Tensor) -> str:
+    return content_digest([("", tensor)])

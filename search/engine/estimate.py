@@ -1,0 +1,49 @@
+"""How much there is to do: candidates per stage, and how one of each compares with the others."""
+
+from __future__ import annotations
+
+import math
+
+from search.engine.setup import Setup
+from search.judge.finetune import steps_of
+from search.strategies.contract import Stage, strategy
+from search.strategies.sensitivity import scan_points
+
+TRAINING, TEACHER = 3, 1  # forward passes that a training step costs, and what distillation adds
+
+
+def expected(setup: Setup) -> dict[Stage, int]:
+    """Candidates per stage as far as they can be foreseen."""
+    config = setup.config
+    infos = [strategy(name)[0] for name in config.strategies]
+    points = len(scan_points(setup.problem.scanned, config.scan_levels)) + 1
+    sampled = sum(info.samples for info in infos)
+    alone = sum(min(info.candidates, config.trials) for info in infos if not info.samples)
+    reached = [float(config.trials)] if config.ladder is None else config.ladder.expected(config.trials)
+    per_target = alone + sampled * reached[-1]
+    return {
+        "scan": points if any(info.needs_data for info in infos) else 0,
+        "rung": math.ceil(sampled * sum(reached[:-1])) * len(setup.targets),
+        "search": math.ceil(per_target) * len(setup.targets),
+        "final": config.finalists * config.final_seeds * len(setup.targets),
+    }
+
+
+def work(setup: Setup) -> dict[Stage, float]:
+    """Forward passes of an image per candidate and stage, roughly; no seconds, these are for the search to measure."""
+    config, task = setup.config, setup.evaluator.task
+    recalibrate = min(config.recipe.recalibration_images, len(task.tune))
+
+    step = TRAINING + (TEACHER if config.recipe.distill_weight else 0)
+
+    def training(epochs: float, images: int) -> float:
+        recipe = config.recipe.model_copy(update={"epochs": epochs})
+        return steps_of(recipe, images) * recipe.batch_size * step
+
+    # A rung is charged with the first one's training, though later ones train for longer: most are stopped there.
+    return {
+        "rung": 2 * recalibrate + len(task.search) + training((*config.rungs, 0.0)[0], len(task.tune)),
+        "scan": recalibrate + min(config.scan_images or len(task.search), len(task.search)),
+        "search": 2 * recalibrate + len(task.search) + training(config.recipe.epochs, len(task.tune)),
+        "final": 2 * recalibrate + len(task.test) + training(config.final_recipe.epochs, len(task.train)),
+    }

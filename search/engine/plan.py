@@ -1,0 +1,151 @@
+"""A plan: the allocation a strategy comes to, and its predicted cost, without training anything."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from methods.base import Allocation, Compressor, Levels, example_input
+from methods.graph.trace import uncounted_flops
+from methods.registry import create, method_info
+from models.data.base import data_info
+from models.errors import UserError
+from models.notices import collect_notices
+from models.task import load_network, pick_device
+from search.allocation.allocate import reach, too_coarse
+from search.allocation.budget import LATENCY, Budget
+from search.allocation.choice import Choice, choose
+from search.engine.setup import budget_of, problem_of, table_of, wanted_of
+from search.judge.evaluate import Evaluator, bind
+from search.latency.check import check_whole
+from search.latency.table import Say, tell
+from search.settings.config import SearchConfig
+from search.strategies.contract import Problem, Propose, strategy
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """An allocation and its predicted cost."""
+
+    record: Mapping[str, Any]
+    """Sites, settings, costs, reachable range, layers left dense with the reason; what `--json` prints."""
+    compressor: Compressor
+    allocation: Allocation
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One line per site: its channels (or kernels), setting, and strength from 0 (dense) to 1."""
+        levels = self.compressor.levels(self.allocation)
+        lines = [
+            {"site": site.name, "channels": site.channels, **site.settings[level], "strength": site.strengths[level]}
+            for site, level in zip(self.compressor.sites, levels, strict=True)
+        ]
+        return pd.DataFrame(lines)
+
+    @property
+    def kept_flops(self) -> float:
+        """Compressed over dense multiply-accumulates."""
+        return float(self.record["achieved"]["kept_flops"])
+
+    def network(self) -> nn.Module:
+        """The compressed network, not fine-tuned: a new `nn.Module` in evaluation mode."""
+        return self.compressor.compress(self.allocation)
+
+
+def plan(config: SearchConfig) -> dict[str, Any]:
+    """The record of `solve`; JSON."""
+    return dict(solve(config).record)
+
+
+def solve(config: SearchConfig, say: Say = tell) -> Plan:
+    """Sites, allocation, predicted cost and reachable range for one target.
+
+    Data is loaded only for a strategy that scans or a method that calibrates. A target of latency is checked on the
+    whole compressed network; `say` is told before anything is measured.
+    """
+    if len(config.targets) != 1 or len(config.strategies) != 1:
+        raise UserError("plan takes one target and one strategy; run it once for each")
+    info, propose = strategy(config.strategies[0])
+    (target,) = wanted_of(config)
+    device = pick_device(config.device)  # refused here even where no device is needed
+    evaluator = None
+    with collect_notices() as notices:
+        if info.needs_data or method_info(config.method).needs_calibration:
+            evaluator = Evaluator(config.task, device=config.device)
+            compressor = bind(evaluator.task, config.method, config.options)
+        else:
+            compressor = _bound_without_data(config, device if LATENCY in target.measures else torch.device("cpu"))
+    choice = choose(compressor, config.constraints)
+    table = table_of(config, compressor, [target], say)
+    budget = budget_of(config, choice, target, table)
+    problem = problem_of(config, choice, [(target, budget)])
+    levels, seconds = _solve(problem, propose, compressor, evaluator)
+    record = {**_record(config, compressor, choice, levels, budget, seconds), "notices": notices}
+    if table is not None:
+        checked = check_whole(compressor, levels, table)
+        record["latency"] = {**checked.model_dump(), "off": checked.off, "words": checked.words()}
+    return Plan(record, compressor, compressor.allocation(levels))
+
+
+def _bound_without_data(config: SearchConfig, device: torch.device) -> Compressor:
+    info = data_info(config.task)
+    network = load_network(config.task, info, device)
+    return create(config.method, network, example_input(info.shape, device), config.options)
+
+
+def _solve(
+    problem: Problem, propose: Propose, compressor: Compressor, evaluator: Evaluator | None
+) -> tuple[Levels, float]:
+    """The levels of the first candidate that the strategy would search, and the seconds it took to choose them.
+
+    Scans on the way are judged here; their time does not count.
+    """
+    program, start = propose(problem), time.perf_counter()
+    proposals, seconds = next(program), time.perf_counter() - start
+    while proposals and proposals[0].stage == "scan":
+        assert evaluator is not None
+        outcomes = [evaluator(proposal.candidate) for proposal in proposals]
+        start = time.perf_counter()
+        proposals = program.send(outcomes)
+        seconds += time.perf_counter() - start
+    return compressor.levels(proposals[0].candidate.allocation), seconds
+
+
+def _record(
+    config: SearchConfig, compressor: Compressor, choice: Choice, levels: Levels, budget: Budget, seconds: float
+) -> dict[str, Any]:
+    dense, achieved = compressor.cost.dense, compressor.cost_of(compressor.allocation(levels))
+    own = choice.shortened(levels)
+    figures = dict(zip(budget.limits, budget.figures(own[None])[:, 0].tolist(), strict=True))
+    kept = {f"kept_{name}": figure / budget.dense(name) for name, figure in figures.items()}
+    spans = {
+        name: {"min_kept": least / budget.dense(name), "max_kept": most / budget.dense(name)}
+        for name, (least, most) in zip(budget.limits, reach(budget, choice.sites), strict=True)
+    }
+    return {
+        "network": config.task.network,
+        "method": config.method,
+        "strategy": config.strategies[0],
+        "target": {
+            "asked": config.targets[0],
+            **budget.limits,
+            "met": budget.met(own),
+            "too_coarse": too_coarse(choice.sites, budget),
+            "binding": budget.binding(own),
+        },
+        "dense": {**{name: budget.dense(name) for name in budget.limits}, **dense._asdict()},
+        "achieved": {**figures, **achieved._asdict(), **kept},
+        "reachable": spans["flops"] if len(spans) == 1 and "flops" in spans else spans,
+        "allocation": {
+            site.name: dict(site.settings[level]) for site, level in zip(compressor.sites, levels, strict=True)
+        },
+        "left_dense": dict(choice.left_dense),
+        "uncounted_flops": uncounted_flops(compressor.network, compressor.example),
+        "solve_seconds": seconds,
+    }

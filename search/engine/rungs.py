@@ -1,0 +1,150 @@
+"""Rungs: many candidates are judged early, few are fine-tuned to the end (asynchronous successive halving).
+
+A rung breaks the recipe's fine-tune off after some epochs and judges what is there. Those who go on do so from their
+weights, optimizer and learning rate, so that the last rung is exactly the plain candidate: same key, same outcome.
+Who goes on is for Ray Tune's ASHA to say, with workers as without. It is told a batch's outcomes in the order of its
+proposals, so the same seed gives the same survivors whoever finishes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+from models.errors import UserError
+from search.candidate import Candidate, Outcome
+from search.strategies.contract import Program, Proposal, strategies, strategy
+
+Discard = Callable[[Candidate], None]
+"""Called with a candidate (whole) that no later rung goes on from."""
+
+
+@dataclass(frozen=True)
+class Rungs:
+    """Where candidates are judged on the way."""
+
+    epochs: tuple[float, ...]
+    """Of the rungs before the last, rising, all less than the recipe's."""
+    reduction: float = 3.0
+    """One of so many goes on."""
+
+    def expected(self, count: int) -> list[float]:
+        """How many of `count` candidates reach each rung, the last included: the first one always goes on."""
+        reached = [float(count)]
+        for _ in self.epochs:
+            reached.append(1 + (reached[-1] - 1) / self.reduction)
+        return reached
+
+
+class Asha:
+    """Ray Tune's scheduler, asked about candidates that are judged at rungs 0, 1, ... and compared with each other."""
+
+    def __init__(self, rungs: Rungs) -> None:
+        import search.dispatch.ray_session  # noqa: F401, before Ray: sets what it reads when it is imported
+
+        # isort: split
+        from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+
+        # Its milestones are the powers of the factor; half a power on top keeps its logarithms from rounding one away.
+        self._factor, self._stop = rungs.reduction, TrialScheduler.STOP
+        last = rungs.reduction ** (len(rungs.epochs) - 0.5)
+        self._scheduler: Any = AsyncHyperBandScheduler(
+            time_attr="time", metric="worth", mode="max", max_t=last, grace_period=1, reduction_factor=self._factor,
+            stop_last_trials=False,
+        )  # fmt: skip
+        self._names = 0
+
+    def enter(self) -> SimpleNamespace:
+        """A new candidate, by what the scheduler knows it by."""
+        trial = SimpleNamespace(trial_id=str(self._names))
+        self._names += 1
+        self._scheduler.on_trial_add(None, trial)
+        return trial
+
+    def goes_on(self, trial: SimpleNamespace, rung: int, worth: float) -> bool:
+        """Whether what it is worth is in the upper part of those that were judged at this rung so far."""
+        result = {"time": self._factor ** (rung + 0.25), "worth": worth}
+        return bool(self._scheduler.on_trial_result(None, trial, result) != self._stop)
+
+
+def climb(program: Program, rungs: Rungs, discard: Discard) -> Program:
+    """The program, each of its candidates judged rung by rung; a stopped one's outcome is that of its last rung.
+
+    Candidates of one target are compared with each other; measurements and those that stand alone are judged as ever.
+    """
+    rivals: dict[str | None, Asha] = {}
+    try:
+        batch = next(program)
+        while True:
+            outcomes = yield from _climbed(batch, rungs, rivals, discard)
+            batch = program.send(outcomes)
+    except StopIteration:
+        return
+
+
+def check_samples(names: Sequence[str], rungs: Rungs | None) -> None:
+    """UserError if there are rungs, but no strategy whose candidates they could decide between."""
+    if rungs is None or any(strategy(name)[0].samples for name in names):
+        return
+    able = ", ".join(name for name, info in strategies().items() if info.samples)
+    raise UserError(
+        f"--rungs decides between the candidates of strategies that sample, and {', '.join(names)} has all of its own "
+        f"fine-tuned to the end; add one of {able}, or leave --rungs out"
+    )
+
+
+@dataclass
+class _Climber:
+    """A proposal on its way up."""
+
+    index: int
+    proposal: Proposal
+    asha: Asha
+    trial: Any
+
+    def at(self, epochs: float | None, after: float) -> Proposal:
+        """The proposal to judge it at a rung, the last one if `epochs` is None."""
+        if epochs is None:
+            return replace(self.proposal, after=after)
+        candidate = self.proposal.candidate.model_copy(update={"until": epochs})
+        return replace(self.proposal, candidate=candidate, stage="rung", after=after)
+
+    def goes_on(self, rung: int, outcome: Outcome) -> bool:
+        return outcome.worth is not None and self.asha.goes_on(self.trial, rung, outcome.worth)
+
+
+def _climbed(
+    batch: Sequence[Proposal], rungs: Rungs, rivals: dict[str | None, Asha], discard: Discard
+) -> Generator[list[Proposal], list[Outcome], list[Outcome]]:
+    """The outcomes of a batch, of each proposal from the last rung it was judged at."""
+    climbers: list[_Climber] = []
+    for index, proposal in enumerate(batch):
+        if proposal.stage == "search" and not proposal.alone:
+            asha = rivals.setdefault(proposal.target, Asha(rungs))
+            climbers.append(_Climber(index, proposal, asha, asha.enter()))
+    climbing = {climber.index for climber in climbers}
+    plain = [index for index in range(len(batch)) if index not in climbing]
+    answers = yield [batch[index] for index in plain] + [each.at(rungs.epochs[0], 0.0) for each in climbers]
+    found = dict(zip(plain, answers, strict=False))
+    answers = answers[len(plain) :]
+    for rung, (after, epochs) in enumerate(pairwise((*rungs.epochs, None))):
+        found |= {each.index: outcome for each, outcome in zip(climbers, answers, strict=True)}
+        passed = [each for each, outcome in zip(climbers, answers, strict=True) if each.goes_on(rung, outcome)]
+        _forget(climbers, passed, discard)
+        climbers = passed
+        assert after is not None
+        answers = (yield [each.at(epochs, after) for each in climbers]) if climbers else []
+    found |= {each.index: outcome for each, outcome in zip(climbers, answers, strict=True)}
+    _forget(climbers, [], discard)
+    return [found[index] for index in range(len(batch))]
+
+
+def _forget(before: Sequence[_Climber], after: Sequence[_Climber], discard: Discard) -> None:
+    """Discard whoever was stopped, unless the same candidate goes on for another proposal."""
+    needed = [each.proposal.candidate for each in after]
+    for each in before:
+        if each.proposal.candidate not in needed:
+            discard(each.proposal.candidate)

@@ -1,0 +1,162 @@
+"""Standings: who stands for what on the leaderboard, kept in the ledger beside the outcomes that are read from it.
+
+An outcome belongs to a candidate, and several strategies may propose the same candidate. A standing says that one
+method and strategy chose this finalist for this target, and what finding it took; its test results are whatever the
+ledger knows of the finalist, seed by seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from search.candidate import Candidate, Frozen
+from search.engine.finalists import Note, Seen
+from search.ledger.ledger import Ledger
+from search.results.tables import Dense
+from search.strategies.contract import Proposal
+
+DENSE = "dense"
+ROW = "row:"
+ID_LENGTH = 8
+
+
+class Standing(Frozen):
+    """A method and strategy's answer to a target, or the reason why there is none."""
+
+    method: str
+    options: dict[str, Any] = {}
+    strategy: str
+    target: str
+    """As it was asked for."""
+    target_flops: int | None
+    """None for a target that does not speak of FLOPs."""
+    target_limits: dict[str, int] = {}
+    """Of the other measures."""
+    targets: tuple[str, ...] = ()
+    """All that were asked for along with it; a strategy may search them together."""
+    final: str | None = None
+    """Key of the finalist with seed 0; None if there is none."""
+    searched: int = 0
+    """Candidates that were judged to find it, those of its sensitivity scan included."""
+    search_seconds: float = 0.0
+    """The workers' time for these; a scan that several strategies share counts in full for each."""
+    constraints: tuple[str, ...] = ()
+    """On single sites, as options of the command line."""
+    reason: str | None = None
+    """Why there is no finalist."""
+    run: str = ""
+
+    @property
+    def question(self) -> str:
+        """What was asked, whatever the answer."""
+        asked = [self.method, self.options, self.strategy, self.target_flops]
+        return json.dumps([*asked, *self.constraints, *self.target_limits.items()], sort_keys=True)
+
+    @property
+    def row(self) -> str:
+        """The name of its row; the same for the same question and answer, in every run."""
+        return hashlib.sha256(f"{self.question}{self.final}".encode()).hexdigest()[:ID_LENGTH]
+
+
+def family(candidate: Candidate, task: str) -> str:
+    """What finalists that differ in their seed alone have in common."""
+    return candidate.model_copy(update={"seed": 0}).key(task)
+
+
+def chosen(
+    seen: Seen,
+    finals: Iterable[Proposal],
+    targets: Mapping[str, Mapping[str, int]],
+    *,
+    task: str,
+    run: str,
+    constraints: Sequence[str] = (),
+) -> list[Standing]:
+    """One standing for every finalist, with what its method and strategy spent on its target.
+
+    Args:
+        targets: as asked -> measure -> limit.
+    """
+    found: dict[str, Standing] = {}
+    for proposal in finals:
+        candidate, target = proposal.candidate, proposal.target or ""
+        searched, seconds = _spent(seen, proposal)
+        standing = Standing(
+            method=candidate.method,
+            options=candidate.options,
+            strategy=proposal.strategy,
+            target=target,
+            **limit_fields(targets[target]),
+            targets=tuple(targets),
+            final=family(candidate, task),
+            searched=searched,
+            search_seconds=seconds,
+            constraints=tuple(constraints),
+            run=run,
+        )
+        found[standing.row] = standing
+    return list(found.values())
+
+
+def _spent(seen: Seen, final: Proposal) -> tuple[int, float]:
+    """Distinct candidates, and their seconds, that the finalist's method and strategy judged for its target."""
+    mine = {
+        proposal.candidate.model_dump_json(): (proposal.candidate.whole.model_dump_json(), outcome.seconds)
+        for proposal, outcome in seen
+        if (proposal.candidate.method, proposal.strategy) == (final.candidate.method, final.strategy)
+        and proposal.candidate.options == final.candidate.options
+        and proposal.target in (final.target, None)  # a scan serves every target
+    }
+    return len({whole for whole, _ in mine.values()}), sum(seconds for _, seconds in mine.values())
+
+
+def keep(ledger: Ledger, standings: Iterable[Standing]) -> None:
+    """Write standings into the ledger; the same row again replaces itself."""
+    for standing in standings:
+        ledger.remember(ROW + standing.row, standing.model_dump(mode="json"))
+
+
+def limit_fields(limits: Mapping[str, int]) -> dict[str, Any]:
+    """A target's limits as fields of a standing."""
+    others = {name: limit for name, limit in limits.items() if name != "flops"}
+    return {"target_flops": limits.get("flops"), "target_limits": others}
+
+
+def keeper(
+    ledger: Ledger, targets: Mapping[str, Mapping[str, int]], *, task: str, run: str, constraints: Sequence[str] = ()
+) -> Note:
+    """What `finalists` calls with its choice: keeps the standings."""
+    return lambda seen, finals: keep(ledger, chosen(seen, finals, targets, task=task, run=run, constraints=constraints))
+
+
+def standings(ledger: Ledger) -> list[Standing]:
+    """All rows of the ledger's task; a reason for having no finalist goes once there is one."""
+    found = []
+    for fact in ledger.facts(ROW).values():
+        try:
+            found.append(Standing.model_validate(fact))
+        except ValidationError:  # of a later version
+            ledger.skipped += 1
+    answered = {standing.question for standing in found if standing.final is not None}
+    return [standing for standing in found if standing.final is not None or standing.question not in answered]
+
+
+def keep_dense(ledger: Ledger, dense: Dense) -> None:
+    """Write what is known of the dense network; a figure that is not measured this time stays."""
+    known = ledger.facts(DENSE).get(DENSE, {})
+    measured = {name: value for name, value in vars(dense).items() if value is not None}
+    ledger.remember(DENSE, {**known, **measured})
+
+
+def dense_of(ledger: Ledger) -> Dense | None:
+    """The dense network's figures; None if no search of this task has left them."""
+    fact = ledger.facts(DENSE).get(DENSE)
+    try:
+        return None if fact is None else Dense(**{"search_accuracy": None, "test_accuracy": None, **fact})
+    except TypeError:
+        return None

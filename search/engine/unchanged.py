@@ -1,0 +1,61 @@
+"""Whether a run's network, weights and data are still what they were when it began, by the digests in `run.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from models.errors import UserError
+from models.task import Task
+from models.user.spec_words import data_name, network_name
+from search.engine.running import recorded
+from search.engine.runs import PARTS, check_schema
+from search.run.run_file import RUN_FILE
+
+DIGITS = 12  # of a digest that are shown
+
+
+def refuse_changed(folder: Path, task: Task) -> None:
+    """UserError if the folder holds a run of another task: what its outcomes say would not hold for this one."""
+    record = recorded(folder)
+    check_schema(folder / RUN_FILE, record.get("schema", 1))
+    fingerprint = record.get("fingerprint")
+    if isinstance(fingerprint, str) and fingerprint != task.fingerprint:
+        changes = describe_changes(task, fingerprint, record.get(PARTS))
+        raise UserError(
+            f"{changes} since the run in {folder} was begun; bring back what it was begun with, "
+            "or search anew under another --name"
+        )
+
+
+def describe_changes(task: Task, fingerprint: str, parts: Any) -> str:
+    """What is not as it was, with the former and the present digest or value: `weights w.pt have changed (...)`.
+
+    Args:
+        fingerprint: of the task as it was.
+        parts: the recorded `Task.parts`; anything else if none were recorded.
+    """
+    present = json.loads(json.dumps(task.parts))  # tuples become lists, as in the file
+    changed = [] if not isinstance(parts, Mapping) else [name for name in present if parts.get(name) != present[name]]
+    if not changed:
+        then, now = _short(fingerprint), _short(task.fingerprint)
+        return f"network, weights or data have changed (task {then} then, {now} now)"
+    assert isinstance(parts, Mapping)
+    return ", ".join(_change(name, task, parts.get(name), present[name]) for name in changed)
+
+
+def _change(name: str, task: Task, then: Any, now: Any) -> str:
+    config = task.config
+    places = {"network": network_name(config.network), "weights": config.weights, "data": data_name(config.data)}
+    place = places.get(name)
+    label = name.replace("_", " ") if place is None else f"{name} {place}"
+    return f"{label} {'has' if name == 'network' else 'have'} changed ({_short(then)} then, {_short(now)} now)"
+
+
+def _short(value: Any) -> str:
+    """The last part of what may be `file-digest:function` or `arrays:digest`, shortened if it is a digest."""
+    text = "none" if value is None else str(value)
+    words = [part[:DIGITS] if len(part) > 2 * DIGITS and part.isalnum() else part for part in text.split(":")]
+    return ":".join(words)

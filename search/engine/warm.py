@@ -1,0 +1,70 @@
+"""Warm starts: what strategies that sample begin with, from the ledger and from the other strategies of the search.
+
+Outcomes that the ledger knows cost nothing and do not count as trials. Which of them a run begins with is settled when
+it begins and kept in its `run.json`: resumed, it proposes what it would have proposed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from methods.base import as_key
+from search.candidate import Outcome
+from search.ledger.ledger import Ledger
+from search.strategies.contract import Known, Problem, Proposal, strategy
+
+MOST = 8  # known candidates per target, the best
+REACH = 0.02  # of the dense figure: how far below a target a known candidate may lie
+
+
+def warmed(problem: Problem, ledger: Ledger, strategies: Iterable[str], keys: Sequence[str] | None) -> Problem:
+    """The problem with what its sampling strategies may begin with.
+
+    Args:
+        strategies: of the search; those that scan and propose a point of their own lend it.
+        keys: of the known candidates, if that was settled before; None chooses the best near each target.
+    """
+    infos = [strategy(name)[0] for name in strategies]
+    lenders = tuple(info.name for info in infos if info.needs_data and not info.samples)
+    if not any(info.samples for info in infos):
+        return problem
+    found = _usable(problem, ledger)
+    chosen = _best(problem, found) if keys is None else [each for each in found if each.key in set(keys)]
+    return replace(problem, known=tuple(chosen), lenders=lenders)
+
+
+def _usable(problem: Problem, ledger: Ledger) -> list[Known]:
+    """Everything known that this very problem could propose: same method, options, recipe, seed, sites."""
+    found = []
+    for record in ledger.records():
+        outcome, levels = record.outcome, problem.levels(record.candidate)
+        if levels is None or outcome.flops is None or outcome.accuracy is None or outcome.worth is None:
+            continue
+        if record.key == record.candidate.key(ledger.task):  # else of an earlier version: it would be judged again
+            found.append(Known(record.key, as_key(levels), outcome.flops, outcome.accuracy, outcome.worth))
+    return sorted(found, key=lambda each: (-each.worth, each.key))
+
+
+def _best(problem: Problem, found: Sequence[Known]) -> list[Known]:
+    """The best just below each target."""
+    keys = set[str]()
+    for _, budget in problem.targets:
+        near = [each for each in found if -REACH <= budget.excess(np.array([each.levels]))[0] <= 0]
+        keys |= {each.key for each in near[:MOST]}
+    return [each for each in found if each.key in keys]
+
+
+def lent(problem: Problem, name: str) -> Generator[list[Proposal], list[Outcome], list[Proposal]]:
+    """Each other strategy's first point for every target; its measurements are shared and charged to `name` too."""
+    points: list[Proposal] = []
+    for lender in problem.lenders:
+        program = strategy(lender)[1](replace(problem, trials=1))
+        batch = next(program, [])
+        while batch and all(proposal.stage == "scan" for proposal in batch):
+            batch = program.send((yield [replace(proposal, strategy=name) for proposal in batch]))
+        points += batch
+        program.close()
+    return points

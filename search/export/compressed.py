@@ -1,0 +1,150 @@
+"""Compressed networks in files: their packed weights, and an export turned back into a network.
+
+    network = load_compressed("results/my-run/export")
+
+needs neither the ledger nor the dense weights: the dense architecture is built anew, given the allocation's widths
+and tables, and filled from `model.safetensors`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from methods.base import Allocation, Compressor, example_input
+from methods.registry import create
+from models.data.base import DataInfo
+from models.errors import UserError, first_line
+from models.task import TaskConfig, load_network
+from models.user.code import is_user_spec, split_spec
+from models.user.objects import give
+from models.user.spec_words import network_name, network_subject
+from search.export.config import CONFIG, WEIGHTS, ExportConfig, read_config
+
+_BUFFER = "buffer:"  # before the names of buffers that a state dict leaves out
+
+
+def pack(compressor: Compressor, network: nn.Module) -> dict[str, Tensor]:
+    """The packed weights, and the buffers that no state dict holds: which channels a padded shortcut passes on
+    follows from the dense weights, which are not there any more when the file is read.
+    """
+    stored = network.state_dict().keys()
+    extra = {name: buffer for name, buffer in network.named_buffers() if name not in stored}
+    buffers = {f"{_BUFFER}{name}": b.detach().cpu().contiguous() for name, b in extra.items()}
+    return _apart(compressor.pack(network) | buffers)
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same, weights that stand under two names twice: no file takes tensors that share their memory."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        memory = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
+    return apart
+
+
+def unpack(compressor: Compressor, allocation: Allocation, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """The inverse of `pack`, also for a compressor bound to a network with other weights."""
+    weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(_BUFFER)}
+    network = compressor.unpack(allocation, weights)
+    for name, tensor in tensors.items():
+        if name.startswith(_BUFFER):
+            owner, _, buffer = name.removeprefix(_BUFFER).rpartition(".")
+            module = network.get_submodule(owner)
+            setattr(module, buffer, tensor.to(module.get_buffer(buffer).device))
+    return network.eval()
+
+
+def load_compressed(folder: str | Path, *, network: str | nn.Module | None = None) -> nn.Module:
+    """The network of an export, on the CPU, in evaluation mode, ready to be used or trained on.
+
+    Args:
+        folder: what `export --to` was given; `config.json` and `model.safetensors` must lie there.
+        network: `path/to/file.py:function`, if the network is a user's own and its file has moved; or, if it was given
+            as an `nn.Module`, one that is built in the same way (its weights do not matter).
+
+    Raises:
+        UserError: no export, a half-written one, one of a newer version, or a network that is not there any more.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    tensors = _read_weights(folder, config)
+    compressor = _bind(config, _network_spec(config, folder, network))
+    try:
+        return unpack(compressor, Allocation(config.allocation), tensors)
+    except (RuntimeError, AssertionError, AttributeError, LookupError, ValueError) as error:
+        raise UserError(
+            f"{folder / WEIGHTS} does not fit {network_subject(config.task.network)} as it is built here "
+            f"({first_line(error)}); use the version of its code that it was exported with"
+        ) from error
+
+
+def _read_weights(folder: Path, config: ExportConfig) -> dict[str, Tensor]:
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise UserError(f"{folder} holds no {WEIGHTS}; export again with safetensors in --format")
+    content = path.read_bytes()
+    recorded = config.files.get(WEIGHTS)
+    if recorded is None or hashlib.sha256(content).hexdigest() != recorded.sha256:
+        raise UserError(f"{path} is not the file that {CONFIG} describes: half-written or changed; export again")
+    try:
+        return safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise UserError(f"{path} cannot be read ({first_line(error)}); export again") from error
+
+
+def _bind(config: ExportConfig, network: str) -> Compressor:
+    """The export's method on its architecture with fresh weights, of which nothing will be left."""
+    task = config.task.model_copy(update={"network": network, "weights": None})
+    shape = config.inputs.shape
+    dense = load_network(task, _data_info(task, config))
+    return create(config.method, dense, example_input(shape), config.options)
+
+
+def _data_info(task: TaskConfig, config: ExportConfig) -> DataInfo:
+    """What the network must look like, without looking at the data."""
+    inputs = config.inputs
+    return DataInfo(task.data, inputs.shape, inputs.classes, inputs.mean, inputs.std, flip=False, crop=0)
+
+
+def _network_spec(config: ExportConfig, folder: Path, given: str | nn.Module | None) -> str:
+    """The name of the network, or where its file lies; what is given must be what was exported.
+
+    An export may come from anybody: what it brings along is never executed unless the caller names it.
+    """
+    recorded = config.network_file
+    if isinstance(given, nn.Module):
+        spec = give(given, config.inputs.shape)
+        if spec != config.task.network:
+            held = network_subject(config.task.network)
+            raise UserError(f"{folder} holds {held}, and {network_name(spec)} computes something else")
+        return spec
+    if recorded is None:
+        if is_user_spec(config.task.network):
+            raise UserError(f"{folder / CONFIG} names a network file without its digest; export again")
+        return config.task.network
+    path = Path(recorded.path)
+    known = path.is_absolute() and path.is_file() and not path.resolve().is_relative_to(folder.resolve())
+    if given is None and not known:
+        raise UserError(
+            f"the network's file {path} is not there any more; say where it is: "
+            f"network='path/to/file.py:{recorded.function}'"
+        )
+    spec = given or f"{path}:{recorded.function}"
+    file, _ = split_spec(spec, "network")
+    if file_digest(file) != recorded.sha256:
+        raise UserError(f"{file} is not the file that was exported: its content has changed; give the one of that time")
+    return spec
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

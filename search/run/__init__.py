@@ -1,1 +1,0 @@
-"""A search from its configuration to its outcomes."""

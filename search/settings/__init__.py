@@ -1,0 +1,1 @@
+"""Every setting of a run: declared, checked, printed as a command."""

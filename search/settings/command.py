@@ -1,0 +1,120 @@
+"""The command line that a configuration stands for: what a result names as the way to it.
+
+A network that was given as an object has no name that a command line could use: there it is a call in Python.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from models.task import TaskConfig
+from models.user.objects import is_given
+from search.allocation.targets import parse_target
+from search.candidate import Recipe
+from search.settings.config import SearchConfig
+from search.settings.shell import option_words, path_argument, shell_line
+
+PROGRAM = ("python", "run_search.py")
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """What was typed, as a line that can be pasted."""
+    return shell_line([*PROGRAM, *arguments])
+
+
+def resume_command(config: SearchConfig, command: str = "search") -> str:
+    """What goes on with a run of `search` or `compare`."""
+    folder = str(config.folder)
+    if is_given(config.task.network):
+        return f"api.{command}(network, resume={folder!r})"
+    return shell_line([*PROGRAM, command, *option_words("--resume", folder)])
+
+
+def export_command(config: SearchConfig) -> str:
+    """What exports the best of a run."""
+    folder = str(config.folder)
+    if is_given(config.task.network):
+        return f"api.export({folder!r}, network=network)"
+    pick = "best" if config.finalists else "knee"  # nothing has met the test set
+    to = option_words("--to", f"{folder}/export")
+    return shell_line([*PROGRAM, "export", path_argument(folder), "--pick", pick, *to])
+
+
+def search_command(config: SearchConfig) -> str:
+    """`python run_search.py search ...` that asks for the same candidates; what is at its default is left out.
+
+    Where the ledger still knows them nothing is trained; an empty ledger has them judged anew.
+    """
+    if is_given(config.task.network):
+        return resume_command(config)
+    return shell_line([*PROGRAM, "search", *_task(config.task), *_search(config)])
+
+
+def _task(task: TaskConfig) -> list[str]:
+    usual = TaskConfig(network=task.network).absolute()
+    words = [*option_words("--network", task.network), *option_words("--data", task.data)]
+    for field in ("weights", "data_root", "search_fraction", "split_seed", "train_images"):
+        words += _changed(field, getattr(task, field), getattr(usual, field))
+    for field in ("mean", "std"):
+        numbers = getattr(task, field)
+        words += [] if numbers is None else [f"--{field}={','.join(map(repr, numbers))}"]
+    return words
+
+
+def _search(config: SearchConfig) -> list[str]:
+    usual = SearchConfig(task=config.task, name=config.name)
+    words = ["--method", config.method]
+    for name, value in config.options.items():
+        words += ["--option", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
+    words += ["--strategy", ",".join(config.strategies), *_targets(config.targets)]
+    words += config.constraints.words()
+    words += _recipe(config.recipe)
+    words += ["--rungs", ",".join(f"{epochs:g}" for epochs in config.rungs)] if config.rungs else []
+    for field in (
+        "final_epochs",
+        "final_seeds",
+        "finalists",
+        "trials",
+        "reduction_factor",
+        "scan_levels",
+        "scan_images",
+        "seed",
+        "latency_batch",
+    ):
+        words += _changed(field, getattr(config, field), getattr(usual, field))
+    for field in ("device", "time_limit", "results"):
+        words += _changed(field, getattr(config, field), getattr(usual, field))
+    words += [] if config.warm_start else ["--no-warm-start"]
+    if Path(config.ledger).absolute() != (Path(config.results) / "ledger.db").absolute():
+        words += option_words("--ledger", config.ledger)
+    return words
+
+
+def _targets(targets: tuple[str, ...]) -> list[str]:
+    flops = all(parse_target(text).measures == ("flops",) for text in targets)
+    return ["--target-flops" if flops else "--target", ",".join(targets)]
+
+
+RECIPE_OPTIONS = {
+    "epochs": "epochs",
+    "batch_size": "batch_size",
+    "lr": "lr",
+    "schedule": "schedule",
+    "weight_decay": "weight_decay",
+    "distill_weight": "distill",
+    "temperature": "temperature",
+}
+
+
+def _recipe(recipe: Recipe) -> list[str]:
+    usual = Recipe()
+    words = []
+    for field, option in RECIPE_OPTIONS.items():
+        words += _changed(option, getattr(recipe, field), getattr(usual, field))
+    return words
+
+
+def _changed(field: str, value: object, usual: object) -> list[str]:
+    return [] if value == usual or value is None else option_words(f"--{field.replace('_', '-')}", str(value))

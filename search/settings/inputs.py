@@ -1,0 +1,102 @@
+"""What Python code gives instead of names: networks, arrays and data sets, turned into a task's plain configuration.
+
+Images and weights are written once below `<results>/given/`, named by their content, so that workers, a later resume
+and the command line find them; a network itself stays an object (`models.user.objects`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from models.checkpoints.loading import save_weights
+from models.data.array_checks import ARRAY_NAMES, checked_arrays, content_digest
+from models.data.base import data_info
+from models.data.datasets import WAYS, dataset_arrays
+from models.errors import UserError
+from models.task import TaskConfig
+from models.user.objects import give, given_network
+from models.user.spec_words import ARRAYS, GIVEN_FOLDER, network_name, objects_name
+from search.files.atomic import atomic_file, writing
+from search.settings import build
+
+Network = str | Path | nn.Module
+Data = str | Path | Sequence[Any]
+
+
+def task_of(
+    network: Network | None, data: Data | None, *, weights: str | Path | None, results: str, **fields: Any
+) -> TaskConfig:
+    """The configuration of a task given by names or objects; `fields` as `build.task` takes them."""
+    folder = Path(results) / GIVEN_FOLDER
+    spec = None if data is None else data_spec(data, folder)
+    given = {"weights": None if weights is None else str(weights), "data": spec, "results": results, **fields}
+    if network is not None and not isinstance(network, str | Path | nn.Module):
+        raise UserError(
+            f"network of type {type(network).__name__} is not understood; give a name, path/to/file.py:function, "
+            "or a torch.nn.Module"
+        )
+    if not isinstance(network, nn.Module):
+        return build.task(network=None if network is None else str(network), **given)
+    if spec is None:
+        raise UserError(f"data None does not go with network {type(network).__name__}, an object; {WAYS}")
+    shape = data_info(build.task(**{**given, "network": "small", "weights": None})).shape
+    name = give(network, shape)
+    if weights is None:
+        given["weights"] = str(stored_weights(given_network(name), folder))
+    return build.task(network=name, **given)
+
+
+def check_same(network: Network | None, task: TaskConfig) -> None:
+    """Make a run's network known again, if it was given as an object.
+
+    Raises:
+        UserError: `network` is no object, or computes something else than the run's.
+    """
+    if not isinstance(network, nn.Module):
+        return
+    spec = give(network, data_info(task).shape)
+    if spec != task.network:
+        raise UserError(
+            f"{network_name(spec)} is not the run's, {network_name(task.network)}: it computes something else; "
+            "give one that is built in the same way (its weights do not matter, the run has its own)"
+        )
+
+
+def data_spec(data: Data, folder: Path) -> str:
+    """The name of a data set; arrays and data sets given as objects are written into `folder` first."""
+    if isinstance(data, str | Path):
+        return str(data)
+    if not isinstance(data, tuple | list) or len(data) not in (2, len(ARRAY_NAMES)):
+        raise UserError(f"data of type {type(data).__name__} is not understood; {WAYS}")
+    if len(data) == 2:
+        name = type(data[0]).__name__
+        arrays = dataset_arrays(*data)
+    else:
+        name, arrays = ARRAYS, list(data)
+    checked = checked_arrays(dict(zip(ARRAY_NAMES, arrays, strict=True)), objects_name(name))
+    path = folder / f"{name}-{checked.digest()}.npz"
+    if not path.exists():
+        with (
+            writing(path, "choose another folder with results=... or free space"),
+            atomic_file(path) as file,
+        ):
+            np.savez(file, **checked.as_given())  # type: ignore[arg-type]
+    return f"npz:{path}"
+
+
+def stored_weights(network: nn.Module, folder: Path) -> Path:
+    """The file that holds the weights of an object, written unless it is there."""
+    state = network.state_dict()
+    stray = next((name for name, value in state.items() if not isinstance(value, Tensor)), None)
+    if stray is not None:
+        raise UserError(f"{type(network).__name__}'s state {stray!r} is no tensor; networks with such are not taken")
+    path = folder / f"{type(network).__name__}-{content_digest(state.items())}.safetensors"
+    if not path.exists():
+        with writing(path, "choose another folder with results=... or free space"):
+            save_weights(network, path, {})
+    return path

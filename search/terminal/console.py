@@ -1,0 +1,53 @@
+"""Where progress is printed: nowhere, on a console, or on standard output; and how a line of it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from models.errors import printable
+from search.terminal.streams import readable
+
+UNCOUNTED = "FLOPs lie outside layers: neither counted nor compressed"
+BROKEN_PIPE = 141  # exit code: what a shell reports of a program that SIGPIPE ended
+Show = bool | Console
+"""Whether progress is printed, or where."""
+
+
+class PlainConsole(Console):
+    """A console on which names and texts of a user's stand as they are: no markup, no emoji, no control characters.
+
+    Characters that the stream's encoding lacks are shown by others. Rich's own colours and cursor movements pass.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The segments of anything that is printed, tables and live ones too."""
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+            else:
+                text = readable(printable(segment.text), self.encoding)
+                yield segment if text == segment.text else Segment(text, segment.style)
+
+    def on_broken_pipe(self) -> None:
+        """Nobody reads on (`| head`): end as other programs do."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+        raise SystemExit(BROKEN_PIPE)
+
+
+def console_of(show: Show) -> Console:
+    """The console that `show` means; a quiet one prints nothing."""
+    return show if isinstance(show, Console) else PlainConsole(quiet=not show)
+
+
+def say(console: Console, line: str, style: str | None = None) -> None:
+    """One line as it is; long ones are left to the terminal to wrap, so that commands can be copied."""
+    console.print(printable(line), style=style, highlight=False, markup=False, emoji=False, soft_wrap=True)

@@ -1,0 +1,281 @@
+"""Coupled channels of every kind of network, judged from outside.
+
+A pruned network must equal the dense one whose removed channels were emptied (zero filters, biases, statistics), and
+which channels those are is read off the biases that are left: nothing that the code says of its groups enters.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import coupled_nets as nets
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from coupled_nets import CLASSES, SHAPE, Pieces, conv, pooled
+from independent import counted, emptied, randomised
+from torch import Tensor, nn
+
+from methods.base import Compressor, copy_network
+from methods.graph.channels import Group, Slots, find_groups, set_partitions
+from methods.graph.verify import sound_groups
+from methods.registry import create
+from models.networks.catalog import build_network
+
+# network -> {site: (channels, settings)}; a site of n settings can lose n - 1 times the same number
+SITES: dict[Callable[[], nn.Module], dict[str, tuple[int, int]]] = {
+    nets.plain: {"c1": (8, 8), "c2": (12, 12)},
+    nets.without_norm: {"c1": (8, 8), "c2": (12, 12)},
+    nets.norm_without_weights: {"c1": (8, 8), "c2": (12, 12)},
+    nets.instance_norm: {"c1": (8, 8), "c2": (12, 12)},
+    nets.residual: {"stem": (8, 8), "c1": (6, 6)},
+    nets.projection: {"stem": (8, 8), "c1": (6, 6), "short": (10, 10)},
+    nets.concat_of_branches: {"stem": (5, 5), "a": (6, 6), "b": (4, 4), "after": (8, 8)},
+    nets.dense_connected: {"stem": (6, 6), "c1": (4, 4), "c2": (4, 4)},
+    nets.depthwise: {"expand": (8, 8), "project": (6, 6)},
+    nets.grouped: {"before": (12, 4), "grouped": (18, 6), "after": (8, 8)},
+    nets.depth_multiplier: {"twice": (12, 2), "after": (8, 8)},
+    nets.residual_grouped: {"stem": (8, 2)},
+    nets.grouped_after_concat: {"stem": (4, 4), "grouped": (8, 4)},
+    nets.squeeze_excite: {"stem": (8, 8), "down": (4, 4), "after": (6, 6)},
+    nets.squeeze_excite_linear: {"stem": (8, 8), "down": (4, 4), "after": (6, 6)},
+    nets.flatten: {"c1": (8, 8), "c2": (6, 6), "fc1": (10, 10)},
+    nets.shared: {"stem": (8, 8)},
+    nets.alias: {"stem": (8, 8)},
+    nets.shared_on_two_inputs: {"a": (8, 8), "head": (6, 6)},
+    nets.group_norm: {"c1": (12, 4), "c2": (8, 8)},
+    nets.convnext: {"stem": (8, 8), "wide": (16, 16)},
+    nets.prelu: {"c1": (8, 8), "c2": (6, 6)},
+    nets.transposed: {"c1": (8, 8), "up": (6, 6), "c2": (10, 10)},
+    nets.odd_kernels: {"c1": (8, 8), "c2": (6, 6), "c3": (10, 10)},
+    nets.only_linear: {"a": (10, 10), "b": (8, 8)},
+    nets.output_is_sum: {"c1": (8, 8)},
+    nets.unused_layer: {"c1": (8, 8)},
+}
+
+# network -> the layers that must stay dense, each with a word of the reason
+DENSE: dict[Callable[[], nn.Module], dict[str, str]] = {
+    nets.halves: {"c1": "changes more"},
+    nets.split_paths: {"c1": "sliced"},
+    nets.option_a: {"stem": "padded"},
+    nets.shuffle: {"stem": "does not run"},
+    nets.hard_coded_view: {"c2": "does not run"},
+    nets.checks_its_width: {"c1": "eight channels were promised"},
+    nets.depends_on_width: {"c1": "changes more"},
+    nets.mean_over_channels: {"c1": "part of its own"},
+    nets.picks_channels: {"c1": "sliced"},
+    nets.pixel_shuffle: {"c1": ""},
+    nets.product: {"a": ""},
+    nets.concat: {"a": ""},
+    nets.concat_then_flatten: {},
+    nets.bare_parameters: {"c1": "does not run"},
+    nets.attention: {"stem": "attention"},
+    nets.recurrent: {"stem": "LSTM"},
+    nets.tied: {"a": "shares", "b": "shares"},
+    nets.weight_normed: {"c1": "computed"},
+    nets.residual_grouped: {"c1": "unequal"},
+    nets.grouped_after_concat: {"a": "unequally", "b": "unequally"},
+    nets.depth_multiplier: {"stem": "part of its own"},
+}
+ALL = list(dict.fromkeys([*SITES, *DENSE]))
+
+
+def named(functions: object) -> list[object]:
+    return [pytest.param(function, id=function.__name__) for function in functions]  # type: ignore[attr-defined]
+
+
+def bind(network: nn.Module, method: str = "random") -> Compressor:
+    return create(method, network, torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(1)))
+
+
+def some_levels(compressor: Compressor) -> list[np.ndarray]:
+    """Each site alone at its middle and its end, all at their ends, and random allocations."""
+    last = np.array([len(site.settings) - 1 for site in compressor.sites], dtype=np.intp)
+    alone = [np.where(np.arange(len(last)) == site, level, 0) for site in range(len(last))
+             for level in (last[site] // 2, last[site])]  # fmt: skip
+    random = np.random.default_rng(0)
+    return [np.zeros_like(last), last, *alone, *(random.integers(0, last + 1) for _ in range(4))]
+
+
+@pytest.mark.parametrize("build", named(ALL))
+def test_pruned_equals_dense_with_those_channels_emptied(build: Callable[[], nn.Module]) -> None:
+    network = randomised(build())
+    compressor = bind(network)
+    images = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(2))
+    for levels in some_levels(compressor):
+        allocation = compressor.allocation(levels)
+        small = compressor.compress(allocation)
+        with torch.no_grad():
+            found, expected = small(images), emptied(network, small)(images)
+        assert found.shape == (3, CLASSES)
+        scale = float(expected.abs().max())
+        assert torch.allclose(found, expected, atol=1e-4 * scale + 1e-6), (levels, (found - expected).abs().max())
+        assert compressor.cost_of(allocation) == counted(small, images), levels
+
+
+@pytest.mark.parametrize("build", named(ALL))
+def test_every_site_loses_what_its_setting_says(build: Callable[[], nn.Module]) -> None:
+    compressor = bind(randomised(build()))
+    for index, site in enumerate(compressor.sites):
+        for level, setting in enumerate(site.settings):
+            levels = np.zeros(len(compressor.sites), dtype=np.intp)
+            levels[index] = level
+            small = compressor.compress(compressor.allocation(levels))
+            width = small.get_submodule(site.name).weight.shape  # type: ignore[union-attr]
+            transposed = isinstance(compressor.network.get_submodule(site.name), nn.ConvTranspose2d)
+            assert width[1 if transposed else 0] == round(site.channels * (1 - float(setting["ratio"])))
+
+
+@pytest.mark.parametrize("build", named(SITES))
+def test_finds_the_sites(build: Callable[[], nn.Module]) -> None:
+    compressor = bind(build().eval())
+    assert {site.name: (site.channels, len(site.settings)) for site in compressor.sites} == SITES[build]
+
+
+@pytest.mark.parametrize("build", named(DENSE))
+def test_leaves_dense_with_a_reason(build: Callable[[], nn.Module]) -> None:
+    compressor = bind(randomised(build()))
+    names = {site.name for site in compressor.sites}
+    for layer, word in DENSE[build].items():
+        assert layer not in names
+        assert word in compressor.skipped[layer]
+        assert "\n" not in compressor.skipped[layer]
+
+
+@pytest.mark.parametrize("build", named(ALL))
+def test_the_network_given_is_left_as_it_was(build: Callable[[], nn.Module]) -> None:
+    network = build().train()
+    first = next(module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear))
+    next(first.parameters()).requires_grad_(False)
+    first.eval()
+    before = copy.deepcopy(network.state_dict())
+    modes = [module.training for module in network.modules()]
+    wanted = [parameter.requires_grad for parameter in network.parameters()]
+    random = torch.get_rng_state()
+    compressor = bind(network, "l1")
+    small = compressor.compress(compressor.allocation([len(site.settings) - 1 for site in compressor.sites]))
+    assert torch.equal(torch.get_rng_state(), random)
+    after = network.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert [module.training for module in network.modules()] == modes == [m.training for m in small.modules()]
+    assert [parameter.requires_grad for parameter in network.parameters()] == wanted
+    assert [parameter.requires_grad for parameter in small.parameters()] == wanted
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()
+                   if not hasattr(module, "parametrizations"))  # fmt: skip
+    small_memory = {p.data_ptr() for p in small.parameters()}
+    assert small_memory.isdisjoint(p.data_ptr() for p in network.parameters())
+
+
+def test_two_outputs_do_not_crash() -> None:
+    def run(n: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = F.relu(n.c1(x))
+        return n.left(pooled(x)), n.right(pooled(F.relu(n.c2(x))))
+
+    network = Pieces(run, c1=conv(3, 8), c2=conv(8, 6), left=nn.Linear(8, 2), right=nn.Linear(6, 3))
+    compressor = bind(randomised(network))
+    assert {"left", "right"}.isdisjoint(site.name for site in compressor.sites)
+    small = compressor.compress(compressor.allocation([len(site.settings) - 1 for site in compressor.sites]))
+    assert [tuple(each.shape) for each in small(torch.randn(2, *SHAPE))] == [(2, 2), (2, 3)]
+
+
+def test_a_network_that_runs_only_once_at_the_right_width_is_left_dense() -> None:
+    """The forward pass works for the tracer and breaks only after pruning, in both of its layers."""
+
+    def run(n: nn.Module, x: Tensor) -> Tensor:
+        x = F.relu(n.c1(x))
+        assert x.shape[1] == 8
+        x = F.relu(n.c2(x))
+        return n.fc(x.reshape(-1, 6, 8, 8).mean((2, 3)))
+
+    compressor = bind(randomised(Pieces(run, c1=conv(3, 8), c2=conv(8, 6), fc=nn.Linear(6, CLASSES))))
+    assert compressor.sites == ()
+    assert {"c1", "c2"} <= compressor.skipped.keys()
+    assert compressor.cost(np.zeros((2, 0), dtype=np.intp)).flops.tolist() == [compressor.cost.dense.flops] * 2
+
+
+def test_one_that_cannot_be_traced_is_left_dense() -> None:
+    def run(n: nn.Module, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            raise RuntimeError("for inference only")
+        return n.fc(pooled(F.relu(n.c1(x))))
+
+    network = randomised(Pieces(run, c1=conv(3, 8), fc=nn.Linear(8, CLASSES)))
+    compressor = bind(network)
+    assert compressor.sites == ()
+    assert "for inference only" in compressor.skipped["c1"]
+    assert compressor.cost.dense == counted(network, torch.randn(1, *SHAPE))
+
+
+@pytest.mark.parametrize(("how", "reason"), [("noise", "differ from call to call"), ("nan", "are not finite")])
+def test_outputs_that_cannot_be_compared_are_the_reason(how: str, reason: str) -> None:
+    def run(n: nn.Module, x: Tensor) -> Tensor:
+        y = F.relu(n.c2(F.relu(n.c1(x))))
+        return n.fc(pooled(F.dropout(y) if how == "noise" else y * math.nan))
+
+    compressor = bind(randomised(Pieces(run, c1=conv(3, 8), c2=conv(8, 8), fc=nn.Linear(8, CLASSES))))
+    assert compressor.sites == ()
+    assert reason in compressor.skipped["c1"]
+
+
+def test_a_missed_coupling_is_noticed_though_both_groups_pass_alike() -> None:
+    """Two groups of a residual block told apart by force: none may be pruned without the other."""
+    network = randomised(nets.residual())
+    example = torch.randn(2, *SHAPE)
+    groups, _, _ = find_groups(network, example)
+    set_partitions(groups, network)
+    whole = next(group for group in groups if group.name == "stem")
+    half = [s for s in whole.slots if s.name in ("c2", "bn2")]
+    rest = [s for s in whole.slots if s.name not in ("c2", "bn2")]
+    torn = [Group("c2", 8, half, whole.partition), Group("stem", 8, rest, whole.partition)]
+    sound, faults = sound_groups(network, example, torn)
+    assert sound == []
+    assert faults.keys() == {"c2", "stem"}
+    assert sound_groups(network, example, [whole]) == ([whole], {})
+
+
+@pytest.mark.parametrize("fault", ["lost consumer", "shifted consumer", "norm forgotten"])
+def test_wrong_groups_are_noticed(fault: str) -> None:
+    """What a tracer may get wrong: a reader that it did not see, or wrong numbers of channels."""
+    network = randomised(nets.convnext() if fault == "norm forgotten" else nets.plain())
+    example = torch.randn(2, *SHAPE)
+    groups, _, _ = find_groups(network, example)
+    set_partitions(groups, network)
+    group = groups[0]
+    if fault == "shifted consumer":
+        slots = [
+            Slots(s.name, s.side, s.index, s.channel.roll(1) if s.side == "in" else s.channel) for s in group.slots
+        ]
+    else:
+        lost = {"lost consumer": "c2", "norm forgotten": "norm"}[fault]
+        slots = [s for s in group.slots if s.name != lost]
+    sound, faults = sound_groups(network, example, [Group(group.name, group.channels, slots, group.partition)])
+    assert sound == []
+    assert group.name in faults
+
+
+def test_a_reason_is_given_for_each_group_alone() -> None:
+    """A faulty group does not take the sound ones with it."""
+    compressor = bind(randomised(nets.checks_its_width()))
+    assert [site.name for site in compressor.sites] == ["c2"]
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet110"])
+def test_option_a_networks_of_ours_have_all_their_sites(name: str) -> None:
+    """3 blocks of n residual units: n inner convolutions each, and three streams that their additions couple."""
+    compressor = create("l1", build_network(name, classes=10), torch.randn(2, 3, 32, 32))
+    inner = 3 * (int(name.removeprefix("resnet")) - 2) // 6
+    assert len(compressor.sites) == inner + 3
+    assert sum(site.channels for site in compressor.sites) == (16 + 32 + 64) * (inner // 3 + 1)
+
+
+def test_copies_share_nothing_and_hold_no_gradients() -> None:
+    network = nets.plain()
+    network(torch.randn(2, *SHAPE)).sum().backward()
+    twin = copy_network(network)
+    assert all(parameter.grad is None for parameter in twin.parameters())
+    assert all(parameter.grad is not None for parameter in network.parameters())

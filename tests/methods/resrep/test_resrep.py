@@ -1,0 +1,413 @@
+"""ResRep on small networks of every kind: exact folding, exact costs, widths reached."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from methods.base import Allocation
+from methods.registry import create
+from methods.resrep.compactor import Compactor, compactors
+from methods.resrep.resrep import Forgetting, ResRep
+from models.errors import UserError
+
+EXAMPLE = torch.randn(2, 3, 10, 10, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small only lose by more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Unit(nn.Sequential):
+    """Convolution, norm, activation."""
+
+    def __init__(self, c: int, n: int, kernel: int = 3, *, bias: bool = False, **options: int) -> None:
+        padding = options.get("dilation", 1) * (kernel // 2)
+        super().__init__(
+            nn.Conv2d(c, n, kernel, padding=padding, bias=bias, **options), nn.BatchNorm2d(n), nn.ReLU(inplace=True)
+        )
+
+
+class Plain(nn.Sequential):
+    """Strided, dilated, biased, with a norm and without."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Unit(3, 8, bias=True),
+            Unit(8, 10, dilation=2),
+            nn.Conv2d(10, 7, (3, 1), bias=True),
+            nn.ReLU(),
+            nn.Conv2d(7, 9, 3, stride=2, bias=False),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(9 * 3 * 4, 5),
+        )
+
+
+class Block(nn.Module):
+    def __init__(self, c: int, n: int, stride: int) -> None:
+        super().__init__()
+        self.first = Unit(c, n, stride=stride)
+        self.second = nn.Sequential(nn.Conv2d(n, n, 3, padding=1, bias=False), nn.BatchNorm2d(n))
+        self.shortcut: nn.Module = nn.Identity()
+        if c != n:
+            self.shortcut = nn.Sequential(nn.Conv2d(c, n, 1, stride, bias=False), nn.BatchNorm2d(n))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.second(self.first(x)) + self.shortcut(x))
+
+
+class Headed(nn.Module):
+    """A body, mean pooling, a linear layer."""
+
+    def __init__(self, body: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.body, self.head = body, nn.Linear(channels, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x).mean((2, 3)))
+
+
+class DenseLayer(nn.Module):
+    """Norm first; what it makes is joined to what it read."""
+
+    def __init__(self, c: int, growth: int) -> None:
+        super().__init__()
+        self.norm, self.conv = nn.BatchNorm2d(c), nn.Conv2d(c, growth, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.conv(F.relu(self.norm(x)))], 1)
+
+
+def residual() -> nn.Module:
+    return Headed(nn.Sequential(Unit(3, 6), Block(6, 6, 1), Block(6, 9, 2), Block(9, 9, 1)), 9)
+
+
+def depthwise() -> nn.Module:
+    return Headed(nn.Sequential(Unit(3, 6), Unit(6, 9, 1), Unit(9, 9, groups=9), Unit(9, 8, 1)), 8)
+
+
+def joined() -> nn.Module:
+    body = [nn.Conv2d(3, 6, 3, bias=False), DenseLayer(6, 4), DenseLayer(10, 4), nn.BatchNorm2d(14), nn.ReLU()]
+    return Headed(nn.Sequential(*body), 14)
+
+
+def pointwise() -> nn.Module:
+    return Headed(nn.Sequential(Unit(3, 12, 1), Unit(12, 6, 1), Unit(6, 6), Unit(6, 12, 1, bias=True)), 12)
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "plain": Plain,
+    "residual": residual,
+    "depthwise": depthwise,
+    "joined": joined,
+    "pointwise": pointwise,
+}
+
+
+def build(kind: str) -> nn.Module:
+    """A network whose norms look as if they had been trained."""
+    torch.manual_seed(0)
+    network = NETWORKS[kind]()
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.2)
+                module.running_var.uniform_(0.5, 1.5)
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(0, 0.2)
+    return network.eval()
+
+
+def resrep(kind: str, **options: float) -> ResRep:
+    compressor = create("resrep", build(kind), EXAMPLE, options)
+    assert isinstance(compressor, ResRep)
+    return compressor
+
+
+def halved(compressor: ResRep) -> Allocation:
+    return compressor.allocation([site.channels // 2 for site in compressor.sites])
+
+
+def train(tuning: Forgetting, network: nn.Module, steps: int, lr: float, one_cycle: bool = True) -> None:
+    """A fine-tune on noise, as an evaluator does it."""
+    optimizer = torch.optim.SGD(tuning.parameter_groups(network), lr, momentum=0.9, weight_decay=1e-3, nesterov=True)
+    if one_cycle:
+        peaks = [group["lr"] for group in optimizer.param_groups]
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, steps, cycle_momentum=False)
+    else:
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    random = torch.Generator().manual_seed(1)
+    network.train()
+    for step in range(steps):
+        inputs = torch.randn(16, 3, 10, 10, generator=random)
+        loss = F.cross_entropy(network(inputs), torch.randint(0, 5, (16,), generator=random))
+        optimizer.zero_grad()
+        loss.backward()
+        tuning.after_backward(network, step)
+        optimizer.step()
+        schedule.step()
+    network.eval()
+
+
+def tuned(
+    compressor: ResRep, allocation: Allocation, steps: int = 60, lr: float = 0.02
+) -> tuple[nn.Module, Forgetting]:
+    network = compressor.compress(allocation)
+    tuning = compressor.tuning(allocation, network, steps=steps, lr=lr)
+    assert isinstance(tuning, Forgetting)
+    train(tuning, network, steps, lr)
+    return network, tuning
+
+
+def flops(network: nn.Module) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(EXAMPLE[:1])
+    return counter.get_total_flops() // 2  # torch counts two for a multiply-accumulate
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@torch.no_grad()
+def test_compactors_change_nothing_at_the_start(kind: str) -> None:
+    compressor = resrep(kind)
+    state = {name: tensor.clone() for name, tensor in compressor.network.state_dict().items()}
+    for allocation in (Allocation({}), halved(compressor)):
+        wide = compressor.compress(allocation)
+        assert compactors(wide)
+        torch.testing.assert_close(wide(EXAMPLE), compressor.network(EXAMPLE))
+    torch.manual_seed(1)
+    for parameter in wide.parameters():
+        parameter.normal_()
+    assert all(torch.equal(state[name], tensor) for name, tensor in compressor.network.state_dict().items())
+
+
+def test_every_site_of_the_small_networks_has_a_compactor() -> None:
+    sites = {kind: [site.name for site in resrep(kind).sites] for kind in NETWORKS}
+    assert sites == {
+        "plain": ["0.0", "1.0", "2", "4"],
+        "residual": ["body.0.0", "body.1.first.0", "body.2.first.0", "body.2.second.0", "body.3.first.0"],
+        "depthwise": ["body.0.0", "body.1.0", "body.3.0"],
+        "joined": ["body.0", "body.1.conv", "body.2.conv"],
+        "pointwise": ["body.0.0", "body.1.0", "body.2.0", "body.3.0"],
+    }
+    assert resrep("plain").places["0.0"].norm == "0.1"
+    assert resrep("plain").places["2"].norm is None
+    assert resrep("joined").places["body.1.conv"].norm is None  # the norm behind it reads a concatenation
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_folded_network_equals_the_one_with_compactors(kind: str) -> None:
+    compressor = resrep(kind)
+    allocation = halved(compressor)
+    wide, tuning = tuned(compressor, allocation)
+    small = tuning.finish(wide)
+    assert tuning.report()["rows_not_at_zero"] == 0
+    assert compactors(wide)
+    assert not compactors(small)
+    with torch.no_grad():
+        expected = wide(EXAMPLE)
+        assert (small(EXAMPLE) - expected).abs().max() <= 1e-4 * max(1, float(expected.abs().max()))
+    cost = compressor.cost_of(allocation)
+    assert cost == (flops(small), sum(p.numel() for p in small.parameters()), 4 * cost.params)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_cost_of_any_allocation_is_that_of_the_folded_network(kind: str) -> None:
+    compressor = resrep(kind)
+    random = np.random.default_rng(0)
+    levels = [[int(random.integers(0, len(site.settings))) for site in compressor.sites] for _ in range(3)]
+    levels += [[0] * len(compressor.sites), [len(site.settings) - 1 for site in compressor.sites]]
+    costs = compressor.cost(np.array(levels))
+    for row, chosen in enumerate(levels):
+        allocation = compressor.allocation(chosen)
+        wide = compressor.compress(allocation)
+        small = compressor.tuning(allocation, wide, steps=0, lr=0.1).finish(wide)
+        assert costs.flops[row] == flops(small)
+        assert costs.params[row] == sum(parameter.numel() for parameter in small.parameters())
+    assert compressor.cost_of(compressor.allocation([0] * len(compressor.sites))) == compressor.cost.dense
+
+
+def test_dense_sites_keep_their_structure_when_learned() -> None:
+    compressor = resrep("residual")
+    wide = compressor.compress(Allocation({}))
+    tuning = compressor.learned(1.0, wide, steps=20, lr=0.02)
+    train(tuning, wide, 20, 0.02)
+    small = tuning.finish(wide)
+    assert {name: tensor.shape for name, tensor in small.state_dict().items()} == {
+        name: tensor.shape for name, tensor in compressor.network.state_dict().items()
+    }
+    with torch.no_grad():
+        torch.testing.assert_close(small(EXAMPLE), wide(EXAMPLE), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("one_cycle", [True, False], ids=["one-cycle", "cosine"])
+@pytest.mark.parametrize(("steps", "lr"), [(25, 0.1), (80, 0.003)])
+def test_schedule_reaches_given_widths_in_time(steps: int, lr: float, one_cycle: bool) -> None:
+    compressor = resrep("residual")
+    allocation = halved(compressor)
+    wide = compressor.compress(allocation)
+    tuning = compressor.tuning(allocation, wide, steps=steps, lr=lr)
+    assert isinstance(tuning, Forgetting)
+    train(tuning, wide, steps, lr, one_cycle)
+    gone = {name: int((compactor.norms() == 0).sum()) for name, compactor in compactors(wide).items()}
+    assert gone == {site.name: site.channels // 2 for site in compressor.sites}
+    small = tuning.finish(wide)
+    report = tuning.report()
+    assert (report["rows_forgotten"], report["rows_not_at_zero"]) == (sum(gone.values()), 0)
+    assert report["allocation"] == allocation.to_json()
+    assert flops(small) == compressor.cost_of(allocation).flops
+
+
+def test_rows_that_did_not_arrive_are_counted_and_go_all_the_same() -> None:
+    compressor = resrep("pointwise")
+    allocation = halved(compressor)
+    wide = compressor.compress(allocation)
+    tuning = compressor.tuning(allocation, wide, steps=1000, lr=0.02)
+    assert isinstance(tuning, Forgetting)
+    train(tuning, wide, 90, 0.02)  # stopped early
+    rows = sum(site.channels // 2 for site in compressor.sites)
+    small = tuning.finish(wide)
+    norms = torch.cat([compactor.norms() for compactor in compactors(wide).values()])
+    assert tuning.report()["rows_not_at_zero"] == rows - int((norms < 1e-5).sum()) > 0
+    assert flops(small) == compressor.cost_of(allocation).flops
+
+
+@pytest.mark.parametrize("kind", ["plain", "residual", "pointwise"])
+def test_learned_widths_meet_the_target(kind: str) -> None:
+    compressor = resrep(kind)
+    wide = compressor.compress(Allocation({}))
+    tuning = compressor.learned(0.6, wide, steps=60, lr=0.02)
+    assert isinstance(tuning, Forgetting)
+    train(tuning, wide, 60, 0.02)
+    small, report = tuning.finish(wide), tuning.report()
+    allocation, dense = Allocation(report["allocation"]), flops(compressor.network)
+    assert report["rows_not_at_zero"] == 0
+    assert flops(small) == compressor.cost_of(allocation).flops <= 0.6 * dense
+    levels = compressor.levels(allocation)
+    one_row = max(flops_without(compressor, levels) - flops(small))
+    assert flops(small) + one_row > 0.6 * dense  # nothing was forgotten for nothing
+    with torch.no_grad():
+        torch.testing.assert_close(small(EXAMPLE), wide(EXAMPLE), atol=1e-4, rtol=1e-4)
+
+
+def flops_without(compressor: ResRep, levels: np.ndarray) -> np.ndarray:
+    """FLOPs with one row more at each site that lost any."""
+    more = [levels - step for step in np.eye(len(levels), dtype=int) if (levels >= step).all()]
+    return compressor.cost(np.array(more)).flops
+
+
+def test_learning_leaves_streams_alone_unless_asked() -> None:
+    streams = {"body.0.0", "body.2.second.0"}
+    assert not streams & set(compactors(resrep("residual").compress(Allocation({}))))
+    compressor = resrep("residual", streams=1)
+    wide = compressor.compress(Allocation({}))
+    assert streams <= set(compactors(wide))
+    tuning = compressor.learned(0.1, wide, steps=0, lr=0.02)
+    assert 0 < flops(tuning.finish(wide)) <= 0.1 * flops(compressor.network)
+    inside = resrep("residual")
+    with pytest.raises(UserError, match=r"out of reach.*streams=1"):
+        inside.learned(0.1, inside.compress(Allocation({})), steps=0, lr=0.02)
+
+
+def test_without_training_the_smallest_filters_go() -> None:
+    compressor = resrep("plain")
+    allocation = halved(compressor)
+    wide = compressor.compress(allocation)
+    tuning = compressor.tuning(allocation, wide, steps=0, lr=0.1)
+    for name, compactor in compactors(wide).items():
+        sizes = compressor.network.get_submodule(name).weight.detach().abs().sum((1, 2, 3))
+        smallest = sizes.argsort()[: len(sizes) // 2].sort().values
+        assert torch.equal(torch.where(compactor.norms() == 0)[0], smallest)
+    small = tuning.finish(wide)
+    assert tuning.report()["rows_not_at_zero"] == sum(site.channels // 2 for site in compressor.sites)
+    with torch.no_grad():
+        torch.testing.assert_close(small(EXAMPLE), wide(EXAMPLE), atol=1e-5, rtol=1e-4)
+
+
+def kept_filters(kind: str, steps: int) -> dict[str, set[int]]:
+    """Rows that a budget of `steps` would leave, where those of the smaller half of the filters are a little longer."""
+    compressor = resrep(kind)
+    allocation = halved(compressor)
+    wide = compressor.compress(allocation)
+    for name, compactor in compactors(wide).items():
+        sizes = compressor.network.get_submodule(name).weight.detach().abs().sum((1, 2, 3))
+        with torch.no_grad():
+            compactor.weight[sizes.argsort()[: len(sizes) // 2]] *= 1.001  # noise, but the only difference in norm
+    tuning = compressor.tuning(allocation, wide, steps=steps, lr=0.02)
+    assert isinstance(tuning, Forgetting)
+    return {name: set(np.flatnonzero(~mask).tolist()) for name, (_, mask) in tuning._choose(wide).items()}
+
+
+def test_norms_that_have_hardly_parted_do_not_choose_the_rows_of_short_budgets() -> None:
+    compressor = resrep("plain")
+    short, long = kept_filters("plain", 351), kept_filters("plain", 375_360)
+    for name in short:
+        sizes = compressor.network.get_submodule(name).weight.detach().abs().sum((1, 2, 3))
+        smallest = set(sizes.argsort()[: len(sizes) // 2].tolist())
+        assert not short[name] & smallest  # the small filters go, though their rows are a little longer
+        assert smallest <= long[name]  # after the paper's steps the norm of the row decides
+
+
+def test_compactors_have_their_own_optimizer_group() -> None:
+    compressor = resrep("depthwise")
+    wide = compressor.compress(halved(compressor))
+    rest, rows = compressor.tuning(halved(compressor), wide, steps=100_000, lr=0.1).parameter_groups(wide)
+    assert (rows["momentum"], rows["weight_decay"]) == (0.99, 0.0)
+    assert rows["lr"] == pytest.approx(0.1 * (100_000 / 375_360) ** 0.5)
+    own = [module.weight for module in wide.modules() if isinstance(module, Compactor)]
+    assert {id(p) for p in rows["params"]} == {id(p) for p in own}
+    together = [id(parameter) for parameter in rest["params"] + rows["params"]]
+    assert sorted(together) == sorted(id(parameter) for parameter in wide.parameters())
+
+
+def test_same_seed_same_result() -> None:
+    results = []
+    for _ in range(2):
+        compressor = resrep("depthwise")
+        wide, tuning = tuned(compressor, halved(compressor), steps=20)
+        results.append(tuning.finish(wide).state_dict())
+    assert all(torch.equal(tensor, results[1][name]) for name, tensor in results[0].items())
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@torch.no_grad()
+def test_packed_weights_come_back_bit_for_bit(kind: str) -> None:
+    compressor = resrep(kind)
+    levels = [i % 2 * (site.channels // 2) for i, site in enumerate(compressor.sites)]  # every other site dense
+    allocation = compressor.allocation(levels)
+    wide = compressor.compress(allocation)
+    small = compressor.tuning(allocation, wide, steps=0, lr=0.1).finish(wide).eval()
+    again = compressor.unpack(allocation, compressor.pack(small)).eval()
+    assert torch.equal(again(EXAMPLE), small(EXAMPLE))
+
+
+def test_channels_that_cannot_be_silenced_are_left_dense_with_a_reason() -> None:
+    class Shifted(nn.Module):
+        """An activation that makes something of nothing, and a stream with a writer that has no norm."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 8, 3), nn.Conv2d(8, 8, 1)
+            self.grouped, self.norm = nn.Conv2d(8, 8, 3, groups=2), nn.BatchNorm2d(8)
+            self.head = nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.b(torch.sigmoid(self.a(x)))
+            x = F.relu(x + self.c(F.relu(x)))
+            return self.head(F.relu(self.norm(self.grouped(x))).mean((2, 3)))
+
+    compressor = create("resrep", Shifted().eval(), EXAMPLE)
+    assert compressor.sites == ()
+    assert "silent" in compressor.skipped["a"]
+    assert "balanced" in compressor.skipped["b"]
+    assert "grouped Conv2d" in compressor.skipped["grouped"]
+    assert compressor.cost_of(Allocation({})) == compressor.cost.dense

@@ -1,0 +1,380 @@
+"""Comparisons on real digits, small enough to be quick: what is run, what is not run twice, and what can be checked."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+import safetensors.torch
+from board_fakes import filled, final, judged
+from rich.console import Console
+from typer.testing import CliRunner
+
+import run_search
+from methods.registry import methods
+from models.errors import UserError
+from models.task import TaskConfig
+from search.candidate import Recipe
+from search.engine import compare as comparing
+from search.engine.session import run
+from search.engine.setup import prepare
+from search.engine.standings import DENSE, dense_of, standings
+from search.leaderboard.board import read_boards
+from search.ledger.ledger import Ledger
+from search.results.tables import records
+from search.settings.command import search_command
+from search.settings.compare_config import CompareConfig, compare_config, resumed, strategies_for
+from search.settings.config import SearchConfig
+from search.terminal.boards import compare_and_show, verify_and_show
+
+TASK = TaskConfig(network="small", data="digits", train_images=160, search_fraction=0.25)
+RECIPE = Recipe(epochs=0.5, batch_size=32, recalibration_images=32)
+QUIET = Console(quiet=True)
+
+
+def config(results: Path, **changes: Any) -> CompareConfig:
+    given = {"task": TASK, "methods": "l1,kse", "strategies": "acra-uniform,acra-sensitivity", "options": [],
+             "targets": "0.5,0.05", "seeds": 2, "recipe": RECIPE, "final_epochs": 0.5, "scan_levels": 1,
+             "scan_images": 40, "workers": 0, "device": "cpu", "results": str(results), "name": "cmp"}  # fmt: skip
+    return compare_config(**(given | changes))
+
+
+def records_of(results: Path) -> list[Any]:
+    with Ledger(str(results / "ledger.db"), fingerprint(results), "t") as ledger:
+        return ledger.records()
+
+
+def fingerprint(results: Path) -> str:
+    return str(json.loads((results / "cmp" / "run.json").read_text())["fingerprint"])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Two methods, two strategies, two targets, of which KSE can reach one."""
+    results = tmp_path_factory.mktemp("results")
+    record, complete = compare_and_show(config(results), QUIET, retry_failed=False)
+    assert complete
+    return results, record
+
+
+def test_every_method_strategy_and_target_has_its_row(finished: tuple[Path, dict[str, Any]]) -> None:
+    rows = finished[1]["tasks"][0]["rows"]
+    asked = {(line["method"], line["strategy"], line["target"]): line for line in rows}
+    assert set(asked) == {(method, strategy, target) for method in ("l1", "kse")
+                          for strategy in ("acra-uniform", "acra-sensitivity")
+                          for target in ("0.5", "0.05")}  # fmt: skip
+    for (method, _, target), line in asked.items():
+        if (method, target) == ("kse", "0.05"):
+            assert "out of reach" in line["note"]
+            assert line["accuracy"] is None
+        else:
+            assert line["n"] == 2
+            assert 0 < line["kept_flops"] <= line["kept_asked"]
+
+
+def test_search_cost_is_what_the_ledger_says(finished: tuple[Path, dict[str, Any]]) -> None:
+    results, record = finished
+    known = records_of(results)
+    for line in record["tasks"][0]["rows"]:
+        if line["accuracy"] is None:
+            continue
+        scans = [r for r in known if r.candidate.images is not None and r.candidate.method == line["method"]]
+        expected = 1 + (len(scans) if line["strategy"] == "acra-sensitivity" else 0)
+        assert line["searched"] == expected
+        assert scans
+
+
+def test_the_test_set_is_met_by_each_choice_once_a_seed(finished: tuple[Path, dict[str, Any]]) -> None:
+    results, record = finished
+    rows = [line for line in record["tasks"][0]["rows"] if line["accuracy"] is not None]
+    tested = [r for r in records_of(results) if r.candidate.judge == "test"]
+    allocations = {json.dumps([r.candidate.method, r.candidate.allocation], sort_keys=True) for r in tested}
+    assert len(tested) == 2 * len(allocations)  # two strategies may choose the same: it is paid for once
+    assert len(allocations) <= len(rows)
+
+
+def test_again_runs_nothing_and_shows_the_same(
+    finished: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, record = finished
+    monkeypatch.setattr("search.judge.evaluate.Evaluator.__call__", lambda *_, **__: pytest.fail("judged again"))
+    again, complete = compare_and_show(resumed(results / "cmp"), QUIET, retry_failed=False)
+    assert complete
+    assert again["tasks"] == record["tasks"]
+
+
+def test_only_what_is_new_is_run(finished: tuple[Path, dict[str, Any]]) -> None:
+    results, _ = finished
+    before = {r.key for r in records_of(results)}
+    compare_and_show(config(results, methods="l1,fpgm", strategies="acra-uniform", targets="0.5", seeds=3, name="more"),
+                     QUIET, retry_failed=False)  # fmt: skip
+    new = [r.candidate for r in records_of(results) if r.key not in before]
+    assert sorted((c.method, c.judge, c.seed) for c in new) == [
+        ("fpgm", "search", 0), *(("fpgm", "test", seed) for seed in range(3)), ("l1", "test", 2)]  # fmt: skip
+
+
+def test_a_stopped_comparison_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = config(tmp_path, methods="l1,fpgm", strategies="acra-uniform", targets="0.5", seeds=2)
+    judge, calls = comparing.Conductor.tell, [0]
+
+    def killed(self: Any, *args: Any) -> None:
+        judge(self, *args)
+        calls[0] += 1
+        if calls[0] == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(comparing.Conductor, "tell", killed)
+        _, complete = compare_and_show(given, QUIET, retry_failed=False)
+    assert not complete
+    done = {r.key for r in records_of(tmp_path)}
+    assert len(done) == 3
+    record, complete = compare_and_show(resumed(tmp_path / "cmp"), QUIET, retry_failed=False)
+    assert complete
+    assert done < {r.key for r in records_of(tmp_path)}
+    assert len(records_of(tmp_path)) == 2 * (1 + 2)
+    assert [line["n"] for line in record["tasks"][0]["rows"]] == [2, 2]
+
+
+def test_dense_figures_are_in_the_ledger(finished: tuple[Path, dict[str, Any]]) -> None:
+    results, record = finished
+    with Ledger(str(results / "ledger.db"), fingerprint(results), "t") as ledger:
+        dense = dense_of(ledger)
+        assert ledger.facts(DENSE)
+    assert dense is not None
+    assert record["tasks"][0]["dense"]["test_accuracy"] == dense.test_accuracy
+    run = json.loads((results / "cmp" / "run.json").read_text())
+    assert run["dense"]["flops"] == dense.flops
+
+
+def test_tables_of_a_comparison_cover_all_methods(finished: tuple[Path, dict[str, Any]]) -> None:
+    results, _ = finished
+    for name in ("candidates.csv", "finalists.csv", "leaderboard.csv"):
+        assert set(pd.read_csv(results / "cmp" / name)["method"]) == {"l1", "kse"}
+    assert "<table" in (results / "cmp" / "leaderboard.html").read_text()
+
+
+def test_a_search_leaves_its_row_as_well(finished: tuple[Path, dict[str, Any]]) -> None:
+    results, _ = finished
+    alone = config(results, methods="l1", targets="0.5", name="alone").common
+    result = run(prepare(alone), QUIET)
+    finals = {proposal.strategy for proposal, _ in result.seen if proposal.stage == "final"}
+    with Ledger(str(results / "ledger.db"), fingerprint(results), "t") as ledger:
+        (standing,) = [each for each in standings(ledger) if each.run == "alone"]
+    assert {standing.strategy} == finals
+    line = next(line for line in rows_of(results) if line["row"] == standing.row)
+    assert line["run"] == "alone"
+    assert f"--strategy {standing.strategy} --target-flops 0.5 " in line["command"]
+
+
+# ---- verify
+
+
+def rows_of(results: Path) -> list[dict[str, Any]]:
+    (board,) = read_boards(str(results / "ledger.db"), [fingerprint(results)], results)
+    return records(board.frame)
+
+
+def verified(results: Path, row: str) -> tuple[dict[str, Any], bool]:
+    return verify_and_show(str(results / "ledger.db"), results, QUIET, tasks=[], row=row, device="cpu")
+
+
+@pytest.mark.parametrize("method", ["l1", "kse"])
+def test_stored_weights_give_the_figure_to_the_last_image(finished: tuple[Path, dict[str, Any]], method: str) -> None:
+    results, _ = finished
+    line = next(line for line in rows_of(results) if line["method"] == method and line["n"] == 2)
+    record, holds = verified(results, line["row"])
+    assert holds
+    assert [seed["seed"] for seed in record["seeds"]] == [0, 1]
+    mean = sum(seed["found"] / seed["images"] for seed in record["seeds"]) / 2
+    assert mean == pytest.approx(line["accuracy"], abs=1e-9)
+
+
+def test_changed_weights_do_not_hold_and_missing_ones_are_named(finished: tuple[Path, dict[str, Any]]) -> None:
+    results, _ = finished
+    line = next(line for line in rows_of(results) if line["method"] == "l1" and line["n"] == 2)
+    known = [r for r in records_of(results) if r.candidate.judge == "test" and r.candidate.method == "l1"]
+    paths = [path for record in known for path in results.glob(f"*/weights/{record.key}.safetensors")]
+    assert len(paths) >= 2
+    originals = {path: path.read_bytes() for path in paths}
+    try:
+        for path in paths:
+            tensors = safetensors.torch.load_file(path)
+            others = {name: tensor.roll(1, 0) if tensor.dim() else tensor for name, tensor in tensors.items()}
+            safetensors.torch.save_file(others, path)
+        record, holds = verified(results, line["row"])
+        assert not holds
+        assert record["seeds"][0]["found"] != record["seeds"][0]["recorded"]
+        for path in paths:
+            path.write_bytes(originals[path][:100])
+        with pytest.raises(UserError, match="does not hold the finalist's weights"):
+            verified(results, line["row"])
+        for path in paths:
+            path.unlink()
+        with pytest.raises(UserError, match="are in no run below"):
+            verified(results, line["row"])
+    finally:
+        for path, content in originals.items():
+            path.write_bytes(content)
+
+
+def test_rows_that_cannot_be_verified_are_named(finished: tuple[Path, dict[str, Any]]) -> None:
+    results, _ = finished
+    refused = next(line for line in rows_of(results) if line["note"] and "reach" in str(line["note"]))
+    with pytest.raises(UserError, match=r"has no figure to verify: target '0\.05'"):
+        verified(results, refused["row"])
+    with pytest.raises(UserError, match="unknown row 'zzzz'"):
+        verified(results, "zzzz")
+
+
+# ---- configurations and the command line
+
+
+def test_a_method_that_learns_its_allocation_does_so() -> None:
+    learner = next(name for name, info in methods().items() if info.learns_allocation)
+    assert strategies_for(learner, ("acra-uniform", "lagrangian")) == ("learned",)
+    assert strategies_for(learner, ("acra-uniform", "learned")) == ("acra-uniform", "learned")
+    assert strategies_for("l1", ("acra-uniform", "learned")) == ("acra-uniform",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"methods": "l1,kze"}, "unknown method 'kze'; did you mean kse?"), ({"methods": " ,"}, "no method"),
+     ({"strategies": "acra"}, "unknown strategy 'acra'"), ({"targets": "fast"}, "target 'fast'"),
+     ({"options": ["alpha=2"]}, "is not METHOD.NAME=VALUE"), ({"options": ["ksee.alpha=2"]}, "did you mean kse?"),
+     ({"options": ["kse.beta=2"]}, "unknown option of kse 'beta'")],
+)  # fmt: skip
+def test_mistakes_are_one_sentence(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        config(tmp_path, **changes)
+    assert words in str(caught.value)
+
+
+def test_options_go_to_their_method_alone(tmp_path: Path) -> None:
+    made = config(tmp_path, options=["kse.alpha=2"])
+    assert {search.method: search.options for search in made.searches} == {"l1": {}, "kse": {"alpha": 2}}
+
+
+def test_nothing_within_reach_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="out of reach"):
+        comparing.prepare(config(tmp_path, methods="kse", targets="0.01"))
+
+
+def test_a_comparison_without_a_strategy_that_fits_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing to compare: l1, kse cannot learn an allocation; name a strategy"):
+        comparing.prepare(config(tmp_path, strategies="learned"))
+
+
+def test_resuming_what_is_no_comparison_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(UserError, match="there is no run in"):
+        resumed(folder)
+    search = {"config": SearchConfig(task=TASK, name="x").model_dump(mode="json")}
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps(search))
+    with pytest.raises(UserError, match="holds a search and no comparison; go on with it by `search --resume"):
+        resumed(folder)
+
+
+CONFIGS = [
+    SearchConfig(task=TASK, name="x"),
+    SearchConfig(
+        task=TaskConfig(network="net.py:make", weights="my weights.pt", data="npz:d.npz", mean=(-0.5, 0.25),
+                        std=(1, 2)),
+        method="kse",
+        options={"alpha": 2},
+        strategies=("tpe", "lagrangian"),
+        targets=("0.5", "2.12x"),
+        recipe=Recipe(epochs=2.5, batch_size=64, lr=0.1, schedule="cosine", weight_decay=0.0, distill_weight=0.5,
+                      temperature=2.0),
+        final_epochs=7, final_seeds=5, finalists=2, trials=3, scan_levels=2, scan_images=50, seed=4, device="cpu",
+        time_limit=9.0, results="out", ledger="elsewhere.db", name="x",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", CONFIGS, ids=["defaults", "everything"])
+def test_the_command_of_a_configuration_leads_back_to_it(given: SearchConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[SearchConfig] = []
+    result = SimpleNamespace(record={}, complete=True)
+    monkeypatch.setattr("search.api.run_config", lambda config, **_: found.append(config) or result)
+    words = shlex.split(search_command(given))[2:]
+    done = CliRunner().invoke(run_search.app, [*words, "--name", "x"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    paths = {"task": given.task.absolute(), "ledger": str(Path(given.ledger).absolute())}
+    assert found == [given.model_copy(update=paths)]
+
+
+def test_the_command_line_shows_verifies_and_refuses(finished: tuple[Path, dict[str, Any]]) -> None:
+    results, _ = finished
+
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "run_search.py", "leaderboard", "--results", str(results), *words]
+        return subprocess.run(line, capture_output=True, text=True, timeout=280, cwd=Path(run_search.__file__).parent)
+
+    assert json.loads(call("--format", "json").stdout)["tasks"][0]["title"] == "small on digits"
+    done = call("--format", "xml")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "unknown format 'xml'" in done.stderr
+
+
+# ---- optuna-dashboard
+
+
+@pytest.fixture
+def dashboard(tmp_path: Path) -> Iterator[tuple[Ledger, str]]:
+    """A ledger that a search still has open, and the dashboard on its file."""
+    pytest.importorskip("optuna_dashboard")
+    path = tmp_path / "ledger.db"
+    ledger = filled(str(path))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = Path(sys.executable).with_name("optuna-dashboard")
+    words = [str(program), f"sqlite:///{path}", "--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield ledger, f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+            ledger.close()
+
+
+def fetch(url: str, patience: float = 120) -> str:
+    """What a server that may still be starting answers."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=30) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.3)
+
+
+def test_optuna_dashboard_opens_a_running_search(dashboard: tuple[Ledger, str]) -> None:
+    ledger, url = dashboard
+    assert "<html" in fetch(f"{url}/dashboard/").lower()
+    (study,) = [each for each in json.loads(fetch(f"{url}/api/studies"))["study_summaries"]
+                if each["study_name"].endswith("/ test")]  # fmt: skip
+    before = json.loads(fetch(f"{url}/api/studies/{study['study_id']}?after=0"))["trials"]
+    assert sum(trial["state"] == "Complete" for trial in before) == 12
+    ledger.add(final("taylor", 0.5, seed=1), judged(0.5, 0.5))  # the search goes on meanwhile
+    end, after = time.monotonic() + 120, before
+    while len(after) == len(before) and time.monotonic() < end:  # it looks into the file every ten seconds
+        time.sleep(1)
+        after = json.loads(fetch(f"{url}/api/studies/{study['study_id']}?after=0"))["trials"]
+    assert len(after) == len(before) + 1

@@ -1,0 +1,42 @@
+"""How much there is to do, before it is done."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from models.task import TaskConfig
+from search.candidate import Recipe
+from search.engine import session
+from search.engine.estimate import expected
+from search.engine.setup import prepare
+from search.settings.config import SearchConfig
+
+STRATEGIES = ("acra-uniform", "lagrangian", "random")
+
+
+@pytest.mark.parametrize(("trials", "candidates"), [(1, 3), (3, 7), (8, 16)])
+def test_no_more_is_done_than_was_expected(tmp_path: Path, trials: int, candidates: int) -> None:
+    """Of each target one for the uniform strategy, up to seven for `lagrangian`, and all trials for `random`."""
+    config = SearchConfig(
+        task=TaskConfig(network="small", data="digits", train_images=100), name="run", results=str(tmp_path),
+        ledger=str(tmp_path / "ledger.db"), targets=("0.6", "0.4"), strategies=STRATEGIES, scan_levels=2,
+        scan_images=10, recipe=Recipe(epochs=0.0), final_epochs=0.1, workers=0, finalists=1, final_seeds=2,
+        trials=trials, device="cpu",
+    )  # fmt: skip
+    setup = prepare(config)
+    planned = expected(setup)
+    assert planned["search"] == 2 * candidates
+    result = session.run(setup, Console(quiet=True))
+    done = Counter(stage for stage, _ in {(pair[0].stage, pair[0].candidate.key("")) for pair in result.seen})
+    assert done["scan"] == planned["scan"] == 1 + 2 * len(setup.problem.sites)
+    assert done["final"] == planned["final"] == 4
+    assert done["search"] <= planned["search"]
+    for name in STRATEGIES:
+        own = Counter(pair[0].target for pair in result.seen if (pair[0].strategy, pair[0].stage) == (name, "search"))
+        most = {"acra-uniform": 1, "lagrangian": min(trials, 7), "random": trials}[name]
+        assert set(own) == {"0.6", "0.4"}
+        assert max(own.values()) <= most
