@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from methods.tables.scaled_kernels import signed_scales
+from methods.clustering.scaled_kernels import signed_scales
 from methods.tables.vector_quantizer import fit_codebooks, quantize, symmetries, transformed
 
 K = 64

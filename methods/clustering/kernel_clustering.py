@@ -31,15 +31,21 @@ from methods.base import (
     copy_network,
     late,
 )
+from methods.clustering.scaled_kernels import (
+    ClusteredTuning,
+    in_16_bits,
+    pack_codewords,
+    signed_scales,
+    unpack_codewords,
+)
+from methods.clustering.scopes import Share, centroid_count, ladder_of_k, shares
+from methods.clustering.shared_work import Clustered, SharedChange, SharedLayer, shared_convolutions
 from methods.graph.channels import shared_weights
 from methods.graph.survival import Change, Kept, Survival, cut
 from methods.graph.trace import LayerUse, trace_layers
 from methods.registry import register
 from methods.tables.bitpack import bits_for
 from methods.tables.codebook import CodebookConv2d, codebook_layers, handled, replace_module
-from methods.tables.scaled_kernels import ClusteredTuning, in_16_bits, pack_codewords, signed_scales, unpack_codewords
-from methods.tables.scopes import Share, centroid_count, ladder_of_k, shares
-from methods.tables.shared_work import Clustered, SharedChange, SharedLayer, shared_convolutions
 from methods.tables.table_cost import TableCost, ladder, network_cost, subtract
 from methods.tables.vector_quantizer import fit_codebooks, recentred, symmetries
 from models.errors import UserError

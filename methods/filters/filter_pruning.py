@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Allocation, Compressor, MethodInfo, copy_network
-from methods.filters.filter_norms import by_filter, filter_norms, filters_of, mean_per_channel
 from methods.graph.channel_sites import ChannelGroups, gone_at
 from methods.graph.channels import LAYERS, Group
+from methods.graph.filter_norms import by_filter, filter_norms, filters_of, mean_per_channel
 from methods.graph.narrow import Norm
 from methods.graph.survival import Survival
 from methods.registry import register

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from methods.graph.narrow import Conv, is_depthwise
 from models.errors import UserError
+from models.execution.forward_hooks import forward_hooks
 
 # Added to Σ's diagonal, as a share of its mean: inputs that are constant or copies of each other leave Σ singular.
 _RIDGE = 1e-3
@@ -68,16 +69,10 @@ def measure(network: nn.Module, names: Iterable[str], batches: Iterable[tuple[Te
     """Moments of what the named layers of `network`, in evaluation mode, read on the batches' images."""
     found: dict[str, Moments] = {}
     loaded = [inputs for inputs, _ in batches]
-    handles = []
-    for name in names:
-        module = network.get_submodule(name)
-        handles.append(module.register_forward_hook(_collector(found, name, len(loaded))))
-    try:
+    hooks = [(network.get_submodule(name), _collector(found, name, len(loaded))) for name in names]
+    with forward_hooks(after=hooks):
         for inputs in loaded:
             network(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
     normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
     for name, moments in found.items():
         moments.shifts = normed or network.get_submodule(name).bias is not None

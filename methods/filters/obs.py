@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Allocation, MethodInfo, copy_network
-from methods.filters.filter_norms import filter_norms
 from methods.filters.filter_pruning import FilterPruning
 from methods.filters.moments import Moments, channel_columns, measure, readable, repair, weights
 from methods.graph.channels import Group
+from methods.graph.filter_norms import filter_norms
 from methods.graph.narrow import channels_of
 from methods.registry import register
 

@@ -1,11 +1,11 @@
 """What every layer does for one input, from a single forward pass of the dense network.
 
-FLOPs of a layer are then `positions * weight.numel()`, whatever its groups, stride or dilation.
+FLOPs of a layer are then `positions * weight.numel()`, whatever its groups, stride or dilation (`layer_flops`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.execution.forward_hooks import forward_hooks
 from models.execution.operators import OperatorMode
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -70,15 +71,28 @@ def trace_layers(network: nn.Module, example: Tensor) -> dict[str, LayerUse]:
         seen.setdefault(name, []).append(_positions(layer, inputs[0], outputs))
 
     layers = {name: module for name, module in network.named_modules() if isinstance(module, LAYERS)}
-    handles = [layer.register_forward_hook(partial(record, name)) for name, layer in layers.items()]
-    try:
-        with evaluating(network, example):
-            network(example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    hooks = [(layer, partial(record, name)) for name, layer in layers.items()]
+    with forward_hooks(after=hooks), evaluating(network, example):
+        network(example)
     uncalled = {name: LayerUse(0, 0) for name in layers if name not in seen}
     return {name: LayerUse(sum(calls) // batch, len(calls)) for name, calls in seen.items()} | uncalled
+
+
+def layer_flops(network: nn.Module, uses: Mapping[str, LayerUse]) -> int:
+    """Multiply-accumulates of the dense layers for one input: Σ positions × weights."""
+    return sum(use.positions * weight_of(network.get_submodule(name)).numel() for name, use in uses.items())
+
+
+def weight_of(layer: nn.Module) -> Tensor:
+    """The weight of a convolution or linear layer: a parameter, or computed from others (`weight_norm`)."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
+def count_params(network: nn.Module) -> int:
+    """Number of parameters; shared ones once."""
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def uncounted_flops(network: nn.Module, example: Tensor) -> int:
@@ -89,12 +103,7 @@ def uncounted_flops(network: nn.Module, example: Tensor) -> int:
     one = example[:1]
     with _Products() as found, evaluating(network, one):
         network(one)
-    counted = 0
-    for name, use in trace_layers(network, one).items():
-        weight = network.get_submodule(name).weight
-        assert isinstance(weight, Tensor)
-        counted += use.positions * weight.numel()
-    return max(0, found.flops - counted)
+    return max(0, found.flops - layer_flops(network, trace_layers(network, one)))
 
 
 class _Products(OperatorMode):

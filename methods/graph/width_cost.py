@@ -13,13 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import nn
 
 from methods.base import Cost, Costs, Levels
 from methods.graph.channels import Group
 from methods.graph.narrow import is_depthwise
-from methods.graph.trace import LayerUse
+from methods.graph.trace import LayerUse, count_params
 
 Floats = npt.NDArray[np.float64]
 
@@ -58,7 +57,7 @@ class WidthCost:
         self._biased = np.array([getattr(module, "bias", None) is not None for _, module in layers], dtype=np.float64)
         whole = np.array([group.channels for group in groups], dtype=np.float64)
         # Layers that stay dense may share their weights or compute them from other parameters.
-        self._fixed_params += params_of(network) - self._one(whole).params
+        self._fixed_params += count_params(network) - self._one(whole).params
         self.dense = self._one(whole)
 
     def __call__(self, levels: Levels) -> Costs:
@@ -147,20 +146,3 @@ def _size_per_channel(
         return parameters[name].numel() // parameters[name].shape[dim]
     own = list(modules[name].parameters(recurse=False))
     return sum(parameter.numel() // parameter.shape[-1] for parameter in own)
-
-
-def params_of(network: nn.Module) -> int:
-    """Number of parameters; shared ones once."""
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def flops_of(network: nn.Module, example: torch.Tensor) -> int:
-    """Multiply-accumulates for one input of a dense network, counted by its layers as they are."""
-    from methods.graph.trace import trace_layers
-
-    total = 0
-    for name, use in trace_layers(network, example).items():
-        weight = network.get_submodule(name).weight
-        assert isinstance(weight, torch.Tensor)
-        total += use.positions * weight.numel()
-    return total

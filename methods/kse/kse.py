@@ -23,10 +23,17 @@ from methods.graph.channels import shared_weights
 from methods.graph.survival import Change, Kept, Survival
 from methods.graph.trace import LayerUse, trace_layers
 from methods.kse.kse_cost import Graded, GradedChange, weight_cost
-from methods.kse.kse_indicator import indicator, kept_kernels, kernels_by_input
+from methods.kse.kse_indicator import indicator, kept_kernels
 from methods.registry import register
 from methods.tables.bitpack import BitReader, bits_for, pack_bits, to_bytes
-from methods.tables.codebook import CodebookConv2d, codebook_layers, handled, replace_module
+from methods.tables.codebook import (
+    CodebookConv2d,
+    codebook_layers,
+    handled,
+    kernels_by_input,
+    replace_module,
+    swap_sides,
+)
 from methods.tables.kmeans import kmeans
 from methods.tables.table_cost import TableCost, ladder, network_cost, subtract
 from models.errors import UserError
@@ -252,14 +259,9 @@ def build_layer(conv: nn.Conv2d, counts: Counts, bank: Tensor, labels: Tensor) -
     starts = torch.from_numpy(np.cumsum(counts) - counts).to(labels.device)
     rows = labels + starts[:, None]
     rows[torch.from_numpy(counts == 0).to(labels.device)] = len(bank)  # the row of zeros
-    layer = CodebookConv2d(conv, nn.Parameter(bank.clone()), _swapped(rows, conv.groups))
+    layer = CodebookConv2d(conv, nn.Parameter(bank.clone()), swap_sides(rows, conv.groups))
     layer.register_buffer("counts", torch.from_numpy(counts).to(torch.int32).to(labels.device))
     return layer
-
-
-def _swapped(table: Tensor, groups: int) -> Tensor:
-    """A row for each input channel (C, N / groups) -> one for each filter (N, C / groups), and back."""
-    return table.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
 
 
 def _pack_index(layer: CodebookConv2d) -> Tensor:
@@ -268,7 +270,7 @@ def _pack_index(layer: CodebookConv2d) -> Tensor:
     values, which = counts.unique(return_inverse=True)
     fields = [pack_bits(torch.tensor([len(values)]), 8), pack_bits(values, 32), pack_bits(which, bits_for(len(values)))]
     starts = counts.cumsum(0) - counts
-    index = _swapped(layer.index.cpu().long(), layer.groups)
+    index = swap_sides(layer.index.cpu().long(), layer.groups)
     for rows, start, count in zip(index, starts, counts.tolist(), strict=True):
         if 0 < count < index.shape[1]:
             fields.append(pack_bits(rows - start, bits_for(count)))

@@ -13,12 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from methods.tables.codebook import kernels_by_input
+
 HELD = 1 << 22  # distances held at a time, in double
-
-
-def kernels_by_input(weight: Tensor, groups: int) -> Tensor:
-    """(N, C / groups, Kh, Kw) -> (C, N / groups, Kh·Kw)."""
-    return weight.flatten(2).unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
 
 
 def sparsity(kernels: Tensor) -> Tensor:

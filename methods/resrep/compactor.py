@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.base import copy_network
+from methods.graph.trace import evaluating
+from models.execution.forward_hooks import forward_hooks
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 ZERO = 1e-5  # a row with a smaller norm is gone (the paper's threshold)
@@ -107,10 +108,9 @@ def compactors(network: nn.Module) -> dict[str, Compactor]:
 
 def next_norms(network: nn.Module, example: Tensor) -> dict[str, str]:
     """For every convolution called once: the batch norm, if any, whose input is exactly its output."""
-    twin = copy_network(network).eval()
     made: dict[int, str] = {}  # id of an output -> convolution; `held` keeps the ids from being used again
     held: list[Tensor] = []
-    found: dict[str, list[str]] = {}
+    readers: dict[str, list[str]] = {}
     calls: dict[str, int] = {}
 
     def produced(name: str) -> Callable[..., None]:
@@ -125,18 +125,17 @@ def next_norms(network: nn.Module, example: Tensor) -> dict[str, str]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             calls[name] = calls.get(name, 0) + 1
             if inputs and id(inputs[0]) in made:
-                found.setdefault(made[id(inputs[0])], []).append(name)
+                readers.setdefault(made[id(inputs[0])], []).append(name)
 
         return hook
 
-    for name, module in twin.named_modules():
-        if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(produced(name))
-        elif isinstance(module, BatchNorm) and module.running_mean is not None:
-            module.register_forward_pre_hook(consumed(name))
-    with torch.no_grad():
-        twin(example[:1])
-    return {conv: norms[0] for conv, norms in found.items() if calls[conv] == calls[norms[0]] == len(norms) == 1}
+    modules = list(network.named_modules())
+    norms = [(name, module) for name, module in modules if isinstance(module, BatchNorm)]
+    before = [(module, consumed(name)) for name, module in norms if module.running_mean is not None]
+    after = [(module, produced(name)) for name, module in modules if isinstance(module, nn.Conv2d)]
+    with forward_hooks(before=before, after=after), evaluating(network, example):
+        network(example[:1])
+    return {conv: names[0] for conv, names in readers.items() if calls[conv] == calls[names[0]] == len(names) == 1}
 
 
 def _affine(norm: BatchNorm) -> tuple[Tensor, Tensor]:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Allocation, Compressor, Cost, Costs, Levels, MethodInfo, Setting, Site, Tuning, copy_network
-from methods.filters.filter_norms import filter_norms
 from methods.graph.channel_sites import ChannelGroups
+from methods.graph.filter_norms import filter_norms
 from methods.graph.width_cost import WidthCost
 from methods.registry import register
 from methods.resrep.compactor import ZERO, Compactor, compactors

@@ -100,6 +100,16 @@ def expanded(layer: CodebookConv2d) -> nn.Conv2d:
     return conv.train(layer.training)
 
 
+def swap_sides(table: Tensor, groups: int) -> Tensor:
+    """A row for each filter (N, C / groups, ...) -> a row for each input channel (C, N / groups, ...), and back."""
+    return table.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+
+
+def kernels_by_input(weight: Tensor, groups: int) -> Tensor:
+    """(N, C / groups, Kh, Kw) -> (C, N / groups, Kh·Kw)."""
+    return swap_sides(weight.flatten(2), groups)
+
+
 def codebook_layers(network: nn.Module) -> dict[str, CodebookConv2d]:
     """The compressed convolutions of a network, by name."""
     return {name: module for name, module in network.named_modules() if isinstance(module, CodebookConv2d)}

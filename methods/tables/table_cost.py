@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor, nn
+from torch import nn
 
 from methods.base import Cost, Costs, Levels
-from methods.graph.trace import LayerUse
+from methods.graph.trace import LayerUse, count_params, layer_flops
 
 
 class TableCost:
@@ -40,13 +40,8 @@ class TableCost:
 
 def network_cost(network: nn.Module, uses: Mapping[str, LayerUse]) -> Cost:
     """The network as it stands: MACs of its layers, parameters counted once, four bytes each."""
-    flops = 0
-    for name, use in uses.items():
-        weight = network.get_submodule(name).weight  # computed ones are no parameters
-        assert isinstance(weight, Tensor)
-        flops += use.positions * weight.numel()
-    params = sum(parameter.numel() for parameter in network.parameters())
-    return Cost(flops, params, 4 * params)
+    params = count_params(network)
+    return Cost(layer_flops(network, uses), params, 4 * params)
 
 
 def ladder(costs: Sequence[Cost], strengths: Sequence[float]) -> tuple[list[int], list[float]]:

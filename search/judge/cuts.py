@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.graph.trace import evaluating
+from models.execution.forward_hooks import forward_hooks
 
 _INTERNAL = vars(nn.Module()).keys()  # what every module has; its own tensors and children are looked at apart
 
@@ -62,10 +63,9 @@ class Outline:
     def __init__(self, network: nn.Module, example: Tensor) -> None:
         self._network, self._example = network, example
         calls = _Calls()
-        with contextlib.ExitStack() as hooks, evaluating(network, example):
-            for name, module in network.named_modules():
-                hooks.callback(module.register_forward_pre_hook(partial(calls.start, name)).remove)
-                hooks.callback(module.register_forward_hook(partial(calls.end, name)).remove)
+        before = [(module, partial(calls.start, name)) for name, module in network.named_modules()]
+        after = [(module, partial(calls.end, name)) for name, module in network.named_modules()]
+        with forward_hooks(before=before, after=after), evaluating(network, example):
             self._output = network(example)
         self.order = tuple(calls.started)
         self._always = tuple(name for name, _ in network.named_modules() if name not in calls.times)
@@ -180,10 +180,8 @@ def recording(network: nn.Module, cut: Cut, most: float = math.inf) -> Iterator[
     def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
         recorded.add(output, shapes)
 
-    with contextlib.ExitStack() as hooks:
-        for name in cut.before:
-            hooks.callback(network.get_submodule(name).register_forward_hook(partial(note, name)).remove)
-        hooks.callback(network.get_submodule(cut.name).register_forward_hook(keep).remove)
+    hooks = [(network.get_submodule(name), partial(note, name)) for name in cut.before]
+    with forward_hooks(after=[*hooks, (network.get_submodule(cut.name), keep)]):
         yield recorded
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from methods.base import copy_network
 from methods.graph.narrow import channels_of, is_depthwise, narrow
 from methods.graph.trace import LAYERS, evaluating
+from models.execution.forward_hooks import forward_hooks
 from search.latency.timing import in_turns, quiet_clock
 
 ROUNDS = 60
@@ -79,14 +80,10 @@ def input_shapes(network: nn.Module, example: Tensor) -> dict[str, list[Shape]]:
     def record(name: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         found.setdefault(name, []).append(tuple(inputs[0].shape[1:]))
 
-    handles = [module.register_forward_pre_hook(partial(record, name))
-               for name, module in network.named_modules() if isinstance(module, LAYERS)]  # fmt: skip
-    try:
-        with evaluating(network, example):
-            network(example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    layers = [(name, module) for name, module in network.named_modules() if isinstance(module, LAYERS)]
+    hooks = [(module, partial(record, name)) for name, module in layers]
+    with forward_hooks(before=hooks), evaluating(network, example):
+        network(example)
     return found
 
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from methods.base import Allocation, example_input
 from methods.clustering.kernel_clustering import KernelClustering
+from methods.clustering.scaled_kernels import in_16_bits, signed_scales
 from methods.registry import create
 from methods.tables.codebook import CodebookConv2d, codebook_layers
-from methods.tables.scaled_kernels import in_16_bits, signed_scales
 from models.errors import UserError
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from methods.base import Costs, Levels
 from methods.graph.survival import Fates, Ints, widths
-from methods.kse.kse_indicator import kernels_by_input
 from methods.tables.bitpack import bits_for
+from methods.tables.codebook import swap_sides
 
 _HELD = 1 << 24  # booleans held at a time
 
@@ -32,8 +32,7 @@ def distinct(rows: Tensor, pruned: int) -> int:
 
 def shared_convolutions(codewords: Tensor, groups: int, pruned: int) -> int:
     """2-D convolutions that a layer (N, C / groups) needs: the less of sharing within filters or input channels."""
-    by_input = kernels_by_input(codewords[..., None, None], groups)[..., 0]  # (C, N / groups)
-    return min(distinct(codewords, pruned), distinct(by_input, pruned))
+    return min(distinct(codewords, pruned), distinct(swap_sides(codewords, groups), pruned))
 
 
 @dataclass(frozen=True)

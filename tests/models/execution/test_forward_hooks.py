@@ -1,0 +1,36 @@
+"""Hooks that last for a block."""
+
+import pytest
+import torch
+from torch import nn
+
+from models.execution.forward_hooks import forward_hooks
+
+
+def test_hooks_are_called_in_the_block_and_gone_after_it():
+    network, calls = nn.Sequential(nn.ReLU(), nn.Identity()), []
+    before = [(network[1], lambda module, inputs: calls.append(("before", module)))]
+    after = [(network[0], lambda module, inputs, output: calls.append(("after", module)))]
+    with forward_hooks(before=before, after=after):
+        network(torch.ones(2))
+    network(torch.ones(2))
+    assert calls == [("after", network[0]), ("before", network[1])]
+
+
+def test_an_error_leaves_no_hook_and_a_foreign_hook_stays():
+    network, calls = nn.ReLU(), []
+    network.register_forward_hook(lambda module, inputs, output: calls.append("foreign"))
+    with (
+        pytest.raises(RuntimeError, match="of the block"),
+        forward_hooks(after=[(network, lambda *_: calls.append(1))]),
+    ):
+        raise RuntimeError("of the block")
+    network(torch.ones(2))
+    assert calls == ["foreign"]
+
+
+def test_an_output_can_be_replaced():
+    network = nn.Identity()
+    with forward_hooks(after=[(network, lambda module, inputs, output: output + 1)]):
+        assert network(torch.zeros(2)).tolist() == [1, 1]
+    assert network(torch.zeros(2)).tolist() == [0, 0]
