@@ -68,7 +68,7 @@ class RandomAllocations:
         self._asked += 1
         levels = [int(self._random.integers(len(site.settings))) for site in self._compressor.sites]
         allocation = self._compressor.allocation(np.array(levels, dtype=np.intp))
-        return Candidate(method=self._method, allocation=allocation.to_json(), recipe=self._recipe, seed=self._asked)
+        return Candidate(method=self._method, allocation=allocation, recipe=self._recipe, seed=self._asked)
 
     def tell(self, candidate: Candidate, outcome: Outcome) -> None:
         assert outcome.status == "ok", outcome.reason

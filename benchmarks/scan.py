@@ -66,7 +66,7 @@ def main() -> None:
         compressor = judges[0].compressor(Candidate(method=method, allocation={}))
         rows, spent = scanned(compressor, arguments.levels), [0.0, 0.0]
         for row in rows:
-            allocation = compressor.allocation(row).to_json()
+            allocation = compressor.allocation(row)
             candidate = Candidate(method=method, allocation=allocation, recipe=recipe, images=arguments.images)
             found = []
             for way, judge in enumerate(judges):

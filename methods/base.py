@@ -21,11 +21,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import GetCoreSchemaHandler, TypeAdapter
+from pydantic_core import CoreSchema, core_schema
 from torch import Tensor, nn
 
 from models.execution.module_copies import copy_module
@@ -61,7 +64,7 @@ class Setting(Mapping[str, Knob]):
         return hash(tuple(self._knobs.items()))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Setting) and self._knobs == other._knobs
+        return self._knobs == (other._knobs if isinstance(other, Setting) else other)
 
     def __repr__(self) -> str:
         return ", ".join(f"{knob}={value:.4g}" if isinstance(value, float) else f"{knob}={value}"
@@ -91,20 +94,24 @@ class Site:
     def __post_init__(self) -> None:
         assert len(self.settings) == len(self.strengths) > 0, self.name
 
-    def level_of(self, setting: Mapping[str, Knob]) -> int:
+    def level_of(self, setting: Setting) -> int:
         """The index of `setting` in this site's ladder; ValueError if it is not one of them."""
         try:
-            return self.settings.index(Setting(**setting))
+            return self.settings.index(setting)
         except ValueError:
             raise ValueError(f"site {self.name!r} has no setting {dict(setting)}") from None
 
 
 class Allocation(Mapping[str, Setting]):
-    """A setting for every site, in site order; immutable, hashable, JSON."""
+    """A setting for every site, in site order; immutable, hashable, JSON.
+
+    A pydantic model may have fields of this type: they take an allocation or an object of objects, and are written as
+    the latter.
+    """
 
     __slots__ = ("_settings",)
 
-    def __init__(self, settings: Mapping[str, Mapping[str, Knob]]) -> None:
+    def __init__(self, settings: Mapping[str, Mapping[str, Knob]] = MappingProxyType({})) -> None:
         self._settings = {site: Setting(**setting) for site, setting in settings.items()}
 
     def __getitem__(self, site: str) -> Setting:
@@ -120,13 +127,31 @@ class Allocation(Mapping[str, Setting]):
         return hash(frozenset(self._settings.items()))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Allocation) and self._settings == other._settings
+        return self._settings == (other._settings if isinstance(other, Allocation) else other)
 
     def __repr__(self) -> str:
-        return f"Allocation({json.dumps(self.to_json())})"
+        return f"Allocation({self})"
+
+    def __str__(self) -> str:
+        """Its JSON text, as tables and the metadata of weights hold it."""
+        return json.dumps(self.to_json())
 
     def to_json(self) -> dict[str, dict[str, Knob]]:
         return {site: dict(setting) for site, setting in self._settings.items()}
+
+    @classmethod
+    def from_text(cls, text: str) -> Allocation:
+        """The inverse of `str`; ValueError for anything else."""
+        return TypeAdapter(cls).validate_json(text)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        settings = handler.generate_schema(dict[str, dict[str, Knob]])
+        return core_schema.no_info_wrap_validator_function(
+            lambda value, read: value if isinstance(value, cls) else cls(read(value)),
+            settings,
+            serialization=core_schema.plain_serializer_function_ser_schema(cls.to_json, return_schema=settings),
+        )
 
 
 class Cost(NamedTuple):
@@ -263,7 +288,7 @@ class Compressor(ABC):
             {site.name: site.settings[int(level)] for site, level in zip(self.sites, levels, strict=True)}
         )
 
-    def levels(self, allocation: Mapping[str, Mapping[str, Knob]]) -> Levels:
+    def levels(self, allocation: Allocation) -> Levels:
         """The inverse of `allocation`; sites it does not name stay dense."""
         return np.array([site.level_of(allocation[site.name]) if site.name in allocation else 0
                          for site in self.sites], dtype=np.intp)  # fmt: skip

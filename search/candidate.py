@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from methods.base import Allocation, Knob
+from methods.base import Allocation
 
 
 class Frozen(BaseModel):
@@ -51,7 +51,7 @@ class Candidate(Frozen):
 
     method: str
     options: dict[str, Any] = {}
-    allocation: dict[str, dict[str, Knob]]
+    allocation: Allocation
     """Site -> setting; None of the sites left out is compressed."""
     recipe: Recipe = Recipe()
     seed: int = 0
@@ -74,9 +74,6 @@ class Candidate(Frozen):
     def whole(self) -> Candidate:
         """The candidate that this one is a rung of; itself if it is none."""
         return self if self.until is None else self.model_copy(update={"until": None})
-
-    def to_allocation(self) -> Allocation:
-        return Allocation(self.allocation)
 
 
 class Outcome(Frozen):
@@ -102,7 +99,7 @@ class Outcome(Frozen):
     seconds: float = 0.0
     """Of the worker's time, all included."""
     device: str = ""
-    allocation: dict[str, dict[str, Knob]] | None = None
+    allocation: Allocation | None = None
     """What a method that learns its allocation arrived at."""
     notes: dict[str, Any] = {}
     """What the method reports of its run."""

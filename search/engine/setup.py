@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from methods.base import Compressor, Knob, Levels
+from methods.base import Allocation, Compressor, Levels
 from models.errors import UserError
 from models.task import check_trainable
 from models.user.spec_words import network_name
@@ -48,7 +47,7 @@ class Setup:
     table: LatencyTable | None = None
     """Where a target asks for latency."""
 
-    def levels(self, allocation: Mapping[str, Mapping[str, Knob]]) -> Levels:
+    def levels(self, allocation: Allocation) -> Levels:
         """The levels that strategies and budgets know an allocation by."""
         return self.choice.shortened(self.compressor.levels(allocation))
 

@@ -78,7 +78,7 @@ def load_compressed(folder: str | Path, *, network: str | nn.Module | None = Non
     tensors = _read_weights(folder, config)
     compressor = _bind(config, _network_spec(config, folder, network))
     try:
-        return unpack(compressor, Allocation(config.allocation), tensors)
+        return unpack(compressor, config.allocation, tensors)
     except (RuntimeError, AssertionError, AttributeError, LookupError, ValueError) as error:
         raise UserError(
             f"{folder / WEIGHTS} does not fit {network_subject(config.task.network)} as it is built here "

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from methods.base import Knob
+from methods.base import Allocation
 from models.errors import UserError, first_line
 from models.task import TaskConfig
 from search.candidate import Frozen, Recipe
@@ -140,7 +140,7 @@ class ExportConfig(Frozen):
     network_file: UserFile | None = None
     method: str
     options: dict[str, Any]
-    allocation: dict[str, dict[str, Knob]]
+    allocation: Allocation
     """A setting for every site."""
     cost: Costs
     dense: Costs

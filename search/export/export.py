@@ -8,7 +8,6 @@ that has one is whole.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -199,7 +198,7 @@ def _described(path: Path) -> tuple[Candidate, Allocation]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         candidate = Candidate.model_validate_json(metadata["candidate"])
-        return candidate, Allocation(json.loads(metadata["allocation"]))
+        return candidate, Allocation.from_text(metadata["allocation"])
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{path} is not whole; remove it and export again: its candidate is fine-tuned anew") from error
 

@@ -231,7 +231,7 @@ def _config(subject: Subject, flops: int, files: Mapping[str, Stored]) -> Export
         network_file=_user_file(task.config.network),
         method=subject.candidate.method,
         options=subject.candidate.options,
-        allocation=compressor.allocation(compressor.levels(subject.allocation)).to_json(),
+        allocation=compressor.allocation(compressor.levels(subject.allocation)),
         cost=Costs(**subject.cost._asdict()),
         dense=Costs(**compressor.cost.dense._asdict()),
         metrics=_metrics(subject, flops),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from methods.base import Allocation
 from models.user.spec_words import OBJECT_PREFIX, class_of, data_name, network_name
 from search.export.config import ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig, Latency
 from search.results.markup import markdown, markdown_code
@@ -139,7 +138,7 @@ def _found(config: ExportConfig) -> str:
     )
     if config.seen:
         text += " The dense weights may have been trained on the images that ranked candidates."
-    settings = Allocation(config.allocation)
+    settings = config.allocation
     rows = [
         f"| {markdown_code(site, in_table=True)} | {markdown(repr(settings[site]))} |"
         for site in list(settings)[:_SETTINGS]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,20 +108,20 @@ def pick_candidate(run: Run, wanted: str, finetune: float | None = None) -> Pick
     if line["status"] != "ok":
         raise UserError(f"candidate {line['candidate']} failed ({line['reason']}); pick another one")
     itself = line["stage"] == "final" and finetune is None
-    allocation = json.loads(line["allocation"])
+    allocation = Allocation.from_text(line["allocation"])
     learned = known(line["learned_target"]) if itself else None
     recipe = run.config.final_recipe if finetune is None else _long(run.config.recipe, finetune)
     candidate = Candidate(
         method=line["method"],
         options=_options(run, line["method"]),
-        allocation={} if learned is not None else allocation,
+        allocation=Allocation() if learned is not None else allocation,
         learned_target=learned,
         recipe=recipe,
         seed=int(line["seed"]) if line["stage"] == "final" else 0,
         judge="test",
     )
     key = line["key"] if itself else candidate.key(run.fingerprint)
-    return Picked(candidate, Allocation(allocation), key, line["strategy"], line["target"], _tested(run, key))
+    return Picked(candidate, allocation, key, line["strategy"], line["target"], _tested(run, key))
 
 
 def _options(run: Run, method: str) -> dict[str, Any]:

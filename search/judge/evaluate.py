@@ -151,7 +151,7 @@ class Evaluator:
             prefix: spares what earlier networks have computed already; for one that is not trained.
         """
         compressor, recipe = self.compressor(candidate), candidate.recipe
-        allocation = candidate.to_allocation()
+        allocation = candidate.allocation
         network = compressor.compress(allocation)
         tune = self.task.train if candidate.judge == "test" else self.task.tune
         images = self.task.test if candidate.judge == "test" else self.task.search
@@ -185,7 +185,7 @@ class Evaluator:
             images=min(candidate.images or len(images), len(images)),
             **compressor.cost_of(allocation)._asdict(),
             epochs=recipe.epochs if candidate.until is None else candidate.until,
-            allocation=None if candidate.learned_target is None else allocation.to_json(),
+            allocation=None if candidate.learned_target is None else allocation,
             notes=tuning.report() | ({SPARED: spared} if spared else {}),
         )
 
@@ -204,7 +204,7 @@ class Evaluator:
     def _tuning(self, candidate: Candidate, network: nn.Module, steps: int) -> Tuning:
         compressor, lr = self.compressor(candidate), candidate.recipe.lr
         if candidate.learned_target is None:
-            return compressor.tuning(candidate.to_allocation(), network, steps=steps, lr=lr)
+            return compressor.tuning(candidate.allocation, network, steps=steps, lr=lr)
         return compressor.learned(candidate.learned_target, network, steps=steps, lr=lr)
 
     def _finetune(
@@ -271,7 +271,7 @@ def save_compressed(
 ) -> None:
     """Write the packed weights of a judged network as `<key>.safetensors`, its candidate in the metadata."""
     folder.mkdir(parents=True, exist_ok=True)
-    metadata = {"candidate": candidate.model_dump_json(), "allocation": json.dumps(allocation.to_json())}
+    metadata = {"candidate": candidate.model_dump_json(), "allocation": str(allocation)}
     packed = safetensors.torch.save(pack(compressor, network), metadata)
     atomic_write(folder / f"{candidate.key(task)}.safetensors", packed)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import safetensors.torch
 from safetensors import SafetensorError
 
-from methods.base import Allocation
 from models.errors import UserError, first_line, unknown
 from models.task import TaskConfig
 from search.engine.running import recorded
@@ -98,7 +97,7 @@ def _task(folder: Path, ledger: Ledger) -> TaskConfig:
 def _check(record: Record, path: Path, evaluator: Evaluator) -> Check:
     outcome = record.outcome
     compressor = evaluator.compressor(record.candidate)
-    allocation = Allocation(outcome.allocation or record.candidate.allocation)
+    allocation = outcome.allocation or record.candidate.allocation
     try:
         network = unpack(compressor, allocation, safetensors.torch.load_file(path, str(evaluator.task.device)))
     except (SafetensorError, RuntimeError, LookupError, ValueError, AssertionError, AttributeError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from methods.base import Allocation
 from search.allocation.budget import LATENCY
 from search.engine.finalists import best_candidates
 from search.engine.session import Result, key_of
@@ -26,9 +27,9 @@ def measure_finals(results: Sequence[Result], say: Say) -> dict[str, Checked]:
     path = results[0].setup.config.folder / FILE
     known, found = read_latencies(path), dict[str, Checked]()
     say("measuring the chosen networks whole, dense and compressed in turns ...")
-    same: dict[tuple[str, str], Checked] = {}
+    same: dict[tuple[str, Allocation], Checked] = {}
     for result, row in wanted:
-        network = (row.method, json.dumps(allocation_of(row), sort_keys=True))
+        network = (row.method, allocation_of(row))
         here = same.get(network) or _still_true(result, known.get(row.key)) or _checked(result, row)
         found[row.key] = same[network] = here
     atomic_write(path, json.dumps({key: each.model_dump() for key, each in found.items()}, indent=2) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from collections.abc import Mapping
@@ -156,7 +155,7 @@ def _centroids(result: Result, view: RunView) -> dict[str, list[Centroids]]:
     if not compressor.info.has_centroids:
         return {}
     answers = [best.line for asked, _ in view.targets if (best := best_of(view, asked))]
-    networks = {line["candidate"]: compressor.compress(Allocation(json.loads(line["allocation"]))) for line in answers}
+    networks = {line["candidate"]: compressor.compress(Allocation.from_text(line["allocation"])) for line in answers}
     return {candidate: compressor.centroids(network) for candidate, network in networks.items()}
 
 

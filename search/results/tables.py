@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from methods.base import Knob
+from methods.base import Allocation
 from search.candidate import Candidate, Outcome
 from search.files.atomic import atomic_write
 from search.latency.check import Checked
@@ -147,13 +147,13 @@ def _candidate_record(row: Row, dense: Dense, candidate: str) -> dict[str, Any]:
         "device": outcome.device,
         "key": row.key,
         "learned_target": row.candidate.learned_target,
-        "allocation": json.dumps(allocation_of(row)),
+        "allocation": str(allocation_of(row)),
     }
 
 
-def allocation_of(row: Row) -> Mapping[str, Mapping[str, Knob]]:
+def allocation_of(row: Row) -> Allocation:
     """What the candidate was given, or, for a method that learns its widths, what it arrived at."""
-    return row.candidate.allocation or row.outcome.allocation or {}
+    return row.candidate.allocation or row.outcome.allocation or Allocation()
 
 
 def pareto(frame: pd.DataFrame, x: str = "flops", y: str = "accuracy") -> pd.DataFrame:
@@ -221,7 +221,7 @@ def _final_record(
         "dense_latency_ms": latency and latency.dense_ms,
         "predicted_latency_ms": latency and latency.predicted_ms,
         "latency_device": latency and latency.where,
-        "allocation": json.dumps(allocation_of(shown)),
+        "allocation": str(allocation_of(shown)),
     }
 
 

@@ -129,7 +129,7 @@ class Problem:
         return Candidate(
             method=self.method,
             options=dict(self.options),
-            allocation=Allocation(settings).to_json(),
+            allocation=Allocation(settings),
             seed=self.seed,
             **changes,
         )

@@ -78,7 +78,7 @@ def test_is_compressed_trained_and_judged(function: str, data: str) -> None:
     assert compressor.sites, compressor.skipped
     allocation = compressor.allocation([len(site.settings) // 2 for site in compressor.sites])
     for judge in ("search", "test"):
-        candidate = Candidate(method="l1", allocation=allocation.to_json(), recipe=RECIPE, judge=judge)
+        candidate = Candidate(method="l1", allocation=allocation, recipe=RECIPE, judge=judge)
         outcome = evaluator(candidate)
         assert outcome.status == "ok", outcome.reason
 

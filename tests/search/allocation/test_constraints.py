@@ -11,7 +11,7 @@ import torch
 from small_nets import SHAPE, batches, small_net
 from torch import Tensor, nn
 
-from methods.base import Allocation, Compressor, example_input
+from methods.base import Compressor, example_input
 from methods.registry import create, method_info, methods
 from models.errors import UserError
 from models.task import TaskConfig
@@ -94,8 +94,8 @@ def test_every_strategy_of_every_method_keeps_to_them(method: str, network: str)
                     assert (
                         level == 0 or site.channels < 2 or round(site.channels * (1 - site.strengths[level])) % 2 == 0
                     )
-            assert compressor.cost_of(Allocation(candidate.allocation)).flops <= given.targets[0][1].limits["flops"]
-        compressor.compress(Allocation(found[0].allocation))(example_input(SHAPE))
+            assert compressor.cost_of(candidate.allocation).flops <= given.targets[0][1].limits["flops"]
+        compressor.compress(found[0].allocation)(example_input(SHAPE))
 
 
 def test_what_is_left_by_hand() -> None:

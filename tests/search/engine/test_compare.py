@@ -99,7 +99,7 @@ def test_the_test_set_is_met_by_each_choice_once_a_seed(finished: tuple[Path, di
     results, record = finished
     rows = [line for line in record["tasks"][0]["rows"] if line["accuracy"] is not None]
     tested = [r for r in records_of(results) if r.candidate.judge == "test"]
-    allocations = {json.dumps([r.candidate.method, r.candidate.allocation], sort_keys=True) for r in tested}
+    allocations = {(r.candidate.method, r.candidate.allocation) for r in tested}
     assert len(tested) == 2 * len(allocations)  # two strategies may choose the same: it is paid for once
     assert len(allocations) <= len(rows)
 

@@ -226,7 +226,7 @@ def half(evaluator: Evaluator, method: str) -> Candidate:
     dense = Candidate(method=method, allocation={}, recipe=SHORT)
     compressor = evaluator.compressor(dense)
     levels = [len(site.settings) // 2 for site in compressor.sites]
-    return dense.model_copy(update={"allocation": compressor.allocation(levels).to_json()})
+    return dense.model_copy(update={"allocation": compressor.allocation(levels)})
 
 
 def figures(outcome: Outcome) -> tuple[float | None, float | None]:

@@ -413,7 +413,7 @@ def test_an_interrupted_fine_tune_ends_where_it_would_have(run, tmp_path, method
     evaluator = Evaluator(task, device="cpu")
     candidate = pick_candidate(record, "best", 3).candidate
     compressor = evaluator.compressor(candidate.model_copy(update={"method": method}))
-    half = compressor.allocation([len(site.settings) // 2 for site in compressor.sites]).to_json()
+    half = compressor.allocation([len(site.settings) // 2 for site in compressor.sites])
     candidate = candidate.model_copy(update={"method": method, "allocation": half})
     through = evaluator(candidate)
 

@@ -44,7 +44,7 @@ def line(target: str, flops: int, accuracy: float, seed: int | None, settings: S
         "status": "ok",
         where: accuracy,
         "flops": flops,
-        "allocation": json.dumps(made.allocation),
+        "allocation": str(made.allocation),
     }
 
 

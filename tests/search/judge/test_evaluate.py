@@ -118,7 +118,7 @@ def test_nobody_is_tuned_on_the_images_that_judge_it() -> None:
 def test_cost_is_that_of_the_compressed_network(evaluator: Evaluator) -> None:
     given = candidate()
     outcome = evaluator(given)
-    small = evaluator.compressor(given).compress(given.to_allocation())
+    small = evaluator.compressor(given).compress(given.allocation)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         small(torch.randn(1, *evaluator.task.info.shape))
     assert outcome.flops == counter.get_total_flops() // 2
@@ -178,7 +178,7 @@ def test_finalists_leave_their_weights(tmp_path: Path) -> None:
         tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     assert allocation == ALLOCATION
     compressor = evaluator.compressor(given)
-    rebuilt = compressor.unpack(given.to_allocation(), tensors)
+    rebuilt = compressor.unpack(given.allocation, tensors)
     right = sum(int((rebuilt.eval()(x).argmax(1) == y).sum()) for x, y in evaluator.task.test.batches(100))
     assert right / len(evaluator.task.test) == outcome.accuracy
 
@@ -210,7 +210,7 @@ def test_an_untrained_network_drifts_from_the_dense_one_treated_likewise(evaluat
     assert nothing.drift == pytest.approx(0, abs=1e-12)
     dense = copy.deepcopy(evaluator.task.network)
     recalibrate(dense, evaluator.task.tune, 128, seed=0)
-    compressed = evaluator.compressor(candidate()).compress(candidate().to_allocation())
+    compressed = evaluator.compressor(candidate()).compress(candidate().allocation)
     recalibrate(compressed, evaluator.task.tune, 128, seed=0)
     expected = Drift(dense)(compressed, evaluator.task.search)
     assert evaluator(candidate(recipe=untrained)).drift == pytest.approx(expected, rel=1e-6)
@@ -220,7 +220,7 @@ def test_an_untrained_network_drifts_from_the_dense_one_treated_likewise(evaluat
 def test_batch_norm_is_measured_anew_behind_the_fine_tune_too(evaluator: Evaluator) -> None:
     """The stages one by one; without the last one the outcome is another."""
     task, own = evaluator.task, candidate(seed=5)
-    network = evaluator.compressor(own).compress(own.to_allocation())
+    network = evaluator.compressor(own).compress(own.allocation)
     recalibrate(network, task.tune, 128, seed=5)
     finetune(network, task.tune, RECIPE, seed=5, teacher=task.network)
     lagging = judge(network, task.search)
