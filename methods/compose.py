@@ -21,13 +21,28 @@ from torch import Tensor, nn
 from methods.base import Allocation, Centroids, Compressor, Cost, Costs, Levels, MethodInfo, Site, Tuning, late
 from methods.graph.survival import Change, Follows, Narrows
 from models.errors import UserError
+from models.user.code import is_user_spec
+from models.user.pinned_code import code_label
 
 Factory = Callable[[nn.Module, Tensor, Mapping[str, Any]], Compressor]
+MethodRecord = tuple[MethodInfo, Factory]
 _ROWS = 4096  # allocations whose costs are looked up at a time
 _SCALES = 257  # uniform levels at which a method's share of FLOPs is taken; linear between
 
 
-def composed(records: Sequence[tuple[MethodInfo, Factory]], known: Iterable[MethodInfo]) -> tuple[MethodInfo, Factory]:
+def split_parts(name: str) -> list[str]:
+    """The methods that a name composes: `l1+kse`, `l1+/home/me/c++/method.py:MyMethod`; a folder may hold a plus."""
+    parts: list[str] = []
+    path = ""  # a file's, as far as the last plus
+    for piece in name.split("+"):
+        path = f"{path}+{piece}" if path else piece
+        if is_user_spec(path) or "/" not in path:
+            parts.append(path)
+            path = ""
+    return [*parts, path] if path else parts
+
+
+def compose_records(records: Sequence[MethodRecord], known: Iterable[MethodInfo]) -> MethodRecord:
     """Record and factory of the methods one after the other; UserError if they do not go together."""
     infos = [info for info, _ in records]
     name = "+".join(info.name for info in infos)
@@ -41,8 +56,9 @@ def composed(records: Sequence[tuple[MethodInfo, Factory]], known: Iterable[Meth
         shrinks_channels=first.shrinks_channels and second.shrinks_channels,
         needs_calibration=first.needs_calibration,
         has_centroids=second.has_centroids,
-        options={f"{each.name}.{option}": default for each in infos for option, default in each.options.items()},
-    )
+        options={f"{code_label(part.name)}.{option}": default
+                 for part in infos for option, default in part.options.items()},
+    )  # fmt: skip
     return info, partial(Composed, info, records)
 
 
@@ -61,15 +77,18 @@ class Composed(Compressor):
     def __init__(
         self,
         info: MethodInfo,
-        records: Sequence[tuple[MethodInfo, Factory]],
+        records: Sequence[MethodRecord],
         network: nn.Module,
         example: Tensor,
         options: Mapping[str, Any],
     ) -> None:
         super().__init__(network, example, options)
         self.info = info
-        self._parts = [each.name for each, _ in records]
-        self._first, self._second = (factory(network, example, _own(options, each.name)) for each, factory in records)
+        self._parts = [code_label(part.name) for part, _ in records]
+        self._first, self._second = (
+            factory(network, example, _options_of(label, options))
+            for label, (_, factory) in zip(self._parts, records, strict=True)
+        )
         self.cost = ComposedCost(self._first, self._second)
 
     @late
@@ -156,8 +175,8 @@ def _roles(first: Compressor, second: Compressor) -> tuple[Narrows, Follows]:
     return first, second
 
 
-def _own(options: Mapping[str, Any], name: str) -> dict[str, Any]:
-    prefix = f"{name}."
+def _options_of(label: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    prefix = f"{label}."
     return {option.removeprefix(prefix): value for option, value in options.items() if option.startswith(prefix)}
 
 

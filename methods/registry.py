@@ -1,79 +1,92 @@
-"""Methods by name. A method's file calls `register`; every file of this package is looked at once.
+"""Methods by name: those of this package, of installed packages, and of a user's own files (`models.registry`).
 
 `a+b` is a method as well, where a and b are and their records say that they go together (`compose.py`).
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
+import inspect
 from collections.abc import Mapping
-from functools import cache
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from methods.base import Compressor, MethodInfo
-from methods.compose import Factory, composed
+from methods.compose import MethodRecord, compose_records, split_parts
 from models.errors import UserError, unknown
+from models.registry import Registry
+from models.user.pinned_code import code_identity, split_digest
 
-_RECORDS: dict[str, tuple[MethodInfo, Factory]] = {}
+
+def _read_record(name: str, found: Any) -> MethodRecord:
+    """The record of a class in a user's file or an installed package."""
+    if not (isinstance(found, type) and issubclass(found, Compressor)):
+        raise UserError(f"method {name} is no compression method: it must be a subclass of methods.base.Compressor")
+    info = getattr(found, "info", None)
+    if not isinstance(info, MethodInfo):
+        raise UserError(f"method {name} does not say what it is: give the class info = methods.base.MethodInfo(...)")
+    if inspect.isabstract(found):
+        raise UserError(f"method {name} does not define {', '.join(sorted(found.__abstractmethods__))}")
+    return replace(info, name=name), found
 
 
-def register(info: MethodInfo, factory: Factory) -> None:
+_METHODS: Registry[MethodRecord] = Registry(
+    "method", package="methods", group="ratio_search.methods", read_record=_read_record
+)
+
+
+def register(info: MethodInfo, factory: Any) -> None:
     """Make a method known; a name can be taken only once."""
-    if info.name in _RECORDS:
-        raise ValueError(f"a method named {info.name!r} is registered already")
-    _RECORDS[info.name] = (info, factory)
-
-
-@cache
-def _load_all() -> None:
-    package = importlib.import_module("methods")
-    for module in pkgutil.walk_packages(package.__path__, "methods."):
-        importlib.import_module(module.name)
+    _METHODS.add(info.name, (info, factory))
 
 
 def methods() -> dict[str, MethodInfo]:
-    """Every registered method, by name."""
-    _load_all()
-    return {name: info for name, (info, _) in sorted(_RECORDS.items())}
-
-
-def compositions() -> dict[str, MethodInfo]:
-    """Every pair of registered methods that can be composed, by name."""
-    places = {place: [name for name, info in methods().items() if info.place == place] for place in ("first", "second")}
-    names = [f"{first}+{second}" for first in places["first"] for second in places["second"]]
-    return {name: method_info(name) for name in names}
+    """Every method that goes by a name."""
+    return {name: info for name, (info, _) in _METHODS.records().items()}
 
 
 def method_info(name: str) -> MethodInfo:
     """The record of one method or composition; UserError with the closest names if there is none."""
-    return _record(name)[0]
+    return _find_record(name)[0]
 
 
-def _record(name: str) -> tuple[MethodInfo, Factory]:
-    known = methods()
-    if "+" in name:
-        parts = name.split("+")
-        for part in parts:
-            if part not in known:
-                raise unknown("method", part, known)
-        return composed([_RECORDS[part] for part in parts], known.values())
-    if name not in known:
-        raise unknown("method", name, known)
-    return _RECORDS[name]
+def pin_method(name: str) -> str:
+    """The name that a configuration keeps: methods of files and installed packages with a digest of their content."""
+    return "+".join(_METHODS.pin(part) for part in split_parts(name))
+
+
+def unpinned_method(name: str) -> str:
+    """The name as it is typed, without digests."""
+    return "+".join(split_digest(part)[0] for part in split_parts(name))
+
+
+def method_identity(name: str) -> str:
+    """What outcomes call a method, wherever its file lies."""
+    return "+".join(code_identity(part) for part in split_parts(name))
+
+
+def check_reachable(name: str) -> None:
+    """UserError for a method that other processes cannot know by its name."""
+    for part in split_parts(name):
+        _METHODS.check_reachable(part)
+
+
+def _find_record(name: str) -> MethodRecord:
+    parts = split_parts(name)
+    records = [_METHODS.get(part) for part in parts]
+    return records[0] if len(parts) == 1 else compose_records(records, methods().values())
 
 
 def create(name: str, network: nn.Module, example: Tensor, options: Mapping[str, Any] | None = None) -> Compressor:
     """Bind method `name` to `network`; unknown options are refused."""
-    info, factory = _record(name)
+    info, factory = _find_record(name)
     given = dict(options or {})
     for option in given:
         if option not in info.options:
             raise (
-                unknown(f"option of {name}", option, info.options)
+                unknown(f"option of {info.name}", option, info.options)
                 if info.options
-                else UserError(f"method {name} takes no options, not {option!r}")
+                else UserError(f"method {info.name} takes no options, not {option!r}")
             )
     return factory(network, example, {**info.options, **given})

@@ -19,6 +19,7 @@ from models.data.pixels import BYTES
 from models.errors import UserError
 from models.execution.dense_network import prepare_network
 from models.execution.memory_layout import ArrangedImages
+from models.networks.catalog import pin_network
 from models.notices import collect_notices
 from models.paths import user_path
 from models.user.code import is_user_spec, split_spec
@@ -207,6 +208,8 @@ def task_parts(config: TaskConfig, info: DataInfo) -> dict[str, object]:
     if is_user_spec(network):
         file, function = split_spec(network, "network")
         network = f"{source_digest(file)}:{function}"
+    else:
+        network = pin_network(network)
     parts: dict[str, object] = {
         "network": network,
         "weights": None if config.weights is None else _weights_digest(config.weights),

@@ -1,17 +1,16 @@
-"""Networks by name: ours, torchvision's, and a user's own `path/to/file.py:function`."""
+"""Networks by name: ours, torchvision's, those of installed packages, and a user's own `path/to/file.py:function`."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, Protocol
 
 from torch import nn
 
 from models.errors import UserError, unknown
+from models.registry import Registry
 from models.user.code import call_user, is_user_spec, load_function
 from models.user.objects import given_network, is_given
 
@@ -22,7 +21,16 @@ class Builder(Protocol):
     def __call__(self, *, classes: int, channels: int) -> nn.Module: ...
 
 
-_BUILDERS: dict[str, Builder] = {}
+def _read_builder(name: str, found: Any) -> Builder:
+    """A function of an installed package, given as much as it takes."""
+    if not callable(found):
+        raise UserError(f"network {name} is a {type(found).__name__}; it must be a function that builds a network")
+    return partial(_build_with_accepted, found)
+
+
+_NETWORKS: Registry[Builder] = Registry(
+    "network", package="models.networks", group="ratio_search.networks", read_record=_read_builder
+)
 
 # Auxiliary heads are of no use after training; saying how to initialise avoids a warning.
 _TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {
@@ -36,20 +44,10 @@ def register(name: str) -> Callable[[Builder], Builder]:
     """Make a builder known under `name`; a name can be taken only once."""
 
     def record(builder: Builder) -> Builder:
-        if name in _BUILDERS:
-            raise ValueError(f"a network named {name!r} is registered already")
-        _BUILDERS[name] = builder
+        _NETWORKS.add(name, builder)
         return builder
 
     return record
-
-
-@cache
-def _load_families() -> None:
-    """Import every file of this package once, so that each family registers itself."""
-    package = importlib.import_module("models.networks")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"models.networks.{module.name}")
 
 
 @cache
@@ -61,24 +59,27 @@ def _torchvision_names() -> tuple[str, ...]:
 
 def own_names() -> list[str]:
     """The names that this package defines itself."""
-    _load_families()
-    return sorted(_BUILDERS)
+    return _NETWORKS.own_names()
 
 
 def network_names() -> list[str]:
-    """Ours, then torchvision's classification networks."""
-    return [*own_names(), *sorted(_torchvision_names())]
+    """Ours and those of installed packages, then torchvision's classification networks."""
+    return [*_NETWORKS.names(), *sorted(_torchvision_names())]
+
+
+def pin_network(name: str) -> str:
+    """What a task's fingerprint holds: the network of an installed package with a digest of its content."""
+    return _NETWORKS.pin(name)
 
 
 def build_network(spec: str, *, classes: int, channels: int = 3) -> nn.Module:
     """A network with fresh weights; UserError for an unknown name or for images that it does not take."""
-    _load_families()
-    if spec in _BUILDERS:
-        return _BUILDERS[spec](classes=classes, channels=channels)
     if is_user_spec(spec):
         return _build_users(spec, classes, channels)
     if is_given(spec):
         return given_network(spec)
+    if spec in _NETWORKS.names():
+        return _NETWORKS.get(spec)(classes=classes, channels=channels)
     if spec not in _torchvision_names():
         raise unknown("network", spec, network_names())
     if channels != _TORCHVISION_CHANNELS:
@@ -93,15 +94,19 @@ def build_network(spec: str, *, classes: int, channels: int = 3) -> nn.Module:
 
 def _build_users(spec: str, classes: int, channels: int) -> nn.Module:
     function = load_function(spec, "network")
-    offered = {"classes": classes, "num_classes": classes, "channels": channels, "in_channels": channels}
-    network = call_user(spec, function, **_accepted(function, offered))
+    network = call_user(spec, function, **_accepted(function, classes, channels))
     if not isinstance(network, nn.Module):
         raise UserError(f"network {spec} returned a {type(network).__name__}; it must return a torch.nn.Module")
     return network
 
 
-def _accepted(function: Callable[..., Any], offered: dict[str, Any]) -> dict[str, Any]:
-    """The part of `offered` that the function's signature names; a bare **kwargs is given the number of classes."""
+def _build_with_accepted(function: Callable[..., nn.Module], *, classes: int, channels: int) -> nn.Module:
+    return function(**_accepted(function, classes, channels))
+
+
+def _accepted(function: Callable[..., Any], classes: int, channels: int) -> dict[str, Any]:
+    """Of what is known the part that the signature names; a bare **kwargs is given the number of classes."""
+    offered = {"classes": classes, "num_classes": classes, "channels": channels, "in_channels": channels}
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # a callable without a readable signature

@@ -80,6 +80,19 @@ def call_user(spec: str, function: Callable[..., Any], **arguments: Any) -> Any:
             raise UserError(f"{spec} failed: {_described(error, file)}") from error
 
 
+def describe_users_fault(error: BaseException) -> str | None:
+    """What went wrong in a user's file whose code ours had called; None if none of it was running."""
+    frame, place = error.__traceback__, None
+    while frame is not None:
+        if _package_of(frame.tb_frame.f_globals) is not None:
+            place = frame
+        frame = frame.tb_next
+    if place is None:
+        return None
+    file = Path(place.tb_frame.f_code.co_filename)
+    return f"{file} failed: {type(error).__name__}: {_public(first_line(error))} (line {place.tb_lineno})"
+
+
 def _load_file(file: Path, what: str) -> ModuleType:
     with _LOCK:
         _install()
@@ -188,6 +201,8 @@ def _import(
     try:
         module = _python_import(f"{package}.{name}", globals, locals, fromlist, 0)
     except ModuleNotFoundError as error:
+        if _means_ours(package, name, error):
+            return _python_import(name, globals, locals, fromlist, level)
         raise _renamed(error) from None
     return module if fromlist else sys.modules[f"{package}.{top}"]  # `import a.b` binds a
 
@@ -231,6 +246,14 @@ def _is_users(package: str, top: str) -> bool:
 def _is_ours(spec: ModuleSpec, top: str) -> bool:
     """Whether it is one of our packages, found because the user's file lies beside them."""
     return top in _OURS and spec.origin is not None and Path(spec.origin).is_relative_to(_OUR_ROOT)
+
+
+def _means_ours(package: str, name: str, error: ModuleNotFoundError) -> bool:
+    """Whether a user's own `methods` lacks a module that ours has: a user's method imports `methods.base`."""
+    top, dot, _ = name.partition(".")
+    if not dot or top not in _OURS or not f"{package}.{name}".startswith(error.name or "."):
+        return False
+    return _OUR_ROOT.joinpath(*name.split(".")).with_suffix(".py").is_file()
 
 
 def _exists_elsewhere(top: str) -> bool:

@@ -10,17 +10,17 @@ strategies that sample begin with it.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
+import inspect
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
 from methods.base import Allocation, CostModel, Levels, Setting, Site
-from models.errors import unknown
+from models.errors import UserError
+from models.registry import Registry
 from search.allocation.budget import Budget
 from search.allocation.targets import Target
 from search.candidate import ZERO_SHOT, Candidate, Outcome, Recipe
@@ -151,36 +151,57 @@ class StrategyInfo:
 
 
 Propose = Callable[[Problem], Program]
-_RECORDS: dict[str, tuple[StrategyInfo, Propose]] = {}
+StrategyRecord = tuple[StrategyInfo, Propose]
+
+
+def _read_record(name: str, found: Any) -> StrategyRecord:
+    """The record of a generator function in a user's file or an installed package."""
+    if not callable(found) or isinstance(found, type):
+        raise UserError(f"strategy {name} is no strategy: it must be a generator function that takes a Problem")
+    info = getattr(found, "info", None)
+    if not isinstance(info, StrategyInfo):  # not decorated
+        info = StrategyInfo(name, (inspect.getdoc(found) or "").partition("\n")[0], "a user's own")
+    return replace(info, name=name), partial(_propose_as, name, found)
+
+
+def _propose_as(name: str, propose: Propose, problem: Problem) -> Program:
+    """The strategy's proposals under the name that the run knows it by, whatever it calls itself."""
+    program = propose(problem)
+    try:
+        proposals = next(program)
+        while True:
+            outcomes = yield [replace(proposal, strategy=name) for proposal in proposals]
+            proposals = program.send(outcomes)
+    except StopIteration:
+        return
+
+
+_STRATEGIES: Registry[StrategyRecord] = Registry(
+    "strategy", package="search.strategies", group="ratio_search.strategies", read_record=_read_record
+)
 
 
 def register(info: StrategyInfo) -> Callable[[Propose], Propose]:
     """Make a strategy known under its name, which can be taken only once."""
 
     def add(propose: Propose) -> Propose:
-        if info.name in _RECORDS:
-            raise ValueError(f"a strategy named {info.name!r} is registered already")
-        _RECORDS[info.name] = (info, propose)
+        _STRATEGIES.add(info.name, (info, propose))
+        propose.info = info  # type: ignore[attr-defined]
         return propose
 
     return add
 
 
-@cache
-def _load_all() -> None:
-    package = importlib.import_module("search.strategies")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"search.strategies.{module.name}")
-
-
 def strategies() -> dict[str, StrategyInfo]:
-    """Every registered strategy, by name."""
-    _load_all()
-    return {name: info for name, (info, _) in sorted(_RECORDS.items())}
+    """Every strategy that goes by a name."""
+    return {name: info for name, (info, _) in _STRATEGIES.records().items()}
 
 
-def strategy(name: str) -> tuple[StrategyInfo, Propose]:
+def strategy(name: str) -> StrategyRecord:
     """One strategy; UserError with the closest names if there is none."""
-    if name not in strategies():
-        raise unknown("strategy", name, _RECORDS)
-    return _RECORDS[name]
+    return _STRATEGIES.get(name)
+
+
+def pin_strategy(name: str) -> str:
+    """The name that a configuration keeps: a strategy of a file or an installed package with a digest."""
+    return _STRATEGIES.pin(name)

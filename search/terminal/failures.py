@@ -19,6 +19,7 @@ from typer import Abort
 from typer.exceptions import TyperException
 
 from models.errors import UserError, one_line
+from models.user.code import describe_users_fault
 from search.files.atomic import final_name
 from search.ledger.location import scrub
 from search.terminal.console import BROKEN_PIPE
@@ -66,6 +67,8 @@ def explain(error: BaseException) -> tuple[int, str]:
         return REFUSED, "there is not enough memory; use a smaller --batch-size, fewer --workers or fewer images"
     if isinstance(error, OSError) and (error.filename is not None or error.errno in _ADVICE):
         return REFUSED, _of_system(error)
+    if (fault := describe_users_fault(error)) is not None:
+        return REFUSED, _both_ends(one_line(fault))
     return BUG, _of_bug(error)
 
 
