@@ -7,9 +7,8 @@ one input channel) that share a codeword need one convolution between them: that
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,15 +20,12 @@ from methods.base import (
     DENSE,
     Allocation,
     Centroids,
-    Compressor,
     Cost,
-    CostModel,
     MethodInfo,
     Setting,
     Site,
     Tuning,
     copy_network,
-    late,
 )
 from methods.clustering.scaled_kernels import (
     ClusteredTuning,
@@ -40,13 +36,12 @@ from methods.clustering.scaled_kernels import (
 )
 from methods.clustering.scopes import Share, centroid_count, ladder_of_k, shares
 from methods.clustering.shared_work import Clustered, SharedChange, SharedLayer, shared_convolutions
-from methods.graph.channels import shared_weights
-from methods.graph.survival import Change, Kept, Survival, cut
-from methods.graph.trace import LayerUse, trace_layers
+from methods.graph.survival import Change, Survival, cut
+from methods.graph.trace import LayerUse
 from methods.registry import register
 from methods.tables.bitpack import bits_for
-from methods.tables.codebook import CodebookConv2d, codebook_layers, handled, replace_module
-from methods.tables.table_cost import TableCost, ladder, network_cost, subtract
+from methods.tables.codebook import CodebookConv2d, codebook_layers, replace_module
+from methods.tables.kernel_tables import KernelTables, TableSite
 from methods.tables.vector_quantizer import fit_codebooks, recentred, symmetries
 from models.errors import UserError
 
@@ -69,50 +64,35 @@ class Fit:
     codewords: dict[str, Tensor]
 
 
-class KernelClustering(Compressor):
+class KernelClustering(KernelTables):
     """One site per codebook. All sizes are fitted when first asked for: what they save depends on who shares."""
 
     info = INFO
+    saves_nothing = "too few kernels for a codebook to save anything"
 
     def __init__(self, network: nn.Module, example: Tensor, options: Mapping[str, Any]) -> None:
-        super().__init__(network, example, options)
         if options["transforms"] not in (1, 2, 4, 8):
             raise UserError(f"kernel-clustering knows 1, 2, 4 or 8 transforms, not {options['transforms']!r}")
         largest = centroid_count(options["largest"], "kernel-clustering")
-        self._uses = trace_layers(network, example)
-        self._left_dense: dict[str, str] = {}
-        shared = shared_weights(network)
-        shapes = {name: self._shape(name)
-                  for name, use in self._uses.items() if self._clusterable(name, use, shared)}  # fmt: skip
+        super().__init__(network, example, options)
+        shapes = {name: self._shape(name) for name in self._names}
         self._shares = shares(options["scope"], shapes, largest)
         for name in shapes.keys() - {layer for share in self._shares for layer in share.layers}:
             self._left_dense[name] = "in none of the listed ranges"
-        self._whole = self  # before it was narrowed
-        self._kept: Kept | None = None  # what is left of it
+
+    def why_dense(self, name: str, layer: nn.Conv2d, use: LayerUse) -> str | None:
+        if use.calls == 0:
+            return "not called in evaluation"
+        if layer.kernel_size == (1, 1):
+            return "its kernels are 1×1"
+        if layer.in_channels == layer.groups == layer.out_channels:
+            return "no two kernels share an input or an output (depthwise)"
+        return None
 
     @cached_property
     def _fits(self) -> dict[str, dict[int, Fit]]:
         """Per codebook, by its number of centroids."""
         return {share.name: self._fit(share) for share in self._shares}
-
-    @late
-    def sites(self) -> tuple[Site, ...]:
-        return self._ladders[0]
-
-    @late
-    def cost(self) -> CostModel:
-        return self._ladders[1]
-
-    @late
-    def skipped(self) -> dict[str, str]:
-        known = {site.name for site in self.sites}
-        few = [name for share in self._shares if share.name not in known for name in share.layers]
-        return self._left_dense | dict.fromkeys(few, "too few kernels for a codebook to save anything")
-
-    def _layer(self, name: str) -> nn.Conv2d:
-        layer = self.network.get_submodule(name)
-        assert isinstance(layer, nn.Conv2d)
-        return layer
 
     def _shape(self, name: str) -> tuple[int, int]:
         height, width = self._layer(name).kernel_size
@@ -120,18 +100,6 @@ class KernelClustering(Compressor):
 
     def _orders(self, name: str) -> Tensor:
         return symmetries(*self._shape(name), self.options["transforms"]).to(self.example.device)
-
-    def _clusterable(self, name: str, use: LayerUse, shared: Mapping[str, str]) -> bool:
-        """Whether a layer takes part; if not, the reason goes to `_left_dense`."""
-        layer = self.network.get_submodule(name)
-        reason = shared.get(name) or handled(layer)
-        if reason is None and isinstance(layer, nn.Conv2d):
-            reason = _why_not(name, layer, use)
-        if isinstance(layer, nn.Linear):
-            reason = "linear layers stay dense"
-        if reason is not None:
-            self._left_dense[name] = reason
-        return reason is None
 
     def _fit(self, share: Share) -> dict[int, Fit]:
         """Codebooks for every k of the ladder, of the normalised kernels of all layers that share."""
@@ -159,24 +127,18 @@ class KernelClustering(Compressor):
         scale = self._scale(name)[..., None]
         return self._layer(name).weight.detach().float().flatten(2) / torch.where(scale == 0, 1, scale)
 
-    @cached_property
-    def _ladders(self) -> tuple[tuple[Site, ...], TableCost]:
-        total = network_cost(self.network, self._uses)
-        sites, tables = [], []
+    def table_sites(self) -> Iterator[TableSite]:
+        # The same k is the same strength everywhere; dense stands for twice the largest codebook there is.
+        top = math.log2(2 * max((share.largest for share in self._shares), default=1))
         for share in self._shares:
             dense = [self._dense_cost(name, self._uses[name]) for name in share.layers]
             sizes = list(self._fits[share.name])
             costs = [_sum(dense), *(self._cost(share, k) for k in sizes)]
-            # The same k is the same strength everywhere; dense stands for twice the largest codebook there is.
-            top = math.log2(2 * max(other.largest for other in self._shares))
-            kept, rising = ladder(costs, [0.0, *(1 - math.log2(k) / top for k in sizes)])
-            if len(kept) == 1:
-                continue
+            strengths = [0.0, *(1 - math.log2(k) / top for k in sizes)]
             kernels = sum(self._scale(name).numel() for name in share.layers)
-            settings = tuple(Setting(k=sizes[i - 1]) if i else DENSE for i in kept)
-            sites.append(Site(share.name, settings, tuple(rising), share.layers, kernels))
-            tables.append([costs[i] for i in kept])
-        return tuple(sites), TableCost(subtract(total, [table[0] for table in tables]), tables)
+            yield TableSite(
+                share.name, share.layers, kernels, [DENSE, *(Setting(k=k) for k in sizes)], strengths, costs
+            )
 
     def _dense_cost(self, name: str, use: LayerUse) -> Cost:
         weights = self._layer(name).weight.numel()
@@ -193,12 +155,6 @@ class KernelClustering(Compressor):
             bits = kernels * (bits_for(k) + bits_for(transforms))
             per_layer.append(Cost(flops, kernels, 2 * kernels + -(-bits // 8)))
         return _sum([Cost(0, k * area, 4 * k * area), *per_layer])
-
-    def narrowed(self, network: nn.Module, kept: Kept | None) -> KernelClustering:
-        """Kernels keep the codewords that they had in the whole network; centroids become the means of who is left."""
-        twin = copy.copy(self)
-        twin.network, twin._kept = network, kept
-        return twin
 
     def change(self, survival: Survival) -> Change:
         return SharedChange([self._clustered(site, survival) for site in self.sites])
@@ -221,8 +177,11 @@ class KernelClustering(Compressor):
         return Clustered(layers, sizes, len(self._orders(site.layers[0])), height * width)
 
     def _fit_of(self, share: Share, k: int) -> Fit:
-        """The codebook of k centroids for what is left of the layers that share it."""
-        fit = self._whole._fits[share.name][k]
+        """The codebook of k centroids for what is left of the layers that share it.
+
+        Kernels keep the codewords that they had in the whole network; centroids become the means of who is left.
+        """
+        fit = self.whole._fits[share.name][k]
         if self._kept is None:
             return fit
         codewords = {name: cut(table, self._kept(name), self._layer(name).groups)
@@ -298,22 +257,7 @@ class KernelClustering(Compressor):
                 table = unpack_codewords(plain.pop(f"{name}.index"), scale.numel(), len(bank), words // len(bank))
                 codewords[name] = torch.where(scale == 0, words, table.to(device).view_as(scale))
             self._install(network, share, bank, codewords, scales)
-        rebuilt, unknown = network.load_state_dict(plain, strict=False)
-        assert not unknown
-        assert all(key.rsplit(".", 1)[1] in ("bank", "index", "scale", "orders") for key in rebuilt)
-        return network
-
-
-def _why_not(name: str, layer: nn.Conv2d, use: LayerUse) -> str | None:
-    if use.calls == 0:
-        return "not called in evaluation"
-    if layer.kernel_size == (1, 1):
-        return "its kernels are 1×1"
-    if layer.in_channels == layer.groups == layer.out_channels:
-        return "no two kernels share an input or an output (depthwise)"
-    if not bool(layer.weight.isfinite().all()):
-        raise UserError(f"layer {name!r} holds weights that are not finite; train it or load other weights first")
-    return None
+        return self._load_rest(network, plain, rebuilt=("bank", "index", "scale", "orders"))
 
 
 def _sum(costs: list[Cost]) -> Cost:

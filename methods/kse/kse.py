@@ -7,10 +7,8 @@ many grades, T how much fewer. Centroids and dense kernels train; a centroid's g
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,10 +16,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from methods.base import DENSE, Allocation, Compressor, Cost, CostModel, MethodInfo, Setting, Site, copy_network, late
-from methods.graph.channels import shared_weights
-from methods.graph.survival import Change, Kept, Survival
-from methods.graph.trace import LayerUse, trace_layers
+from methods.base import DENSE, Allocation, Cost, MethodInfo, Setting, copy_network
+from methods.graph.survival import Change, Survival
+from methods.graph.trace import LayerUse
 from methods.kse.kse_cost import Graded, GradedChange, weight_cost
 from methods.kse.kse_indicator import indicator, kept_kernels
 from methods.registry import register
@@ -29,13 +26,12 @@ from methods.tables.bitpack import BitReader, bits_for, pack_bits, to_bytes
 from methods.tables.codebook import (
     CodebookConv2d,
     codebook_layers,
-    handled,
     kernels_by_input,
     replace_module,
     swap_sides,
 )
+from methods.tables.kernel_tables import KernelTables, TableSite
 from methods.tables.kmeans import kmeans
-from methods.tables.table_cost import TableCost, ladder, network_cost, subtract
 from models.errors import UserError
 
 Counts = npt.NDArray[np.int64]  # (C,): distinct kernels q_c of every input channel
@@ -50,71 +46,38 @@ INFO = MethodInfo(
 )
 
 
-class KSE(Compressor):
+class KSE(KernelTables):
     """One site per convolution but the first; indicators are computed when first asked for, each once."""
 
     info = INFO
+    saves_nothing = "its input channels are all alike to the indicator"
 
     def __init__(self, network: nn.Module, example: Tensor, options: Mapping[str, Any]) -> None:
-        super().__init__(network, example, options)
         if options["alpha"] < 0 or options["neighbours"] < 1:
             raise UserError(
                 f"kse needs alpha >= 0 and neighbours >= 1, not {options['alpha']}, {options['neighbours']}"
             )
-        self._uses = trace_layers(network, example)
-        self._left_dense: dict[str, str] = {}
-        self._names = self._convolutions()
+        super().__init__(network, example, options)
         self._indicators: dict[str, npt.NDArray[np.float64]] = {}
-        self._wide = network  # before it was narrowed
-        self._kept: Kept | None = None  # what is left of it
 
-    def _convolutions(self) -> list[str]:
-        """The layers that can be compressed; of the others, the reason goes to `_left_dense`."""
-        found: list[str] = []
-        shared = shared_weights(self.network)
-        first = next((name for name in self._uses if not isinstance(self.network.get_submodule(name), nn.Linear)), None)
-        for name, use in self._uses.items():
-            layer = self.network.get_submodule(name)
-            reason = "the first convolution stays dense" if name == first else shared.get(name) or _why_not(layer, use)
-            if reason is None:
-                _check_finite(name, self._layer(name))
-                found.append(name)
-            else:
-                self._left_dense[name] = reason
-        return found
+    def why_dense(self, name: str, layer: nn.Conv2d, use: LayerUse) -> str | None:
+        convolutions = (other for other in self._uses if not isinstance(self.network.get_submodule(other), nn.Linear))
+        if name == next(convolutions):
+            return "the first convolution stays dense"
+        if layer.out_channels == layer.groups:
+            return "every input channel has a single kernel (depthwise)"
+        return "not called in evaluation" if use.calls == 0 else None
 
-    @late
-    def sites(self) -> tuple[Site, ...]:
-        return self._ladders[0]
-
-    @late
-    def cost(self) -> CostModel:
-        return self._ladders[1]
-
-    @late
-    def skipped(self) -> dict[str, str]:
-        known = {*self._left_dense, *(site.name for site in self.sites)}
-        alike = {name: "its input channels are all alike to the indicator" for name in self._names if name not in known}
-        return self._left_dense | alike
-
-    @cached_property
-    def _ladders(self) -> tuple[tuple[Site, ...], TableCost]:
-        total = network_cost(self.network, self._uses)
+    def table_sites(self) -> Iterator[TableSite]:
         costs = {name: self._costs(name, self._uses[name].positions) for name in self._names}
         dense = sum(row[0].flops for row in costs.values())
         # On a scale common to all sites: what the pair (G, T), given to all of them, takes off.
         strengths = [1 - sum(row[i].flops for row in costs.values()) / max(dense, 1) for i in range(len(PAIRS) + 1)]
-        sites, tables = [], []
+        settings = [DENSE, *(Setting(G=G, T=T) for G, T in PAIRS)]
         for name, row in costs.items():
-            kept, rising = ladder(row, strengths)
-            if len(kept) == 1:
-                continue
-            settings = tuple(Setting(G=PAIRS[i - 1][0], T=PAIRS[i - 1][1]) if i else DENSE for i in kept)
             layer = self._layer(name)
             kernels = layer.out_channels * layer.in_channels // layer.groups
-            sites.append(Site(name, settings, tuple(rising), (name,), kernels))
-            tables.append([row[i] for i in kept])
-        return tuple(sites), TableCost(subtract(total, [table[0] for table in tables]), tables)
+            yield TableSite(name, (name,), kernels, settings, strengths, row)
 
     def _costs(self, name: str, positions: int) -> list[Cost]:
         """Of the dense weight, then of every pair."""
@@ -122,12 +85,6 @@ class KSE(Compressor):
         kernels, area = layer.out_channels // layer.groups, layer.kernel_size[0] * layer.kernel_size[1]
         counts = [np.full(layer.in_channels, kernels), *(self.kernel_counts(name, G, T) for G, T in PAIRS)]
         return [weight_cost(q, kernels, area, positions) for q in counts]
-
-    def narrowed(self, network: nn.Module, kept: Kept | None) -> KSE:
-        """Channels keep the indicator that they had in the whole network."""
-        twin = copy.copy(self)  # indicators are shared
-        twin.network, twin._kept = network, kept
-        return twin
 
     def change(self, survival: Survival) -> Change:
         layers = []
@@ -147,16 +104,10 @@ class KSE(Compressor):
             )
         return GradedChange(layers)
 
-    def _layer(self, name: str) -> nn.Conv2d:
-        layer = self.network.get_submodule(name)
-        assert isinstance(layer, nn.Conv2d)
-        return layer
-
     def _indicator(self, name: str) -> npt.NDArray[np.float64]:
-        """v_c of the input channels that are there."""
+        """v_c of the input channels that are there, as it was in the whole network."""
         if name not in self._indicators:
-            whole = self._wide.get_submodule(name)
-            assert isinstance(whole, nn.Conv2d)
+            whole = self.whole._layer(name)
             self._indicators[name] = indicator(
                 whole.weight, whole.groups, self.options["alpha"], self.options["neighbours"]
             )
@@ -218,24 +169,7 @@ class KSE(Compressor):
                 bank = plain[f"{name}.bank"].to(self.example.device)
                 counts, labels = _unpack_index(plain.pop(f"{name}.index"), self._layer(name))
                 replace_module(network, name, build_layer(self._layer(name), counts, bank, labels))
-        rebuilt, unknown = network.load_state_dict(plain, strict=False)
-        assert not unknown
-        assert all(key.rsplit(".", 1)[1] in ("index", "counts") for key in rebuilt)
-        return network
-
-
-def _why_not(layer: nn.Module, use: LayerUse) -> str | None:
-    reason = handled(layer)
-    if reason is None and isinstance(layer, nn.Conv2d) and layer.out_channels == layer.groups:
-        reason = "every input channel has a single kernel (depthwise)"
-    if reason is None and use.calls == 0:
-        reason = "not called in evaluation"
-    return "linear layers stay dense" if isinstance(layer, nn.Linear) else reason
-
-
-def _check_finite(name: str, layer: nn.Conv2d) -> None:
-    if not bool(layer.weight.isfinite().all()):
-        raise UserError(f"layer {name!r} holds weights that are not finite; train it or load other weights first")
+        return self._load_rest(network, plain, rebuilt=("index", "counts"))
 
 
 def _identity_labels(kernels: Tensor) -> Tensor:
