@@ -1,8 +1,9 @@
-"""Orders that respect the noise, of candidates and of results.
+"""The one order of a target's candidates, with the reason for each place; its first is the answer to the target.
 
-Candidates are ordered by search accuracy. Those within one standard error of the best it cannot tell apart (the
-one-standard-error rule, Breiman et al., 1984); these are ordered by their drift, which is smooth where accuracy counts
-images.
+Searched candidates are ordered by search accuracy. Those within one standard error of the best it cannot tell apart
+(the one-standard-error rule, Breiman et al., 1984); these are ordered by their drift, which is smooth where accuracy
+counts images. Where the dense weights have seen the search images, drift alone orders. Finalists are ordered by their
+mean test accuracy. Of equals the one of fewer FLOPs comes first, then the order of names decides.
 
 Results share a rank unless the spread of their seeds tells them apart.
 Two means differ if Welch's t-test says so at the 5 % level (two-sided, unequal variances) and they lie more than one
@@ -14,47 +15,27 @@ result has no rank.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from scipy.special import stdtr
+from typing import Any, Generic, TypeVar
 
 from search.candidate import Outcome
 
-LEVEL = 0.05
+LEVEL = 0.05  # of Welch's t-test
+ROUNDING = 1e-9  # accuracies that differ by less are equal
+
+T = TypeVar("T")
+Name = tuple[str, ...]
 
 
-def best_first(outcomes: Sequence[Outcome]) -> list[int]:
-    """The places of the outcomes that were judged, the best first; ties stay in their order.
+@dataclass(frozen=True)
+class Ranked(Generic[T]):
+    """A candidate in its place."""
 
-    One that was stopped at a rung comes after all that were trained for longer. Where the images are no judge of
-    accuracy and outcomes have a merit for it, that alone orders them.
-    """
-    judged = [index for index, outcome in enumerate(outcomes) if outcome.worth is not None]
-    judged.sort(
-        key=lambda index: (-outcomes[index].epochs, -(outcomes[index].worth or 0.0), outcomes[index].loss or 0.0)
-    )
-    found: list[int] = []
-    for _, group in itertools.groupby(judged, key=lambda index: outcomes[index].epochs):
-        found += _with_ties_by_drift(list(group), outcomes)
-    return found
-
-
-def _with_ties_by_drift(places: list[int], outcomes: Sequence[Outcome]) -> list[int]:
-    """The order of `places`, but for those that accuracy cannot tell from the first."""
-    drifts = [outcomes[index].drift for index in places if outcomes[index].merit is None]
-    if len(drifts) < len(places) or None in drifts:
-        return places
-    best = outcomes[places[0]]
-    limit = (best.accuracy or 0.0) - standard_error(best) - 1e-9
-    near = [index for index in places if (outcomes[index].accuracy or 0.0) >= limit]
-    return sorted(near, key=lambda index: outcomes[index].drift or 0.0) + places[len(near) :]
-
-
-def standard_error(outcome: Outcome) -> float:
-    """Of an accuracy, by the binomial distribution of its images; 0 if their number is not known."""
-    accuracy = outcome.accuracy or 0.0
-    return float((accuracy * (1 - accuracy) / outcome.images) ** 0.5) if outcome.images else 0.0
+    candidate: T
+    reason: str
+    """Why it stands there, in words."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +47,104 @@ class Sample:
     n: int
     images: int
     """That each seed was judged on."""
+    flops: float | None = None
+
+
+def candidate_name(strategy: str, method: str, allocation: str) -> Name:
+    """What decides between candidates whose figures are equal: the same in every process, whoever finished first.
+
+    Args:
+        allocation: as JSON.
+    """
+    return strategy, method, allocation
+
+
+def rank_searched(candidates: Sequence[T], outcomes: Sequence[Outcome], names: Sequence[Name]) -> list[Ranked[T]]:
+    """The candidates that were judged, the best first.
+
+    One that was stopped at a rung comes after all that were trained for longer.
+    """
+    judged = [index for index, outcome in enumerate(outcomes) if outcome.worth is not None]
+    judged.sort(key=lambda index: _searched_key(outcomes[index], names[index]))
+    ranking: list[Ranked[T]] = []
+    for epochs, group in itertools.groupby(judged, key=lambda index: outcomes[index].epochs):
+        places = [(index, outcomes[index]) for index in group]
+        ordered = _rank_equally_trained(places)
+        if ranking:
+            ordered = [(index, f"stopped after {epochs:g} epochs, others after more") for index, _ in ordered]
+        ranking += [Ranked(candidates[index], reason) for index, reason in ordered]
+    return ranking
+
+
+def _searched_key(outcome: Outcome, name: Name) -> tuple[Any, ...]:
+    flops = math.inf if outcome.flops is None else outcome.flops
+    return -outcome.epochs, -(outcome.worth or 0.0), outcome.loss or 0.0, flops, name
+
+
+def _rank_equally_trained(places: Sequence[tuple[int, Outcome]]) -> list[tuple[int, str]]:
+    """Place and reason of candidates by falling worth: those that accuracy cannot tell from the first by drift."""
+    best = places[0][1]
+    if any(outcome.merit is not None for _, outcome in places):
+        least = "least drift from the dense network, whose weights have seen the search images"
+        return [(index, least if outcome is best else "more drift than the best") for index, outcome in places]
+    error = standard_error(best)
+    near = [place for place in places if (place[1].accuracy or 0.0) >= (best.accuracy or 0.0) - error - ROUNDING]
+    reasons = {
+        index: f"search accuracy {100 * ((best.accuracy or 0.0) - (outcome.accuracy or 0.0)):.2f} points below the best"
+        for index, outcome in places
+    }
+    reasons[places[0][0]] = "highest search accuracy"
+    if len(near) == 1 or any(outcome.drift is None for _, outcome in places):
+        return [(index, reasons[index]) for index, _ in places]
+    near.sort(key=lambda place: place[1].drift or 0.0)
+    within = f"within one standard error ({100 * error:.2f} points) of the highest search accuracy"
+    reasons |= {index: f"more drift than the best, {within}" for index, _ in near}
+    reasons[near[0][0]] = f"least drift of the {len(near)} {within}"
+    ordered = {index: None for index, _ in (*near, *places)}  # each once, the near ones first
+    return [(index, reasons[index]) for index in ordered]
+
+
+def standard_error(outcome: Outcome) -> float:
+    """Of an accuracy, by the binomial distribution of its images; 0 if their number is not known."""
+    accuracy = outcome.accuracy or 0.0
+    return float((accuracy * (1 - accuracy) / outcome.images) ** 0.5) if outcome.images else 0.0
+
+
+def rank_tested(finalists: Sequence[T], samples: Sequence[Sample], names: Sequence[Name]) -> list[Ranked[T]]:
+    """The finalists by their results on the test set, the best first."""
+
+    def key(index: int) -> tuple[float, float, Name]:
+        flops = samples[index].flops
+        return -samples[index].mean, math.inf if flops is None else flops, names[index]
+
+    order = sorted(range(len(finalists)), key=key)
+    if not order:
+        return []
+    best = samples[order[0]]
+    equals = sum(sample.mean == best.mean for sample in samples)
+    ranking = [Ranked(finalists[order[0]], "highest mean test accuracy" + ", of equals the smaller" * (equals > 1))]
+    for index in order[1:]:
+        gap = f"mean test accuracy {100 * (best.mean - samples[index].mean):.2f} points below the best"
+        noise = ", inside the noise of the seeds" if is_indistinct(best, samples[index]) else ""
+        ranking.append(Ranked(finalists[index], gap + noise))
+    return ranking
+
+
+def is_indistinct(one: Sample, other: Sample) -> bool:
+    """Whether Welch's t-test does not tell two means apart; False where a spread is unknown."""
+    return one.std is not None and other.std is not None and welch(one, other) >= LEVEL
 
 
 def ranks(samples: Sequence[Sample | None]) -> list[int | None]:
     """The rank of each sample among those of one band; None where there is no spread to rank by."""
-    found: list[int | None] = [None] * len(samples)
+    numbers: list[int | None] = [None] * len(samples)
     last = 1
-    ranked = [(own.mean, index, own) for index, own in enumerate(samples) if own is not None and own.std is not None]
-    for _, index, own in sorted(ranked, key=lambda each: -each[0]):
-        last = found[index] = max(last, 1 + sum(better(other, own) for other in samples))
-    return found
+    measured = [
+        (index, sample) for index, sample in enumerate(samples) if sample is not None and sample.std is not None
+    ]
+    for index, sample in sorted(measured, key=lambda pair: -pair[1].mean):
+        last = numbers[index] = max(last, 1 + sum(better(rival, sample) for rival in samples))
+    return numbers
 
 
 def better(one: Sample | None, other: Sample | None) -> bool:
@@ -83,19 +152,17 @@ def better(one: Sample | None, other: Sample | None) -> bool:
     if one is None or other is None or one.std is None or other.std is None:
         return False
     image = 1 / max(1, min(one.images, other.images))
-    return one.mean - other.mean > image * (1 + 1e-9) and welch(one, other) < LEVEL
+    return one.mean - other.mean > image * (1 + ROUNDING) and welch(one, other) < LEVEL
 
 
 def welch(one: Sample, other: Sample) -> float:
     """Two-sided p-value of Welch's t-test; 0 for different means without any spread."""
-    assert one.std is not None
-    assert other.std is not None
-    parts = [sample.std**2 / sample.n for sample in (one, other) if sample.std is not None]
-    error = sum(parts)  # squared standard error of the difference
-    if error == 0:
+    if not one.std and not other.std:  # no spread, no t
         return float(one.mean == other.mean)
-    freedom = error**2 / sum(part**2 / (sample.n - 1) for part, sample in zip(parts, (one, other), strict=True))
-    return float(2 * stdtr(freedom, -abs(one.mean - other.mean) / error**0.5))
+    from scipy.stats import ttest_ind_from_stats  # takes half a second to import, and most commands rank nothing
+
+    test = ttest_ind_from_stats(one.mean, one.std, one.n, other.mean, other.std, other.n, equal_var=False)
+    return float(test.pvalue)
 
 
 def bands(kept: Sequence[float], width: float) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +15,10 @@ from models.task import TaskConfig, load_network
 from search.engine.runs import is_comparison, read_record
 from search.export.export import Exported, export_run, fine_tuned
 from search.export.formats import FORMATS
-from search.export.pick import Run, pick_candidate, read_run
+from search.export.pick import Run, pick_candidate, read_run, targets_of
 from search.leaderboard.board import Board, board_of
+from search.results.best import best_of_target
+from search.results.tables import FINAL_TYPES
 from search.settings.command import resume_command
 from search.settings.config import SearchConfig
 
@@ -63,10 +66,15 @@ class RunResult:
 
     @property
     def best(self) -> pd.DataFrame:
-        """The most accurate finalist of each target, indexed by the target as it was asked for."""
-        tested = self.finalists[self.finalists["test_accuracy"].notna()]
-        ordered = tested.sort_values("test_accuracy", ascending=False, kind="stable").drop_duplicates("target")
-        return ordered.set_index("target").reindex(list(dict.fromkeys(tested["target"])))
+        """The answer to each target as the report gives it, indexed by the target as it was asked for.
+
+        `reason` says why it is the first. `accuracy` is that of a searched candidate on the search split, where no
+        finalist of the target has met the test set; its `test_accuracy` is blank.
+        """
+        answers = {target: best_of_target(self.table, self.finalists, target) for target in targets_of(self.run)}
+        lines = [{"accuracy": math.nan, **best.line, "reason": best.reason} for best in answers.values() if best]
+        types = {**FINAL_TYPES, "accuracy": "float64", "reason": "str"}
+        return pd.DataFrame(lines, columns=list(types)).astype(types).set_index("target")
 
     @property
     def leaderboard(self) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from search.candidate import Outcome, Recipe
-from search.ranking import best_first
+from search.ranking import candidate_name, rank_searched
 from search.strategies.contract import Program, Proposal
 
 Seen = Sequence[tuple[Proposal, Outcome]]
@@ -35,24 +35,29 @@ def finalists(count: int, seeds: int, recipe: Recipe, note: Note | None = None) 
 
 
 def best_candidates(seen: Seen, count: int) -> list[Proposal]:
-    """Per target the `count` searched candidates that are worth most, each allocation once.
-
-    What is best says `ranking.best_first`; ties go to the order of names, never to who finished first.
-    """
-    judged = [pair for pair in seen if pair[0].stage in ("search", "rung") and pair[1].accuracy is not None]
-    judged.sort(key=lambda pair: (str(pair[0].target), pair[0].strategy, pair[0].candidate.model_dump_json()))
-    found: list[Proposal] = []
+    """Per target the first `count` searched candidates of the ranking, each allocation once."""
+    judged = [pair for pair in seen if pair[0].stage in ("search", "rung")]
+    judged.sort(key=lambda pair: str(pair[0].target))
+    chosen: list[Proposal] = []
     for _, group in itertools.groupby(judged, key=lambda pair: str(pair[0].target)):
-        rivals = list(group)
-        order = best_first([outcome for _, outcome in rivals])
-        found += _apart([rivals[index][0] for index in order])[:count]
-    return found
+        proposals, outcomes = zip(*group, strict=True)
+        names = [
+            candidate_name(
+                proposal.strategy,
+                proposal.candidate.method,
+                str(proposal.candidate.allocation or outcome.allocation),
+            )
+            for proposal, outcome in zip(proposals, outcomes, strict=True)
+        ]
+        ranking = [place.candidate for place in rank_searched(proposals, outcomes, names)]
+        chosen += _distinct_allocations(ranking)[:count]
+    return chosen
 
 
-def _apart(proposals: Sequence[Proposal]) -> list[Proposal]:
+def _distinct_allocations(proposals: Sequence[Proposal]) -> list[Proposal]:
     """Each allocation once, where it comes first."""
-    found: list[Proposal] = []
+    distinct: list[Proposal] = []
     for proposal in proposals:
-        if all(proposal.candidate.allocation != other.candidate.allocation for other in found):
-            found.append(proposal)
-    return found
+        if all(proposal.candidate.allocation != chosen.candidate.allocation for chosen in distinct):
+            distinct.append(proposal)
+    return distinct

@@ -13,14 +13,13 @@ from models.errors import UserError, first_line, unknown
 from search.candidate import Candidate, Recipe
 from search.engine.runs import is_comparison, read_record, read_searches, run_folder
 from search.engine.unchanged import PARTS
-from search.report.view import known
-from search.results.tables import CANDIDATE_TYPES, FINAL_TYPES, records
+from search.results.best import Line, best_of_target, rank_finals
+from search.results.tables import ADDED, CANDIDATE_TYPES, FINAL_TYPES, figure_or_none, records
 from search.run.run_file import RUN_FILE, DamagedRunError, json_kind
 from search.settings.command import resume_command
 from search.settings.config import SearchConfig
 
 PICKS = ("best", "knee", "smallest")
-Line = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,9 @@ def _table(path: Path, types: dict[str, str], command: str) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"{path} is not there: the search has not come to its end; go on with {command}")
     try:
-        return pd.read_csv(path, dtype=types)[list(types)]
+        table = pd.read_csv(path, dtype=types, float_precision="round_trip")
+        table[[name for name in types if name not in ADDED]]  # raises for another program's table
+        return table.reindex(columns=list(types)).astype(types)
     except (ValueError, KeyError) as error:
         raise UserError(f"{path} cannot be read ({first_line(error)}); write it again with {command}") from None
 
@@ -109,7 +110,7 @@ def pick_candidate(run: Run, wanted: str, finetune: float | None = None) -> Pick
         raise UserError(f"candidate {line['candidate']} failed ({line['reason']}); pick another one")
     itself = line["stage"] == "final" and finetune is None
     allocation = Allocation.from_text(line["allocation"])
-    learned = known(line["learned_target"]) if itself else None
+    learned = figure_or_none(line["learned_target"]) if itself else None
     recipe = run.config.final_recipe if finetune is None else _long(run.config.recipe, finetune)
     candidate = Candidate(
         method=line["method"],
@@ -137,7 +138,7 @@ def _line(run: Run, wanted: str) -> Line:
     if wanted == "knee":
         return knee(run)
     if wanted in PICKS or wanted in targets_of(run):
-        return _finalist(run, wanted)
+        return _best_line(run, wanted)
     found = run.candidates[run.candidates["key"].str.startswith(wanted)] if wanted else run.candidates[:0]
     keys = list(dict.fromkeys(found["key"]))
     if not keys:
@@ -148,34 +149,33 @@ def _line(run: Run, wanted: str) -> Line:
 
 
 def targets_of(run: Run) -> list[str]:
-    """The targets of a run's finalists, as they were asked for."""
-    return list(dict.fromkeys(run.finals["target"]))
+    """The targets of a run, as they were asked for."""
+    return [target for target in dict.fromkeys(run.candidates["target"]) if pd.notna(target)]
 
 
-def _finalist(run: Run, wanted: str) -> Line:
-    """The finalist with the highest mean test accuracy, of all or of one target, or the one of fewest FLOPs.
+def _best_line(run: Run, wanted: str) -> Line:
+    """The answer to a target; of all finalists the one with the highest mean test accuracy, or of fewest FLOPs.
 
-    It is the first seed that succeeded. The seed is not chosen: the test set ranks finalists here, and must not rank
-    seeds as well.
+    Of a finalist it is the first seed that succeeded. The seed is not chosen: the test set ranks finalists here, and
+    must not rank seeds as well.
     """
-    tested = run.finals[run.finals["test_accuracy"].notna()]
-    tested = tested if wanted in PICKS else tested[tested["target"] == wanted]
-    if not len(tested):
-        at = "" if wanted in PICKS else f" at {wanted}"
-        raise UserError(
-            f"no finalist of {run.folder}{at} has met the test set; pick knee, or a candidate from "
-            f"{run.folder / 'candidates.csv'}"
-        )
-    order = (
-        (["flops", "test_accuracy"], [True, False])
-        if wanted == "smallest"
-        else (["test_accuracy", "flops"], [False, True])
-    )
-    chosen = tested.sort_values(order[0], ascending=order[1], kind="stable").iloc[0]
-    line = run.candidates[run.candidates["candidate"] == chosen["candidate"]]
-    if not len(line):
+    if wanted not in PICKS:
+        best = best_of_target(run.candidates, run.finals, wanted)
+        if best is None:
+            raise UserError(f"no candidate of {run.folder} at {wanted} succeeded; pick another target")
+        chosen = best.line
+    else:
+        finalists = [place.candidate for place in rank_finals(run.finals)]
+        if not finalists:
+            raise UserError(
+                f"no finalist of {run.folder} has met the test set; pick knee, a target, or a candidate from "
+                f"{run.folder / 'candidates.csv'}"
+            )
+        chosen = finalists[0] if wanted == "best" else min(finalists, key=lambda line: line["flops"])
+    rows = run.candidates[run.candidates["candidate"] == chosen["candidate"]]
+    if not len(rows):
         raise UserError(f"the tables of {run.folder} do not belong together; write them again by resuming the search")
-    return records(line)[0]
+    return records(rows)[0]
 
 
 def knee(run: Run) -> Line:

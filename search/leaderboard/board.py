@@ -28,8 +28,8 @@ from search.leaderboard.reported import Reported, reported
 from search.ledger.ledger import Ledger, list_tasks
 from search.ledger.location import public_location
 from search.ledger.record import Record
-from search.ranking import Sample, bands, ranks
-from search.results.tables import Dense, records
+from search.ranking import Sample, bands, candidate_name, rank_tested, ranks
+from search.results.tables import Dense, figure_or_none, records
 
 TYPES = {
     "task": "str",
@@ -139,7 +139,7 @@ def board(ledger: Ledger, results: Path) -> Board:
     dense, answers = dense_of(ledger), answers_of(ledger)
     commands, latencies = Commands(results), latencies_of(results, ledger.task)
     lines = [_line(answer, dense, ledger.title, commands, latencies) for answer in answers]
-    frame = pd.DataFrame(lines, columns=[*TYPES, "images"]).astype(TYPES)
+    frame = pd.DataFrame(lines, columns=[*TYPES, "images", "allocation"]).astype(TYPES)
     papers = tuple(reported(ledger.title))
     notices = (*ledger.notices, *commands.notices)
     return Board(ledger.task, ledger.title, dense, _ranked(frame), papers, ledger.skipped, notices)
@@ -196,6 +196,7 @@ def _line(
         "command": commands.of(standing),
         "note": "; ".join([*_notes(answer, asked, kept), *_far(latency)]) or None,
         "images": min((outcome.images for outcome in outcomes), default=0),
+        "allocation": str(good[0].candidate.allocation or outcomes[0].allocation) if good else "",
     }
 
 
@@ -230,15 +231,29 @@ def _ranked(frame: pd.DataFrame) -> pd.DataFrame:
     for _, rows in frame.groupby(["band", frame["target"].map(beyond_flops)]):
         samples = [_sample(line) for line in records(rows)]
         frame.loc[rows.index, "rank"] = pd.array(ranks(samples), dtype="Int64")
-    frame = frame.drop(columns="images").astype(TYPES)
-    order = ["band", "accuracy", "method", "strategy", "row"]
-    return frame.sort_values(order, ascending=[False, False, True, True, True], ignore_index=True)
+    by_band = [rows for _, rows in frame.groupby("band")]
+    order = [label for rows in reversed(by_band) for label in _order(rows)]
+    frame = frame.drop(columns=["images", "allocation"]).astype(TYPES)
+    return frame.loc[order].reset_index(drop=True)
+
+
+def _order(rows: pd.DataFrame) -> list[int]:
+    """Labels of one band's rows as `search.ranking` orders finalists; those without a figure last, by name."""
+    lines = dict(zip(rows.index, records(rows), strict=True))
+    names = {
+        label: (*candidate_name(line["strategy"], line["method"], line["allocation"]), line["row"])
+        for label, line in lines.items()
+    }
+    samples = {label: sample for label, line in lines.items() if (sample := _sample(line)) is not None}
+    ranked = rank_tested(list(samples), list(samples.values()), [names[label] for label in samples])
+    return [place.candidate for place in ranked] + sorted(lines.keys() - samples.keys(), key=names.__getitem__)
 
 
 def _sample(line: Mapping[str, Any]) -> Sample | None:
     if pd.isna(line["accuracy"]):
         return None
-    return Sample(line["accuracy"], None if pd.isna(line["std"]) else line["std"], line["n"], line["images"])
+    std, flops = figure_or_none(line["std"]), figure_or_none(line["flops"])
+    return Sample(line["accuracy"], std, line["n"], line["images"], flops)
 
 
 def latencies_of(results: Path, task: str) -> dict[str, Latency]:

@@ -22,7 +22,7 @@ from search.latency.check import Checked
 from search.report.page import write_report
 from search.report.picture import write_picture
 from search.report.ratio_bars import Ratios
-from search.report.view import RunView, best_of
+from search.report.view import RunView
 from search.results.tables import Row, allocation_of, candidates_frame, finals_frame, pareto, short_ids, write_csv
 from search.settings.command import export_command, resume_command
 from search.strategies.sensitivity import scan_points
@@ -154,7 +154,7 @@ def _centroids(result: Result, view: RunView) -> dict[str, list[Centroids]]:
     compressor = result.setup.compressor
     if not compressor.info.has_centroids:
         return {}
-    answers = [best.line for asked, _ in view.targets if (best := best_of(view, asked))]
+    answers = [best.line for asked, _ in view.targets if (best := view.best(asked))]
     networks = {line["candidate"]: compressor.compress(Allocation.from_text(line["allocation"])) for line in answers}
     return {candidate: compressor.centroids(network) for candidate, network in networks.items()}
 

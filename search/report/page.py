@@ -26,8 +26,9 @@ from search.report.html import (
     si,
     table,
 )
-from search.report.view import Best, RunView, best_of, known
-from search.results.tables import records
+from search.report.view import RunView
+from search.results.best import Best
+from search.results.tables import figure_or_none, records
 
 
 def write_report(path: Path, run: RunView) -> None:
@@ -36,7 +37,7 @@ def write_report(path: Path, run: RunView) -> None:
 
 
 def report_html(run: RunView) -> str:
-    answers = [(asked, flops, best_of(run, asked)) for asked, flops in run.targets]
+    answers = [(asked, flops, run.best(asked)) for asked, flops in run.targets]
     sections = [_front(run), _finals(run), _ratios(run, answers), _centroids(run), _sensitivity(run),
                 _candidates(run), _reproduce(run), _skipped(run), _facts(run)]  # fmt: skip
     links = [(name, heading) for name, heading, content in sections if content]
@@ -81,6 +82,7 @@ def _card(run: RunView, asked: str, flops: int | None, best: Best | None) -> str
     smaller = f"; file {line['compression']:.2f}× smaller" if pd.notna(line["compression"]) else ""
     kept = f"kept {percent(line['kept_flops'])} % of FLOPs ({si(line['flops'])}){smaller}"
     facts = [f"{change}{seeds}", kept, f"{line['method']}, {line['strategy']}, candidate {line['candidate']}"]
+    facts.append(f"Why this one: {best.reason}")
     if line["candidate"] in run.latencies:
         facts.append(f"Latency: {run.latencies[line['candidate']]}")
     if best.rival is not None:
@@ -139,7 +141,7 @@ LATENCY_COLUMNS = [Column("latency, ms", "figure"), Column("predicted, ms", "fig
 
 
 def _final_cells(line: Mapping[str, Any]) -> list[Cell]:
-    std = known(line["test_std"])
+    std = figure_or_none(line["test_std"])
     seeds = f"{line['seeds']}" + (f" ({line['failed']} failed)" if line["failed"] else "")
     return [
         *_names(line, "candidate", "method", "strategy", "target"),

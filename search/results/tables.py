@@ -35,6 +35,8 @@ CANDIDATE_TYPES = {
     "accuracy": "float64",
     "loss": "float64",
     "drift": "float64",
+    "merit": "float64",
+    "images": "Int64",
     "test_accuracy": "float64",
     "flops": "Int64",
     "kept_flops": "float64",
@@ -49,6 +51,7 @@ CANDIDATE_TYPES = {
     "learned_target": "float64",
     "allocation": "str",
 }
+ADDED = ("merit", "images")  # columns that tables of earlier versions lack
 FINAL_TYPES = {
     "candidate": "str",
     "method": "str",
@@ -135,6 +138,8 @@ def _candidate_record(row: Row, dense: Dense, candidate: str) -> dict[str, Any]:
         "accuracy": None if on_test else outcome.accuracy,
         "loss": outcome.loss,
         "drift": outcome.drift,
+        "merit": outcome.merit,
+        "images": outcome.images or None,
         "test_accuracy": outcome.accuracy if on_test else None,
         "flops": outcome.flops,
         "kept_flops": _ratio(outcome.flops, dense.flops),
@@ -256,6 +261,11 @@ def inert(cell: object) -> object:
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The lines of a table as dictionaries, column -> cell."""
     return [dict(zip(frame.columns, line, strict=True)) for line in frame.itertuples(index=False, name=None)]
+
+
+def figure_or_none(value: Any) -> float | None:
+    """A table's figure, None where it is blank."""
+    return None if pd.isna(value) else float(value)
 
 
 def _frame(lines: list[dict[str, Any]], types: Mapping[str, str]) -> pd.DataFrame:

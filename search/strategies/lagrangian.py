@@ -19,7 +19,7 @@ from search.allocation.budget import Budget
 from search.allocation.minimise import minimise
 from search.allocation.targets import Target
 from search.candidate import Outcome
-from search.ranking import best_first
+from search.ranking import rank_searched
 from search.strategies.acra import equal_drop_shape
 from search.strategies.contract import Problem, Program, Proposal, StrategyInfo, register
 from search.strategies.sensitivity import Curve, curves, scan_proposals
@@ -65,7 +65,8 @@ class _Contest:
 
     def between(self, outcomes: Sequence[Outcome]) -> list[Levels]:
         """What lies halfway between the best, nearest to the best first; `outcomes` are those of `levels`."""
-        best = [self.levels[index] for index in best_first(outcomes)[:_PARENTS]]
+        names = [(f"{number:03}",) for number in range(len(outcomes))]
+        best = [parent.candidate for parent in rank_searched(self.levels, outcomes, names)[:_PARENTS]]
         ladders = Ladders(self._problem.sites)
         halves = [
             project(
@@ -138,16 +139,17 @@ def damages(sites: Sequence[Site], measured: Sequence[Curve]) -> list[Floats]:
 
 
 def monotone_cubic(x: Floats, y: Floats, at: Floats) -> Floats:
-    """Piecewise cubic through non-decreasing points that does not overshoot them (Fritsch and Butland, 1984)."""
+    """Piecewise cubic through non-decreasing points that does not overshoot them (Fritsch and Butland, 1984).
+
+    SciPy's PCHIP but for the ends, where it extrapolates the slope from three points: a curve's first measurement alone
+    says how it begins.
+    """
     if len(x) < 3:
         return np.interp(at, x, y)
-    h, slope = np.diff(x), np.diff(y) / np.diff(x)
-    w1, w2 = 2 * h[1:] + h[:-1], h[1:] + 2 * h[:-1]
-    with np.errstate(divide="ignore"):  # a flat piece has slope 0, and so have its ends
-        inner = (w1 + w2) / (w1 / slope[:-1] + w2 / slope[1:])
-    tangent = np.concatenate([slope[:1], inner, slope[-1:]])
-    piece = np.clip(np.searchsorted(x, at, side="right") - 1, 0, len(h) - 1)
-    t, step = (at - x[piece]) / h[piece], h[piece]
-    ends = (1 + 2 * t) * (1 - t) ** 2 * y[piece] + t**2 * (3 - 2 * t) * y[piece + 1]
-    result: Floats = ends + step * t * (1 - t) * ((1 - t) * tangent[piece] - t * tangent[piece + 1])
-    return result
+    from scipy.interpolate import CubicHermiteSpline, PchipInterpolator  # slow to import, and few commands scan
+
+    slopes = np.diff(y) / np.diff(x)
+    tangents = PchipInterpolator(x, y).derivative()(x)
+    tangents[[0, -1]] = slopes[[0, -1]]
+    values: Floats = CubicHermiteSpline(x, y, tangents)(at)
+    return values

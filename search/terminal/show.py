@@ -19,7 +19,6 @@ from search.engine.stopping import stop_signals
 from search.files.atomic import writing
 from search.report.final_latency import measure_finals
 from search.report.outputs import Written, write_outputs
-from search.report.view import best_of
 from search.results.tables import records
 from search.settings.command import resume_command, search_command
 from search.settings.config import SearchConfig
@@ -58,7 +57,7 @@ def _show_end(result: Result, written: Written, console: Console) -> None:
     for remark in view.remarks:
         console.print(Text(remark))
     for asked, _ in view.targets:
-        if (best := best_of(view, asked)) is not None and best.rival is not None:
+        if (best := view.best(asked)) is not None and best.rival is not None:
             say(console, f"target {asked}: {_named(best.line)} is inside the noise of {_named(best.rival)} (Welch's t)")
     show_latencies(view.latencies, console)
     failures = view.frame[view.frame["status"] == "failed"]

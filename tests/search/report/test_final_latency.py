@@ -15,7 +15,6 @@ from test_tables import DENSE, final
 from search.allocation.targets import Part, parse_target
 from search.latency.check import Checked, read_latencies
 from search.report.page import report_html
-from search.report.view import best_of
 from search.results.tables import finals_frame
 
 
@@ -76,7 +75,7 @@ def test_finalists_have_their_latency_beside_them() -> None:
 def test_a_report_shows_it_where_it_was_measured() -> None:
     run = fake_run()
     assert "predicted,\u00a0ms" not in report_html(run)
-    best = best_of(run, "0.5")
+    best = run.best("0.5")
     assert best is not None
     finals = run.finals.assign(
         latency_ms=6.25, dense_latency_ms=10.0, predicted_latency_ms=7.5, latency_device="<chip>"

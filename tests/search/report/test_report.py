@@ -30,7 +30,6 @@ from search.report.figures import finals_figure, front_figure, sensitivity_figur
 from search.report.html import data_script, escape, percent, points, shorten, si
 from search.report.page import RunView, report_html, write_report
 from search.report.picture import draw_picture, write_picture
-from search.report.view import best_of
 from search.results.tables import Dense, candidates_frame, finals_frame, pareto
 
 
@@ -92,7 +91,7 @@ def no_result(run: RunView) -> RunView:
 
 def test_answers_come_from_the_finals(run: RunView) -> None:
     for asked, _ in TARGETS:
-        best = best_of(run, asked)
+        best = run.best(asked)
         rivals = run.finals[run.finals["target"] == asked]["test_accuracy"]
         assert best is not None
         assert best.on_test
@@ -102,7 +101,7 @@ def test_answers_come_from_the_finals(run: RunView) -> None:
 
 def test_without_finals_the_search_split_answers_and_is_named(run: RunView) -> None:
     searched = dataclasses.replace(run, finals=run.finals[:0])
-    best = best_of(searched, "0.5")
+    best = searched.best("0.5")
     assert best is not None
     assert not best.on_test
     at_half = run.frame[(run.frame["target"] == "0.5") & (run.frame["stage"] == "search")]
@@ -113,13 +112,13 @@ def test_without_finals_the_search_split_answers_and_is_named(run: RunView) -> N
 @pytest.mark.parametrize(("gap", "std", "tied"), [(0.01, 0.002, False), (0.01, 0.02, True), (0.01, np.nan, False)])
 def test_a_rival_inside_the_noise_is_named(run: RunView, gap: float, std: float, tied: bool) -> None:
     finals = run.finals[run.finals["target"] == "0.5"].assign(test_accuracy=[0.9, 0.9 - gap], test_std=std)
-    best = best_of(dataclasses.replace(run, finals=finals), "0.5")
+    best = dataclasses.replace(run, finals=finals).best("0.5")
     assert best is not None
     assert (best.rival is not None) == tied
 
 
 def test_a_target_without_success_says_so(run: RunView) -> None:
-    assert best_of(no_result(run), "0.5") is None
+    assert no_result(run).best("0.5") is None
     text = Reader(report_html(no_result(run))).text
     assert text.count("No candidate succeeded.") == len(TARGETS)
     assert "out of memory" in text

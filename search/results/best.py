@@ -1,0 +1,72 @@
+"""The candidates of a target in the order of `search.ranking`, taken from a run's tables; the first is its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from search.candidate import Outcome
+from search.ranking import Name, Ranked, Sample, candidate_name, is_indistinct, rank_searched, rank_tested
+from search.results.tables import figure_or_none, records
+
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The answer to one target: a finalist on the test set, or, without finalists, a searched candidate."""
+
+    line: Mapping[str, Any]
+    """Of the table of finalists, or of candidates."""
+    on_test: bool
+    accuracy: float
+    std: float | None
+    reason: str
+    """Why it is the first, in words."""
+    rival: Mapping[str, Any] | None
+    """The best finalist that the spread of seeds does not tell apart from it."""
+
+
+def best_of_target(candidates: pd.DataFrame, finals: pd.DataFrame, target: str) -> Best | None:
+    """The first finalist of a target; where nothing of it met the test set, the first searched candidate."""
+    tested = rank_finals(finals, target)
+    if tested:
+        first, *others = tested
+        sample = _sample(first.candidate)
+        rival = next((other.candidate for other in others if is_indistinct(sample, _sample(other.candidate))), None)
+        return Best(first.candidate, True, sample.mean, sample.std, first.reason, rival)
+    searched = rank_candidates(candidates, target)
+    if not searched:
+        return None
+    return Best(searched[0].candidate, False, searched[0].candidate["accuracy"], None, searched[0].reason, None)
+
+
+def rank_finals(finals: pd.DataFrame, target: str | None = None) -> list[Ranked[Line]]:
+    """The lines of finalists that met the test set; of one target, or of all."""
+    tested = finals[finals["test_accuracy"].notna()]
+    lines = records(tested if target is None else tested[tested["target"] == target])
+    return rank_tested(lines, [_sample(line) for line in lines], [_name(line) for line in lines])
+
+
+def rank_candidates(candidates: pd.DataFrame, target: str) -> list[Ranked[Line]]:
+    """The lines of a target's searched candidates, those that were stopped at a rung last."""
+    searched = candidates["stage"].isin(["search", "rung"]) & candidates["accuracy"].notna()
+    lines = records(candidates[searched & (candidates["target"] == target)])
+    return rank_searched(lines, [_outcome(line) for line in lines], [_name(line) for line in lines])
+
+
+def _sample(line: Line) -> Sample:
+    return Sample(line["test_accuracy"], figure_or_none(line["test_std"]), line["seeds"], images=1, flops=figure_or_none(line["flops"]))
+
+
+def _outcome(line: Line) -> Outcome:
+    """What a table keeps of an outcome, as far as the ranking looks at it."""
+    figures = {name: figure_or_none(line[name]) for name in ("accuracy", "loss", "drift", "merit", "flops", "images", "epochs")}
+    return Outcome(status="ok", **{name: figure for name, figure in figures.items() if figure is not None})
+
+
+def _name(line: Line) -> Name:
+    return candidate_name(line["strategy"], line["method"], line["allocation"])
