@@ -15,9 +15,10 @@ import torch
 
 from methods.base import Compressor
 from models.task import TaskConfig, pick_device
-from search.candidate import ZERO_SHOT, Candidate, Outcome
+from search.candidate import Candidate, Outcome
 from search.judge.evaluate import Evaluator
 from search.machine.host import host_facts
+from search.recipe import ZERO_SHOT
 from search.strategies.sensitivity import scan_points
 
 

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from models.checkpoints.loading import read_metadata, split_entry
@@ -21,53 +20,10 @@ from models.execution.dense_network import prepare_network
 from models.execution.memory_layout import ArrangedImages
 from models.networks.catalog import pin_network
 from models.notices import collect_notices
-from models.paths import user_path
+from models.task_config import TaskConfig
 from models.user.code import is_user_spec, split_spec
 from models.user.files import source_digest
 from models.user.spec_words import data_name, network_subject
-
-
-class TaskConfig(BaseModel):
-    """Everything needed to rebuild a task on another machine; plain JSON."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    network: str
-    """A name from `networks`, a torchvision classification network, `path/to/file.py:function`, or what stands for an
-    object (`models.user.objects`)."""
-    weights: str | None = None
-    """Checkpoint file; None leaves the initial weights."""
-    data: str = "digits"
-    """A data set's name, `imagefolder:DIR`, `npz:FILE`, or `path/to/file.py:function`."""
-    data_root: str = "data"
-    """Where torchvision's sets lie or are downloaded to."""
-    mean: tuple[float, ...] | None = None
-    """Per channel, for inputs scaled to [0, 1]; None takes the data set's own."""
-    std: tuple[float, ...] | None = None
-    flip: bool | None = None
-    """Mirror training images at random; None takes the data set's own."""
-    crop: int | None = Field(None, ge=0)
-    """Shift training images by up to so many pixels; None takes the data set's own."""
-    search_fraction: float = Field(0.1, gt=0, lt=1)
-    """Part of the training set, stratified, that ranks candidates."""
-    split_seed: int = Field(0, ge=0, lt=2**32)
-    train_images: int | None = Field(None, ge=1)
-    """Use only so many training images (stratified), for trials; both parts shrink alike."""
-
-    def absolute(self) -> TaskConfig:
-        """The same task with absolute paths, for a process that runs in another folder."""
-        changes: dict[str, str] = {"data_root": str(user_path(self.data_root).absolute())}
-        if self.weights is not None:
-            changes["weights"] = str(user_path(self.weights).absolute())
-        for field in ("network", "data"):
-            spec = getattr(self, field)
-            kind, colon, rest = spec.partition(":")
-            if kind in ("npz", "imagefolder") and colon:
-                changes[field] = f"{kind}:{user_path(rest).absolute()}"
-            elif is_user_spec(spec):
-                path, _, function = spec.rpartition(":")
-                changes[field] = f"{user_path(path).absolute()}:{function}"
-        return self.model_copy(update=changes)
 
 
 @dataclass

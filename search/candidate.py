@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from methods.base import Allocation
+from search.recipe import Recipe
 
 
 class Frozen(BaseModel):
@@ -17,31 +18,6 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Recipe(Frozen):
-    """How a compressed network is fine-tuned before it is judged."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
-
-    epochs: float = Field(1.0, ge=0)
-    """Passes over the fine-tuning part; fractions are allowed, 0 judges right after batch-norm recalibration."""
-    batch_size: int = Field(128, ge=2)
-    lr: float = Field(0.01, gt=0)
-    """Peak learning rate of SGD with Nesterov momentum."""
-    schedule: Literal["one-cycle", "cosine"] = "cosine"
-    """A compressed network is near its goal: a rate that rises first would drive it away from there."""
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    distill_weight: float = Field(0.9, ge=0, le=1)
-    """Share of the loss that follows the dense network's outputs; 0 turns distillation off."""
-    temperature: float = Field(4.0, gt=0)
-    """Softens both networks' outputs for distillation."""
-    recalibration_images: int = Field(2048, ge=0)
-    """Augmented training images over which batch-norm statistics are measured anew, before and after fine-tuning; 0
-    keeps the old statistics."""
-
-
-ZERO_SHOT = Recipe(epochs=0)
 # Each grows when outcomes say more or come out otherwise, so that older ones are not taken for them.
 _VERSIONS = {"search": 5, "test": 4}
 

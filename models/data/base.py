@@ -7,7 +7,6 @@ other scales). Augmentation pads with black pixels before that, as torchvision's
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
@@ -212,7 +211,17 @@ def _configured(info: DataInfo, config: TaskConfig) -> DataInfo:
     std = _per_channel("std", config.std, info.std, info.shape[0])
     flip = info.flip if config.flip is None else config.flip
     crop = info.crop if config.crop is None else config.crop
+    if config.crop is not None:
+        _check_crop(config.crop, info)
     return replace(info, mean=mean, std=std, flip=flip, crop=crop)
+
+
+def _check_crop(crop: int, info: DataInfo) -> None:
+    """UserError for a shift that leaves nothing of an image, and where no shift takes place."""
+    if info.name.startswith("imagefolder:"):
+        raise UserError(f"crop {crop} does not go with {info.name}: a random part of each picture is cut out already")
+    if crop >= min(info.shape[1:]):
+        raise UserError(f"crop {crop} leaves nothing of images of {info.shape[1]}×{info.shape[2]}")
 
 
 def _per_channel(
@@ -222,8 +231,8 @@ def _per_channel(
         return default
     if len(given) != channels:
         raise UserError(f"{what} {given} has {len(given)} values but the images have {channels} channels")
-    if not all(map(math.isfinite, given)) or (what == "std" and min(given) <= 0):
-        raise UserError(f"{what} {given} must be finite{' and positive' * (what == 'std')}")
+    if what == "std" and min(given) <= 0:
+        raise UserError(f"std {given} must be positive")
     return tuple(given)
 
 

@@ -11,10 +11,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Annotated
 
-from methods.base import Site
 from models.errors import UserError
-from search.candidate import Frozen
+from models.settings import NumberText, Option, Settings, setting_name
+
+if TYPE_CHECKING:  # torch takes seconds to import, and the command line shows its help without
+    from methods.base import Site
 
 _NUMBER = r"(?:\d+(?:\.\d+)?|\.\d+)"
 _BOUND = re.compile(
@@ -28,15 +31,18 @@ _DIGITS = 9  # of a number of channels
 _EDGE = 1e-6  # settings are kept to six decimals
 
 
-class Constraints(Frozen):
+_Repeatable = Option(repeatable=True)
+
+
+class Constraints(Settings):
     """As the user wrote them; empty ones constrain nothing."""
 
-    keep_dense: tuple[str, ...] = ()
-    """Patterns of sites or layers."""
-    bound: tuple[str, ...] = ()
-    """`PATTERN=LOW..HIGH` or `PATTERN=KNOB:LOW..HIGH`."""
-    round_channels: tuple[str, ...] = ()
-    """`8` or `PATTERN=8`."""
+    keep_dense: Annotated[tuple[str, ...], _Repeatable] = ()
+    """Sites or layers to leave dense, by name or pattern ('layer1.*'); repeatable."""
+    bound: Annotated[tuple[str, ...], _Repeatable] = ()
+    """Kept fraction of some sites: 'layer3.*=0.25..0.75', or 'PATTERN=KNOB:2..4'; repeatable."""
+    round_channels: Annotated[tuple[NumberText, ...], _Repeatable] = ()
+    """Keep multiples of so many channels: 8, or 'layer3.*=16' for some sites; repeatable."""
 
     @property
     def given(self) -> bool:
@@ -53,7 +59,7 @@ class Rule:
     """One constraint: which sites it is for, and which of their settings it leaves."""
 
     text: str
-    """As on the command line."""
+    """With its setting's name."""
     pattern: str
     allows: Callable[[Site, int], bool]
     dense: bool = False
@@ -77,7 +83,7 @@ def names_of(site: Site) -> tuple[str, ...]:
 def rules(constraints: Constraints) -> list[Rule]:
     """The constraints read; UserError for one that is malformed."""
     found = [
-        Rule(f"--keep-dense {text!r}", text, lambda site, level: level == 0, dense=True)
+        Rule(f"{setting_name('keep_dense')} {text!r}", text, lambda site, level: level == 0, dense=True)
         for text in constraints.keep_dense
     ]
     found += [_bound(text) for text in constraints.bound]
@@ -89,33 +95,34 @@ def rules(constraints: Constraints) -> list[Rule]:
 
 
 def _bound(text: str) -> Rule:
-    match = _BOUND.fullmatch(text)
+    shown, match = f"{setting_name('bound')} {text!r}", _BOUND.fullmatch(text)
     if match is None or not (match["low"] or match["high"]) or (match["high"] and not match["dots"]):
-        raise UserError(f"--bound {text!r} is not understood; {_WAYS}")
+        raise UserError(f"{shown} is not understood; {_WAYS}")
     low = float(match["low"] or 0)
     high = float(match["high"] or math.inf) if match["dots"] else low
     knob = match["knob"]
     endless = low == math.inf or (bool(match["high"]) and high == math.inf)  # hundreds of digits
     if endless or low > high or (knob is None and (low > 1 or 1 < high < math.inf)):
-        raise UserError(f"--bound {text!r} holds no kept fraction between 0 and 1; {_WAYS}")
+        raise UserError(f"{shown} holds no kept fraction between 0 and 1; {_WAYS}")
 
     def allows(site: Site, level: int) -> bool:
         value = site.settings[level].get(knob) if knob else kept_fraction(site, level)
         return isinstance(value, int | float) and low - _EDGE <= value <= high + _EDGE
 
-    return Rule(f"--bound {text!r}", match["pattern"], allows, knob=knob)
+    return Rule(shown, match["pattern"], allows, knob=knob)
 
 
 def _rounding(text: str) -> Rule:
+    shown = f"{setting_name('round_channels')} {text!r}"
     pattern, equals, number = text.rpartition("=")
     if not number.isascii() or not number.isdigit() or len(number) > _DIGITS or int(number) < 1:
-        raise UserError(f"--round-channels {text!r} is not understood; write 8, or PATTERN=8 for some sites alone")
+        raise UserError(f"{shown} is not understood; write 8, or PATTERN=8 for some sites alone")
     multiple = int(number)
 
     def allows(site: Site, level: int) -> bool:
         return not site.widths or level == 0 or site.widths[level] % multiple == 0
 
-    return Rule(f"--round-channels {text!r}", pattern if equals else "*", allows, widths=True)
+    return Rule(shown, pattern if equals else "*", allows, widths=True)
 
 
 def kept_fraction(site: Site, level: int) -> float:

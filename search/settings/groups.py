@@ -13,6 +13,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar, get_type_hints
 import typer
 
 from models.errors import unknown
+from models.settings import naming_flags
 from search.settings.bounds import check_setting
 
 P = ParamSpec("P")
@@ -52,7 +53,8 @@ def takes_groups(command: Callable[..., None]) -> Callable[..., None]:
             check_setting(flag_of(parameter.name, option), given[parameter.name], option.min, option.max)
         for name, group in groups.items():
             given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
-        command(**given)
+        with naming_flags():
+            command(**given)
 
     shown = [parameter.replace(annotation=_without_range(parameter.annotation)) for parameter in parameters]
     flat.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]

@@ -23,7 +23,8 @@ from models.errors import UserError
 from models.registry import Registry
 from search.allocation.budget import Budget
 from search.allocation.targets import Target
-from search.candidate import ZERO_SHOT, Candidate, Outcome, Recipe
+from search.candidate import Candidate, Outcome
+from search.recipe import ZERO_SHOT, Recipe
 
 Stage = Literal["scan", "rung", "search", "final"]
 

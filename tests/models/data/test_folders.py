@@ -151,3 +151,8 @@ def test_no_pictures(tmp_path: Path) -> None:
             (tmp_path / part / name).mkdir(parents=True)
     with pytest.raises(UserError, match="no images under"):
         _load(tmp_path)
+
+
+def test_a_crop_is_refused_where_it_would_do_nothing(folder: Path) -> None:
+    with pytest.raises(UserError, match="crop 4 does not go with imagefolder"):
+        data_info(_config(folder, crop=4))

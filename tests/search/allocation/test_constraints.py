@@ -79,7 +79,7 @@ def test_every_strategy_of_every_method_keeps_to_them(method: str, network: str)
             choose(compressor, asked)
         return
     choice = choose(compressor, asked)
-    assert "left dense by --keep-dense" in choice.left_dense[first.name]
+    assert "left dense by keep_dense" in choice.left_dense[first.name]
     for name in STRATEGIES:
         given = problem(choice, method)
         found = [each.candidate for each in play(given, name) if each.stage == "search"]
@@ -207,10 +207,10 @@ def test_they_are_read_early_and_kept_in_the_configuration() -> None:
 @pytest.mark.parametrize(
     ("asked", "target", "named"),
     [
-        ({"bound": ("*=0.5..",)}, "0.1", ["--bound '*=0.5..'"]),
-        ({"keep_dense": ("{big}",), "round_channels": ("2",)}, "{little}", ["--keep-dense '{big}'"]),
-        ({"bound": ("*=0.5..", "*=0.4..")}, "0.1", ["--bound '*=0.5..' and --bound '*=0.4..'"]),
-        ({"bound": ("*=..0.5",)}, "0.95", ["--bound '*=..0.5'"]),
+        ({"bound": ("*=0.5..",)}, "0.1", ["bound '*=0.5..'"]),
+        ({"keep_dense": ("{big}",), "round_channels": ("2",)}, "{little}", ["keep_dense '{big}'"]),
+        ({"bound": ("*=0.5..", "*=0.4..")}, "0.1", ["bound '*=0.5..' and bound '*=0.4..'"]),
+        ({"bound": ("*=..0.5",)}, "0.95", ["bound '*=..0.5'"]),
         ({"bound": ("*=0.5..",)}, "0.00001", []),
     ],
 )  # fmt: skip

@@ -15,12 +15,13 @@ from methods.base import Allocation, Compressor, copy_network, example_input
 from methods.registry import create
 from models.networks.catalog import build_network
 from models.task import TaskConfig
-from search.candidate import ZERO_SHOT, Candidate
+from search.candidate import Candidate
 from search.judge import prefix as module
 from search.judge.cuts import Outline, Recorded
 from search.judge.drift import Drift
 from search.judge.evaluate import Evaluator
 from search.judge.prefix import Prefix
+from search.recipe import ZERO_SHOT
 
 BUILDERS = [build for build in vars(coupled_nets).values()
             if callable(build) and build.__module__ == "coupled_nets" and not isinstance(build, type)

@@ -15,11 +15,12 @@ import pytest
 from ledger_samples import TASK, TITLE, candidate, outcome
 
 from models.errors import UserError
-from search.candidate import ZERO_SHOT, failed
+from search.candidate import failed
 from search.ledger import storage as storage_module
 from search.ledger.ledger import Ledger, list_tasks
 from search.ledger.location import public_location
 from search.ledger.record import Record
+from search.recipe import ZERO_SHOT
 
 
 @pytest.fixture
