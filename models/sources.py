@@ -164,7 +164,7 @@ _TORCHVISION: dict[str, Callable[[Path, bool, bool], Any]] = {
 @contextlib.contextmanager
 def _alone(place: Path) -> Iterator[None]:
     """One process of this machine at a time: workers that start together must not download over each other."""
-    digest = hashlib.sha256(str(place.absolute()).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(os.fsencode(place.absolute())).hexdigest()[:16]
     with (Path(tempfile.gettempdir()) / f"ratio-search-{os.getuid()}-{digest}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # released with the file
         yield
