@@ -90,4 +90,4 @@ def test_a_network_in_a_file_there_is_planned(place: Path) -> None:
         "    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.AdaptiveAvgPool2d(1),\n"
         "                         nn.Flatten(), nn.Linear(8, classes))\n"
     )
-    assert api.plan(f"{place / 'nets.py'}:net", "digits", targets=["0.5"]).record["sites"]
+    assert api.plan(f"{place / 'nets.py'}:net", "digits", targets=["0.5"]).record["network"].endswith("nets.py:net")
