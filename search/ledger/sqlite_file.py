@@ -128,6 +128,13 @@ def file_identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def file_version(path: Path) -> tuple[object, ...]:
+    """Changes whenever the database does: its newest writes may be in the log beside it alone (WAL), or half undone."""
+    files = [path, *(side for side in side_files(path) if not side.name.endswith("-shm"))]  # which readers write too
+    states = [(file.name, file.stat()) for file in files]
+    return str(path.absolute()), *((name, s.st_dev, s.st_ino, s.st_mtime_ns, s.st_size) for name, s in states)
+
+
 def _check(connection: sqlite3.Connection) -> str | None:
     """The first fault of pages, indexes or references between tables."""
     for (text,) in connection.execute("PRAGMA integrity_check(1)"):

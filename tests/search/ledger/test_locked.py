@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from ledger_samples import TASK, TITLE, candidate, outcome
 from mounts import read_only
+from optuna.storages import RDBStorage
 
 from models.errors import UserError
 from search.ledger import sqlite_file
@@ -83,6 +85,48 @@ def test_a_log_beside_a_read_only_ledger_is_read_too(path: Path) -> None:
     connection.close()
     with read_only(path.parent):
         assert seeds(copy) == [*range(COUNT), 99]
+
+
+def test_a_log_that_grows_beside_a_read_only_ledger_is_read_anew(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another user writes; for this one the ledger is read-only. Only the log changes, the file itself does not."""
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode = WAL")
+    writer = Ledger(str(path), TASK, TITLE)
+    writer.add(candidate(98), outcome(98))
+    before = path.read_bytes()
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda place, mode: mode != os.W_OK and may(place, mode))
+    assert seeds(path) == [*range(COUNT), 98]
+    writer.add(candidate(99), outcome(99))
+    assert path.read_bytes() == before
+    assert seeds(path) == [*range(COUNT), 98, 99]
+    connection.close()
+
+
+def test_a_copy_that_finds_no_room_is_one_sentence_and_leaves_nothing_open(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = bytearray(path.read_bytes())
+    content[4096:4196] = bytes(range(100))
+    path.write_bytes(content)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def open_files() -> int:
+        names = (os.path.realpath(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd"))
+        return sum(name.partition(" ")[0].endswith((".db", ".tmp")) for name in names)
+
+    monkeypatch.setattr(RDBStorage, "create_new_trial", full)
+    held = open_files()
+    with pytest.raises(
+        UserError, match=r"only be read through a copy, which .* does not take \(No space left on device\)"
+    ):
+        list_tasks(str(path))
+    with pytest.raises(UserError, match="a sound one cannot be written beside it"):
+        Ledger(str(path), TASK, TITLE)
+    assert open_files() == held
+    assert [file.name for file in path.parent.iterdir()] == ["ledger.db"]
 
 
 def test_without_permission_it_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
