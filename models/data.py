@@ -219,7 +219,7 @@ def _per_channel(
     if len(given) != channels:
         raise UserError(f"{what} {given} has {len(given)} values but the images have {channels} channels")
     if not all(map(math.isfinite, given)) or (what == "std" and min(given) <= 0):
-        raise UserError(f"{what} {given} must be finite{' and positive' * (what == 'std')}")
+        raise UserError(f"{what} {given} must be {'finite and positive' if what == 'std' else 'finite'}")
     return tuple(given)
 
 

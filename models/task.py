@@ -24,6 +24,7 @@ from models.pixels import BYTES
 from models.spec_words import data_name, network_subject
 from models.user_code import is_user_spec, split_spec
 from models.user_files import source_digest
+from models.wording import plural
 
 
 class TaskConfig(BaseModel):
@@ -108,7 +109,8 @@ def pick_device(name: str | None = None) -> torch.device:
     device = torch.device(name)
     count = torch.cuda.device_count() if device.type == "cuda" else 1
     if (device.index or 0) >= count:
-        raise UserError(f"device {name!r} is not there: this machine has {count or 'no'} GPU{'s' * (count > 1)}")
+        there = plural(count, "GPU") if count else "no GPU"
+        raise UserError(f"device {name!r} is not there: this machine has {there}")
     return device
 
 
