@@ -40,13 +40,6 @@ def methods() -> dict[str, MethodInfo]:
     return {name: info for name, (info, _) in sorted(_RECORDS.items())}
 
 
-def compositions() -> dict[str, MethodInfo]:
-    """Every pair of registered methods that can be composed, by name."""
-    places = {place: [name for name, info in methods().items() if info.place == place] for place in ("first", "second")}
-    names = [f"{first}+{second}" for first in places["first"] for second in places["second"]]
-    return {name: method_info(name) for name in names}
-
-
 def method_info(name: str) -> MethodInfo:
     """The record of one method or composition; UserError with the closest names if there is none."""
     return _record(name)[0]

@@ -194,12 +194,8 @@ def _seen(config: TaskConfig) -> bool:
     return any(recorded.get(key) != value for key, value in split_metadata(config).items())
 
 
-def task_fingerprint(config: TaskConfig, info: DataInfo | None = None) -> str:
-    """A stable hash of what the task is; paths do not enter, contents do."""
-    return _hash(task_parts(config, info or data_info(config)))
-
-
 def _hash(parts: Mapping[str, object]) -> str:
+    """A stable hash of what the task is; paths do not enter, contents do."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
 
