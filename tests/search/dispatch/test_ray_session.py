@@ -9,10 +9,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import alive, family
 
 from search.dispatch.scratch import remove_abandoned, scratch
 from search.dispatch.signals import handlers_kept, handling, uninterrupted
@@ -50,14 +50,6 @@ def start_driver() -> tuple[subprocess.Popen[str], int]:
     return process, int(process.stdout.readline())
 
 
-def family(pid: int) -> Iterator[int]:
-    """The process and its descendants."""
-    yield pid
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            yield from family(int(child))
-
-
 def listening_addresses(pids: set[int]) -> list[str]:
     """Addresses, as the kernel writes them, on which these processes accept TCP connections."""
     inodes = set()
@@ -88,13 +80,6 @@ def folder_of(pid: int) -> Path:
         if len(path.parts) > 3 and path.parts[2].startswith("rs-ray-"):
             return Path(*path.parts[:3])
     raise AssertionError("a worker without an open file in its session's folder")
-
-
-def alive(pid: int) -> bool:
-    try:
-        return "Z (zombie)" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
 
 
 @pytest.mark.ray
