@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -139,6 +140,7 @@ def test_without_permission_it_is_read(path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_locked_ledger_is_said_to_be_locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_file, "LOCK_TIMEOUT", 0.05)
+    monkeypatch.setattr(sqlite_file, "SAID_AFTER", 0.05)
     blocker = sqlite3.connect(path)
     blocker.execute("BEGIN EXCLUSIVE")
     for attempt in (
@@ -152,6 +154,21 @@ def test_a_locked_ledger_is_said_to_be_locked(path: Path, monkeypatch: pytest.Mo
         assert "copy" not in str(caught.value)
     blocker.rollback()
     assert seeds(path) == list(range(COUNT))
+
+
+def test_what_is_waited_for_is_said_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sqlite_file, "SAID_AFTER", 0.05)
+    assert seeds(path) == list(range(COUNT))
+    assert caplog.messages == []
+    blocker = sqlite3.connect(path, check_same_thread=False)
+    blocker.execute("BEGIN EXCLUSIVE")
+    release = threading.Timer(1.0, blocker.rollback)
+    release.start()
+    check_location(str(path))
+    release.join()
+    assert [f"ledger {path} is locked by another process" in message for message in caplog.messages] == [True]
 
 
 @pytest.mark.parametrize("gone", ["file", "folder"])
