@@ -14,14 +14,14 @@ import numpy as np
 from torch import Tensor, nn
 
 from models.array_checks import ARRAY_NAMES, checked_arrays, content_digest
-from models.checkpoints import save_weights
+from models.checkpoint_writing import weights_encoder
 from models.data import data_info
 from models.datasets import WAYS, dataset_arrays
 from models.errors import UserError
 from models.given import give, given_network
 from models.spec_words import ARRAYS, GIVEN_FOLDER, network_name, objects_name
 from models.task import TaskConfig
-from search.files import atomic_file, writing
+from search.files import atomic_file, atomic_write, writing
 from search.run import build
 
 Network = str | Path | nn.Module
@@ -98,5 +98,5 @@ def stored_weights(network: nn.Module, folder: Path) -> Path:
     path = folder / f"{type(network).__name__}-{content_digest(state.items())}.safetensors"
     if not path.exists():
         with writing(path, "choose another folder with results=... or free space"):
-            save_weights(network, path, {})
+            atomic_write(path, weights_encoder(path)(network, {}))
     return path

@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from weight_files import save_weights
 
-from models.checkpoints import save_weights
 from models.data import Images, data_info
 from models.errors import UserError
 from models.networks import build_network
