@@ -126,7 +126,7 @@ def test_a_copy_that_finds_no_room_is_one_sentence_and_leaves_nothing_open(
         list_tasks(str(path))
     with pytest.raises(UserError, match="a sound one cannot be written beside it"):
         Ledger(str(path), TASK, TITLE)
-    assert open_files() == held
+    assert open_files() <= held  # garbage of other tests may have gone
     assert [file.name for file in path.parent.iterdir()] == ["ledger.db"]
 
 
