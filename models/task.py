@@ -24,6 +24,7 @@ from models.task_config import TaskConfig
 from models.user.code import is_user_spec, split_spec
 from models.user.files import source_digest
 from models.user.spec_words import data_name, network_subject
+from models.wording import plural
 
 
 @dataclass
@@ -65,7 +66,8 @@ def pick_device(name: str | None = None) -> torch.device:
     device = torch.device(name)
     count = torch.cuda.device_count() if device.type == "cuda" else 1
     if (device.index or 0) >= count:
-        raise UserError(f"device {name!r} is not there: this machine has {count or 'no'} GPU{'s' * (count > 1)}")
+        there = plural(count, "GPU") if count else "no GPU"
+        raise UserError(f"device {name!r} is not there: this machine has {there}")
     return device
 
 
@@ -149,12 +151,8 @@ def _seen(config: TaskConfig) -> bool:
     return any(recorded.get(key) != value for key, value in split_metadata(config).items())
 
 
-def task_fingerprint(config: TaskConfig, info: DataInfo | None = None) -> str:
-    """A stable hash of what the task is; paths do not enter, contents do."""
-    return _hash(task_parts(config, info or data_info(config)))
-
-
 def _hash(parts: Mapping[str, object]) -> str:
+    """A stable hash of what the task is; paths do not enter, contents do."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
 

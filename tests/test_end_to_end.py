@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import run_search
 from models.networks.catalog import build_network
-from models.task import TaskConfig, task_fingerprint
+from models.task import TaskConfig, load_task
 from search.export.compressed import load_compressed
 from search.ledger.ledger import Ledger, list_tasks
 
@@ -256,7 +256,7 @@ def test_a_killed_driver_loses_and_repeats_nothing(tmp_path: Path) -> None:
     assert stages["final"] == 4
     assert len(before) < len(after)
     assert all(record["outcome"]["status"] == "ok" for _, record in after)
-    fingerprint = task_fingerprint(TaskConfig(network="small", data="digits", train_images=300))
+    fingerprint = load_task(TaskConfig(network="small", data="digits", train_images=300), "cpu").fingerprint
     assert list(list_tasks(str(database))) == [fingerprint]
     with Ledger(str(database), fingerprint, "small on digits") as ledger:
         assert {record.key for record in ledger.records()} == {key for key, _ in after}

@@ -1,19 +1,17 @@
-"""Weights in files: read whatever form they are usually shared in, write safetensors."""
+"""Weights in files: read whatever form they are usually shared in."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.checkpoints.files import is_safetensors, read_checkpoint, read_head, unreadable
 from models.checkpoints.hints import folding_advice
 from models.checkpoints.state_dicts import Weights, find_weights
-from models.checkpoints.writing import tensors_on_cpu, torch_metadata
+from models.checkpoints.writing import torch_metadata
 from models.errors import UserError
 from models.notices import add_notice
 
@@ -89,20 +87,8 @@ def _shortened(names: Sequence[str], separator: str) -> str:
     return separator.join(names[:_SHOWN]) + more
 
 
-def save_weights(network: nn.Module, path: str | Path, metadata: Mapping[str, str]) -> None:
-    """Write the state dict as safetensors, whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(tensors_on_cpu(network), partial, metadata=dict(metadata))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """What `save_weights` or `train` recorded; empty for any other kind of checkpoint."""
+    """What `train` recorded; empty for any other kind of checkpoint."""
     path, _ = split_entry(path)
     if not is_safetensors(read_head(path)):
         return torch_metadata(path)

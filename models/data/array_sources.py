@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
-import os
 import socket
 import sys
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -22,6 +19,7 @@ import torch
 from models.data.array_checks import ARRAY_NAMES, Arrays, checked_arrays
 from models.data.base import stratified_split, unknown_data
 from models.errors import UserError, first_line
+from models.locks import machine_lock
 from models.paths import user_path
 from models.user.code import call_user, is_user_spec, load_function
 from models.user.spec_words import data_name
@@ -128,7 +126,7 @@ def _digits() -> Arrays:
 
 
 def _torchvision(name: str, root: Path) -> Arrays:
-    with _alone(root / name):
+    with machine_lock(str((root / name).absolute())):  # workers that start together must not download over each other
         opened = [_opened(name, root, train) for train in (True, False)]
     parts = [np.asarray(data.data) for data in opened]
     labels = [np.asarray(data.labels if name == "svhn" else data.targets) for data in opened]
@@ -159,15 +157,6 @@ _TORCHVISION: dict[str, Callable[[Path, bool, bool], Any]] = {
     "mnist": _open_with("MNIST"),
     "fashion-mnist": _open_with("FashionMNIST"),
 }
-
-
-@contextlib.contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    """One process of this machine at a time: workers that start together must not download over each other."""
-    digest = hashlib.sha256(str(place.absolute()).encode()).hexdigest()[:16]
-    with (Path(tempfile.gettempdir()) / f"ratio-search-{os.getuid()}-{digest}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released with the file
-        yield
 
 
 def _opened(name: str, root: Path, train: bool) -> Any:

@@ -23,6 +23,7 @@ from models.data.labels import listed, tell_missing_classes
 from models.data.pictures import SUFFIXES, WHITE_16_BIT, Check, check_picture, is_deep, quiet_pillow
 from models.errors import UserError
 from models.notices import add_notice, collect_notices
+from models.wording import plural
 
 _TEST_NAMES = ("val", "valid", "validation", "test")
 _LAYOUT = f"DIR/train and DIR/val (or {', '.join(_TEST_NAMES[1:])}), each with a folder of pictures per class"
@@ -201,8 +202,8 @@ def _say_other_files(root: Path, others: list[Path]) -> None:
     if others:
         named = listed([_shown(file.relative_to(root)) for file in others[:_SHOWN]])
         more = f"; and {len(others) - _SHOWN:,} more" if len(others) > _SHOWN else ""
-        count = "1 file is" if len(others) == 1 else f"{len(others):,} files are"
-        add_notice(f"{count} left out, not named like a picture: {named}{more}")
+        verb = "is" if len(others) == 1 else "are"
+        add_notice(f"{plural(len(others), 'file')} {verb} left out, not named like a picture: {named}{more}")
 
 
 def _readable_part(folder: Path, found: list[tuple[Path, int]], faults: Mapping[Path, str]) -> Part:
@@ -241,8 +242,8 @@ def _say_faults(root: Path, faults: Mapping[Path, str], pictures: int) -> None:
     first = itertools.islice(faults.items(), _SHOWN)
     named = "; ".join(f"{_shown(file.relative_to(root))}: {fault}" for file, fault in first)
     more = f"; and {len(faults) - _SHOWN:,} more" if len(faults) > _SHOWN else ""
-    count = "1 picture is" if len(faults) == 1 else f"{len(faults):,} pictures are"
-    add_notice(f"{count} left out of {pictures:,}, which cannot be read: {named}{more}")
+    verb = "is" if len(faults) == 1 else "are"
+    add_notice(f"{plural(len(faults), 'picture')} {verb} left out of {pictures:,}, which cannot be read: {named}{more}")
 
 
 def _shown(path: Path) -> str:

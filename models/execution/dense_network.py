@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from models.checkpoints.loading import load_weights
 from models.errors import UserError
 from models.execution.finite import check_finite
+from models.execution.input_forms import mend_input_order, precision_advice
 from models.execution.input_guard import guard_inputs
 from models.execution.memory_layout import choose_memory_format
 from models.execution.module_copies import copy_module
@@ -77,12 +78,21 @@ def _call(network: nn.Module, config: TaskConfig, info: DataInfo, count: int) ->
     failure = f"{subject} cannot take the {shape} images of {images_name}"
     if count > 1:
         failure = f"{subject} takes one of the {shape} images of {images_name} but not {count} at once"
+    images = _noise(info)[:count]
+    try:
+        output = _call_once(network, images, failure)
+    except UserError as error:
+        if not mend_input_order(network, images, subject):
+            raise UserError(f"{error}{precision_advice(network, images)}") from error
+        output = _call_once(network, images, failure)
+    if not torch.equal(images, _noise(info)[:count]):
+        guard_inputs(network)
+    return output
+
+
+def _call_once(network: nn.Module, images: Tensor, failure: str) -> object:
     with reporting_errors(failure), torch.no_grad():
-        images = _noise(info)[:count]
-        output = network(images)
-        if not torch.equal(images, _noise(info)[:count]):
-            guard_inputs(network)
-        return output
+        return network(images)
 
 
 def _check_outputs(network: nn.Module, config: TaskConfig, info: DataInfo) -> None:

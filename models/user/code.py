@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 import threading
 import traceback
@@ -121,7 +122,7 @@ def _load_file(file: Path, what: str) -> ModuleType:
 
 def _package(root: Path) -> str:
     """The name of the package that stands for a user's folder, made at its first use."""
-    name = _PREFIX + hashlib.sha256(str(root).encode()).hexdigest()[:_DIGITS]
+    name = _PREFIX + hashlib.sha256(os.fsencode(root)).hexdigest()[:_DIGITS]
     if name not in sys.modules:
         package = ModuleType(name)
         package.__package__ = name

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from models.data.array_checks import content_digest
 from models.errors import UserError, first_line
+from models.execution.input_forms import mend_input_order, precision_advice
 from models.execution.module_copies import copy_module
 from models.execution.operators import OperatorMode
 from models.execution.standard_form import is_lazy_network, standard_form
@@ -45,8 +46,10 @@ def give(network: nn.Module, shape: tuple[int, int, int]) -> str:
         UserError: it cannot take such inputs, or cannot be copied.
     """
     with collect_notices() as notices:
-        network = standard_form(_copied(network), f"the network given ({type(network).__name__})")
-    spec = f"{OBJECT_PREFIX}{re.sub(r'[^A-Za-z0-9_.]', '_', type(network).__name__)}@{_digest(network, shape)}"
+        subject = f"the network given ({type(network).__name__})"
+        network = standard_form(_copied(network), subject)
+        digest = _digest_of_any_order(network, shape, subject)
+    spec = f"{OBJECT_PREFIX}{re.sub(r'[^A-Za-z0-9_.]', '_', type(network).__name__)}@{digest}"
     _known[spec], _notices[spec] = network, tuple(notices)
     return spec
 
@@ -83,6 +86,17 @@ def _copied(network: nn.Module) -> nn.Module:
         return copy_module(network).cpu()
     except Exception as error:  # whatever a user's attributes do when they are copied
         raise UserError(f"network {type(network).__name__} cannot be copied: {first_line(error)}") from error
+
+
+def _digest_of_any_order(network: nn.Module, shape: tuple[int, int, int], subject: str) -> str:
+    """The digest; a network that takes channels-last images alone is changed so that it takes all."""
+    try:
+        return _digest(network, shape)
+    except UserError as error:
+        images = torch.zeros(2, *shape)
+        if not mend_input_order(network, images, subject):
+            raise UserError(f"{error}{precision_advice(network, images)}") from error
+    return _digest(network, shape)
 
 
 def _digest(network: nn.Module, shape: tuple[int, int, int]) -> str:

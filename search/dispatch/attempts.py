@@ -86,7 +86,7 @@ class AttemptLog:
     def note_death(self, path: Path, candidate: Candidate, cause: str) -> None:
         """The worker that judged it is dead; its own file may lie on a machine that went."""
         if not path.exists():
-            _append(path, _header(candidate, "worker"))
+            _append(path, _header(candidate, "worker", "unknown, it left no file"))
         _append(path, f"died: {cause}")
 
     def settle(self, candidate: Candidate) -> None:
@@ -124,7 +124,7 @@ def attempt_file(path: Path | None, candidate: Candidate, kind: str) -> Iterator
 
     Where it cannot be written (a full disk, another machine's folder) the candidate is judged all the same.
     """
-    file = None if path is None else _open(path, _header(candidate, kind))
+    file = None if path is None else _open(path, _header(candidate, kind, f"{os.getpid()} on {platform.node()}"))
     if file is None or path is None:
         yield
         return
@@ -156,8 +156,8 @@ def _open(path: Path, header: str) -> IO[bytes] | None:
     return file
 
 
-def _header(candidate: Candidate, kind: str) -> str:
-    return f"candidate: {candidate.model_dump_json()}\n{kind}: {os.getpid()} on {platform.node()}"
+def _header(candidate: Candidate, kind: str, process: str) -> str:
+    return f"candidate: {candidate.model_dump_json()}\n{kind}: {process}"
 
 
 def _cause(text: str) -> str | None:

@@ -21,13 +21,17 @@ from search.dispatch.attempts import ATTEMPTS, NO_MEMORY, AttemptLog, death_reas
 from search.dispatch.crash_log import NO_TRACE, describe_crash
 from search.dispatch.loop import Resources, Source
 from search.dispatch.worker import ATTEMPT_FILE, CANDIDATE  # sets what Ray reads when it is imported
+from search.judge.faults import MachineFaultError
 
 # isort: split
 import ray
 from ray import tune
 from ray.tune.search import Searcher
 
-NODE_DIED = "the machine that it ran on went"
+MACHINES = 3  # that may go while they judge one candidate
+# What Ray says where the raylet, its process for a machine, is gone: that of the worker, and that of this driver, for
+# which Ray then starts no worker any more (the owner of an actor is who asked for it).
+_WORKER_MACHINE, _OWN_MACHINE = "node has died", "owner has died"
 
 
 @dataclass
@@ -37,6 +41,8 @@ class Attempt:
     candidate: Candidate
     causes: list[str] = field(default_factory=list)
     """What the workers of earlier attempts died of."""
+    machines: int = 0
+    """How many machines went while they judged it, which is not its fault."""
     alone: bool = False
     """Nothing else may run beside it: the memory was full, and Ray ends whoever it chooses."""
     file: Path | None = None
@@ -132,7 +138,25 @@ class Bridge(Searcher):
         if attempt is None:
             return
         with self._keeping_errors():
-            self._decide(attempt, death_cause(attempt.file, error))
+            if machine_died(attempt.file, error):
+                self._judge_elsewhere(attempt, error)
+            else:
+                self._decide(attempt, death_cause(attempt.file, error))
+
+    def _judge_elsewhere(self, attempt: Attempt, error: str) -> None:
+        """A candidate whose machine went is judged again, while there are machines.
+
+        Raises:
+            MachineFaultError: this machine's Ray is gone, or one machine after the other.
+        """
+        if _OWN_MACHINE in error:
+            raise MachineFaultError(
+                "Ray's raylet, the process that starts the workers, died; see whether the memory is full"
+            )
+        machines = attempt.machines + 1
+        if machines >= MACHINES:
+            raise MachineFaultError(f"{machines} machines went while they judged one candidate; see to the cluster")
+        self._again.append(Attempt(attempt.candidate, attempt.causes, machines, alone=attempt.alone))
 
     def _decide(self, attempt: Attempt, cause: str) -> None:
         """Whether a candidate whose worker died is judged once more."""
@@ -145,9 +169,9 @@ class Bridge(Searcher):
             self._attempts.note_death(attempt.file, attempt.candidate, cause)
         causes, memory = [*attempt.causes, cause], cause == NO_MEMORY
         if memory and not attempt.alone:
-            self._again.append(Attempt(attempt.candidate, causes, alone=True))
+            self._again.append(Attempt(attempt.candidate, causes, attempt.machines, alone=True))
         elif len(causes) < ATTEMPTS and not memory:
-            self._again.append(Attempt(attempt.candidate, causes))
+            self._again.append(Attempt(attempt.candidate, causes, attempt.machines))
         else:
             self._tell(attempt.candidate, failed(death_reason("worker", causes), seconds))
 
@@ -169,7 +193,7 @@ class Bridge(Searcher):
                 self.lose(trial_id, error)
             else:
                 self.running.pop(trial_id)
-                self._again.append(Attempt(attempt.candidate, attempt.causes, attempt.alone))
+                self._again.append(Attempt(attempt.candidate, attempt.causes, attempt.machines, alone=attempt.alone))
 
     @contextlib.contextmanager
     def _keeping_errors(self) -> Iterator[None]:
@@ -208,7 +232,8 @@ class Watch(tune.Callback):
         self._bridge.start(trial.trial_id, actor)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._bridge.lose(trial.trial_id, error_text(trial))
+        if not self._stop.is_set():  # what asked for the stop may have ended workers and raylet too
+            self._bridge.lose(trial.trial_id, error_text(trial))
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._stop.is_set() or self._bridge.done:
@@ -236,15 +261,21 @@ def death_cause(file: Path | None, error: str) -> str:
     """
     if is_out_of_memory(error):
         return NO_MEMORY
-    crash = None
-    if file is not None:
-        with contextlib.suppress(OSError):
-            crash = describe_crash(file.read_text(errors="replace"))
-    if crash is not None:
-        return crash
-    if "node has died" in error:
-        return NODE_DIED
-    return NO_TRACE
+    return crash_in(file) or NO_TRACE
+
+
+def machine_died(file: Path | None, error: str) -> bool:
+    """Whether a worker went with its machine, rather than of what it did there."""
+    return (_WORKER_MACHINE in error or _OWN_MACHINE in error) and crash_in(file) is None
+
+
+def crash_in(file: Path | None) -> str | None:
+    """The fatal signal that a worker's file tells of, if the file lies on this machine or in a shared folder."""
+    if file is None:
+        return None
+    with contextlib.suppress(OSError):
+        return describe_crash(file.read_text(errors="replace"))
+    return None
 
 
 def is_out_of_memory(error: str) -> bool:

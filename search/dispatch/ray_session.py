@@ -35,7 +35,26 @@ QUIET = {
 for _name, _value in QUIET.items():
     os.environ.setdefault(_name, _value)
 
-import ray  # noqa: E402
+
+@contextlib.contextmanager
+def _in_environment(name: str, value: str) -> Iterator[None]:
+    """The variable, for what reads it and for processes that are started while this lasts."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+# Ray's client ends its process at once, with exit code 1 (`raylet_ipc_client.cc`), when its connection to the raylet
+# fails and the process in RAY_RAYLET_PID is gone. Without that variable, which Ray gives to workers alone, it looks at
+# its parent instead, and takes number 1 for a parent that has died; services of systemd and commands in containers have
+# that parent from the beginning. With its own number a driver lives on, and reports. Ray reads it when it is imported.
+with _in_environment("RAY_RAYLET_PID", os.environ.get("RAY_RAYLET_PID", str(os.getpid()))):
+    import ray
 from ray._private import services  # noqa: E402
 from ray._private.state import state  # noqa: E402
 
@@ -69,9 +88,9 @@ def ray_session(resources: Resources) -> Iterator[None]:
 
 def _start(resources: Resources, folder: str) -> None:
     path = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(CODE), *([path] if path else [])])  # workers inherit it
+    ours = _in_environment("PYTHONPATH", os.pathsep.join([str(CODE), *([path] if path else [])]))  # workers inherit it
     try:
-        with _on_loopback(), _in_own_group(), _without_sigterm_handler():
+        with ours, _on_loopback(), _in_own_group(), _without_sigterm_handler():
             ray.init(
                 address="local",
                 num_cpus=max(cores(), resources.workers),
@@ -85,10 +104,6 @@ def _start(resources: Resources, folder: str) -> None:
         raise UserError(
             f"Ray could not be started ({describe(error)}); try again on a less busy machine, or with --workers 0"
         ) from error
-    finally:
-        os.environ.pop("PYTHONPATH")
-        if path is not None:
-            os.environ["PYTHONPATH"] = path
 
 
 def _shut_down() -> None:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from search.dispatch.signals import uninterrupted
+from search.files.atomic import AGE
 
 PREFIX = "rs-"
+_INSIDE = "r"
+_OURS = re.compile(PREFIX + r"(ray|tune)-\w{8}")
 _LOCK = "lock"  # held while the folder's process lives; the system lets go of it when that dies
 
 
@@ -28,25 +34,58 @@ def scratch(name: str) -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{name}-", dir=parent))
     handle = _locked(folder)
     try:
-        inside = folder / "r"
+        inside = folder / _INSIDE
         inside.mkdir()
         yield str(inside)
     finally:
-        with uninterrupted():
-            shutil.rmtree(folder, ignore_errors=True)
+        with uninterrupted(), contextlib.suppress(OSError):
+            _remove(folder)
         os.close(handle)
 
 
 def remove_abandoned(parent: Path) -> None:
     """Remove the folders whose process is dead; another user's cannot be opened and stay."""
     for folder in parent.glob(f"{PREFIX}*-*"):
-        with contextlib.suppress(OSError):  # no lock (not ours), locked (alive), or gone meanwhile
+        with contextlib.suppress(OSError):  # another user's, locked (alive), or gone meanwhile
+            if _lost_its_lock(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
             handle = os.open(folder / _LOCK, os.O_RDONLY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
             finally:
                 os.close(handle)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, its lock last.
+
+    Processes of Ray that have outlived their driver may still write into it. What cannot be removed keeps its lock, by
+    which the next start knows it for abandoned.
+    """
+    for entry in folder.iterdir():
+        if entry.name != _LOCK:
+            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink()
+    if [entry.name for entry in folder.iterdir()] != [_LOCK]:
+        return
+    (folder / _LOCK).unlink()
+    try:
+        folder.rmdir()
+    except OSError:  # somebody has just written into it
+        (folder / _LOCK).touch(mode=0o600)
+
+
+def _lost_its_lock(folder: Path) -> bool:
+    """Whether this was a folder of ours until somebody removed a part of it, as earlier versions did.
+
+    While its process lives it has a lock, but for an instant at the beginning.
+    """
+    status = folder.lstat()
+    if not _OURS.fullmatch(folder.name) or not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        return False
+    old = time.time() - status.st_mtime > AGE
+    return old and stat.S_IMODE(status.st_mode) == 0o700 and {entry.name for entry in folder.iterdir()} <= {_INSIDE}
 
 
 def _locked(folder: Path) -> int:

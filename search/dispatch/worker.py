@@ -23,12 +23,13 @@ import ray
 from ray import cloudpickle, tune
 
 CANDIDATE, ATTEMPT_FILE = "candidate", "attempt_file"  # in a trial's config
+WITH_CLASS = 2**20  # bytes of a factory that go with the worker's class; Ray warns of classes above 95 MiB
 
 
 class Worker(tune.Trainable):
     """A Tune trainable whose trials have one step: the judging of the candidate in their config."""
 
-    factory: ray.ObjectRef  # of its pickle; these three are set by `bind_worker`
+    factory: bytes | ray.ObjectRef  # its pickle; these three are set by `bind_worker`
     threads: int
     time_limit: float | None
 
@@ -40,7 +41,8 @@ class Worker(tune.Trainable):
         torch.set_num_threads(self.threads)
         try:
             with _attempt(config):  # the data may be read, and the dense network run, by native code
-                self._evaluate = build(cloudpickle.loads(ray.get(self.factory)))
+                pickled = self.factory if isinstance(self.factory, bytes) else ray.get(self.factory)
+                self._evaluate = build(cloudpickle.loads(pickled))
             settle()
         except Exception as error:  # raised here, Tune would take it for the candidate's fault, every time
             self._broken = str(error) if isinstance(error, UserError) else describe(error)
@@ -81,6 +83,12 @@ def _watchdog(limit: float | None) -> Iterator[None]:
 
 
 def bind_worker(factory: Factory, threads: int, time_limit: float | None) -> type[Worker]:
-    """The worker's class with what it needs to know; the factory travels once a worker, through the object store."""
-    attributes = {"factory": ray.put(cloudpickle.dumps(factory)), "threads": threads, "time_limit": time_limit}
-    return type("Worker", (Worker,), attributes)
+    """The worker's class with what it needs to know.
+
+    A factory with a user's network in it may have a gigabyte, and travels through Ray's object store. Others go with
+    the class: a driver whose objects lie in the store is ended by Ray (`PlasmaClient`, exit code 1) as soon as Ray
+    looks for them there after the raylet has died, and could write no report.
+    """
+    pickled = cloudpickle.dumps(factory)
+    sent = pickled if len(pickled) <= WITH_CLASS else ray.put(pickled)
+    return type("Worker", (Worker,), {"factory": sent, "threads": threads, "time_limit": time_limit})

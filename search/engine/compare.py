@@ -80,7 +80,7 @@ class Compared:
 
 def prepare(config: CompareConfig, say: Say = tell) -> Comparison:
     """Load the task, bind every method and check every target; UserError if nothing at all can be done."""
-    check_run_folder(config.folder)
+    check_run_folder(config.folder, config)
     check_location(config.common.ledger)
     check_samples([name for search in config.searches for name in search.strategies], config.common.ladder)
     refuse_other(config.folder, config)

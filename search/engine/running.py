@@ -15,14 +15,15 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from models.errors import UserError, commonest_reason
+from models.paths import check_utf8_names
 from models.task import Task
 from search.candidate import Outcome
+from search.engine.run_file import RUN_FILE, DamagedRunError, described_searches, has_run_file, read_run_file
 from search.engine.runs import PARTS, SCHEMA
 from search.files.atomic import atomic_write, held, writing
 from search.files.output_file import check_output_folder
 from search.judge.evaluate import SPARED
 from search.results.tables import Dense
-from search.run.run_file import RUN_FILE, DamagedRunError, described_searches, has_run_file, read_run_file
 from search.settings.shell import option_text
 from search.strategies.contract import Proposal
 from search.terminal.progress import Progress
@@ -86,12 +87,13 @@ def warn(console: Console, text: str) -> None:
     console.print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
-def check_run_folder(folder: Path) -> None:
-    """Refuse, before anything is loaded, a run whose files could not be written; nothing is made.
+def check_run_folder(folder: Path, config: BaseModel) -> None:
+    """Refuse, before anything is loaded, a run whose files could not be written or read back; nothing is made.
 
     Raises:
         UserError: they could not.
     """
+    check_utf8_names(folder, config.model_dump(mode="json"))
     if has_run_file(folder):
         advice = "a run goes on in its own folder: make it writable, or copy it to another place and resume the copy"
     else:

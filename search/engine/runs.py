@@ -7,7 +7,7 @@ from typing import Any
 
 from models.errors import UserError, unknown
 from models.paths import user_path
-from search.run.run_file import RUN_FILE, DamagedRunError, described_searches, has_run_file, read_run_file
+from search.engine.run_file import RUN_FILE, DamagedRunError, described_searches, has_run_file, read_run_file
 from search.settings.build import first_fault
 from search.settings.config import SearchConfig
 from search.settings.shell import option_text

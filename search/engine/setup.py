@@ -65,7 +65,7 @@ def prepare(config: SearchConfig, say: Say = tell) -> Setup:
     check_samples(config.strategies, config.ladder)
     wanted = wanted_of(config)
     resources = resources_of(config)
-    check_run_folder(config.folder)
+    check_run_folder(config.folder, config)
     check_location(config.ledger)
     refuse_other(config.folder, config)
     evaluator = evaluator_of(config)

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from methods.base import Allocation
 from models.errors import UserError, first_line
 from models.task import TaskConfig
+from models.wording import plural
 from search.candidate import Frozen, Recipe
 
 VERSION = 2  # 2: labels and range of pixels
@@ -83,7 +84,7 @@ class Latency(Frozen):
         """`cpu (AMD EPYC), torch, 2 threads`, with what is out of the ordinary."""
         batch = f", batch {self.batch}" if self.batch != 1 else ""
         least = f", least of {self.rounds} rounds" if self.statistic == "least" else ""
-        return f"{self.device}, {self.engine}, {self.threads} thread{'s' * (self.threads != 1)}{batch}{least}"
+        return f"{self.device}, {self.engine}, {plural(self.threads, 'thread')}{batch}{least}"
 
 
 class Metrics(Frozen):

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from methods.base import Allocation, copy_network
 from models.errors import UserError
+from models.paths import check_utf8_names
 from models.task import Task
 from search.candidate import Candidate
 from search.dispatch.last_words import last_words
@@ -85,6 +86,7 @@ def export_run(
     record = read_run(run)
     picked = pick_candidate(record, pick, finetune)
     folder = record.folder / "export" if to is None else Path(to)
+    check_utf8_names(folder)
     check_folder(folder, force=force)
     check_output_folder(folder)  # before the fine-tune, not after
     if "onnx" in formats:
@@ -157,6 +159,7 @@ def fine_tuned(
     Raises:
         UserError: the task has changed since the search, or the stored weights are not what was judged.
     """
+    check_utf8_names(run.folder, run.config.model_dump(mode="json"))  # of runs of earlier versions
     weights = run.folder / "weights"
     path = weights / f"{picked.key}.safetensors"
     if not path.is_file():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from models.user.spec_words import OBJECT_PREFIX, class_of, data_name, network_name
+from models.wording import plural
 from search.export.config import ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig, Latency
 from search.results.markup import markdown, markdown_code
 
@@ -52,7 +53,7 @@ def _accuracy(config: ExportConfig) -> str:
         f"| top-1 on {m.test_images:,} test images | |\n| --- | ---: |",
         f"| dense | {m.dense_test_accuracy:.2%} |",
         f"| these weights (seed {m.seed}) | {m.test_accuracy:.2%} |",
-        f"| mean of {m.n} seed{'s' * (m.n > 1)} | {m.mean:.2%}{std} |",
+        f"| mean of {plural(m.n, 'seed')} | {m.mean:.2%}{std} |",
         f"| change, mean against dense | {100 * (m.mean - m.dense_test_accuracy):+.2f} points |",
     ]
     return lines[0] + "\n\n" + "\n".join(lines[1:])
@@ -97,7 +98,7 @@ def _latency(config: ExportConfig) -> str:
     for each in timed:
         dense = time_text(each.dense_ms, each.dense_spread_ms)
         small = time_text(each.compressed_ms, each.compressed_spread_ms)
-        where = f"{each.device}, {each.threads} thread{'s' * (each.threads > 1)}"
+        where = f"{each.device}, {plural(each.threads, 'thread')}"
         speed_up = f"{each.speed_up:.2f}× | {each.theoretical:.2f}×"
         rows.append(f"| {each.engine} | {markdown(where)} | {each.batch} | {dense} | {small} | {speed_up} |")
     head = "| engine | device | batch | dense ms | compressed ms | measured | by FLOPs |"

@@ -11,11 +11,11 @@ import pandas as pd
 from methods.base import Allocation
 from models.errors import UserError, first_line, unknown
 from search.candidate import Candidate, Recipe
+from search.engine.run_file import RUN_FILE, DamagedRunError, json_kind
 from search.engine.runs import is_comparison, read_record, read_searches, run_folder
 from search.engine.unchanged import PARTS
 from search.results.best import Line, best_of_target, rank_finals
 from search.results.tables import ADDED, CANDIDATE_TYPES, FINAL_TYPES, figure_or_none, records
-from search.run.run_file import RUN_FILE, DamagedRunError, json_kind
 from search.settings.command import resume_command
 from search.settings.config import SearchConfig
 

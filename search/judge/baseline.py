@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from models.checkpoints.writing import Encode, weights_encoder
+from models.paths import check_utf8_names
 from models.task import Task, TaskConfig, check_trainable, load_task, pick_device, split_metadata
 from search.candidate import Recipe
 from search.dispatch.last_words import last_words
@@ -59,6 +60,7 @@ def train(
 def check_target(path: Path, *, force: bool) -> Encode:
     """What makes a network the content of `path`; UserError if the file could not be written or would be replaced."""
     encode = weights_encoder(path)
+    check_utf8_names(path)
     check_output_file(path, force=force)
     return encode
 

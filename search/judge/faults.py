@@ -14,18 +14,21 @@ from models.data.pictures import UnreadablePictureError
 from models.errors import UserError, first_line
 from search.candidate import Outcome, failed
 from search.files.atomic import final_name
+from search.machine.system_errors import KNOWN_NUMBERS, system_advice
 
 NOTE = "machine_fault"  # of an outcome that is none; it never enters a ledger
-_ADVICE = {
-    "free space": (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
-    "allow more open files (`ulimit -n`)": (errno.EMFILE, errno.ENFILE),
-    "make it writable": (errno.EROFS, errno.EACCES, errno.EPERM),
-    "bring it back": (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.EIO, errno.ENOTCONN,
-                      errno.EHOSTDOWN, errno.ENOLINK),
-}  # fmt: skip
-_NUMBERS = [number for numbers in _ADVICE.values() for number in numbers]
+_NUMBERS = sorted(KNOWN_NUMBERS - {errno.ENOMEM})  # memory is what candidates differ in
 # As libraries that are not Python's wrap them: safetensors has "(os error 28)", torch the system's words.
 _NUMBERED = re.compile(r"(?:\bos error |\[Errno )(\d+)")
+# The system's own words count only where a message is of them alone, as in safetensors' "No such file or directory: x",
+# or ends with them after a colon, as in torch's "unable to open file </x>: No such file or directory (2)": elsewhere
+# they may be anybody's.
+_WORDS = "|".join(re.escape(os.strerror(number)) for number in _NUMBERS)
+_WORDED = re.compile(
+    rf"^(?P<first>{_WORDS})(?:: \S+)?\s*$|: ?(?P<last>{_WORDS})(?: \(\d+\))?(?=[.,;]?(?:\s*$|\n|, file path))"
+)
+# An accelerator's library uses the same words of its own calls, as in "CUDA error: operation not permitted".
+_ACCELERATOR = re.compile(r"\b(?:CUDA|HIP|NCCL|cuDNN|cuBLAS|MPS|XPU)\b(?: \w+)? (?:error|failure)", re.IGNORECASE)
 _FULL = re.compile(r"PytorchStreamWriter failed|unexpected pos \d+ vs \d+|database or disk is full", re.IGNORECASE)
 _NO_HANDLES = re.compile(r"received \d+ items of ancdata")  # what torch says where file handles could not be sent
 
@@ -40,7 +43,8 @@ def machine_fault(error: BaseException) -> str | None:
     while link is not None:
         if isinstance(link, UnreadablePictureError):
             return str(link)
-        if isinstance(link, OSError) and link.errno != errno.ENOMEM:  # memory is what candidates differ in
+        # One without a number was not raised by the system, but perhaps by the user's own code.
+        if isinstance(link, OSError) and link.errno is not None and link.errno != errno.ENOMEM:
             return _describe(link.errno, _place(link), link.strerror or first_line(link))
         number = _number_in(str(link))
         if number is not None:
@@ -68,7 +72,7 @@ def _place(error: OSError) -> str:
 
 
 def _number_in(text: str) -> int | None:
-    """The number of the system's error that a library's words tell of; None if they tell of none in `_ADVICE`."""
+    """The number of the system's error that a library's words tell of; None if they tell of none that has advice."""
     numbered = _NUMBERED.search(text)
     if numbered and int(numbered[1]) in _NUMBERS:
         return int(numbered[1])
@@ -76,9 +80,12 @@ def _number_in(text: str) -> int | None:
         return errno.ENOSPC
     if _NO_HANDLES.search(text):
         return errno.EMFILE
-    return next((number for number in _NUMBERS if os.strerror(number).lower() in text.lower()), None)
+    worded = None if _ACCELERATOR.search(text) else _WORDED.search(text)
+    if worded is None:
+        return None
+    words = worded["first"] or worded["last"]
+    return next(number for number in _NUMBERS if os.strerror(number) == words)
 
 
 def _describe(number: int | None, place: str, words: str) -> str:
-    advice = next((advice for advice, numbers in _ADVICE.items() if number in numbers), "put that right")
-    return f"{place}{words}; {advice}"
+    return f"{place}{words}; {system_advice(number)}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from models.errors import UserError
+from search.engine.run_file import has_run_file
 from search.engine.runs import read_searches
 from search.engine.standings import Standing
-from search.run.run_file import has_run_file
 from search.settings.command import search_command
 from search.settings.config import SearchConfig
 from search.strategies.contract import strategies

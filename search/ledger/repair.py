@@ -79,8 +79,7 @@ def readable_file(path: Path, open_storage: OpenStorage) -> tuple[Path, bool, Da
     off write beside it, which SQLite would have to undo before it reads.
     """
     write = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
-    status = path.stat()
-    version = (str(path.absolute()), status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+    version = sqlite_file.file_version(path)
     if version not in _readable:
         _readable[version] = _find_readable(path.absolute(), write, open_storage)
     return _readable[version]
@@ -89,7 +88,8 @@ def readable_file(path: Path, open_storage: OpenStorage) -> tuple[Path, bool, Da
 def _find_readable(path: Path, write: bool, open_storage: OpenStorage) -> tuple[Path, bool, Damage]:
     source = path
     if not write and (sqlite_file.side_files(path) or sqlite_file.keeps_log(path)):
-        source, write = _copied(path), True
+        with _in_temporary_folder(path):
+            source, write = _copied(path), True
     fault = sqlite_file.find_damage(source, write=write)
     if fault is None and sqlite_file.is_empty(source, write=write):
         raise UserError(f"ledger {path} is empty: no search has begun with it; run one first, or name another ledger")
@@ -97,7 +97,8 @@ def _find_readable(path: Path, write: bool, open_storage: OpenStorage) -> tuple[
         return source, write, SOUND
     salvage = _salvaged(path, (), fault)
     fresh = _temporary_folder() / f"{secrets.token_hex(4)}.db"
-    _write_fresh(fresh, salvage, open_storage)
+    with _in_temporary_folder(path):
+        _write_fresh(fresh, salvage, open_storage)
     notice = f"{_words(path, salvage, fault)}; the next search with it puts that right"
     return fresh, True, Damage(notice, _left_out(salvage))
 
@@ -183,9 +184,11 @@ def _write_fresh(path: Path, salvage: Salvage, open_storage: OpenStorage) -> Non
     path.touch()
     try:
         storage = open_storage(path)
-        rebuild(salvage, storage)
-        storage.remove_session()
-        storage.engine.dispose()
+        try:
+            rebuild(salvage, storage)
+        finally:  # an open connection would hold the file that is removed, and its space
+            storage.remove_session()
+            storage.engine.dispose()
     except (SQLAlchemyError, StorageInternalError) as error:  # Optuna tells a full disk as one of these
         raise OSError(str(error.__cause__ or error)) from error
     with path.open("rb") as file:
@@ -205,6 +208,18 @@ def _copied(path: Path) -> Path:
         shutil.copy(file, folder / file.name)
         (folder / file.name).chmod(0o600)
     return folder / path.name
+
+
+@contextmanager
+def _in_temporary_folder(path: Path) -> Iterator[None]:
+    """Turns a temporary folder's refusal to take a copy of the ledger into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"ledger {path} can only be read through a copy, which {tempfile.gettempdir()} does not take "
+            f"({error.strerror or error}); free space there, or name another temporary folder in TMPDIR"
+        ) from error
 
 
 @cache

@@ -67,7 +67,7 @@ class Rescue:
 
 def _second_place(path: Path, task: str) -> Path:
     """The same for the same run, in any process of this user."""
-    digest = hashlib.sha256(f"{path.absolute()}\n{task}".encode()).hexdigest()[:16]
+    digest = hashlib.sha256(os.fsencode(path.absolute()) + f"\n{task}".encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"ratio-search-unsaved-{os.getuid()}-{digest}.jsonl"
 
 

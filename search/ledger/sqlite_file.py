@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sqlite3
@@ -11,11 +12,13 @@ from pathlib import Path
 from models.errors import UserError
 
 LOCK_TIMEOUT = 60.0  # seconds an SQLite writer waits for another one (optuna #820: the default of 5 is too short)
+SAID_AFTER = 3.0  # seconds after which a user is told what is waited for
 MAGIC = b"SQLite format 3\x00"
 LOCKED = ("database is locked", "database table is locked", "database schema is locked")
 _REFUSED = ("unable to open", "readonly database", "read-only", "full", "permission")  # by the system, not by damage
 _SIDE_FILES = ("-journal", "-wal", "-shm")  # what SQLite puts beside a database
 _OURS = {"studies", "version_info"}
+_log = logging.getLogger(__name__)  # without a handler of the user's, warnings go to standard error
 
 
 def connect(path: Path, *, write: bool, durable: bool = True) -> sqlite3.Connection:
@@ -71,6 +74,7 @@ def find_damage(path: Path, *, write: bool) -> str | None:
     try:
         connection = connect(path, write=write)
         try:
+            _wait_for_others(connection, path)
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             damage = _check(connection)
         finally:
@@ -89,6 +93,21 @@ def find_damage(path: Path, *, write: bool) -> str | None:
             f"ledger {path} is another program's database (tables {', '.join(sorted(tables)[:3])}); name another file"
         )
     return damage
+
+
+def _wait_for_others(connection: sqlite3.Connection, path: Path) -> None:
+    """Wait until no other process keeps the file from being read, and say so once if that takes long.
+
+    SQLite itself waits in silence, and Python offers no way to be called meanwhile.
+    """
+    connection.execute(f"PRAGMA busy_timeout = {round(1000 * SAID_AFTER)}")
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+    except sqlite3.OperationalError as error:
+        if not str(error).startswith(LOCKED):
+            raise
+        _log.warning("ledger %s is locked by another process; waiting for it, %.0f s at most", path, LOCK_TIMEOUT)
+    connection.execute(f"PRAGMA busy_timeout = {round(1000 * LOCK_TIMEOUT)}")
 
 
 def is_empty(path: Path, *, write: bool) -> bool:
@@ -126,6 +145,13 @@ def file_identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def file_version(path: Path) -> tuple[object, ...]:
+    """Changes whenever the database does: its newest writes may be in the log beside it alone (WAL), or half undone."""
+    files = [path, *(side for side in side_files(path) if not side.name.endswith("-shm"))]  # which readers write too
+    states = [(file.name, file.stat()) for file in files]
+    return str(path.absolute()), *((name, s.st_dev, s.st_ino, s.st_mtime_ns, s.st_size) for name, s in states)
 
 
 def _check(connection: sqlite3.Connection) -> str | None:

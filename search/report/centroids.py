@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from methods.base import Centroids
 from models.errors import printable
+from models.wording import plural
 from search.report.html import Markup, escape, shorten
 
 COLUMNS = 16
@@ -50,7 +51,7 @@ def draw_centroids(books: Sequence[Centroids]) -> Figure:
         _draw_book(axes, book, COLUMNS * count, limit)
     hidden = len(books) - len(shown)
     if hidden:
-        figure.supxlabel(f"and {hidden} more codebook{'s' * (hidden > 1)}", fontsize=9, color="#5d666f")
+        figure.supxlabel(f"and {plural(hidden, 'more codebook')}", fontsize=9, color="#5d666f")
     return figure
 
 

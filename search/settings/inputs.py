@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from models.checkpoints.loading import save_weights
+from models.checkpoints.writing import weights_encoder
 from models.data.array_checks import ARRAY_NAMES, checked_arrays, content_digest
 from models.data.base import data_info
 from models.data.datasets import WAYS, dataset_arrays
@@ -21,7 +21,7 @@ from models.errors import UserError
 from models.task import TaskConfig
 from models.user.objects import give, given_network
 from models.user.spec_words import ARRAYS, GIVEN_FOLDER, network_name, objects_name
-from search.files.atomic import atomic_file, writing
+from search.files.atomic import atomic_file, atomic_write, writing
 from search.settings import build
 
 Network = str | Path | nn.Module
@@ -98,5 +98,5 @@ def stored_weights(network: nn.Module, folder: Path) -> Path:
     path = folder / f"{type(network).__name__}-{content_digest(state.items())}.safetensors"
     if not path.exists():
         with writing(path, "choose another folder with results=... or free space"):
-            save_weights(network, path, {})
+            atomic_write(path, weights_encoder(path)(network, {}))
     return path

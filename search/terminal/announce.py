@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from methods.graph.trace import uncounted_flops
+from models.wording import plural
 from search.allocation.budget import Budget
 from search.allocation.targets import flops_text
 from search.dispatch.loop import Resources
@@ -73,4 +74,4 @@ def where(resources: Resources) -> str:
     """Who does the work: `2 workers on Ray`."""
     if not resources.workers:
         return "in this process"
-    return f"{resources.workers} worker{'s' * (resources.workers > 1)} on Ray"
+    return f"{plural(resources.workers, 'worker')} on Ray"

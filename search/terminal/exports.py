@@ -11,6 +11,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
+from models.wording import plural
 from search.allocation.targets import flops_text
 from search.export.config import CARD, CONFIG, PICTURE, Latency
 from search.export.export import Exported, export_run
@@ -79,7 +80,7 @@ def _show(made: Exported, console: Console) -> None:
         f"FLOPs     {flops_text(dense.flops)} -> {flops_text(cost.flops)}, kept {cost.flops / dense.flops:.4f}; "
         f"params {dense.params:,} -> {cost.params:,}; bytes {dense.bytes:,} -> {cost.bytes:,}",
         f"accuracy  {metrics.test_accuracy:.2%} on the test set, dense {metrics.dense_test_accuracy:.2%}; "
-        f"{metrics.mean:.2%}{std} over {metrics.n} seed{'s' * (metrics.n > 1)}",
+        f"{metrics.mean:.2%}{std} over {plural(metrics.n, 'seed')}",
         *([f"note      {shortfall(metrics.latency)}"] if shortfall(metrics.latency) else []),
         f"load      from search.api import load_compressed; network = load_compressed({str(made.folder)!r})",
     ):
@@ -103,7 +104,7 @@ def _files(made: Exported) -> Table:
 
 def _times(timed: tuple[Latency, ...]) -> Table:
     devices = ", ".join(dict.fromkeys(each.device for each in timed))
-    threads = f"{timed[0].threads} thread{'s' * (timed[0].threads > 1)}"
+    threads = plural(timed[0].threads, "thread")
     title = f"Latency in ms, median ± quartile distance; {devices}, {threads}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for column in ("engine", "batch", "dense", "compressed", "measured", "by FLOPs"):

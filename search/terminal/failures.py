@@ -6,7 +6,6 @@ was interrupted. 141: nobody reads its output any more.
 
 from __future__ import annotations
 
-import errno
 import os
 import platform
 import sys
@@ -22,22 +21,13 @@ from models.errors import UserError, one_line
 from models.user.code import describe_users_fault
 from search.files.atomic import final_name
 from search.ledger.location import scrub
+from search.machine.system_errors import GONE, KNOWN_NUMBERS, PROCESS_LIMITS, system_advice
 from search.terminal.console import BROKEN_PIPE
 from search.terminal.streams import READABLE, abandon_streams
 
 REFUSED, BUG, INTERRUPTED = 2, 70, 130
 _LENGTH = 600  # characters of a foreign error's text that are shown
 _LONGEST = 1500  # characters of a sentence of our own: a value in it may be of any length
-_ADVICE = {
-    errno.ENOSPC: "free space there, or choose another place",
-    errno.EDQUOT: "free space within your quota, or choose another place",
-    errno.EROFS: "choose a place that can be written to",
-    errno.EACCES: "change its permissions, or choose another place",
-    errno.EPERM: "change its permissions, or choose another place",
-    errno.EMFILE: "raise the limit on open files (ulimit -n), or use fewer --workers",
-    errno.ENFILE: "close other programs, or use fewer --workers",
-    errno.ENOMEM: "free memory, or use fewer --workers",
-}
 
 
 def report_failure(error: BaseException) -> int:
@@ -65,7 +55,7 @@ def explain(error: BaseException) -> tuple[int, str]:
         return BROKEN_PIPE, "nobody reads the output any more"
     if isinstance(error, MemoryError):
         return REFUSED, "there is not enough memory; use a smaller --batch-size, fewer --workers or fewer images"
-    if isinstance(error, OSError) and (error.filename is not None or error.errno in _ADVICE):
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in KNOWN_NUMBERS - GONE):
         return REFUSED, _of_system(error)
     if (fault := describe_users_fault(error)) is not None:
         return REFUSED, _both_ends(one_line(fault))
@@ -86,7 +76,8 @@ def _of_option(error: TyperException) -> str:
 def _of_system(error: OSError) -> str:
     """What the operating system refused, by the name that the user knows and not by that of a temporary file."""
     reason = error.strerror or type(error).__name__
-    advice = _ADVICE.get(error.errno or 0, "choose another, or mend what is wrong with it")
+    elsewhere = "" if error.errno in PROCESS_LIMITS else ", or choose another place"
+    advice = f"{system_advice(error.errno)}{elsewhere}"
     if error.filename is None:
         return f"the system refused: {reason}; {advice}"
     name = final_name(os.fsdecode(error.filename))

@@ -6,6 +6,7 @@ import codecs
 import io
 import json
 import os
+import string
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -57,7 +58,16 @@ def prepare_streams() -> None:
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=READABLE)
+            stream.reconfigure(encoding=None if _can_encode(stream.encoding) else "ascii", errors=READABLE)
+
+
+def _can_encode(encoding: str) -> bool:
+    """Whether our output can be written in it: Python takes codecs for a stream that are not made for text (`idna`)."""
+    try:
+        codecs.getincrementalencoder(encoding)(READABLE).encode(string.printable + "".join(_STAND_INS))
+    except (LookupError, ValueError):
+        return False
+    return True
 
 
 @contextmanager

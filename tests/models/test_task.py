@@ -8,12 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from weight_files import save_weights
 
-from models.checkpoints.loading import save_weights
-from models.data.base import Images
+from models.data.base import Images, data_info
 from models.errors import UserError
 from models.networks.catalog import build_network
-from models.task import TaskConfig, load_network, load_task, pick_device, split_metadata, task_fingerprint
+from models.task import TaskConfig, load_network, load_task, pick_device, split_metadata, task_parts
 
 SMALL = TaskConfig(network="small")
 
@@ -47,6 +47,11 @@ def _pixels(images: Images) -> set[bytes]:
     return {row.numpy().tobytes() for x, _ in images.batches(64) for row in x}
 
 
+def parts(config: TaskConfig) -> dict[str, object]:
+    """What the fingerprint is a hash of."""
+    return task_parts(config, data_info(config))
+
+
 def test_parts_of_the_default_task() -> None:
     task = load_task(SMALL, "cpu")
     assert len(task.tune) + len(task.search) == 1438
@@ -54,7 +59,7 @@ def test_parts_of_the_default_task() -> None:
     assert len(task.test) == 359
     assert not task.network.training
     assert not task.seen
-    assert task.fingerprint == task_fingerprint(SMALL)
+    assert task.parts == parts(SMALL)
     weights = [module.weight for module in task.network.modules() if isinstance(module, nn.Conv2d)]
     assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
 
@@ -112,25 +117,25 @@ def test_fresh_weights_are_the_same_everywhere() -> None:
     ],
 )
 def test_fingerprint_depends_on(files: Path, changes: dict[str, Any]) -> None:
-    assert task_fingerprint(_config(files, **changes)) != task_fingerprint(_config(files))
+    assert parts(_config(files, **changes)) != parts(_config(files))
 
 
 def test_fingerprint_is_of_contents_not_places(files: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     save_weights(build_network(f"{files}/net.py:build", classes=3), files / "w.safetensors", {})
-    before = task_fingerprint(_config(files, weights=str(files / "w.safetensors")))
+    before = parts(_config(files, weights=str(files / "w.safetensors")))
     moved = tmp_path_factory.mktemp("elsewhere") / "moved"
     files.rename(moved)
     config = _config(moved, weights=str(moved / "w.safetensors"))
-    assert task_fingerprint(config) == before
+    assert parts(config) == before
     (moved / "net.py").write_text((moved / "net.py").read_text() + "\n# changed\n")
-    assert task_fingerprint(config) != before
+    assert parts(config) != before
     save_weights(build_network(f"{moved}/net.py:rgb", classes=3), moved / "w.safetensors", {})
     with pytest.raises(UserError, match="there is no file /nowhere"):
-        task_fingerprint(_config(moved, weights="/nowhere/w.pth"))
+        parts(_config(moved, weights="/nowhere/w.pth"))
 
 
 def test_fingerprint_of_named_data_needs_no_files() -> None:
-    assert task_fingerprint(TaskConfig(network="resnet20", data="cifar10", data_root="/nowhere")) == task_fingerprint(
+    assert parts(TaskConfig(network="resnet20", data="cifar10", data_root="/nowhere")) == parts(
         TaskConfig(network="resnet20", data="cifar10", data_root="/else")
     )
 
@@ -215,7 +220,7 @@ def test_absolute_paths_for_workers(files: Path, monkeypatch: pytest.MonkeyPatch
     assert TaskConfig(network="small", data="imagefolder:pics@64").absolute().data == f"imagefolder:{files}/pics@64"
     assert TaskConfig(network="small").absolute().network == "small"
     relative = TaskConfig(network="net.py:build", data="npz:d.npz")
-    assert task_fingerprint(relative) == task_fingerprint(relative.absolute())
+    assert parts(relative) == parts(relative.absolute())
 
 
 def test_devices() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from search import api
 from search.candidate import Candidate, Outcome, Recipe, failed
 from search.engine.standings import Standing, family, keep, keep_dense
 from search.ledger.ledger import Ledger
@@ -12,6 +14,7 @@ from search.results.tables import Dense
 
 DENSE = Dense(flops=1_000_000, params=40_000, bytes=160_000, search_accuracy=0.99, test_accuracy=0.95)
 IMAGES = 10_000
+TASK = "0123456789abcdef"
 
 
 def final(method: str, kept: float, seed: int = 0, **changes: Any) -> Candidate:
@@ -50,7 +53,7 @@ def add_row(
     return standing
 
 
-def filled(path: str, task: str = "0123456789abcdef", title: str = "resnet56 on cifar10") -> Ledger:
+def filled(path: str, task: str = TASK, title: str = "resnet56 on cifar10") -> Ledger:
     """Two targets: one with a winner, a tie and a single seed; one with a coarse ladder, a failure and a refusal."""
     ledger = Ledger(path, task, title)
     keep_dense(ledger, DENSE)
@@ -62,3 +65,8 @@ def filled(path: str, task: str = "0123456789abcdef", title: str = "resnet56 on 
     keep(ledger, [Standing(method="kse", strategy="acra-uniform", target="0.3", target_flops=300_000,
                            reason="target '0.3' is out of reach", run="some-run")])  # fmt: skip
     return ledger
+
+
+def printed(path: str, results: Path, form: str, *, out: Path | None = None, **asked: Any) -> str:
+    board = api.leaderboard(ledger=path, results=results, **asked)
+    return board.text(form) if out is None else board.write(out, form).read_text()

@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from weight_files import save_weights
 
-from models.checkpoints.loading import load_weights, read_metadata, save_weights
+from models.checkpoints.loading import load_weights, read_metadata
 from models.errors import UserError
 
 
@@ -162,20 +163,6 @@ def test_shared_weights_are_saved(tmp_path: Path) -> None:
     twin = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     load_weights(twin, tmp_path / "w.safetensors")
     assert torch.equal(twin[1].weight, network[0].weight)
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "w.safetensors"
-    save_weights(_network(), path, {"run": "1"})
-
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError("no space left")
-
-    monkeypatch.setattr("models.checkpoints.loading.os.replace", full)
-    with pytest.raises(OSError, match="no space left"):
-        save_weights(_network(), path, {"run": "2"})
-    assert read_metadata(path) == {"run": "1"}
-    assert os.listdir(tmp_path) == ["w.safetensors"]
 
 
 def test_metadata_of_others_is_empty(tmp_path: Path, trained: dict[str, Tensor]) -> None:

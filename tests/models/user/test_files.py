@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from models.data.array_sources import identity
-from models.task import TaskConfig, task_fingerprint
+from models.data.base import data_info
+from models.task import TaskConfig, task_parts
 from models.user.files import own_files, source_digest
 
 FILES = {
@@ -57,6 +58,11 @@ def test_a_package_imports_itself_by_its_name(tmp_path: Path) -> None:
     assert own_files(package / "net.py") == [package / name for name in ("__init__.py", "layers.py", "net.py")]
 
 
+def parts(config: TaskConfig) -> dict[str, object]:
+    """What the fingerprint is a hash of."""
+    return task_parts(config, data_info(config))
+
+
 def test_editing_a_module_beside_the_network_is_another_task(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text("from blocks import build\n")
     (tmp_path / "blocks.py").write_text(
@@ -64,10 +70,10 @@ def test_editing_a_module_beside_the_network_is_another_task(tmp_path: Path) -> 
         "def build(classes, channels):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
     )
     config = TaskConfig(network=f"{tmp_path / 'net.py'}:build")
-    before = task_fingerprint(config)
+    before = parts(config)
     with (tmp_path / "blocks.py").open("a") as file:
         file.write("# changed\n")
-    assert task_fingerprint(config) != before
+    assert parts(config) != before
 
 
 def test_data_of_a_function_are_known_by_their_arrays(tmp_path: Path) -> None:

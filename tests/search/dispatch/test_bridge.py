@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from search.dispatch.attempts import AttemptLog
 from search.dispatch.bridge import Bridge
 from search.dispatch.loop import Resources
 from search.dispatch.tune_internals import as_actor_error
+from search.judge.faults import MachineFaultError
 
 # isort: split
 from ray.exceptions import OutOfMemoryError, RayActorError  # after bridge, which sets what Ray reads when imported
 from ray.tune.search import Searcher
 
 FULL = "OutOfMemoryError: Task was killed due to the node running low on memory."
+NODE = "The actor died because its node has died. Node Id: 1"
 DIED = "The actor died unexpectedly before finishing this task."
 SEGV = """Fatal Python error: Segmentation fault
 
@@ -89,16 +92,59 @@ def test_the_reason_names_what_every_worker_died_of(tmp_path: Path) -> None:
 
 def test_deaths_of_before_the_driver_was_stopped_count(tmp_path: Path) -> None:
     bridge, _ = bridge_of(2, tmp_path)
-    bridge.suggest("a")
-    lose(bridge, "a", "The actor died because its node has died. Node Id: 1")
+    config = bridge.suggest("a")
+    lose(bridge, "a", DIED)
+    record = Path(config["attempt_file"]).read_text()
+    assert f" {os.getpid()} " not in record, "the driver's number is not the worker's"
     bridge, source = bridge_of(2, tmp_path)
     assert seed_of(bridge.suggest("a")) == 0
     assert seed_of(bridge.suggest("b")) == 1
     lose(bridge, "a", DIED)
-    reason = source.outcomes[0].reason or ""
-    assert reason.startswith("its worker died 2 times: the machine that it ran on went, then no trace was left")
+    assert (source.outcomes[0].reason or "").startswith("its worker died 2 times: no trace was left")
     lose(bridge, "b", DIED)
     assert seed_of(bridge.suggest("c")) == 1
+
+
+def test_the_death_of_a_machine_is_not_held_against_its_candidate(tmp_path: Path) -> None:
+    bridge, source = bridge_of(1, tmp_path)
+    for name in ("a", "b"):
+        assert seed_of(bridge.suggest(name)) == 0
+        lose(bridge, name, NODE)
+    bridge, source = bridge_of(1, tmp_path)  # nor is it after a resumption
+    for name, error in (("a", NODE), ("b", DIED), ("c", NODE)):
+        assert seed_of(bridge.suggest(name)) == 0
+        lose(bridge, name, error)
+    assert seed_of(bridge.suggest("d")) == 0
+    bridge.on_trial_complete("d", good(0))
+    assert source.outcomes[0].status == "ok"
+
+
+def test_machines_that_go_without_end_stop_the_search(tmp_path: Path) -> None:
+    bridge, source = bridge_of(1, tmp_path)
+    names = iter("abcdefgh")
+    while bridge.suggest(name := next(names)) not in (None, Searcher.FINISHED):
+        lose(bridge, name, NODE)
+    assert isinstance(bridge.error, MachineFaultError)
+    assert source.outcomes == {}
+    assert list(tmp_path.iterdir()) == [], "no death is remembered"
+
+
+def test_where_rays_own_process_for_this_machine_died_no_worker_is_waited_for(tmp_path: Path) -> None:
+    bridge, source = bridge_of(1, tmp_path)
+    bridge.suggest("a")
+    lose(bridge, "a", "The actor is dead because its owner has died. Worker exit detail: Owner's node has crashed.")
+    assert bridge.done
+    assert isinstance(bridge.error, MachineFaultError)
+    assert source.outcomes == {}
+
+
+def test_a_crash_on_a_machine_that_went_is_the_candidates(tmp_path: Path) -> None:
+    bridge, source = bridge_of(1, tmp_path)
+    for name in ("a", "b"):
+        config = bridge.suggest(name)
+        Path(config["attempt_file"]).write_text(f"candidate: {config['candidate']}\nworker: 1 on host\n{SEGV}")
+        lose(bridge, name, NODE)
+    assert source.outcomes[0].reason == "its worker died 2 times: SIGSEGV in net.py:3 (f)"
 
 
 def test_what_ran_when_tunes_loop_failed_is_judged_by_the_next(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import dispatch_fakes as fakes
 import pytest
 from dispatch_fakes import ListSource, candidate, expected_accuracy, factory
+from processes import alive
 
 from models.errors import UserError
 from search.dispatch.loop import Resources, dispatch
@@ -114,13 +115,6 @@ def seeds(ledger: Path) -> list[int]:
 
 def lines(path: Path) -> int:
     return len(path.read_text().splitlines()) if path.exists() else 0
-
-
-def alive(pid: int) -> bool:
-    try:
-        return "Z (zombie)" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
 
 
 def test_a_killed_driver_repeats_and_loses_nothing(tmp_path: Path) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import alive, family
 
 from search.dispatch.scratch import remove_abandoned, scratch
 from search.dispatch.signals import handlers_kept, handling, uninterrupted
@@ -50,14 +51,6 @@ def start_driver() -> tuple[subprocess.Popen[str], int]:
     return process, int(process.stdout.readline())
 
 
-def family(pid: int) -> Iterator[int]:
-    """The process and its descendants."""
-    yield pid
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            yield from family(int(child))
-
-
 def listening_addresses(pids: set[int]) -> list[str]:
     """Addresses, as the kernel writes them, on which these processes accept TCP connections."""
     inodes = set()
@@ -88,13 +81,6 @@ def folder_of(pid: int) -> Path:
         if len(path.parts) > 3 and path.parts[2].startswith("rs-ray-"):
             return Path(*path.parts[:3])
     raise AssertionError("a worker without an open file in its session's folder")
-
-
-def alive(pid: int) -> bool:
-    try:
-        return "Z (zombie)" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
 
 
 @pytest.mark.ray
@@ -140,6 +126,48 @@ def test_folders_that_are_not_ours_stay(tmp_path: Path) -> None:
     (tmp_path / "rs-link-1").symlink_to(tmp_path / "rs-other-1")
     remove_abandoned(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rs-link-1", "rs-other-1"]
+
+
+def test_what_could_not_be_removed_is_found_the_next_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process of Ray that has outlived its driver writes into the folder while it is removed."""
+    folder = tmp_path / "rs-ray-abcd1234"
+    (folder / "r").mkdir(parents=True)
+    (folder / "lock").touch()
+    rmtree = shutil.rmtree
+
+    def written_meanwhile(path: Path, ignore_errors: bool) -> None:
+        rmtree(path, ignore_errors=ignore_errors)
+        (folder / "r").mkdir(parents=True, exist_ok=True)
+        (folder / "r" / "late.log").touch()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", written_meanwhile)
+        remove_abandoned(tmp_path)
+    assert (folder / "r" / "late.log").exists()
+    remove_abandoned(tmp_path)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "age", "goes"),
+    [
+        ("rs-ray-abcd1234", "r", 3600, True),
+        ("rs-tune-abcd1234", None, 3600, True),
+        ("rs-ray-abcd1234", "r", 0, False),  # its process may be about to lock it
+        ("rs-ray-abcd1234", "thesis", 3600, False),
+        ("rs-other-abcd1234", "r", 3600, False),
+    ],
+)
+def test_folders_that_an_earlier_version_half_removed_go(
+    name: str, inside: str | None, age: float, goes: bool, tmp_path: Path
+) -> None:
+    folder = tmp_path / name
+    folder.mkdir(mode=0o700)
+    if inside is not None:
+        (folder / inside).mkdir()
+    os.utime(folder, (time.time() - age, time.time() - age))
+    remove_abandoned(tmp_path)
+    assert folder.exists() != goes
 
 
 def test_signals_wait_while_something_must_not_be_left_half_done() -> None:

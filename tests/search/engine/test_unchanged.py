@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from weight_files import save_weights
 
-from models.checkpoints.loading import save_weights
 from models.errors import UserError
 from models.networks.catalog import build_network
 from models.task import TaskConfig

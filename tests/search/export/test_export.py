@@ -3,93 +3,31 @@
 import hashlib
 import io
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from export_samples import ALL, images, searched
 from PIL import Image
 from rich.console import Console
 from torch import nn
 
 from methods.tables.codebook import codebook_layers
 from models.errors import UserError
-from models.task import TaskConfig, load_task
-from search.candidate import Recipe
+from models.task import load_task
 from search.export import files as export_files
 from search.export import formats
 from search.export.compressed import load_compressed
 from search.export.config import VERSION, read_config
 from search.export.export import export_run
 from search.export.pick import pick_candidate, read_run
-from search.judge.baseline import train
-from search.judge.checkpoint import Checkpoint
-from search.judge.evaluate import Evaluator
-from search.judge.finetune import judge
-from search.latency import timing as latency
-from search.settings.config import SearchConfig
 from search.terminal.exports import export_and_show
-from search.terminal.show import search_and_show
 
-ROOT = Path(__file__).resolve().parents[3]
-RECIPE = Recipe(epochs=0.3, batch_size=64, lr=0.05)
-ALL = ("config", "safetensors", "pt2", "onnx")
-
-
-def searched(root: Path, network: str, method: str) -> Path:
-    """A run of a network with trained weights, so that fresh ones would be noticed."""
-    weights = root / f"{method}.safetensors"
-    train(TaskConfig(network=network), Recipe(epochs=2, batch_size=64, lr=0.1, distill_weight=0), weights, device="cpu")
-    config = SearchConfig(
-        task=TaskConfig(network=network, weights=str(weights)),
-        method=method,
-        strategies=("acra-uniform",),
-        targets=("0.7", "0.4"),
-        recipe=RECIPE,
-        final_seeds=2,
-        workers=0,
-        device="cpu",
-        ledger=str(root / "ledger.db"),
-        results=str(root),
-        name=method,
-    )
-    search_and_show(config, Console(file=io.StringIO()), command="", retry_failed=False)
-    return root / method
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """One thread, and few rounds of latency."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latency, "ROUNDS", 3)
-        patch.setattr(latency, "BLOCK", 0.001)
-        yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    return searched(tmp_path_factory.mktemp("results"), "small", "l1")
-
-
-@pytest.fixture(scope="module")
-def made(run, tmp_path_factory):
-    return export_run(run, to=tmp_path_factory.mktemp("made") / "deploy")
-
-
-def images(count: int) -> torch.Tensor:
-    """The first test images, as the network takes them."""
-    task = load_task(TaskConfig(network="small"), "cpu")
-    return next(iter(task.test.batches(count)))[0].contiguous()
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def test_every_file_is_there_and_described(made):
@@ -389,74 +327,6 @@ def test_code_that_an_export_brings_along_is_not_executed(made, tmp_path, digest
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_candidate_without_weights_is_fine_tuned_first(run, tmp_path):
-    copy = tmp_path / "run"
-    shutil.copytree(run, copy)
-    shutil.rmtree(copy / "weights")
-    steps = []
-    made = export_run(copy, formats=("config",), on_step=lambda done, total: steps.append((done, total)))
-    assert [done for done, _ in steps] == list(range(1, steps[0][1] + 1))
-    before = pick_candidate(read_run(run), "best")
-    assert made.config.metrics.test_accuracy == pytest.approx(before.tested[0])  # the same seed, the same outcome
-    assert (copy / "weights" / f"{before.key}.safetensors").is_file()
-    assert list((copy / "checkpoints").iterdir()) == []
-
-
-class Interrupted(BaseException):
-    pass
-
-
-@pytest.mark.parametrize("method", ["l1", "resrep", "kernel-clustering"])
-def test_an_interrupted_fine_tune_ends_where_it_would_have(run, tmp_path, method):
-    record = read_run(run)
-    task = record.config.task
-    evaluator = Evaluator(task, device="cpu")
-    candidate = pick_candidate(record, "best", 3).candidate
-    compressor = evaluator.compressor(candidate.model_copy(update={"method": method}))
-    half = compressor.allocation([len(site.settings) // 2 for site in compressor.sites])
-    candidate = candidate.model_copy(update={"method": method, "allocation": half})
-    through = evaluator(candidate)
-
-    checkpoint, seen = Checkpoint(tmp_path / "c.safetensors"), []
-
-    def stop(done: int, steps: int) -> None:
-        if done == 2 * steps // 3 + 5:
-            raise Interrupted
-
-    with pytest.raises(Interrupted):
-        evaluator(candidate, checkpoint=checkpoint, on_step=stop)
-    resumed = evaluator(candidate, checkpoint=checkpoint, on_step=lambda done, steps: seen.append(done / steps))
-    assert seen[0] > 2 / 3  # two of three epochs were not done again
-    assert (resumed.loss, resumed.accuracy) == (through.loss, through.accuracy)
-
-
-@pytest.mark.kill
-@pytest.mark.slow
-def test_a_killed_export_goes_on_from_its_last_epoch(run, tmp_path):
-    copy = tmp_path / "run"
-    shutil.copytree(run, copy)
-    command = [sys.executable, str(ROOT / "run_search.py"), "export", str(copy), "--finetune", "12", "--json"]
-    command += ["--format", "config,safetensors"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 200
-    while not list(copy.glob("checkpoints/*.safetensors")):
-        assert time.monotonic() < until
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (copy / "export").exists()
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
-    assert again.returncode == 0, again.stderr
-    assert "going on from the last epoch" in again.stderr
-    shown = json.loads(again.stdout)  # one object and nothing else
-    assert shown["recipe"]["epochs"] == 12
-    network = load_compressed(copy / "export")
-    assert shown["metrics"]["test_accuracy"] == judge(network, load_task(TaskConfig(network="small"), "cpu").test)[0]
-    assert list((copy / "checkpoints").iterdir()) == []
-
-
 def test_what_is_shown_names_files_costs_and_how_to_load(run, tmp_path):
     console = Console(file=io.StringIO(), width=120)
     made = export_and_show(
@@ -473,15 +343,3 @@ def test_what_is_shown_names_files_costs_and_how_to_load(run, tmp_path):
     for name in ("model.safetensors", "model.pt2", "config.json", "README.md", "torch on cpu", "load_compressed("):
         assert name in text
     assert f"{made.config.metrics.test_accuracy:.2%}" in text
-
-
-def test_ctrl_c_says_how_to_go_on(run, monkeypatch):
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("search.terminal.exports.export_run", interrupted)
-    console = Console(file=io.StringIO())
-    options = {"pick": "best", "to": None, "formats": "config", "finetune": 3.0}
-    with pytest.raises(KeyboardInterrupt):
-        export_and_show(run, console, **options)
-    assert "the same command goes on" in console.file.getvalue()

@@ -69,6 +69,8 @@ def test_what_the_machine_lacks_is_told(action: Callable[[], object], words: str
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV])
 def test_of_whatever_number(number: int) -> None:
     for error in (OSError(number, os.strerror(number)), RuntimeError(f"cannot open: {os.strerror(number)}"),
+                  RuntimeError(f"unable to open file </x/y.bin>: {os.strerror(number)} ({number})"),
+                  OSError(f"open /x failed: {os.strerror(number)}"),
                   RuntimeError(f"I/O error (os error {number})")):  # fmt: skip
         assert machine_fault(error) is not None
 
@@ -76,6 +78,12 @@ def test_of_whatever_number(number: int) -> None:
 @pytest.mark.parametrize(
     "error",
     [DivergedError("its loss is nan"), torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), ValueError("no"),
+     OSError("the shapes of the two branches differ"), OSError(), FileNotFoundError("no such layer: conv9"),
+     RuntimeError("CUDA error: Operation not permitted"),
+     RuntimeError("CUDA error: operation not permitted when stream is capturing\nCUDA kernel errors might be reported"),
+     RuntimeError("NCCL failure: Permission denied"), RuntimeError("CUDA driver error: No such device"),
+     ValueError("my layer says No such file or directory because its table is empty"),
+     KeyError("Permission denied by me"),
      OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), RuntimeError("mat1 and mat2 shapes cannot be multiplied")],
 )  # fmt: skip
 def test_what_a_candidate_may_be_to_blame_for_is_none(error: Exception) -> None:

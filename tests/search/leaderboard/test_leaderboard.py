@@ -1,123 +1,31 @@
-"""The leaderboard: figures by hand, ranks against SciPy's own test, every format read back, and in a browser."""
+"""The leaderboard: figures by hand, filters, order and notes."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
-import statistics
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
-from board_fakes import DENSE, IMAGES, add_row, filled, final, judged
-from chromium import Browser
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.stats import ttest_ind
+from board_fakes import DENSE, TASK, add_row, filled, final, judged, printed
 
 from models.errors import UserError
-from search import api
 from search.candidate import failed
-from search.engine.standings import Standing, chosen, dense_of, family, keep, keep_dense, standings
+from search.engine.standings import chosen, dense_of, family, keep_dense, standings
 from search.export.config import CONFIG, read_config
 from search.latency.check import FILE
-from search.leaderboard import text as leaderboard_text
 from search.leaderboard.board import ONE_SEED, Board, find_tasks, read_boards
-from search.leaderboard.page import front_figure, page_html
-from search.leaderboard.reported import REPORTED, reported
 from search.leaderboard.views import Filter, mean_ranks, select, sort
 from search.ledger.ledger import Ledger, list_tasks
-from search.ranking import LEVEL, Sample, bands, better, ranks, welch
-from search.results.markup import latex
 from search.results.tables import Dense, records
 from search.strategies.contract import Proposal
-
-TASK = "0123456789abcdef"
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    return str(tmp_path / "ledger.db")
-
-
-@pytest.fixture
-def board(path: str, tmp_path: Path) -> Board:
-    filled(path).close()
-    return read_boards(path, [TASK], tmp_path)[0]
 
 
 def row(board: Board, method: str, target: str) -> dict[str, object]:
     found = [line for line in records(board.frame) if (line["method"], line["target"]) == (method, target)]
     assert len(found) == 1
     return found[0]
-
-
-def printed(path: str, results: Path, form: str, *, out: Path | None = None, **asked: Any) -> str:
-    board = api.leaderboard(ledger=path, results=results, **asked)
-    return board.text(form) if out is None else board.write(out, form).read_text()
-
-
-# ---- ranks
-
-
-samples = st.lists(st.integers(0, IMAGES), min_size=2, max_size=6).map(lambda right: [n / IMAGES for n in right])
-
-
-def sample(accuracies: list[float]) -> Sample:
-    std = statistics.stdev(accuracies) if len(accuracies) > 1 else None
-    return Sample(statistics.fmean(accuracies), std, len(accuracies), IMAGES)
-
-
-@given(samples, samples)
-def test_better_is_what_welchs_test_says(one: list[float], other: list[float]) -> None:
-    expected = ttest_ind(one, other, equal_var=False).pvalue if max(np.ptp(one), np.ptp(other)) > 0 else None
-    if expected is None:
-        expected = float(one[0] == other[0])
-    assert welch(sample(one), sample(other)) == pytest.approx(expected, abs=1e-9)
-    gap = np.mean(one) - np.mean(other)
-    if abs(expected - LEVEL) > 1e-6 and abs(abs(gap) - 1 / IMAGES) > 1e-9:
-        assert better(sample(one), sample(other)) == (gap > 1 / IMAGES and expected < LEVEL)
-
-
-def test_ties_share_a_rank_and_leave_a_gap_behind() -> None:
-    rows = [sample([0.90, 0.901, 0.902]), sample([0.95, 0.951, 0.952]), sample([0.9501, 0.9512, 0.9525]),
-            sample([0.80, 0.801, 0.802])]  # fmt: skip
-    assert ranks(rows) == [3, 1, 1, 4]
-
-
-def test_one_seed_and_none_have_no_rank_and_push_nobody_down() -> None:
-    assert ranks([sample([0.99]), None, sample([0.5, 0.51])]) == [None, None, 1]
-
-
-def test_a_wide_spread_does_not_rank_before_a_higher_mean() -> None:
-    first, second, third = sample([0.9926, 0.9942, 0.9910]), sample([0.9700, 0.9710]), sample([0.8756, 0.9072])
-    assert better(first, second)
-    assert not better(first, third)  # its two seeds are too far apart for that
-    assert ranks([third, first, second]) == [2, 1, 2]
-
-
-@given(st.lists(samples, max_size=8))
-def test_ranks_rise_as_means_fall_and_start_at_one(rows: list[list[float]]) -> None:
-    made = [sample(accuracies) for accuracies in rows]
-    found = ranks(made)
-    order = sorted(range(len(made)), key=lambda index: -made[index].mean)
-    risen = [rank for index in order if (rank := found[index]) is not None]
-    assert risen == sorted(risen)
-    assert risen[:1] in ([], [1])
-
-
-def test_one_image_is_no_difference_even_without_any_spread() -> None:
-    one, other, third = (Sample(right / 360, 0.0, 3, 360) for right in (300, 299, 298))
-    assert not better(one, other)
-    assert better(one, third)
-
-
-def test_bands_hold_targets_that_ask_for_the_same() -> None:
-    assert bands([0.3, 0.5, 0.4985, 0.4717, 0.496], 0.005) == [0.3, 0.5, 0.5, 0.4717, 0.5]
 
 
 # ---- rows
@@ -312,165 +220,3 @@ def test_a_task_without_finalists_says_so(path: str, tmp_path: Path) -> None:
         keep_dense(ledger, DENSE)
     with pytest.raises(UserError, match="has no finalist of t on the test set"):
         read_boards(path, list(list_tasks(path)), tmp_path)
-
-
-# ---- formats
-
-
-def test_csv_reads_back(path: str, tmp_path: Path, board: Board) -> None:
-    lines = list(csv.DictReader(io.StringIO(printed(path, tmp_path, "csv"))))
-    assert [line["row"] for line in lines] == list(board.frame["row"])
-    assert [line["kind"] for line in lines] == ["measured"] * len(lines)
-    best = lines[[line["method"] for line in lines].index("kse")]
-    assert float(best["accuracy"]) == pytest.approx(0.942)
-    assert (best["rank"], best["latency_ms"]) == ("1", "")
-
-
-def test_json_reads_back(path: str, tmp_path: Path, board: Board) -> None:
-    (task,) = json.loads(printed(path, tmp_path, "json"))["tasks"]
-    assert task["dense"]["test_accuracy"] == DENSE.test_accuracy
-    assert [line["row"] for line in task["rows"]] == list(board.frame["row"])
-    refused = next(line for line in task["rows"] if line["note"] and "reach" in line["note"])
-    assert refused["accuracy"] is None
-    assert refused["rank"] is None
-
-
-@pytest.mark.parametrize("form", ["table", "md", "tex"])
-def test_every_row_is_in_the_text(path: str, tmp_path: Path, board: Board, form: str) -> None:
-    text = printed(path, tmp_path, form)
-    for line in records(board.frame):
-        assert line["row"] in text
-    spread = "$\\pm$" if form == "tex" else "±"
-    assert f"94.20 {spread} 0.10 (3)" in text
-    assert not re.search(r"\b(nan|NaN|None|<NA>)\b", text)
-
-
-def test_markdown_tables_are_whole(path: str, tmp_path: Path) -> None:
-    with filled(path) as ledger:
-        add_row(ledger, "l1", "0.5", (0.92, 0.921), options={"a|b": "*"}, achieved=0.4991)
-    rows = [line for line in printed(path, tmp_path, "md").splitlines() if line.startswith("|")]
-    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in rows]
-    assert len({len(line) for line in cells}) == 1
-    assert sum(line.count("---") == len(cells[0]) for line in rows) == 2  # one a band
-
-
-def test_latex_is_balanced_and_escaped(path: str, tmp_path: Path) -> None:
-    assert latex("50 % of a_b & c\\d") == r"50 \% of a\_b \& c\textbackslash{}d"
-    filled(path).close()
-    text = printed(path, tmp_path, "tex", reported=True)
-    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3
-    for body in re.findall(r"\\begin\{tabular\}\{(l+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
-        for line in body[1].splitlines():
-            if line.endswith(r"\\"):
-                assert len(re.split(r"(?<!\\)&", line)) == len(body[0])
-
-
-def test_reported_rows_are_beside_and_never_ranked(path: str, tmp_path: Path, board: Board) -> None:
-    lines = list(csv.DictReader(io.StringIO(printed(path, tmp_path, "csv", reported=True))))
-    papers = [line for line in lines if line["kind"] == "reported"]
-    assert len(papers) == sum(line.network == "resnet56" for line in REPORTED) > 0
-    assert {line["rank"] for line in papers} == {""}
-    assert all(line["source"] for line in papers)
-    assert [line for line in lines if line["kind"] == "measured"] == lines[: len(board.frame)]
-    assert "not ranked" in printed(path, tmp_path, "table", reported=True)
-    assert "ResRep" not in printed(path, tmp_path, "table")
-
-
-def test_reported_figures_follow_from_one_another() -> None:
-    resrep = next(line for line in reported("resnet56 on cifar10") if line.method == "ResRep")
-    assert resrep.delta_points == 0
-    assert resrep.kept_flops == pytest.approx(1 / 2.12, abs=1e-3)  # the paper gives both
-    assert reported("resnet56 on digits") == []
-    assert all(line.accuracy is None or 0.5 < line.accuracy < 1 for line in REPORTED)
-    assert all(line.reduction is None or 0 < line.reduction < 1 for line in REPORTED)
-
-
-# ---- page
-
-
-def test_the_page_tells_everything_and_refers_to_nothing(path: str, tmp_path: Path, board: Board) -> None:
-    out = tmp_path / "board.html"
-    printed(path, tmp_path, "html", out=out, reported=True)
-    page = out.read_text()
-    body = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
-    for line in records(board.frame):
-        assert line["row"] in body
-    assert "DepGraph" in body
-    assert not re.search(r'(src|href)="(?!#)', body)
-
-
-def test_names_on_the_page_cannot_act(path: str, tmp_path: Path) -> None:
-    evil = "<script>document.title='owned'</script>"
-    with filled(path, title=evil) as ledger:
-        add_row(ledger, evil, "0.5", (0.9, 0.91), strategy=evil, run=evil)
-        keep(ledger, [Standing(method=evil, strategy=evil, target=evil, target_flops=1, reason=evil)])
-    assert evil not in page_html(read_boards(path, [TASK], tmp_path), created="now")
-
-
-def test_the_picture_holds_every_tested_row_with_its_spread(board: Board) -> None:
-    figure = front_figure(board)
-    assert figure is not None
-    drawn = {(row[0], round(x, 9), round(y, 9), round(bar, 9)) for trace in figure["data"] if "error_y" in trace
-             for row, x, y, bar in zip(trace["customdata"], trace["x"], trace["y"], trace["error_y"]["array"],
-                                       strict=True)}  # fmt: skip
-    known = board.frame[board.frame["accuracy"].notna()].fillna({"std": 0.0})
-    assert drawn == {(line["row"], round(100 * line["kept_flops"], 9), round(100 * line["accuracy"], 9),
-                      round(100 * line["std"], 9)) for line in records(known)}  # fmt: skip
-
-
-def test_json_and_text_agree(path: str, tmp_path: Path, board: Board) -> None:
-    (task,) = leaderboard_text.as_json([board])["tasks"]
-    text = printed(path, tmp_path, "table")
-    for line in task["rows"]:
-        if line["accuracy"] is not None:
-            assert f"{100 * line['accuracy']:.2f}" in text
-
-
-# ---- in a browser
-
-
-@pytest.fixture
-def page(path: str, tmp_path: Path) -> Path:
-    filled(path).close()
-    out = tmp_path / "board.html"
-    printed(path, tmp_path, "html", out=out, reported=True)
-    return out
-
-
-COLUMN = """[...document.querySelectorAll("#board-0 th")].find(head => head.textContent.startsWith("Δ"))"""
-ROWS = """[...document.querySelectorAll("#board-0 tbody tr")].map(row => row.cells[1].textContent)"""
-
-
-@pytest.mark.browser
-def test_a_click_on_a_column_head_sorts(page: Path, board: Board, tmp_path: Path) -> None:
-    known = board.frame[board.frame["delta_points"].notna()]
-    with Browser(tmp_path / "profile") as browser:
-        browser.open(page)
-        assert browser.run(ROWS) == list(board.frame["row"])
-        for ascending in (True, False):
-            browser.click(f"{COLUMN}.querySelector('button')")
-            expected = list(known.sort_values("delta_points", ascending=ascending)["row"])
-            assert browser.run(ROWS)[: len(expected)] == expected
-            assert browser.run(f"{COLUMN}.ariaSort") == ("ascending" if ascending else "descending")
-        assert browser.log == []
-
-
-@pytest.mark.browser
-def test_the_fronts_are_drawn_with_error_bars(page: Path, board: Board, tmp_path: Path) -> None:
-    judged = int(board.frame["accuracy"].notna().sum())
-    with Browser(tmp_path / "profile") as browser:
-        browser.open(page)
-        count = "document.querySelectorAll('#fronts-plot-0 {}').length"
-        assert browser.run(count.format(".point")) == judged + 1  # the dense network is one
-        assert browser.run(count.format(".errorbar .yerror")) == judged
-        assert browser.run("performance.getEntriesByType('resource').length") == 0
-
-
-@pytest.mark.browser
-def test_the_page_fits_a_phone_and_paper(page: Path, tmp_path: Path) -> None:
-    with Browser(tmp_path / "profile", width=500) as browser:  # the least that Chromium opens
-        browser.open(page)
-        assert browser.run("document.documentElement.scrollWidth - innerWidth") <= 0
-        box = "document.querySelector('#fronts-plot-0 {}').getBoundingClientRect().{}"
-        assert browser.run(box.format(".legend", "top")) >= browser.run(box.format(".xtitle", "bottom"))
-        assert browser.pdf().startswith(b"%PDF")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ledger_samples import TASK, TITLE, candidate, outcome
 from mounts import read_only
+from optuna.storages import RDBStorage
 
 from models.errors import UserError
 from search.ledger import sqlite_file
@@ -85,6 +88,48 @@ def test_a_log_beside_a_read_only_ledger_is_read_too(path: Path) -> None:
         assert seeds(copy) == [*range(COUNT), 99]
 
 
+def test_a_log_that_grows_beside_a_read_only_ledger_is_read_anew(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another user writes; for this one the ledger is read-only. Only the log changes, the file itself does not."""
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode = WAL")
+    writer = Ledger(str(path), TASK, TITLE)
+    writer.add(candidate(98), outcome(98))
+    before = path.read_bytes()
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda place, mode: mode != os.W_OK and may(place, mode))
+    assert seeds(path) == [*range(COUNT), 98]
+    writer.add(candidate(99), outcome(99))
+    assert path.read_bytes() == before
+    assert seeds(path) == [*range(COUNT), 98, 99]
+    connection.close()
+
+
+def test_a_copy_that_finds_no_room_is_one_sentence_and_leaves_nothing_open(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = bytearray(path.read_bytes())
+    content[4096:4196] = bytes(range(100))
+    path.write_bytes(content)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def open_files() -> int:
+        names = (os.path.realpath(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd"))
+        return sum(name.partition(" ")[0].endswith((".db", ".tmp")) for name in names)
+
+    monkeypatch.setattr(RDBStorage, "create_new_trial", full)
+    held = open_files()
+    with pytest.raises(
+        UserError, match=r"only be read through a copy, which .* does not take \(No space left on device\)"
+    ):
+        list_tasks(str(path))
+    with pytest.raises(UserError, match="a sound one cannot be written beside it"):
+        Ledger(str(path), TASK, TITLE)
+    assert open_files() <= held  # garbage of other tests may have gone
+    assert [file.name for file in path.parent.iterdir()] == ["ledger.db"]
+
+
 def test_without_permission_it_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     may = os.access
     monkeypatch.setattr(os, "access", lambda place, mode: mode != os.W_OK and may(place, mode))
@@ -95,6 +140,7 @@ def test_without_permission_it_is_read(path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_locked_ledger_is_said_to_be_locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_file, "LOCK_TIMEOUT", 0.05)
+    monkeypatch.setattr(sqlite_file, "SAID_AFTER", 0.05)
     blocker = sqlite3.connect(path)
     blocker.execute("BEGIN EXCLUSIVE")
     for attempt in (
@@ -108,6 +154,21 @@ def test_a_locked_ledger_is_said_to_be_locked(path: Path, monkeypatch: pytest.Mo
         assert "copy" not in str(caught.value)
     blocker.rollback()
     assert seeds(path) == list(range(COUNT))
+
+
+def test_what_is_waited_for_is_said_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sqlite_file, "SAID_AFTER", 0.05)
+    assert seeds(path) == list(range(COUNT))
+    assert caplog.messages == []
+    blocker = sqlite3.connect(path, check_same_thread=False)
+    blocker.execute("BEGIN EXCLUSIVE")
+    release = threading.Timer(1.0, blocker.rollback)
+    release.start()
+    check_location(str(path))
+    release.join()
+    assert [f"ledger {path} is locked by another process" in message for message in caplog.messages] == [True]
 
 
 @pytest.mark.parametrize("gone", ["file", "folder"])

@@ -1,4 +1,4 @@
-"""The page and the picture of a run: what they say, that nothing in a name can act, and what a real browser shows."""
+"""The page and the picture of a run: what they say, and that nothing in a name can act."""
 
 from __future__ import annotations
 
@@ -7,10 +7,6 @@ import html.parser
 import io
 import json
 import re
-import shutil
-import subprocess
-from collections import Counter
-from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
@@ -23,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
+from page_reader import Reader
 from PIL import Image
 
 from models.errors import printable
@@ -31,53 +28,6 @@ from search.report.html import data_script, escape, percent, points, shorten, si
 from search.report.page import RunView, report_html, write_report
 from search.report.picture import draw_picture, write_picture
 from search.results.tables import Dense, candidates_frame, finals_frame, pareto
-
-
-class Reader(html.parser.HTMLParser):
-    """Another reading of a page than the browser's: elements, attributes, and the text outside scripts and styles."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: Counter[str] = Counter()
-        self.attributes: list[tuple[str, str, str | None]] = []
-        self.words: list[str] = []
-        self.data: dict[str, str] = {}  # id of a JSON script -> its text
-        self.points: Counter[str] = Counter()  # id of a figure -> drawn points
-        self._open: list[tuple[str, str]] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags[tag] += 1
-        self.attributes += [(tag, name, value) for name, value in attrs]
-        named = dict(attrs)
-        self._open.append((tag, named.get("id") or ""))
-        if "point" in (named.get("class") or "").split():
-            self.points[next(name for tag, name in reversed(self._open) if name.endswith(("-plot", "-plot-0")))] += 1
-
-    def handle_endtag(self, tag: str) -> None:
-        while self._open and self._open.pop()[0] != tag:
-            pass
-
-    def handle_data(self, data: str) -> None:
-        tag, name = self._open[-1] if self._open else ("", "")
-        if tag == "script" and name:
-            self.data[name] = data
-        elif tag not in ("script", "style"):
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return "".join(self.words)
-
-
-@pytest.fixture(scope="module")
-def run() -> RunView:
-    return fake_run(per_group=6)
-
-
-@pytest.fixture(scope="module")
-def hostile() -> RunView:
-    return fake_run(hostile_sites(), per_group=6, hostile=True)
 
 
 def no_result(run: RunView) -> RunView:
@@ -317,106 +267,3 @@ def test_hostile_names_do_not_break_the_picture(hostile: RunView) -> None:
     buffer = io.BytesIO()
     draw_picture(view).savefig(buffer, format="png")
     assert buffer.getvalue().startswith(b"\x89PNG")
-
-
-# ---- in a browser
-
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
-)
-Browse = Callable[..., tuple[str, str]]
-
-
-@pytest.fixture
-def browse(tmp_path: Path) -> Browse:
-    """Opens a run's page, lets a script act on it, and gives the document as it then is, and the browser's log."""
-    if not CHROMIUM:
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-
-    def open_page(run: RunView, act: str = "", width: int = 1280) -> tuple[str, str]:
-        page = tmp_path / "report.html"
-        page.write_text(report_html(run).replace("</body>", f"<script>{act}</script></body>"))
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
-                   "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}",
-                   f"--window-size={width},1000", "--virtual-time-budget=5000", "--enable-logging=stderr"]  # fmt: skip
-        done = subprocess.run(
-            [CHROMIUM, *options, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120
-        )
-        return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
-
-    return open_page
-
-
-@pytest.mark.browser
-def test_a_browser_draws_every_point_and_asks_for_nothing(hostile: RunView, browse: Browse) -> None:
-    probe = """
-      document.body.dataset.requests = performance.getEntriesByType('resource').length;
-      const options = [...document.querySelectorAll(".plot")].map(plot => plot._context);
-      document.body.dataset.uploads = options.filter(of => of.showSendToCloud || of.plotlyServerURL).length;
-    """
-    dom, log = browse(hostile, f"setTimeout(() => {{ {probe} }}, 1000);")
-    page = Reader(dom)
-    judged = int(hostile.frame["accuracy"].notna().sum())
-    assert page.points["front-plot"] == judged + len(hostile.front) + 1  # the dense network is one
-    assert page.points["finals-plot"] == len(hostile.finals) + 1
-    assert hostile.sensitivity is not None
-    assert page.points["sensitivity-plot-0"] >= len(hostile.sensitivity)
-    assert log == ""
-    assert 'data-requests="0"' in dom
-    assert 'data-uploads="0"' in dom
-    assert "<title>owned</title>" not in dom
-    for site in hostile_sites():
-        assert printable(site) in page.text  # beside its bars, letter by letter
-
-
-@pytest.mark.browser
-def test_a_click_on_a_heading_sorts_the_table(run: RunView, browse: Browse) -> None:
-    clicks = """
-      const heads = [...document.querySelectorAll("#candidates-table th button")];
-      const head = heads.find(button => button.textContent.startsWith("search,"));
-      const rows = () => [...document.querySelectorAll("#candidates-table tbody tr")];
-      const read = () => rows().map(row => row.cells[1].textContent);
-      head.click(); document.body.dataset.up = read(); head.click(); document.body.dataset.down = read();
-    """
-    dom, log = browse(run, clicks)
-    body = {name: value for tag, name, value in Reader(dom).attributes if tag == "body"}
-    for name, ascending in (("data-up", True), ("data-down", False)):
-        expected = run.frame.sort_values("accuracy", ascending=ascending, kind="stable", na_position="last")
-        known = int(expected["accuracy"].notna().sum())
-        shown = (body[name] or "").split(",")
-        assert shown[:known] == expected["candidate"].to_list()[:known]
-        assert sorted(shown[known:]) == sorted(expected["candidate"].to_list()[known:])
-    assert log == ""
-
-
-@pytest.mark.browser
-def test_bars_show_the_candidates_that_are_chosen(run: RunView, browse: Browse) -> None:
-    first, *_ = shown = json.loads(Reader(report_html(run)).data["ratio-data"])["shown"]
-    other = next(candidate for candidate in run.allocations if candidate not in shown)
-    clicks = f"""
-      const chips = [...document.querySelectorAll("#ratio-choice button")];
-      chips.filter(chip => chip.ariaPressed === "true").forEach(chip => chip.click());
-      chips.find(chip => chip.dataset.id === "{other}").click();
-      const read = site => [...site.querySelectorAll(".fill")].map(fill => fill.style.width);
-      document.body.dataset.widths = JSON.stringify([...document.querySelectorAll("#ratio-bars .site")].map(
-        site => [site.children[0].textContent, ...read(site)]));
-      document.getElementById("front-plot").emit("plotly_click", {{ points: [{{ customdata: ["{first}"] }}] }});
-      document.body.dataset.chosen = chips.filter(chip => chip.ariaPressed === "true").map(chip => chip.dataset.id);
-    """
-    dom, log = browse(run, clicks)
-    body = {name: value for tag, name, value in Reader(dom).attributes if tag == "body"}
-    bars = [
-        (site, float(width.removesuffix("%"))) for site, width in json.loads(body["data-widths"] or "")
-    ]  # one bar a site
-    expected = [(site, pytest.approx(100 * ratio)) for site, (ratio, _) in run.allocations[other].items()]
-    assert bars == expected
-    assert set((body["data-chosen"] or "").split(",")) == {first, other}  # a click on a point of the front adds it
-    assert log == ""
-
-
-@pytest.mark.browser
-def test_a_page_is_no_wider_than_a_narrow_window(hostile: RunView, browse: Browse) -> None:
-    probe = "document.body.dataset.over = document.documentElement.scrollWidth - innerWidth;"
-    dom, _ = browse(hostile, f"setTimeout(() => {{ {probe} }}, 1000);", width=500)  # the least that Chromium opens
-    (over,) = (value for tag, name, value in Reader(dom).attributes if (tag, name) == ("body", "data-over"))
-    assert int(over or 1) <= 0

@@ -66,6 +66,15 @@ def one_object(done: subprocess.CompletedProcess[bytes]) -> dict[str, object]:
     return found
 
 
+@pytest.mark.parametrize("encoding", ["idna", "undefined"])
+@pytest.mark.parametrize("arguments", [["methods"], ["plan", "--network", "no-such-one"]])
+def test_an_encoding_that_is_none_of_text_is_no_error(encoding: str, arguments: list[str], tmp_path: Path) -> None:
+    expected = start(tmp_path, *arguments, PYTHONIOENCODING="ascii")
+    assert expected.stdout + expected.stderr
+    done = start(tmp_path, *arguments, PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stdout, done.stderr) == (expected.returncode, expected.stdout, expected.stderr)
+
+
 @pytest.mark.parametrize("command", [PLAN, [*SEARCH, "--workers", "0"]], ids=["plan", "search"])
 def test_json_is_alone_whatever_a_network_prints(tmp_path: Path, command: list[str]) -> None:
     done = start(tmp_path, *command, "--json")

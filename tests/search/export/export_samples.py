@@ -1,0 +1,44 @@
+"""A run on the embedded data, to be exported."""
+
+import io
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from models.task import TaskConfig, load_task
+from search.candidate import Recipe
+from search.judge.baseline import train
+from search.settings.config import SearchConfig
+from search.terminal.show import search_and_show
+
+ROOT = Path(__file__).resolve().parents[3]
+RECIPE = Recipe(epochs=0.3, batch_size=64, lr=0.05)
+ALL = ("config", "safetensors", "pt2", "onnx")
+
+
+def searched(root: Path, network: str, method: str) -> Path:
+    """A run of a network with trained weights, so that fresh ones would be noticed."""
+    weights = root / f"{method}.safetensors"
+    train(TaskConfig(network=network), Recipe(epochs=2, batch_size=64, lr=0.1, distill_weight=0), weights, device="cpu")
+    config = SearchConfig(
+        task=TaskConfig(network=network, weights=str(weights)),
+        method=method,
+        strategies=("acra-uniform",),
+        targets=("0.7", "0.4"),
+        recipe=RECIPE,
+        final_seeds=2,
+        workers=0,
+        device="cpu",
+        ledger=str(root / "ledger.db"),
+        results=str(root),
+        name=method,
+    )
+    search_and_show(config, Console(file=io.StringIO()), command="", retry_failed=False)
+    return root / method
+
+
+def images(count: int) -> torch.Tensor:
+    """The first test images, as the network takes them."""
+    task = load_task(TaskConfig(network="small"), "cpu")
+    return next(iter(task.test.batches(count)))[0].contiguous()

@@ -1,0 +1,129 @@
+"""The leaderboard in every format, read back, and its page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+from board_fakes import DENSE, TASK, add_row, filled, printed
+
+from search.engine.standings import Standing, keep
+from search.leaderboard import text as leaderboard_text
+from search.leaderboard.board import Board, read_boards
+from search.leaderboard.page import front_figure, page_html
+from search.leaderboard.reported import REPORTED, reported
+from search.results.markup import latex
+from search.results.tables import records
+
+
+def test_csv_reads_back(path: str, tmp_path: Path, board: Board) -> None:
+    lines = list(csv.DictReader(io.StringIO(printed(path, tmp_path, "csv"))))
+    assert [line["row"] for line in lines] == list(board.frame["row"])
+    assert [line["kind"] for line in lines] == ["measured"] * len(lines)
+    best = lines[[line["method"] for line in lines].index("kse")]
+    assert float(best["accuracy"]) == pytest.approx(0.942)
+    assert (best["rank"], best["latency_ms"]) == ("1", "")
+
+
+def test_json_reads_back(path: str, tmp_path: Path, board: Board) -> None:
+    (task,) = json.loads(printed(path, tmp_path, "json"))["tasks"]
+    assert task["dense"]["test_accuracy"] == DENSE.test_accuracy
+    assert [line["row"] for line in task["rows"]] == list(board.frame["row"])
+    refused = next(line for line in task["rows"] if line["note"] and "reach" in line["note"])
+    assert refused["accuracy"] is None
+    assert refused["rank"] is None
+
+
+@pytest.mark.parametrize("form", ["table", "md", "tex"])
+def test_every_row_is_in_the_text(path: str, tmp_path: Path, board: Board, form: str) -> None:
+    text = printed(path, tmp_path, form)
+    for line in records(board.frame):
+        assert line["row"] in text
+    spread = "$\\pm$" if form == "tex" else "±"
+    assert f"94.20 {spread} 0.10 (3)" in text
+    assert not re.search(r"\b(nan|NaN|None|<NA>)\b", text)
+
+
+def test_markdown_tables_are_whole(path: str, tmp_path: Path) -> None:
+    with filled(path) as ledger:
+        add_row(ledger, "l1", "0.5", (0.92, 0.921), options={"a|b": "*"}, achieved=0.4991)
+    rows = [line for line in printed(path, tmp_path, "md").splitlines() if line.startswith("|")]
+    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in rows]
+    assert len({len(line) for line in cells}) == 1
+    assert sum(line.count("---") == len(cells[0]) for line in rows) == 2  # one a band
+
+
+def test_latex_is_balanced_and_escaped(path: str, tmp_path: Path) -> None:
+    assert latex("50 % of a_b & c\\d") == r"50 \% of a\_b \& c\textbackslash{}d"
+    filled(path).close()
+    text = printed(path, tmp_path, "tex", reported=True)
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3
+    for body in re.findall(r"\\begin\{tabular\}\{(l+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
+        for line in body[1].splitlines():
+            if line.endswith(r"\\"):
+                assert len(re.split(r"(?<!\\)&", line)) == len(body[0])
+
+
+def test_reported_rows_are_beside_and_never_ranked(path: str, tmp_path: Path, board: Board) -> None:
+    lines = list(csv.DictReader(io.StringIO(printed(path, tmp_path, "csv", reported=True))))
+    papers = [line for line in lines if line["kind"] == "reported"]
+    assert len(papers) == sum(line.network == "resnet56" for line in REPORTED) > 0
+    assert {line["rank"] for line in papers} == {""}
+    assert all(line["source"] for line in papers)
+    assert [line for line in lines if line["kind"] == "measured"] == lines[: len(board.frame)]
+    assert "not ranked" in printed(path, tmp_path, "table", reported=True)
+    assert "ResRep" not in printed(path, tmp_path, "table")
+
+
+def test_reported_figures_follow_from_one_another() -> None:
+    resrep = next(line for line in reported("resnet56 on cifar10") if line.method == "ResRep")
+    assert resrep.delta_points == 0
+    assert resrep.kept_flops == pytest.approx(1 / 2.12, abs=1e-3)  # the paper gives both
+    assert reported("resnet56 on digits") == []
+    assert all(line.accuracy is None or 0.5 < line.accuracy < 1 for line in REPORTED)
+    assert all(line.reduction is None or 0 < line.reduction < 1 for line in REPORTED)
+
+
+# ---- page
+
+
+def test_the_page_tells_everything_and_refers_to_nothing(path: str, tmp_path: Path, board: Board) -> None:
+    out = tmp_path / "board.html"
+    printed(path, tmp_path, "html", out=out, reported=True)
+    page = out.read_text()
+    body = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    for line in records(board.frame):
+        assert line["row"] in body
+    assert "DepGraph" in body
+    assert not re.search(r'(src|href)="(?!#)', body)
+
+
+def test_names_on_the_page_cannot_act(path: str, tmp_path: Path) -> None:
+    evil = "<script>document.title='owned'</script>"
+    with filled(path, title=evil) as ledger:
+        add_row(ledger, evil, "0.5", (0.9, 0.91), strategy=evil, run=evil)
+        keep(ledger, [Standing(method=evil, strategy=evil, target=evil, target_flops=1, reason=evil)])
+    assert evil not in page_html(read_boards(path, [TASK], tmp_path), created="now")
+
+
+def test_the_picture_holds_every_tested_row_with_its_spread(board: Board) -> None:
+    figure = front_figure(board)
+    assert figure is not None
+    drawn = {(row[0], round(x, 9), round(y, 9), round(bar, 9)) for trace in figure["data"] if "error_y" in trace
+             for row, x, y, bar in zip(trace["customdata"], trace["x"], trace["y"], trace["error_y"]["array"],
+                                       strict=True)}  # fmt: skip
+    known = board.frame[board.frame["accuracy"].notna()].fillna({"std": 0.0})
+    assert drawn == {(line["row"], round(100 * line["kept_flops"], 9), round(100 * line["accuracy"], 9),
+                      round(100 * line["std"], 9)) for line in records(known)}  # fmt: skip
+
+
+def test_json_and_text_agree(path: str, tmp_path: Path, board: Board) -> None:
+    (task,) = leaderboard_text.as_json([board])["tasks"]
+    text = printed(path, tmp_path, "table")
+    for line in task["rows"]:
+        if line["accuracy"] is not None:
+            assert f"{100 * line['accuracy']:.2f}" in text
