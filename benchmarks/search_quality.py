@@ -29,7 +29,7 @@ from search.candidate import Recipe
 from search.engine import compare
 from search.engine.session import Result
 from search.machine.host import host_facts
-from search.settings.compare_config import compare_config
+from search.settings.build import compare_config
 
 SCANNING = ("acra-uniform", "acra-sensitivity", "lagrangian")
 SAMPLING = ("random", "tpe", "nsga2")

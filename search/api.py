@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from search.export.compressed import load_compressed
 from search.settings import build
 from search.settings.bounds import MOST_EPOCHS, MOST_SEED, check_number
-from search.settings.config import SearchConfig
+from search.settings.config import RunConfig
 from search.settings.groups import keywords, settings_of
 from search.settings.inputs import Data, Network, check_same, task_of
 from search.settings.options import (
@@ -115,20 +115,26 @@ def search(
 
 
 def run_config(
-    config: SearchConfig, *, show: Show = True, command: str | None = None, retry_failed: bool = False
+    config: RunConfig, *, show: Show = True, command: str | None = None, retry_failed: bool = False
 ) -> RunResult:
-    """`search` for a configuration that is there already."""
+    """`search` or `compare` for a configuration that is there already."""
     from search.run_result import RunResult
-    from search.terminal.show import search_and_show
 
-    record, complete = search_and_show(config, console_of(show), command=command, retry_failed=retry_failed)
+    if config.comparison:
+        from search.terminal.boards import compare_and_show
+
+        record, complete = compare_and_show(config, console_of(show), retry_failed=retry_failed)
+    else:
+        from search.terminal.show import search_and_show
+
+        record, complete = search_and_show(config, console_of(show), command=command, retry_failed=retry_failed)
     return RunResult.read(config.folder, complete=complete, record=record)
 
 
-def _resumed(run: str | Path, network: Network | None) -> SearchConfig:
-    from search.engine.runs import resumed
+def _resumed(run: str | Path, network: Network | None) -> RunConfig:
+    from search.engine.run_folder import resumed_config
 
-    config = resumed(run)
+    config = resumed_config(run)
     check_same(network, config.task)
     return config
 
@@ -184,15 +190,10 @@ def compare(
 
     Other arguments and errors are those of `search`. The result's `leaderboard` ranks what is known of the task.
     """
-    from search.run_result import RunResult
-    from search.settings.compare_config import compare_config, resumed
-    from search.terminal.boards import compare_and_show
-
     if resume is not None:
-        config = resumed(resume)
-        check_same(network, config.common.task)
+        config = _resumed(resume, network)
     else:
-        config = compare_config(
+        config = build.compare_config(
             task=_task(network, data, settings),
             recipe=build.recipe(**settings_of(RecipeOptions, settings)),
             methods=_names(methods),
@@ -202,8 +203,7 @@ def compare(
             **settings_of(PlanOptions, settings),
             **settings_of(RunOptions, settings),
         )
-    record, complete = compare_and_show(config, console_of(show), retry_failed=retry_failed)
-    return RunResult.read(config.folder, complete=complete, record=record)
+    return run_config(config, show=show, retry_failed=retry_failed)
 
 
 @keywords(TaskOptions, TrainOptions)

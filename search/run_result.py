@@ -12,7 +12,7 @@ import pandas as pd
 from torch import nn
 
 from models.task import TaskConfig, load_network
-from search.engine.runs import is_comparison, read_record
+from search.engine.run_record import read_record
 from search.export.export import Exported, export_run, fine_tuned
 from search.export.formats import FORMATS
 from search.export.pick import Run, pick_candidate, read_run, targets_of
@@ -20,7 +20,7 @@ from search.leaderboard.board import Board, board_of
 from search.results.best import best_of_target
 from search.results.tables import FINAL_TYPES
 from search.settings.command import resume_command
-from search.settings.config import SearchConfig
+from search.settings.config import RunConfig
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -40,8 +40,8 @@ class RunResult:
         return cls(run, **{"complete": read_record(run.folder).get("status") == "finished", **fields})
 
     @property
-    def config(self) -> SearchConfig:
-        """Every input of the run; of a comparison, those that its methods share."""
+    def config(self) -> RunConfig:
+        """Every input of the run."""
         return self.run.config
 
     @property
@@ -85,7 +85,7 @@ class RunResult:
     @property
     def resume_command(self) -> str:
         """What goes on with the run."""
-        return resume_command(self.config, "compare" if is_comparison(self.folder) else "search")
+        return resume_command(self.config)
 
     def network(self, pick: str = "best", *, finetune: float | None = None, device: str | None = None) -> nn.Module:
         """The compressed and fine-tuned network, on the CPU, in evaluation mode; it can be trained on.

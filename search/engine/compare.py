@@ -25,8 +25,10 @@ from search.engine.conductor import Conductor
 from search.engine.estimate import expected, work
 from search.engine.finalists import best_candidates, finalists
 from search.engine.interruption import told_how_to_go_on
+from search.engine.run_folder import alone_in, check_run_folder, refuse_other
+from search.engine.run_record import write_record
 from search.engine.rungs import check_samples
-from search.engine.running import Watch, alone_in, check_run_folder, refuse_other, warn, write_record
+from search.engine.running import Watch, warn
 from search.engine.session import Result, attempt_log, factory_of, open_ledger, program_of
 from search.engine.setup import (
     Setup,
@@ -48,8 +50,7 @@ from search.ledger.storage import check_location
 from search.machine.host import host_facts
 from search.results.tables import Dense
 from search.settings.command import resume_command
-from search.settings.compare_config import LEARNED, CompareConfig
-from search.settings.config import SearchConfig
+from search.settings.config import LEARNED, RunConfig
 from search.strategies.contract import Program, Proposal, Stage
 from search.terminal.console import say
 from search.terminal.progress import Progress
@@ -61,7 +62,7 @@ Pairs = list[tuple[Proposal, Outcome]]
 class Comparison:
     """A comparison ready to run: everything was checked, nothing was dispatched."""
 
-    config: CompareConfig
+    config: RunConfig
     setups: list[Setup]
     """One for every method that can reach a target; they share evaluator, dense figures and resources."""
     refused: list[Standing]
@@ -78,19 +79,19 @@ class Compared:
     seconds: float
 
 
-def prepare(config: CompareConfig, say: Say = tell) -> Comparison:
+def prepare(config: RunConfig, say: Say = tell) -> Comparison:
     """Load the task, bind every method and check every target; UserError if nothing at all can be done."""
-    check_run_folder(config.folder, config)
-    check_location(config.common.ledger)
-    check_samples([name for search in config.searches for name in search.strategies], config.common.ladder)
+    check_run_folder(config)
+    check_location(config.ledger)
+    check_samples([name for search in config.parts for name in search.strategies], config.ladder)
     refuse_other(config.folder, config)
-    evaluator, resources = evaluator_of(config.common), resources_of(config.common)
+    evaluator, resources = evaluator_of(config), resources_of(config)
     refuse_changed(config.folder, evaluator.task)
-    wanted = wanted_of(config.common)
+    wanted = wanted_of(config)
     setups: list[Setup] = []
-    refusals: list[tuple[SearchConfig, Target, str]] = []
+    refusals: list[tuple[RunConfig, Target, str]] = []
     measured = None
-    for search in config.searches:
+    for search in config.parts:
         try:
             compressor = bind_sites(evaluator, search)
             choice = choose(compressor, search.constraints)
@@ -118,7 +119,7 @@ def prepare(config: CompareConfig, say: Say = tell) -> Comparison:
     return Comparison(config, setups, refused + _cannot_learn(setups))
 
 
-def _refused(search: SearchConfig, target: Target, dense: Dense, reason: str) -> list[Standing]:
+def _refused(search: RunConfig, target: Target, dense: Dense, reason: str) -> list[Standing]:
     """Limits that take a measurement of the dense network are not known for what was refused."""
     known = {"flops": dense.flops, "params": dense.params, "bytes": dense.bytes}
     limits = {part.measure: part.limit(known.get(part.measure, 0)) for part in target.parts}
@@ -137,10 +138,10 @@ def _cannot_learn(setups: list[Setup]) -> list[Standing]:
     ]
 
 
-def _without(search: SearchConfig, name: str, target: str, limits: Mapping[str, int], reason: str) -> Standing:
+def _without(search: RunConfig, name: str, target: str, limits: Mapping[str, int], reason: str) -> Standing:
     return Standing(
         method=search.method,
-        options=search.options,
+        options=search.method_options,
         strategy=name,
         target=target,
         **limit_fields(limits),
@@ -155,13 +156,13 @@ def run(comparison: Comparison, console: Console, *, retry_failed: bool = False)
     start, setups = time.monotonic(), comparison.setups
     first = setups[0]
     facts = host_facts(first.evaluator.task.device)
-    attempts = attempt_log(first.config, first.fingerprint, "compare")
+    attempts = attempt_log(comparison.config, first.fingerprint)
     with ExitStack() as stack:
         signals = stack.enter_context(stop_signals())
         stack.enter_context(alone_in(comparison.config.folder, comparison.config))
         ledger = stack.enter_context(open_ledger(first, partial(warn, console)))
         write_run(comparison, facts, "running")
-        resume = resume_command(first.config, "compare")
+        resume = resume_command(comparison.config)
         say(console, f"resume    {resume}\n")
         stack.enter_context(told_how_to_go_on(partial(write_run, comparison, facts, "stopped"), resume))
         stack.enter_context(last_words("while it compared", attempts.advice))
@@ -199,7 +200,7 @@ def run(comparison: Comparison, console: Console, *, retry_failed: bool = False)
 
 
 def _own(seen: Pairs, setup: Setup) -> Pairs:
-    mine = (setup.config.method, setup.config.options)
+    mine = (setup.config.method, setup.config.method_options)
     return [pair for pair in seen if (pair[0].candidate.method, pair[0].candidate.options) == mine]
 
 
@@ -253,4 +254,4 @@ def _why_none(seen: Pairs, target: str) -> str:
 def write_run(comparison: Comparison, facts: dict[str, str], status: str) -> None:
     """The record of a comparison."""
     config, first = comparison.config, comparison.setups[0]
-    write_record(config.folder, config, first.evaluator.task, first.dense, facts, status)
+    write_record(config, first.evaluator.task, first.dense, facts, status)

@@ -25,7 +25,7 @@ from search.engine.setup import budget_of, problem_of, table_of, wanted_of
 from search.judge.evaluate import Evaluator, bind
 from search.latency.check import check_whole
 from search.latency.table import Say, tell
-from search.settings.config import SearchConfig
+from search.settings.config import RunConfig
 from search.strategies.contract import Problem, Propose, strategy
 
 
@@ -58,12 +58,12 @@ class Plan:
         return self.compressor.compress(self.allocation)
 
 
-def plan(config: SearchConfig) -> dict[str, Any]:
+def plan(config: RunConfig) -> dict[str, Any]:
     """The record of `solve`; JSON."""
     return dict(solve(config).record)
 
 
-def solve(config: SearchConfig, say: Say = tell) -> Plan:
+def solve(config: RunConfig, say: Say = tell) -> Plan:
     """Sites, allocation, predicted cost and reachable range for one target.
 
     Data is loaded only for a strategy that scans or a method that calibrates. A target of latency is checked on the
@@ -78,7 +78,7 @@ def solve(config: SearchConfig, say: Say = tell) -> Plan:
     with collect_notices() as notices:
         if info.needs_data or method_info(config.method).needs_calibration:
             evaluator = Evaluator(config.task, device=config.device)
-            compressor = bind(evaluator.task, config.method, config.options)
+            compressor = bind(evaluator.task, config.method, config.method_options)
         else:
             compressor = _bound_without_data(config, device if LATENCY in target.measures else torch.device("cpu"))
     choice = choose(compressor, config.constraints)
@@ -93,10 +93,10 @@ def solve(config: SearchConfig, say: Say = tell) -> Plan:
     return Plan(record, compressor, compressor.allocation(levels))
 
 
-def _bound_without_data(config: SearchConfig, device: torch.device) -> Compressor:
+def _bound_without_data(config: RunConfig, device: torch.device) -> Compressor:
     info = data_info(config.task)
     network = load_network(config.task, info, device)
-    return create(config.method, network, example_input(info.shape, device), config.options)
+    return create(config.method, network, example_input(info.shape, device), config.method_options)
 
 
 def _solve(
@@ -118,7 +118,7 @@ def _solve(
 
 
 def _record(
-    config: SearchConfig, compressor: Compressor, choice: Choice, levels: Levels, budget: Budget, seconds: float
+    config: RunConfig, compressor: Compressor, choice: Choice, levels: Levels, budget: Budget, seconds: float
 ) -> dict[str, Any]:
     dense, achieved = compressor.cost.dense, compressor.cost_of(compressor.allocation(levels))
     own = choice.shortened(levels)

@@ -65,24 +65,6 @@ def _parse_object(path: Path, content: bytes) -> dict[str, Any]:
     return record
 
 
-def described_searches(folder: Path, record: dict[str, Any]) -> list[Any]:
-    """The configurations of the searches that a record names, not yet validated; one unless it is a comparison's.
-
-    Raises:
-        DamagedRunError: it names none.
-    """
-    path = folder / RUN_FILE
-    if "config" not in record:
-        raise DamagedRunError(path, "it names no config")
-    config = record["config"]
-    if not isinstance(config, dict):
-        raise DamagedRunError(path, f"its config is {json_kind(config)} in place of an object")
-    searches = config.get("searches", [config])
-    if not isinstance(searches, list) or not searches:
-        raise DamagedRunError(path, "it names no search")
-    return searches
-
-
 def json_kind(value: object) -> str:
     """What JSON calls a value's kind, with its article."""
     kinds = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}

@@ -16,27 +16,11 @@ from typing import Any
 
 from models.errors import UserError
 from search.candidate import Candidate, Outcome
+from search.settings.config import Rungs
 from search.strategies.contract import Program, Proposal, strategies, strategy
 
 Discard = Callable[[Candidate], None]
 """Called with a candidate (whole) that no later rung goes on from."""
-
-
-@dataclass(frozen=True)
-class Rungs:
-    """Where candidates are judged on the way."""
-
-    epochs: tuple[float, ...]
-    """Of the rungs before the last, rising, all less than the recipe's."""
-    reduction: float = 3.0
-    """One of so many goes on."""
-
-    def expected(self, count: int) -> list[float]:
-        """How many of `count` candidates reach each rung, the last included: the first one always goes on."""
-        reached = [float(count)]
-        for _ in self.epochs:
-            reached.append(1 + (reached[-1] - 1) / self.reduction)
-        return reached
 
 
 class Asha:

@@ -22,8 +22,10 @@ from search.engine.conductor import Conductor
 from search.engine.estimate import expected, work
 from search.engine.finalists import finalists
 from search.engine.interruption import told_how_to_go_on
+from search.engine.run_folder import alone_in
+from search.engine.run_record import recorded, write_record
 from search.engine.rungs import climb
-from search.engine.running import Watch, alone_in, recorded, warn, write_record
+from search.engine.running import Watch, warn
 from search.engine.setup import Setup
 from search.engine.standings import keep_dense, keeper
 from search.engine.stopping import stop_signals
@@ -32,7 +34,7 @@ from search.judge.evaluate import Evaluator, rung_file, worker
 from search.ledger.ledger import Ledger, LedgerError
 from search.machine.host import host_facts
 from search.settings.command import resume_command
-from search.settings.config import SearchConfig
+from search.settings.config import RunConfig
 from search.strategies.contract import Program, Proposal, strategy
 from search.terminal.console import say
 from search.terminal.progress import Progress
@@ -149,13 +151,9 @@ def _same(evaluator: Evaluator) -> Evaluator:
     return evaluator
 
 
-def attempt_log(config: SearchConfig, task: str, command: str = "search") -> AttemptLog:
-    """Where the run remembers candidates whose process dies: its folder `crashes`.
-
-    Args:
-        command: what the run is resumed by.
-    """
-    advice = f"go on with: {resume_command(config, command)}"
+def attempt_log(config: RunConfig, task: str) -> AttemptLog:
+    """Where the run remembers candidates whose process dies: its folder `crashes`."""
+    advice = f"go on with: {resume_command(config)}"
     return AttemptLog(config.folder / "crashes", lambda candidate: candidate.key(task), advice)
 
 
@@ -188,7 +186,6 @@ def short(spec: str) -> str:
 def write_run(setup: Setup, facts: dict[str, str], status: str) -> None:
     """The record of a search."""
     write_record(
-        setup.config.folder,
         setup.config,
         setup.evaluator.task,
         setup.dense,

@@ -17,8 +17,8 @@ from search.allocation.budget import LATENCY, Budget
 from search.allocation.choice import Choice, blamed, choose
 from search.allocation.targets import Target, parse_targets
 from search.dispatch.loop import Resources
+from search.engine.run_folder import check_run_folder, refuse_other
 from search.engine.rungs import check_samples
-from search.engine.running import check_run_folder, refuse_other
 from search.engine.unchanged import refuse_changed
 from search.judge.evaluate import Evaluator, bind
 from search.judge.finetune import judge
@@ -26,7 +26,7 @@ from search.latency.table import ChosenLatency, LatencyTable, Say, latency_table
 from search.ledger.storage import check_location
 from search.machine.host import cores
 from search.results.tables import Dense
-from search.settings.config import SearchConfig
+from search.settings.config import RunConfig
 from search.strategies.contract import Problem, Scan, strategy
 
 MAX_WORKERS = 4  # by default; every worker holds the data and the dense network
@@ -36,7 +36,7 @@ MAX_WORKERS = 4  # by default; every worker holds the data and the dense network
 class Setup:
     """A search ready to run: everything was checked, nothing was dispatched."""
 
-    config: SearchConfig
+    config: RunConfig
     evaluator: Evaluator
     compressor: Compressor
     choice: Choice
@@ -56,7 +56,7 @@ class Setup:
         return self.evaluator.task.fingerprint
 
 
-def prepare(config: SearchConfig, say: Say = tell) -> Setup:
+def prepare(config: RunConfig, say: Say = tell) -> Setup:
     """Load the task, bind the method and check every input; UserError before any candidate is paid for."""
     if not config.strategies:
         raise UserError("no strategy was named; name at least one, e.g. acra-uniform")
@@ -65,7 +65,7 @@ def prepare(config: SearchConfig, say: Say = tell) -> Setup:
     check_samples(config.strategies, config.ladder)
     wanted = wanted_of(config)
     resources = resources_of(config)
-    check_run_folder(config.folder, config)
+    check_run_folder(config)
     check_location(config.ledger)
     refuse_other(config.folder, config)
     evaluator = evaluator_of(config)
@@ -79,21 +79,19 @@ def prepare(config: SearchConfig, say: Say = tell) -> Setup:
     return Setup(config, evaluator, compressor, choice, problem, targets, dense, resources, table)
 
 
-def wanted_of(config: SearchConfig) -> list[Target]:
+def wanted_of(config: RunConfig) -> list[Target]:
     """The targets of a configuration."""
     return parse_targets(",".join(config.targets))
 
 
-def table_of(
-    config: SearchConfig, compressor: Compressor, wanted: list[Target], say: Say = tell
-) -> LatencyTable | None:
+def table_of(config: RunConfig, compressor: Compressor, wanted: list[Target], say: Say = tell) -> LatencyTable | None:
     """The measured layer times, if a target asks for latency; UserError if the method gains none."""
     if not any(LATENCY in target.measures for target in wanted):
         return None
     return latency_table(compressor, batch=config.latency_batch, results=Path(config.results), say=say)
 
 
-def budget_of(config: SearchConfig, choice: Choice, target: Target, table: LatencyTable | None = None) -> Budget:
+def budget_of(config: RunConfig, choice: Choice, target: Target, table: LatencyTable | None = None) -> Budget:
     """What a target comes to; UserError, naming the constraints that are to blame, if it is out of reach."""
     try:
         return _reached(config, choice, target, table)
@@ -104,7 +102,7 @@ def budget_of(config: SearchConfig, choice: Choice, target: Target, table: Laten
         raise UserError(f"{error}; without {' or without '.join(found)} it would be within reach") from None
 
 
-def _reached(config: SearchConfig, choice: Choice, target: Target, table: LatencyTable | None) -> Budget:
+def _reached(config: RunConfig, choice: Choice, target: Target, table: LatencyTable | None) -> Budget:
     return check_reachable(
         target,
         choice.sites,
@@ -116,7 +114,7 @@ def _reached(config: SearchConfig, choice: Choice, target: Target, table: Latenc
     )
 
 
-def _reaches(config: SearchConfig, choice: Choice, target: Target, table: LatencyTable | None) -> bool:
+def _reaches(config: RunConfig, choice: Choice, target: Target, table: LatencyTable | None) -> bool:
     try:
         _reached(config, choice, target, table)
     except UserError:
@@ -130,7 +128,7 @@ def distinct(targets: list[tuple[Target, Budget]]) -> list[tuple[Target, Budget]
     return [*reversed(first.values())]
 
 
-def evaluator_of(config: SearchConfig) -> Evaluator:
+def evaluator_of(config: RunConfig) -> Evaluator:
     """The evaluator of this process; finalists' weights go to the run's folder. UserError if it cannot fine-tune."""
     evaluator = Evaluator(
         config.task,
@@ -144,9 +142,9 @@ def evaluator_of(config: SearchConfig) -> Evaluator:
     return evaluator
 
 
-def bind_sites(evaluator: Evaluator, config: SearchConfig) -> Compressor:
+def bind_sites(evaluator: Evaluator, config: RunConfig) -> Compressor:
     """The method bound to the dense network; UserError if it can compress nothing of it."""
-    compressor = bind(evaluator.task, config.method, config.options)
+    compressor = bind(evaluator.task, config.method, config.method_options)
     if not compressor.sites:
         reason = weightiest_reason(compressor) or "it has no layer that the method compresses"
         raise UserError(f"{config.method} can compress nothing of {network_name(config.task.network)}: {reason}")
@@ -165,11 +163,11 @@ def weightiest_reason(compressor: Compressor) -> str | None:
     return weights.most_common(1)[0][0] if weights else None
 
 
-def problem_of(config: SearchConfig, choice: Choice, targets: list[tuple[Target, Budget]]) -> Problem:
+def problem_of(config: RunConfig, choice: Choice, targets: list[tuple[Target, Budget]]) -> Problem:
     """What the configuration's strategies are given to solve."""
     return Problem(
         method=config.method,
-        options=config.options,
+        options=config.method_options,
         sites=choice.sites,
         cost=choice.cost,
         targets=targets,
@@ -183,7 +181,7 @@ def problem_of(config: SearchConfig, choice: Choice, targets: list[tuple[Target,
     )
 
 
-def resources_of(config: SearchConfig) -> Resources:
+def resources_of(config: RunConfig) -> Resources:
     """Workers and their share of the machine; by default one per core or GPU."""
     gpus = torch.cuda.device_count() if config.device != "cpu" else 0
     workers = config.workers if config.workers is not None else min(gpus or cores(), MAX_WORKERS)
@@ -193,7 +191,7 @@ def resources_of(config: SearchConfig) -> Resources:
     return Resources(workers, share, config.ray_address, config.time_limit)
 
 
-def measure_dense(evaluator: Evaluator, compressor: Compressor, config: SearchConfig) -> Dense:
+def measure_dense(evaluator: Evaluator, compressor: Compressor, config: RunConfig) -> Dense:
     """The dense network's figures; the test set is met here only if finalists will be."""
     searched, _ = evaluator.dense("search")
     test = judge(evaluator.task.network, evaluator.task.test)[0] if config.finalists else None

@@ -11,8 +11,7 @@ from models.errors import UserError
 from models.task import Task
 from models.user.spec_words import data_name, network_name
 from search.engine.run_file import RUN_FILE
-from search.engine.running import recorded
-from search.engine.runs import PARTS, check_schema
+from search.engine.run_record import PARTS, check_schema, recorded
 
 DIGITS = 12  # of a digest that are shown
 

@@ -12,12 +12,12 @@ from methods.base import Allocation
 from models.errors import UserError, first_line, unknown
 from search.candidate import Candidate, Recipe
 from search.engine.run_file import RUN_FILE, DamagedRunError, json_kind
-from search.engine.runs import is_comparison, read_record, read_searches, run_folder
-from search.engine.unchanged import PARTS
+from search.engine.run_folder import find_run_folder
+from search.engine.run_record import PARTS, read_config, read_record
 from search.results.best import Line, best_of_target, rank_finals
 from search.results.tables import ADDED, CANDIDATE_TYPES, FINAL_TYPES, figure_or_none, records
 from search.settings.command import resume_command
-from search.settings.config import SearchConfig
+from search.settings.config import RunConfig
 
 PICKS = ("best", "knee", "smallest")
 
@@ -26,8 +26,7 @@ PICKS = ("best", "knee", "smallest")
 class Run:
     """What a run left in its folder."""
 
-    searches: tuple[SearchConfig, ...]
-    """One, or those of a comparison, which differ in method, options and strategies alone."""
+    config: RunConfig
     fingerprint: str
     host: dict[str, str]
     candidates: pd.DataFrame
@@ -35,11 +34,6 @@ class Run:
     finals: pd.DataFrame
     task_parts: Any = None
     """What the fingerprint is a hash of; None of a run of an earlier version."""
-
-    @property
-    def config(self) -> SearchConfig:
-        """Any of them: for what they share."""
-        return self.searches[0]
 
     @property
     def folder(self) -> Path:
@@ -70,18 +64,18 @@ def read_run(run: str | Path) -> Run:
     Raises:
         UserError: there is none (nearest names), or it is not whole.
     """
-    folder = run_folder(run)
+    folder = find_run_folder(run)
     record = read_record(folder)
     if not isinstance(record.get("fingerprint"), str):
         raise DamagedRunError(folder / RUN_FILE, "it names no task")
     if not isinstance(record.get("host", {}), dict):
         raise DamagedRunError(folder / RUN_FILE, f"its host is {json_kind(record['host'])} in place of an object")
-    searches = read_searches(folder)
-    again = resume_command(searches[0], "compare" if is_comparison(folder) else "search")
+    config = read_config(folder)
+    again = resume_command(config)
     tables = {"candidates": CANDIDATE_TYPES, "pareto": CANDIDATE_TYPES, "finalists": FINAL_TYPES}
     candidates, front, finals = (_table(folder / f"{name}.csv", types, again) for name, types in tables.items())
     facts = dict(record.get("host", {}))
-    return Run(searches, record["fingerprint"], facts, candidates, front, finals, record.get(PARTS))
+    return Run(config, record["fingerprint"], facts, candidates, front, finals, record.get(PARTS))
 
 
 def _table(path: Path, types: dict[str, str], command: str) -> pd.DataFrame:
@@ -114,7 +108,7 @@ def pick_candidate(run: Run, wanted: str, finetune: float | None = None) -> Pick
     recipe = run.config.final_recipe if finetune is None else _long(run.config.recipe, finetune)
     candidate = Candidate(
         method=line["method"],
-        options=_options(run, line["method"]),
+        options=run.config.options.get(line["method"], {}),
         allocation=Allocation() if learned is not None else allocation,
         learned_target=learned,
         recipe=recipe,
@@ -123,10 +117,6 @@ def pick_candidate(run: Run, wanted: str, finetune: float | None = None) -> Pick
     )
     key = line["key"] if itself else candidate.key(run.fingerprint)
     return Picked(candidate, allocation, key, line["strategy"], line["target"], _tested(run, key))
-
-
-def _options(run: Run, method: str) -> dict[str, Any]:
-    return next((search.options for search in run.searches if search.method == method), {})
 
 
 def _long(recipe: Recipe, epochs: float) -> Recipe:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from models.errors import UserError
 from search.engine.run_file import has_run_file
-from search.engine.runs import read_searches
+from search.engine.run_record import read_config
 from search.engine.standings import Standing
 from search.settings.command import search_command
-from search.settings.config import SearchConfig
+from search.settings.config import RunConfig
 from search.strategies.contract import strategies
 
 
@@ -18,7 +19,7 @@ class Commands:
 
     def __init__(self, results: Path) -> None:
         self._results = results
-        self._searches: dict[str, tuple[SearchConfig, ...]] = {}
+        self._searches: dict[str, Sequence[RunConfig]] = {}
         self.notices: list[str] = []
         """What is wrong with the record of a run that is there, a sentence each."""
 
@@ -28,7 +29,7 @@ class Commands:
         if standing.run not in self._searches:
             self._searches[standing.run] = self._read(self._results / standing.run)
         for search in self._searches[standing.run]:
-            asked = (search.method, search.options, tuple(search.constraints.words()))
+            asked = (search.method, search.method_options, tuple(search.constraints.words()))
             if asked == (standing.method, standing.options, standing.constraints):
                 # A strategy that samples began with the points of the others.
                 lent = search.warm_start and strategies()[standing.strategy].samples
@@ -37,11 +38,11 @@ class Commands:
                 return search_command(search.model_copy(update=changes))
         return None
 
-    def _read(self, folder: Path) -> tuple[SearchConfig, ...]:
+    def _read(self, folder: Path) -> Sequence[RunConfig]:
         if not has_run_file(folder):
             return ()
         try:
-            return read_searches(folder)
+            return read_config(folder).parts
         except UserError as error:
             self.notices.append(f"rows of run {folder.name} have no command: {error}")
             return ()

@@ -11,9 +11,8 @@ from safetensors import SafetensorError
 
 from models.errors import UserError, first_line, unknown
 from models.task import TaskConfig
-from search.engine.running import recorded
-from search.engine.runs import read_searches
-from search.engine.unchanged import PARTS, describe_changes
+from search.engine.run_record import PARTS, read_config, recorded
+from search.engine.unchanged import describe_changes
 from search.export.compressed import unpack
 from search.judge.evaluate import Evaluator
 from search.judge.finetune import judge
@@ -89,7 +88,7 @@ def find_weights(results: Path, key: str) -> Path:
 def _task(folder: Path, ledger: Ledger) -> TaskConfig:
     """The run's task as `run.json` describes it; UserError if that is gone or damaged."""
     try:
-        return read_searches(folder)[0].task
+        return read_config(folder).task
     except UserError as error:
         raise UserError(f"what {ledger.title} is cannot be told: {error}") from error
 

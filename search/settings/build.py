@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +26,7 @@ from search.files.atomic import claimed
 from search.judge.baseline import default_baseline
 from search.ledger.location import public_location
 from search.settings.bounds import MOST_EPOCHS, check_number
-from search.settings.config import SearchConfig
+from search.settings.config import RunConfig
 from search.strategies.contract import strategy
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -90,22 +90,84 @@ def recipe(**fields: Any) -> Recipe:
 
 def search_config(
     *,
-    task: TaskConfig,
-    options: Sequence[str],
+    method: str,
     strategies: str,
-    targets: str,
+    options: Sequence[str],
+    task: TaskConfig,
     name: str | None,
-    ledger: str | None = None,
     results: str = "results",
+    **fields: Any,
+) -> RunConfig:
+    """A search from its options; unknown names, malformed targets and constraints are refused here.
+
+    Args:
+        options: `NAME=VALUE`.
+    """
+    return _run_config(
+        methods=(method,),
+        strategies=_strategy_names(strategies),
+        options={method: _options(method, options)},
+        task=task,
+        name=lambda: run_name(name, task, method, Path(results)),
+        results=results,
+        **fields,
+    )
+
+
+def compare_config(
+    *,
+    methods: str,
+    strategies: str,
+    options: Sequence[str],
+    seeds: int,
+    task: TaskConfig,
+    name: str | None,
+    results: str = "results",
+    **fields: Any,
+) -> RunConfig:
+    """A comparison from its options; unknown methods, strategies and malformed targets are refused here.
+
+    Args:
+        options: `METHOD.NAME=VALUE`.
+        seeds: of every finalist.
+    """
+    names = _names(methods)
+    if not names:
+        raise UserError(f"no method in {methods!r}; name at least one")
+    asked = _strategy_names(strategies)
+    if not asked:
+        raise UserError(f"no strategy in {strategies!r}; name at least one")
+    pairs = _options_by_method(options, names)
+    return _run_config(
+        methods=names,
+        strategies=asked,
+        options={method: _options(method, pairs[method]) for method in names},
+        task=task,
+        name=lambda: run_name(name, task, "compare", Path(results)),
+        results=results,
+        comparison=True,
+        warm_start=False,  # every strategy answers for itself
+        final_seeds=seeds,
+        finalists=1,
+        **fields,
+    )
+
+
+def _run_config(
+    *,
+    targets: str,
+    results: str,
+    name: Callable[[], str],
+    ledger: str | None = None,
     constraints: Mapping[str, Any] | None = None,
     rungs: str | None = None,
     **fields: Any,
-) -> SearchConfig:
-    """A search from its options; unknown names, malformed targets and constraints are refused here."""
-    names = tuple(dict.fromkeys(part.strip() for part in strategies.split(",") if part.strip()))
-    for each in names:
-        strategy(each)
-    method_info(fields["method"])
+) -> RunConfig:
+    """What searches and comparisons have in common.
+
+    Args:
+        name: called once everything else was checked, since it may make the run's folder.
+    """
     restricted = Constraints(**(constraints or {}))
     rules(restricted)
     epochs = _numbers(rungs, "--rungs", "0,0.25,1") or ()
@@ -114,18 +176,41 @@ def search_config(
     if epochs:
         fields["recipe"] = make(Recipe, **{**fields.get("recipe", Recipe()).model_dump(), "epochs": epochs[-1]})
     return make(
-        SearchConfig,
-        task=task,
+        RunConfig,
         constraints=restricted,
-        options=_options(fields["method"], options),
-        strategies=names,
         targets=tuple(target.asked for target in parse_targets(targets)),
         ledger=_location(public_location(ledger) if ledger else str(Path(results) / "ledger.db")),
         results=results,
-        name=run_name(name, task, fields["method"], Path(results)),
+        name=name(),
         rungs=epochs,
         **fields,
     )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """A comma-separated list, each name once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _strategy_names(text: str) -> tuple[str, ...]:
+    """The strategies of a comma-separated list; UserError for an unknown one."""
+    names = _names(text)
+    for name in names:
+        strategy(name)
+    return names
+
+
+def _options_by_method(pairs: Sequence[str], methods: Sequence[str]) -> dict[str, list[str]]:
+    """`METHOD.NAME=VALUE` pairs as each method's `NAME=VALUE`."""
+    options: dict[str, list[str]] = {method: [] for method in methods}
+    for pair in pairs:
+        method, dot, rest = pair.partition(".")
+        if not dot or "=" in method:
+            raise UserError(f"--option {pair!r} is not METHOD.NAME=VALUE")
+        if method not in options:
+            raise unknown("method in --option", method, methods)
+        options[method].append(rest)
+    return options
 
 
 def _location(ledger: str) -> str:

@@ -13,7 +13,7 @@ from models.task import TaskConfig
 from models.user.objects import is_given
 from search.allocation.targets import parse_target
 from search.candidate import Recipe
-from search.settings.config import SearchConfig
+from search.settings.config import RunConfig
 from search.settings.shell import option_words, path_argument, shell_line
 
 PROGRAM = ("python", "run_search.py")
@@ -24,15 +24,15 @@ def command_line(arguments: Sequence[str]) -> str:
     return shell_line([*PROGRAM, *arguments])
 
 
-def resume_command(config: SearchConfig, command: str = "search") -> str:
-    """What goes on with a run of `search` or `compare`."""
-    folder = str(config.folder)
+def resume_command(config: RunConfig) -> str:
+    """What goes on with a run."""
+    folder, command = str(config.folder), "compare" if config.comparison else "search"
     if is_given(config.task.network):
         return f"api.{command}(network, resume={folder!r})"
     return shell_line([*PROGRAM, command, *option_words("--resume", folder)])
 
 
-def export_command(config: SearchConfig) -> str:
+def export_command(config: RunConfig) -> str:
     """What exports the best of a run."""
     folder = str(config.folder)
     if is_given(config.task.network):
@@ -42,7 +42,7 @@ def export_command(config: SearchConfig) -> str:
     return shell_line([*PROGRAM, "export", path_argument(folder), "--pick", pick, *to])
 
 
-def search_command(config: SearchConfig) -> str:
+def search_command(config: RunConfig) -> str:
     """`python run_search.py search ...` that asks for the same candidates; what is at its default is left out.
 
     Where the ledger still knows them nothing is trained; an empty ledger has them judged anew.
@@ -63,10 +63,10 @@ def _task(task: TaskConfig) -> list[str]:
     return words
 
 
-def _search(config: SearchConfig) -> list[str]:
-    usual = SearchConfig(task=config.task, name=config.name)
+def _search(config: RunConfig) -> list[str]:
+    usual = RunConfig(task=config.task, name=config.name)
     words = ["--method", config.method]
-    for name, value in config.options.items():
+    for name, value in config.method_options.items():
         words += ["--option", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
     words += ["--strategy", ",".join(config.strategies), *_targets(config.targets)]
     words += config.constraints.words()

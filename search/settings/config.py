@@ -1,30 +1,58 @@
-"""Every input of a search; what `run.json` keeps and a resumed run starts from."""
+"""Every input of a run: one method searched (`search`), or several compared (`compare`); kept in `run.json`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from methods.registry import method_info
 from models.task import TaskConfig
 from search.allocation.constraints import Constraints
+from search.allocation.targets import parse_targets
 from search.candidate import Frozen, Recipe
-from search.engine.rungs import Rungs
 from search.ledger.location import public_location
 from search.settings.bounds import MOST_REPEATS
 
+LEARNED = "learned"  # the strategy of a method that learns its allocation
 
-class SearchConfig(Frozen):
-    """Everything that decides what a search does."""
+
+@dataclass(frozen=True)
+class Rungs:
+    """Where candidates are judged on the way."""
+
+    epochs: tuple[float, ...]
+    """Of the rungs before the last, rising, all less than the recipe's."""
+    reduction: float = 3.0
+    """One of so many goes on."""
+
+    def expected(self, count: int) -> list[float]:
+        """How many of `count` candidates reach each rung, the last included: the first one always goes on."""
+        reached = [float(count)]
+        for _ in self.epochs:
+            reached.append(1 + (reached[-1] - 1) / self.reduction)
+        return reached
+
+
+class RunConfig(Frozen):
+    """Everything that decides what a run does: methods × strategies × targets, and the seeds of finalists."""
 
     model_config = ConfigDict(allow_inf_nan=False, hide_input_in_errors=True)
 
     task: TaskConfig
-    method: str = "l1"
-    options: dict[str, Any] = {}
+    methods: tuple[str, ...] = Field(("l1",), min_length=1)
+    """One, unless it is a comparison."""
+    options: dict[str, dict[str, Any]] = {}
+    """Method -> its options that are not at their defaults."""
     strategies: tuple[str, ...] = ("acra-uniform", "acra-sensitivity")
+    """As they were asked for; `strategies_of` says which a method gets."""
+    comparison: bool = False
+    """Each method and strategy answers for itself, with finalists of its own. Otherwise the strategies work together:
+    the best of all of them are the finalists, and those that sample may begin with the points of the others."""
     targets: tuple[str, ...] = ("0.5",)
     """As the user wrote them."""
     latency_batch: int = Field(1, ge=1)
@@ -37,7 +65,7 @@ class SearchConfig(Frozen):
     """Of finalists; None takes three times the candidates'."""
     final_seeds: int = Field(3, ge=1, le=MOST_REPEATS)
     finalists: int = Field(1, ge=0, le=MOST_REPEATS)
-    """Per target; 0 leaves the test set alone."""
+    """Per target, in a comparison per target, method and strategy; 0 leaves the test set alone."""
     seed: int = Field(0, ge=0, lt=2**32)
     scan_levels: int = Field(7, ge=1)
     scan_images: int | None = Field(2000, ge=1)
@@ -73,6 +101,63 @@ class SearchConfig(Frozen):
         if rungs and (len(rungs) < 2 or rungs[0] < 0 or any(one >= other for one, other in pairwise(rungs))):
             raise ValueError("give two or more numbers of epochs, each more than the one before, as in 0,0.25,1")
         return rungs
+
+    @field_validator("options")
+    @classmethod
+    def _without_empty_options(cls, options: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        return {method: values for method, values in options.items() if values}
+
+    @model_validator(mode="after")
+    def _options_fit_methods(self) -> RunConfig:
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError("name every method once")
+        if len(self.methods) > 1 and not self.comparison:
+            raise ValueError("a search has one method; compare several")
+        if not set(self.options) <= set(self.methods):
+            raise ValueError("options are given for a method that is not used")
+        return self
+
+    @property
+    def method(self) -> str:
+        """The method, where there is one."""
+        (method,) = self.methods
+        return method
+
+    @property
+    def method_options(self) -> dict[str, Any]:
+        """The options of the method, where there is one."""
+        return self.options.get(self.method, {})
+
+    def strategies_of(self, method: str) -> tuple[str, ...]:
+        """The strategies of one method.
+
+        In a comparison, a method that learns its allocation does so, unless `learned` is among those asked for: then
+        it gets all of them, and the other methods all but that one.
+        """
+        if not self.comparison:
+            return self.strategies
+        if LEARNED in self.strategies and method_info(method).learns_allocation:
+            return self.strategies
+        # While it learns, a method can heed neither constraints nor targets of other measures.
+        heeds_all = not self.constraints.given and parse_targets(",".join(self.targets))[0].measures == ("flops",)
+        if heeds_all and method_info(method).learns_allocation:
+            return (LEARNED,)
+        return tuple(name for name in self.strategies if name != LEARNED)
+
+    def for_method(self, method: str) -> RunConfig:
+        """The part of the run that is one method's: with its options and strategies alone."""
+        return self.model_copy(
+            update={
+                "methods": (method,),
+                "options": {method: self.options[method]} if method in self.options else {},
+                "strategies": self.strategies_of(method),
+            }
+        )
+
+    @property
+    def parts(self) -> Sequence[RunConfig]:
+        """Method by method."""
+        return [self.for_method(method) for method in self.methods]
 
     @property
     def ladder(self) -> Rungs | None:

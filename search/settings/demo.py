@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from search.candidate import Recipe
 from search.settings import build
-from search.settings.config import SearchConfig
+from search.settings.config import RunConfig
 
 TARGETS = "0.5,0.25,0.1"
 RECIPE = Recipe(epochs=2, batch_size=64, lr=0.05)
 
 
-def demo_config(results: str) -> SearchConfig:
+def demo_config(results: str) -> RunConfig:
     """A search that takes a minute or two on two cores; the baseline is trained first if it is not there yet."""
     return build.search_config(
         task=build.task(network=None, weights=None, data=None, mean=None, std=None, results=results),

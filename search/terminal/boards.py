@@ -32,7 +32,7 @@ from search.report.html import plain
 from search.report.outputs import latencies_in_words, rows_of
 from search.results.tables import Row, candidates_frame, finals_frame, pareto, write_csv
 from search.settings.command import resume_command
-from search.settings.compare_config import CompareConfig
+from search.settings.config import RunConfig
 from search.terminal.announce import where
 from search.terminal.console import PlainConsole, say
 from search.terminal.show import show_latencies
@@ -45,7 +45,7 @@ PIPE_WIDTH = 160  # characters, where output is no terminal
 # ---- compare
 
 
-def compare_and_show(config: CompareConfig, console: Console, *, retry_failed: bool) -> tuple[dict[str, Any], bool]:
+def compare_and_show(config: RunConfig, console: Console, *, retry_failed: bool) -> tuple[dict[str, Any], bool]:
     """Run a comparison with its live table; returns its JSON form and whether it is complete."""
     console.print("loading the task, binding the methods ...", style="dim")
     comparison = compare.prepare(config, lambda line: say(console, line, "dim"))
@@ -58,7 +58,7 @@ def _run_and_show(comparison: Comparison, console: Console, *, retry_failed: boo
     config = comparison.config
     done = compare.run(comparison, console, retry_failed=retry_failed)
     boards = _own_boards(done)
-    with writing(config.folder, f"free space, then write them by: {resume_command(config.common, 'compare')}"):
+    with writing(config.folder, f"free space, then write them by: {resume_command(config)}"):
         checked = measure_finals(done.results, lambda line: say(console, line, "dim"))
         files = _write(done, checked)
         if boards:
@@ -70,7 +70,7 @@ def _run_and_show(comparison: Comparison, console: Console, *, retry_failed: boo
         show_latencies(latencies_in_words(result, rows_of(result), checked), console)
     say(console, f"files     {config.folder}/: {', '.join(files)}")
     if not done.complete:
-        say(console, f"stopped   nothing finished is lost; go on with: {resume_command(config.common, 'compare')}")
+        say(console, f"stopped   nothing finished is lost; go on with: {resume_command(config)}")
     record = leaderboard_text.as_json(boards) if boards else {"tasks": [], "mean_ranks": []}
     head = {"run": str(config.folder), "complete": done.complete, "seconds": done.seconds}
     head["skipped_records"] = done.results[0].skipped
@@ -80,7 +80,7 @@ def _run_and_show(comparison: Comparison, console: Console, *, retry_failed: boo
 
 def _announce(comparison: Comparison, console: Console) -> None:
     """The first screen: what will be done, what cannot be, and where."""
-    setups, config = comparison.setups, comparison.config.common
+    setups, config = comparison.setups, comparison.config
     first, counts = setups[0], compare.planned(comparison.setups)
     tested = "" if first.dense.test_accuracy is None else f", {first.dense.test_accuracy:.2%} on the test set"
     say(console, f"{title(first)}: {flops_text(first.dense.flops)} FLOPs{tested}", "bold")

@@ -21,14 +21,14 @@ from search.report.final_latency import measure_finals
 from search.report.outputs import Written, write_outputs
 from search.results.tables import records
 from search.settings.command import resume_command, search_command
-from search.settings.config import SearchConfig
+from search.settings.config import RunConfig
 from search.settings.shell import path_argument, shell_word
 from search.terminal.announce import announce
 from search.terminal.console import say
 
 
 def search_and_show(
-    config: SearchConfig, console: Console, *, command: str | None = None, retry_failed: bool = False
+    config: RunConfig, console: Console, *, command: str | None = None, retry_failed: bool = False
 ) -> tuple[dict[str, Any], bool]:
     """Run a search with its live table; returns its JSON form and whether it is complete.
 

@@ -23,7 +23,7 @@ from search.allocation.targets import parse_target
 from search.candidate import Outcome
 from search.engine.setup import budget_of, problem_of
 from search.settings import build
-from search.settings.config import SearchConfig
+from search.settings.config import RunConfig
 from search.strategies.contract import Problem, Proposal, strategies, strategy
 
 STRATEGIES = [name for name in strategies() if name != "learned"]
@@ -40,7 +40,9 @@ def problem(choice: Choice, method: str, **changes: Any) -> Problem:
     """Half way between the least and the most that can be reached."""
     ((least, most),) = reach(Budget({"flops": 0}, choice.cost), choice.sites)
     target = parse_target(f"{(least + most) / 2 / choice.cost.dense.flops:.4f}")
-    config = SearchConfig(task=TaskConfig(network="small"), method=method, name="x", trials=5, scan_levels=3, **changes)
+    config = RunConfig(
+        task=TaskConfig(network="small"), methods=(method,), name="x", trials=5, scan_levels=3, **changes
+    )
     return problem_of(config, choice, [(target, budget_of(config, choice, target))])
 
 
@@ -198,7 +200,7 @@ def test_they_are_read_early_and_kept_in_the_configuration() -> None:
               "targets": "0.5", "name": "x"}  # fmt: skip
     given = {"keep_dense": ("a", "b"), "round_channels": ("8",)}
     config = build.search_config(**fields, constraints=given)
-    assert SearchConfig.model_validate(config.model_dump(mode="json")) == config
+    assert RunConfig.model_validate(config.model_dump(mode="json")) == config
     assert config.constraints.words() == ["--keep-dense", "a", "--keep-dense", "b", "--round-channels", "8"]
     with pytest.raises(UserError, match="not understood"):
         build.search_config(**fields, constraints={"bound": ("x=",)})
@@ -223,7 +225,7 @@ def test_a_target_that_a_constraint_puts_out_of_reach_names_it(
     little = f"{0.9 * max(least):.4f}"  # less than can be reached while that site is dense
     asked = {key: tuple(text.replace("{big}", big) for text in texts) for key, texts in asked.items()}
     choice = choose(compressor, Constraints(**asked))
-    config = SearchConfig(task=TaskConfig(network="small"), method="l1", name="x")
+    config = RunConfig(task=TaskConfig(network="small"), name="x")
     with pytest.raises(UserError, match="out of reach") as caught:
         budget_of(config, choice, parse_target(target.replace("{little}", little)))
     _, without, found = str(caught.value).partition("; without ")

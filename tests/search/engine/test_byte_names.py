@@ -15,7 +15,7 @@ from search import api
 from search.candidate import Recipe
 from search.judge import baseline, evaluate
 from search.ledger import ledger as ledgers
-from search.settings.config import SearchConfig
+from search.settings.config import RunConfig
 
 
 @pytest.fixture
@@ -30,11 +30,11 @@ def nothing_loaded(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(module, "load_task", lambda *_: pytest.fail("the task was loaded"))
 
 
-def config_of(results: Path) -> SearchConfig:
+def config_of(results: Path) -> RunConfig:
     task = TaskConfig(network="small", train_images=200).absolute()
-    return SearchConfig(task=task, name="run", results=str(results), ledger=str(results / "ledger.db"),
-                        targets=("0.5",), strategies=("acra-uniform",), recipe=Recipe(epochs=0.1), workers=0,
-                        finalists=0, device="cpu")  # fmt: skip
+    return RunConfig(task=task, name="run", results=str(results), ledger=str(results / "ledger.db"),
+                     targets=("0.5",), strategies=("acra-uniform",), recipe=Recipe(epochs=0.1), workers=0,
+                     finalists=0, device="cpu")  # fmt: skip
 
 
 STARTS: list[Callable[[Path], object]] = [

@@ -22,15 +22,16 @@ from models.errors import UserError
 from models.task import TaskConfig
 from search.candidate import Recipe
 from search.engine import compare as comparing
+from search.engine.run_folder import resumed_config
 from search.engine.session import run
 from search.engine.setup import prepare
 from search.engine.standings import DENSE, dense_of, standings
 from search.leaderboard.board import read_boards
 from search.ledger.ledger import Ledger
 from search.results.tables import records
+from search.settings.build import compare_config
 from search.settings.command import search_command
-from search.settings.compare_config import CompareConfig, compare_config, resumed, strategies_for
-from search.settings.config import SearchConfig
+from search.settings.config import RunConfig
 from search.terminal.boards import compare_and_show, verify_and_show
 
 TASK = TaskConfig(network="small", data="digits", train_images=160, search_fraction=0.25)
@@ -38,7 +39,7 @@ RECIPE = Recipe(epochs=0.5, batch_size=32, recalibration_images=32)
 QUIET = Console(quiet=True)
 
 
-def config(results: Path, **changes: Any) -> CompareConfig:
+def config(results: Path, **changes: Any) -> RunConfig:
     given = {"task": TASK, "methods": "l1,kse", "strategies": "acra-uniform,acra-sensitivity", "options": [],
              "targets": "0.5,0.05", "seeds": 2, "recipe": RECIPE, "final_epochs": 0.5, "scan_levels": 1,
              "scan_images": 40, "workers": 0, "device": "cpu", "results": str(results), "name": "cmp"}  # fmt: skip
@@ -104,7 +105,7 @@ def test_again_runs_nothing_and_shows_the_same(
 ) -> None:
     results, record = finished
     monkeypatch.setattr("search.judge.evaluate.Evaluator.__call__", lambda *_, **__: pytest.fail("judged again"))
-    again, complete = compare_and_show(resumed(results / "cmp"), QUIET, retry_failed=False)
+    again, complete = compare_and_show(resumed_config(results / "cmp"), QUIET, retry_failed=False)
     assert complete
     assert again["tasks"] == record["tasks"]
 
@@ -135,7 +136,7 @@ def test_a_stopped_comparison_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not complete
     done = {r.key for r in records_of(tmp_path)}
     assert len(done) == 3
-    record, complete = compare_and_show(resumed(tmp_path / "cmp"), QUIET, retry_failed=False)
+    record, complete = compare_and_show(resumed_config(tmp_path / "cmp"), QUIET, retry_failed=False)
     assert complete
     assert done < {r.key for r in records_of(tmp_path)}
     assert len(records_of(tmp_path)) == 2 * (1 + 2)
@@ -162,7 +163,8 @@ def test_tables_of_a_comparison_cover_all_methods(finished: tuple[Path, dict[str
 
 def test_a_search_leaves_its_row_as_well(finished: tuple[Path, dict[str, Any]]) -> None:
     results, _ = finished
-    alone = config(results, methods="l1", targets="0.5", name="alone").common
+    changes = {"comparison": False, "warm_start": True}
+    alone = config(results, methods="l1", targets="0.5", name="alone").model_copy(update=changes)
     result = run(prepare(alone), QUIET)
     finals = {proposal.strategy for proposal, _ in result.seen if proposal.stage == "final"}
     with Ledger(str(results / "ledger.db"), fingerprint(results), "t") as ledger:
@@ -238,9 +240,17 @@ def test_rows_that_cannot_be_verified_are_named(finished: tuple[Path, dict[str, 
 
 def test_a_method_that_learns_its_allocation_does_so() -> None:
     learner = next(name for name, info in methods().items() if info.learns_allocation)
-    assert strategies_for(learner, ("acra-uniform", "lagrangian")) == ("learned",)
-    assert strategies_for(learner, ("acra-uniform", "learned")) == ("acra-uniform", "learned")
-    assert strategies_for("l1", ("acra-uniform", "learned")) == ("acra-uniform",)
+    fields = {"task": TASK, "name": "x", "methods": ("l1", learner), "comparison": True}
+    for asked, of_l1, of_learner in (
+        (("acra-uniform", "lagrangian"), ("acra-uniform", "lagrangian"), ("learned",)),
+        (("acra-uniform", "learned"), ("acra-uniform",), ("acra-uniform", "learned")),
+        (("learned",), (), ("learned",)),
+    ):
+        made = RunConfig(strategies=asked, **fields)
+        assert [made.strategies_of("l1"), made.strategies_of(learner)] == [of_l1, of_learner]
+        assert [part.strategies_of(part.method) for part in made.parts] == [of_l1, of_learner]
+    for heeded in ({"constraints": {"keep_dense": ("conv1",)}}, {"targets": ("params 0.5",)}):
+        assert RunConfig(strategies=("tpe",), **fields, **heeded).strategies_of(learner) == ("tpe",)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +268,7 @@ def test_mistakes_are_one_sentence(tmp_path: Path, changes: dict[str, Any], word
 
 def test_options_go_to_their_method_alone(tmp_path: Path) -> None:
     made = config(tmp_path, options=["kse.alpha=2"])
-    assert {search.method: search.options for search in made.searches} == {"l1": {}, "kse": {"alpha": 2}}
+    assert {part.method: part.method_options for part in made.parts} == {"l1": {}, "kse": {"alpha": 2}}
 
 
 def test_nothing_within_reach_is_refused(tmp_path: Path) -> None:
@@ -271,24 +281,13 @@ def test_a_comparison_without_a_strategy_that_fits_is_refused(tmp_path: Path) ->
         comparing.prepare(config(tmp_path, strategies="learned"))
 
 
-def test_resuming_what_is_no_comparison_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    with pytest.raises(UserError, match="there is no run in"):
-        resumed(folder)
-    search = {"config": SearchConfig(task=TASK, name="x").model_dump(mode="json")}
-    folder.mkdir()
-    (folder / "run.json").write_text(json.dumps(search))
-    with pytest.raises(UserError, match="holds a search and no comparison; go on with it by `search --resume"):
-        resumed(folder)
-
-
 CONFIGS = [
-    SearchConfig(task=TASK, name="x"),
-    SearchConfig(
+    RunConfig(task=TASK, name="x"),
+    RunConfig(
         task=TaskConfig(network="net.py:make", weights="my weights.pt", data="npz:d.npz", mean=(-0.5, 0.25),
                         std=(1, 2)),
-        method="kse",
-        options={"alpha": 2},
+        methods=("kse",),
+        options={"kse": {"alpha": 2}},
         strategies=("tpe", "lagrangian"),
         targets=("0.5", "2.12x"),
         recipe=Recipe(epochs=2.5, batch_size=64, lr=0.1, schedule="cosine", weight_decay=0.0, distill_weight=0.5,
@@ -300,8 +299,8 @@ CONFIGS = [
 
 
 @pytest.mark.parametrize("given", CONFIGS, ids=["defaults", "everything"])
-def test_the_command_of_a_configuration_leads_back_to_it(given: SearchConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    found: list[SearchConfig] = []
+def test_the_command_of_a_configuration_leads_back_to_it(given: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[RunConfig] = []
     result = SimpleNamespace(record={}, complete=True)
     monkeypatch.setattr("search.api.run_config", lambda config, **_: found.append(config) or result)
     words = shlex.split(search_command(given))[2:]

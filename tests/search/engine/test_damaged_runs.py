@@ -16,14 +16,12 @@ from models.errors import UserError
 from models.task import TaskConfig
 from search import api
 from search.candidate import Recipe
-from search.engine import runs
-from search.engine.running import alone_in
-from search.settings import compare_config
-from search.settings.config import SearchConfig
+from search.engine.run_folder import alone_in, resumed_config
+from search.settings.config import RunConfig
 
 TASK = "0123456789abcdef"
-CONFIG = SearchConfig(task=TaskConfig(network="small"), name="run", recipe=Recipe(epochs=2))
-SOUND = {"schema": 1, "config": CONFIG.model_dump(mode="json"), "fingerprint": TASK, "host": {}}
+CONFIG = RunConfig(task=TaskConfig(network="small"), name="run", recipe=Recipe(epochs=2))
+SOUND = {"schema": 2, "config": CONFIG.model_dump(mode="json"), "fingerprint": TASK, "host": {}}
 
 DAMAGES: list[tuple[str, bytes, str]] = [
     ("empty", b"", "damaged .it is empty"),
@@ -41,8 +39,7 @@ DAMAGES: list[tuple[str, bytes, str]] = [
     ("searches of a kind", b'{"config": {"searches": {"a": 1}}}', "damaged .it names no search"),
 ]
 READERS: dict[str, Callable[[Path], object]] = {
-    "search --resume": runs.resumed,
-    "compare --resume": compare_config.resumed,
+    "resumed_config": resumed_config,
     "open_run": api.open_run,
     "export": lambda folder: api.export(folder, show=False),
     "search(resume)": lambda folder: api.search(resume=folder, show=False),
@@ -76,7 +73,7 @@ def test_whoever_reads_it_says_so(folder: Path, content: bytes, words: str) -> N
             reader(folder)
         assert "\n" not in str(refusal.value), name
     with pytest.raises(UserError, match=words):
-        runs.resumed("run")  # by its name below results
+        resumed_config("run")  # by its name below results
     with alone_in(folder, CONFIG):
         pass  # the search itself writes a damaged record anew
 

@@ -13,7 +13,7 @@ from search.candidate import Recipe
 from search.engine import session
 from search.engine.estimate import expected
 from search.engine.setup import prepare
-from search.settings.config import SearchConfig
+from search.settings.config import RunConfig
 
 STRATEGIES = ("acra-uniform", "lagrangian", "random")
 
@@ -21,7 +21,7 @@ STRATEGIES = ("acra-uniform", "lagrangian", "random")
 @pytest.mark.parametrize(("trials", "candidates"), [(1, 3), (3, 7), (8, 16)])
 def test_no_more_is_done_than_was_expected(tmp_path: Path, trials: int, candidates: int) -> None:
     """Of each target one for the uniform strategy, up to seven for `lagrangian`, and all trials for `random`."""
-    config = SearchConfig(
+    config = RunConfig(
         task=TaskConfig(network="small", data="digits", train_images=100), name="run", results=str(tmp_path),
         ledger=str(tmp_path / "ledger.db"), targets=("0.6", "0.4"), strategies=STRATEGIES, scan_levels=2,
         scan_images=10, recipe=Recipe(epochs=0.0), final_epochs=0.1, workers=0, finalists=1, final_seeds=2,

@@ -15,15 +15,15 @@ from models.networks.catalog import build_network
 from models.task import TaskConfig
 from search.engine import plan as planning
 from search.engine.plan import plan
-from search.settings.config import SearchConfig
+from search.settings.config import RunConfig
 
 # stem and six convolutions of 16 at 32×32; then one that widens and five at 16×16; the same at 8×8; the classifier
 DENSE = 9 * (32**2 * (3 * 16 + 6 * 16**2) + 16**2 * (16 * 32 + 5 * 32**2) + 8**2 * (32 * 64 + 5 * 64**2)) + 640
 
 
-def config(target: str = "0.5", *, root: Path | str = "/nonexistent", **fields: object) -> SearchConfig:
+def config(target: str = "0.5", *, root: Path | str = "/nonexistent", **fields: object) -> RunConfig:
     task = TaskConfig(network="resnet20", data="cifar10", data_root=str(root))
-    return SearchConfig(
+    return RunConfig(
         **{"task": task, "strategies": ("acra-uniform",), "targets": (target,), "name": "plan", **fields}  # type: ignore[arg-type]
     )
 
@@ -80,7 +80,7 @@ def test_a_scan_is_judged_on_the_way() -> None:
 
 def test_calibrating_methods_are_given_their_batches() -> None:
     task = TaskConfig(network="small", data="digits", train_images=300)
-    assert plan(config(task=task, method="taylor"))["method"] == "taylor"
+    assert plan(config(task=task, methods=("taylor",)))["method"] == "taylor"
 
 
 def test_one_target_and_one_strategy() -> None:

@@ -15,12 +15,11 @@ from search import api
 from search.candidate import Recipe
 from search.engine import compare
 from search.judge import evaluate
-from search.settings.compare_config import CompareConfig
-from search.settings.config import SearchConfig
+from search.settings.config import RunConfig
 
 
-def config_of(folder: Path) -> SearchConfig:
-    return SearchConfig(
+def config_of(folder: Path) -> RunConfig:
+    return RunConfig(
         task=TaskConfig(network="small", train_images=200).absolute(), name="run", results=str(folder / "results"),
         ledger=str(folder / "ledger.db"), targets=("0.5",), strategies=("acra-uniform",), recipe=Recipe(epochs=0.1),
         workers=0, finalists=0, device="cpu",
@@ -82,7 +81,7 @@ def test_a_resumption_is_refused_with_advice_that_it_can_follow(
 
 def test_a_comparison_is_refused_alike(run: Path, tmp_path: Path, nothing_loaded: None) -> None:
     with read_only(run), pytest.raises(UserError, match="resume the copy"):
-        compare.prepare(CompareConfig(searches=(config_of(tmp_path),)))
+        compare.prepare(config_of(tmp_path).model_copy(update={"comparison": True}))
 
 
 def test_a_new_run_where_nothing_can_be_made(tmp_path: Path, nothing_loaded: None) -> None:

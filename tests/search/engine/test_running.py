@@ -11,22 +11,20 @@ from models.errors import UserError
 from models.task import TaskConfig
 from search.candidate import Outcome, Recipe, failed
 from search.engine import session
-from search.engine.running import alone_in
+from search.engine.run_folder import alone_in
 from search.engine.setup import prepare
 from search.judge.evaluate import Evaluator
 from search.report.outputs import run_view
 from search.report.page import report_html
-from search.settings.config import SearchConfig
+from search.settings.config import RunConfig
 
 TASK = TaskConfig(network="small", data="digits", train_images=200)
 
 
-def config_of(folder: Path, **changes: object) -> SearchConfig:
+def config_of(folder: Path, **changes: object) -> RunConfig:
     fields = {"targets": ("0.5",), "strategies": ("acra-uniform", "lagrangian"), "scan_levels": 2, "scan_images": 10,
               "recipe": Recipe(epochs=0.1), "workers": 0, "finalists": 0, "device": "cpu"}  # fmt: skip
-    return SearchConfig(
-        task=TASK, name="run", results=str(folder), ledger=str(folder / "ledger.db"), **fields | changes
-    )
+    return RunConfig(task=TASK, name="run", results=str(folder), ledger=str(folder / "ledger.db"), **fields | changes)
 
 
 def test_a_folder_belongs_to_one_search_at_a_time(tmp_path: Path) -> None:

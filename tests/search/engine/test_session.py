@@ -14,7 +14,7 @@ from models.task import TaskConfig
 from search.candidate import Recipe
 from search.engine.session import factory_of
 from search.engine.setup import prepare
-from search.settings.config import SearchConfig
+from search.settings.config import RunConfig
 
 
 def test_a_worker_does_not_check_again_what_the_search_has_checked(
@@ -25,7 +25,7 @@ def test_a_worker_does_not_check_again_what_the_search_has_checked(
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.effect_noise((16, 16), 90).convert("RGB").save(place)
     monkeypatch.chdir(tmp_path)
-    config = SearchConfig(
+    config = RunConfig(
         task=TaskConfig(network="resnet20", data="imagefolder:pictures@16"), name="run", results=str(tmp_path),
         ledger=str(tmp_path / "ledger.db"), targets=("0.5",), strategies=("acra-uniform",), recipe=Recipe(epochs=1),
         workers=1, device="cpu", finalists=0,

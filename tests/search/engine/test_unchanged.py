@@ -19,12 +19,10 @@ from models.task import TaskConfig
 from search import api
 from search.candidate import Recipe
 from search.engine import compare, session
-from search.engine.runs import resumed
+from search.engine.run_folder import resumed_config
 from search.engine.setup import prepare
 from search.judge.evaluate import worker
-from search.settings import compare_config
-from search.settings.compare_config import CompareConfig
-from search.settings.config import SearchConfig
+from search.settings.config import RunConfig
 
 NETWORK = """
 from torch import nn
@@ -47,14 +45,14 @@ def write_data(path: Path, seed: int) -> None:
     np.savez(path, x_train=images, y_train=labels, x_test=images[:20], y_test=labels[:20])
 
 
-def config_of(folder: Path, task: TaskConfig) -> SearchConfig:
-    return SearchConfig(
+def config_of(folder: Path, task: TaskConfig) -> RunConfig:
+    return RunConfig(
         task=task.absolute(), name="run", results=str(folder), ledger=str(folder / "ledger.db"), targets=("0.5",),
         strategies=("acra-uniform",), recipe=Recipe(epochs=0), workers=0, finalists=0, device="cpu",
     )  # fmt: skip
 
 
-def search(config: SearchConfig) -> session.Result:
+def search(config: RunConfig) -> session.Result:
     return session.run(prepare(config), Console(quiet=True))
 
 
@@ -87,10 +85,10 @@ def test_what_changed_is_named_and_nothing_is_judged(
     config = config_of(tmp_path, make(tmp_path))
     search(config)
     before = (tmp_path / "ledger.db").read_bytes(), (tmp_path / "run" / "run.json").read_bytes()
-    search(resumed(tmp_path / "run"))
+    search(resumed_config(tmp_path / "run"))
     change(tmp_path)
     with pytest.raises(UserError, match=rf"^{name} ha(s|ve) changed \(.* then, .* now\) since the run in .*--name$"):
-        prepare(resumed(tmp_path / "run"))
+        prepare(resumed_config(tmp_path / "run"))
     with pytest.raises(UserError, match=name):  # the same search given in full again
         prepare(config)
     after = (tmp_path / "run" / "run.json").read_text()
@@ -125,12 +123,12 @@ def test_a_run_of_an_earlier_version_knows_the_whole_alone(tmp_path: Path) -> No
 
 
 def test_a_comparison_is_refused_alike(tmp_path: Path) -> None:
-    config = CompareConfig(searches=(config_of(tmp_path, weights_task(tmp_path)),))
+    config = config_of(tmp_path, weights_task(tmp_path)).model_copy(update={"comparison": True})
     compare.run(compare.prepare(config), Console(quiet=True))
-    compare.prepare(compare_config.resumed(tmp_path / "run"))
+    compare.prepare(resumed_config(tmp_path / "run"))
     write_weights(tmp_path / "w.safetensors", 1)
     with pytest.raises(UserError, match=r"weights .* have changed"):
-        compare.prepare(compare_config.resumed(tmp_path / "run"))
+        compare.prepare(resumed_config(tmp_path / "run"))
 
 
 def test_a_worker_with_other_files_judges_nothing(tmp_path: Path) -> None:
@@ -142,16 +140,15 @@ def test_a_worker_with_other_files_judges_nothing(tmp_path: Path) -> None:
         worker(config.task, device="cpu", fingerprint=setup.fingerprint)
 
 
-@pytest.mark.parametrize("schema", [2, 0, "1", None, True, [1]])
+@pytest.mark.parametrize("schema", [3, 0, "1", None, True, [1]])
 def test_a_later_schema_is_one_sentence(tmp_path: Path, schema: object) -> None:
     config, path = config_of(tmp_path, weights_task(tmp_path)), tmp_path / "run" / "run.json"
     search(config)
     record = json.loads(path.read_text())
-    path.write_text(json.dumps({name: value for name, value in record.items() if name != "schema"}))
-    assert resumed(tmp_path / "run") == config
     path.write_text(json.dumps(record | {"schema": schema}))
     content = path.read_bytes()
-    for attempt in (lambda: resumed(tmp_path / "run"), lambda: api.open_run(tmp_path / "run"), lambda: prepare(config)):
+    attempts = (lambda: resumed_config(path.parent), lambda: api.open_run(path.parent), lambda: prepare(config))
+    for attempt in attempts:
         with pytest.raises(UserError, match=r"run.json is of schema .*, and this version reads 1"):
             attempt()
     assert path.read_bytes() == content
@@ -164,11 +161,10 @@ def test_the_resume_line_is_printed_when_it_works(tmp_path: Path, command: str) 
     class Watching(Console):
         def print(self, *objects: object, **options: object) -> None:  # type: ignore[override]
             if str(objects[0] if objects else "").startswith("resume "):
-                read = resumed if command == "search" else compare_config.resumed
-                resumes.append(read(tmp_path / "run").folder)
+                resumes.append(resumed_config(tmp_path / "run").folder)
 
     if command == "search":
         session.run(prepare(config), Watching(quiet=True))
     else:
-        compare.run(compare.prepare(CompareConfig(searches=(config,))), Watching(quiet=True))
+        compare.run(compare.prepare(config.model_copy(update={"comparison": True})), Watching(quiet=True))
     assert resumes == [tmp_path / "run"]

@@ -9,7 +9,7 @@ from rich.console import Console
 from models.task import TaskConfig, load_task
 from search.candidate import Recipe
 from search.judge.baseline import train
-from search.settings.config import SearchConfig
+from search.settings.config import RunConfig
 from search.terminal.show import search_and_show
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -21,9 +21,9 @@ def searched(root: Path, network: str, method: str) -> Path:
     """A run of a network with trained weights, so that fresh ones would be noticed."""
     weights = root / f"{method}.safetensors"
     train(TaskConfig(network=network), Recipe(epochs=2, batch_size=64, lr=0.1, distill_weight=0), weights, device="cpu")
-    config = SearchConfig(
+    config = RunConfig(
         task=TaskConfig(network=network, weights=str(weights)),
-        method=method,
+        methods=(method,),
         strategies=("acra-uniform",),
         targets=("0.7", "0.4"),
         recipe=RECIPE,

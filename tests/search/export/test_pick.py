@@ -11,25 +11,25 @@ from models.task import TaskConfig
 from search.candidate import Candidate, Recipe
 from search.export.pick import Run, pick_candidate, read_run
 from search.results.tables import CANDIDATE_TYPES, FINAL_TYPES
-from search.settings.config import SearchConfig
+from search.settings.config import RunConfig
 
 TASK = "task-of-tests"
 SEARCHED = [("0.7", 700, 0.98), ("0.5", 500, 0.975), ("0.3", 300, 0.95), ("0.1", 100, 0.60)]
 TESTED = {"0.7": (0.95, 0.97), "0.5": (0.97, 0.95), "0.3": (0.80, 0.99)}  # target -> accuracy of seeds 0 and 1
 
 
-def config(**changes) -> SearchConfig:
-    return SearchConfig(task=TaskConfig(network="small"), name="run", recipe=Recipe(epochs=2), **changes)
+def config(**changes) -> RunConfig:
+    return RunConfig(task=TaskConfig(network="small"), name="run", recipe=Recipe(epochs=2), **changes)
 
 
-def candidate(target: str, seed: int | None, settings: SearchConfig) -> Candidate:
+def candidate(target: str, seed: int | None, settings: RunConfig) -> Candidate:
     allocation = {"conv": {"ratio": float(target)}}
     if seed is None:
         return Candidate(method="l1", allocation=allocation, recipe=settings.recipe)
     return Candidate(method="l1", allocation=allocation, recipe=settings.final_recipe, seed=seed, judge="test")
 
 
-def line(target: str, flops: int, accuracy: float, seed: int | None, settings: SearchConfig) -> dict[str, object]:
+def line(target: str, flops: int, accuracy: float, seed: int | None, settings: RunConfig) -> dict[str, object]:
     made = candidate(target, seed, settings)
     key = made.key(TASK)
     where = "accuracy" if seed is None else "test_accuracy"
@@ -59,7 +59,7 @@ def run(finals: bool = True, **changes) -> Run:
         best.append({**rows[0], "test_accuracy": sum(accuracies) / len(accuracies), "seeds": len(accuracies)})
     table = pd.DataFrame(lines, columns=list(CANDIDATE_TYPES)).astype(CANDIDATE_TYPES)
     finalists = pd.DataFrame(best, columns=list(FINAL_TYPES)).astype(FINAL_TYPES)
-    return Run((settings,), TASK, {}, table, front, finalists)
+    return Run(settings, TASK, {}, table, front, finalists)
 
 
 def test_best_has_the_highest_mean_and_takes_the_first_seed():
@@ -107,7 +107,7 @@ def test_a_named_seed_is_taken_as_it_is():
 def test_a_fine_tune_of_its_own_is_another_candidate_and_distils():
     plain = Recipe(epochs=2, distill_weight=0)
     settings = config().model_copy(update={"recipe": plain})
-    found = pick_candidate(Run((settings,), TASK, {}, run().candidates, run().front, run().finals), "best", 40)
+    found = pick_candidate(Run(settings, TASK, {}, run().candidates, run().front, run().finals), "best", 40)
     assert found.candidate.recipe.epochs == 40
     assert found.candidate.recipe.distill_weight == Recipe().distill_weight
     assert found.key == found.candidate.key(TASK)

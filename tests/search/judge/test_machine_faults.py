@@ -22,7 +22,7 @@ from search.judge.evaluate import Evaluator
 from search.judge.faults import MachineFaultError, is_machine_fault, machine_fault
 from search.judge.finetune import DivergedError
 from search.ledger.ledger import Ledger
-from search.settings.config import SearchConfig
+from search.settings.config import RunConfig
 
 
 def raised(action: Callable[[], object]) -> BaseException:
@@ -102,7 +102,7 @@ def test_a_search_stops_at_a_damaged_picture_and_goes_on_when_it_is_replaced(
     good = place.read_bytes()  # one that is trained on
     place.write_bytes(good[:200] + b"\xff" * (len(good) - 202) + good[-2:])
     task = TaskConfig(network="resnet20", data=f"imagefolder:{tmp_path / 'pictures'}@16").absolute()
-    config = SearchConfig(
+    config = RunConfig(
         task=task, name="run", results=str(tmp_path), ledger=str(tmp_path / "ledger.db"), targets=("0.5",),
         strategies=("acra-uniform",), recipe=Recipe(epochs=1), workers=0, device="cpu", finalists=0,
     )  # fmt: skip
@@ -136,7 +136,7 @@ def test_a_full_disk_as_libraries_tell_it(small_disk: Path, save: Callable[[obje
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=[pytest.mark.ray, pytest.mark.slow])])
 def test_a_search_goes_on_after_a_full_disk(tmp_path: Path, small_disk: Path, workers: int) -> None:
     task = TaskConfig(network="small", train_images=200).absolute()
-    config = SearchConfig(
+    config = RunConfig(
         task=task, name="run", results=str(small_disk), ledger=str(tmp_path / "ledger.db"), targets=("0.5",),
         strategies=("acra-uniform",), recipe=Recipe(epochs=0.1), workers=workers, device="cpu", final_seeds=1,
     )  # fmt: skip

@@ -12,10 +12,10 @@ import pytest
 import run_search
 from models.errors import UserError
 from search import api
-from search.engine.runs import resumed
+from search.engine.run_folder import resumed_config
 from search.ledger.location import full_url, public_location, scrub
 from search.ledger.storage import open_storage, storage_url
-from search.settings.config import SearchConfig
+from search.settings.config import RunConfig
 
 SECRET = "Tr0ub4dor"
 # location -> what may be shown of it
@@ -41,7 +41,7 @@ def test_the_password_is_known_to_this_process_alone(location: str, public: str)
     assert public_location(location) == public
     assert SECRET in full_url(public).render_as_string(hide_password=False)
     assert SECRET not in scrub(f"of the driver: {location}")
-    config = SearchConfig.model_validate({"task": {"network": "small"}, "name": "x", "ledger": location})
+    config = RunConfig.model_validate({"task": {"network": "small"}, "name": "x", "ledger": location})
     assert config.ledger == public
     assert SECRET not in repr(config) + config.model_dump_json()
 
@@ -64,15 +64,15 @@ def test_what_cannot_be_read_is_not_repeated(location: str, tmp_path: Path, monk
         assert SECRET not in str(refusal.value)
     if "nosuch" not in location:  # a scheme of its own may be a driver that is not installed here
         with pytest.raises(ValueError, match="URL") as invalid:
-            SearchConfig.model_validate({"task": {"network": "small"}, "name": "x", "ledger": location})
+            RunConfig.model_validate({"task": {"network": "small"}, "name": "x", "ledger": location})
         assert SECRET not in str(invalid.value)
 
 
 def test_a_run_of_an_earlier_version_with_its_password(tmp_path: Path) -> None:
     location = f"postgresql://me:{SECRET}@host/old"
-    config = SearchConfig(task={"network": "small"}, name="run").model_dump(mode="json") | {"ledger": location}
-    (tmp_path / "run.json").write_text(json.dumps({"schema": 1, "config": config}))
-    assert resumed(tmp_path).ledger == "postgresql://me@host/old"
+    config = RunConfig(task={"network": "small"}, name="run").model_dump(mode="json") | {"ledger": location}
+    (tmp_path / "run.json").write_text(json.dumps({"schema": 2, "config": config}))
+    assert resumed_config(tmp_path).ledger == "postgresql://me@host/old"
     assert full_url("postgresql://me@host/old").password == SECRET
 
 

@@ -19,7 +19,7 @@ from search.leaderboard.board import board
 from search.ledger.ledger import Ledger
 from search.results.best import Best, best_of_target
 from search.results.tables import Dense, Row, candidates_frame, finals_frame, pareto, write_csv
-from search.settings.config import SearchConfig
+from search.settings.config import RunConfig
 from search.strategies.contract import Proposal
 
 TASK = "task-of-tests"
@@ -35,8 +35,8 @@ def candidate(number: int, judge: str = "search", seed: int = 0) -> Candidate:
     return Candidate(method="l1", allocation=allocation, recipe=recipe, seed=seed, judge=judge)  # type: ignore[arg-type]
 
 
-def settings(folder: Path) -> SearchConfig:
-    return SearchConfig(task=TaskConfig(network="small"), name="run", results=str(folder), recipe=Recipe(epochs=2))
+def settings(folder: Path) -> RunConfig:
+    return RunConfig(task=TaskConfig(network="small"), name="run", results=str(folder), recipe=Recipe(epochs=2))
 
 
 def searched_row(number: int, outcome: Outcome) -> Row:
@@ -65,7 +65,7 @@ def answers(rows: Sequence[Row], folder: Path) -> dict[str, int]:
     assert best is not None
     run = folder / "run"
     run.mkdir()
-    record = {"config": settings(folder).model_dump(mode="json"), "fingerprint": TASK, "host": {}}
+    record = {"schema": 2, "config": settings(folder).model_dump(mode="json"), "fingerprint": TASK, "host": {}}
     (run / "run.json").write_text(json.dumps(record))
     for name, table in {"candidates": frame, "pareto": pareto(frame), "finalists": finals}.items():
         write_csv(table, run / f"{name}.csv")

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import run_search
 from models.task import TaskConfig
 from search.settings.command import command_line, export_command, resume_command, search_command
-from search.settings.config import SearchConfig
+from search.settings.config import RunConfig
 from search.settings.shell import shell_line
 
 NAMES = ["-dash", "--json", "a b", "it's", 'say "x"', "$(touch x)", "`x`", "a;b", "a\\b", "naïve 名前", "*", "~", "#a",
@@ -40,7 +40,7 @@ def test_bash_reads_the_words_back(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if name])
 def test_our_commands_are_read_back(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    given = SearchConfig(
+    given = RunConfig(
         task=TaskConfig(network=f"{name}.py:make", weights=name, data=f"imagefolder:{name}", data_root=name),
         results=name, ledger=str(tmp_path / name), name="x",
     )  # fmt: skip
@@ -54,7 +54,7 @@ def test_our_commands_are_read_back(name: str, monkeypatch: pytest.MonkeyPatch, 
 
     for command in ("search", "compare"):
         monkeypatch.setattr(f"search.api.{command}", lambda **options: calls.update(options) or result)
-        words = bash_words(resume_command(given, command))[2:]
+        words = bash_words(resume_command(given.model_copy(update={"comparison": command == "compare"})))[2:]
         assert CliRunner().invoke(run_search.app, words, catch_exceptions=False).exit_code == 0
         assert calls["resume"] == str(given.folder)
     monkeypatch.setattr("search.api.export", lambda run, **options: calls.update(options, run=run) or result)

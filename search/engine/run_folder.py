@@ -1,0 +1,90 @@
+"""The folder of a run: found by name, fit to be written to, and one run's at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from models.errors import UserError, unknown
+from models.paths import check_utf8_names, user_path
+from search.engine.run_file import RUN_FILE, DamagedRunError, has_run_file
+from search.engine.run_record import config_fields, read_config, recorded
+from search.files.atomic import held, writing
+from search.files.output_file import check_output_folder
+from search.settings.config import RunConfig
+from search.settings.shell import option_text
+
+
+def find_run_folder(run: str | Path) -> Path:
+    """The folder of a run, given by its path or by its name below `results`; UserError if there is none."""
+    folder = user_path(run)
+    folder = folder.absolute() if folder.name in ("", "..") else folder
+    if not has_run_file(folder) and len(folder.parts) == 1:
+        folder = Path("results") / folder
+    if has_run_file(folder):
+        return folder
+    siblings = sorted(path.parent.name for path in folder.parent.glob("*/run.json"))
+    raise (
+        unknown("run", folder.name, siblings)
+        if siblings
+        else UserError(f"there is no run in {folder}; `search` makes one")
+    )
+
+
+def resumed_config(run: str | Path) -> RunConfig:
+    """The configuration of a run to go on with, from its folder."""
+    return read_config(find_run_folder(run))
+
+
+def check_run_folder(config: RunConfig) -> None:
+    """Refuse, before anything is loaded, a run whose files could not be written or read back; nothing is made.
+
+    Raises:
+        UserError: they could not.
+    """
+    folder = config.folder
+    check_utf8_names(folder, config.model_dump(mode="json"))
+    if has_run_file(folder):
+        advice = "a run goes on in its own folder: make it writable, or copy it to another place and resume the copy"
+    else:
+        advice = "choose another folder with --results"
+    # Missing folders are not made to try: another search that starts at the same moment may be about to use them.
+    check_output_folder(next(place for place in (folder, *folder.absolute().parents) if place.exists()), advice)
+
+
+@contextmanager
+def alone_in(folder: Path, config: RunConfig) -> Iterator[None]:
+    """The folder is this run's while this lasts; UserError if it is another's, running or done with other settings."""
+    with writing(folder, "choose another folder with --results"):
+        folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(folder))
+        except OSError as error:
+            raise UserError(f"a search is running in {folder}; wait for it, or give this one another --name") from error
+        refuse_other(folder, config)
+        yield
+
+
+def refuse_other(folder: Path, config: RunConfig) -> None:
+    """UserError if the folder holds a run of other settings, which this one would overwrite."""
+    try:
+        fields = config_fields(folder / RUN_FILE, recorded(folder))
+    except DamagedRunError:  # or there is none yet
+        return
+    try:
+        same = _settings(RunConfig.model_validate(fields)) == _settings(config)
+    except (ValueError, RecursionError):  # of another version
+        same = False
+    if not same:
+        raise UserError(
+            f"{folder} holds a run with other settings; give this one another --name, "
+            f"or go on with that one by {option_text('--resume', folder)}"
+        )
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    """Everything but where results lie: a run may be copied, and resumed there."""
+    return config.model_dump(mode="json", exclude={"results", "name"})
