@@ -14,9 +14,9 @@ from models.task import TaskConfig
 from search.engine.running import recorded
 from search.engine.runs import read_searches
 from search.engine.unchanged import PARTS, describe_changes
-from search.export.compressed import unpack
 from search.judge.evaluate import Evaluator
 from search.judge.finetune import judge
+from search.judge.packed_weights import unpack
 from search.leaderboard.board import Answer, answers_of
 from search.ledger.ledger import Ledger
 from search.ledger.record import Record
