@@ -119,7 +119,7 @@ def search_config(
         constraints=restricted,
         options=_options(fields["method"], options),
         strategies=names,
-        targets=tuple(target.asked for target in parse_targets(targets)),
+        targets=parse_targets(targets),
         ledger=_location(public_location(ledger) if ledger else str(Path(results) / "ledger.db")),
         results=results,
         name=run_name(name, task, fields["method"], Path(results)),

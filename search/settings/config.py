@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from models.task import TaskConfig
 from search.allocation.constraints import Constraints
+from search.allocation.targets import Targets, parse_target
 from search.candidate import Frozen, Recipe
 from search.engine.rungs import Rungs
 from search.ledger.location import public_location
@@ -25,8 +26,7 @@ class SearchConfig(Frozen):
     method: str = "l1"
     options: dict[str, Any] = {}
     strategies: tuple[str, ...] = ("acra-uniform", "acra-sensitivity")
-    targets: tuple[str, ...] = ("0.5",)
-    """As the user wrote them."""
+    targets: Targets = Field((parse_target("0.5"),), min_length=1)
     latency_batch: int = Field(1, ge=1)
     """Images in the batch whose latency a target means."""
     constraints: Constraints = Constraints()
