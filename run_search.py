@@ -187,8 +187,9 @@ def leaderboard(
     """What is known of tasks: every method and strategy on the test set, ranked as far as the noise allows."""
     from search import api
     from search.files.output_file import check_output_file
-    from search.leaderboard import text as leaderboard_text
-    from search.terminal.boards import check_format, wide
+    from search.leaderboard.forms import boards_record, check_format
+    from search.leaderboard.rich_tables import print_boards
+    from search.terminal.boards import wide
 
     check_format(format_)
     if to is not None:
@@ -205,9 +206,9 @@ def leaderboard(
             path = board.write(to or Path(results) / "leaderboard.html", format_, force=force or to is None)
             print(f"leaderboard in {path}")
         elif format_ == "table":
-            leaderboard_text.show(board.boards, wide(sys.stdout), with_reported=reported)
+            print_boards(board.boards, wide(sys.stdout), with_reported=reported)
         elif format_ == "json":
-            write_json(leaderboard_text.as_json(board.boards, reported))
+            write_json(boards_record(board.boards, reported))
         else:
             print(board.text(format_), end="")
 

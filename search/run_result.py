@@ -134,9 +134,9 @@ class Leaderboard:
 
     def text(self, form: str = "md") -> str:
         """As csv, md, tex, json, or the table that the terminal shows; UserError for another form."""
-        from search.terminal.boards import rendered
+        from search.leaderboard.forms import render_boards  # rich and templates: slow to import, and few write boards
 
-        return rendered(self.boards, form, self.with_reported)
+        return render_boards(self.boards, form, self.with_reported)
 
     def write(self, path: str | Path, form: str = "html", *, force: bool = False) -> Path:
         """Write it to a file, as a page that opens offline or in one of `text`'s forms.
@@ -144,9 +144,9 @@ class Leaderboard:
         Raises:
             UserError: there is such a file and `force` is not given, or it cannot be written.
         """
-        from search.terminal.boards import write_board
+        from search.leaderboard.forms import write_boards
 
-        return write_board(self.boards, Path(path), form, self.with_reported, force=force)
+        return write_boards(self.boards, Path(path), form, self.with_reported, force=force)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,10 @@ import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 from models.errors import UserError
 
@@ -87,14 +91,29 @@ class Part:
 
 @dataclass(frozen=True)
 class Target:
-    """A budget. `asked` is what the user wrote; all parts must be met."""
+    """A budget. `asked` is what the user wrote; all parts must be met.
+
+    A pydantic model may have fields of this type: they take a target or its text, and are written as the text.
+    """
 
     asked: str
     parts: tuple[Part, ...]
 
+    def __str__(self) -> str:
+        return self.asked
+
     @property
     def measures(self) -> tuple[str, ...]:
         return tuple(part.measure for part in self.parts)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        text = core_schema.str_schema()
+        return core_schema.no_info_wrap_validator_function(
+            lambda value, read: value if isinstance(value, cls) else parse_target(read(value)),
+            text,
+            serialization=core_schema.plain_serializer_function_ser_schema(str, return_schema=text),
+        )
 
 
 def parse_target(text: str) -> Target:
@@ -149,19 +168,31 @@ def beyond_flops(asked: str) -> str:
     return asked if asked.partition(" ")[0] in MEASURES else ""
 
 
-def parse_targets(text: str) -> list[Target]:
+def parse_targets(text: str) -> tuple[Target, ...]:
     """Read a comma-separated list of targets, each once, in the order given; all of the same measures."""
     parts = [part for part in (piece.strip() for piece in text.split(",")) if part]
     if not parts:
         raise UserError(f"no target in {text!r}; {_ways(MEASURES['flops'])}")
-    targets = list({target.asked: target for target in map(parse_target, parts)}.values())
+    return check_targets(tuple(map(parse_target, parts)))
+
+
+def check_targets(targets: tuple[Target, ...]) -> tuple[Target, ...]:
+    """Each target once; UserError unless all ask of the same measures."""
     for target in targets[1:]:
         if target.measures != targets[0].measures:
             raise UserError(
                 f"targets {targets[0].asked!r} and {target.asked!r} do not ask of the same measures; "
                 "search them one after the other"
             )
-    return targets
+    return tuple(dict.fromkeys(targets))
+
+
+Targets = Annotated[
+    tuple[Target, ...],
+    BeforeValidator(lambda given: parse_targets(given) if isinstance(given, str) else given),
+    AfterValidator(check_targets),
+]
+"""A field of a pydantic model for the targets of one search: a list of them, or their comma-separated text."""
 
 
 def combined(given: Mapping[str, str | None]) -> str:

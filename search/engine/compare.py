@@ -39,7 +39,6 @@ from search.engine.setup import (
     problem_of,
     resources_of,
     table_of,
-    wanted_of,
 )
 from search.engine.standings import Standing, keep, keep_dense, keeper, limit_fields
 from search.engine.stopping import stop_signals
@@ -87,7 +86,7 @@ def prepare(config: RunConfig, say: Say = tell) -> Comparison:
     refuse_other(config.folder, config)
     evaluator, resources = evaluator_of(config), resources_of(config)
     refuse_changed(config.folder, evaluator.task)
-    wanted = wanted_of(config)
+    wanted = config.targets
     setups: list[Setup] = []
     refusals: list[tuple[RunConfig, Target, str]] = []
     measured = None
@@ -223,7 +222,7 @@ def answer(setup: Setup, name: str, ledger: Ledger) -> Program:
     except UserError as error:
         keep(ledger, [_without(config, name, asked, limit, str(error)) for asked, limit in limits.items()])
         return
-    found = {proposal.target for proposal in best_candidates(seen, 1)}
+    found = {str(proposal.target) for proposal in best_candidates(seen, 1)}
     keep(
         ledger,
         [_without(config, name, asked, limit, _why_none(seen, asked)) for asked, limit in limits.items()
@@ -247,7 +246,7 @@ def _listening(program: Program, seen: Pairs) -> Program:
 
 
 def _why_none(seen: Pairs, target: str) -> str:
-    reasons = [outcome.reason for proposal, outcome in seen if proposal.target == target and outcome.reason]
+    reasons = [outcome.reason for proposal, outcome in seen if str(proposal.target) == target and outcome.reason]
     return f"no candidate could be judged: {commonest_reason(reasons)}" if reasons else "no candidate was proposed"
 
 

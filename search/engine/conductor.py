@@ -98,7 +98,11 @@ class Conductor:
             self._from_the_end = not self._from_the_end
         batch, index = self._waiting[key][0]
         proposal = batch.proposals[index]
-        meta = {"strategy": proposal.strategy, "target": proposal.target, "stage": proposal.stage}
+        meta = {
+            "strategy": proposal.strategy,
+            "target": None if proposal.target is None else proposal.target.asked,
+            "stage": proposal.stage,
+        }
         try:
             self._ledger.add(candidate, outcome, meta)
         except LedgerError as error:

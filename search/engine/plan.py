@@ -21,7 +21,7 @@ from models.task import load_network, pick_device
 from search.allocation.allocate import reach, too_coarse
 from search.allocation.budget import LATENCY, Budget
 from search.allocation.choice import Choice, choose
-from search.engine.setup import budget_of, problem_of, table_of, wanted_of
+from search.engine.setup import budget_of, problem_of, table_of
 from search.judge.evaluate import Evaluator, bind
 from search.latency.check import check_whole
 from search.latency.table import Say, tell
@@ -72,7 +72,7 @@ def solve(config: RunConfig, say: Say = tell) -> Plan:
     if len(config.targets) != 1 or len(config.strategies) != 1:
         raise UserError("plan takes one target and one strategy; run it once for each")
     info, propose = strategy(config.strategies[0])
-    (target,) = wanted_of(config)
+    (target,) = config.targets
     device = pick_device(config.device)  # refused here even where no device is needed
     evaluator = None
     with collect_notices() as notices:
@@ -133,7 +133,7 @@ def _record(
         "method": config.method,
         "strategy": config.strategies[0],
         "target": {
-            "asked": config.targets[0],
+            "asked": config.targets[0].asked,
             **budget.limits,
             "met": budget.met(own),
             "too_coarse": too_coarse(choice.sites, budget),

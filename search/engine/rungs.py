@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from models.errors import UserError
+from search.allocation.targets import Target
 from search.candidate import Candidate, Outcome
 from search.settings.config import Rungs
 from search.strategies.contract import Program, Proposal, strategies, strategy
@@ -59,7 +60,7 @@ def climb(program: Program, rungs: Rungs, discard: Discard) -> Program:
 
     Candidates of one target are compared with each other; measurements and those that stand alone are judged as ever.
     """
-    rivals: dict[str | None, Asha] = {}
+    rivals: dict[Target | None, Asha] = {}
     try:
         batch = next(program)
         while True:
@@ -101,7 +102,7 @@ class _Climber:
 
 
 def _climbed(
-    batch: Sequence[Proposal], rungs: Rungs, rivals: dict[str | None, Asha], discard: Discard
+    batch: Sequence[Proposal], rungs: Rungs, rivals: dict[Target | None, Asha], discard: Discard
 ) -> Generator[list[Proposal], list[Outcome], list[Outcome]]:
     """The outcomes of a batch, of each proposal from the last rung it was judged at."""
     climbers: list[_Climber] = []

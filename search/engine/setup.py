@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from models.user.spec_words import network_name
 from search.allocation.allocate import check_reachable
 from search.allocation.budget import LATENCY, Budget
 from search.allocation.choice import Choice, blamed, choose
-from search.allocation.targets import Target, parse_targets
+from search.allocation.targets import Target
 from search.dispatch.loop import Resources
 from search.engine.run_folder import check_run_folder, refuse_other
 from search.engine.rungs import check_samples
@@ -63,7 +64,7 @@ def prepare(config: RunConfig, say: Say = tell) -> Setup:
     for name in config.strategies:
         strategy(name)
     check_samples(config.strategies, config.ladder)
-    wanted = wanted_of(config)
+    wanted = config.targets
     resources = resources_of(config)
     check_run_folder(config)
     check_location(config.ledger)
@@ -79,12 +80,9 @@ def prepare(config: RunConfig, say: Say = tell) -> Setup:
     return Setup(config, evaluator, compressor, choice, problem, targets, dense, resources, table)
 
 
-def wanted_of(config: RunConfig) -> list[Target]:
-    """The targets of a configuration."""
-    return parse_targets(",".join(config.targets))
-
-
-def table_of(config: RunConfig, compressor: Compressor, wanted: list[Target], say: Say = tell) -> LatencyTable | None:
+def table_of(
+    config: RunConfig, compressor: Compressor, wanted: Sequence[Target], say: Say = tell
+) -> LatencyTable | None:
     """The measured layer times, if a target asks for latency; UserError if the method gains none."""
     if not any(LATENCY in target.measures for target in wanted):
         return None

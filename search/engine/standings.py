@@ -84,7 +84,7 @@ def chosen(
     """
     found: dict[str, Standing] = {}
     for proposal in finals:
-        candidate, target = proposal.candidate, proposal.target or ""
+        candidate, target = proposal.candidate, str(proposal.target)
         searched, seconds = _spent(seen, proposal)
         standing = Standing(
             method=candidate.method,

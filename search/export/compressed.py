@@ -1,4 +1,4 @@
-"""Compressed networks in files: their packed weights, and an export turned back into a network.
+"""An export turned back into a network.
 
     network = load_compressed("results/my-run/export")
 
@@ -9,14 +9,13 @@ and tables, and filled from `model.safetensors`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from methods.base import Allocation, Compressor, example_input
+from methods.base import Compressor, example_input
 from methods.registry import create
 from models.data.base import DataInfo
 from models.errors import UserError, first_line
@@ -25,41 +24,7 @@ from models.user.code import is_user_spec, split_spec
 from models.user.objects import give
 from models.user.spec_words import network_name, network_subject
 from search.export.config import CONFIG, WEIGHTS, ExportConfig, read_config
-
-_BUFFER = "buffer:"  # before the names of buffers that a state dict leaves out
-
-
-def pack(compressor: Compressor, network: nn.Module) -> dict[str, Tensor]:
-    """The packed weights, and the buffers that no state dict holds: which channels a padded shortcut passes on
-    follows from the dense weights, which are not there any more when the file is read.
-    """
-    stored = network.state_dict().keys()
-    extra = {name: buffer for name, buffer in network.named_buffers() if name not in stored}
-    buffers = {f"{_BUFFER}{name}": b.detach().cpu().contiguous() for name, b in extra.items()}
-    return _apart(compressor.pack(network) | buffers)
-
-
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same, weights that stand under two names twice: no file takes tensors that share their memory."""
-    seen: set[int] = set()
-    apart = {}
-    for name, tensor in tensors.items():
-        memory = tensor.untyped_storage().data_ptr()
-        apart[name] = tensor.clone() if memory in seen else tensor
-        seen.add(memory)
-    return apart
-
-
-def unpack(compressor: Compressor, allocation: Allocation, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """The inverse of `pack`, also for a compressor bound to a network with other weights."""
-    weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(_BUFFER)}
-    network = compressor.unpack(allocation, weights)
-    for name, tensor in tensors.items():
-        if name.startswith(_BUFFER):
-            owner, _, buffer = name.removeprefix(_BUFFER).rpartition(".")
-            module = network.get_submodule(owner)
-            setattr(module, buffer, tensor.to(module.get_buffer(buffer).device))
-    return network.eval()
+from search.judge.packed_weights import unpack
 
 
 def load_compressed(folder: str | Path, *, network: str | nn.Module | None = None) -> nn.Module:

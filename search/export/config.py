@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, ValidationError
 
 from methods.base import Allocation
 from models.errors import UserError, first_line
 from models.task import TaskConfig
-from models.wording import plural
 from search.candidate import Frozen, Recipe
+from search.latency.timing import Latency
 
 VERSION = 2  # 2: labels and range of pixels
 CONFIG, WEIGHTS, PROGRAM, ONNX, CARD = "config.json", "model.safetensors", "model.pt2", "model.onnx", "README.md"
@@ -55,36 +55,6 @@ class Costs(Frozen):
     params: int
     bytes: int
     """Of the stored parameters: dense ones in fp32, tables at their bit width."""
-
-
-class Latency(Frozen):
-    """Dense and compressed in the same form, in turns on the same machine."""
-
-    engine: Literal["torch", "onnxruntime"]
-    device: str
-    threads: int
-    batch: int
-    rounds: int
-    statistic: Literal["median", "least"] = "median"
-    """Of the rounds: the medians of what is exported, the least where a table of least times is checked."""
-    dense_ms: float
-    dense_spread_ms: float
-    """Between the quartiles."""
-    compressed_ms: float
-    compressed_spread_ms: float
-    speed_up: float
-    """Dense over compressed: the median of the rounds, or the least of one over the least of the other."""
-    theoretical: float
-    """Dense FLOPs / compressed FLOPs."""
-    far_below: bool
-    """Less than half of the gain that the FLOPs promise arrived."""
-
-    @property
-    def where(self) -> str:
-        """`cpu (AMD EPYC), torch, 2 threads`, with what is out of the ordinary."""
-        batch = f", batch {self.batch}" if self.batch != 1 else ""
-        least = f", least of {self.rounds} rounds" if self.statistic == "least" else ""
-        return f"{self.device}, {self.engine}, {plural(self.threads, 'thread')}{batch}{least}"
 
 
 class Metrics(Frozen):

@@ -27,7 +27,6 @@ from models.task import Task
 from search.candidate import Candidate
 from search.dispatch.last_words import last_words
 from search.engine.unchanged import describe_changes
-from search.export.compressed import unpack
 from search.export.config import CARD, CONFIG, ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig, read_config
 from search.export.files import Say, Subject, write_files
 from search.export.formats import FORMATS, check_onnx
@@ -38,6 +37,7 @@ from search.judge.checkpoint import Checkpoint
 from search.judge.evaluate import Evaluator, OnStep, worker
 from search.judge.faults import is_machine_fault
 from search.judge.finetune import judge
+from search.judge.packed_weights import unpack
 
 TRIAL_IMAGES = 256
 CHECKPOINTS = "checkpoints"  # folder in the run's, of fine-tunes that may go on

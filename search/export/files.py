@@ -17,7 +17,7 @@ from models.errors import UserError
 from models.task import Task
 from models.user.code import is_user_spec, split_spec
 from search.candidate import Candidate
-from search.export.compressed import file_digest, load_compressed, pack
+from search.export.compressed import file_digest, load_compressed
 from search.export.config import (
     CARD,
     CONFIG,
@@ -28,14 +28,12 @@ from search.export.config import (
     Costs,
     ExportConfig,
     Inputs,
-    Latency,
     Metrics,
     Origin,
     Stored,
     UserFile,
 )
 from search.export.formats import (
-    Run,
     capture,
     check_agreement,
     count_flops,
@@ -47,11 +45,11 @@ from search.export.formats import (
     write_pt2,
 )
 from search.export.model_card import model_card
-from search.export.pick import Picked
-from search.export.pick import Run as SearchRun
+from search.export.pick import Picked, Run
 from search.files.atomic import atomic_write
 from search.judge.finetune import judge
-from search.latency.timing import BATCHES, batch_of, latency
+from search.judge.packed_weights import pack
+from search.latency.timing import BATCHES, Forward, Latency, batch_of, latency
 from search.machine.host import host_facts
 from search.report.centroids import centroids_png
 
@@ -62,7 +60,7 @@ Say = Callable[[str], None]
 class Subject:
     """What is exported, loaded."""
 
-    run: SearchRun
+    run: Run
     picked: Picked
     wanted: str
     """The pick as the user wrote it."""
@@ -142,9 +140,9 @@ def _write_forms(network: nn.Module, example: Tensor, stage: Path, asked: tuple[
         write_onnx(program, stage / ONNX)
 
 
-def _opened(stage: Path) -> dict[str, Run]:
+def _opened(stage: Path) -> dict[str, Forward]:
     """The forms that were written, as a user would open them."""
-    opened: dict[str, Run] = {}
+    opened: dict[str, Forward] = {}
     if (stage / PROGRAM).is_file():
         opened[PROGRAM] = open_pt2(stage / PROGRAM)
     if (stage / ONNX).is_file():
@@ -193,7 +191,7 @@ def _latencies(subject: Subject, stage: Path, asked: tuple[str, ...], say: Say) 
         return tuple(found)
 
 
-def _pairs(dense: Path, small: Path, device: torch.device) -> list[tuple[str, torch.device, tuple[Run, Run]]]:
+def _pairs(dense: Path, small: Path, device: torch.device) -> list[tuple[str, torch.device, tuple[Forward, Forward]]]:
     """(engine, device, (dense, compressed)), for each that can be measured here."""
     cpu = torch.device("cpu")
     names = {PROGRAM: "torch", ONNX: "onnxruntime"}

@@ -11,7 +11,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from methods.base import copy_network
 from methods.tables.codebook import codebook_layers, expanded, replace_module
 from models.errors import UserError, first_line
+from search.latency.timing import Forward
 
 FORMATS = ("config", "safetensors", "pt2", "onnx")
 TOLERANCE = 1e-4  # of the outputs' largest magnitude
 TRIAL_BATCHES = (1, 2, 61, 64)  # a single image, and sizes that no batch in the program's making had
 INPUT, OUTPUT, BATCH = "images", "logits", "batch"
-Run = Callable[[Tensor], Tensor]
 
 
 def check_onnx() -> None:
@@ -98,7 +98,7 @@ def write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
     path.write_bytes(content.getbuffer())
 
 
-def open_pt2(path: Path, device: torch.device | str = "cpu") -> Run:
+def open_pt2(path: Path, device: torch.device | str = "cpu") -> Forward:
     """The program in a file, ready to run on a device."""
     program = torch.export.load(path)
     if torch.device(device).type != "cpu":
@@ -151,7 +151,7 @@ def _tidy(model: Any) -> None:
         del part.metadata_props[:]
 
 
-def open_onnx(path: Path, threads: int | None = None) -> Run:
+def open_onnx(path: Path, threads: int | None = None) -> Forward:
     """The ONNX file in onnxruntime on the CPU."""
     import onnxruntime
 
@@ -163,7 +163,7 @@ def open_onnx(path: Path, threads: int | None = None) -> Run:
 
 
 @torch.no_grad()
-def disagreement(run: Run, network: nn.Module, images: Tensor) -> float:
+def disagreement(run: Forward, network: nn.Module, images: Tensor) -> float:
     """The largest difference to the network's outputs over their largest magnitude, over batches of several sizes.
 
     Args:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from models.user.spec_words import OBJECT_PREFIX, class_of, data_name, network_name
 from models.wording import plural
-from search.export.config import ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig, Latency
+from search.export.config import ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig
+from search.latency.timing import Latency
 from search.results.markup import markdown, markdown_code
 
 _CENTROIDS = (

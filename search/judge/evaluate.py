@@ -28,12 +28,12 @@ from models.errors import UserError
 from models.task import Task, TaskConfig, load_task, pick_device
 from models.user.objects import receive
 from search.candidate import Candidate, Outcome, failed
-from search.export.compressed import pack
 from search.files.atomic import atomic_write
 from search.judge.checkpoint import Checkpoint, RungWeights
 from search.judge.drift import Drift
 from search.judge.faults import fault_outcome, machine_fault
 from search.judge.finetune import DivergedError, TimeLimitError, finetune, judge, recalibrate, steps_of
+from search.judge.packed_weights import pack
 from search.judge.prefix import Prefix
 
 OnStep = Callable[[int, int], None]

@@ -11,10 +11,9 @@ import torch
 from methods.base import Compressor, Levels
 from methods.graph.trace import evaluating
 from search.allocation.targets import TOLERANCE, Part
-from search.export.config import Latency
 from search.latency.layer_times import BLOCK, settled
 from search.latency.table import LatencyTable
-from search.latency.timing import far_below, in_turns, quiet_clock, spread
+from search.latency.timing import Latency, far_below, in_turns, quiet_clock, spread
 
 FILE = "latency.json"  # in a run's folder: key of a candidate -> its figures
 FAR = 0.15  # a prediction that is further off than this is said to be

@@ -10,18 +10,50 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from search.export.config import Latency
-from search.export.formats import Run
+from models.wording import plural
+from search.candidate import Frozen
 
 ROUNDS = 15
 LEAST_ROUNDS = 5
 BUDGET = 12.0  # seconds for one pair, once it had its least number of rounds
 BLOCK = 0.03  # seconds of calls that are timed together, so that the clock's grain does not matter
 BATCHES = (1, 64)
+Forward = Callable[[Tensor], Tensor]  # a network in whatever form it is run
+
+
+class Latency(Frozen):
+    """Dense and compressed in the same form, in turns on the same machine."""
+
+    engine: Literal["torch", "onnxruntime"]
+    device: str
+    threads: int
+    batch: int
+    rounds: int
+    statistic: Literal["median", "least"] = "median"
+    """Of the rounds: the medians of what is exported, the least where a table of least times is checked."""
+    dense_ms: float
+    dense_spread_ms: float
+    """Between the quartiles."""
+    compressed_ms: float
+    compressed_spread_ms: float
+    speed_up: float
+    """Dense over compressed: the median of the rounds, or the least of one over the least of the other."""
+    theoretical: float
+    """Dense FLOPs / compressed FLOPs."""
+    far_below: bool
+    """Less than half of the gain that the FLOPs promise arrived."""
+
+    @property
+    def where(self) -> str:
+        """`cpu (AMD EPYC), torch, 2 threads`, with what is out of the ordinary."""
+        batch = f", batch {self.batch}" if self.batch != 1 else ""
+        least = f", least of {self.rounds} rounds" if self.statistic == "least" else ""
+        return f"{self.device}, {self.engine}, {plural(self.threads, 'thread')}{batch}{least}"
 
 
 @dataclass(frozen=True)
@@ -91,7 +123,7 @@ def _block(run: Callable[[], object], calls: int, clock: Callable[[], float]) ->
 
 
 def latency(
-    dense: Run, compressed: Run, images: Tensor, *, engine: str, device: str, threads: int, theoretical: float
+    dense: Forward, compressed: Forward, images: Tensor, *, engine: str, device: str, threads: int, theoretical: float
 ) -> Latency:
     """Both networks on the same batch of images."""
     times = measure(lambda: dense(images), lambda: compressed(images), clock=clock_of(images.device))

@@ -21,8 +21,9 @@ import pandas as pd
 from models.errors import UserError, commonest_reason, unknown
 from search.allocation.targets import TOLERANCE, beyond_flops
 from search.engine.standings import Standing, dense_of, family, standings
-from search.export.config import CONFIG, Latency, read_config
+from search.export.config import CONFIG, read_config
 from search.latency.check import FILE, Checked, read_latencies
+from search.latency.timing import Latency
 from search.leaderboard.commands import Commands
 from search.leaderboard.reported import Reported, reported
 from search.ledger.ledger import Ledger, list_tasks

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.errors import UserError
+from search.allocation.targets import parse_target
 from search.engine.run_file import has_run_file
 from search.engine.run_record import read_config
 from search.engine.standings import Standing
@@ -34,7 +35,8 @@ class Commands:
                 # A strategy that samples began with the points of the others.
                 lent = search.warm_start and strategies()[standing.strategy].samples
                 own = search.strategies if lent else (standing.strategy,)
-                changes = {"strategies": own, "targets": standing.targets or (standing.target,)}
+                targets = tuple(map(parse_target, standing.targets or (standing.target,)))
+                changes = {"strategies": own, "targets": targets}
                 return search_command(search.model_copy(update=changes))
         return None
 

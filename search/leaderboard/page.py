@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+import time
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import pandas as pd
 
-from search.files.atomic import atomic_write
 from search.leaderboard.board import Board
-from search.leaderboard.text import (
+from search.leaderboard.cells import (
+    KEPT,
+    MILLISECONDS,
+    NUMBER,
     REPORTED_HEADINGS,
     REPORTED_NOTE,
-    accuracy,
-    dense_line,
-    kept,
-    known,
-    mean_cells,
-    method,
-    milliseconds,
-    number,
-    points,
+    TIMES,
+    WHOLE,
+    Line,
+    accuracy_text,
+    delta_text,
+    dense_text,
+    mean_rank_cells,
+    method_text,
     reported_cells,
-    share,
-    times,
-    whole,
-    word,
 )
 from search.leaderboard.views import mean_ranks, task_names
 from search.report.figures import Figure, finals_figure
-from search.report.html import Cell, Column, Markup, code_block, escape, page, plot, section, shorten, si, table
+from search.report.html import Cell, Column, Markup, code_block, escape, page, plot, section, table
+from search.results.figure_text import format_figure, percent, shorten, si
 from search.results.tables import records
-
-Line = Mapping[str, Any]
 
 KINDS: dict[str, Literal["word", "figure", "long"]] = {"method": "word", "strategy": "word", "source": "long"}
 EXPLANATION = (
@@ -44,12 +40,13 @@ EXPLANATION = (
 )
 
 
-def write_page(path: Path, boards: Sequence[Board], *, created: str, with_reported: bool = False) -> None:
-    """Write the page to `path`, whole or not at all."""
-    atomic_write(path, page_html(boards, created=created, with_reported=with_reported))
+def page_html(boards: Sequence[Board], *, created: str | None = None, with_reported: bool = False) -> str:
+    """The whole page.
 
-
-def page_html(boards: Sequence[Board], *, created: str, with_reported: bool = False) -> str:
+    Args:
+        created: when; None takes now.
+    """
+    created = created or time.strftime("%Y-%m-%d %H:%M %Z")
     names = task_names(boards)
     title = f"Leaderboard: {names[0]}" if len(names) == 1 else f"Leaderboard of {len(names)} tasks"
     body = [f"<h1>{escape(title)}</h1>\n<p class=soft>{escape(created)}</p>\n"]
@@ -64,7 +61,7 @@ def page_html(boards: Sequence[Board], *, created: str, with_reported: bool = Fa
 
 
 def _task(board: Board, index: int, with_reported: bool) -> list[str]:
-    parts = [f"<p>{escape(_sentence(dense_line(board)))}</p>"] if board.dense else []
+    parts = [f"<p>{escape(_sentence(dense_text(board)))}</p>"] if board.dense else []
     figure = front_figure(board)
     if figure is not None:
         parts.append(plot(f"fronts-plot-{index}", "Kept FLOPs against test accuracy of every method", figure))
@@ -120,35 +117,37 @@ def columns(timed: bool) -> list[Column]:
 
 
 def _cells(line: Line, timed: bool) -> list[Cell]:
-    def cell(name: str, form: Any) -> Cell:
-        value = line[name]
-        return Cell("") if pd.isna(value) else Cell(form(value), float(value))
+    def cell(name: str, text: str) -> Cell:
+        return Cell("") if pd.isna(line[name]) else Cell(text, float(line[name]))
+
+    def figure(name: str, form: str = "{}") -> Cell:
+        return cell(name, format_figure(line[name], form))
 
     latency = [
-        cell("latency_ms", milliseconds),
-        cell("dense_latency_ms", milliseconds),
-        Cell(word(line["latency_device"])),
+        figure("latency_ms", MILLISECONDS),
+        figure("dense_latency_ms", MILLISECONDS),
+        Cell(format_figure(line["latency_device"])),
     ]
     who = [
-        cell("rank", word),
-        *(Cell(shorten(text, 40)) for text in (line["row"], line["target"], method(line), line["strategy"])),
+        figure("rank"),
+        *(Cell(shorten(text, 40)) for text in (line["row"], line["target"], method_text(line), line["strategy"])),
     ]
     if pd.isna(line["accuracy"]):  # the reason takes the place of the figures
-        return [*who, Cell(shorten(word(line["note"]), 300), span=len(columns(timed)) - len(who))]
+        return [*who, Cell(shorten(format_figure(line["note"]), 300), span=len(columns(timed)) - len(who))]
     return [
         *who,
-        cell("accuracy", lambda _: accuracy(line)),
-        cell("delta_points", lambda value: points(value / 100)),
-        cell("dense_accuracy", share),
-        cell("kept_asked", kept),
-        cell("kept_flops", kept),
-        cell("params", known(si)),
-        cell("bytes", lambda value: si(value, "B")),
-        cell("compression", times),
+        cell("accuracy", accuracy_text(line)),
+        cell("delta_points", delta_text(line["delta_points"])),
+        cell("dense_accuracy", percent(line["dense_accuracy"])),
+        figure("kept_asked", KEPT),
+        figure("kept_flops", KEPT),
+        cell("params", si(line["params"])),
+        cell("bytes", si(line["bytes"], "B")),
+        figure("compression", TIMES),
         *(latency if timed else ()),
-        cell("searched", word),
-        cell("search_seconds", whole),
-        cell("epochs", number),
+        figure("searched"),
+        figure("search_seconds", WHOLE),
+        figure("epochs", NUMBER),
     ]
 
 
@@ -174,7 +173,7 @@ def _reported(board: Board, index: int) -> Markup:
 
 def _mean(boards: Sequence[Board]) -> Markup:
     frame = mean_ranks(boards)
-    heads, *rows = mean_cells(frame)
+    heads, *rows = mean_rank_cells(frame)
     columns_ = [Column(name, KINDS.get(name, "figure")) for name in heads]
     return table(columns_, [list(map(_sortable, row, columns_)) for row in rows], "mean-table")
 
@@ -185,10 +184,10 @@ def _sortable(text: str, column: Column) -> Cell:
 
 def _origins(frame: pd.DataFrame) -> Iterable[str]:
     """The command that leads to each row."""
-    lines = [line for line in records(frame) if word(line["command"])]
+    lines = records(frame[frame["command"].notna()])
     if lines:
         yield "<h3>How to reproduce a row</h3>"
     for line in lines:
-        who = f"{line['row']}: {method(line)}, {line['strategy']}, target {line['target']}"
+        who = f"{line['row']}: {method_text(line)}, {line['strategy']}, target {line['target']}"
         run = shorten(line["run"], 60)
         yield f"<p>{escape(who)}; run {escape(run)}</p>{code_block(line['command'])}"

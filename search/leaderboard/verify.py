@@ -13,9 +13,9 @@ from models.errors import UserError, first_line, unknown
 from models.task import TaskConfig
 from search.engine.run_record import PARTS, read_config, recorded
 from search.engine.unchanged import describe_changes
-from search.export.compressed import unpack
 from search.judge.evaluate import Evaluator
 from search.judge.finetune import judge
+from search.judge.packed_weights import unpack
 from search.leaderboard.board import Answer, answers_of
 from search.ledger.ledger import Ledger
 from search.ledger.record import Record

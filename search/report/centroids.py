@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from methods.base import Centroids
 from models.errors import printable
 from models.wording import plural
-from search.report.html import Markup, escape, shorten
+from search.report.html import Markup, escape
+from search.results.figure_text import shorten
 
 COLUMNS = 16
 TILES = 128  # shown of all codebooks together, in whole rows; at least one row of each

@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 from plotly.colors import sample_colorscale
 
-from search.report.html import plot_text, shorten
+from search.report.html import plot_text
+from search.results.figure_text import shorten
 from search.results.tables import Dense, records
 
 Figure = dict[str, Any]

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import html
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-import pandas as pd
 from plotly.offline import get_plotlyjs
 
 from models.errors import printable
+from search.results.figure_text import plain_values
 
 
 class Markup(str):
@@ -44,33 +42,12 @@ def plot_text(text: object) -> str:
     return html.escape(printable(str(text)), quote=False).replace("%{", "%&#123;")
 
 
-def shorten(text: str, width: int) -> str:
-    """At most `width` characters, the middle left out: both ends of a layer's name tell it apart."""
-    if len(text) <= width:
-        return text
-    head = (width - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
-
-
 def data_script(name: str, data: Any) -> Markup:
     """`data` as JSON for the page's scripts; nothing in it can end the element."""
-    text = json.dumps(plain(data), allow_nan=False, separators=(",", ":"))
+    text = json.dumps(plain_values(data), allow_nan=False, separators=(",", ":"))
     for char in "<>&":
         text = text.replace(char, f"\\u{ord(char):04x}")
     return Markup(f'<script type="application/json" id="{escape(name)}">{text}</script>')
-
-
-def plain(data: Any) -> Any:
-    """The same data as JSON can say it: tables' figures as Python's own, None for one that is missing."""
-    if isinstance(data, np.generic):
-        data = data.item()
-    if isinstance(data, float):
-        return data if math.isfinite(data) else None
-    if isinstance(data, Mapping):
-        return {str(key): plain(value) for key, value in data.items()}
-    if isinstance(data, (list, tuple)):
-        return [plain(value) for value in data]
-    return None if data is pd.NA else data
 
 
 class Column(NamedTuple):
@@ -117,26 +94,6 @@ def plot(name: str, label: str, figure: Mapping[str, Any]) -> Markup:
     """A place where `page` draws a figure, and what a screen reader says of it."""
     place = f'<div class="plot" id="{escape(name)}" role="img" aria-label="{escape(label)}"></div>'
     return Markup(place + data_script(f"{name}-data", figure))
-
-
-def percent(share: Any) -> str:
-    """0.9173 -> `91.73`; blank if missing."""
-    return "" if pd.isna(share) else f"{100 * share:.2f}"
-
-
-def points(difference: Any) -> str:
-    """-0.0071 -> `−0.71`, with a true minus sign; blank if missing."""
-    return "" if pd.isna(difference) else f"{100 * difference:+.2f}".replace("-", "−")
-
-
-def si(value: Any, unit: str = "") -> str:
-    """41_000_000 -> `41.0 M`, a figure with the prefix of its unit; blank if missing."""
-    if pd.isna(value):
-        return ""
-    for prefix, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:.{2 if value < 9.995 * size else 1}f} {prefix}{unit}"
-    return f"{value:.0f} {unit}".strip()
 
 
 def page(title: str, body: Markup, css: str = "", script: str = "", plots: bool = True) -> str:

@@ -83,8 +83,8 @@ def rows_of(result: Result) -> list[Row]:
             stage=proposal.stage,
             method=proposal.candidate.method,
             strategy=proposal.strategy,
-            target=proposal.target or "",
-            target_flops=limits.get(proposal.target or ""),
+            target=str(proposal.target),
+            target_flops=limits.get(str(proposal.target)),
             candidate=proposal.candidate,
             outcome=outcome,
         )

@@ -11,23 +11,10 @@ import pandas as pd
 from search.files.atomic import atomic_write
 from search.report import centroids, ratio_bars
 from search.report.figures import finals_figure, front_figure, sensitivity_figure
-from search.report.html import (
-    Cell,
-    Column,
-    Markup,
-    code_block,
-    escape,
-    page,
-    percent,
-    plot,
-    points,
-    section,
-    shorten,
-    si,
-    table,
-)
+from search.report.html import Cell, Column, Markup, code_block, escape, page, plot, section, table
 from search.report.view import RunView
 from search.results.best import Best
+from search.results.figure_text import percent, points, shorten, si
 from search.results.tables import figure_or_none, records
 
 

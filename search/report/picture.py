@@ -18,8 +18,8 @@ from matplotlib.transforms import Bbox
 from models.errors import printable
 from search.files.atomic import atomic_write
 from search.report.figures import GREY, stagger, styles
-from search.report.html import shorten
 from search.report.view import RunView
+from search.results.figure_text import shorten
 from search.results.tables import records
 
 MARKERS = {"circle": "o", "square": "s", "triangle-up": "^", "diamond": "D", "cross": "P", "star-triangle-down": "v",

@@ -178,7 +178,7 @@ def _run_config(
     return make(
         RunConfig,
         constraints=restricted,
-        targets=tuple(target.asked for target in parse_targets(targets)),
+        targets=parse_targets(targets),
         ledger=_location(public_location(ledger) if ledger else str(Path(results) / "ledger.db")),
         results=results,
         name=name(),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from models.task import TaskConfig
 from models.user.objects import is_given
-from search.allocation.targets import parse_target
+from search.allocation.targets import Target
 from search.candidate import Recipe
 from search.settings.config import RunConfig
 from search.settings.shell import option_words, path_argument, shell_line
@@ -92,9 +92,9 @@ def _search(config: RunConfig) -> list[str]:
     return words
 
 
-def _targets(targets: tuple[str, ...]) -> list[str]:
-    flops = all(parse_target(text).measures == ("flops",) for text in targets)
-    return ["--target-flops" if flops else "--target", ",".join(targets)]
+def _targets(targets: tuple[Target, ...]) -> list[str]:
+    flops = all(target.measures == ("flops",) for target in targets)
+    return ["--target-flops" if flops else "--target", ",".join(map(str, targets))]
 
 
 RECIPE_OPTIONS = {

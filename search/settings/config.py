@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from methods.registry import method_info
 from models.task import TaskConfig
 from search.allocation.constraints import Constraints
-from search.allocation.targets import parse_targets
+from search.allocation.targets import Targets, parse_target
 from search.candidate import Frozen, Recipe
 from search.ledger.location import public_location
 from search.settings.bounds import MOST_REPEATS
@@ -53,8 +53,7 @@ class RunConfig(Frozen):
     comparison: bool = False
     """Each method and strategy answers for itself, with finalists of its own. Otherwise the strategies work together:
     the best of all of them are the finalists, and those that sample may begin with the points of the others."""
-    targets: tuple[str, ...] = ("0.5",)
-    """As the user wrote them."""
+    targets: Targets = Field((parse_target("0.5"),), min_length=1)
     latency_batch: int = Field(1, ge=1)
     """Images in the batch whose latency a target means."""
     constraints: Constraints = Constraints()
@@ -139,7 +138,7 @@ class RunConfig(Frozen):
         if LEARNED in self.strategies and method_info(method).learns_allocation:
             return self.strategies
         # While it learns, a method can heed neither constraints nor targets of other measures.
-        heeds_all = not self.constraints.given and parse_targets(",".join(self.targets))[0].measures == ("flops",)
+        heeds_all = not self.constraints.given and self.targets[0].measures == ("flops",)
         if heeds_all and method_info(method).learns_allocation:
             return (LEARNED,)
         return tuple(name for name in self.strategies if name != LEARNED)

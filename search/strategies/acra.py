@@ -48,7 +48,7 @@ def _candidates(problem: Problem, name: str, shape: Shape) -> list[Proposal]:
     proposals = []
     for target, budget in problem.targets:
         solution = project(shape, problem.sites, budget)
-        proposals.append(Proposal(problem.candidate(solution.levels), "search", name, target.asked))
+        proposals.append(Proposal(problem.candidate(solution.levels), "search", name, target))
     return proposals
 
 

@@ -36,8 +36,8 @@ class Proposal:
     candidate: Candidate
     stage: Stage
     strategy: str
-    target: str | None = None
-    """As the user wrote it."""
+    target: Target | None = None
+    """None for a measurement of a scan, which serves every target."""
     alone: bool = False
     """No other candidate has its limit: it is compared with none on the way, and judged at the end alone."""
     after: float = 0.0

@@ -78,7 +78,7 @@ class _Contest:
         return found[len(self.levels) :]
 
     def proposals(self, chosen: Sequence[Levels]) -> list[Proposal]:
-        return [Proposal(self._problem.candidate(levels), "search", NAME, self._target.asked) for levels in chosen]
+        return [Proposal(self._problem.candidate(levels), "search", NAME, self._target) for levels in chosen]
 
 
 def contenders(problem: Problem, measured: Sequence[Curve], budget: Budget) -> Iterator[Levels]:

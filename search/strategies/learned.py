@@ -34,5 +34,5 @@ def learned(problem: Problem) -> Program:
             )
         kept = budget.limits["flops"] / problem.cost.dense.flops
         candidate = dense.model_copy(update={"learned_target": kept})
-        proposals.append(Proposal(candidate, "search", "learned", target.asked))
+        proposals.append(Proposal(candidate, "search", "learned", target))
     yield proposals

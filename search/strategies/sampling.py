@@ -20,6 +20,7 @@ from optuna.trial import Trial, TrialState
 from methods.base import Levels, as_key
 from search.allocation.allocate import Floats, Shape, project
 from search.allocation.budget import Budget
+from search.allocation.targets import Target
 from search.candidate import Outcome
 from search.engine.warm import REACH, lent
 from search.strategies.contract import Problem, Program, Proposal, StrategyInfo, register
@@ -76,7 +77,7 @@ def random(problem: Problem) -> Program:
         rng = np.random.default_rng([problem.seed, *budget.limits.values()])
         for _ in range(problem.trials):
             hardness = rng.uniform(0.25, 1) * rng.uniform(-1, 1, len(problem.sites))
-            proposals.append(_proposal(problem, "random", hardness, budget, target.asked))
+            proposals.append(_proposal(problem, "random", hardness, budget, target))
     yield proposals
 
 
@@ -172,7 +173,7 @@ class _Study:
         for place, (_, budget) in enumerate(self._targets):
             queued.add(as_key(project(power_shape(np.zeros(len(sites))), sites, budget).levels))
             self._study.enqueue_trial(self._at(np.zeros(len(sites)), float(place)))
-        places = {target.asked: place for place, (target, _) in enumerate(self._targets)}
+        places = {target: place for place, (target, _) in enumerate(self._targets)}
         for point in points:
             levels = self._problem.levels(point.candidate)
             if point.target in places and levels is not None and as_key(levels) not in queued:
@@ -212,27 +213,27 @@ class _Study:
 
     def _propose(self, trial: Trial) -> Proposal:
         hardness = np.array([trial.params[site.name] for site in self._problem.sites])
-        budget, asked = self._budget(trial.params.get(_LIMIT, 0.0))
+        budget, target = self._budget(trial.params.get(_LIMIT, 0.0))
         if (exact := trial.user_attrs.get(_EXACT)) is not None:
             return self._exactly(np.array(exact, dtype=np.intp))
         between = budget.limits not in [each.limits for _, each in self._targets]
-        return _proposal(self._problem, self._name, hardness, budget, asked, alone=between)
+        return _proposal(self._problem, self._name, hardness, budget, target, alone=between)
 
     def _exactly(self, levels: Levels) -> Proposal:
         """What is known, or paid for by another strategy: judged at the end alone."""
-        asked = next(target.asked for target, budget in self._targets if budget.excess(levels[None])[0] <= 0)
-        return Proposal(self._problem.candidate(levels), "search", self._name, asked, alone=True)
+        tightest = next(target for target, budget in self._targets if budget.excess(levels[None])[0] <= 0)
+        return Proposal(self._problem.candidate(levels), "search", self._name, tightest, alone=True)
 
-    def _budget(self, place: float) -> tuple[Budget, str]:
+    def _budget(self, place: float) -> tuple[Budget, Target]:
         """What is allowed at a place between targets, and the tightest target asked for that this keeps to."""
         near = round(place)
         if abs(place - near) <= _SNAP:
             target, budget = self._targets[near]
-            return budget, target.asked
+            return budget, target
         target, above = self._targets[math.ceil(place)]
         below = self._targets[int(place)][1]
         limits = {name: int(low * (above.limits[name] / low) ** (place % 1)) for name, low in below.limits.items()}
-        return replace(above, limits=limits), target.asked
+        return replace(above, limits=limits), target
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """Outcomes of the last batch, in its order; one that could not be judged is told as failed."""
@@ -254,7 +255,7 @@ class _Study:
 
 
 def _proposal(
-    problem: Problem, name: str, hardness: Floats, budget: Budget, asked: str, *, alone: bool = False
+    problem: Problem, name: str, hardness: Floats, budget: Budget, target: Target, *, alone: bool = False
 ) -> Proposal:
     levels: Levels = project(power_shape(hardness), problem.sites, budget).levels
-    return Proposal(problem.candidate(levels), "search", name, asked, alone=alone)
+    return Proposal(problem.candidate(levels), "search", name, target, alone=alone)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +9,7 @@ from typing import IO, Any
 
 from rich.console import Console
 
-from models.errors import UserError, unknown
+from models.errors import UserError
 from search.allocation.targets import flops_text
 from search.engine import compare
 from search.engine.compare import Compared, Comparison
@@ -20,16 +17,16 @@ from search.engine.session import title
 from search.engine.standings import Standing
 from search.engine.stopping import stop_signals
 from search.files.atomic import atomic_write, writing
-from search.files.output_file import check_output_file, write_output_file
 from search.latency.check import Checked
-from search.leaderboard import text as leaderboard_text
 from search.leaderboard.board import Board, board_of, find_tasks
-from search.leaderboard.page import page_html, write_page
+from search.leaderboard.forms import PIPE_WIDTH, boards_csv, boards_record
+from search.leaderboard.page import page_html
+from search.leaderboard.rich_tables import print_boards
 from search.leaderboard.verify import find_row, verify
 from search.ledger.ledger import Ledger
 from search.report.final_latency import measure_finals
-from search.report.html import plain
 from search.report.outputs import latencies_in_words, rows_of
+from search.results.figure_text import plain_values
 from search.results.tables import Row, candidates_frame, finals_frame, pareto, write_csv
 from search.settings.command import resume_command
 from search.settings.config import RunConfig
@@ -37,9 +34,7 @@ from search.terminal.announce import where
 from search.terminal.console import PlainConsole, say
 from search.terminal.show import show_latencies
 
-FORMATS = ("table", "csv", "md", "tex", "html", "json")
 PAGE = "leaderboard.html"
-PIPE_WIDTH = 160  # characters, where output is no terminal
 
 
 # ---- compare
@@ -62,16 +57,16 @@ def _run_and_show(comparison: Comparison, console: Console, *, retry_failed: boo
         checked = measure_finals(done.results, lambda line: say(console, line, "dim"))
         files = _write(done, checked)
         if boards:
-            leaderboard_text.show(boards, console, with_commands=False)
-            write_page(config.folder / PAGE, boards, created=_now())
-            atomic_write(config.folder / "leaderboard.csv", leaderboard_text.as_csv(boards))
+            print_boards(boards, console, with_commands=False)
+            atomic_write(config.folder / PAGE, page_html(boards))
+            atomic_write(config.folder / "leaderboard.csv", boards_csv(boards))
             files += [PAGE, "leaderboard.csv"]
     for result in done.results:
         show_latencies(latencies_in_words(result, rows_of(result), checked), console)
     say(console, f"files     {config.folder}/: {', '.join(files)}")
     if not done.complete:
         say(console, f"stopped   nothing finished is lost; go on with: {resume_command(config)}")
-    record = leaderboard_text.as_json(boards) if boards else {"tasks": [], "mean_ranks": []}
+    record = boards_record(boards) if boards else {"tasks": [], "mean_ranks": []}
     head = {"run": str(config.folder), "complete": done.complete, "seconds": done.seconds}
     head["skipped_records"] = done.results[0].skipped
     notices = list(comparison.setups[0].evaluator.task.notices)
@@ -127,43 +122,6 @@ def _own_boards(done: Compared) -> list[Board]:
 # ---- leaderboard
 
 
-def rendered(boards: Sequence[Board], form: str, with_reported: bool = False) -> str:
-    """Leaderboards as text in one of `FORMATS` but html; UserError for another."""
-    if form not in FORMATS or form == "html":
-        raise unknown("format", form, [known for known in FORMATS if known != "html"])
-    if form == "csv":
-        return leaderboard_text.as_csv(boards, with_reported)
-    if form == "md":
-        return leaderboard_text.as_markdown(boards, with_reported)
-    if form == "tex":
-        return leaderboard_text.as_latex(boards, with_reported)
-    if form == "json":
-        return json.dumps(leaderboard_text.as_json(boards, with_reported), indent=2) + "\n"
-    console = wide(io.StringIO())
-    with console.capture() as captured:
-        leaderboard_text.show(boards, console, with_reported=with_reported)
-    return captured.get()
-
-
-def write_board(
-    boards: Sequence[Board], path: Path, form: str, with_reported: bool = False, *, force: bool = False
-) -> Path:
-    """Write leaderboards in one of `FORMATS`; UserError for another, or for a file that would be replaced unasked."""
-    check_output_file(path, force=force)
-    if form == "html":
-        content = page_html(boards, created=_now(), with_reported=with_reported)
-    else:
-        content = rendered(boards, form, with_reported)
-    write_output_file(path, content, force=force)
-    return path
-
-
-def check_format(form: str) -> None:
-    """UserError unless it is one of `FORMATS`."""
-    if form not in FORMATS:
-        raise unknown("format", form, FORMATS)
-
-
 def wide(file: IO[str]) -> Console:
     """A console for tables: where there is no terminal there is no width to keep to."""
     return PlainConsole(file=file) if file.isatty() else PlainConsole(file=file, width=PIPE_WIDTH)
@@ -182,9 +140,5 @@ def verify_and_show(
     for check in checks:
         say(console, str(check))
     say(console, "the figure holds" if holds else "the figure does NOT hold")
-    seeds = [plain({**vars(check), "holds": check.holds}) for check in checks]
+    seeds = [plain_values({**vars(check), "holds": check.holds}) for check in checks]
     return {"row": answer.standing.row, "task": ledger.task, "holds": holds, "seeds": seeds}, holds
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%d %H:%M %Z")

@@ -13,9 +13,10 @@ from rich.text import Text
 
 from models.wording import plural
 from search.allocation.targets import flops_text
-from search.export.config import CARD, CONFIG, PICTURE, Latency
+from search.export.config import CARD, CONFIG, PICTURE
 from search.export.export import Exported, export_run
 from search.export.model_card import shortfall, time_text
+from search.latency.timing import Latency
 from search.terminal.console import say
 
 LINES = 10  # of progress where a bar cannot be drawn

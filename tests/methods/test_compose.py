@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 from independent import randomised
-from small_nets import SHAPE, SMALL_NETS, batches, small_net
-from test_conformance import counted_flops, judged
 from torch import nn
 
 from methods.base import Allocation, Compressor, Site, example_input
 from methods.kse.kse import PAIRS
 from methods.registry import create, method_info, methods
 from methods.tables.codebook import codebook_layers
+from methods.testing.conformance import count_flops, train_compressed
+from methods.testing.small_networks import NETWORKS, SHAPE, random_batches, small_network
 from models.errors import UserError
 
 
@@ -59,14 +59,14 @@ def test_record_and_options() -> None:
     assert info.options["kernel-clustering.largest"] == 512
     assert not info.shrinks_channels
     assert method_info("taylor+kse").needs_calibration
-    small = bind("random+kernel-clustering", small_net("plain"), **{"kernel-clustering__largest": 16})
+    small = bind("random+kernel-clustering", small_network("plain"), **{"kernel-clustering__largest": 16})
     assert {setting["k"] for site in small.sites for setting in site.settings if "k" in setting} <= {2, 4, 8, 16}
     with pytest.raises(UserError, match="largest"):
-        bind("l1+kernel-clustering", small_net("plain"), largest=16)
+        bind("l1+kernel-clustering", small_network("plain"), largest=16)
 
 
 def test_sites_of_both_stand_in_one_allocation() -> None:
-    network = small_net("residual")
+    network = small_network("residual")
     compressor = bind("l1+kse", network)
     alone = {name: bind(name, network) for name in ("l1", "kse")}
     wanted = [f"{name}:{site.name}" for name, part in alone.items() for site in part.sites]
@@ -74,7 +74,7 @@ def test_sites_of_both_stand_in_one_allocation() -> None:
     assert {f"{name}:{layer}" for name, part in alone.items() for layer in part.skipped} == set(compressor.skipped)
 
 
-@pytest.mark.parametrize("name", sorted(SMALL_NETS))
+@pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(
     ("method", "options"),
     [
@@ -84,7 +84,7 @@ def test_sites_of_both_stand_in_one_allocation() -> None:
     ],
 )
 def test_costs_at_any_pair_of_widths(method: str, options: dict[str, Any], name: str) -> None:
-    network = small_net(name)
+    network = small_network(name)
     with torch.no_grad():
         [m for m in network.modules() if isinstance(m, nn.Conv2d)][1].weight[1:3, 0] = 0  # kernels that are pruned
     compressor = bind(method, network, **options)
@@ -92,12 +92,12 @@ def test_costs_at_any_pair_of_widths(method: str, options: dict[str, Any], name:
         allocation = at_random(compressor, seed)
         small = compressor.compress(allocation).eval()
         flops, params, _ = compressor.cost_of(allocation)
-        assert flops == counted_flops(small)
+        assert flops == count_flops(small, example_input(SHAPE))
         assert params == sum(parameter.numel() for parameter in small.parameters())
 
 
 def test_settings_of_one_method_alone_cost_what_they_cost_without_the_other() -> None:
-    network = small_net("concat")
+    network = small_network("concat")
     for second in ("kse", "kernel-clustering"):
         both, alone, first = bind(f"l1+{second}", network), bind(second, network), bind("l1", network)
         for seed in range(4):
@@ -110,7 +110,7 @@ def test_settings_of_one_method_alone_cost_what_they_cost_without_the_other() ->
 
 
 def test_many_allocations_at_once_cost_what_each_costs() -> None:
-    compressor = bind("l1+kernel-clustering", small_net("concat"))
+    compressor = bind("l1+kernel-clustering", small_network("concat"))
     sizes = [len(site.settings) for site in compressor.sites]
     table = np.random.default_rng(0).integers(sizes, size=(5000, len(sizes)))
     costs = compressor.cost(table)
@@ -120,7 +120,7 @@ def test_many_allocations_at_once_cost_what_each_costs() -> None:
 
 def test_the_second_one_works_on_what_the_first_leaves() -> None:
     """KSE's kernels are those of the narrowed layer, as many per channel as its grade gives to the filters left."""
-    network = small_net("plain")
+    network = small_network("plain")
     both, first, second = bind("l1+kse", network), bind("l1", network), bind("kse", network)
     narrow = first.compress(first.allocation([site.channels // 2 for site in first.sites]))
     for site in second.sites:
@@ -152,7 +152,7 @@ def _kernels(v: float, G: int, T: int, N: int) -> int:
 
 def test_one_channel_stays_where_kse_would_drop_all() -> None:
     """The one channel that KSE leaves alone has the smallest filter: pruned, all that are left would be dropped."""
-    network = small_net("plain")
+    network = small_network("plain")
     conv, producer = network.get_submodule("features.1.0"), network.get_submodule("features.0.0")
     with torch.no_grad():
         conv.weight[:, 1:] *= 1e-3
@@ -166,11 +166,11 @@ def test_one_channel_stays_where_kse_would_drop_all() -> None:
     small = compressor.compress(allocation).eval()
     layer = codebook_layers(small)["features.1.0"]
     assert layer.read().sum() == 1
-    assert compressor.cost_of(allocation).flops == counted_flops(small)
+    assert compressor.cost_of(allocation).flops == count_flops(small, example_input(SHAPE))
 
 
 def test_centroids_are_means_of_the_kernels_left() -> None:
-    network = small_net("plain")
+    network = small_network("plain")
     compressor = bind("l1+kernel-clustering", network)
     names = {site.name: site for site in compressor.sites}
     producer, layer = names["l1:features.0.0"], names["kernel-clustering:features.1.0"]
@@ -188,12 +188,12 @@ def test_centroids_are_means_of_the_kernels_left() -> None:
 
 def test_kernels_of_zeros_stay_so_when_the_first_one_repairs_what_is_left() -> None:
     """Least squares makes them something; their place in the table is gone, and the stored form has to say the same."""
-    network = small_net("plain")
+    network = small_network("plain")
     layer = network.get_submodule("features.1.0")
     with torch.no_grad():
         layer.weight[1:5, 3:6] = 0
     compressor = bind("obs+kernel-clustering", network)
-    compressor.calibrate(batches(2))
+    compressor.calibrate(random_batches(2))
     names = {site.name: site for site in compressor.sites}
     producer, tabled = names["obs:features.0.0"], names["kernel-clustering:features.1.0"]
     narrow = Allocation({producer.name: producer.settings[6]})
@@ -202,14 +202,14 @@ def test_kernels_of_zeros_stay_so_when_the_first_one_repairs_what_is_left() -> N
     kept = small.get_submodule("features.1.0").expand()
     assert repaired.get_submodule("features.1.0").weight.flatten(2).norm(dim=2).min() > 0
     assert 0 < int((kept.flatten(2).norm(dim=2) == 0).sum()) <= 12
-    assert compressor.cost_of(allocation).flops == counted_flops(small)
-    x = batches(1)[0][0]
+    assert compressor.cost_of(allocation).flops == count_flops(small, example_input(SHAPE))
+    x = random_batches(1)[0][0]
     with torch.no_grad():
         assert torch.equal(compressor.unpack(allocation, compressor.pack(small)).eval()(x), small(x))
 
 
 def test_codebooks_of_a_composition_can_be_looked_at() -> None:
-    compressor = bind("l1+kernel-clustering", small_net("plain"))
+    compressor = bind("l1+kernel-clustering", small_network("plain"))
     assert compressor.info.has_centroids
     assert not method_info("l1+kse").has_centroids
     last = compressor.allocation([len(site.settings) - 1 for site in compressor.sites])
@@ -222,7 +222,7 @@ def test_codebooks_of_a_composition_can_be_looked_at() -> None:
 
 def test_strengths_are_shares_of_flops() -> None:
     """At the level of any setting, the method's sites together take off that share, whichever method it is."""
-    compressor = bind("l1+kse", small_net("residual"))
+    compressor = bind("l1+kse", small_network("residual"))
     for method in ("l1", "kse"):
         own = [site for site in compressor.sites if site.name.startswith(f"{method}:")]
         for level in sorted({strength for site in own for strength in site.strengths})[::3]:
@@ -236,14 +236,14 @@ def _last(site: Site, strength: float) -> int:
 
 
 def test_channels_are_scored_anew_when_calibrated_anew() -> None:
-    network = small_net("plain")
+    network = small_network("plain")
     compressor = bind("taylor+kse", network)
-    compressor.calibrate(batches(1))
+    compressor.calibrate(random_batches(1))
     before = compressor.cost_of(at_random(compressor, 3))
-    compressor.calibrate(batches(3, seed=5))
+    compressor.calibrate(random_batches(3, seed=5))
     allocation = at_random(compressor, 3)
     after = compressor.cost_of(allocation)
-    assert after.flops == counted_flops(judged(compressor, allocation))
+    assert after.flops == count_flops(train_compressed(compressor, allocation), example_input(SHAPE))
     assert before.params > 0
 
 
@@ -257,12 +257,12 @@ def test_costs_on_every_kind_of_coupling(build: Callable[[], nn.Module], method:
     network = randomised(build())
     example = example_input(coupled_nets.SHAPE)
     compressor = create(method, network, example)
-    comparable = counted_flops(network, example) == compressor.cost.dense.flops
+    comparable = count_flops(network, example) == compressor.cost.dense.flops
     for seed in range(3):
         allocation = at_random(compressor, seed)
         small = compressor.compress(allocation).eval()
         flops, params, _ = compressor.cost_of(allocation)
-        assert flops == counted_flops(small, example) or not comparable
+        assert flops == count_flops(small, example) or not comparable
         assert params == sum(parameter.numel() for parameter in small.parameters())
         with torch.no_grad():
             assert small(example).shape == network(example).shape

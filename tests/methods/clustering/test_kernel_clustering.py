@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from small_nets import SHAPE, SMALL_NETS, batches, small_net
 from torch import nn
 
 from methods.base import Allocation, example_input
@@ -14,6 +13,7 @@ from methods.clustering.kernel_clustering import KernelClustering
 from methods.clustering.scaled_kernels import in_16_bits, signed_scales
 from methods.registry import create
 from methods.tables.codebook import CodebookConv2d, codebook_layers
+from methods.testing.small_networks import NETWORKS, SHAPE, random_batches, small_network
 from models.errors import UserError
 
 
@@ -48,11 +48,11 @@ def convolutions_by_hand(layer: CodebookConv2d) -> int:
     return min(by_filter, by_input)
 
 
-@pytest.mark.parametrize("name", sorted(SMALL_NETS))
+@pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("options", [{}, {"transforms": 8}, {"scope": "network", "transforms": 2},
                                      {"scope": {"features.0.0": 8, "*": 16}, "transforms": 4}])  # fmt: skip
 def test_flops_and_bytes_from_the_layers(name: str, options: dict[str, Any]) -> None:
-    dense = small_net(name)
+    dense = small_network(name)
     with torch.no_grad():
         next(m for m in dense.modules() if isinstance(m, nn.Conv2d)).weight[1:3, 0] = 0
     compressor = bind(dense, **options)
@@ -94,7 +94,7 @@ def test_scales() -> None:
 
 def test_two_kernels_in_all_sizes_signs_and_orientations() -> None:
     """Kernels that are two patterns under scale, sign, flip and rotation: two centroids rebuild them all."""
-    dense = small_net("plain")
+    dense = small_network("plain")
     conv = dense.get_submodule("features.1.0")
     patterns = [torch.tensor([[0.1, 0.7, -0.3], [0.5, 1.0, 0.2], [0.0, -0.6, 0.4]]),
                 torch.tensor([[0.9, 0.1, 0.8], [0.0, 0.3, -0.7], [-0.5, 0.6, 0.2]])]  # fmt: skip
@@ -112,7 +112,7 @@ def test_two_kernels_in_all_sizes_signs_and_orientations() -> None:
 
 
 def test_pruned_kernels_stay_zero_and_are_not_counted() -> None:
-    dense = small_net("plain").train()
+    dense = small_network("plain").train()
     conv = dense.get_submodule("features.1.0")
     conv.weight.data[:, 3] = 0
     compressor = bind(dense, transforms=2)
@@ -120,7 +120,7 @@ def test_pruned_kernels_stay_zero_and_are_not_counted() -> None:
     small = compressor.compress(allocation)
     layer = codebook_layers(small)["features.1.0"]
     optimizer = torch.optim.SGD(small.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3)
-    for inputs, labels in batches(3):
+    for inputs, labels in random_batches(3):
         optimizer.zero_grad()
         nn.functional.cross_entropy(small(inputs), labels).backward()
         optimizer.step()
@@ -129,11 +129,13 @@ def test_pruned_kernels_stay_zero_and_are_not_counted() -> None:
     small = compressor.tuning(allocation, small, steps=3, lr=0.1).finish(small).eval()
     packed = compressor.pack(small)
     assert packed["features.1.0.scale"].dtype == torch.half
-    assert torch.equal(compressor.unpack(allocation, packed).eval()(batches(1)[0][0]), small(batches(1)[0][0]))
+    assert torch.equal(
+        compressor.unpack(allocation, packed).eval()(random_batches(1)[0][0]), small(random_batches(1)[0][0])
+    )
 
 
 def test_scopes() -> None:
-    dense = small_net("residual")
+    dense = small_network("residual")
     layers = [name for name, m in dense.named_modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
     per_layer, whole = bind(dense), bind(dense, scope="network")
     assert [site.name for site in per_layer.sites] == layers
@@ -147,12 +149,12 @@ def test_scopes() -> None:
     assert "1×1" in ranges.skipped["features.2.shortcut.0"]
     small = whole.compress(smallest(whole))
     assert len({id(layer.bank) for layer in codebook_layers(small).values()}) == 1
-    shapes = bind(small_net("plain"), scope="network")
+    shapes = bind(small_network("plain"), scope="network")
     assert [site.name for site in shapes.sites] == ["*:3x3", "*:3x1"]
 
 
 def test_same_strength_is_same_k() -> None:
-    compressor = bind(small_net("plain"))
+    compressor = bind(small_network("plain"))
     strength_of_k: dict[Any, set[float]] = {}
     for site in compressor.sites:
         for setting, strength in zip(site.settings[1:], site.strengths[1:], strict=True):
@@ -173,18 +175,18 @@ def test_same_strength_is_same_k() -> None:
 )
 def test_bad_options(options: dict[str, Any]) -> None:
     with pytest.raises(UserError):
-        bind(small_net("plain"), **options)
+        bind(small_network("plain"), **options)
 
 
 def test_depthwise_and_dead_layers_are_left() -> None:
-    assert "depthwise" in bind(small_net("depthwise")).skipped["features.1.0"]
-    dead = small_net("plain")
+    assert "depthwise" in bind(small_network("depthwise")).skipped["features.1.0"]
+    dead = small_network("plain")
     nn.init.zeros_(dead.get_submodule("features.1.0").weight)
     assert "too few kernels" in bind(dead).skipped["features.1.0"]
 
 
 def test_centroids_come_most_used_first_with_their_counts() -> None:
-    compressor = bind(small_net("residual"), scope="network", transforms=4)
+    compressor = bind(small_network("residual"), scope="network", transforms=4)
     small = compressor.compress(smallest(compressor))
     layers = codebook_layers(small)
     ((name, centers, counts),) = compressor.centroids(small)
@@ -199,7 +201,7 @@ def test_centroids_come_most_used_first_with_their_counts() -> None:
 
 
 def test_codebooks_that_no_layer_uses_are_not_shown_and_pruned_kernels_not_counted() -> None:
-    network = small_net("residual")
+    network = small_network("residual")
     compressor = bind(network)
     first, *others = compressor.sites
     with torch.no_grad():
@@ -215,7 +217,7 @@ def test_codebooks_that_no_layer_uses_are_not_shown_and_pruned_kernels_not_count
 
 def test_codebooks_take_the_step_that_comes_nearest_to_plain_steps_of_their_kernels() -> None:
     """One centroid for all kernels: its step against the least-squares fit to the steps of the expanded weights."""
-    compressor = bind(small_net("residual"), scope="network", largest=2)
+    compressor = bind(small_network("residual"), scope="network", largest=2)
     small = compressor.compress(smallest(compressor))
     layers = list(codebook_layers(small).values())
     bank, lr = layers[0].bank, 0.1

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_nets import SHAPE, SMALL_NETS, small_net
 from torch import Tensor, nn
 
 from methods.base import Allocation, Compressor, example_input
@@ -17,6 +16,7 @@ from methods.kse.kse import KSE, PAIRS
 from methods.kse.kse_indicator import density, indicator, kept_kernels
 from methods.registry import create
 from methods.tables.codebook import CodebookConv2d, codebook_layers
+from methods.testing.small_networks import NETWORKS, SHAPE, small_network
 from models.errors import UserError
 
 WEIGHTS = os.environ.get("RATIO_SEARCH_WEIGHTS")
@@ -106,11 +106,11 @@ def gathered(layer: CodebookConv2d, conv: nn.Conv2d) -> dict[int, list[Tensor]]:
     }
 
 
-@pytest.mark.parametrize("name", sorted(SMALL_NETS))
+@pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("pair", [(2, 0), (4, 0), (4, 1), (6, 3)])
 def test_counts_flops_and_bytes_from_the_layers(name: str, pair: tuple[int, int]) -> None:
     """Distinct kernels, work and bytes counted in the compressed modules, against what the cost model predicted."""
-    dense, (G, T) = small_net(name), pair
+    dense, (G, T) = small_network(name), pair
     compressor = bind(dense)
     wanted = [[i for i, setting in enumerate(site.settings) if dict(setting) == {"G": G, "T": T}] or [0]
               for site in compressor.sites]  # fmt: skip
@@ -148,7 +148,7 @@ def test_counts_flops_and_bytes_from_the_layers(name: str, pair: tuple[int, int]
 
 def test_dropped_inputs_are_not_read() -> None:
     """Channels whose indicator is too low may hold anything."""
-    dense = small_net("plain")
+    dense = small_network("plain")
     compressor = bind(dense)
     site = compressor.sites[0]
     small = compressor.compress(Allocation({site.name: site.settings[-1]}))
@@ -164,7 +164,7 @@ def test_dropped_inputs_are_not_read() -> None:
 
 
 def test_untouched_channels_keep_their_kernels() -> None:
-    dense = small_net("residual")
+    dense = small_network("residual")
     compressor = bind(dense)
     for site in compressor.sites:
         counts = compressor.kernel_counts(site.name, 3, 0)
@@ -179,22 +179,22 @@ def test_untouched_channels_keep_their_kernels() -> None:
 
 
 def test_reasons() -> None:
-    compressor: Compressor = bind(small_net("depthwise"))
+    compressor: Compressor = bind(small_network("depthwise"))
     assert "first convolution" in compressor.skipped["features.0.0"]
     assert "depthwise" in compressor.skipped["features.1.0"]
     assert "linear" in compressor.skipped["linear"]
-    alike = small_net("plain")
+    alike = small_network("plain")
     nn.init.ones_(alike.get_submodule("features.1.0").weight)
     assert "alike" in bind(alike).skipped["features.1.0"]
 
 
 def test_bad_input() -> None:
-    broken = small_net("plain")
+    broken = small_network("plain")
     broken.get_submodule("features.1.0").weight.data[0, 0, 0, 0] = torch.nan
     with pytest.raises(UserError, match=r"features\.1\.0.*not finite"):
         bind(broken)
     with pytest.raises(UserError, match="alpha"):
-        bind(small_net("plain"), alpha=-1.0)
+        bind(small_network("plain"), alpha=-1.0)
 
 
 @pytest.mark.skipif(WEIGHTS is None, reason="RATIO_SEARCH_WEIGHTS names no folder with the published weights")
@@ -214,7 +214,7 @@ def test_published_resnet56() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.half, torch.double])
 def test_centroids_have_the_type_of_the_weights(dtype: torch.dtype) -> None:
-    network = small_net("plain").to(dtype)
+    network = small_network("plain").to(dtype)
     inputs = example_input(SHAPE).to(dtype)
     compressor = create("kse", network, inputs)
     for level in (1, -1):

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_nets import SHAPE, batches, small_net
 from torch import Tensor, nn
 
 from methods.base import Compressor, example_input
 from methods.registry import create, method_info, methods
+from methods.testing.small_networks import SHAPE, random_batches, small_network
 from models.errors import UserError
 from models.task import TaskConfig
 from search.allocation.allocate import reach
@@ -30,9 +30,9 @@ STRATEGIES = [name for name in strategies() if name != "learned"]
 
 
 def bind(method: str, network: str) -> Compressor:
-    compressor = create(method, small_net(network), example_input(SHAPE))
+    compressor = create(method, small_network(network), example_input(SHAPE))
     if method_info(method).needs_calibration:
-        compressor.calibrate(batches(2))
+        compressor.calibrate(random_batches(2))
     return compressor
 
 

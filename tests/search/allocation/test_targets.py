@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
 
 from models.errors import UserError
-from search.allocation.targets import flops_text, parse_target, parse_targets
+from search.allocation.targets import Target, Targets, flops_text, parse_target, parse_targets
 
 
 @pytest.mark.parametrize(
@@ -87,3 +90,28 @@ def test_counts_in_words_are_near(count: int) -> None:
     text = flops_text(count)
     size = {"K": 1e3, "M": 1e6, "G": 1e9}.get(text[-1], 1)
     assert math.isclose(float(text.rstrip("KMG")) * size, count, rel_tol=0.0051)
+
+
+class Wishes(BaseModel):
+    target: Target
+    targets: Targets = ()
+
+
+@pytest.mark.parametrize("text", ["0.5", "50%", "2.12x", "60M", "params 0.4", "flops 0.5 + latency 5ms"])
+def test_a_model_holds_targets_and_writes_what_was_asked(text: str) -> None:
+    target = parse_target(text)
+    wishes = Wishes(target=text, targets=[text, target])
+    assert wishes.target == target
+    assert wishes.targets == (target,)  # each once
+    assert Wishes(target=target, targets=text) == wishes
+    assert json.loads(wishes.model_dump_json()) == {"target": text, "targets": [text]}
+    assert Wishes.model_validate_json(wishes.model_dump_json()) == wishes
+    assert len({str(target), text, wishes.target.asked}) == 1
+    assert len({target, wishes.target, parse_target("0.123")}) == 2
+
+
+@pytest.mark.parametrize("given", [{"target": "fast"}, {"target": 0.5}, {"target": "0.5", "targets": ["1", "params 1"]},
+                                   {"target": "0.5", "targets": "params 0.5,0.5"}])  # fmt: skip
+def test_a_model_takes_no_other_targets(given: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Wishes(**given)

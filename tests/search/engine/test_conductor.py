@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from search.allocation.targets import parse_target
 from search.candidate import Candidate, Outcome, failed
 from search.engine.conductor import Conductor
 from search.judge.faults import MachineFaultError, fault_outcome
@@ -43,7 +44,7 @@ class FakeLedger:
 
 def proposal(number: int, strategy: str = "one", stage: str = "search") -> Proposal:
     candidate = Candidate(method="fake", allocation={"conv": {"ratio": number / 1000}})
-    return Proposal(candidate, stage, strategy, "0.5")  # type: ignore[arg-type]
+    return Proposal(candidate, stage, strategy, parse_target("0.5"))  # type: ignore[arg-type]
 
 
 def accuracy(candidate: Candidate) -> float:

@@ -36,7 +36,7 @@ def test_no_more_is_done_than_was_expected(tmp_path: Path, trials: int, candidat
     assert done["final"] == planned["final"] == 4
     assert done["search"] <= planned["search"]
     for name in STRATEGIES:
-        own = Counter(pair[0].target for pair in result.seen if (pair[0].strategy, pair[0].stage) == (name, "search"))
+        own = Counter(str(p.target) for p, _ in result.seen if (p.strategy, p.stage) == (name, "search"))
         most = {"acra-uniform": 1, "lagrangian": min(trials, 7), "random": trials}[name]
         assert set(own) == {"0.6", "0.4"}
         assert max(own.values()) <= most

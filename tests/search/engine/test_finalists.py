@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from search.allocation.targets import parse_target
 from search.candidate import Candidate, Outcome, Recipe, failed
 from search.engine.finalists import Seen, best_candidates, finalists
 from search.strategies.contract import Proposal
@@ -16,7 +17,7 @@ def entry(
 ) -> tuple[Proposal, Outcome]:
     candidate = Candidate(method="fake", allocation={"conv": {"ratio": number}}, recipe=Recipe(epochs=1), seed=0)
     outcome = failed("no") if accuracy is None else Outcome(status="ok", accuracy=accuracy, loss=loss)
-    return Proposal(candidate, other.get("stage", "search"), strategy, target), outcome  # type: ignore[arg-type]
+    return Proposal(candidate, other.get("stage", "search"), strategy, parse_target(target)), outcome  # type: ignore[arg-type]
 
 
 def numbers(seen: Seen, count: int) -> list[object]:
@@ -69,7 +70,7 @@ def test_every_seed_meets_the_test_set_once() -> None:
     noted: list[object] = []
     program = finalists(1, 3, RECIPE, lambda *event: noted.append(event))(seen)
     batch = next(program)
-    assert [(p.target, p.candidate.seed) for p in batch] == [(t, s) for t in ("0.3", "0.5") for s in range(3)]
+    assert [(str(p.target), p.candidate.seed) for p in batch] == [(t, s) for t in ("0.3", "0.5") for s in range(3)]
     assert {p.candidate.judge for p in batch} == {"test"}
     assert {p.candidate.recipe for p in batch} == {RECIPE}
     assert {p.stage for p in batch} == {"final"}

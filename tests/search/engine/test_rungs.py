@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from models.task import TaskConfig
+from search.allocation.targets import parse_target
 from search.candidate import Candidate, Outcome, Recipe, failed
 from search.engine.conductor import Conductor
 from search.engine.finalists import best_candidates
@@ -27,7 +28,7 @@ RUNGS = Rungs((0.0, 0.5), reduction=3.0)
 
 def proposal(number: int, **changes: object) -> Proposal:
     candidate = Candidate(method="fake", allocation={"conv": {"ratio": number / 1000}}, recipe=RECIPE)
-    return Proposal(candidate, "search", "one", "0.5", **changes)  # type: ignore[arg-type]
+    return Proposal(candidate, "search", "one", parse_target("0.5"), **changes)  # type: ignore[arg-type]
 
 
 def accuracy(candidate: Candidate) -> float:
@@ -197,7 +198,7 @@ def iter_program(batch: list[Proposal]) -> Program:
 
 def test_targets_are_not_compared_with_each_other() -> None:
     """A worse one at a tighter target goes on all the same."""
-    tight = Proposal(proposal(2).candidate, "search", "one", "0.1")
+    tight = Proposal(proposal(2).candidate, "search", "one", parse_target("0.1"))
     program = climb(iter_program([proposal(1), tight]), RUNGS, lambda _: None)
     next(program)
     outcomes = [Outcome(status="ok", accuracy=0.9, loss=1.0), Outcome(status="ok", accuracy=0.1, loss=1.0)]

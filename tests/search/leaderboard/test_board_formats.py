@@ -12,8 +12,8 @@ import pytest
 from board_fakes import DENSE, TASK, add_row, filled, printed
 
 from search.engine.standings import Standing, keep
-from search.leaderboard import text as leaderboard_text
 from search.leaderboard.board import Board, read_boards
+from search.leaderboard.forms import boards_record
 from search.leaderboard.page import front_figure, page_html
 from search.leaderboard.reported import REPORTED, reported
 from search.results.markup import latex
@@ -122,7 +122,7 @@ def test_the_picture_holds_every_tested_row_with_its_spread(board: Board) -> Non
 
 
 def test_json_and_text_agree(path: str, tmp_path: Path, board: Board) -> None:
-    (task,) = leaderboard_text.as_json([board])["tasks"]
+    (task,) = boards_record([board])["tasks"]
     text = printed(path, tmp_path, "table")
     for line in task["rows"]:
         if line["accuracy"] is not None:

@@ -11,6 +11,7 @@ import pytest
 from board_fakes import DENSE, TASK, add_row, filled, final, judged, printed
 
 from models.errors import UserError
+from search.allocation.targets import parse_target
 from search.candidate import failed
 from search.engine.standings import chosen, dense_of, family, keep_dense, standings
 from search.export.config import CONFIG, read_config
@@ -98,12 +99,12 @@ def test_the_dense_network_keeps_what_was_measured_once(path: str) -> None:
 
 def test_search_cost_counts_what_the_row_alone_took() -> None:
     def proposal(number: int, strategy: str, target: str | None, stage: str = "search") -> Proposal:
-        return Proposal(final("l1", number / 100, judge="search"), stage, strategy, target)  # type: ignore[arg-type]
+        return Proposal(final("l1", number / 100, judge="search"), stage, strategy, target and parse_target(target))  # type: ignore[arg-type]
 
     asked = [proposal(1, "a", None, "scan"), proposal(2, "a", "0.5"), proposal(2, "a", "0.5"), proposal(3, "a", "0.3"),
              proposal(4, "b", "0.5")]  # fmt: skip
     seen = [(each, failed("x", seconds=2.0)) for each in asked]
-    finals = [Proposal(final("l1", 0.02, seed), "final", "a", "0.5") for seed in range(3)]
+    finals = [Proposal(final("l1", 0.02, seed), "final", "a", parse_target("0.5")) for seed in range(3)]
     (standing,) = chosen(seen, finals, {"0.5": {"flops": 500_000}}, task=TASK, run="r")
     assert (standing.searched, standing.search_seconds) == (2, 4.0)
     assert standing.final == family(final("l1", 0.02), TASK)

@@ -24,9 +24,10 @@ from PIL import Image
 
 from models.errors import printable
 from search.report.figures import finals_figure, front_figure, sensitivity_figure, stagger
-from search.report.html import data_script, escape, percent, points, shorten, si
+from search.report.html import data_script, escape
 from search.report.page import RunView, report_html, write_report
 from search.report.picture import draw_picture, write_picture
+from search.results.figure_text import percent, points, shorten, si
 from search.results.tables import Dense, candidates_frame, finals_frame, pareto
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from models.task import TaskConfig
+from search.allocation.targets import parse_target
 from search.api import open_run
 from search.candidate import Candidate, Outcome, Recipe
 from search.engine.finalists import best_candidates
@@ -78,7 +79,7 @@ def answers(rows: Sequence[Row], folder: Path) -> dict[str, int]:
     if best.on_test:
         found["leaderboard"] = first_on_the_leaderboard(rows, folder)
     else:
-        seen = [(Proposal(row.candidate, "search", row.strategy, row.target), row.outcome) for row in rows]
+        seen = [(Proposal(row.candidate, "search", row.strategy, parse_target(row.target)), row.outcome) for row in rows]
         random.Random(0).shuffle(seen)
         found["finalists"] = round(100 * best_candidates(seen, 1)[0].candidate.allocation["conv"]["ratio"])  # type: ignore[operator]
     return found

@@ -45,7 +45,7 @@ def damage(weights: list[float]) -> object:
 def test_uniform_asks_for_one_candidate_a_target_and_nothing_else() -> None:
     given = problem()
     (batch,) = drive("acra-uniform", given, damage([0.1] * 4))
-    assert [proposal.target for proposal in batch] == ["0.7", "0.5", "0.3"]
+    assert [str(proposal.target) for proposal in batch] == ["0.7", "0.5", "0.3"]
     assert {proposal.stage for proposal in batch} == {"search"}
     for proposal, (_, budget) in zip(batch, given.targets, strict=True):
         limit = budget.limits["flops"]

@@ -131,16 +131,16 @@ def truth(curves: list[float], coupling: float = 0.0) -> object:
     return loss
 
 
-def run(given: Problem, loss: object) -> tuple[list[list[Proposal]], dict[str | None, list[Levels]]]:
+def run(given: Problem, loss: object) -> tuple[list[list[Proposal]], dict[str, list[Levels]]]:
     """The batches, and the candidates of every target in the order of their proposals."""
 
     def judge(levels: Levels, proposal: Proposal) -> Outcome:
         return judged(given, levels, loss(given, levels))  # type: ignore[operator]
 
     batches = play(given, strategy("lagrangian")[1](given), judge)
-    chosen: dict[str | None, list[Levels]] = {}
+    chosen: dict[str, list[Levels]] = {}
     for proposal in itertools.chain(*batches[1:]):
-        chosen.setdefault(proposal.target, []).append(levels_of(given, proposal.candidate))
+        chosen.setdefault(str(proposal.target), []).append(levels_of(given, proposal.candidate))
     return batches, chosen
 
 

@@ -7,6 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
+from search.allocation.targets import parse_target
 from search.candidate import Candidate, Outcome, Recipe
 from search.strategies.contract import Proposal, Stage
 from search.terminal import progress as module
@@ -30,7 +31,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def proposal(stage: Stage, number: int) -> Proposal:
-    return Proposal(Candidate(method="l1", allocation={}, seed=number, recipe=Recipe(epochs=1)), stage, "x", "0.5")
+    return Proposal(
+        Candidate(method="l1", allocation={}, seed=number, recipe=Recipe(epochs=1)), stage, "x", parse_target("0.5")
+    )
 
 
 def shown(**expected: int) -> Progress:

@@ -1,4 +1,4 @@
-"""Small networks that between them hold every way in which layers are coupled; inputs are (B, 3, 12, 12)."""
+"""Small networks that between them hold the ways in which layers are coupled; inputs are (B, 3, 12, 12)."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def pointwise() -> nn.Module:
     return Pooled(nn.Sequential(unit(3, 16), unit(16, 12, 1), unit(12, 12), unit(12, 32, 1), unit(32, 16, 1)), 16)
 
 
-SMALL_NETS: dict[str, Callable[[], nn.Module]] = {
+_BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "plain": plain,
     "residual": residual,
     "concat": concat,
@@ -82,15 +82,20 @@ SMALL_NETS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def small_net(name: str, seed: int = 0) -> nn.Module:
+NETWORKS = tuple(sorted(_BUILDERS))
+
+
+def small_network(name: str, seed: int = 0) -> nn.Module:
     """The network with seeded weights, scales and statistics that differ between channels, in evaluation mode."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = SMALL_NETS[name]()
+        network = _BUILDERS[name]()
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.uniform_(module.weight, 0.5, 1.5)
                 nn.init.normal_(module.bias, std=0.2)
+                assert module.running_mean is not None
+                assert module.running_var is not None
                 nn.init.normal_(module.running_mean, std=0.2)
                 nn.init.uniform_(module.running_var, 0.5, 1.5)
             if isinstance(module, nn.Conv2d):  # input channels that differ in strength, or KSE sees them all alike
@@ -98,8 +103,10 @@ def small_net(name: str, seed: int = 0) -> nn.Module:
     return network.eval()
 
 
-def batches(count: int, size: int = 8, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
-    """Random inputs and labels."""
+def random_batches(
+    count: int, size: int = 8, seed: int = 0, shape: tuple[int, int, int] = SHAPE, classes: int = CLASSES
+) -> list[tuple[Tensor, Tensor]]:
+    """Inputs and labels."""
     generator = torch.Generator().manual_seed(seed)
-    return [(torch.randn(size, *SHAPE, generator=generator), torch.randint(CLASSES, (size,), generator=generator))
+    return [(torch.randn(size, *shape, generator=generator), torch.randint(classes, (size,), generator=generator))
             for _ in range(count)]  # fmt: skip

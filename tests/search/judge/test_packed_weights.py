@@ -12,7 +12,7 @@ from methods.base import example_input
 from methods.registry import create, method_info, methods
 from methods.tables.codebook import codebook_layers
 from models.networks.catalog import build_network
-from search.export.compressed import pack, unpack
+from search.judge.packed_weights import pack, unpack
 
 COMPOSED = ["l1+kse", "l1+kernel-clustering"]
 CASES = [("small", name) for name in [*methods(), *COMPOSED]] + [

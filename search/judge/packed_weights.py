@@ -1,0 +1,44 @@
+"""Packed weights of compressed networks: the judge writes them; verification, export and loading read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from methods.base import Allocation, Compressor
+
+_BUFFER = "buffer:"  # before the names of buffers that a state dict leaves out
+
+
+def pack(compressor: Compressor, network: nn.Module) -> dict[str, Tensor]:
+    """The packed weights, and the buffers that no state dict holds: which channels a padded shortcut passes on
+    follows from the dense weights, which are not there any more when the file is read.
+    """
+    stored = network.state_dict().keys()
+    extra = {name: buffer for name, buffer in network.named_buffers() if name not in stored}
+    buffers = {f"{_BUFFER}{name}": b.detach().cpu().contiguous() for name, b in extra.items()}
+    return _copy_shared_memory(compressor.pack(network) | buffers)
+
+
+def _copy_shared_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, a copy of each that shares its memory with another: safetensors refuses to write those."""
+    addresses: set[int] = set()
+    separate = {}
+    for name, tensor in tensors.items():
+        address = tensor.untyped_storage().data_ptr()
+        separate[name] = tensor.clone() if address in addresses else tensor
+        addresses.add(address)
+    return separate
+
+
+def unpack(compressor: Compressor, allocation: Allocation, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """The inverse of `pack`, also for a compressor bound to a network with other weights."""
+    weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(_BUFFER)}
+    network = compressor.unpack(allocation, weights)
+    for name, tensor in tensors.items():
+        if name.startswith(_BUFFER):
+            owner, _, buffer = name.removeprefix(_BUFFER).rpartition(".")
+            module = network.get_submodule(owner)
+            setattr(module, buffer, tensor.to(module.get_buffer(buffer).device))
+    return network.eval()
