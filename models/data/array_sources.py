@@ -10,22 +10,21 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from models.data.array_checks import ARRAY_NAMES, Arrays, checked_arrays
-from models.data.base import stratified_split, unknown_data
+from models.data.named_sets import unknown_data
+from models.data.splits import stratified_split
 from models.errors import UserError, first_line
 from models.locks import machine_lock
 from models.paths import user_path
+from models.task_config import TaskConfig
 from models.user.code import call_user, is_user_spec, load_function
 from models.user.spec_words import data_name
-
-if TYPE_CHECKING:
-    from models.task import TaskConfig
 
 Array = npt.NDArray[Any]
 _DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
@@ -45,7 +44,7 @@ def read_arrays(config: TaskConfig) -> Arrays:
     raise unknown_data(name)
 
 
-def identity(config: TaskConfig) -> str:
+def array_identity(config: TaskConfig) -> str:
     """A digest of the content of a file that holds the data, or of the arrays that a user's function returns."""
     name = config.data
     if name.startswith("npz:"):

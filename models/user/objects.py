@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.data.array_checks import content_digest
 from models.errors import UserError, first_line
 from models.execution.input_forms import mend_input_order, precision_advice
 from models.execution.module_copies import copy_module
 from models.execution.operators import OperatorMode
 from models.execution.standard_form import is_lazy_network, standard_form
 from models.notices import add_notice, collect_notices
+from models.tensor_digest import digest_tensors
 from models.user.calls import reporting_errors
 from models.user.spec_words import OBJECT_PREFIX, class_of
 
@@ -177,4 +177,4 @@ class _Recorder(OperatorMode):
 
 
 def _content(tensor: Tensor) -> str:
-    return content_digest([("", tensor)])
+    return digest_tensors([("", tensor)])

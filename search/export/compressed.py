@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from methods.base import Compressor, example_input
 from methods.registry import create
-from models.data.base import DataInfo
+from models.data.images import DataInfo
 from models.errors import UserError, first_line
 from models.task import TaskConfig, load_network
 from models.user.code import is_user_spec, split_spec

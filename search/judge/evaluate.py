@@ -22,7 +22,7 @@ from torch import nn
 
 from methods.base import Allocation, Compressor, Tuning, copy_network, example_input
 from methods.registry import create, method_info
-from models.data.base import Images
+from models.data.images import Images
 from models.data.picture_folders import FolderFindings, adopt_findings
 from models.errors import UserError
 from models.task import Task, TaskConfig, load_task, pick_device

@@ -14,11 +14,12 @@ import numpy as np
 from torch import Tensor, nn
 
 from models.checkpoints.writing import weights_encoder
-from models.data.array_checks import ARRAY_NAMES, checked_arrays, content_digest
-from models.data.base import data_info
+from models.data.array_checks import ARRAY_NAMES, checked_arrays
+from models.data.catalog import data_info
 from models.data.datasets import WAYS, dataset_arrays
 from models.errors import UserError
 from models.task import TaskConfig
+from models.tensor_digest import digest_tensors
 from models.user.objects import give, given_network
 from models.user.spec_words import ARRAYS, GIVEN_FOLDER, network_name, objects_name
 from search.files.atomic import atomic_file, atomic_write, writing
@@ -95,7 +96,7 @@ def stored_weights(network: nn.Module, folder: Path) -> Path:
     stray = next((name for name, value in state.items() if not isinstance(value, Tensor)), None)
     if stray is not None:
         raise UserError(f"{type(network).__name__}'s state {stray!r} is no tensor; networks with such are not taken")
-    path = folder / f"{type(network).__name__}-{content_digest(state.items())}.safetensors"
+    path = folder / f"{type(network).__name__}-{digest_tensors(state.items())}.safetensors"
     if not path.exists():
         with writing(path, "choose another folder with results=... or free space"):
             atomic_write(path, weights_encoder(path)(network, {}))

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 from weight_files import save_weights
 
-from models.data.base import Images, data_info
+from models.data.catalog import data_info
+from models.data.images import Images
 from models.errors import UserError
 from models.networks.catalog import build_network
 from models.task import TaskConfig, load_network, load_task, pick_device, split_metadata, task_parts

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 import run_search
-from models.data.base import data_info
+from models.data.catalog import data_info
 from models.errors import UserError
 from models.task import TaskConfig
 from models.user import objects as given

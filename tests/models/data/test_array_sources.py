@@ -15,7 +15,7 @@ import torchvision.datasets
 
 from models.data.array_checks import checked_arrays
 from models.data.array_sources import read_arrays
-from models.data.base import data_identity, data_info
+from models.data.catalog import data_identity, data_info
 from models.errors import UserError
 from models.task import TaskConfig
 

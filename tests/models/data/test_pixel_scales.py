@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from models.data.array_checks import Arrays, checked_arrays
-from models.data.arrays import ArrayImages
-from models.data.base import DataInfo
+from models.data.array_images import ArrayImages
+from models.data.images import DataInfo
 from models.errors import UserError
 from models.notices import collect_notices
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from models.data.array_checks import checked_arrays
-from models.data.base import Data, data_info, load_data
+from models.data.catalog import Data, data_info, load_data
 from models.errors import UserError
 from models.notices import collect_notices
 from models.task import TaskConfig
