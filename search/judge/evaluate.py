@@ -263,7 +263,7 @@ def bind(task: Task, method: str, options: dict[str, Any]) -> Compressor:
 
 def rung_file(folder: Path, candidate: Candidate, task: str) -> Path:
     """Where the last rung of a candidate is kept."""
-    return folder / f"{candidate.whole.key(task)}.safetensors"
+    return folder / f"{candidate.without_rung.key(task)}.safetensors"
 
 
 def save_compressed(
