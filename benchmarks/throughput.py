@@ -131,7 +131,7 @@ def main() -> None:
     network = build_network(arguments.network, classes=10).to(device)
     recipe = Recipe(batch_size=arguments.batch_size)
     macs = count_flops(network.eval(), example_input(INFO.shape, device))
-    images = ArrayImages.place(torch.from_numpy(pixels), torch.from_numpy(labels), INFO, device)
+    images = ArrayImages.on_device(torch.from_numpy(pixels), torch.from_numpy(labels), INFO, device)
     teacher = copy.deepcopy(network).eval()
     plain = plain_rate(copy.deepcopy(network), teacher, pixels, labels, recipe, arguments.steps, device)
     ours = our_rate(network, teacher, images, recipe, arguments.steps)

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from models.checkpoints.loading import load_weights
 from models.data.images import DataInfo
 from models.errors import UserError
-from models.execution.finite import check_finite
-from models.execution.input_forms import mend_input_order, precision_advice
-from models.execution.input_guard import guard_inputs
+from models.execution.finite_weights import check_finite
+from models.execution.input_forms import guard_inputs, mend_input_order, precision_advice
 from models.execution.memory_layout import choose_memory_format
 from models.execution.module_copies import copy_module
 from models.execution.standard_form import is_lazy_network, standard_form
@@ -22,7 +21,7 @@ from models.networks.catalog import build_network
 from models.notices import add_notice
 from models.task_config import TaskConfig
 from models.user.calls import describe_error, reporting_errors
-from models.user.spec_words import data_name, network_subject
+from models.user.spec_names import data_name, network_subject
 
 _INIT_SEED = 0  # fresh weights are the same in every worker
 _TRIAL_IMAGES = 2

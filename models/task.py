@@ -23,8 +23,8 @@ from models.networks.catalog import pin_network
 from models.notices import collect_notices
 from models.task_config import TaskConfig
 from models.user.code import is_user_spec, split_spec
-from models.user.files import source_digest
-from models.user.spec_words import data_name, network_subject
+from models.user.source_files import source_digest
+from models.user.spec_names import data_name, network_subject
 from models.wording import plural
 
 

@@ -39,26 +39,26 @@ class Arrays(NamedTuple):
         return len(self.labels) or 1 + max(int(self.y_train.max()), int(self.y_test.max()))
 
     @property
-    def named(self) -> dict[str, Tensor]:
+    def by_name(self) -> dict[str, Tensor]:
         return dict(zip(ARRAY_NAMES, (self.x_train, self.y_train, self.x_test, self.y_test), strict=True))
 
-    def digest(self) -> str:
+    def content_digest(self) -> str:
         """Of everything; for bytes with class numbers that of the four arrays alone, as it always was."""
-        parts = list(self.named.items())
+        parts = list(self.by_name.items())
         if self.labels:
             parts.append(("labels", torch.tensor(list(json.dumps(self.labels).encode()), dtype=torch.uint8)))
         return digest_tensors(parts)
 
     def as_given(self) -> dict[str, Array]:
         """Arrays that are read as these again, labels included."""
-        arrays: dict[str, Array] = {name: tensor.numpy() for name, tensor in self.named.items()}
+        arrays: dict[str, Array] = {name: tensor.numpy() for name, tensor in self.by_name.items()}
         if self.labels:
             labels = np.asarray(self.labels)
             arrays |= {name: labels[arrays[name]] for name in ("y_train", "y_test")}
         return arrays
 
 
-def checked_arrays(arrays: Mapping[str, Any], source: str, *, published: bool = False, owned: bool = False) -> Arrays:
+def check_arrays(arrays: Mapping[str, Any], source: str, *, published: bool = False, owned: bool = False) -> Arrays:
     """Bring images to (N, H, W, C) and labels to classes; UserError says what does not fit.
 
     Args:

@@ -24,12 +24,12 @@ class ArrayImages(Images):
     """Images in one (N, H, W, C) tensor."""
 
     def __init__(self, pixels: Tensor, labels: Tensor, info: DataInfo, device: torch.device) -> None:
-        """`info.pixels` must be the scale of these pixels (`place` changes it where it packs them)."""
+        """`info.pixels` must be the scale of these pixels (`on_device` changes it where it packs them)."""
         super().__init__(labels, info, device)
         self._pixels = pixels
 
     @classmethod
-    def place(cls, pixels: Tensor, labels: Tensor, info: DataInfo, device: torch.device) -> ArrayImages:
+    def on_device(cls, pixels: Tensor, labels: Tensor, info: DataInfo, device: torch.device) -> ArrayImages:
         """Move the images to the device if they take at most a quarter of its free memory; else they stay here."""
         packed = packed_bytes(pixels, info.pixels)
         if packed is not None:

@@ -47,8 +47,8 @@ def load_data(config: TaskConfig, device: torch.device) -> Data:
     info = _with_overrides(NAMED_SETS.get(config.data) or describe_arrays(arrays, config), config)
     return Data(
         info,
-        ArrayImages.place(arrays.x_train, arrays.y_train, info, device),
-        ArrayImages.place(arrays.x_test, arrays.y_test, info, device),
+        ArrayImages.on_device(arrays.x_train, arrays.y_train, info, device),
+        ArrayImages.on_device(arrays.x_test, arrays.y_test, info, device),
     )
 
 

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from models.data.images import DataInfo, Images
 from models.data.named_sets import NAMED_SETS
 from models.data.picture_folders import class_names, read_folder
-from models.data.pictures import WHITE_16_BIT, UnreadablePictureError, decoded, quiet_pillow
+from models.data.pictures import WHITE_16_BIT, UnreadablePictureError, decode_picture, quiet_pillow
 from models.paths import user_path
 
 _SIZE = 224
@@ -121,7 +121,7 @@ class _DecodedPictures(Dataset[tuple[Tensor, str]]):
         _, size, _ = self._info.shape
         try:
             with quiet_pillow():
-                picture = decoded(self._files[position], self._deep_white)
+                picture = decode_picture(self._files[position], self._deep_white)
         except UnreadablePictureError as error:  # an exception would arrive as a loader process's traceback
             return torch.zeros(size, size, 3, dtype=torch.uint8), str(error)
         picture = _cut_middle(picture, size) if seed is None else _cut_at_random(picture, size, seed, self._info.flip)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from models.data.images import DataInfo
-from models.errors import UserError, unknown
+from models.errors import UserError, unknown_name
 
 NAMED_SETS = {
     "digits": DataInfo("digits", (1, 8, 8), 10, (0.3060,), (0.3763,), flip=False, crop=1),
@@ -25,4 +25,4 @@ NAMED_SETS = {
 
 def unknown_data(name: str) -> UserError:
     """The error for a name that is no data set."""
-    return unknown("data", name, [*NAMED_SETS, "imagefolder:DIR", "npz:FILE", "path/to/file.py:function"])
+    return unknown_name("data", name, [*NAMED_SETS, "imagefolder:DIR", "npz:FILE", "path/to/file.py:function"])

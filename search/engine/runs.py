@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from models.errors import UserError, unknown
+from models.errors import UserError, unknown_name
 from models.paths import user_path
 from search.engine.run_file import RUN_FILE, DamagedRunError, described_searches, has_run_file, read_run_file
 from search.settings.build import first_fault
@@ -30,7 +30,7 @@ def run_folder(run: str | Path) -> Path:
 def _no_run(folder: Path) -> UserError:
     siblings = sorted(path.parent.name for path in folder.parent.glob("*/run.json"))
     if siblings:
-        return unknown("run", folder.name, siblings)
+        return unknown_name("run", folder.name, siblings)
     return UserError(f"there is no run in {folder}; `search` makes one")
 
 

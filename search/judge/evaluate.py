@@ -26,7 +26,7 @@ from models.data.images import Images
 from models.data.picture_folders import FolderFindings, adopt_findings
 from models.errors import UserError
 from models.task import Task, TaskConfig, load_task, pick_device
-from models.user.objects import receive
+from models.user.given_networks import receive_networks
 from search.candidate import Candidate, Outcome, failed
 from search.files.atomic import atomic_write
 from search.judge.checkpoint import Checkpoint, RungWeights
@@ -294,7 +294,7 @@ def worker(
     Raises:
         UserError: the files here are not those of the search: changed since it began, or others on this machine.
     """
-    receive(networks or {})
+    receive_networks(networks or {})
     adopt_findings(folders or {})
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True

@@ -12,7 +12,7 @@ import pandas as pd
 
 from methods.base import Allocation, Centroids
 from models.errors import commonest_reason
-from models.user.spec_words import data_name, network_name
+from models.user.spec_names import data_name, network_name
 from search.allocation.allocate import MISSED, too_coarse
 from search.allocation.budget import LATENCY
 from search.allocation.targets import TOLERANCE

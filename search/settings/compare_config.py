@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from methods.registry import method_info
-from models.errors import UserError, unknown
+from models.errors import UserError, unknown_name
 from models.task import TaskConfig
 from search.allocation.constraints import Constraints
 from search.allocation.targets import parse_targets
@@ -105,7 +105,7 @@ def _own_options(pairs: Sequence[str], methods: Sequence[str]) -> dict[str, list
         if not dot or "=" in method:
             raise UserError(f"--option {pair!r} is not METHOD.NAME=VALUE")
         if method not in own:
-            raise unknown("method in --option", method, methods)
+            raise unknown_name("method in --option", method, methods)
         own[method].append(rest)
     return own
 

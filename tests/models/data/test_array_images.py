@@ -47,7 +47,7 @@ def images() -> ArrayImages:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (37, 6, 5, 3), dtype=torch.uint8, generator=generator)
     info = DataInfo("noise", (3, 6, 5), 4, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), flip=True, crop=2)
-    return ArrayImages.place(pixels, torch.arange(37) % 4, info, torch.device("cpu"))
+    return ArrayImages.on_device(pixels, torch.arange(37) % 4, info, torch.device("cpu"))
 
 
 def test_same_seed_same_crops_and_flips(images: ArrayImages) -> None:

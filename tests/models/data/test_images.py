@@ -23,7 +23,7 @@ MakeImages = Callable[[int], Images]
 
 def in_memory(count: int) -> ArrayImages:
     pixels = torch.from_numpy(COLOURS[:count])[:, None, None].expand(-1, 6, 6, -1)
-    return ArrayImages.place(pixels, LABELS[:count], INFO, CPU)
+    return ArrayImages.on_device(pixels, LABELS[:count], INFO, CPU)
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_subsets_of_subsets(make_images: MakeImages) -> None:
 
 def test_subsets_share_the_pixels() -> None:
     pixels = torch.zeros(4, 6, 6, 3, dtype=torch.uint8)
-    part = ArrayImages.place(pixels, LABELS[:4], INFO, CPU).subset(torch.tensor([2]))
+    part = ArrayImages.on_device(pixels, LABELS[:4], INFO, CPU).subset(torch.tensor([2]))
     before = joined(part)[0]
     pixels[2] = 255
     assert (joined(part)[0] > before).all()

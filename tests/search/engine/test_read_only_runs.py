@@ -21,9 +21,9 @@ from search.settings.config import SearchConfig
 
 def config_of(folder: Path) -> SearchConfig:
     return SearchConfig(
-        task=TaskConfig(network="small", train_images=200).absolute(), name="run", results=str(folder / "results"),
-        ledger=str(folder / "ledger.db"), targets=("0.5",), strategies=("acra-uniform",), recipe=Recipe(epochs=0.1),
-        workers=0, finalists=0, device="cpu",
+        task=TaskConfig(network="small", train_images=200).with_absolute_paths(), name="run",
+        results=str(folder / "results"), ledger=str(folder / "ledger.db"), targets=("0.5",),
+        strategies=("acra-uniform",), recipe=Recipe(epochs=0.1), workers=0, finalists=0, device="cpu",
     )  # fmt: skip
 
 

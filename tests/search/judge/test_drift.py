@@ -16,7 +16,7 @@ from search.judge.drift import Drift, blends, jensen_shannon
 
 def make_images(labels: Tensor) -> ArrayImages:
     pixels = torch.randint(0, 256, (30, 8, 8, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return ArrayImages.place(pixels, labels, NAMED_SETS["digits"], torch.device("cpu"))
+    return ArrayImages.on_device(pixels, labels, NAMED_SETS["digits"], torch.device("cpu"))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from models.data.array_sources import array_identity
 from models.data.catalog import data_info
 from models.task import TaskConfig, task_parts
-from models.user.files import own_files, source_digest
+from models.user.source_files import own_files, source_digest
 
 FILES = {
     "net.py": "import blocks\nfrom parts import conv\nimport torch, json\nfrom unrelated_package import thing\n",
