@@ -25,8 +25,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from methods.base import example_input
-from models.data.arrays import ArrayImages
-from models.data.base import NAMED
+from models.data.array_images import ArrayImages
+from models.data.named_sets import NAMED_SETS
 from models.networks.catalog import build_network
 from models.task import pick_device
 from search.candidate import Recipe
@@ -34,7 +34,7 @@ from search.export.formats import count_flops
 from search.judge.finetune import finetune, precision
 from search.machine.host import cores, host_facts
 
-INFO = NAMED["cifar10"]
+INFO = NAMED_SETS["cifar10"]
 IMAGES = 10_000
 WARM_UP = 20  # steps that no rate counts
 
@@ -131,7 +131,7 @@ def main() -> None:
     network = build_network(arguments.network, classes=10).to(device)
     recipe = Recipe(batch_size=arguments.batch_size)
     macs = count_flops(network.eval(), example_input(INFO.shape, device))
-    images = ArrayImages.place(torch.from_numpy(pixels), torch.from_numpy(labels), INFO, device)
+    images = ArrayImages.on_device(torch.from_numpy(pixels), torch.from_numpy(labels), INFO, device)
     teacher = copy.deepcopy(network).eval()
     plain = plain_rate(copy.deepcopy(network), teacher, pixels, labels, recipe, arguments.steps, device)
     ours = our_rate(network, teacher, images, recipe, arguments.steps)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from methods.base import Compressor, MethodInfo
 from methods.compose import MethodRecord, compose_records, split_parts
-from models.errors import UserError, unknown
+from models.errors import UserError, unknown_name
 from models.registry import Registry
 from models.user.pinned_code import code_identity, split_digest
 
@@ -85,7 +85,7 @@ def create(name: str, network: nn.Module, example: Tensor, options: Mapping[str,
     for option in given:
         if option not in info.options:
             raise (
-                unknown(f"option of {info.name}", option, info.options)
+                unknown_name(f"option of {info.name}", option, info.options)
                 if info.options
                 else UserError(f"method {info.name} takes no options, not {option!r}")
             )

@@ -15,7 +15,7 @@ class UserError(ValueError):
     """Input that cannot be worked with. The message is one sentence: what was wrong with which value, what would do."""
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """An error for a name that is not known, with the closest names that are."""
     choices = sorted(known)
     close = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
@@ -25,15 +25,15 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's own text without colours, or its kind if it has none."""
-    return (printable(str(error)).strip() or type(error).__name__).splitlines()[0]
+    return (printable_text(str(error)).strip() or type(error).__name__).splitlines()[0]
 
 
 def one_line(text: str) -> str:
     """The text on one line, without what a terminal would obey."""
-    return " ".join(printable(text).split())
+    return " ".join(printable_text(text).split())
 
 
-def printable(text: str) -> str:
+def printable_text(text: str) -> str:
     """The text without terminal sequences; what else no terminal and no page should be sent becomes U+FFFD."""
     return _UNPRINTABLE.sub("\ufffd", _SEQUENCES.sub("", text))
 

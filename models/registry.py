@@ -23,7 +23,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from models.errors import UserError, first_line, unknown
+from models.errors import UserError, first_line, unknown_name
 from models.user.code import is_user_spec
 from models.user.pinned_code import code_identity, file_digest, load_pinned, pin_file, split_digest
 
@@ -88,7 +88,7 @@ class Registry(Generic[Record]):
                 f"{self.kind} {name} is in a file of a user's own, and which file is not known here; say it: "
                 f"--{self.kind} path/to/file.py:{plain}"
             )
-        raise unknown(self.kind, name, self.names())
+        raise unknown_name(self.kind, name, self.names())
 
     def pin(self, name: str) -> str:
         """The name that a configuration keeps: of a file or entry point with its digest."""

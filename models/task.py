@@ -13,17 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from models.checkpoints.loading import read_metadata, split_entry
-from models.data.base import DataInfo, Images, data_identity, data_info, load_data, stratified_sample, stratified_split
-from models.data.pixels import BYTES
+from models.data.catalog import data_identity, data_info, load_data
+from models.data.images import DataInfo, Images
+from models.data.pixel_scales import BYTES
+from models.data.splits import stratified_sample, stratified_split
+from models.dense_network import prepare_network
 from models.errors import UserError
-from models.execution.dense_network import prepare_network
-from models.execution.memory_layout import ArrangedImages
 from models.networks.catalog import pin_network
 from models.notices import collect_notices
 from models.task_config import TaskConfig
 from models.user.code import is_user_spec, split_spec
-from models.user.files import source_digest
-from models.user.spec_words import data_name, network_subject
+from models.user.source_files import source_digest
+from models.user.spec_names import data_name, network_subject
 from models.wording import plural
 
 
@@ -72,7 +73,7 @@ def pick_device(name: str | None = None) -> torch.device:
 
 
 def load_network(config: TaskConfig, info: DataInfo | None = None, device: torch.device | str = "cpu") -> nn.Module:
-    """The dense network of `models.execution.dense_network.prepare_network`, ready to be compressed."""
+    """The dense network of `models.dense_network.prepare_network`, ready to be compressed."""
     return prepare_network(config, info or data_info(config), device).network
 
 
@@ -92,7 +93,7 @@ def load_task(config: TaskConfig, device: torch.device | str) -> Task:
         data = load_data(config, device)
         dense = prepare_network(config, data.info, device)
         parts, seen = task_parts(config, data.info), _seen(config)
-    train, test = (ArrangedImages(images, dense.memory_format) for images in (data.train, data.test))
+    train, test = (images.in_memory_format(dense.memory_format) for images in (data.train, data.test))
     tune, search = _split(config, train.labels)
     return Task(
         config=config,

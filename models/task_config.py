@@ -37,7 +37,7 @@ class TaskConfig(Settings):
     train_images: Annotated[int | None, Field(ge=1, le=MOST_IMAGES), Option(default="all")] = None
     """Use only so many training images (stratified), for trials; both parts shrink alike."""
 
-    def absolute(self) -> TaskConfig:
+    def with_absolute_paths(self) -> TaskConfig:
         """The same task with absolute paths, for a process that runs in another folder."""
         changes: dict[str, str] = {"data_root": str(user_path(self.data_root).absolute())}
         if self.weights is not None:

@@ -18,12 +18,17 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+KEY_LENGTH = 20  # hexadecimal digits: 80 bits, so that no two candidates of a ledger share one
 # Each grows when outcomes say more or come out otherwise, so that older ones are not taken for them.
 _VERSIONS = {"search": 5, "test": 4}
 
 
 class Candidate(Frozen):
-    """Method + allocation + recipe + seed, and which images judge it."""
+    """Method + allocation + recipe + seed, and which images judge it.
+
+    Equality, hash and key all come from `identity`, so a set of candidates, a ledger and a folder of weights agree on
+    which candidates are the same.
+    """
 
     method: str
     options: dict[str, Any] = {}
@@ -40,16 +45,31 @@ class Candidate(Frozen):
     until: float | None = Field(None, ge=0)
     """A rung: judge after so many epochs, in the middle of the recipe's fine-tune; None waits for its end."""
 
+    @property
+    def identity(self) -> str:
+        """Every field, as JSON with sorted keys: two candidates are the same if these texts are."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Candidate) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
     def key(self, task: str) -> str:
         """A stable hash of the candidate and of the task's fingerprint; the same on every machine."""
-        fields = self.model_dump(mode="json")
-        payload = json.dumps([task, fields, _VERSIONS[self.judge]], sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(payload.encode()).hexdigest()[:20]
+        payload = f"[{json.dumps(task)},{self.identity},{_VERSIONS[self.judge]}]"
+        return hashlib.sha256(payload.encode()).hexdigest()[:KEY_LENGTH]
 
     @property
-    def whole(self) -> Candidate:
+    def without_rung(self) -> Candidate:
         """The candidate that this one is a rung of; itself if it is none."""
         return self if self.until is None else self.model_copy(update={"until": None})
+
+    @property
+    def without_seed(self) -> Candidate:
+        """The same for all seeds of one finalist."""
+        return self.model_copy(update={"seed": 0})
 
 
 class Outcome(Frozen):

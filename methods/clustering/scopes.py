@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from models.errors import UserError, unknown
+from models.errors import UserError, unknown_name
 
 Shape = tuple[int, int]
 
@@ -42,7 +42,7 @@ def shares(scope: Any, shapes: Mapping[str, Shape], largest: int) -> tuple[Share
     if isinstance(scope, Mapping) and scope:
         return _by_pattern(scope, shapes)
     if isinstance(scope, str):
-        raise unknown("scope of kernel-clustering", scope, ("layer", "network"))
+        raise unknown_name("scope of kernel-clustering", scope, ("layer", "network"))
     raise UserError(f"the scope must be 'layer', 'network' or a table like {{'conv1': 64, '*': 256}}, not {scope!r}")
 
 
@@ -55,7 +55,7 @@ def _by_pattern(patterns: Mapping[str, Any], shapes: Mapping[str, Shape]) -> tup
     used = {pattern for pattern, _ in members}
     for pattern in patterns:
         if pattern not in used and not any(fnmatchcase(name, pattern) for name in shapes):
-            raise unknown("layer (or pattern of layers) that can be clustered:", pattern, shapes)
+            raise unknown_name("layer (or pattern of layers) that can be clustered:", pattern, shapes)
     return tuple(
         Share(f"{pattern}:{shape[0]}x{shape[1]}", tuple(layers), centroid_count(patterns[pattern], repr(pattern)))
         for (pattern, shape), layers in members.items()

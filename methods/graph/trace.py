@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from models.execution.forward_hooks import forward_hooks
-from models.execution.operators import OperatorMode
+from models.execution.operator_mode import OperatorMode
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

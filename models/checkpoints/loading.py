@@ -8,8 +8,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from models.checkpoints.files import is_safetensors, read_checkpoint, read_head, unreadable
-from models.checkpoints.hints import folding_advice
+from models.checkpoints.folding import folding_advice
+from models.checkpoints.reading import is_safetensors, read_checkpoint, read_head, unreadable_checkpoint
 from models.checkpoints.state_dicts import Weights, find_weights
 from models.checkpoints.writing import torch_metadata
 from models.errors import UserError
@@ -96,4 +96,4 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
     except SafetensorError as error:
-        raise unreadable(path, error) from error
+        raise unreadable_checkpoint(path, error) from error

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from models.data.duplicates import tell_duplicates
 from models.data.labels import Label, read_labels
 from models.data.pixels import BYTES, PixelScale, read_pixels
 from models.errors import UserError
+from models.tensor_digest import digest_tensors
 
 Array = npt.NDArray[Any]
 ARRAY_NAMES = ("x_train", "y_train", "x_test", "y_test")
@@ -39,26 +39,26 @@ class Arrays(NamedTuple):
         return len(self.labels) or 1 + max(int(self.y_train.max()), int(self.y_test.max()))
 
     @property
-    def named(self) -> dict[str, Tensor]:
+    def by_name(self) -> dict[str, Tensor]:
         return dict(zip(ARRAY_NAMES, (self.x_train, self.y_train, self.x_test, self.y_test), strict=True))
 
-    def digest(self) -> str:
+    def content_digest(self) -> str:
         """Of everything; for bytes with class numbers that of the four arrays alone, as it always was."""
-        parts = list(self.named.items())
+        parts = list(self.by_name.items())
         if self.labels:
             parts.append(("labels", torch.tensor(list(json.dumps(self.labels).encode()), dtype=torch.uint8)))
-        return content_digest(parts)
+        return digest_tensors(parts)
 
     def as_given(self) -> dict[str, Array]:
         """Arrays that are read as these again, labels included."""
-        arrays: dict[str, Array] = {name: tensor.numpy() for name, tensor in self.named.items()}
+        arrays: dict[str, Array] = {name: tensor.numpy() for name, tensor in self.by_name.items()}
         if self.labels:
             labels = np.asarray(self.labels)
             arrays |= {name: labels[arrays[name]] for name in ("y_train", "y_test")}
         return arrays
 
 
-def checked_arrays(arrays: Mapping[str, Any], source: str, *, published: bool = False, owned: bool = False) -> Arrays:
+def check_arrays(arrays: Mapping[str, Any], source: str, *, published: bool = False, owned: bool = False) -> Arrays:
     """Bring images to (N, H, W, C) and labels to classes; UserError says what does not fit.
 
     Args:
@@ -121,12 +121,3 @@ def _channels_first(shape: tuple[int, ...]) -> bool:
     if (middle == last) != (first == middle):
         return middle == last
     return first <= last
-
-
-def content_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Of tensors with their names, types and shapes; 16 digits."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in tensors:
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

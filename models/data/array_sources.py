@@ -10,22 +10,21 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from models.data.array_checks import ARRAY_NAMES, Arrays, checked_arrays
-from models.data.base import stratified_split, unknown_data
+from models.data.array_checks import ARRAY_NAMES, Arrays, check_arrays
+from models.data.named_sets import unknown_data
+from models.data.splits import stratified_split
 from models.errors import UserError, first_line
 from models.locks import machine_lock
 from models.paths import user_path
+from models.task_config import TaskConfig
 from models.user.code import call_user, is_user_spec, load_function
-from models.user.spec_words import data_name
-
-if TYPE_CHECKING:
-    from models.task import TaskConfig
+from models.user.spec_names import data_name
 
 Array = npt.NDArray[Any]
 _DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
@@ -39,13 +38,13 @@ def read_arrays(config: TaskConfig) -> Arrays:
     if name in _TORCHVISION:
         return _torchvision(name, Path(config.data_root))
     if name.startswith("npz:"):
-        return checked_arrays(_read_npz(_npz_path(name)), data_name(name), owned=True)
+        return check_arrays(_read_npz(_npz_path(name)), data_name(name), owned=True)
     if is_user_spec(name):
         return _users(name)
     raise unknown_data(name)
 
 
-def identity(config: TaskConfig) -> str:
+def array_identity(config: TaskConfig) -> str:
     """A digest of the content of a file that holds the data, or of the arrays that a user's function returns."""
     name = config.data
     if name.startswith("npz:"):
@@ -107,8 +106,8 @@ def _users(spec: str) -> Arrays:
     if not isinstance(arrays, (tuple, list)) or len(arrays) != len(ARRAY_NAMES):
         names, got = ", ".join(ARRAY_NAMES), type(arrays).__name__
         raise UserError(f"data {spec} must return the four arrays {names}, not a {got}")
-    checked = checked_arrays(dict(zip(ARRAY_NAMES, arrays, strict=True)), spec)
-    _digests[spec] = f"arrays:{checked.digest()}"
+    checked = check_arrays(dict(zip(ARRAY_NAMES, arrays, strict=True)), spec)
+    _digests[spec] = f"arrays:{checked.content_digest()}"
     return checked
 
 
@@ -130,7 +129,7 @@ def _torchvision(name: str, root: Path) -> Arrays:
         opened = [_opened(name, root, train) for train in (True, False)]
     parts = [np.asarray(data.data) for data in opened]
     labels = [np.asarray(data.labels if name == "svhn" else data.targets) for data in opened]
-    return checked_arrays(
+    return check_arrays(
         dict(zip(ARRAY_NAMES, (parts[0], labels[0], parts[1], labels[1]), strict=True)), name, published=True
     )
 

@@ -33,7 +33,7 @@ def read_labels(y_train: Array, y_test: Array, source: str) -> tuple[list[npt.ND
     names: list[Label] = sorted(found["y_train"] | found["y_test"])
     if mapped := names != list(range(len(names))):
         what = "names" if isinstance(names[0], str) else "labels"
-        add_notice(f"{what} {listed(names)} are classes 0 to {len(names) - 1}, in this order")
+        add_notice(f"{what} {list_labels(names)} are classes 0 to {len(names) - 1}, in this order")
     for name, part in (("y_train", "training"), ("y_test", "test")):
         tell_missing_classes(names, found[name], f"{part} image: missing from {name}")
     if not mapped:
@@ -47,10 +47,10 @@ def tell_missing_classes(classes: Sequence[Label], present: Container[Label], im
     missing = [label for label in classes if label not in present]
     if missing:
         subject, verb = ("class", "has") if len(missing) == 1 else ("classes", "have")
-        add_notice(f"{subject} {listed(missing)} {verb} no {images}")
+        add_notice(f"{subject} {list_labels(missing)} {verb} no {images}")
 
 
-def listed(labels: Sequence[Label]) -> str:
+def list_labels(labels: Sequence[Label]) -> str:
     """The first few of them, and how many there are."""
     if len(labels) <= _SHOWN:
         return ", ".join(map(str, labels))
@@ -104,7 +104,7 @@ def _of_objects(labels: Array, what: str) -> Array:
 def _check_classes(labels: set[Label], count: int, source: str) -> None:
     if len(labels) < 2:
         raise UserError(
-            f"y_train of {source} holds one class only ({listed(list(labels))}); there must be at least two"
+            f"y_train of {source} holds one class only ({list_labels(list(labels))}); there must be at least two"
         )
     if len(labels) == count and count > 2:
         raise UserError(f"y_train of {source} has another label for every one of its {count:,} images; give classes")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from models.data.duplicates import tell_same_files
-from models.data.labels import listed, tell_missing_classes
+from models.data.labels import list_labels, tell_missing_classes
 from models.data.pictures import SUFFIXES, WHITE_16_BIT, Check, check_picture, is_deep, quiet_pillow
 from models.errors import UserError
 from models.notices import add_notice, collect_notices
@@ -129,8 +129,8 @@ def _check_folder(root: Path, files: Mapping[Path, list[tuple[Path, int]]], clas
 def _check_classes(train: Path, test: Path, classes: list[str]) -> None:
     if strange := sorted(set(_class_folders(test, least=1)) - set(classes)):
         raise UserError(
-            f"{train} and {test} differ in their classes: {listed(strange)} {'is' if len(strange) == 1 else 'are'} in "
-            f"{test.name} alone; name the folders alike"
+            f"{train} and {test} differ in their classes: {list_labels(strange)} "
+            f"{'is' if len(strange) == 1 else 'are'} in {test.name} alone; name the folders alike"
         )
 
 
@@ -140,7 +140,7 @@ def _part_folder(root: Path, names: tuple[str, ...]) -> Path:
     by_case = {name.casefold(): folder for name, folder in folders.items()} | folders
     found = next((by_case[name] for name in names if name in by_case), None)
     if found is None:
-        holds = f"it holds {listed(sorted(folders))}" if folders else "it holds no folders"
+        holds = f"it holds {list_labels(sorted(folders))}" if folders else "it holds no folders"
         holds = holds if root.is_dir() else f"there is no folder {root}"
         raise UserError(f"there is no folder {root / names[0]}; imagefolder:DIR needs {_LAYOUT}; {holds}")
     return found
@@ -200,7 +200,7 @@ def _visible_files(folder: Path) -> Iterator[Path]:
 def _say_other_files(root: Path, others: list[Path]) -> None:
     """Count what is not named like a picture: pictures in a format that is not read would be missed by nobody."""
     if others:
-        named = listed([_shown(file.relative_to(root)) for file in others[:_SHOWN]])
+        named = list_labels([_shown(file.relative_to(root)) for file in others[:_SHOWN]])
         more = f"; and {len(others) - _SHOWN:,} more" if len(others) > _SHOWN else ""
         verb = "is" if len(others) == 1 else "are"
         add_notice(f"{plural(len(others), 'file')} {verb} left out, not named like a picture: {named}{more}")

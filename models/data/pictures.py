@@ -122,7 +122,7 @@ def _is_whole(path: Path, form: str) -> bool:
         return form == "WEBP" and int.from_bytes(file.read(8)[4:], "little") + 8 <= size
 
 
-def decoded(path: str, deep_white: float) -> Any:
+def decode_picture(path: str, deep_white: float) -> Any:
     """A picture as Pillow has it, in mode RGB, or F with floats from 0 to 255 for grey levels of more than 8 bits.
 
     Args:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from models.execution.operators import OperatorMode
+from models.execution.operator_mode import OperatorMode
 
 _LARGEST_BLOCK = 16  # channels that oneDNN's widest kernels (AVX-512) take at a time
 _CONVOLUTIONS = ("ConvolutionBackward0", "ConvolutionBackward1")  # aten `convolution`; a trace has `_convolution`

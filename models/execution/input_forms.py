@@ -1,4 +1,4 @@
-"""Networks whose code takes images in one form alone: in channels-last order, or in another precision than float32.
+"""Networks that take images in one form alone, channels last or another precision, or that change them in place.
 
 Everything here hands over float32 images, contiguous ones at first. What `forward` then raises, its own assertion or
 torch's complaint about types, does not tell what would do. So the other forms are tried.
@@ -62,3 +62,17 @@ def _bring_into_channels_last(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[An
         value.contiguous(memory_format=torch.channels_last) if isinstance(value, Tensor) and value.dim() == 4 else value
         for value in inputs
     )
+
+
+def guard_inputs(network: nn.Module) -> None:
+    """Have the network work on copies of its inputs from now on, and every copy of the network as well.
+
+    A batch is used more than once, by the teacher and the student, or by the trials that compare two networks: one
+    that changes it in place would change what the other sees.
+    """
+    if _copy_inputs not in network._forward_pre_hooks.values():
+        network.register_forward_pre_hook(_copy_inputs, prepend=True)
+
+
+def _copy_inputs(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(value.clone() if isinstance(value, Tensor) else value for value in inputs)

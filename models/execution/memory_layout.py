@@ -8,15 +8,12 @@ apart stays contiguous. Who makes inputs for a network asks `Task.memory_format`
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from models.data.base import Images
 from models.execution.gradients import ForwardGuard, run_backward
 from models.execution.module_copies import copy_module
 
@@ -24,30 +21,6 @@ _SEED = 0
 # Of the largest output. Layouts differ in the order of summation: about 1e-6 of it with float32, 1e-3 where a GPU
 # multiplies in TF32. Channels that were mixed up differ by about 1.
 _TOLERANCE = 1e-2
-
-
-@dataclass(frozen=True)
-class ArrangedImages:
-    """Images whose batches come in one memory order."""
-
-    images: Images
-    memory_format: torch.memory_format
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @property
-    def labels(self) -> Tensor:
-        return self.images.labels
-
-    def subset(self, indices: Tensor) -> ArrangedImages:
-        return ArrangedImages(self.images.subset(indices), self.memory_format)
-
-    def batches(
-        self, batch_size: int, *, seed: int | None = None, augment: bool = False, drop_last: bool = False
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        for inputs, labels in self.images.batches(batch_size, seed=seed, augment=augment, drop_last=drop_last):
-            yield inputs.contiguous(memory_format=self.memory_format), labels
 
 
 def choose_memory_format(network: nn.Module, images: Tensor) -> torch.memory_format:

@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from models.errors import UserError
-from models.execution.modes import mend_modes
-from models.execution.wrappers import unwrapped
+from models.execution.training_modes import mend_modes
+from models.execution.wrappers import unwrap_network
 from models.notices import add_notice
 
 
@@ -21,7 +21,7 @@ def standard_form(network: nn.Module, subject: str) -> nn.Module:
     Raises:
         UserError: it is a program without Python layers, or holds no values.
     """
-    network, kinds = unwrapped(network)
+    network, kinds = unwrap_network(network)
     if kinds:
         add_notice(f"{subject}: {' and '.join(kinds)} taken off")
     _check_kind(network, subject)

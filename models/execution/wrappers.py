@@ -10,7 +10,7 @@ _MODULE_WRAPPERS = frozenset({"DataParallel", "DistributedDataParallel", "Averag
 _COMPILED = "OptimizedModule"  # what torch.compile returns, with the network as `._orig_mod`
 
 
-def unwrapped(network: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
+def unwrap_network(network: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     """The network without wrappers around it or around one of its layers, and the kinds that were taken off.
 
     Layers are replaced in place: give a network of one's own, or a copy.

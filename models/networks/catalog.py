@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from models.errors import UserError, unknown
+from models.errors import UserError, unknown_name
 from models.registry import Registry
 from models.user.code import call_user, is_user_spec, load_function
-from models.user.objects import given_network, is_given
+from models.user.given_networks import given_network, is_given_network
 
 
 class Builder(Protocol):
@@ -76,12 +76,12 @@ def build_network(spec: str, *, classes: int, channels: int = 3) -> nn.Module:
     """A network with fresh weights; UserError for an unknown name or for images that it does not take."""
     if is_user_spec(spec):
         return _build_users(spec, classes, channels)
-    if is_given(spec):
+    if is_given_network(spec):
         return given_network(spec)
     if spec in _NETWORKS.names():
         return _NETWORKS.get(spec)(classes=classes, channels=channels)
     if spec not in _torchvision_names():
-        raise unknown("network", spec, network_names())
+        raise unknown_name("network", spec, network_names())
     if channels != _TORCHVISION_CHANNELS:
         raise UserError(
             f"network {spec} takes images of {_TORCHVISION_CHANNELS} channels but the data has {channels}; "

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from models.errors import UserError, first_line, unknown
+from models.errors import UserError, first_line, unknown_name
 from models.paths import user_path
 
 _PREFIX = "_ratio_search_user_"
@@ -66,7 +66,7 @@ def load_function(spec: str, what: str) -> Callable[..., Any]:
     own = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
     if not own:
         raise UserError(f"{what} {spec!r}: {file} defines no function {name!r}")
-    raise unknown(f"function in {file}:", name, own)
+    raise unknown_name(f"function in {file}:", name, own)
 
 
 def call_user(spec: str, function: Callable[..., Any], **arguments: Any) -> Any:

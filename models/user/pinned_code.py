@@ -14,7 +14,7 @@ from typing import Any
 
 from models.errors import UserError
 from models.user.code import is_user_spec, load_function, split_spec
-from models.user.files import source_digest
+from models.user.source_files import source_digest
 
 DIGITS = 12  # of the digest
 _DIGEST = re.compile(rf"@([0-9a-f]{{{DIGITS}}})$")

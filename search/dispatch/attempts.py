@@ -13,7 +13,6 @@ candidate's JSON; lines that begin with a word and a colon say what counts:
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import platform
 import re
@@ -27,12 +26,11 @@ from search.dispatch.last_words import faults_to, last_words
 
 ATTEMPTS = 2  # a candidate whose process dies gets one more, in a fresh one
 NO_MEMORY = "the machine ran out of memory"
-NAME_LENGTH = 20  # hexadecimal digits, as of a candidate's key
 
 
-def content_name(candidate: Candidate) -> str:
-    """A name for a candidate of which no task is known."""
-    return hashlib.sha256(candidate.model_dump_json().encode()).hexdigest()[:NAME_LENGTH]
+def taskless_key(candidate: Candidate) -> str:
+    """The name of a candidate where no run names its task."""
+    return candidate.key("")
 
 
 class AttemptLog:
@@ -43,7 +41,7 @@ class AttemptLog:
         advice: what a user can do after this process died, for its last words.
     """
 
-    def __init__(self, folder: Path | None, name: Callable[[Candidate], str] = content_name, advice: str = "") -> None:
+    def __init__(self, folder: Path | None, name: Callable[[Candidate], str] = taskless_key, advice: str = "") -> None:
         self._folder = None if folder is None else folder.absolute()
         self._name = name
         self.advice = advice

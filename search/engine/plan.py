@@ -14,7 +14,7 @@ from torch import nn
 from methods.base import Allocation, Compressor, Levels, example_input
 from methods.graph.trace import uncounted_flops
 from methods.registry import create, method_info
-from models.data.base import data_info
+from models.data.catalog import data_info
 from models.errors import UserError
 from models.notices import collect_notices
 from models.task import load_network, pick_device

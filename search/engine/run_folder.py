@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from models.errors import UserError, unknown
+from models.errors import UserError, unknown_name
 from models.paths import check_utf8_names, user_path
 from search.engine.run_file import RUN_FILE, DamagedRunError, has_run_file
 from search.engine.run_record import config_fields, read_config, recorded

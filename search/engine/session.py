@@ -12,8 +12,8 @@ from functools import partial
 from rich.console import Console
 
 from models.data.picture_folders import current_findings
-from models.user.objects import carried, is_given
-from models.user.spec_words import class_of
+from models.user.given_networks import carried_networks, is_given_network
+from models.user.spec_names import class_of
 from search.candidate import Candidate, Outcome
 from search.dispatch.attempts import AttemptLog
 from search.dispatch.last_words import last_words
@@ -136,12 +136,12 @@ def factory_of(setup: Setup) -> partial[Evaluator]:
     config = setup.config
     return partial(
         worker,
-        config.task.absolute(),
+        config.task.with_absolute_paths(),
         device=config.device,
         keep_weights=(config.folder / "weights").absolute(),
         keep_rungs=config.rungs_folder.absolute() if config.rungs else None,
         time_limit=config.time_limit,
-        networks=carried(config.task.network),
+        networks=carried_networks(config.task.network),
         folders=current_findings(),
         fingerprint=setup.fingerprint,
     )
@@ -180,7 +180,7 @@ def title(setup: Setup) -> str:
 
 def short(spec: str) -> str:
     """A network or data spec without its folders; an object by its class."""
-    return class_of(spec) if is_given(spec) else spec.rsplit("/", 1)[-1]
+    return class_of(spec) if is_given_network(spec) else spec.rsplit("/", 1)[-1]
 
 
 def write_run(setup: Setup, facts: dict[str, str], status: str) -> None:

@@ -12,7 +12,7 @@ import torch
 from methods.base import Allocation, Compressor, Levels
 from models.errors import UserError
 from models.task import check_trainable
-from models.user.spec_words import network_name
+from models.user.spec_names import network_name
 from search.allocation.allocate import check_reachable
 from search.allocation.budget import LATENCY, Budget
 from search.allocation.choice import Choice, blamed, choose

@@ -65,7 +65,7 @@ class Standing(Frozen):
 
 def family(candidate: Candidate, task: str) -> str:
     """What finalists that differ in their seed alone have in common."""
-    return candidate.model_copy(update={"seed": 0}).key(task)
+    return candidate.without_seed.key(task)
 
 
 def chosen(
@@ -106,13 +106,13 @@ def chosen(
 def _spent(seen: Seen, final: Proposal) -> tuple[int, float]:
     """Distinct candidates, and their seconds, that the finalist's method and strategy judged for its target."""
     mine = {
-        proposal.candidate.model_dump_json(): (proposal.candidate.whole.model_dump_json(), outcome.seconds)
+        proposal.candidate: outcome.seconds
         for proposal, outcome in seen
         if (proposal.candidate.method, proposal.strategy) == (final.candidate.method, final.strategy)
         and proposal.candidate.options == final.candidate.options
         and proposal.target in (final.target, None)  # a scan serves every target
     }
-    return len({whole for whole, _ in mine.values()}), sum(seconds for _, seconds in mine.values())
+    return len({candidate.without_rung for candidate in mine}), sum(mine.values())
 
 
 def keep(ledger: Ledger, standings: Iterable[Standing]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from models.errors import UserError
 from models.task import Task
-from models.user.spec_words import data_name, network_name
+from models.user.spec_names import data_name, network_name
 from search.engine.run_file import RUN_FILE
 from search.engine.run_record import PARTS, check_schema, recorded
 

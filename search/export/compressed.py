@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from methods.base import Compressor, example_input
 from methods.registry import create
-from models.data.base import DataInfo
+from models.data.images import DataInfo
 from models.errors import UserError, first_line
 from models.task import TaskConfig, load_network
 from models.user.code import is_user_spec, split_spec
-from models.user.objects import give
-from models.user.spec_words import network_name, network_subject
+from models.user.given_networks import give_network
+from models.user.spec_names import network_name, network_subject
 from search.export.config import CONFIG, WEIGHTS, ExportConfig, read_config
 from search.judge.packed_weights import unpack
 
@@ -86,7 +86,7 @@ def _network_spec(config: ExportConfig, folder: Path, given: str | nn.Module | N
     """
     recorded = config.network_file
     if isinstance(given, nn.Module):
-        spec = give(given, config.inputs.shape)
+        spec = give_network(given, config.inputs.shape)
         if spec != config.task.network:
             held = network_subject(config.task.network)
             raise UserError(f"{folder} holds {held}, and {network_name(spec)} computes something else")

@@ -215,12 +215,12 @@ def _quiet() -> Iterator[None]:
 
 def parse_formats(text: str) -> tuple[str, ...]:
     """`config,pt2` as names in the order of writing; UserError for an unknown one or for none."""
-    from models.errors import unknown
+    from models.errors import unknown_name
 
     asked: Sequence[str] = [part.strip() for part in text.split(",") if part.strip()]
     for each in asked:
         if each not in FORMATS:
-            raise unknown("format", each, FORMATS)
+            raise unknown_name("format", each, FORMATS)
     if not asked:
         raise UserError(f"--format {text!r} names no format; choose from {', '.join(FORMATS)}")
     return tuple(each for each in FORMATS if each in asked)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from models.user.spec_words import OBJECT_PREFIX, class_of, data_name, network_name
+from models.user.spec_names import OBJECT_PREFIX, class_of, data_name, network_name
 from models.wording import plural
 from search.export.config import ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig
 from search.latency.timing import Latency

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from methods.base import Allocation
-from models.errors import UserError, first_line, unknown
+from models.errors import UserError, first_line, unknown_name
 from search.candidate import Candidate, Recipe
 from search.engine.run_file import RUN_FILE, DamagedRunError, json_kind
 from search.engine.run_folder import find_run_folder
@@ -132,7 +132,7 @@ def _line(run: Run, wanted: str) -> Line:
     found = run.candidates[run.candidates["key"].str.startswith(wanted)] if wanted else run.candidates[:0]
     keys = list(dict.fromkeys(found["key"]))
     if not keys:
-        raise unknown("pick", wanted, [*PICKS, *targets_of(run), *run.candidates["candidate"]])
+        raise unknown_name("pick", wanted, [*PICKS, *targets_of(run), *run.candidates["candidate"]])
     if len(keys) > 1:
         raise UserError(f"pick {wanted!r} fits {len(keys)} candidates, {keys[0]} and {keys[1]} among them; write more")
     return records(found)[0]

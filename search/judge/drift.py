@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.data.base import Images
+from models.data.images import Images
 
 SEEN = (
     "the weights may have seen the search images: candidates are ranked by drift from the dense outputs on blends of "

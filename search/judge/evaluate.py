@@ -22,11 +22,11 @@ from torch import nn
 
 from methods.base import Allocation, Compressor, Tuning, copy_network, example_input
 from methods.registry import create, method_info
-from models.data.base import Images
+from models.data.images import Images
 from models.data.picture_folders import FolderFindings, adopt_findings
 from models.errors import UserError
 from models.task import Task, TaskConfig, load_task, pick_device
-from models.user.objects import receive
+from models.user.given_networks import receive_networks
 from search.candidate import Candidate, Outcome, failed
 from search.files.atomic import atomic_write
 from search.judge.checkpoint import Checkpoint, RungWeights
@@ -263,7 +263,7 @@ def bind(task: Task, method: str, options: dict[str, Any]) -> Compressor:
 
 def rung_file(folder: Path, candidate: Candidate, task: str) -> Path:
     """Where the last rung of a candidate is kept."""
-    return folder / f"{candidate.whole.key(task)}.safetensors"
+    return folder / f"{candidate.without_rung.key(task)}.safetensors"
 
 
 def save_compressed(
@@ -294,7 +294,7 @@ def worker(
     Raises:
         UserError: the files here are not those of the search: changed since it began, or others on this machine.
     """
-    receive(networks or {})
+    receive_networks(networks or {})
     adopt_findings(folders or {})
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from methods.base import Tuning
-from models.data.base import Images
+from models.data.images import Images
 from models.execution.gradients import ForwardGuard, run_backward
 from models.execution.training_outputs import class_scores
 from search.candidate import Recipe

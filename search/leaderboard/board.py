@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from models.errors import UserError, commonest_reason, unknown
+from models.errors import UserError, commonest_reason, unknown_name
 from search.allocation.targets import TOLERANCE, beyond_flops
 from search.engine.standings import Standing, dense_of, family, standings
 from search.export.config import CONFIG, read_config
@@ -109,7 +109,7 @@ def find_tasks(location: str, wanted: Sequence[str]) -> list[str]:
 def _find_task(known: Mapping[str, str], name: str) -> str:
     found = [task for task, title in known.items() if name and (title == name or task.startswith(name))]
     if not found:
-        raise unknown("task", name, [*known.values(), *(task[:8] for task in known)])
+        raise unknown_name("task", name, [*known.values(), *(task[:8] for task in known)])
     if len(found) > 1:
         raise UserError(f"{len(found)} tasks are called {name!r}; name one of {', '.join(task[:8] for task in found)}")
     return found[0]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from rich.console import Console
 
-from models.errors import unknown
+from models.errors import unknown_name
 from search.files.output_file import check_output_file, write_output_file
 from search.leaderboard.board import TYPES, Board
 from search.leaderboard.cells import (
@@ -41,13 +41,13 @@ PIPE_WIDTH = 160  # characters of a table, where output is no terminal
 def check_format(form: str) -> None:
     """UserError unless it is one of `FORMATS`."""
     if form not in FORMATS:
-        raise unknown("format", form, FORMATS)
+        raise unknown_name("format", form, FORMATS)
 
 
 def render_boards(boards: Sequence[Board], form: str, with_reported: bool = False) -> str:
     """Leaderboards as text in one of `FORMATS` but html; UserError for another."""
     if form not in FORMATS or form == "html":
-        raise unknown("format", form, [name for name in FORMATS if name != "html"])
+        raise unknown_name("format", form, [name for name in FORMATS if name != "html"])
     if form == "csv":
         return boards_csv(boards, with_reported)
     if form == "md":

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from models.errors import printable
+from models.errors import printable_text
 from search.leaderboard.board import Board
 from search.leaderboard.cells import (
     FIELDS,
@@ -54,7 +54,7 @@ def print_boards(
 
 def _print_line(console: Console, line: str, style: str | None = None) -> None:
     """One line as it is; long ones are left to the terminal to wrap, so that commands can be copied."""
-    console.print(Text(printable(line)), style=style, soft_wrap=True)
+    console.print(Text(printable_text(line)), style=style, soft_wrap=True)
 
 
 def _print_commands(frame: pd.DataFrame, console: Console) -> None:
@@ -69,7 +69,7 @@ def _band_table(lines: Sequence[Line]) -> Table:
     for field in fields:
         table.add_column(field.heading, justify="right" if field.right else "left", no_wrap=not field.right)
     for line in lines:
-        table.add_row(*(Text(printable(field.text(line))) for field in fields))
+        table.add_row(*(Text(printable_text(field.text(line))) for field in fields))
     return table
 
 
@@ -77,7 +77,7 @@ def _text_table(title: str, rows: Sequence[Sequence[str]]) -> Table:
     """A table of texts whose first row holds the headings."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for heading in rows[0]:
-        table.add_column(Text(printable(heading)), justify="left" if heading in WORDS else "right")
+        table.add_column(Text(printable_text(heading)), justify="left" if heading in WORDS else "right")
     for cells in rows[1:]:
-        table.add_row(*(Text(printable(cell)) for cell in cells))
+        table.add_row(*(Text(printable_text(cell)) for cell in cells))
     return table

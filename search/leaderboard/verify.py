@@ -9,7 +9,7 @@ from pathlib import Path
 import safetensors.torch
 from safetensors import SafetensorError
 
-from models.errors import UserError, first_line, unknown
+from models.errors import UserError, first_line, unknown_name
 from models.task import TaskConfig
 from search.engine.run_record import PARTS, read_config, recorded
 from search.engine.unchanged import describe_changes
@@ -51,7 +51,7 @@ def find_row(ledgers: Sequence[Ledger], row: str) -> tuple[Ledger, Answer]:
     every = [(ledger, answer) for ledger in ledgers for answer in answers_of(ledger)]
     found = [pair for pair in every if row and pair[1].standing.row.startswith(row)]
     if not found:
-        raise unknown("row", row, [answer.standing.row for _, answer in every])
+        raise unknown_name("row", row, [answer.standing.row for _, answer in every])
     if len(found) > 1:
         raise UserError(f"{len(found)} rows begin with {row!r}; write more of it, or name the task")
     if not found[0][1].good:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from models.errors import UserError, unknown
+from models.errors import UserError, unknown_name
 from search.allocation.targets import TOLERANCE, parse_target
 from search.leaderboard.board import Board
 from search.results.tables import Dense, records
@@ -30,7 +30,7 @@ def select(boards: Sequence[Board], wanted: Filter) -> list[Board]:
         known = {name for each in boards for name in each.frame[column]}
         for name in names:
             if name not in known:
-                raise unknown(f"{column} on this leaderboard", name, known)
+                raise unknown_name(f"{column} on this leaderboard", name, known)
     chosen = [replace(each, frame=_rows(each, wanted).reset_index(drop=True)) for each in boards]
     if all(each.frame.empty for each in chosen):
         known_targets = sorted({target for each in boards for target in each.frame["target"]})
@@ -64,7 +64,7 @@ def sort(frame: pd.DataFrame, by: str) -> pd.DataFrame:
     """By a column, rising; falling with a `-` before its name. Blanks come last."""
     name = by.removeprefix("-")
     if name not in frame:
-        raise unknown("column", name, frame.columns)
+        raise unknown_name("column", name, frame.columns)
     return frame.sort_values(name, ascending=not by.startswith("-"), kind="stable", ignore_index=True)
 
 

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from methods.base import Centroids
-from models.errors import printable
+from models.errors import printable_text
 from models.wording import plural
 from search.report.html import Markup, escape
 from search.results.figure_text import shorten
@@ -85,7 +85,7 @@ def _draw_tile(axes: Axes, kernel: npt.NDArray[np.float32], left: float, top: fl
 def _title(book: Centroids, shown: int) -> str:
     """Name, how many centroids and kernels, and what share of the kernels the tiles shown stand for."""
     total = int(book.counts.sum())
-    text = f"{shorten(printable(book.name), 60)}: {len(book.counts):,} centroids, {total:,} kernels"
+    text = f"{shorten(printable_text(book.name), 60)}: {len(book.counts):,} centroids, {total:,} kernels"
     if shown < len(book.counts) and total:
         text += f"; the {shown} most used, {float(book.counts[:shown].sum()) / total:.0%} of the kernels"
     return text

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from plotly.offline import get_plotlyjs
 
-from models.errors import printable
+from models.errors import printable_text
 from search.results.figure_text import plain_values
 
 
@@ -34,12 +34,12 @@ def escape(text: object) -> Markup:
     """HTML of any text; `Markup` passes as it is. Unpaired surrogates and control characters become U+FFFD."""
     if isinstance(text, Markup):
         return text
-    return Markup(html.escape(printable(str(text))))
+    return Markup(html.escape(printable_text(str(text))))
 
 
 def plot_text(text: object) -> str:
     """Text as plotly shows it literally: it renders a few tags, decodes `&lt; &gt; &amp;`, and fills in `%{...}`."""
-    return html.escape(printable(str(text)), quote=False).replace("%{", "%&#123;")
+    return html.escape(printable_text(str(text)), quote=False).replace("%{", "%&#123;")
 
 
 def data_script(name: str, data: Any) -> Markup:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from methods.base import Allocation, Centroids
 from models.errors import commonest_reason
-from models.user.spec_words import data_name, network_name
+from models.user.spec_names import data_name, network_name
 from search.allocation.allocate import MISSED, too_coarse
 from search.allocation.budget import LATENCY
 from search.allocation.targets import TOLERANCE
@@ -162,12 +162,12 @@ def _centroids(result: Result, view: RunView) -> dict[str, list[Centroids]]:
 def _sensitivity(result: Result) -> pd.DataFrame | None:
     """The scan as measured, one line per site and setting."""
     setup = result.setup
-    scanned = {p.candidate.model_dump_json(): o for p, o in result.seen if p.stage == "scan"}
+    scanned = {p.candidate: o for p, o in result.seen if p.stage == "scan"}
     if not scanned:
         return None
     lines = []
     for point in scan_points(setup.problem.scanned, setup.config.scan_levels):
-        outcome = scanned.get(setup.problem.alone(point.site, point.level).model_dump_json())
+        outcome = scanned.get(setup.problem.alone(point.site, point.level))
         if outcome is None or outcome.accuracy is None:
             continue
         site = setup.problem.scanned[point.site]

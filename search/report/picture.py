@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from models.errors import printable
+from models.errors import printable_text
 from search.files.atomic import atomic_write
 from search.report.figures import GREY, stagger, styles
 from search.report.view import RunView
@@ -66,7 +66,7 @@ def _draw_points(axes: Axes, run: RunView, judged: pd.DataFrame, scale: float) -
     for name, color, symbol, rows in styles(judged):
         figures = rows.astype({"flops": float, "accuracy": float})
         axes.scatter(figures["flops"] / scale, 100 * figures["accuracy"], color=color, marker=MARKERS[symbol], s=34,
-                     alpha=0.75, linewidths=0, label=printable(name), zorder=2)  # fmt: skip
+                     alpha=0.75, linewidths=0, label=printable_text(name), zorder=2)  # fmt: skip
     axes.scatter(front["flops"] / scale, 100 * front["accuracy"], s=120, facecolors="none", edgecolors="#1c2024",
                  linewidths=1.2, zorder=3)  # fmt: skip
     if run.dense.search_accuracy is not None:
@@ -82,14 +82,14 @@ def _draw_targets(axes: Axes, run: RunView, scale: float) -> None:
     rows = stagger(kept, gap=0.13 * (high - low))
     for (asked, _), x, row in zip(run.lines, kept, rows, strict=True):
         axes.axvline(x, color=GREY, linewidth=0.9, linestyle=":", zorder=0)
-        name = printable(shorten(asked, 12))
+        name = printable_text(shorten(asked, 12))
         axes.annotate(f"target {name}", (x, 0), xycoords=("data", "axes fraction"), va="bottom",
                       xytext=(4, 4 + 13 * row), textcoords="offset points", fontsize=9, color="#5d666f",
                       parse_math=False)  # fmt: skip
 
 
 def _dress(figure: Figure, axes: Axes, run: RunView, count: int, unit: str, scale: float) -> None:
-    title = axes.set_title(f"{printable(shorten(run.title, 90))}\n{count:,} candidates judged on the search split",
+    title = axes.set_title(f"{printable_text(shorten(run.title, 90))}\n{count:,} candidates judged on the search split",
                            loc="left", fontsize=12, linespacing=1.5)  # fmt: skip
     title.set_parse_math(False)
     axes.set_xlabel(f"{unit}FLOPs (multiply-accumulates for one input)")

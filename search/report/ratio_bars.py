@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from models.errors import printable
+from models.errors import printable_text
 from search.report.html import Markup, data_script
 
 Ratios = Mapping[str, tuple[float, str]]  # site -> how hard it is compressed (0..1), and its setting in words
@@ -19,11 +19,11 @@ def ratio_bars(names: Mapping[str, str], sites: Mapping[str, Ratios], shown: Seq
     """A choice of candidates, (id -> name), and the bars of those that are `shown` at first."""
     # Pairs, because an object would put names that look like numbers first.
     bars = {
-        candidate: [(printable(site), share, printable(label)) for site, (share, label) in given.items()]
+        candidate: [(printable_text(site), share, printable_text(label)) for site, (share, label) in given.items()]
         for candidate, given in sites.items()
     }
     data = {
-        "names": [(candidate, printable(name)) for candidate, name in names.items()],
+        "names": [(candidate, printable_text(name)) for candidate, name in names.items()],
         "sites": bars,
         "shown": list(shown)[:SHOWN],
         "most": SHOWN,

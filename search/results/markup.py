@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from models.errors import one_line, printable
+from models.errors import one_line, printable_text
 
 _MARKDOWN = re.compile(r"([\\|`*_~<>\[\]#&$!])|^(\s*)([+=-]|\d+[.)])(?=[\s=-]|$)")
 _LATEX = {
@@ -28,7 +28,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 def markdown_code(text: str, *, in_table: bool = False) -> str:
     """A text as a code span, fenced by more backticks than it holds in a row."""
-    line = " ".join(printable(text).splitlines()) or " "
+    line = " ".join(printable_text(text).splitlines()) or " "
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
     space = " " if line[0] == "`" or line[-1] == "`" else ""
     # In tables a bar ends the cell even within a code span, unless a backslash is before it.

@@ -180,12 +180,12 @@ def finals_frame(rows: Sequence[Row], dense: Dense, checked: Mapping[str, Checke
         checked: key -> measured latency, of those for a target that asks for it.
     """
     ids = short_ids(row.key for row in rows)
-    groups: dict[tuple[str, ...], list[Row]] = {}
+    groups: dict[tuple[str, str, str, Candidate], list[Row]] = {}
     for row in rows:
         if row.stage == "final" and row.candidate.judge == "test":
             # Everything but the seed: seeds of different allocations are never averaged.
-            config = row.candidate.model_copy(update={"seed": 0}).model_dump_json()
-            groups.setdefault((row.method, row.strategy, row.target, config), []).append(row)
+            question = (row.method, row.strategy, row.target, row.candidate.without_seed)
+            groups.setdefault(question, []).append(row)
     searched = [row for row in rows if row.stage != "final"]
     return _frame([_final_record(group, searched, dense, ids, checked or {}) for group in groups.values()], FINAL_TYPES)
 
@@ -220,7 +220,7 @@ def _final_record(
         "compression": _ratio(dense.bytes, size),
         "epochs": _mean(o.epochs for o in outcomes),
         "seconds": math.fsum(row.outcome.seconds for row in by_seed.values()),
-        "searched": len({row.candidate.whole.model_dump_json() for row in cost}),
+        "searched": len({row.candidate.without_rung for row in cost}),
         "search_seconds": math.fsum(row.outcome.seconds for row in cost),
         "latency_ms": latency and latency.compressed_ms,
         "dense_latency_ms": latency and latency.dense_ms,

@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from methods.registry import method_info
-from models.errors import UserError, unknown
+from models.errors import UserError, unknown_name
 from models.networks.catalog import own_names
 from models.paths import user_path
 from models.task import TaskConfig
 from models.user.code import is_user_spec
-from models.user.objects import is_given
-from models.user.spec_words import class_of
+from models.user.given_networks import is_given_network
+from models.user.spec_names import class_of
 from search.allocation.constraints import Constraints, rules
 from search.allocation.targets import parse_targets
 from search.candidate import Recipe
@@ -57,10 +57,12 @@ def task(
     fields = {name: value for name, value in given.items() if value is not None}
     if network is None and not fresh:
         make(TaskConfig, network="small", **fields)  # refused before a baseline is trained
-        return make(TaskConfig, **{**default_baseline(Path(results) / BASELINES).model_dump(), **fields}).absolute()
+        return make(
+            TaskConfig, **{**default_baseline(Path(results) / BASELINES).model_dump(), **fields}
+        ).with_absolute_paths()
     network = network or "small"
     chosen = make(TaskConfig, network=network, weights=weights, data=data or _usual_data(network), **fields)
-    return chosen.absolute()
+    return chosen.with_absolute_paths()
 
 
 def _usual_data(network: str) -> str:
@@ -208,7 +210,7 @@ def _options_by_method(pairs: Sequence[str], methods: Sequence[str]) -> dict[str
         if not dot or "=" in method:
             raise UserError(f"--option {pair!r} is not METHOD.NAME=VALUE")
         if method not in options:
-            raise unknown("method in --option", method, methods)
+            raise unknown_name("method in --option", method, methods)
         options[method].append(rest)
     return options
 
@@ -227,7 +229,7 @@ def _options(method: str, pairs: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"--option {pair!r} is not NAME=VALUE")
         if name not in known:
             raise (
-                unknown(f"option of {method}", name, known)
+                unknown_name(f"option of {method}", name, known)
                 if known
                 else UserError(f"{method} takes no option {name!r}")
             )
@@ -254,7 +256,7 @@ def _like(default: Any, text: str, what: str) -> Any:
 def run_name(name: str | None, task: TaskConfig, method: str, results: Path) -> str:
     """A run's folder name: as given, or from network, data, method and the time."""
     if name is None:
-        network = class_of(task.network) if is_given(task.network) else Path(task.network).name
+        network = class_of(task.network) if is_given_network(task.network) else Path(task.network).name
         parts = [network, Path(task.data.partition(":")[2] or task.data).stem, method]
         readable = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", part).strip("-.") for part in parts)
         return claimed(results.absolute(), f"{readable}-{time.strftime('%Y%m%d-%H%M%S')}")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.task import TaskConfig
-from models.user.objects import is_given
+from models.user.given_networks import is_given_network
 from search.allocation.targets import Target
 from search.candidate import Recipe
 from search.settings.config import RunConfig
@@ -27,7 +27,7 @@ def command_line(arguments: Sequence[str]) -> str:
 def resume_command(config: RunConfig) -> str:
     """What goes on with a run."""
     folder, command = str(config.folder), "compare" if config.comparison else "search"
-    if is_given(config.task.network):
+    if is_given_network(config.task.network):
         return f"api.{command}(network, resume={folder!r})"
     return shell_line([*PROGRAM, command, *option_words("--resume", folder)])
 
@@ -35,7 +35,7 @@ def resume_command(config: RunConfig) -> str:
 def export_command(config: RunConfig) -> str:
     """What exports the best of a run."""
     folder = str(config.folder)
-    if is_given(config.task.network):
+    if is_given_network(config.task.network):
         return f"api.export({folder!r}, network=network)"
     pick = "best" if config.finalists else "knee"  # nothing has met the test set
     to = option_words("--to", f"{folder}/export")
@@ -47,13 +47,13 @@ def search_command(config: RunConfig) -> str:
 
     Where the ledger still knows them nothing is trained; an empty ledger has them judged anew.
     """
-    if is_given(config.task.network):
+    if is_given_network(config.task.network):
         return resume_command(config)
     return shell_line([*PROGRAM, "search", *_task(config.task), *_search(config)])
 
 
 def _task(task: TaskConfig) -> list[str]:
-    usual = TaskConfig(network=task.network).absolute()
+    usual = TaskConfig(network=task.network).with_absolute_paths()
     words = [*option_words("--network", task.network), *option_words("--data", task.data)]
     for field in ("weights", "data_root", "search_fraction", "split_seed", "train_images"):
         words += _changed(field, getattr(task, field), getattr(usual, field))

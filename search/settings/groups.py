@@ -12,7 +12,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar, get_type_hints
 
 import typer
 
-from models.errors import unknown
+from models.errors import unknown_name
 from models.settings import naming_flags
 from search.settings.bounds import check_setting
 
@@ -96,7 +96,7 @@ def keywords(*groups: type[Group]) -> Callable[[Callable[P, R]], Callable[P, R]]
         def checked(*args: P.args, **given: P.kwargs) -> R:
             for name in given:
                 if name not in names:
-                    raise TypeError(f"{function.__name__}(): {unknown('keyword', name, names)}")
+                    raise TypeError(f"{function.__name__}(): {unknown_name('keyword', name, names)}")
             for name, value in inspect.signature(function).bind_partial(*args, **given).arguments.items():
                 if name in taken:
                     check_setting(name, value)

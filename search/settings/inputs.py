@@ -1,7 +1,7 @@
 """What Python code gives instead of names: networks, arrays and data sets, turned into a task's plain configuration.
 
 Images and weights are written once below `<results>/given/`, named by their content, so that workers, a later resume
-and the command line find them; a network itself stays an object (`models.user.objects`).
+and the command line find them; a network itself stays an object (`models.user.given_networks`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import numpy as np
 from torch import Tensor, nn
 
 from models.checkpoints.writing import weights_encoder
-from models.data.array_checks import ARRAY_NAMES, checked_arrays, content_digest
-from models.data.base import data_info
-from models.data.datasets import WAYS, dataset_arrays
+from models.data.array_checks import ARRAY_NAMES, check_arrays
+from models.data.catalog import data_info
+from models.data.dataset_objects import DATA_FORMS, dataset_arrays
 from models.errors import UserError
 from models.task import TaskConfig
-from models.user.objects import give, given_network
-from models.user.spec_words import ARRAYS, GIVEN_FOLDER, network_name, objects_name
+from models.tensor_digest import digest_tensors
+from models.user.given_networks import give_network, given_network
+from models.user.spec_names import ARRAYS, GIVEN_FOLDER, network_name, objects_name
 from search.files.atomic import atomic_file, atomic_write, writing
 from search.settings import build
 
@@ -43,9 +44,9 @@ def task_of(
     if not isinstance(network, nn.Module):
         return build.task(network=None if network is None else str(network), **given)
     if spec is None:
-        raise UserError(f"data None does not go with network {type(network).__name__}, an object; {WAYS}")
+        raise UserError(f"data None does not go with network {type(network).__name__}, an object; {DATA_FORMS}")
     shape = data_info(build.task(**{**given, "network": "small", "weights": None})).shape
-    name = give(network, shape)
+    name = give_network(network, shape)
     if weights is None:
         given["weights"] = str(stored_weights(given_network(name), folder))
     return build.task(network=name, **given)
@@ -59,7 +60,7 @@ def check_same(network: Network | None, task: TaskConfig) -> None:
     """
     if not isinstance(network, nn.Module):
         return
-    spec = give(network, data_info(task).shape)
+    spec = give_network(network, data_info(task).shape)
     if spec != task.network:
         raise UserError(
             f"{network_name(spec)} is not the run's, {network_name(task.network)}: it computes something else; "
@@ -72,14 +73,14 @@ def data_spec(data: Data, folder: Path) -> str:
     if isinstance(data, str | Path):
         return str(data)
     if not isinstance(data, tuple | list) or len(data) not in (2, len(ARRAY_NAMES)):
-        raise UserError(f"data of type {type(data).__name__} is not understood; {WAYS}")
+        raise UserError(f"data of type {type(data).__name__} is not understood; {DATA_FORMS}")
     if len(data) == 2:
         name = type(data[0]).__name__
         arrays = dataset_arrays(*data)
     else:
         name, arrays = ARRAYS, list(data)
-    checked = checked_arrays(dict(zip(ARRAY_NAMES, arrays, strict=True)), objects_name(name))
-    path = folder / f"{name}-{checked.digest()}.npz"
+    checked = check_arrays(dict(zip(ARRAY_NAMES, arrays, strict=True)), objects_name(name))
+    path = folder / f"{name}-{checked.content_digest()}.npz"
     if not path.exists():
         with (
             writing(path, "choose another folder with results=... or free space"),
@@ -95,7 +96,7 @@ def stored_weights(network: nn.Module, folder: Path) -> Path:
     stray = next((name for name, value in state.items() if not isinstance(value, Tensor)), None)
     if stray is not None:
         raise UserError(f"{type(network).__name__}'s state {stray!r} is no tensor; networks with such are not taken")
-    path = folder / f"{type(network).__name__}-{content_digest(state.items())}.safetensors"
+    path = folder / f"{type(network).__name__}-{digest_tensors(state.items())}.safetensors"
     if not path.exists():
         with writing(path, "choose another folder with results=... or free space"):
             atomic_write(path, weights_encoder(path)(network, {}))

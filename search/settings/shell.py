@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-from models.errors import printable
+from models.errors import printable_text
 
 
 def shell_line(words: Iterable[str]) -> str:
@@ -17,7 +17,7 @@ def shell_line(words: Iterable[str]) -> str:
 
 def shell_word(word: str) -> str:
     """One word. Line ends, control characters and bytes that are no text are spelt as bash, zsh and ksh read them."""
-    if word == printable(word) and not any(char in word for char in "\n\t"):
+    if word == printable_text(word) and not any(char in word for char in "\n\t"):
         return shlex.quote(word)
     plain = (
         chr(byte) if 32 <= byte < 127 and chr(byte) not in "\\'" else f"\\x{byte:02x}" for byte in os.fsencode(word)

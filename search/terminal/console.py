@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from models.errors import printable
+from models.errors import printable_text
 from search.terminal.streams import readable
 
 UNCOUNTED = "FLOPs lie outside layers: neither counted nor compressed"
@@ -33,7 +33,7 @@ class PlainConsole(Console):
             if segment.control:
                 yield segment
             else:
-                text = readable(printable(segment.text), self.encoding)
+                text = readable(printable_text(segment.text), self.encoding)
                 yield segment if text == segment.text else Segment(text, segment.style)
 
     def on_broken_pipe(self) -> None:
@@ -50,4 +50,4 @@ def console_of(show: Show) -> Console:
 
 def say(console: Console, line: str, style: str | None = None) -> None:
     """One line as it is; long ones are left to the terminal to wrap, so that commands can be copied."""
-    console.print(printable(line), style=style, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console.print(printable_text(line), style=style, highlight=False, markup=False, emoji=False, soft_wrap=True)

@@ -52,8 +52,8 @@ class Progress:
         self._tallies = {stage: _Tally(expected=count) for stage, count in expected.items() if count}
         self._start = self._last_line = time.monotonic()
         self._first: float | None = None  # when the first candidate started; before that, workers start
-        self._running: dict[str, Candidate] = {}
-        self._counted = set[str]()
+        self._running = set[Candidate]()
+        self._counted = set[Candidate]()
         self._live = Live(console=console, get_renderable=self._table, refresh_per_second=4, transient=False)
 
     def __enter__(self) -> Progress:
@@ -70,15 +70,15 @@ class Progress:
     def started(self, candidate: Candidate) -> None:
         """A worker has taken a candidate up."""
         self._first = self._first or time.monotonic()
-        self._running[candidate.model_dump_json()] = candidate
+        self._running.add(candidate)
 
     def finished(self, proposal: Proposal, outcome: Outcome, known: bool) -> None:
         """Count an outcome once; `known` ones came from the ledger and say nothing about speed."""
-        name = proposal.candidate.model_dump_json()
-        if name in self._counted:
+        candidate = proposal.candidate
+        if candidate in self._counted:
             return  # several strategies asked for it
-        self._counted.add(name)
-        self._running.pop(name, None)
+        self._counted.add(candidate)
+        self._running.discard(candidate)
         tally = self._tallies.setdefault(proposal.stage, _Tally())
         tally.done += 1
         tally.known += known
@@ -128,7 +128,7 @@ class Progress:
         for column in ("stage", "done", "known", "running", "failed", "best"):
             table.add_column(column, justify="left" if column == "stage" else "right")
         for stage, tally in self._tallies.items():
-            running = sum(_stage_of(candidate) == stage for candidate in self._running.values())
+            running = sum(_stage_of(candidate) == stage for candidate in self._running)
             table.add_row(
                 TITLES[stage],
                 f"{tally.done}/{tally.expected}",

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.data.base import Data, load_data
+from models.data.catalog import Data, load_data
 from models.notices import collect_notices
 from models.task import TaskConfig
 

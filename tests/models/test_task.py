@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 from weight_files import save_weights
 
-from models.data.base import Images, data_info
+from models.data.catalog import data_info
+from models.data.images import Images
 from models.errors import UserError
 from models.networks.catalog import build_network
 from models.task import TaskConfig, load_network, load_task, pick_device, split_metadata, task_parts
@@ -214,13 +215,15 @@ def test_weights_of_another_network(files: Path) -> None:
 
 def test_absolute_paths_for_workers(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(files)
-    config = TaskConfig(network="net.py:build", data="npz:d.npz", data_root="sets", weights="w.pth").absolute()
+    config = TaskConfig(network="net.py:build", data="npz:d.npz", data_root="sets", weights="w.pth")
+    config = config.with_absolute_paths()
     assert (config.network, config.data) == (f"{files}/net.py:build", f"npz:{files}/d.npz")
     assert (config.data_root, config.weights) == (f"{files}/sets", f"{files}/w.pth")
-    assert TaskConfig(network="small", data="imagefolder:pics@64").absolute().data == f"imagefolder:{files}/pics@64"
-    assert TaskConfig(network="small").absolute().network == "small"
+    folder = TaskConfig(network="small", data="imagefolder:pics@64").with_absolute_paths()
+    assert folder.data == f"imagefolder:{files}/pics@64"
+    assert TaskConfig(network="small").with_absolute_paths().network == "small"
     relative = TaskConfig(network="net.py:build", data="npz:d.npz")
-    assert parts(relative) == parts(relative.absolute())
+    assert parts(relative) == parts(relative.with_absolute_paths())
 
 
 def test_devices() -> None:

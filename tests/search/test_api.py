@@ -16,10 +16,10 @@ from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 import run_search
-from models.data.base import data_info
+from models.data.catalog import data_info
 from models.errors import UserError
 from models.task import TaskConfig
-from models.user import objects as given
+from models.user import given_networks
 from search import api
 from search.ledger.ledger import Ledger
 from search.run_result import RunResult
@@ -122,7 +122,7 @@ def test_a_process_without_the_object_is_told_so(
     searched: tuple[Net, RunResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, found = searched
-    monkeypatch.setattr(given, "_known", {})
+    monkeypatch.setattr(given_networks, "GIVEN_NETWORKS", {})
     assert api.open_run(found.folder).table.equals(found.table)
     with pytest.raises(UserError, match="was given as a Python object"):
         api.search(resume=found.folder, show=False)
@@ -136,7 +136,7 @@ def test_an_export_comes_back_with_the_object_alone(
 ) -> None:
     _, found = searched
     made = found.export("0.4", to=tmp_path / "out", formats=("config", "safetensors"))
-    monkeypatch.setattr(given, "_known", {})
+    monkeypatch.setattr(given_networks, "GIVEN_NETWORKS", {})
     back = api.load_compressed(tmp_path / "out", network=Net())
     images = torch.randn(3, 1, 8, 8)
     with torch.no_grad():

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.checkpoints.loading import load_weights
-from models.data.base import NAMED
+from models.data.named_sets import NAMED_SETS
 from models.errors import UserError
 from models.notices import collect_notices
 from models.task import TaskConfig, task_parts
@@ -146,7 +146,7 @@ def test_files_with_a_mark_in_their_name(tmp_path: Path, trained: State) -> None
 def test_the_place_is_part_of_the_task(tmp_path: Path, trained: State) -> None:
     torch.save({"model": trained, "ema": _scaled(trained, 2)}, tmp_path / "w.pt")
     prints = {
-        task_parts(TaskConfig(network="small", weights=f"{tmp_path}/w.pt{entry}"), NAMED["digits"])["weights"]
+        task_parts(TaskConfig(network="small", weights=f"{tmp_path}/w.pt{entry}"), NAMED_SETS["digits"])["weights"]
         for entry in ("", "#model", "#ema")
     }
     assert len(prints) == 3

@@ -13,9 +13,9 @@ import pytest
 import torch
 import torchvision.datasets
 
-from models.data.array_checks import checked_arrays
+from models.data.array_checks import check_arrays
 from models.data.array_sources import read_arrays
-from models.data.base import data_identity, data_info
+from models.data.catalog import data_identity, data_info
 from models.errors import UserError
 from models.task import TaskConfig
 
@@ -270,9 +270,9 @@ def test_damaged_torchvision_files(tmp_path: Path) -> None:
         read_arrays(TaskConfig(network="small", data="mnist", data_root=str(tmp_path)))
 
 
-def test_checked_arrays_do_not_write_to_the_callers() -> None:
+def test_check_arrays_does_not_write_to_the_callers() -> None:
     content = _arrays()
     before = {name: array.copy() for name, array in content.items()}
-    read = checked_arrays(content, "here")
+    read = check_arrays(content, "here")
     read.y_train[0] = 3
     assert all(np.array_equal(content[name], before[name]) for name in before)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.data.array_checks import checked_arrays
+from models.data.array_checks import check_arrays
 from models.data.duplicates import count_duplicates
 from models.errors import UserError
 from models.notices import collect_notices
@@ -22,7 +22,7 @@ def read(y_train: Any, y_test: Any = None) -> tuple[list[int], list[int], tuple[
     if y_test is None:
         y_train, y_test = y_train[:20], y_train[20:]
     with collect_notices() as notices:
-        arrays = checked_arrays(
+        arrays = check_arrays(
             {"x_train": X[: len(y_train)], "y_train": y_train, "x_test": X[20:], "y_test": y_test}, ""
         )
     return arrays.y_train.tolist(), arrays.y_test.tolist(), arrays.labels, notices
@@ -102,7 +102,7 @@ def test_classes_that_training_lacks_are_listed_in_short() -> None:
 )  # fmt: skip
 def test_what_names_no_classes_is_refused(y_train: Any, y_test: Any, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        checked_arrays({"x_train": X[:20], "y_train": y_train, "x_test": X[20:], "y_test": y_test}, "")
+        check_arrays({"x_train": X[:20], "y_train": y_train, "x_test": X[20:], "y_test": y_test}, "")
     assert "\n" not in str(caught.value)
 
 
@@ -121,7 +121,7 @@ def test_duplicates_are_counted_as_brute_force_does(dtype: Any) -> None:
 def test_test_images_among_the_training_images_are_said() -> None:
     def notices(x_test: Any, y_test: Any) -> list[str]:
         with collect_notices() as said:
-            checked_arrays({"x_train": X[:20], "y_train": CLASSES[:20], "x_test": x_test, "y_test": y_test}, "")
+            check_arrays({"x_train": X[:20], "y_train": CLASSES[:20], "x_test": x_test, "y_test": y_test}, "")
         return said
 
     (alike,) = notices(X[:20], CLASSES[:20])

@@ -15,7 +15,7 @@ import pytest
 from picture_sets import config, read, write_pictures
 from PIL import Image
 
-from models.data.base import data_identity
+from models.data.catalog import data_identity
 from models.data.picture_folders import adopt_findings, current_findings
 from models.data.pictures import UnreadablePictureError
 from models.errors import UserError

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.data.array_checks import Arrays, checked_arrays
-from models.data.arrays import ArrayImages
-from models.data.base import DataInfo
+from models.data.array_checks import Arrays, check_arrays
+from models.data.array_images import ArrayImages
+from models.data.images import DataInfo
 from models.errors import UserError
 from models.notices import collect_notices
 
@@ -26,7 +26,7 @@ def read(train: Any, test: Any) -> tuple[Arrays, str]:
     """What is made of the images, and the notice on their scale."""
     labels = {"y_train": LABELS[: len(train)], "y_test": LABELS[: len(test)]}
     with collect_notices() as notices:
-        arrays = checked_arrays({"x_train": train, "x_test": test, **labels}, "here")
+        arrays = check_arrays({"x_train": train, "x_test": test, **labels}, "here")
     return arrays, "; ".join(notices)
 
 
@@ -82,7 +82,7 @@ def test_signed_bytes_are_on_the_scale_of_signed_bytes(dtype: Any) -> None:
     assert "read on the scale from -128 to 127" in notice
     assert arrays.x_train.dtype == torch.int8
     info = DataInfo("here", (3, 6, 5), 3, (0.0,) * 3, (1.0,) * 3, flip=False, crop=2, pixels=arrays.pixels)
-    (x, _), *_ = ArrayImages.place(arrays.x_train, arrays.y_train, info, torch.device("cpu")).batches(80)
+    (x, _), *_ = ArrayImages.on_device(arrays.x_train, arrays.y_train, info, torch.device("cpu")).batches(80)
     np.testing.assert_allclose(x.numpy(), SHADES[:80].transpose(0, 3, 1, 2) / 255, atol=1e-6)
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.data.array_checks import checked_arrays
-from models.data.base import Data, data_info, load_data
+from models.data.array_checks import check_arrays
+from models.data.catalog import Data, data_info, load_data
 from models.errors import UserError
 from models.notices import collect_notices
 from models.task import TaskConfig
@@ -142,7 +142,7 @@ def test_signed_images_are_shifted_onto_their_own_darkest_value(tmp_path: Path) 
 )  # fmt: skip
 def test_what_is_refused(train: Any, test: Any, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        checked_arrays({"x_train": train, "y_train": LABELS, "x_test": test, "y_test": LABELS}, "here")
+        check_arrays({"x_train": train, "y_train": LABELS, "x_test": test, "y_test": LABELS}, "here")
     assert "\n" not in str(caught.value)
 
 
@@ -166,7 +166,7 @@ def test_tensors_of_any_type_are_taken() -> None:
     arrays = {"y_train": torch.from_numpy(LABELS), "y_test": LABELS.tolist()}
     for dtype in (torch.bfloat16, torch.float16, torch.float64):
         tensor = torch.from_numpy(FINE).to(dtype).requires_grad_()
-        checked = checked_arrays({**arrays, "x_train": tensor, "x_test": tensor}, "here")
+        checked = check_arrays({**arrays, "x_train": tensor, "x_test": tensor}, "here")
         assert torch.equal(checked.x_train.double(), tensor.double()) or dtype == torch.float64
         torch.testing.assert_close(checked.x_train.double(), tensor.detach().double(), atol=1e-7, rtol=0)
 
@@ -175,7 +175,7 @@ def test_tensors_of_any_type_are_taken() -> None:
     "images", [(FINE * 65535).astype(np.uint16), FINE.astype(np.float16)], ids=["uint16", "float16"]
 )
 def test_sixteen_bits_and_half_floats_take_two_bytes_each(images: Any) -> None:
-    checked = checked_arrays({"x_train": images, "y_train": LABELS, "x_test": images, "y_test": LABELS}, "here")
+    checked = check_arrays({"x_train": images, "y_train": LABELS, "x_test": images, "y_test": LABELS}, "here")
     assert (checked.x_train.element_size(), checked.x_test.element_size()) == (2, 2)
 
 

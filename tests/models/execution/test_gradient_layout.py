@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.execution.input_guard import guard_inputs
+from models.execution.input_forms import guard_inputs
 from models.execution.memory_layout import choose_memory_format
 from models.execution.module_copies import copy_module
 from models.task import TaskConfig, load_network
-from models.user.objects import give, given_network
+from models.user.given_networks import give_network, given_network
 
 
 class Net(nn.Module):
@@ -132,7 +132,7 @@ def test_a_loaded_network_leaves_its_inputs_alone(tmp_path: Path, mode: str) -> 
 
 
 def test_gradients_of_the_input_may_be_taken_in_training() -> None:
-    assert isinstance(given_network(give(InputGradient(), (3, 6, 6))), InputGradient)
+    assert isinstance(given_network(give_network(InputGradient(), (3, 6, 6))), InputGradient)
 
 
 def test_old_weight_norm_is_copied() -> None:
@@ -145,7 +145,7 @@ def test_old_weight_norm_is_copied() -> None:
     expected = network.eval()(_images())
     twin = copy_module(network)
     assert torch.equal(twin(_images()), expected)
-    assert torch.equal(given_network(give(network, (3, 6, 6)))(_images()), expected)
+    assert torch.equal(given_network(give_network(network, (3, 6, 6)))(_images()), expected)
     with torch.no_grad():
         twin.conv.weight_g.zero_()  # type: ignore[operator]
     assert torch.equal(network(_images()), expected)

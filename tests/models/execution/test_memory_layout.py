@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from models.data.arrays import ArrayImages
-from models.data.base import NAMED
-from models.execution.memory_layout import ArrangedImages, choose_memory_format
+from models.execution.memory_layout import choose_memory_format
 
 
 class Net(nn.Module):
@@ -124,19 +121,3 @@ def test_the_network_is_left_as_it_is() -> None:
     assert not network.training
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     assert network.features[0].weight.is_contiguous()
-
-
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("batch", [1, 4])
-def test_batches_come_in_the_order_asked_for(memory_format: torch.memory_format, batch: int) -> None:
-    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (9, 6, 6, 3), dtype=np.uint8))
-    info = NAMED["cifar10"]
-    plain = ArrayImages.place(pixels, torch.arange(9) % 3, info, torch.device("cpu"))
-    arranged = ArrangedImages(plain, memory_format).subset(torch.arange(1, 9))
-    assert len(arranged) == 8
-    assert arranged.labels.tolist() == [1, 2, 0, 1, 2, 0, 1, 2]
-    pairs = list(zip(arranged.batches(batch), plain.subset(torch.arange(1, 9)).batches(batch), strict=True))
-    for (inputs, labels), (expected, wanted) in pairs:
-        assert inputs.is_contiguous(memory_format=memory_format)
-        assert torch.equal(inputs, expected)
-        assert torch.equal(labels, wanted)

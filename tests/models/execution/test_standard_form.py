@@ -12,7 +12,7 @@ from torch import nn
 from models.errors import UserError
 from models.execution.standard_form import standard_form
 from models.notices import collect_notices
-from models.user.objects import give, given_network
+from models.user.given_networks import give_network, given_network
 
 SHAPE = (3, 16, 16)
 
@@ -36,13 +36,13 @@ def test_wrappers_change_neither_names_nor_weights_nor_what_it_is_called(wrap: o
     network = standard_form(wrap(_plain()), "net")  # type: ignore[operator]
     assert network.state_dict().keys() == expected.keys()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
-    assert give(wrap(_plain()), SHAPE) == give(_plain(), SHAPE)  # type: ignore[operator]
+    assert give_network(wrap(_plain()), SHAPE) == give_network(_plain(), SHAPE)  # type: ignore[operator]
 
 
 def test_an_object_keeps_its_wrappers_and_its_compiled_call() -> None:
     network = nn.Sequential(nn.DataParallel(_plain()))
     network.compile()
-    spec = give(network, SHAPE)
+    spec = give_network(network, SHAPE)
     assert isinstance(network[0], nn.DataParallel)
     assert network._compiled_call_impl is not None
     with collect_notices() as notices:
@@ -77,12 +77,12 @@ def test_methods_of_the_same_name_are_not_taken_for_modes(function: str) -> None
 def test_lazy_objects_are_called_first() -> None:
     network = user_networks.lazy(classes=3, channels=3).eval()
     with pytest.raises(UserError, match="lazy layers without shapes yet"):
-        give(network, SHAPE)
+        give_network(network, SHAPE)
     images = torch.ones(2, *SHAPE)
     expected = network(images)
-    assert torch.equal(given_network(give(network, SHAPE)).eval()(images), expected)
+    assert torch.equal(given_network(give_network(network, SHAPE)).eval()(images), expected)
 
 
 def test_scripted_objects_are_refused() -> None:
     with pytest.raises(UserError, match="is a TorchScript program"):
-        give(user_networks.scripted(classes=3, channels=3), SHAPE)
+        give_network(user_networks.scripted(classes=3, channels=3), SHAPE)

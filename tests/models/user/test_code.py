@@ -171,7 +171,7 @@ def test_ours_for_who_has_none(tmp_path: Path) -> None:
 
 def test_a_file_beside_our_packages_gets_ours() -> None:
     """Not a second copy of them, whose errors would not be caught."""
-    function = load_function(f"{ROOT}/models/data/folders.py:folder_info", "data")
+    function = load_function(f"{ROOT}/models/data/folder_images.py:describe_folder", "data")
     with pytest.raises(UserError, match="there is no folder"):
         function("imagefolder:/nowhere")
 

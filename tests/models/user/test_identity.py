@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.data.base import data_identity, data_info
+from models.data.catalog import data_identity, data_info
 from models.task import TaskConfig, load_task, task_parts
 from search.settings.inputs import data_spec
 

@@ -119,7 +119,7 @@ def test_a_scan_is_shared_by_all_constraints() -> None:
     compressor = bind("l1", "residual")
     asked = Constraints(keep_dense=(compressor.sites[0].name,), bound=("*=0.5..",))
     free, bound = (problem(choose(compressor, each), "l1") for each in (Constraints(), asked))
-    scans = [{each.candidate.model_dump_json() for each in play(given, "acra-sensitivity") if each.stage == "scan"}
+    scans = [{each.candidate for each in play(given, "acra-sensitivity") if each.stage == "scan"}
              for given in (free, bound)]  # fmt: skip
     assert scans[1] < scans[0]
 

@@ -31,7 +31,7 @@ def nothing_loaded(patch: pytest.MonkeyPatch) -> None:
 
 
 def config_of(results: Path) -> RunConfig:
-    task = TaskConfig(network="small", train_images=200).absolute()
+    task = TaskConfig(network="small", train_images=200).with_absolute_paths()
     return RunConfig(task=task, name="run", results=str(results), ledger=str(results / "ledger.db"),
                      targets=("0.5",), strategies=("acra-uniform",), recipe=Recipe(epochs=0.1), workers=0,
                      finalists=0, device="cpu")  # fmt: skip

@@ -306,7 +306,7 @@ def test_the_command_of_a_configuration_leads_back_to_it(given: RunConfig, monke
     words = shlex.split(search_command(given))[2:]
     done = CliRunner().invoke(run_search.app, [*words, "--name", "x"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    paths = {"task": given.task.absolute(), "ledger": str(Path(given.ledger).absolute())}
+    paths = {"task": given.task.with_absolute_paths(), "ledger": str(Path(given.ledger).absolute())}
     assert found == [given.model_copy(update=paths)]
 
 

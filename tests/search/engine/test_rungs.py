@@ -209,7 +209,7 @@ def test_rungs_have_keys_of_their_own_and_know_the_whole() -> None:
     candidate = proposal(7).candidate
     rungs = [candidate.model_copy(update={"until": until}) for until in (None, 0.0, 0.5)]
     assert len({rung.key(TASK) for rung in rungs}) == 3
-    assert all(rung.whole == candidate for rung in rungs)
+    assert all(rung.without_rung == candidate for rung in rungs)
 
 
 # ---- fine-tunes that are broken off, on digits

@@ -47,8 +47,8 @@ def write_data(path: Path, seed: int) -> None:
 
 def config_of(folder: Path, task: TaskConfig) -> RunConfig:
     return RunConfig(
-        task=task.absolute(), name="run", results=str(folder), ledger=str(folder / "ledger.db"), targets=("0.5",),
-        strategies=("acra-uniform",), recipe=Recipe(epochs=0), workers=0, finalists=0, device="cpu",
+        task=task.with_absolute_paths(), name="run", results=str(folder), ledger=str(folder / "ledger.db"),
+        targets=("0.5",), strategies=("acra-uniform",), recipe=Recipe(epochs=0), workers=0, finalists=0, device="cpu",
     )  # fmt: skip
 
 

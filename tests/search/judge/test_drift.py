@@ -9,16 +9,19 @@ import torch
 from scipy.spatial.distance import jensenshannon
 from torch import Tensor, nn
 
-from models.data.arrays import ArrayImages
-from models.data.base import NAMED
+from models.data.array_images import ArrayImages
+from models.data.named_sets import NAMED_SETS
 from search.judge.drift import Drift, blends, jensen_shannon
+
+
+def make_images(labels: Tensor) -> ArrayImages:
+    pixels = torch.randint(0, 256, (30, 8, 8, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return ArrayImages.on_device(pixels, labels, NAMED_SETS["digits"], torch.device("cpu"))
 
 
 @pytest.fixture
 def images() -> ArrayImages:
-    torch.manual_seed(0)
-    pixels = torch.randint(0, 256, (30, 8, 8, 1), dtype=torch.uint8)
-    return ArrayImages.place(pixels, torch.arange(30) % 10, NAMED["digits"], torch.device("cpu"))
+    return make_images(torch.arange(30) % 10)
 
 
 class _Linear(nn.Module):
@@ -53,7 +56,7 @@ def test_an_output_that_is_wrong_beyond_doubt_counts_as_wrong_and_no_more() -> N
 
 
 def test_labels_do_not_matter_and_the_first_images_alone_can_be_asked_for(images: ArrayImages) -> None:
-    relabelled = ArrayImages.place(images._images, images.labels.flip(0), NAMED["digits"], torch.device("cpu"))
+    relabelled = make_images(images.labels.flip(0))
     drift = Drift(_Linear(0.05))
     assert drift(_Linear(0.02), images) == drift(_Linear(0.02), relabelled)
     assert drift(_Linear(0.02), images, 10) == drift(_Linear(0.02), images.subset(torch.arange(10)))

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from models.data.pictures import decoded
+from models.data.pictures import decode_picture
 from models.errors import UserError
 from models.task import TaskConfig
 from search import api
@@ -52,7 +52,7 @@ def wrapped() -> None:
         (lambda: Path("/proc/x").write_bytes(b""), "^/proc/x: "),
         (lambda: safetensors.safe_open("/nowhere/w.safetensors", "pt"), "No such file"),
         (
-            lambda: decoded("/nowhere/dog.png", 1.0),
+            lambda: decode_picture("/nowhere/dog.png", 1.0),
             "^image /nowhere/dog.png cannot be read: No such file or directory; put a readable picture in its place$",
         ),
         (wrapped, "^/data/results/run/weights/ab12.safetensors: Disk quota exceeded; free space$"),
@@ -101,7 +101,7 @@ def test_a_search_stops_at_a_damaged_picture_and_goes_on_when_it_is_replaced(
         Image.effect_noise((64, 64), 90).convert("RGB").save(place)
     good = place.read_bytes()  # one that is trained on
     place.write_bytes(good[:200] + b"\xff" * (len(good) - 202) + good[-2:])
-    task = TaskConfig(network="resnet20", data=f"imagefolder:{tmp_path / 'pictures'}@16").absolute()
+    task = TaskConfig(network="resnet20", data=f"imagefolder:{tmp_path / 'pictures'}@16").with_absolute_paths()
     config = RunConfig(
         task=task, name="run", results=str(tmp_path), ledger=str(tmp_path / "ledger.db"), targets=("0.5",),
         strategies=("acra-uniform",), recipe=Recipe(epochs=1), workers=0, device="cpu", finalists=0,
@@ -135,7 +135,7 @@ def test_a_full_disk_as_libraries_tell_it(small_disk: Path, save: Callable[[obje
 @pytest.mark.kill
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=[pytest.mark.ray, pytest.mark.slow])])
 def test_a_search_goes_on_after_a_full_disk(tmp_path: Path, small_disk: Path, workers: int) -> None:
-    task = TaskConfig(network="small", train_images=200).absolute()
+    task = TaskConfig(network="small", train_images=200).with_absolute_paths()
     config = RunConfig(
         task=task, name="run", results=str(small_disk), ledger=str(tmp_path / "ledger.db"), targets=("0.5",),
         strategies=("acra-uniform",), recipe=Recipe(epochs=0.1), workers=workers, device="cpu", final_seeds=1,

@@ -22,7 +22,7 @@ from matplotlib.text import Text
 from page_reader import Reader
 from PIL import Image
 
-from models.errors import printable
+from models.errors import printable_text
 from search.report.figures import finals_figure, front_figure, sensitivity_figure, stagger
 from search.report.html import data_script, escape
 from search.report.page import RunView, report_html, write_report
@@ -120,7 +120,7 @@ def test_the_page_refers_to_nothing_outside_itself(hostile: RunView) -> None:
 
 @given(st.text())
 def test_escaped_text_reads_back(text: str) -> None:
-    assert html.unescape(escape(text)) == printable(text)
+    assert html.unescape(escape(text)) == printable_text(text)
     assert not set(escape(text)) & set("<>\"'")
 
 
@@ -176,8 +176,8 @@ def test_shortened_text_keeps_both_ends(text: str, width: int) -> None:
 
 
 def test_what_cannot_be_shown_is_replaced_and_nothing_else() -> None:
-    assert printable("a\x00b\x1b[0m\x1b\x7f\ud800\u202ec\u2066") == "a\ufffdb" + 4 * "\ufffd" + "c\ufffd"
-    assert printable("tab\tline\nébène 名前 🙂 ± −") == "tab\tline\nébène 名前 🙂 ± −"
+    assert printable_text("a\x00b\x1b[0m\x1b\x7f\ud800\u202ec\u2066") == "a\ufffdb" + 4 * "\ufffd" + "c\ufffd"
+    assert printable_text("tab\tline\nébène 名前 🙂 ± −") == "tab\tline\nébène 名前 🙂 ± −"
 
 
 @given(st.lists(st.floats(0, 100), max_size=12), st.floats(0.1, 40))

@@ -12,7 +12,7 @@ import pytest
 from fake_run import hostile_sites
 from page_reader import Reader
 
-from models.errors import printable
+from models.errors import printable_text
 from search.report.page import RunView, report_html
 
 CHROMIUM = next(
@@ -60,7 +60,7 @@ def test_a_browser_draws_every_point_and_asks_for_nothing(hostile: RunView, brow
     assert 'data-uploads="0"' in dom
     assert "<title>owned</title>" not in dom
     for site in hostile_sites():
-        assert printable(site) in page.text  # beside its bars, letter by letter
+        assert printable_text(site) in page.text  # beside its bars, letter by letter
 
 
 @pytest.mark.browser

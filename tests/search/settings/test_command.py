@@ -50,7 +50,7 @@ def test_our_commands_are_read_back(name: str, monkeypatch: pytest.MonkeyPatch, 
     words = bash_words(search_command(given))[2:]
     done = CliRunner().invoke(run_search.app, [*words, "--name", "x"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    assert calls["config"] == given.model_copy(update={"task": given.task.absolute()})
+    assert calls["config"] == given.model_copy(update={"task": given.task.with_absolute_paths()})
 
     for command in ("search", "compare"):
         monkeypatch.setattr(f"search.api.{command}", lambda **options: calls.update(options) or result)

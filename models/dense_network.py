@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from models.checkpoints.loading import load_weights
+from models.data.images import DataInfo
 from models.errors import UserError
-from models.execution.finite import check_finite
-from models.execution.input_forms import mend_input_order, precision_advice
-from models.execution.input_guard import guard_inputs
+from models.execution.finite_weights import check_finite
+from models.execution.input_forms import guard_inputs, mend_input_order, precision_advice
 from models.execution.memory_layout import choose_memory_format
 from models.execution.module_copies import copy_module
 from models.execution.standard_form import is_lazy_network, standard_form
 from models.execution.training_outputs import class_scores
 from models.networks.catalog import build_network
 from models.notices import add_notice
+from models.task_config import TaskConfig
 from models.user.calls import describe_error, reporting_errors
-from models.user.spec_words import data_name, network_subject
-
-if TYPE_CHECKING:
-    from models.data.base import DataInfo
-    from models.task import TaskConfig
+from models.user.spec_names import data_name, network_subject
 
 _INIT_SEED = 0  # fresh weights are the same in every worker
 _TRIAL_IMAGES = 2

@@ -16,27 +16,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.data.array_checks import content_digest
 from models.errors import UserError, first_line
 from models.execution.input_forms import mend_input_order, precision_advice
 from models.execution.module_copies import copy_module
-from models.execution.operators import OperatorMode
+from models.execution.operator_mode import OperatorMode
 from models.execution.standard_form import is_lazy_network, standard_form
 from models.notices import add_notice, collect_notices
+from models.tensor_digest import digest_tensors
 from models.user.calls import reporting_errors
-from models.user.spec_words import OBJECT_PREFIX, class_of
+from models.user.spec_names import OBJECT_PREFIX, class_of
 
 _DIGITS = 12
-_known: dict[str, nn.Module] = {}
+GIVEN_NETWORKS: dict[str, nn.Module] = {}
 _notices: dict[str, tuple[str, ...]] = {}  # what was changed about an object, said where its task is loaded
 
 
-def is_given(spec: str) -> bool:
+def is_given_network(spec: str) -> bool:
     """Whether a network's name stands for an object."""
     return spec.startswith(OBJECT_PREFIX)
 
 
-def give(network: nn.Module, shape: tuple[int, int, int]) -> str:
+def give_network(network: nn.Module, shape: tuple[int, int, int]) -> str:
     """Keep a copy of an object under the name that stands for it, which is returned.
 
     Args:
@@ -50,30 +50,30 @@ def give(network: nn.Module, shape: tuple[int, int, int]) -> str:
         network = standard_form(_copied(network), subject)
         digest = _digest_of_any_order(network, shape, subject)
     spec = f"{OBJECT_PREFIX}{re.sub(r'[^A-Za-z0-9_.]', '_', type(network).__name__)}@{digest}"
-    _known[spec], _notices[spec] = network, tuple(notices)
+    GIVEN_NETWORKS[spec], _notices[spec] = network, tuple(notices)
     return spec
 
 
 def given_network(spec: str) -> nn.Module:
     """A copy of the object that a name stands for; UserError if it was not given to this process."""
-    if spec not in _known:
+    if spec not in GIVEN_NETWORKS:
         raise UserError(
             f"network {class_of(spec)} was given as a Python object, which no file holds; go on in Python and give it "
             "there: network=... to search.api's functions or to load_compressed"
         )
     for notice in _notices.get(spec, ()):
         add_notice(notice)
-    return copy_module(_known[spec])
+    return copy_module(GIVEN_NETWORKS[spec])
 
 
-def carried(spec: str) -> Mapping[str, nn.Module]:
+def carried_networks(spec: str) -> Mapping[str, nn.Module]:
     """What a worker has to `receive` so that it knows this network: nothing unless it is an object."""
-    return {spec: _known[spec]} if spec in _known else {}
+    return {spec: GIVEN_NETWORKS[spec]} if spec in GIVEN_NETWORKS else {}
 
 
-def receive(networks: Mapping[str, nn.Module]) -> None:
+def receive_networks(networks: Mapping[str, nn.Module]) -> None:
     """Make objects known that another process has sent."""
-    _known.update(networks)
+    GIVEN_NETWORKS.update(networks)
 
 
 def _copied(network: nn.Module) -> nn.Module:
@@ -177,4 +177,4 @@ class _Recorder(OperatorMode):
 
 
 def _content(tensor: Tensor) -> str:
-    return content_digest([("", tensor)])
+    return digest_tensors([("", tensor)])

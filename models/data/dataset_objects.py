@@ -11,7 +11,7 @@ from torch import Tensor
 from models.data.array_checks import Array
 from models.errors import UserError, first_line
 
-WAYS = "give its name, four arrays x_train, y_train, x_test, y_test, or a training and a test data set"
+DATA_FORMS = "give its name, four arrays x_train, y_train, x_test, y_test, or a training and a test data set"
 _SAME_SHADE = 1e-3  # of a byte's step
 _PICTURE_MODES = ("RGB", "L", "I;16", "I", "F")
 
@@ -35,9 +35,9 @@ class _Part:
     def __init__(self, dataset: Any) -> None:
         self._kind = kind = type(dataset).__name__
         if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-            raise UserError(f"data of type {kind} cannot be indexed; {WAYS}")
+            raise UserError(f"data of type {kind} cannot be indexed; {DATA_FORMS}")
         if not len(dataset):
-            raise UserError(f"data of type {kind} is empty; {WAYS}")
+            raise UserError(f"data of type {kind} is empty; {DATA_FORMS}")
         self.images: Array = np.empty(0)
         self.labels: list[Any] = []
         self._packed_from: np.dtype[Any] | None = None
@@ -49,7 +49,7 @@ class _Part:
                 reason = f"{type(error).__name__}: {first_line(error)}"
                 raise UserError(f"item {index} of {kind} cannot be read: {reason}") from error
             if not isinstance(item, tuple | list) or len(item) != 2:
-                raise UserError(f"item {index} of {kind} is no pair of image and label; {WAYS}")
+                raise UserError(f"item {index} of {kind} is no pair of image and label; {DATA_FORMS}")
             image, label = item
             self._keep(_pixels(image), index, len(dataset))
             self.labels.append(label.item() if isinstance(label, Tensor | np.ndarray | np.generic) else label)

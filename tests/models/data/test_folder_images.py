@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as TF
 
-from models.data.base import Data, data_identity, data_info, load_data
+from models.data.catalog import Data, data_identity, data_info, load_data
 from models.errors import UserError
 from models.task import TaskConfig
 
@@ -84,7 +84,7 @@ def test_same_seed_same_parts_for_any_number_of_processes(tmp_path: Path, monkey
     train = load_data(_config(tmp_path), CPU).train
 
     def drawn(seed: int, processes: int) -> torch.Tensor:
-        monkeypatch.setattr("models.data.folders._MOST_PROCESSES", processes)
+        monkeypatch.setattr("models.data.folder_images.MOST_PROCESSES", processes)
         return torch.cat([x for x, _ in train.batches(2, seed=seed, augment=True)])
 
     assert torch.equal(drawn(1, 0), drawn(1, 2))

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.errors import UserError
-from models.user import objects as given
-from models.user.objects import give, given_network
+from models.user import given_networks
+from models.user.given_networks import give_network, given_network
 
 SHAPE = (1, 8, 8)
 
@@ -43,25 +43,25 @@ def test_weights_do_not_enter_the_name() -> None:
     torch.manual_seed(0)
     first, second = Net(), Net()
     assert not torch.equal(first.conv.weight, second.conv.weight)
-    assert give(first, SHAPE) == give(second, SHAPE)
+    assert give_network(first, SHAPE) == give_network(second, SHAPE)
 
 
 @pytest.mark.parametrize("change", [{"slope": 0.2}, {"width": 5}, {"drop": 0.4}])
 def test_what_it_computes_does(change: dict[str, Any]) -> None:
-    assert give(Net(), SHAPE) != give(Net(**change), SHAPE)
+    assert give_network(Net(), SHAPE) != give_network(Net(**change), SHAPE)
 
 
 def test_code_and_constants_and_unsaved_buffers_do() -> None:
     changed = Net()
     changed.scale.fill_(2.0)
-    assert len({give(network, SHAPE) for network in (Net(), Twisted(), changed)}) == 3
+    assert len({give_network(network, SHAPE) for network in (Net(), Twisted(), changed)}) == 3
 
 
 def test_the_object_stays_as_it_is_and_the_copy_is_apart() -> None:
     network = Net().train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     state = torch.get_rng_state()
-    spec = give(network, SHAPE)
+    spec = give_network(network, SHAPE)
     assert network.training
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
@@ -75,12 +75,12 @@ def test_the_object_stays_as_it_is_and_the_copy_is_apart() -> None:
 
 
 def test_another_process_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = give(Net(), SHAPE)
-    monkeypatch.setattr(given, "_known", {})
+    spec = give_network(Net(), SHAPE)
+    monkeypatch.setattr(given_networks, "GIVEN_NETWORKS", {})
     with pytest.raises(UserError, match="was given as a Python object"):
         given_network(spec)
 
 
 def test_wrong_inputs_are_refused() -> None:
     with pytest.raises(UserError, match="Net cannot take 3×8×8 images"):
-        give(Net(), (3, 8, 8))
+        give_network(Net(), (3, 8, 8))

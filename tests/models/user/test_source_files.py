@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.data.array_sources import identity
-from models.data.base import data_info
+from models.data.array_sources import array_identity
+from models.data.catalog import data_info
 from models.task import TaskConfig, task_parts
-from models.user.files import own_files, source_digest
+from models.user.source_files import own_files, source_digest
 
 FILES = {
     "net.py": "import blocks\nfrom parts import conv\nimport torch, json\nfrom unrelated_package import thing\n",
@@ -91,6 +91,6 @@ def test_data_of_a_function_are_known_by_their_arrays(tmp_path: Path) -> None:
         "c": code.replace("SHIFT", "np.uint8(1)"),
     }.items():
         (tmp_path / f"{name}.py").write_text(text)
-        found[name] = identity(TaskConfig(network="small", data=f"{tmp_path / name}.py:load"))
+        found[name] = array_identity(TaskConfig(network="small", data=f"{tmp_path / name}.py:load"))
     assert found["a"] == found["b"] != found["c"]
     assert np.unique(list(found.values())).size == 2

@@ -61,7 +61,7 @@ def read_checkpoint(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise _refused_pickle(path, error) from error
     except Exception as error:  # damaged bytes raise anything in torch's reader
-        raise unreadable(path, error) from error
+        raise unreadable_checkpoint(path, error) from error
 
 
 def read_head(path: Path) -> bytes:
@@ -87,7 +87,7 @@ def is_safetensors(head: bytes) -> bool:
     return head[8:9] == b"{" and b"\0" in head[:8]
 
 
-def unreadable(path: Path, error: Exception) -> UserError:
+def unreadable_checkpoint(path: Path, error: Exception) -> UserError:
     """For a file of the right kind that ends too early or is damaged."""
     reason = first_line(error)
     if isinstance(error, SafetensorError | OSError | EOFError | RuntimeError) and "weights_only" not in reason:

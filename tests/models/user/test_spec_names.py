@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from models.user.spec_words import data_name, network_name, network_subject
+from models.user.spec_names import data_name, network_name, network_subject
 
 
 @pytest.mark.parametrize(

@@ -18,22 +18,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from models.data.arrays import Normalise
-from models.data.base import NAMED, DataInfo
+from models.data.images import DataInfo, Images
+from models.data.named_sets import NAMED_SETS
 from models.data.picture_folders import class_names, read_folder
-from models.data.pictures import WHITE_16_BIT, UnreadablePictureError, decoded, quiet_pillow
+from models.data.pictures import WHITE_16_BIT, UnreadablePictureError, decode_picture, quiet_pillow
 from models.paths import user_path
 
 _SIZE = 224
 _SHORT_SIDE = 256 / 224  # of the resized picture, relative to the part that is cut out of it
 _AREA, _ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random part, as usual for ImageNet
-_MOST_PROCESSES = 8
+MOST_PROCESSES = 8
 
 
-def folder_info(name: str) -> DataInfo:
+def describe_folder(name: str) -> DataInfo:
     """Shape and classes; ImageNet's mean and std."""
-    root, size = _split(name)
-    imagenet = NAMED["imagenet"]
+    root, size = _split_name(name)
+    imagenet = NAMED_SETS["imagenet"]
     classes = class_names(root)
     shape, mean, std = (3, size, size), imagenet.mean, imagenet.std
     return DataInfo(name, shape, len(classes), mean, std, flip=True, crop=0, labels=tuple(classes))
@@ -41,7 +41,7 @@ def folder_info(name: str) -> DataInfo:
 
 def folder_identity(name: str) -> str:
     """A digest of the file names of both parts, relative to the folder, and of the size."""
-    root, size = _split(name)
+    root, size = _split_name(name)
     digest = hashlib.sha256(str(size).encode())
     pictures = read_folder(root)
     for part in (pictures.train, pictures.test):
@@ -50,18 +50,18 @@ def folder_identity(name: str) -> str:
     return "imagefolder:" + digest.hexdigest()[:20]
 
 
-def open_folders(name: str, info: DataInfo, device: torch.device) -> tuple[FolderImages, FolderImages]:
+def open_folder(name: str, info: DataInfo, device: torch.device) -> tuple[FolderImages, FolderImages]:
     """The training and the test part."""
-    pictures = read_folder(_split(name)[0])
+    pictures = read_folder(_split_name(name)[0])
     white = pictures.deep_white
     train, test = (
-        FolderImages(list(map(str, part.files)), torch.tensor(part.labels), None, info, device, white)
+        FolderImages(list(map(str, part.files)), torch.tensor(part.labels), info, device, white)
         for part in (pictures.train, pictures.test)
     )
     return train, test
 
 
-def _split(name: str) -> tuple[Path, int]:
+def _split_name(name: str) -> tuple[Path, int]:
     """The directory and the image size of `imagefolder:DIR[@SIZE]`."""
     text = name.removeprefix("imagefolder:")
     head, at, size = text.rpartition("@")
@@ -70,95 +70,74 @@ def _split(name: str) -> tuple[Path, int]:
     return user_path(text), _SIZE
 
 
-class FolderImages:
-    """Positions in one list of image files, which subsets share; pictures are decoded when asked for."""
+class FolderImages(Images):
+    """Pictures in a list of files, decoded when they are asked for."""
 
     def __init__(
         self,
         files: Sequence[str],
         labels: Tensor,
-        positions: Tensor | None,
         info: DataInfo,
         device: torch.device,
         deep_white: float = WHITE_16_BIT,
     ) -> None:
         """
         Args:
-            positions: into `files` and `labels`; None takes all.
             deep_white: what is white in pictures of 32 bits.
         """
-        self._files, self._all_labels, self._deep_white = files, labels, deep_white
-        self._positions = torch.arange(len(files)) if positions is None else positions
-        self._info, self._device = info, device
+        super().__init__(labels, info, device)
+        self._files, self._deep_white = files, deep_white
 
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    @property
-    def labels(self) -> Tensor:
-        return self._all_labels[self._positions]
-
-    def subset(self, indices: Tensor) -> FolderImages:
-        positions = self._positions[indices]
-        return FolderImages(self._files, self._all_labels, positions, self._info, self._device, self._deep_white)
-
-    def batches(
-        self, batch_size: int, *, seed: int | None = None, augment: bool = False, drop_last: bool = False
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        generator = torch.Generator().manual_seed(0 if seed is None else seed)
-        count = len(self)
-        order = torch.arange(count) if seed is None else torch.randperm(count, generator=generator)
+    def _pixel_batches(
+        self, positions: Tensor, count: int, batch_size: int, generator: torch.Generator, augment: bool
+    ) -> Iterator[Tensor]:
         # One seed per image: what is drawn for it does not depend on which process decodes it.
-        seeds = torch.randint(2**62, (count,), generator=generator).tolist() if augment else [None] * count
+        seeds: list[int | None] = [None] * len(positions)
+        if augment:
+            seeds = torch.randint(2**62, (len(positions),), generator=generator).tolist()
         loader: DataLoader[Any] = DataLoader(
-            _Decoded(self._files, self._info, self._deep_white),
+            _DecodedPictures(self._files, self._info, self._deep_white),
             batch_size=batch_size,
-            sampler=list(zip(self._positions[order].tolist(), seeds, strict=True)),
-            num_workers=min(_MOST_PROCESSES, torch.get_num_threads(), math.ceil(count / batch_size)),
-            collate_fn=_collated,
-            drop_last=drop_last and count >= batch_size,
+            sampler=list(zip(positions.tolist(), seeds, strict=True))[:count],
+            num_workers=min(MOST_PROCESSES, torch.get_num_threads(), math.ceil(count / batch_size)),
+            collate_fn=_collate_pictures,
             pin_memory=self._device.type == "cuda",
             generator=generator,
         )
-        normalise = Normalise(self._info, self._device)
-        for pixels, positions, problem in loader:
+        for pixels, problem in loader:
             if problem:
                 raise UnreadablePictureError(problem)
-            yield normalise(pixels.to(self._device, non_blocking=True)), self._all_labels[positions].to(self._device)
+            yield pixels.to(self._device, non_blocking=True)
 
 
-class _Decoded(Dataset[tuple[Tensor, int, str]]):
-    """(position, seed) -> (H, W, 3) bytes or floats on their scale, the position, and what went wrong, if anything."""
+class _DecodedPictures(Dataset[tuple[Tensor, str]]):
+    """(position, seed) -> (H, W, 3) bytes or floats on their scale, and what went wrong, if anything."""
 
     def __init__(self, files: Sequence[str], info: DataInfo, deep_white: float) -> None:
         self._files, self._info, self._deep_white = files, info, deep_white
 
-    def __getitem__(self, item: tuple[int, int | None]) -> tuple[Tensor, int, str]:
+    def __getitem__(self, item: tuple[int, int | None]) -> tuple[Tensor, str]:
         position, seed = item
         _, size, _ = self._info.shape
         try:
             with quiet_pillow():
-                picture = decoded(self._files[position], self._deep_white)
+                picture = decode_picture(self._files[position], self._deep_white)
         except UnreadablePictureError as error:  # an exception would arrive as a loader process's traceback
-            return torch.zeros(size, size, 3, dtype=torch.uint8), position, str(error)
-        picture = _middle(picture, size) if seed is None else _random_part(picture, size, seed, self._info.flip)
+            return torch.zeros(size, size, 3, dtype=torch.uint8), str(error)
+        picture = _cut_middle(picture, size) if seed is None else _cut_at_random(picture, size, seed, self._info.flip)
         pixels = torch.from_numpy(np.array(picture))
-        return pixels if pixels.dim() == 3 else pixels[..., None].expand(-1, -1, 3), position, ""
+        return pixels if pixels.dim() == 3 else pixels[..., None].expand(-1, -1, 3), ""
 
 
-def _collated(items: list[tuple[Tensor, int, str]]) -> tuple[Tensor, Tensor, str]:
-    problem = next((text for _, _, text in items if text), "")
-    pixels = [pixels for pixels, _, _ in items]
-    if len({each.dtype for each in pixels}) > 1:  # bytes beside deeper grey levels
-        pixels = [each.float() for each in pixels]
-    return (
-        torch.stack(pixels),
-        torch.tensor([position for _, position, _ in items]),
-        problem,
-    )
+def _collate_pictures(items: list[tuple[Tensor, str]]) -> tuple[Tensor, str]:
+    """One batch of pixels, and the first problem in it."""
+    pixels = [pixels for pixels, _ in items]
+    if len({image.dtype for image in pixels}) > 1:  # bytes beside deeper grey levels
+        pixels = [image.float() for image in pixels]
+    return torch.stack(pixels), next((problem for _, problem in items if problem), "")
 
 
-def _middle(picture: Any, size: int) -> Any:
+def _cut_middle(picture: Any, size: int) -> Any:
     """Resize the shorter side and cut out the middle, in one step."""
     from PIL import Image
 
@@ -167,7 +146,7 @@ def _middle(picture: Any, size: int) -> Any:
     return picture.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
 
 
-def _random_part(picture: Any, size: int, seed: int, flip: bool) -> Any:
+def _cut_at_random(picture: Any, size: int, seed: int, flip: bool) -> Any:
     """A part of random area and aspect; the whole picture's middle if ten draws do not fit into it."""
     from PIL import Image
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from models.errors import UserError
-from models.execution.finite import check_finite
+from models.execution.finite_weights import check_finite
 from models.networks.catalog import build_network
 from models.task import TaskConfig, load_network
 
