@@ -26,11 +26,9 @@ def find_run_folder(run: str | Path) -> Path:
     if has_run_file(folder):
         return folder
     siblings = sorted(path.parent.name for path in folder.parent.glob("*/run.json"))
-    raise (
-        unknown("run", folder.name, siblings)
-        if siblings
-        else UserError(f"there is no run in {folder}; `search` makes one")
-    )
+    if siblings:
+        raise unknown_name("run", folder.name, siblings)
+    raise UserError(f"there is no run in {folder}; `search` makes one")
 
 
 def resumed_config(run: str | Path) -> RunConfig:

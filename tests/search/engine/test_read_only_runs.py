@@ -21,7 +21,8 @@ from search.settings.config import RunConfig
 def config_of(folder: Path) -> RunConfig:
     return RunConfig(
         task=TaskConfig(network="small", train_images=200).with_absolute_paths(), name="run",
-        results=str(folder / "results"), ledger=str(folder / "ledger.db"), targets=("0.5",), strategies=("acra-uniform",), recipe=Recipe(epochs=0.1),
+        results=str(folder / "results"), ledger=str(folder / "ledger.db"),
+        targets=("0.5",), strategies=("acra-uniform",), recipe=Recipe(epochs=0.1),
         workers=0, finalists=0, device="cpu",
     )  # fmt: skip
 
