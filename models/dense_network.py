@@ -49,39 +49,41 @@ def prepare_network(config: TaskConfig, info: DataInfo, device: torch.device | s
         network = build_network(config.network, classes=info.classes, channels=info.shape[0])
         network = standard_form(network, network_subject(config.network))
         if is_lazy_network(network):
-            _call(network, config, info, 1)  # lazy layers take their shapes here, and their first weights from the seed
+            _call_network(
+                network, config, info, 1
+            )  # lazy layers take their shapes here, and their first weights from the seed
         if config.weights is not None:
             load_weights(network, config.weights)
         check_finite(network, network_subject(config.network))
         _check_outputs(network, config, info)
         _check_copies(network, config)
     network = network.to(device)
-    noise = _noise(info).to(device)
+    noise = _trial_images(info).to(device)
     memory_format = choose_memory_format(network, noise)
     network = network.to(memory_format=memory_format)
     fault = _training_fault(network, config, noise.contiguous(memory_format=memory_format), info.classes)
     return DenseNetwork(network, memory_format, fault)
 
 
-def _noise(info: DataInfo) -> Tensor:
+def _trial_images(info: DataInfo) -> Tensor:
     """Random images: zeros can hide a difference."""
     return torch.randn(_TRIAL_IMAGES, *info.shape, generator=torch.Generator().manual_seed(_INIT_SEED))
 
 
-def _call(network: nn.Module, config: TaskConfig, info: DataInfo, count: int) -> object:
+def _call_network(network: nn.Module, config: TaskConfig, info: DataInfo, count: int) -> object:
     shape = "×".join(map(str, info.shape))
     subject, images_name = network_subject(config.network), data_name(info.name)
     failure = f"{subject} cannot take the {shape} images of {images_name}"
     if count > 1:
         failure = f"{subject} takes one of the {shape} images of {images_name} but not {count} at once"
-    images = _noise(info)[:count]
+    images = _trial_images(info)[:count]
     try:
         output = _call_once(network, images, failure)
     except UserError as error:
         if not mend_input_order(network, images, subject):
             raise UserError(f"{error}{precision_advice(network, images)}") from error
         output = _call_once(network, images, failure)
-    if not torch.equal(images, _noise(info)[:count]):
+    if not torch.equal(images, _trial_images(info)[:count]):
         guard_inputs(network)
     return output
 
@@ -94,7 +96,7 @@ def _call_once(network: nn.Module, images: Tensor, failure: str) -> object:
 def _check_outputs(network: nn.Module, config: TaskConfig, info: DataInfo) -> None:
     """One row of class scores for each image, alone and together."""
     for count in (1, _TRIAL_IMAGES):
-        output = _call(network, config, info, count)
+        output = _call_network(network, config, info, count)
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         if shape != (count, info.classes):
             number = "one image" if count == 1 else f"{count} images"

@@ -27,7 +27,7 @@ def check_utf8_names(*values: Any) -> None:
     Raises:
         UserError: one is not UTF-8.
     """
-    for text in _texts(values):
+    for text in _collect_texts(values):
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:
@@ -37,13 +37,13 @@ def check_utf8_names(*values: Any) -> None:
             ) from None
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _collect_texts(value: Any) -> Iterator[str]:
     if isinstance(value, Path):
         yield str(value.absolute())
     elif isinstance(value, str):
         yield value
     elif isinstance(value, dict):
-        yield from _texts([*value.keys(), *value.values()])
+        yield from _collect_texts([*value.keys(), *value.values()])
     elif isinstance(value, list | tuple):
         for part in value:
-            yield from _texts(part)
+            yield from _collect_texts(part)

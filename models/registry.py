@@ -77,12 +77,12 @@ class Registry(Generic[Record]):
         if name in self._records:
             return self._records[name]
         if is_user_spec(name):
-            return self._identify(pin_file(name, self.kind), load_pinned)
+            return self._pinned_record(pin_file(name, self.kind), load_pinned)
         if name in self._identified:
             return self._identified[name]
         plain, digest = split_digest(name)
         if plain in self._entry_points:
-            return self._identify(self._pin_entry_point(name), self._load_entry_point)
+            return self._pinned_record(self._pin_entry_point(name), self._load_entry_point)
         if digest is not None:
             raise UserError(
                 f"{self.kind} {name} is in a file of a user's own, and which file is not known here; say it: "
@@ -132,7 +132,7 @@ class Registry(Generic[Record]):
     def _pin_entry_point(self, name: str) -> str:
         plain, digest = split_digest(name)
         point = self._entry_points[plain]
-        with self._loading(point):
+        with self._reporting_load_errors(point):
             module = importlib.util.find_spec(point.module)
             if module is None or module.origin is None:
                 raise ModuleNotFoundError(f"there is no file of {point.module}")
@@ -146,11 +146,11 @@ class Registry(Generic[Record]):
 
     def _load_entry_point(self, pinned: str, kind: str) -> Any:
         point = self._entry_points[split_digest(pinned)[0]]
-        with self._loading(point):
+        with self._reporting_load_errors(point):
             return point.load()
 
     @contextmanager
-    def _loading(self, point: EntryPoint) -> Iterator[None]:
+    def _reporting_load_errors(self, point: EntryPoint) -> Iterator[None]:
         """Whatever another package's import raises becomes a UserError that names the package."""
         try:
             yield
@@ -160,7 +160,7 @@ class Registry(Generic[Record]):
                 f"{self.kind} {point.name} of the installed package {_package_of(point)} cannot be loaded: {reason}"
             ) from error
 
-    def _identify(self, pinned: str, load: Callable[[str, str], Any]) -> Record:
+    def _pinned_record(self, pinned: str, load: Callable[[str, str], Any]) -> Record:
         """The record of pinned code, which is found by its identity from then on."""
         identity = code_identity(pinned)
         if identity not in self._identified:

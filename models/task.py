@@ -92,9 +92,9 @@ def load_task(config: TaskConfig, device: torch.device | str) -> Task:
     with collect_notices() as notices:
         data = load_data(config, device)
         dense = prepare_network(config, data.info, device)
-        parts, seen = task_parts(config, data.info), _seen(config)
+        parts, seen = task_parts(config, data.info), _may_have_seen_search_split(config)
     train, test = (images.in_memory_format(dense.memory_format) for images in (data.train, data.test))
-    tune, search = _split(config, train.labels)
+    tune, search = _split_training_set(config, train.labels)
     return Task(
         config=config,
         info=data.info,
@@ -106,14 +106,14 @@ def load_task(config: TaskConfig, device: torch.device | str) -> Task:
         train=train.subset(torch.cat([tune, search]).sort().values),
         test=test,
         device=device,
-        fingerprint=_hash(parts),
+        fingerprint=_hash_parts(parts),
         parts=parts,
         seen=seen,
         notices=tuple(notices),
     )
 
 
-def _split(config: TaskConfig, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _split_training_set(config: TaskConfig, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Split first, then shrink both parts: a smaller trial never tunes on what a larger one ranks with."""
     tune, search = stratified_split(labels, config.search_fraction, config.split_seed)
     if config.train_images is not None:
@@ -145,14 +145,14 @@ def split_metadata(config: TaskConfig) -> dict[str, str]:
     }
 
 
-def _seen(config: TaskConfig) -> bool:
+def _may_have_seen_search_split(config: TaskConfig) -> bool:
     if config.weights is None:
         return False
     recorded = read_metadata(config.weights)
     return any(recorded.get(key) != value for key, value in split_metadata(config).items())
 
 
-def _hash(parts: Mapping[str, object]) -> str:
+def _hash_parts(parts: Mapping[str, object]) -> str:
     """A stable hash of what the task is; paths do not enter, contents do."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
@@ -188,10 +188,10 @@ def task_parts(config: TaskConfig, info: DataInfo) -> dict[str, object]:
 def _weights_digest(weights: str) -> str:
     """Of the file, and of the place in it that is meant."""
     path, entry = split_entry(weights)
-    return _digest(path) + ("" if entry is None else f"#{entry}")
+    return _file_digest(path) + ("" if entry is None else f"#{entry}")
 
 
-def _digest(path: Path) -> str:
+def _file_digest(path: Path) -> str:
     if not path.is_file():
         raise UserError(f"there is no file {path}")
     with path.open("rb") as file:

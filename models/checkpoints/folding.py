@@ -25,11 +25,11 @@ def folding_advice(extra: Collection[str], missing: Collection[str]) -> str | No
         place = f"{layer}." if layer else ""
         for endings, (state, call) in _PARTS.items():
             if all(whole + ending in extra for ending in endings):
-                return _advice(whole, state, call.format(name=name))
+                return _folding_sentence(whole, state, call.format(name=name))
         if any(key.startswith(f"{place}{_PARAMETRIZED}{name}.") for key in extra):
-            return _advice(whole, "parametrized", _REMOVAL.format(name=name))
+            return _folding_sentence(whole, "parametrized", _REMOVAL.format(name=name))
     return None
 
 
-def _advice(whole: str, state: str, call: str) -> str:
+def _folding_sentence(whole: str, state: str, call: str) -> str:
     return f"{whole} is {state}: call {call} on each such layer before saving"

@@ -44,7 +44,9 @@ def load_weights(network: nn.Module, weights: str | Path) -> None:
         raise UserError(f"checkpoint {path} has no weights at {entry!r}; it has {names or 'no places with names'}")
     if not held:
         kind = type(content).__name__
-        entries = f" of {_shortened(list(map(str, content)), ', ')}" if isinstance(content, Mapping) and content else ""
+        entries = (
+            f" of {_first_names(list(map(str, content)), ', ')}" if isinstance(content, Mapping) and content else ""
+        )
         raise UserError(
             f"checkpoint {path} holds a {kind}{entries} and no state dict (tensors under the layers' names)"
         )
@@ -52,9 +54,9 @@ def load_weights(network: nn.Module, weights: str | Path) -> None:
     if taken.differences:
         place = f" (its {taken.name})" if taken.name else ""
         advice = folding_advice(taken.extra, network.state_dict().keys() - taken.tensors.keys())
-        said = [_shortened(taken.differences, "; "), *([advice] if advice else [])]
+        said = [_first_names(taken.differences, "; "), *([advice] if advice else [])]
         raise UserError(f"weights {path}{place} do not fit the network: {'; '.join(said)}")
-    rivals = [weights for weights in held[1:] if not taken.equals(weights)]
+    rivals = [weights for weights in held[1:] if not taken.has_same_values(weights)]
     if equal := [weights.name for weights in rivals if weights.rank == taken.rank]:
         raise UserError(
             f"checkpoint {path} holds several sets of weights that fit: {taken.name}, {', '.join(equal)}; "
@@ -73,7 +75,7 @@ def _say_taken(path: Path, taken: Weights, rivals: list[Weights]) -> None:
         names = ", ".join(weights.name for weights in rivals)
         said.append(f"{names} fits as well (--weights {path.name}{_ENTRY}{rivals[0].name})")
     if taken.left_out:
-        said.append(f"left out: {_shortened(taken.left_out, ', ')}")
+        said.append(f"left out: {_first_names(taken.left_out, ', ')}")
     tensors = [value for value in taken.tensors.values() if isinstance(value, Tensor)]
     kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors if tensor.is_floating_point()}
     if kinds := kinds - {"float32"}:
@@ -82,7 +84,7 @@ def _say_taken(path: Path, taken: Weights, rivals: list[Weights]) -> None:
         add_notice(f"weights {path.name}: {'; '.join(said)}")
 
 
-def _shortened(names: Sequence[str], separator: str) -> str:
+def _first_names(names: Sequence[str], separator: str) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return separator.join(names[:_SHOWN]) + more
 

@@ -51,14 +51,14 @@ def check_pickle_calls(path: Path) -> None:
         UserError: a function is called that can take memory at will, or the archive unpacks to far more than it is.
         pickle.UnpicklingError: opcodes that no pickler writes.
     """
-    for stream in _pickles(path):
+    for stream in _pickle_streams(path):
         with stream:
             for _ in range(_LEGACY_PICKLES):
                 if not _check_stream(stream, path):
                     break
 
 
-def _pickles(path: Path) -> Iterator[IO[bytes]]:
+def _pickle_streams(path: Path) -> Iterator[IO[bytes]]:
     """The streams that `torch.load` may take for the object's pickle."""
     if not zipfile.is_zipfile(path):
         yield path.open("rb")
@@ -114,7 +114,7 @@ def _run_opcode(
     else:
         popped = _pop_operands(opcode, stack)
         if name in ("REDUCE", "NEWOBJ"):
-            stack.append(_call(popped[0], popped[1], path))
+            stack.append(_check_call(popped[0], popped[1], path))
         elif name in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_TUPLE"):
             stack.append(popped)
         elif isinstance(argument, str | bytes):
@@ -142,14 +142,14 @@ def _pop_operands(opcode: pickletools.OpcodeInfo, stack: list[_Value]) -> tuple[
     return tuple(value for value in popped if value is not _MARK)
 
 
-def _call(function: _Value, arguments: _Value, path: Path) -> _Value:
+def _check_call(function: _Value, arguments: _Value, path: Path) -> _Value:
     """The symbol of what is returned; UserError for a call that weights do not consist of."""
     if not isinstance(function, _Global):
         return _UNKNOWN
     values = arguments if isinstance(arguments, tuple) else (_UNKNOWN,)
     name = function.name
     if name == "torch._tensor._rebuild_from_type_v2" and len(values) > 2:  # (function, class, its arguments, state)
-        return _call(values[0], values[2], path)
+        return _check_call(values[0], values[2], path)
     if name == "builtins.bytearray" and all(isinstance(value, str | bytes) for value in values):
         return _UNKNOWN
     if name == "_codecs.encode" and _encodes_text(values):

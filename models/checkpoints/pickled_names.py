@@ -80,7 +80,7 @@ class StoredArray:
             raise pickle.UnpicklingError("an array's shape and bytes do not agree")
         self.shape, self.dtype, self._bytes, self._by_columns = shape, dtype, content, bool(by_columns)
 
-    def tensor(self) -> Tensor:
+    def to_tensor(self) -> Tensor:
         """The numbers. They are shared with what was read, as an array may be named many times: do not write."""
         assert self.dtype is not None
         array: np.ndarray[Any, Any]

@@ -57,7 +57,7 @@ class Weights:
     def is_average(self) -> bool:
         return self.rank[0]
 
-    def equals(self, other: Weights) -> bool:
+    def has_same_values(self, other: Weights) -> bool:
         """Whether they hold the same values."""
         return self.tensors.keys() == other.tensors.keys() and all(
             tensor is other.tensors[key] or torch.equal(tensor, other.tensors[key])
@@ -77,15 +77,17 @@ def find_weights(content: Any, network: nn.Module, entry: str | None = None) -> 
     """
     needed = dict(network.state_dict())
     spare = {name for name, _ in network.named_buffers()} - needed.keys()  # buffers that no state dict holds
-    places = list(_dictionaries(content))
-    held = [weights for name, entries in places for weights in _readings(name, entries, needed, spare)]
+    places = list(_tensor_dictionaries(content))
+    held = [weights for name, entries in places for weights in _read_prefixes(name, entries, needed, spare)]
     if places and isinstance(content, Mapping) and all(weights.differences for weights in held):
-        held += _readings("", _flattened(content), needed, spare)  # a dictionary for each part of the network
+        held += _read_prefixes(
+            "", _flatten_content(content), needed, spare
+        )  # a dictionary for each part of the network
     if entry is not None:
         held = [weights for weights in held if weights.name == entry or weights.name.startswith(f"{entry}.")]
     fitting = [weights for weights in held if not weights.differences]
     if fitting:
-        return sorted(_distinct(fitting), key=lambda weights: (weights.rank, weights.name.count(".")))
+        return sorted(_drop_repeated_places(fitting), key=lambda weights: (weights.rank, weights.name.count(".")))
     return sorted(held, key=lambda weights: (_is_foreign(weights), len(weights.differences)))
 
 
@@ -93,7 +95,7 @@ def _is_foreign(weights: Weights) -> bool:
     return any(weights.name.lower().startswith(part) for part in _NO_NETWORK)
 
 
-def _distinct(fitting: list[Weights]) -> list[Weights]:
+def _drop_repeated_places(fitting: list[Weights]) -> list[Weights]:
     """Each place once: with and without a wrapper's name, the same entries are read twice."""
     distinct: dict[str, Weights] = {}
     for weights in fitting:
@@ -101,7 +103,7 @@ def _distinct(fitting: list[Weights]) -> list[Weights]:
     return list(distinct.values())
 
 
-def _dictionaries(content: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
+def _tensor_dictionaries(content: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
     """Dictionaries that hold tensors under names, with the keys (or the places in a list) that lead to them."""
     if depth > _DEEPEST:
         return
@@ -109,11 +111,11 @@ def _dictionaries(content: Any, name: str = "", depth: int = 0) -> Iterator[tupl
         entries = {key: value for key, value in content.items() if isinstance(key, str)}
         if any(isinstance(value, Tensor) or _is_numeric_array(value) for value in entries.values()):
             yield name, entries
-    for key, value in _below(content, name):
-        yield from _dictionaries(value, f"{name}.{key}" if name else str(key), depth + 1)
+    for key, value in _nested_entries(content, name):
+        yield from _tensor_dictionaries(value, f"{name}.{key}" if name else str(key), depth + 1)
 
 
-def _below(content: Any, name: str) -> list[tuple[Any, Any]]:
+def _nested_entries(content: Any, name: str) -> list[tuple[Any, Any]]:
     """What may hold dictionaries of tensors; by number (folds, pairs) unless it is what an optimizer keeps."""
     last = name.rpartition(".")[2].lower()
     numbered = last != "state" and not last.startswith((*_NO_NETWORK, "opt"))
@@ -122,26 +124,26 @@ def _below(content: Any, name: str) -> list[tuple[Any, Any]]:
     return list(enumerate(content[:_MOST_NUMBERED])) if isinstance(content, list | tuple) and numbered else []
 
 
-def _flattened(content: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> dict[str, Any]:
+def _flatten_content(content: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> dict[str, Any]:
     entries: dict[str, Any] = {}
     for key, value in content.items():
         if not isinstance(key, str):
             continue  # an optimizer's, by number
         if isinstance(value, Mapping) and depth < _DEEPEST:
-            entries.update(_flattened(value, f"{prefix}{key}.", depth + 1))
+            entries.update(_flatten_content(value, f"{prefix}{key}.", depth + 1))
         elif isinstance(value, Tensor):
             entries[f"{prefix}{key}"] = value
     return entries
 
 
-def _readings(name: str, entries: Mapping[str, Any], needed: Mapping[str, Any], spare: set[str]) -> list[Weights]:
+def _read_prefixes(name: str, entries: Mapping[str, Any], needed: Mapping[str, Any], spare: set[str]) -> list[Weights]:
     """One dictionary under every prefix that could be the network's; those that fit, or the nearest."""
     readings = []
     for renamed in (entries, _without_wrappers(entries)):
-        for prefix in _prefixes(renamed, needed):
+        for prefix in _possible_prefixes(renamed, needed):
             kept = [] if prefix.startswith("-") else [part for part in prefix.split(".") if part not in _WRAPPERS]
             place = ".".join(part for part in (name, *kept) if part)
-            readings.append(_held_against(place, renamed, prefix, needed, spare))
+            readings.append(_compare_entries(place, renamed, prefix, needed, spare))
         if any(not reading.differences for reading in readings):
             break
     fitting = [reading for reading in readings if not reading.differences]
@@ -152,7 +154,7 @@ def _without_wrappers(entries: Mapping[str, Any]) -> dict[str, Any]:
     return {".".join(part for part in key.split(".") if part not in _WRAPPERS): value for key, value in entries.items()}
 
 
-def _prefixes(entries: Mapping[str, Any], needed: Mapping[str, Any]) -> list[str]:
+def _possible_prefixes(entries: Mapping[str, Any], needed: Mapping[str, Any]) -> list[str]:
     """What may stand before the network's names; beginning with `-` what the file leaves out of them."""
     prefixes = {"": None}
     for wanted in list(needed)[:1]:
@@ -172,7 +174,7 @@ def _common_prefixes(names: Mapping[str, Any]) -> list[str]:
     return common
 
 
-def _held_against(
+def _compare_entries(
     name: str, entries: Mapping[str, Any], prefix: str, needed: Mapping[str, Any], spare: set[str]
 ) -> Weights:
     """The entries under a prefix by the network's names, with one phrase for each that differs."""
@@ -185,7 +187,9 @@ def _held_against(
     tensors = {key: value for key, value in named.items() if key in needed}
     extra = {key: value for key, value in named.items() if key not in needed}
     harmless = {key for key, value in extra.items() if _is_harmless(key, value, spare)}
-    differences = [phrase for key, wanted in needed.items() if (phrase := _difference(key, tensors.get(key), wanted))]
+    differences = [
+        phrase for key, wanted in needed.items() if (phrase := _describe_difference(key, tensors.get(key), wanted))
+    ]
     foreign = [key for key in extra if key not in harmless]
     differences += [f"{key} {tuple(extra[key].shape)} is not in the network" for key in foreign]
     # Nested dictionaries are places of their own; numbers and texts beside weights are nobody's.
@@ -203,7 +207,7 @@ def _as_tensor(value: Any, wanted: Any) -> Any:
     if not _is_numeric_array(value):
         return value
     fits = isinstance(wanted, Tensor) and math.prod(value.shape) == wanted.numel()
-    return value.tensor() if fits else value.shape_only()
+    return value.to_tensor() if fits else value.shape_only()
 
 
 def _as_needed(key: str, value: Any, wanted: Any) -> Any:
@@ -223,7 +227,7 @@ def _is_harmless(key: str, value: Any, spare: set[str]) -> bool:
     return is_counter or key in spare or key.startswith(_AUXILIARY)
 
 
-def _difference(key: str, value: Any, wanted: Any) -> str | None:
+def _describe_difference(key: str, value: Any, wanted: Any) -> str | None:
     """How an entry differs from what the network needs; None if it can be loaded."""
     if not isinstance(wanted, Tensor):  # what a module keeps by get_extra_state
         return None

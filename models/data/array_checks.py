@@ -65,7 +65,7 @@ def check_arrays(arrays: Mapping[str, Any], source: str, *, published: bool = Fa
         published: a set that everybody knows, so that nothing of it is worth a notice.
         owned: nobody else has the arrays: they may be changed, which spares a second copy.
     """
-    given = {name: _array(arrays[name], f"{name} of {source}") for name in ARRAY_NAMES}
+    given = {name: _as_array(arrays[name], f"{name} of {source}") for name in ARRAY_NAMES}
     images = {name: _channels_last(given[name], f"{name} of {source}") for name in ("x_train", "x_test")}
     for part in ("train", "test"):
         x, y = images[f"x_{part}"], given[f"y_{part}"]
@@ -87,7 +87,7 @@ def check_arrays(arrays: Mapping[str, Any], source: str, *, published: bool = Fa
     return Arrays(x_train, y_train, x_test, y_test, scale, labels)
 
 
-def _array(value: Any, what: str) -> Array:
+def _as_array(value: Any, what: str) -> Array:
     """As numpy has it; UserError for what is no array of one shape."""
     if np.ma.is_masked(value):
         raise UserError(f"{what} has masked values; fill them in, as by filled(0), or leave these images out")

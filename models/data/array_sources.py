@@ -34,13 +34,13 @@ def read_arrays(config: TaskConfig) -> Arrays:
     """All images of a data set that fits in memory; UserError if it is unknown, missing or malformed."""
     name = config.data
     if name == "digits":
-        return _digits()
+        return _read_digits()
     if name in _TORCHVISION:
-        return _torchvision(name, Path(config.data_root))
+        return _read_torchvision(name, Path(config.data_root))
     if name.startswith("npz:"):
         return check_arrays(_read_npz(_npz_path(name)), data_name(name), owned=True)
     if is_user_spec(name):
-        return _users(name)
+        return _call_users_function(name)
     raise unknown_data(name)
 
 
@@ -55,7 +55,7 @@ def array_identity(config: TaskConfig) -> str:
         return "npz:" + hashlib.sha256(repr(entries).encode()).hexdigest()[:20]
     if is_user_spec(name):
         if name not in _digests:
-            _users(name)
+            _call_users_function(name)
         return _digests[name]
     raise unknown_data(name)
 
@@ -76,14 +76,14 @@ def _npz_errors(path: Path) -> Iterator[None]:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, UserError):
             raise
-        if path.is_file() and not _is_numpys(path):
+        if path.is_file() and not _is_numpy_file(path):
             raise UserError(f"{path} is no npz file; write one with numpy.savez, {', '.join(ARRAY_NAMES)}") from error
         if "pickle" in str(error):
             raise UserError(f"{path} holds Python objects, which are not loaded; save plain arrays") from error
         raise UserError(f"{path} cannot be read as an npz file ({first_line(error)})") from error
 
 
-def _is_numpys(path: Path) -> bool:
+def _is_numpy_file(path: Path) -> bool:
     """By its first bytes: a zip archive or a single array, whole or not."""
     with path.open("rb") as file:
         return file.read(6).startswith((b"PK", b"\x93NUMPY"))
@@ -101,7 +101,7 @@ def _read_npz(path: Path) -> dict[str, Array]:
             return {name: archive[name] for name in ARRAY_NAMES}
 
 
-def _users(spec: str) -> Arrays:
+def _call_users_function(spec: str) -> Arrays:
     arrays = call_user(spec, load_function(spec, "data"))
     if not isinstance(arrays, (tuple, list)) or len(arrays) != len(ARRAY_NAMES):
         names, got = ", ".join(ARRAY_NAMES), type(arrays).__name__
@@ -114,7 +114,7 @@ def _users(spec: str) -> Arrays:
 _digests: dict[str, str] = {}  # of what users' functions returned last
 
 
-def _digits() -> Arrays:
+def _read_digits() -> Arrays:
     from sklearn.datasets import load_digits  # type: ignore[import-untyped,unused-ignore]
 
     digits = load_digits()
@@ -124,11 +124,11 @@ def _digits() -> Arrays:
     return Arrays(images[train], labels[train], images[test], labels[test])
 
 
-def _torchvision(name: str, root: Path) -> Arrays:
+def _read_torchvision(name: str, root: Path) -> Arrays:
     with machine_lock(str((root / name).absolute())):  # workers that start together must not download over each other
-        opened = [_opened(name, root, train) for train in (True, False)]
-    parts = [np.asarray(data.data) for data in opened]
-    labels = [np.asarray(data.labels if name == "svhn" else data.targets) for data in opened]
+        datasets = [_open_part(name, root, train) for train in (True, False)]
+    parts = [np.asarray(data.data) for data in datasets]
+    labels = [np.asarray(data.labels if name == "svhn" else data.targets) for data in datasets]
     return check_arrays(
         dict(zip(ARRAY_NAMES, (parts[0], labels[0], parts[1], labels[1]), strict=True)), name, published=True
     )
@@ -141,12 +141,12 @@ def _open_svhn(root: Path, train: bool, download: bool) -> Any:
 
 
 def _open_with(class_name: str) -> Callable[[Path, bool, bool], Any]:
-    def opened(root: Path, train: bool, download: bool) -> Any:
+    def open_set(root: Path, train: bool, download: bool) -> Any:
         import torchvision.datasets
 
         return getattr(torchvision.datasets, class_name)(str(root), train=train, download=download)
 
-    return opened
+    return open_set
 
 
 _TORCHVISION: dict[str, Callable[[Path, bool, bool], Any]] = {
@@ -158,17 +158,17 @@ _TORCHVISION: dict[str, Callable[[Path, bool, bool], Any]] = {
 }
 
 
-def _opened(name: str, root: Path, train: bool) -> Any:
+def _open_part(name: str, root: Path, train: bool) -> Any:
     """One part of a torchvision set, downloaded only if it is not there."""
     try:
         return _TORCHVISION[name](root, train, False)
     except RuntimeError:  # torchvision's way to say that files are missing or have wrong check sums
-        return _downloaded(name, root, train)
+        return _download_part(name, root, train)
     except Exception as error:
         raise UserError(f"{name} in {root.absolute()} cannot be read ({first_line(error)}); delete it there") from error
 
 
-def _downloaded(name: str, root: Path, train: bool) -> Any:
+def _download_part(name: str, root: Path, train: bool) -> Any:
     patience = socket.getdefaulttimeout()
     try:
         socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)

@@ -22,14 +22,14 @@ def dataset_arrays(train: Any, test: Any) -> list[Array]:
     Images may be pictures, arrays (H, W[, C]) or tensors ([C, ]H, W). Floats that ToTensor made of bytes are bytes
     again, if those of both sets are.
     """
-    parts = [_Part(train), _Part(test)]
+    parts = [_DatasetReader(train), _DatasetReader(test)]
     if len({part.images.dtype for part in parts}) > 1:
         for part in parts:
-            part.unpack()
+            part.unpack_floats()
     return [array for part in parts for array in (part.images, np.asarray(part.labels))]
 
 
-class _Part:
+class _DatasetReader:
     """One data set's images and labels."""
 
     def __init__(self, dataset: Any) -> None:
@@ -51,23 +51,23 @@ class _Part:
             if not isinstance(item, tuple | list) or len(item) != 2:
                 raise UserError(f"item {index} of {kind} is no pair of image and label; {DATA_FORMS}")
             image, label = item
-            self._keep(_pixels(image), index, len(dataset))
+            self._store_image(_image_array(image), index, len(dataset))
             self.labels.append(label.item() if isinstance(label, Tensor | np.ndarray | np.generic) else label)
 
-    def unpack(self) -> None:
+    def unpack_floats(self) -> None:
         """Floats again, if they were."""
         if self._packed_from is not None:
             self.images = (self.images / np.float32(255)).astype(self._packed_from)
             self._packed_from = None
 
-    def _keep(self, pixels: Array, index: int, count: int) -> None:
-        shades = _shades(pixels) if index == 0 or self._packed_from is not None else None
+    def _store_image(self, pixels: Array, index: int, count: int) -> None:
+        shades = _pack_shades(pixels) if index == 0 or self._packed_from is not None else None
         if index == 0:  # filled one by one: a list of all images would take their memory twice
             self._packed_from = None if shades is None else pixels.dtype
             kept = pixels if shades is None else shades
             self.images = np.empty((count, *kept.shape), kept.dtype)
         elif shades is None:
-            self.unpack()
+            self.unpack_floats()
         if pixels.shape != self.images.shape[1:]:
             raise UserError(f"images of {self._kind} differ in size; resize them, or use imagefolder:DIR")
         dtype = self._packed_from or self.images.dtype
@@ -76,7 +76,7 @@ class _Part:
         self.images[index] = pixels if shades is None else shades
 
 
-def _pixels(image: Any) -> Array:
+def _image_array(image: Any) -> Array:
     if isinstance(image, Tensor):
         array = image.detach().cpu().numpy()
         return array.transpose(1, 2, 0) if array.ndim == 3 else array
@@ -85,7 +85,7 @@ def _pixels(image: Any) -> Array:
     return np.asarray(image)
 
 
-def _shades(pixels: Array) -> npt.NDArray[np.uint8] | None:
+def _pack_shades(pixels: Array) -> npt.NDArray[np.uint8] | None:
     """The bytes that ToTensor made these floats of; None if they hold more shades than 256."""
     if pixels.dtype.kind != "f":
         return None

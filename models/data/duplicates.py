@@ -19,7 +19,7 @@ _SAMPLED = 64  # values of an image that tell it from nearly all others, so that
 
 def tell_duplicates(train: npt.NDArray[Any], test: npt.NDArray[Any]) -> None:
     """Say how many test images are among the training images, value for value."""
-    _say(count_duplicates(train, test), len(train), len(test))
+    _report_duplicates(count_duplicates(train, test), len(train), len(test))
 
 
 def tell_same_files(train: Sequence[Path], test: Sequence[Path]) -> None:
@@ -32,12 +32,12 @@ def tell_same_files(train: Sequence[Path], test: Sequence[Path]) -> None:
     alike = [[file for file in files if sizes[file] in shared] for files in (train, test)]
     if not shared or sum(map(len, alike)) > _MOST_FILES:
         return
-    ends = [[_end(file, sizes[file]) for file in files] for files in alike]
+    ends = [[_file_ending(file, sizes[file]) for file in files] for files in alike]
     trained = set(ends[0])
-    _say(sum(end in trained for end in ends[1]), len(train), len(test))
+    _report_duplicates(sum(end in trained for end in ends[1]), len(train), len(test))
 
 
-def _say(count: int, train: int, test: int) -> None:
+def _report_duplicates(count: int, train: int, test: int) -> None:
     if not count:
         return
     if train == test == count:
@@ -49,7 +49,7 @@ def _say(count: int, train: int, test: int) -> None:
         )
 
 
-def _end(file: Path, size: int) -> tuple[int, bytes]:
+def _file_ending(file: Path, size: int) -> tuple[int, bytes]:
     with file.open("rb") as opened:
         opened.seek(max(size - _END, 0))
         return size, hashlib.blake2b(opened.read(_END), digest_size=16).digest()
@@ -59,15 +59,15 @@ def count_duplicates(train: npt.NDArray[Any], test: npt.NDArray[Any]) -> int:
     """How many rows of `test` are rows of `train`; arrays of different types have none in common."""
     if train.dtype != test.dtype:
         return 0
-    keys_train, keys_test = _keys(train), _keys(test)
+    keys_train, keys_test = _sampled_values(train), _sampled_values(test)
     shared = set(keys_train) & set(keys_test)
     if not shared:
         return 0
-    trained = {_digest(train[i]) for i, key in enumerate(keys_train) if key in shared}
-    return sum(_digest(test[i]) in trained for i, key in enumerate(keys_test) if key in shared)
+    trained = {_image_digest(train[i]) for i, key in enumerate(keys_train) if key in shared}
+    return sum(_image_digest(test[i]) in trained for i, key in enumerate(keys_test) if key in shared)
 
 
-def _keys(images: npt.NDArray[Any]) -> list[bytes]:
+def _sampled_values(images: npt.NDArray[Any]) -> list[bytes]:
     """A few values of every image, spread over all of it."""
     flat = images.reshape(len(images), -1)
     columns = np.unique(np.linspace(0, flat.shape[1] - 1, _SAMPLED).astype(np.int64))
@@ -76,5 +76,5 @@ def _keys(images: npt.NDArray[Any]) -> list[bytes]:
     return [content[start : start + width] for start in range(0, len(content), width)]
 
 
-def _digest(image: npt.NDArray[Any]) -> bytes:
+def _image_digest(image: npt.NDArray[Any]) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()

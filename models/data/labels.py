@@ -24,7 +24,10 @@ def read_labels(y_train: Array, y_test: Array, source: str) -> tuple[list[npt.ND
     Raises:
         UserError: labels that name no classes, or one class only.
     """
-    parts = {"y_train": _plain(y_train, f"y_train of {source}"), "y_test": _plain(y_test, f"y_test of {source}")}
+    parts = {
+        "y_train": _plain_labels(y_train, f"y_train of {source}"),
+        "y_test": _plain_labels(y_test, f"y_test of {source}"),
+    }
     if len({labels.dtype.kind == "U" for labels in parts.values()}) > 1:
         types = " and ".join(f"{name} {labels.dtype}" for name, labels in parts.items())
         raise UserError(f"labels of {source} are of different types, {types}; give both in the same")
@@ -57,7 +60,7 @@ def list_labels(labels: Sequence[Label]) -> str:
     return f"{', '.join(map(str, labels[: _SHOWN - 1]))}, ... {labels[-1]} ({len(labels)} in all)"
 
 
-def _plain(labels: Array, what: str) -> Array:
+def _plain_labels(labels: Array, what: str) -> Array:
     """(N,) of int64 or text; UserError for anything else."""
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -68,7 +71,7 @@ def _plain(labels: Array, what: str) -> Array:
     if labels.dtype.kind == "T":  # numpy's StringDType
         labels = labels.astype(object)
     if labels.dtype.kind == "O":
-        labels = _of_objects(labels, what)
+        labels = _labels_of_objects(labels, what)
     if labels.dtype.kind == "S":
         labels = np.char.decode(labels, "utf-8", "replace")
     if labels.dtype.kind == "f":
@@ -87,7 +90,7 @@ def _is_one_hot(labels: Array) -> bool:
     return bool(np.isin(labels, (0, 1)).all() and (labels.sum(1) == 1).all())
 
 
-def _of_objects(labels: Array, what: str) -> Array:
+def _labels_of_objects(labels: Array, what: str) -> Array:
     """Text or whole numbers that came as Python objects, as from a column of pandas."""
     for kind, dtype in ((str, np.str_), ((int, np.integer, bool), np.int64)):
         if all(isinstance(label, kind) for label in labels.tolist()):

@@ -75,7 +75,7 @@ def read_folder(root: Path) -> PictureFolder:
     _say_other_files(root, [file for listing in listings for file in listing.others])
     digest = hashlib.blake2b("\n".join(classes).encode("utf-8", "surrogateescape"))
     for file in (file for found in files.values() for file, _ in found):
-        digest.update(f"{file.relative_to(root)} {_stamp(file)}\n".encode("utf-8", "surrogateescape"))
+        digest.update(f"{file.relative_to(root)} {_file_stamp(file)}\n".encode("utf-8", "surrogateescape"))
     key = digest.hexdigest()
     if key not in _findings:
         _findings.clear()
@@ -115,7 +115,7 @@ def adopt_findings(findings: Mapping[str, FolderFindings]) -> None:
 
 def _check_folder(root: Path, files: Mapping[Path, list[tuple[Path, int]]], classes: list[str]) -> FolderFindings:
     with collect_notices() as notices:
-        checks = _checked([file for found in files.values() for file, _ in found])
+        checks = _check_pictures([file for found in files.values() for file, _ in found])
         faults = {file: check.fault for file, check in checks.items() if check.fault}
         _say_faults(root, faults, len(checks))
         train, test = (_readable_part(folder, found, faults) for folder, found in files.items())
@@ -136,7 +136,7 @@ def _check_classes(train: Path, test: Path, classes: list[str]) -> None:
 
 def _part_folder(root: Path, names: tuple[str, ...]) -> Path:
     """The first of these names that is a folder, whatever its case."""
-    folders = {name: root / name for name in _folders_in(root)} if root.is_dir() else {}
+    folders = {name: root / name for name in _list_folders(root)} if root.is_dir() else {}
     by_case = {name.casefold(): folder for name, folder in folders.items()} | folders
     found = next((by_case[name] for name in names if name in by_case), None)
     if found is None:
@@ -147,17 +147,17 @@ def _part_folder(root: Path, names: tuple[str, ...]) -> Path:
 
 
 def _class_folders(part: Path, least: int = 2) -> list[str]:
-    names = sorted(_folders_in(part))
+    names = sorted(_list_folders(part))
     if len(names) < least:
         raise UserError(f"{part} holds {len(names)} class folders; there must be at least two")
     return names
 
 
-def _folders_in(folder: Path) -> list[str]:
-    return [entry.name for entry in folder.iterdir() if not _ignored(entry.name) and entry.is_dir()]
+def _list_folders(folder: Path) -> list[str]:
+    return [entry.name for entry in folder.iterdir() if not _is_ignored(entry.name) and entry.is_dir()]
 
 
-def _ignored(name: str) -> bool:
+def _is_ignored(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
@@ -189,7 +189,7 @@ def _is_picture_name(name: str) -> bool:
 def _visible_files(folder: Path) -> Iterator[Path]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            if _ignored(entry.name):
+            if _is_ignored(entry.name):
                 continue
             if entry.is_dir(follow_symlinks=False):  # a link may lead back up
                 yield from _visible_files(Path(entry.path))
@@ -200,7 +200,7 @@ def _visible_files(folder: Path) -> Iterator[Path]:
 def _say_other_files(root: Path, others: list[Path]) -> None:
     """Count what is not named like a picture: pictures in a format that is not read would be missed by nobody."""
     if others:
-        named = list_labels([_shown(file.relative_to(root)) for file in others[:_SHOWN]])
+        named = list_labels([_printable_path(file.relative_to(root)) for file in others[:_SHOWN]])
         more = f"; and {len(others) - _SHOWN:,} more" if len(others) > _SHOWN else ""
         verb = "is" if len(others) == 1 else "are"
         add_notice(f"{plural(len(others), 'file')} {verb} left out, not named like a picture: {named}{more}")
@@ -216,7 +216,7 @@ def _readable_part(folder: Path, found: list[tuple[Path, int]], faults: Mapping[
     return Part(folder, [file for file, _ in readable], [label for _, label in readable])
 
 
-def _checked(files: list[Path]) -> dict[Path, Check]:
+def _check_pictures(files: list[Path]) -> dict[Path, Check]:
     decode = len(files) <= MOST_DECODED
     if not decode:
         add_notice(
@@ -228,7 +228,7 @@ def _checked(files: list[Path]) -> dict[Path, Check]:
         return dict(zip(files, pool.map(check, files), strict=True))
 
 
-def _stamp(file: Path) -> str:
+def _file_stamp(file: Path) -> str:
     try:
         status = file.stat()
     except OSError:
@@ -240,13 +240,13 @@ def _say_faults(root: Path, faults: Mapping[Path, str], pictures: int) -> None:
     if not faults:
         return
     first = itertools.islice(faults.items(), _SHOWN)
-    named = "; ".join(f"{_shown(file.relative_to(root))}: {fault}" for file, fault in first)
+    named = "; ".join(f"{_printable_path(file.relative_to(root))}: {fault}" for file, fault in first)
     more = f"; and {len(faults) - _SHOWN:,} more" if len(faults) > _SHOWN else ""
     verb = "is" if len(faults) == 1 else "are"
     add_notice(f"{plural(len(faults), 'picture')} {verb} left out of {pictures:,}, which cannot be read: {named}{more}")
 
 
-def _shown(path: Path) -> str:
+def _printable_path(path: Path) -> str:
     """A name that is no text in the file system's encoding can still be printed."""
     return str(path).encode("utf-8", "backslashreplace").decode()
 

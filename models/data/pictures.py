@@ -67,7 +67,7 @@ def check_picture(path: Path, *, decode: bool = True) -> Check:
     """
     from PIL import Image
 
-    if fault := _no_file(path):
+    if fault := _why_no_file(path):
         return Check(fault)
     try:
         with Image.open(path) as picture:
@@ -81,7 +81,7 @@ def check_picture(path: Path, *, decode: bool = True) -> Check:
                     return Check("it holds NaN or infinite values")
             elif picture.format == "PNG":
                 picture.verify()  # check sums of all blocks
-            elif decode or not _is_whole(path, str(picture.format)):
+            elif decode or not _is_complete(path, str(picture.format)):
                 _decode_smallest(picture)
             return Check("", mode, low, high)
     except Image.DecompressionBombError:
@@ -89,10 +89,10 @@ def check_picture(path: Path, *, decode: bool = True) -> Check:
     except Image.UnidentifiedImageError:
         return Check("it is an empty file" if path.stat().st_size == 0 else "it is in no format of pictures")
     except Exception as error:  # Pillow's decoders raise whatever their formats' parsers do
-        return Check(f"it is damaged ({_reason(error)})")
+        return Check(f"it is damaged ({_error_text(error)})")
 
 
-def _no_file(path: Path) -> str:
+def _why_no_file(path: Path) -> str:
     """What stands in the place of a file that can be opened; such things may block for ever."""
     try:
         mode = path.stat().st_mode
@@ -111,7 +111,7 @@ def _decode_smallest(picture: Any) -> None:
     picture.load()
 
 
-def _is_whole(path: Path, form: str) -> bool:
+def _is_complete(path: Path, form: str) -> bool:
     """Whether a file is certainly not cut off, by what JPEG and WebP say of their ends; of other formats it is open."""
     size = os.path.getsize(path)
     with path.open("rb") as file:
@@ -143,11 +143,11 @@ def decode_picture(path: str, deep_white: float) -> Any:
             return Image.fromarray((np.asarray(opened, np.float64) * (255 / white)).astype(np.float32))
     except Exception as error:  # as in check_picture; the file may have changed since
         raise UnreadablePictureError(
-            f"image {path} cannot be read: {_reason(error)}; put a readable picture in its place"
+            f"image {path} cannot be read: {_error_text(error)}; put a readable picture in its place"
         ) from error
 
 
-def _reason(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     """Of the system's errors without their number and the path, which is named beside it."""
     return str(error.strerror) if isinstance(error, OSError) and error.strerror else first_line(error)
 

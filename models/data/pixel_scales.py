@@ -60,10 +60,10 @@ def may_share_scale(first: Content, scale: PixelScale, second: Content, other: P
         return False
     if FREE in (scale, other) and is_brightened(first) and is_brightened(second):
         return True
-    return _explained(first, scale, second, other) or _explained(second, other, first, scale)
+    return _is_explained(first, scale, second, other) or _is_explained(second, other, first, scale)
 
 
-def _explained(part: Content, scale: PixelScale, wide: Content, other: PixelScale) -> bool:
+def _is_explained(part: Content, scale: PixelScale, wide: Content, other: PixelScale) -> bool:
     """Whether images on `other` can show no more than what `part` holds."""
     if part.dtype.kind in "iu":
         bounds = np.iinfo(part.dtype)

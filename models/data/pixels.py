@@ -55,15 +55,15 @@ def read_pixels(arrays: Mapping[str, Array], source: str, *, owned: bool = False
     if scale in (SIGNED_BYTES, SIGNED, FREE):
         scale = replace(scale, black=_least_by_channel(arrays.values()))
     if scale.low == 0 and scale.black and any(c.low < 0 for c in contents) and not all(map(is_brightened, contents)):
-        mean, std = _moments(arrays.values())
+        mean, std = _mean_and_std(arrays.values())
         most, *between = _LIKE_STANDARD
         scale = replace(scale, standardised=abs(mean) <= most and between[0] <= std <= between[1])
     if any(content.dtype != np.uint8 for content in contents):
-        add_notice(_how_read(contents, scale))
-    return [_kept(array, scale, owned) for array in arrays.values()], scale
+        add_notice(_describe_reading(contents, scale))
+    return [_convert_pixels(array, scale, owned) for array in arrays.values()], scale
 
 
-def _chunks(array: Array) -> Iterator[Array]:
+def _image_chunks(array: Array) -> Iterator[Array]:
     rows = max(_CHUNK // max(array[0].size, 1), 1)
     for start in range(0, len(array), rows):
         yield array[start : start + rows]
@@ -74,7 +74,7 @@ def _content_of(name: str, array: Array, source: str) -> Content:
     if array.dtype.kind not in "buif":
         raise UserError(f"{name} of {source} has type {array.dtype}; images must be whole numbers or floats")
     low, high, constant = np.inf, -np.inf, 0
-    for chunk in _chunks(array):
+    for chunk in _image_chunks(array):
         least, most = chunk.min((1, 2, 3)), chunk.max((1, 2, 3))
         if not (np.isfinite(least).all() and np.isfinite(most).all()):
             raise _not_finite(f"{name} of {source}", array)
@@ -89,7 +89,7 @@ def _content_of(name: str, array: Array, source: str) -> Content:
 
 def _not_finite(what: str, array: Array) -> UserError:
     count, start, first = 0, 0, ""
-    for chunk in _chunks(array):
+    for chunk in _image_chunks(array):
         wrong = ~np.isfinite(chunk)
         count += int(wrong.sum())
         if not first and wrong.any():
@@ -139,22 +139,22 @@ def _scale_of(content: Content, source: str) -> PixelScale:
 
 
 def _least_by_channel(arrays: Iterable[Array]) -> tuple[float, ...]:
-    least = [chunk.min((0, 1, 2)).astype(np.float64) for array in arrays for chunk in _chunks(array)]
+    least = [chunk.min((0, 1, 2)).astype(np.float64) for array in arrays for chunk in _image_chunks(array)]
     return tuple(np.min(least, axis=0).tolist())
 
 
-def _moments(arrays: Iterable[Array]) -> tuple[float, float]:
+def _mean_and_std(arrays: Iterable[Array]) -> tuple[float, float]:
     """Mean and standard deviation of all values together."""
     count, total, squares = 0, 0.0, 0.0
     for array in arrays:
-        for chunk in _chunks(array):
+        for chunk in _image_chunks(array):
             values = chunk.astype(np.float64)
             count, total, squares = count + values.size, total + values.sum(), squares + np.square(values).sum()
     mean = total / count
     return float(mean), float(max(squares / count - mean**2, 0.0) ** 0.5)
 
 
-def _how_read(contents: list[Content], scale: PixelScale) -> str:
+def _describe_reading(contents: list[Content], scale: PixelScale) -> str:
     types = " and ".join(dict.fromkeys(str(content.dtype) for content in contents))
     low, high = min(content.low for content in contents), max(content.high for content in contents)
     held = f"images are {types} from {low:,.6g} to {high:,.6g}"
@@ -165,7 +165,7 @@ def _how_read(contents: list[Content], scale: PixelScale) -> str:
     return f"{held}, read on the scale from {scale.low:,.6g} to {scale.high:,.6g}"
 
 
-def _kept(array: Array, scale: PixelScale, owned: bool) -> Array:
+def _convert_pixels(array: Array, scale: PixelScale, owned: bool) -> Array:
     """In the smallest type that loses nothing a network could see."""
     if array.dtype.kind in "iu":
         by_white = {BYTES.high: np.uint8, SIXTEEN_BITS.high: np.uint16, SIGNED_BYTES.high: np.int8}
@@ -173,13 +173,13 @@ def _kept(array: Array, scale: PixelScale, owned: bool) -> Array:
     else:
         dtype = array.dtype if array.dtype in (np.float16, np.float32) else np.float32
     if owned and dtype == array.dtype and array.transpose(0, 3, 1, 2).flags.c_contiguous:
-        return _rearranged(array)
+        return _rearrange_in_place(array)
     return np.ascontiguousarray(array, dtype=dtype)
 
 
-def _rearranged(array: Array) -> Array:
+def _rearrange_in_place(array: Array) -> Array:
     """A view of (N, C, H, W) images as contiguous (N, H, W, C), image by image in the same memory."""
     same_memory = array.transpose(0, 3, 1, 2).reshape(array.shape)
-    for source, target in zip(_chunks(array), _chunks(same_memory), strict=True):
+    for source, target in zip(_image_chunks(array), _image_chunks(same_memory), strict=True):
         target[...] = source.copy()
     return same_memory

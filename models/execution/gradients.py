@@ -36,7 +36,7 @@ def run_backward(loss: Tensor) -> None:
     nodes = list(_graph_nodes(loss))
     for node in nodes:
         if _may_be_faulty(node):
-            _guard(node)
+            _guard_node(node)
     # A node that is none of torch's own (a checkpoint, a user's autograd.Function) may run convolutions within itself.
     with _WithoutStride() if any(map(_is_opaque, nodes)) else nullcontext():
         loss.backward()
@@ -111,7 +111,7 @@ def _may_be_faulty(node: Any) -> bool:
     )
 
 
-def _guard(node: Node) -> None:
+def _guard_node(node: Node) -> None:
     """Have one node computed under the mode: around the whole backward pass it would slow every operator.
 
     A node that raises is left without its second hook; torch's engine then restores the thread's modes itself.

@@ -27,7 +27,7 @@ def mend_input_order(network: nn.Module, images: Tensor, subject: str) -> bool:
         subject: what a sentence calls the network.
     """
     last = images.contiguous(memory_format=torch.channels_last)
-    if _takes(network, images) or not _takes(network, last):
+    if _accepts_images(network, images) or not _accepts_images(network, last):
         return False
     network.register_forward_pre_hook(_bring_into_channels_last)
     add_notice(f"{subject} takes channels-last images alone; all images are brought into that order for it")
@@ -36,16 +36,16 @@ def mend_input_order(network: nn.Module, images: Tensor, subject: str) -> bool:
 
 def precision_advice(network: nn.Module, images: Tensor) -> str:
     """A clause on the one precision in which a network takes the images that it has just refused; empty if in none."""
-    if _takes(network, images):
+    if _accepts_images(network, images):
         return ""
     for precision in _OTHER_PRECISIONS:
-        if _takes(network, images, precision):
+        if _accepts_images(network, images, precision):
             name = str(precision).removeprefix("torch.")
             return f"; it runs in {name} alone and is worked on in float32; let its code take the type of its weights"
     return ""
 
 
-def _takes(network: nn.Module, images: Tensor, precision: torch.dtype = torch.float32) -> bool:
+def _accepts_images(network: nn.Module, images: Tensor, precision: torch.dtype = torch.float32) -> bool:
     """Whether a copy of the network runs on such images."""
     try:
         with redirect_stdout(sys.stderr), torch.no_grad(), torch.random.fork_rng(devices=[]):

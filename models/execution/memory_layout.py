@@ -36,8 +36,8 @@ def choose_memory_format(network: nn.Module, images: Tensor) -> torch.memory_for
         return torch.contiguous_format  # torch.channels_last is for four dimensions, and raises for five
     moved = copy_module(network).to(memory_format=torch.channels_last)
     last = images.to(memory_format=torch.channels_last)
-    outputs = _outputs(network, images)
-    if not all(_same(outputs, _outputs(moved, inputs)) for inputs in (last, images)):
+    outputs = _run_network(network, images)
+    if not all(_same_outputs(outputs, _run_network(moved, inputs)) for inputs in (last, images)):
         return torch.contiguous_format
     return torch.channels_last if _trains_alike(network, moved, images, last) else torch.contiguous_format
 
@@ -50,10 +50,10 @@ def _trains_alike(network: nn.Module, moved: nn.Module, images: Tensor, last: Te
     others, moved_has_gradients = _training_outputs(moved.train(), last)
     if has_gradients and not moved_has_gradients:
         return False  # hooks and autograd functions may need contiguous gradients
-    if others is None or _same(outputs, others):
+    if others is None or _same_outputs(outputs, others):
         return others is not None
     # Dropout draws its noise in memory order: what differs from call to call says nothing about the order.
-    return not _same(outputs, _outputs(copy_module(network).train(), images, _SEED + 1))
+    return not _same_outputs(outputs, _run_network(copy_module(network).train(), images, _SEED + 1))
 
 
 def _training_outputs(network: nn.Module, images: Tensor) -> tuple[list[Tensor] | None, bool]:
@@ -61,7 +61,7 @@ def _training_outputs(network: nn.Module, images: Tensor) -> tuple[list[Tensor] 
 
     The gradients themselves are not compared: with so few images batch norms can make any rounding error large.
     """
-    outputs = _outputs(network, images)
+    outputs = _run_network(network, images)
     if outputs is None:
         return None, False
     with_graph = [output for output in outputs if output.requires_grad]
@@ -78,7 +78,7 @@ def _training_outputs(network: nn.Module, images: Tensor) -> tuple[list[Tensor] 
     return detached, True
 
 
-def _outputs(network: nn.Module, images: Tensor, seed: int = _SEED) -> list[Tensor] | None:
+def _run_network(network: nn.Module, images: Tensor, seed: int = _SEED) -> list[Tensor] | None:
     """All tensors that the network returns in its mode, with their graph in training; None if it raises."""
     devices = [images.device] if images.device.type == "cuda" else []
     try:
@@ -96,16 +96,16 @@ def _outputs(network: nn.Module, images: Tensor, seed: int = _SEED) -> list[Tens
         return None
 
 
-def _same(outputs: list[Tensor] | None, others: list[Tensor] | None) -> bool:
+def _same_outputs(outputs: list[Tensor] | None, others: list[Tensor] | None) -> bool:
     return (
         outputs is not None
         and others is not None
         and len(outputs) == len(others)
-        and all(_close(one, other) for one, other in zip(outputs, others, strict=True))
+        and all(_is_close(one, other) for one, other in zip(outputs, others, strict=True))
     )
 
 
-def _close(one: Tensor, other: Tensor) -> bool:
+def _is_close(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape:
         return False
     bound = _TOLERANCE * one.abs().max() if one.numel() else 0

@@ -20,7 +20,7 @@ def mend_modes(network: nn.Module) -> list[str]:
         kind = type(module)
         if kind.train is nn.Module.train and kind.eval is nn.Module.eval:
             continue
-        fault = _fault(module)
+        fault = _mode_fault(module)
         if fault is not None:
             module.__class__ = _with_modes(kind, keep_own=fault == "returns")
             if fault != "returns":
@@ -28,7 +28,7 @@ def mend_modes(network: nn.Module) -> list[str]:
     return list(mended)
 
 
-def _fault(module: nn.Module) -> str | None:
+def _mode_fault(module: nn.Module) -> str | None:
     """`switches` if train() or eval() does not switch the mode, `returns` if it does but returns something else."""
     fault = None
     for training in (True, False):

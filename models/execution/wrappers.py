@@ -16,25 +16,25 @@ def unwrap_network(network: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     Layers are replaced in place: give a network of one's own, or a copy.
     """
     kinds: dict[str, None] = {}
-    network = _peeled(network, kinds)
+    network = _peel_wrappers(network, kinds)
     for module in list(network.modules()):
         for name, child in list(module._modules.items()):
-            if child is not None and _inner(child) is not None:
-                setattr(module, name, _peeled(child, kinds))
+            if child is not None and _wrapped_network(child) is not None:
+                setattr(module, name, _peel_wrappers(child, kinds))
         if getattr(module, "_compiled_call_impl", None) is not None:  # `network.compile()`, in place
             module._compiled_call_impl = None
             kinds["torch.compile"] = None
     return network, tuple(kinds)
 
 
-def _peeled(module: nn.Module, kinds: dict[str, None]) -> nn.Module:
-    while (inner := _inner(module)) is not None:
+def _peel_wrappers(module: nn.Module, kinds: dict[str, None]) -> nn.Module:
+    while (inner := _wrapped_network(module)) is not None:
         kinds["torch.compile" if type(module).__name__ == _COMPILED else type(module).__name__] = None
         module = inner
     return module
 
 
-def _inner(module: nn.Module) -> nn.Module | None:
+def _wrapped_network(module: nn.Module) -> nn.Module | None:
     """What a wrapper holds; None if the module is no wrapper."""
     kind = type(module).__name__
     name = "module" if kind in _MODULE_WRAPPERS else "_orig_mod" if kind == _COMPILED else None

@@ -75,7 +75,7 @@ def pin_network(name: str) -> str:
 def build_network(spec: str, *, classes: int, channels: int = 3) -> nn.Module:
     """A network with fresh weights; UserError for an unknown name or for images that it does not take."""
     if is_user_spec(spec):
-        return _build_users(spec, classes, channels)
+        return _build_users_network(spec, classes, channels)
     if is_given_network(spec):
         return given_network(spec)
     if spec in _NETWORKS.names():
@@ -92,19 +92,19 @@ def build_network(spec: str, *, classes: int, channels: int = 3) -> nn.Module:
     return torchvision.models.get_model(spec, weights=None, num_classes=classes, **_TORCHVISION_OPTIONS.get(spec, {}))
 
 
-def _build_users(spec: str, classes: int, channels: int) -> nn.Module:
+def _build_users_network(spec: str, classes: int, channels: int) -> nn.Module:
     function = load_function(spec, "network")
-    network = call_user(spec, function, **_accepted(function, classes, channels))
+    network = call_user(spec, function, **_accepted_arguments(function, classes, channels))
     if not isinstance(network, nn.Module):
         raise UserError(f"network {spec} returned a {type(network).__name__}; it must return a torch.nn.Module")
     return network
 
 
 def _build_with_accepted(function: Callable[..., nn.Module], *, classes: int, channels: int) -> nn.Module:
-    return function(**_accepted(function, classes, channels))
+    return function(**_accepted_arguments(function, classes, channels))
 
 
-def _accepted(function: Callable[..., Any], classes: int, channels: int) -> dict[str, Any]:
+def _accepted_arguments(function: Callable[..., Any], classes: int, channels: int) -> dict[str, Any]:
     """Of what is known the part that the signature names; a bare **kwargs is given the number of classes."""
     offered = {"classes": classes, "num_classes": classes, "channels": channels, "in_channels": channels}
     try:

@@ -47,11 +47,11 @@ class CifarDenseNet(nn.Module):
         super().__init__()
         width = 2 * GROWTH
         self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-        self.block1, width = self._block(width)
+        self.block1, width = self._dense_block(width)
         self.transition1 = Transition(width)
-        self.block2, width = self._block(width)
+        self.block2, width = self._dense_block(width)
         self.transition2 = Transition(width)
-        self.block3, width = self._block(width)
+        self.block3, width = self._dense_block(width)
         self.bn = nn.BatchNorm2d(width)
         self.linear = nn.Linear(width, classes)
         for module in self.modules():
@@ -59,7 +59,7 @@ class CifarDenseNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
 
     @staticmethod
-    def _block(width: int) -> tuple[nn.Sequential, int]:
+    def _dense_block(width: int) -> tuple[nn.Sequential, int]:
         layers = [DenseLayer(width + i * GROWTH, GROWTH) for i in range(LAYERS)]
         return nn.Sequential(*layers), width + LAYERS * GROWTH
 

@@ -72,13 +72,13 @@ def load_function(spec: str, what: str) -> Callable[..., Any]:
 def call_user(spec: str, function: Callable[..., Any], **arguments: Any) -> Any:
     """Call a function of `load_function`; what it raises becomes a UserError with its own error and line."""
     file, _ = split_spec(spec, "function")
-    with _LOCK, _visiting(_package(file.parent)):
+    with _LOCK, _entering_package(_package_for(file.parent)):
         try:
             return function(**arguments)
         except (UserError, KeyboardInterrupt):
             raise
         except BaseException as error:
-            raise UserError(f"{spec} failed: {_described(error, file)}") from error
+            raise UserError(f"{spec} failed: {_describe_error(error, file)}") from error
 
 
 def describe_users_fault(error: BaseException) -> str | None:
@@ -91,13 +91,13 @@ def describe_users_fault(error: BaseException) -> str | None:
     if place is None:
         return None
     file = Path(place.tb_frame.f_code.co_filename)
-    return f"{file} failed: {type(error).__name__}: {_public(first_line(error))} (line {place.tb_lineno})"
+    return f"{file} failed: {type(error).__name__}: {_hide_packages(first_line(error))} (line {place.tb_lineno})"
 
 
 def _load_file(file: Path, what: str) -> ModuleType:
     with _LOCK:
-        _install()
-        package = _package(file.parent)
+        _install_hooks()
+        package = _package_for(file.parent)
         name = f"{package}.{file.stem.replace('.', '_')}"
         loaded = sys.modules.get(name)
         if loaded is not None and loaded.__file__ == str(file):
@@ -109,18 +109,18 @@ def _load_file(file: Path, what: str) -> ModuleType:
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         try:
-            with _visiting(package):
+            with _entering_package(package):
                 spec.loader.exec_module(module)
         except KeyboardInterrupt:
             del sys.modules[name]
             raise
         except BaseException as error:  # `sys.exit`, or a class of the user's own
             del sys.modules[name]
-            raise UserError(f"{what} file {file} fails to import: {_described(error, file)}") from error
+            raise UserError(f"{what} file {file} fails to import: {_describe_error(error, file)}") from error
         return module
 
 
-def _package(root: Path) -> str:
+def _package_for(root: Path) -> str:
     """The name of the package that stands for a user's folder, made at its first use."""
     name = _PREFIX + hashlib.sha256(os.fsencode(root)).hexdigest()[:_DIGITS]
     if name not in sys.modules:
@@ -134,7 +134,7 @@ def _package(root: Path) -> str:
 
 
 @contextlib.contextmanager
-def _visiting(package: str) -> Iterator[None]:
+def _entering_package(package: str) -> Iterator[None]:
     """While a user's code runs: its prints do not mix with our output, its `sys.path` entries become its own."""
     global _path_before
     outer, _path_before = _path_before, list(sys.path)
@@ -155,28 +155,28 @@ def _take_over_path(package: str) -> None:
         sys.path[:] = [entry for entry in sys.path if entry not in added]
 
 
-def _described(error: BaseException, file: Path) -> str:
+def _describe_error(error: BaseException, file: Path) -> str:
     """The error's kind and text, and the last line of the user's own that led to it."""
     if isinstance(error, SyntaxError) and error.filename:
-        return f"{type(error).__name__}: {error.msg} ({_place(error.filename, error.lineno, file)})"
-    message = f"{type(error).__name__}: {_public(first_line(error))}" if str(error) else type(error).__name__
+        return f"{type(error).__name__}: {error.msg} ({_line_and_file(error.filename, error.lineno, file)})"
+    message = f"{type(error).__name__}: {_hide_packages(first_line(error))}" if str(error) else type(error).__name__
     own = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
         if Path(frame.filename).is_relative_to(file.parent) and "site-packages" not in frame.filename
     ]
-    return f"{message} ({_place(own[-1].filename, own[-1].lineno, file)})" if own else message
+    return f"{message} ({_line_and_file(own[-1].filename, own[-1].lineno, file)})" if own else message
 
 
-def _place(filename: str, line: int | None, file: Path) -> str:
+def _line_and_file(filename: str, line: int | None, file: Path) -> str:
     return f"line {line}" if Path(filename) == file else f"line {line} of {filename}"
 
 
-def _install() -> None:
+def _install_hooks() -> None:
     """Put the two hooks in place; they pass on whatever is not asked by a user's file."""
-    if builtins.__import__ is not _import:
-        builtins.__import__ = _import
-        importlib.import_module = _import_module
+    if builtins.__import__ is not _import_hook:
+        builtins.__import__ = _import_hook
+        importlib.import_module = _import_module_hook
 
 
 def _package_of(namespace: Mapping[str, Any] | None) -> str | None:
@@ -187,7 +187,7 @@ def _package_of(namespace: Mapping[str, Any] | None) -> str | None:
     return name.partition(".")[0]
 
 
-def _import(
+def _import_hook(
     name: str,
     globals: Mapping[str, Any] | None = None,
     locals: Mapping[str, Any] | None = None,
@@ -204,11 +204,11 @@ def _import(
     except ModuleNotFoundError as error:
         if _means_ours(package, name, error):
             return _python_import(name, globals, locals, fromlist, level)
-        raise _renamed(error) from None
+        raise _public_error(error) from None
     return module if fromlist else sys.modules[f"{package}.{top}"]  # `import a.b` binds a
 
 
-def _import_module(name: str, package: str | None = None) -> ModuleType:
+def _import_module_hook(name: str, package: str | None = None) -> ModuleType:
     """`importlib.import_module` with the same rule."""
     users = _package_of(sys._getframe(1).f_globals)
     anchor = (package or "") if name.startswith(".") else name
@@ -219,7 +219,7 @@ def _import_module(name: str, package: str | None = None) -> ModuleType:
             return _python_import_module(name, f"{users}.{package}")
         return _python_import_module(f"{users}.{name}")
     except ModuleNotFoundError as error:
-        raise _renamed(error) from None
+        raise _public_error(error) from None
 
 
 def _is_users(package: str, top: str) -> bool:
@@ -264,7 +264,7 @@ def _exists_elsewhere(top: str) -> bool:
     return spec is not None and spec.origin is not None
 
 
-def _public(text: str) -> str:
+def _hide_packages(text: str) -> str:
     """The text without the names of the packages that stand for users' folders."""
     while (start := text.find(_PREFIX)) >= 0:
         end = start + len(_PREFIX) + _DIGITS
@@ -272,5 +272,5 @@ def _public(text: str) -> str:
     return text
 
 
-def _renamed(error: ModuleNotFoundError) -> ModuleNotFoundError:
-    return ModuleNotFoundError(_public(str(error)), name=_public(error.name or ""), path=error.path)
+def _public_error(error: ModuleNotFoundError) -> ModuleNotFoundError:
+    return ModuleNotFoundError(_hide_packages(str(error)), name=_hide_packages(error.name or ""), path=error.path)

@@ -47,7 +47,7 @@ def give_network(network: nn.Module, shape: tuple[int, int, int]) -> str:
     """
     with collect_notices() as notices:
         subject = f"the network given ({type(network).__name__})"
-        network = standard_form(_copied(network), subject)
+        network = standard_form(_copy_network(network), subject)
         digest = _digest_of_any_order(network, shape, subject)
     spec = f"{OBJECT_PREFIX}{re.sub(r'[^A-Za-z0-9_.]', '_', type(network).__name__)}@{digest}"
     GIVEN_NETWORKS[spec], _notices[spec] = network, tuple(notices)
@@ -76,7 +76,7 @@ def receive_networks(networks: Mapping[str, nn.Module]) -> None:
     GIVEN_NETWORKS.update(networks)
 
 
-def _copied(network: nn.Module) -> nn.Module:
+def _copy_network(network: nn.Module) -> nn.Module:
     if is_lazy_network(network):  # torch cannot copy them
         raise UserError(
             f"network {type(network).__name__} has lazy layers without shapes yet; call it once on a batch of images "
@@ -91,17 +91,17 @@ def _copied(network: nn.Module) -> nn.Module:
 def _digest_of_any_order(network: nn.Module, shape: tuple[int, int, int], subject: str) -> str:
     """The digest; a network that takes channels-last images alone is changed so that it takes all."""
     try:
-        return _digest(network, shape)
+        return _network_digest(network, shape)
     except UserError as error:
         images = torch.zeros(2, *shape)
         if not mend_input_order(network, images, subject):
             raise UserError(f"{error}{precision_advice(network, images)}") from error
-    return _digest(network, shape)
+    return _network_digest(network, shape)
 
 
-def _digest(network: nn.Module, shape: tuple[int, int, int]) -> str:
-    twin, digest = _copied(network), hashlib.sha256()
-    for line in _structure(twin):
+def _network_digest(network: nn.Module, shape: tuple[int, int, int]) -> str:
+    twin, digest = _copy_network(network), hashlib.sha256()
+    for line in _structure_lines(twin):
         digest.update(line.encode() + b"\n")
     for training in (False, True):
         for line in _mode_operators(twin.train(training), shape):
@@ -109,7 +109,7 @@ def _digest(network: nn.Module, shape: tuple[int, int, int]) -> str:
     return digest.hexdigest()[:_DIGITS]
 
 
-def _structure(network: nn.Module) -> Iterator[str]:
+def _structure_lines(network: nn.Module) -> Iterator[str]:
     """Every module's class and settings, and what no state dict holds."""
     for name, module in network.named_modules():
         yield f"{name} {type(module).__qualname__} {module.extra_repr()}"
@@ -121,18 +121,18 @@ def _structure(network: nn.Module) -> Iterator[str]:
 def _mode_operators(network: nn.Module, shape: tuple[int, int, int]) -> list[str]:
     """The operators in the network's mode; with gradients only where it needs them, as they enter the digest."""
     try:
-        return _operators(network, shape, gradients=False)
+        return _record_operators(network, shape, gradients=False)
     except UserError:
         if not network.training:
             raise
-    return _operators(network, shape, gradients=True)
+    return _record_operators(network, shape, gradients=True)
 
 
-def _operators(network: nn.Module, shape: tuple[int, int, int], *, gradients: bool) -> list[str]:
+def _record_operators(network: nn.Module, shape: tuple[int, int, int], *, gradients: bool) -> list[str]:
     """What one forward pass of two images runs, as a list of operators with their operands."""
     recorder = _Recorder({id(t): name for name, t in [*network.named_parameters(), *network.named_buffers()]})
     images = torch.zeros(2, *shape)
-    recorder.name(images)
+    recorder.name_tensor(images)
     failure = f"network {type(network).__name__} cannot take {'×'.join(map(str, shape))} images"
     with reporting_errors(failure), torch.random.fork_rng(devices=[]), torch.set_grad_enabled(gradients), recorder:
         network(images)
@@ -149,30 +149,30 @@ class _Recorder(OperatorMode):
         self._alive: list[Tensor] = []  # a freed tensor's id may come again
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        operands = self._text((args, kwargs or {}))  # before they may be changed in place
+        operands = self._operand_text((args, kwargs or {}))  # before they may be changed in place
         result = func(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, (tuple, list)) else [result]:
             if isinstance(tensor, Tensor):
-                self.name(tensor)
-        self.lines.append(f"{func} {operands} -> {self._text(result)}")
+                self.name_tensor(tensor)
+        self.lines.append(f"{func} {operands} -> {self._operand_text(result)}")
         return result
 
-    def name(self, tensor: Tensor) -> None:
+    def name_tensor(self, tensor: Tensor) -> None:
         if id(tensor) not in self._names:
             self._names[id(tensor)] = f"t{len(self._names)}"
             self._alive.append(tensor)
 
-    def _text(self, value: Any) -> str:
+    def _operand_text(self, value: Any) -> str:
         if isinstance(value, Tensor):
             if id(value) not in self._names:  # a constant of the network's code
                 constant = _content(value)
-                self.name(value)
+                self.name_tensor(value)
                 return f"{self._names[id(value)]}={constant}"
             return f"{self._names[id(value)]}{tuple(value.shape)}"
         if isinstance(value, (tuple, list)):
-            return "[" + ", ".join(map(self._text, value)) + "]"
+            return "[" + ", ".join(map(self._operand_text, value)) + "]"
         if isinstance(value, dict):
-            return "{" + ", ".join(f"{key}: {self._text(each)}" for key, each in sorted(value.items())) + "}"
+            return "{" + ", ".join(f"{key}: {self._operand_text(each)}" for key, each in sorted(value.items())) + "}"
         return str(value)
 
 

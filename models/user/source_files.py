@@ -17,7 +17,7 @@ def own_files(file: Path) -> list[Path]:
     """The file and the modules in its folder that it imports, and theirs, in order of their paths."""
     found, waiting = {file}, [file]
     while waiting:
-        for path in _imported(waiting.pop(), file.parent):
+        for path in _imported_files(waiting.pop(), file.parent):
             if path not in found:
                 found.add(path)
                 waiting.append(path)
@@ -34,7 +34,7 @@ def source_digest(file: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _imported(file: Path, root: Path) -> Iterator[Path]:
+def _imported_files(file: Path, root: Path) -> Iterator[Path]:
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):  # its import says what is wrong with it
@@ -42,21 +42,23 @@ def _imported(file: Path, root: Path) -> Iterator[Path]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield from _files(alias.name, _bases(alias.name, root))
+                yield from _module_files(alias.name, _search_folders(alias.name, root))
         elif isinstance(node, ast.ImportFrom):
             name = node.module or ""
-            bases = [file.parents[node.level - 1]] if 0 < node.level <= len(file.parents) else _bases(name, root)
+            bases = (
+                [file.parents[node.level - 1]] if 0 < node.level <= len(file.parents) else _search_folders(name, root)
+            )
             for each in (name, *(f"{name}.{alias.name}".strip(".") for alias in node.names)):
-                yield from _files(each, bases)
+                yield from _module_files(each, bases)
 
 
-def _bases(name: str, root: Path) -> list[Path]:
+def _search_folders(name: str, root: Path) -> list[Path]:
     """Where an absolute import may be found: in the user's folder, or beside a package that the folder lies in."""
     top = name.partition(".")[0]
     return [root, *(folder.parent for folder in (root, *root.parents) if folder.name == top)]
 
 
-def _files(name: str, bases: list[Path]) -> Iterator[Path]:
+def _module_files(name: str, bases: list[Path]) -> Iterator[Path]:
     """The module's file and the `__init__.py` of every package on the way to it, in the first folder that has it."""
     parts = name.split(".") if name else []
     for base in bases:
