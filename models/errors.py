@@ -15,9 +15,9 @@ class UserError(ValueError):
     """Input that cannot be worked with. The message is one sentence: what was wrong with which value, what would do."""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
+def unknown_name(kind: str, name: str, names: Iterable[str]) -> UserError:
     """An error for a name that is not known, with the closest names that are."""
-    choices = sorted(known)
+    choices = sorted(names)
     close = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(choices[:40])}"
     return UserError(f"unknown {kind} {name!r}; {hint}")

@@ -45,5 +45,5 @@ def _collect_texts(value: Any) -> Iterator[str]:
     elif isinstance(value, dict):
         yield from _collect_texts([*value.keys(), *value.values()])
     elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _collect_texts(part)
+        for entry in value:
+            yield from _collect_texts(entry)

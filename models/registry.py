@@ -119,15 +119,15 @@ class Registry(Generic[Record]):
     @cached_property
     def _entry_points(self) -> dict[str, EntryPoint]:
         """Installed ones by name; UserError for a name that is taken."""
-        found: dict[str, EntryPoint] = {}
+        points: dict[str, EntryPoint] = {}
         for point in importlib.metadata.entry_points(group=self.group):
-            if point.name in found or point.name in self._records:
+            if point.name in points or point.name in self._records:
                 raise UserError(
                     f"the installed package {_package_of(point)} brings a {self.kind} named {point.name!r}, "
                     "and that name is taken; uninstall one of the two"
                 )
-            found[point.name] = point
-        return found
+            points[point.name] = point
+        return points
 
     def _pin_entry_point(self, name: str) -> str:
         plain, digest = split_digest(name)

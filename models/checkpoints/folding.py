@@ -20,16 +20,16 @@ def folding_advice(extra: Collection[str], missing: Collection[str]) -> str | No
     Example:
         `0.weight_orig` and `0.weight_mask` in place of `0.weight`.
     """
-    for whole in missing:
-        layer, _, name = whole.rpartition(".")
+    for tensor_name in missing:
+        layer, _, name = tensor_name.rpartition(".")
         place = f"{layer}." if layer else ""
         for endings, (state, call) in _PARTS.items():
-            if all(whole + ending in extra for ending in endings):
-                return _folding_sentence(whole, state, call.format(name=name))
+            if all(tensor_name + ending in extra for ending in endings):
+                return _folding_sentence(tensor_name, state, call.format(name=name))
         if any(key.startswith(f"{place}{_PARAMETRIZED}{name}.") for key in extra):
-            return _folding_sentence(whole, "parametrized", _REMOVAL.format(name=name))
+            return _folding_sentence(tensor_name, "parametrized", _REMOVAL.format(name=name))
     return None
 
 
-def _folding_sentence(whole: str, state: str, call: str) -> str:
-    return f"{whole} is {state}: call {call} on each such layer before saving"
+def _folding_sentence(tensor_name: str, state: str, call: str) -> str:
+    return f"{tensor_name} is {state}: call {call} on each such layer before saving"

@@ -48,7 +48,7 @@ class StoredType:
 
     def __setstate__(self, state: object) -> None:
         """Version, byte order, then what only other types have: sub-array, fields, sizes and flags."""
-        if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
+        if not isinstance(state, tuple) or len(state) < 5 or any(entry is not None for entry in state[2:5]):
             self.code = None
         elif state[1] in ("<", ">"):
             self.order = state[1]

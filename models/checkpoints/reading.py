@@ -47,8 +47,8 @@ def read_checkpoint(path: Path) -> Any:
         UserError: no such file, another kind of file (named), a damaged one, or one that holds code.
     """
     head = read_head(path)
-    if (other := _other_kind(path, head)) is not None:
-        raise UserError(f"checkpoint {path} is {other}")
+    if (other_kind := _other_kind(path, head)) is not None:
+        raise UserError(f"checkpoint {path} is {other_kind}")
     try:
         if is_safetensors(head):
             return load_file(path)
@@ -144,8 +144,8 @@ def _is_text(head: bytes) -> bool:
 
 def _refused_pickle(path: Path, error: Exception) -> UserError:
     """Names the class or function that a pickle asks for; torch's advice to load it all the same is not passed on."""
-    found = re.search(r"GLOBAL\s+`?([\w.]+[\w])", str(error))
-    name = found.group(1) if found else None
+    match = re.search(r"GLOBAL\s+`?([\w.]+[\w])", str(error))
+    name = match.group(1) if match else None
     if name is None:
         return UserError(
             f"checkpoint {path} is damaged, or no file that torch or safetensors wrote "

@@ -49,9 +49,9 @@ class Weights:
     @property
     def rank(self) -> tuple[bool, bool]:
         """Plain weights before averages of them, usual names before others."""
-        parts = [part for name in self.name.lower().split(".") for part in (name, *name.split("_"))]
-        average = any(part in _AVERAGES for part in parts)
-        return average, bool(self.name) and not any(part in _USUAL for part in self.name.lower().split("."))
+        words = [word for name in self.name.lower().split(".") for word in (name, *name.split("_"))]
+        average = any(word in _AVERAGES for word in words)
+        return average, bool(self.name) and not any(word in _USUAL for word in self.name.lower().split("."))
 
     @property
     def is_average(self) -> bool:
@@ -92,7 +92,7 @@ def find_weights(content: Any, network: nn.Module, entry: str | None = None) -> 
 
 
 def _is_foreign(weights: Weights) -> bool:
-    return any(weights.name.lower().startswith(part) for part in _NO_NETWORK)
+    return any(weights.name.lower().startswith(word) for word in _NO_NETWORK)
 
 
 def _drop_repeated_places(fitting: list[Weights]) -> list[Weights]:
@@ -141,8 +141,8 @@ def _read_prefixes(name: str, entries: Mapping[str, Any], needed: Mapping[str, A
     readings = []
     for renamed in (entries, _without_wrappers(entries)):
         for prefix in _possible_prefixes(renamed, needed):
-            kept = [] if prefix.startswith("-") else [part for part in prefix.split(".") if part not in _WRAPPERS]
-            place = ".".join(part for part in (name, *kept) if part)
+            place_keys = [] if prefix.startswith("-") else [key for key in prefix.split(".") if key not in _WRAPPERS]
+            place = ".".join(key for key in (name, *place_keys) if key)
             readings.append(_compare_entries(place, renamed, prefix, needed, spare))
         if any(not reading.differences for reading in readings):
             break
@@ -151,7 +151,7 @@ def _read_prefixes(name: str, entries: Mapping[str, Any], needed: Mapping[str, A
 
 
 def _without_wrappers(entries: Mapping[str, Any]) -> dict[str, Any]:
-    return {".".join(part for part in key.split(".") if part not in _WRAPPERS): value for key, value in entries.items()}
+    return {".".join(word for word in key.split(".") if word not in _WRAPPERS): value for key, value in entries.items()}
 
 
 def _possible_prefixes(entries: Mapping[str, Any], needed: Mapping[str, Any]) -> list[str]:
@@ -165,9 +165,9 @@ def _possible_prefixes(entries: Mapping[str, Any], needed: Mapping[str, Any]) ->
 
 def _common_prefixes(names: Mapping[str, Any]) -> list[str]:
     """`a.`, `a.b.`, ... as far as all names begin with it."""
-    parts = [name.split(".")[:-1] for name in names if name.rpartition(".")[2] not in _COUNTERS]
+    modules = [name.split(".")[:-1] for name in names if name.rpartition(".")[2] not in _COUNTERS]
     common: list[str] = []
-    for level in zip(*parts, strict=False):
+    for level in zip(*modules, strict=False):
         if len(set(level)) > 1:
             break
         common.append((common[-1] if common else "") + level[0] + ".")

@@ -44,10 +44,10 @@ class Arrays(NamedTuple):
 
     def content_digest(self) -> str:
         """Of everything; for bytes with class numbers that of the four arrays alone, as it always was."""
-        parts = list(self.by_name.items())
+        tensors = list(self.by_name.items())
         if self.labels:
-            parts.append(("labels", torch.tensor(list(json.dumps(self.labels).encode()), dtype=torch.uint8)))
-        return digest_tensors(parts)
+            tensors.append(("labels", torch.tensor(list(json.dumps(self.labels).encode()), dtype=torch.uint8)))
+        return digest_tensors(tensors)
 
     def as_given(self) -> dict[str, Array]:
         """Arrays that are read as these again, labels included."""
@@ -65,19 +65,19 @@ def check_arrays(arrays: Mapping[str, Any], source: str, *, published: bool = Fa
         published: a set that everybody knows, so that nothing of it is worth a notice.
         owned: nobody else has the arrays: they may be changed, which spares a second copy.
     """
-    given = {name: _as_array(arrays[name], f"{name} of {source}") for name in ARRAY_NAMES}
-    images = {name: _channels_last(given[name], f"{name} of {source}") for name in ("x_train", "x_test")}
-    for part in ("train", "test"):
-        x, y = images[f"x_{part}"], given[f"y_{part}"]
+    arrays_by_name = {name: _as_array(arrays[name], f"{name} of {source}") for name in ARRAY_NAMES}
+    images = {name: _channels_last(arrays_by_name[name], f"{name} of {source}") for name in ("x_train", "x_test")}
+    for split in ("train", "test"):
+        x, y = images[f"x_{split}"], arrays_by_name[f"y_{split}"]
         if len(x) != (len(y) if y.ndim else -1):
             what = f"{len(y)} labels" if y.ndim == 1 else f"has shape {y.shape}; labels must be of shape (N,)"
-            raise UserError(f"x_{part} of {source} holds {len(x)} images but y_{part} {what}")
+            raise UserError(f"x_{split} of {source} holds {len(x)} images but y_{split} {what}")
         if not len(x):
-            raise UserError(f"x_{part} of {source} is empty")
+            raise UserError(f"x_{split} of {source} is empty")
     train, test = (tuple(array.shape[1:]) for array in images.values())
     if train != test:
         raise UserError(f"images of {source} differ in shape: {train} for training, {test} for testing (H, W, C)")
-    classes, labels = read_labels(given["y_train"], given["y_test"], source)
+    classes, labels = read_labels(arrays_by_name["y_train"], arrays_by_name["y_test"], source)
     if published:
         pixels, scale = [np.ascontiguousarray(array) for array in images.values()], BYTES
     else:

@@ -49,12 +49,12 @@ class ArrayImages(Images):
         bits = self._pixels.view(torch.int16) if self._pixels.dtype == torch.uint16 else self._pixels
         positions = positions.to(bits.device)
         for start in range(0, count, batch_size):
-            part = slice(start, min(start + batch_size, count))
-            pixels = bits.index_select(0, positions[part]).to(self._device, non_blocking=True)
+            batch = slice(start, min(start + batch_size, count))
+            pixels = bits.index_select(0, positions[batch]).to(self._device, non_blocking=True)
             if augment:
-                sides = mirrored[part] if self._info.flip else None
+                sides = mirrored[batch] if self._info.flip else None
                 black = self._info.pixels.black
-                pixels = shifted_and_mirrored(pixels, shifts[:, part], sides, self._info.crop, black)
+                pixels = shifted_and_mirrored(pixels, shifts[:, batch], sides, self._info.crop, black)
             yield pixels.view(self._pixels.dtype)
 
 
@@ -106,12 +106,12 @@ def packed_bytes(images: Tensor, scale: PixelScale) -> Tensor | None:
     if images.dtype == torch.uint8 or scale.black:
         return None
     packed = torch.empty(images.shape, dtype=torch.uint8)
-    for part, room in zip(images.split(_CHUNK), packed.split(_CHUNK), strict=True):
-        shades = (part.to(torch.float64) - scale.low) * (255 / (scale.high - scale.low))
+    for chunk, packed_chunk in zip(images.split(_CHUNK), packed.split(_CHUNK), strict=True):
+        shades = (chunk.to(torch.float64) - scale.low) * (255 / (scale.high - scale.low))
         nearest = shades.round()
         if (shades - nearest).abs().max() > _SAME_SHADE or nearest.min() < 0 or nearest.max() > 255:
             return None
-        room.copy_(nearest)
+        packed_chunk.copy_(nearest)
     return packed
 
 

@@ -127,10 +127,10 @@ def _read_digits() -> Arrays:
 def _read_torchvision(name: str, root: Path) -> Arrays:
     with machine_lock(str((root / name).absolute())):  # workers that start together must not download over each other
         datasets = [_open_part(name, root, train) for train in (True, False)]
-    parts = [np.asarray(data.data) for data in datasets]
+    images = [np.asarray(data.data) for data in datasets]
     labels = [np.asarray(data.labels if name == "svhn" else data.targets) for data in datasets]
     return check_arrays(
-        dict(zip(ARRAY_NAMES, (parts[0], labels[0], parts[1], labels[1]), strict=True)), name, published=True
+        dict(zip(ARRAY_NAMES, (images[0], labels[0], images[1], labels[1]), strict=True)), name, published=True
     )
 
 

@@ -22,11 +22,11 @@ def dataset_arrays(train: Any, test: Any) -> list[Array]:
     Images may be pictures, arrays (H, W[, C]) or tensors ([C, ]H, W). Floats that ToTensor made of bytes are bytes
     again, if those of both sets are.
     """
-    parts = [_DatasetReader(train), _DatasetReader(test)]
-    if len({part.images.dtype for part in parts}) > 1:
-        for part in parts:
-            part.unpack_floats()
-    return [array for part in parts for array in (part.images, np.asarray(part.labels))]
+    readers = [_DatasetReader(train), _DatasetReader(test)]
+    if len({reader.images.dtype for reader in readers}) > 1:
+        for reader in readers:
+            reader.unpack_floats()
+    return [array for reader in readers for array in (reader.images, np.asarray(reader.labels))]
 
 
 class _DatasetReader:
@@ -64,8 +64,8 @@ class _DatasetReader:
         shades = _pack_shades(pixels) if index == 0 or self._packed_from is not None else None
         if index == 0:  # filled one by one: a list of all images would take their memory twice
             self._packed_from = None if shades is None else pixels.dtype
-            kept = pixels if shades is None else shades
-            self.images = np.empty((count, *kept.shape), kept.dtype)
+            first = pixels if shades is None else shades
+            self.images = np.empty((count, *first.shape), first.dtype)
         elif shades is None:
             self.unpack_floats()
         if pixels.shape != self.images.shape[1:]:

@@ -44,8 +44,8 @@ def folder_identity(name: str) -> str:
     root, size = _split_name(name)
     digest = hashlib.sha256(str(size).encode())
     pictures = read_folder(root)
-    for part in (pictures.train, pictures.test):
-        for file, label in zip(part.files, part.labels, strict=True):
+    for split in (pictures.train, pictures.test):
+        for file, label in zip(split.files, split.labels, strict=True):
             digest.update(f"{file.relative_to(root)}:{label}\n".encode("utf-8", "surrogateescape"))
     return "imagefolder:" + digest.hexdigest()[:20]
 
@@ -55,8 +55,8 @@ def open_folder(name: str, info: DataInfo, device: torch.device) -> tuple[Folder
     pictures = read_folder(_split_name(name)[0])
     white = pictures.deep_white
     train, test = (
-        FolderImages(list(map(str, part.files)), torch.tensor(part.labels), info, device, white)
-        for part in (pictures.train, pictures.test)
+        FolderImages(list(map(str, split.files)), torch.tensor(split.labels), info, device, white)
+        for split in (pictures.train, pictures.test)
     )
     return train, test
 
@@ -164,5 +164,5 @@ def _cut_at_random(picture: Any, size: int, seed: int, flip: bool) -> Any:
             top = int(random.integers(0, picture.height - height + 1))
             box = (left, top, left + width, top + height)
             break
-    part = picture.resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else part
+    cut = picture.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else cut

@@ -24,25 +24,25 @@ def read_labels(y_train: Array, y_test: Array, source: str) -> tuple[list[npt.ND
     Raises:
         UserError: labels that name no classes, or one class only.
     """
-    parts = {
+    labels_by_name = {
         "y_train": _plain_labels(y_train, f"y_train of {source}"),
         "y_test": _plain_labels(y_test, f"y_test of {source}"),
     }
-    if len({labels.dtype.kind == "U" for labels in parts.values()}) > 1:
-        types = " and ".join(f"{name} {labels.dtype}" for name, labels in parts.items())
+    if len({labels.dtype.kind == "U" for labels in labels_by_name.values()}) > 1:
+        types = " and ".join(f"{name} {labels.dtype}" for name, labels in labels_by_name.items())
         raise UserError(f"labels of {source} are of different types, {types}; give both in the same")
-    found = {name: set(labels.tolist()) for name, labels in parts.items()}
-    _check_classes(found["y_train"], len(y_train), source)
-    names: list[Label] = sorted(found["y_train"] | found["y_test"])
+    present = {name: set(labels.tolist()) for name, labels in labels_by_name.items()}
+    _check_classes(present["y_train"], len(y_train), source)
+    names: list[Label] = sorted(present["y_train"] | present["y_test"])
     if mapped := names != list(range(len(names))):
         what = "names" if isinstance(names[0], str) else "labels"
         add_notice(f"{what} {list_labels(names)} are classes 0 to {len(names) - 1}, in this order")
-    for name, part in (("y_train", "training"), ("y_test", "test")):
-        tell_missing_classes(names, found[name], f"{part} image: missing from {name}")
+    for name, images in (("y_train", "training"), ("y_test", "test")):
+        tell_missing_classes(names, present[name], f"{images} image: missing from {name}")
     if not mapped:
-        return [labels.astype(np.int64) for labels in parts.values()], ()
+        return [labels.astype(np.int64) for labels in labels_by_name.values()], ()
     ordered = np.asarray(names)
-    return [np.searchsorted(ordered, labels).astype(np.int64) for labels in parts.values()], tuple(names)
+    return [np.searchsorted(ordered, labels).astype(np.int64) for labels in labels_by_name.values()], tuple(names)
 
 
 def tell_missing_classes(classes: Sequence[Label], present: Container[Label], images: str) -> None:

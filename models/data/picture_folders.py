@@ -34,7 +34,7 @@ MOST_DECODED = 100_000  # pictures of ordinary size: a minute on one core
 
 
 @dataclass(frozen=True)
-class Part:
+class PictureSplit:
     """The readable pictures of one part, in the order of their names, with their class numbers."""
 
     folder: Path
@@ -46,8 +46,8 @@ class Part:
 class PictureFolder:
     """Both parts of a data set of pictures."""
 
-    train: Part
-    test: Part
+    train: PictureSplit
+    test: PictureSplit
     classes: list[str]
     deep_white: float
     """What is white in 32-bit pictures."""
@@ -55,7 +55,7 @@ class PictureFolder:
 
 def class_names(root: Path) -> list[str]:
     """The classes of the training part, in the order of their numbers."""
-    return _class_folders(_part_folder(root, ("train",)))
+    return _class_folders(_split_folder(root, ("train",)))
 
 
 def read_folder(root: Path) -> PictureFolder:
@@ -65,16 +65,16 @@ def read_folder(root: Path) -> PictureFolder:
         UserError: a part is missing, its classes are not those of the other, or none of its pictures can be read.
     """
     try:
-        train, test = _part_folder(root, ("train",)), _part_folder(root, _TEST_NAMES)
+        train, test = _split_folder(root, ("train",)), _split_folder(root, _TEST_NAMES)
         classes = _class_folders(train)
         _check_classes(train, test, classes)
-        listings = [_list_files(part, classes) for part in (train, test)]
+        listings = [_list_files(folder, classes) for folder in (train, test)]
     except OSError as error:
         raise UserError(f"{error.filename} cannot be listed: {error.strerror}") from error
-    files = {part: listing.pictures for part, listing in zip((train, test), listings, strict=True)}
+    files = {folder: listing.pictures for folder, listing in zip((train, test), listings, strict=True)}
     _say_other_files(root, [file for listing in listings for file in listing.others])
     digest = hashlib.blake2b("\n".join(classes).encode("utf-8", "surrogateescape"))
-    for file in (file for found in files.values() for file, _ in found):
+    for file in (file for pictures in files.values() for file, _ in pictures):
         digest.update(f"{file.relative_to(root)} {_file_stamp(file)}\n".encode("utf-8", "surrogateescape"))
     key = digest.hexdigest()
     if key not in _findings:
@@ -84,7 +84,7 @@ def read_folder(root: Path) -> PictureFolder:
     for notice in findings.notices:
         add_notice(notice)
     faults = {root / name: fault for name, fault in findings.faults.items()}
-    readable = {part: _readable_part(part, found, faults) for part, found in files.items()}
+    readable = {folder: _readable_split(folder, pictures, faults) for folder, pictures in files.items()}
     return PictureFolder(readable[train], readable[test], classes, findings.deep_white)
 
 
@@ -115,12 +115,12 @@ def adopt_findings(findings: Mapping[str, FolderFindings]) -> None:
 
 def _check_folder(root: Path, files: Mapping[Path, list[tuple[Path, int]]], classes: list[str]) -> FolderFindings:
     with collect_notices() as notices:
-        checks = _check_pictures([file for found in files.values() for file, _ in found])
+        checks = _check_pictures([file for pictures in files.values() for file, _ in pictures])
         faults = {file: check.fault for file, check in checks.items() if check.fault}
         _say_faults(root, faults, len(checks))
-        train, test = (_readable_part(folder, found, faults) for folder, found in files.items())
-        for part, kind in ((train, "training"), (test, "test")):
-            tell_missing_classes(classes, {classes[label] for label in part.labels}, f"{kind} picture")
+        train, test = (_readable_split(folder, pictures, faults) for folder, pictures in files.items())
+        for split, kind in ((train, "training"), (test, "test")):
+            tell_missing_classes(classes, {classes[label] for label in split.labels}, f"{kind} picture")
         tell_same_files(train.files, test.files)
         deep_white = _deep_white(root, checks)
     return FolderFindings({file.relative_to(root): fault for file, fault in faults.items()}, deep_white, tuple(notices))
@@ -134,22 +134,22 @@ def _check_classes(train: Path, test: Path, classes: list[str]) -> None:
         )
 
 
-def _part_folder(root: Path, names: tuple[str, ...]) -> Path:
+def _split_folder(root: Path, names: tuple[str, ...]) -> Path:
     """The first of these names that is a folder, whatever its case."""
     folders = {name: root / name for name in _list_folders(root)} if root.is_dir() else {}
     by_case = {name.casefold(): folder for name, folder in folders.items()} | folders
-    found = next((by_case[name] for name in names if name in by_case), None)
-    if found is None:
+    folder = next((by_case[name] for name in names if name in by_case), None)
+    if folder is None:
         holds = f"it holds {list_labels(sorted(folders))}" if folders else "it holds no folders"
         holds = holds if root.is_dir() else f"there is no folder {root}"
         raise UserError(f"there is no folder {root / names[0]}; imagefolder:DIR needs {_LAYOUT}; {holds}")
-    return found
+    return folder
 
 
-def _class_folders(part: Path, least: int = 2) -> list[str]:
-    names = sorted(_list_folders(part))
+def _class_folders(folder: Path, least: int = 2) -> list[str]:
+    names = sorted(_list_folders(folder))
     if len(names) < least:
-        raise UserError(f"{part} holds {len(names)} class folders; there must be at least two")
+        raise UserError(f"{folder} holds {len(names)} class folders; there must be at least two")
     return names
 
 
@@ -169,12 +169,12 @@ class _Listing(NamedTuple):
     others: list[Path]
 
 
-def _list_files(part: Path, classes: list[str]) -> _Listing:
+def _list_files(folder: Path, classes: list[str]) -> _Listing:
     listing = _Listing([], [])
     for label, name in enumerate(classes):
-        if not (part / name).is_dir():
+        if not (folder / name).is_dir():
             continue
-        for file in sorted(_visible_files(part / name)):
+        for file in sorted(_visible_files(folder / name)):
             if _is_picture_name(file.name):
                 listing.pictures.append((file, label))
             elif file.is_file() and file.name.casefold() not in _DESKTOP_FILES:
@@ -206,14 +206,14 @@ def _say_other_files(root: Path, others: list[Path]) -> None:
         add_notice(f"{plural(len(others), 'file')} {verb} left out, not named like a picture: {named}{more}")
 
 
-def _readable_part(folder: Path, found: list[tuple[Path, int]], faults: Mapping[Path, str]) -> Part:
-    if not found:
+def _readable_split(folder: Path, pictures: list[tuple[Path, int]], faults: Mapping[Path, str]) -> PictureSplit:
+    if not pictures:
         raise UserError(f"no images under {folder}; it must hold one folder of images per class")
-    readable = [(file, label) for file, label in found if file not in faults]
+    readable = [(file, label) for file, label in pictures if file not in faults]
     if not readable:
-        file = found[0][0]
-        raise UserError(f"none of the {len(found)} images under {folder} can be read; {file}: {faults[file]}")
-    return Part(folder, [file for file, _ in readable], [label for _, label in readable])
+        file = pictures[0][0]
+        raise UserError(f"none of the {len(pictures)} images under {folder} can be read; {file}: {faults[file]}")
+    return PictureSplit(folder, [file for file, _ in readable], [label for _, label in readable])
 
 
 def _check_pictures(files: list[Path]) -> dict[Path, Check]:

@@ -52,30 +52,35 @@ def is_brightened(content: Content) -> bool:
     return content.low >= _BRIGHTENED[0] and content.high <= _BRIGHTENED[1]
 
 
-def may_share_scale(first: Content, scale: PixelScale, second: Content, other: PixelScale) -> bool:
+def may_share_scale(first: Content, first_scale: PixelScale, second: Content, second_scale: PixelScale) -> bool:
     """Whether arrays that show these scales can be on one: the range of one is that of few or of dark images."""
-    if scale == other:
+    if first_scale == second_scale:
         return True
     if first.kind != second.kind:
         return False
-    if FREE in (scale, other) and is_brightened(first) and is_brightened(second):
+    if FREE in (first_scale, second_scale) and is_brightened(first) and is_brightened(second):
         return True
-    return _is_explained(first, scale, second, other) or _is_explained(second, other, first, scale)
+    return _is_explained(first, first_scale, second, second_scale) or _is_explained(
+        second, second_scale, first, first_scale
+    )
 
 
-def _is_explained(part: Content, scale: PixelScale, wide: Content, other: PixelScale) -> bool:
-    """Whether images on `other` can show no more than what `part` holds."""
-    if part.dtype.kind in "iu":
-        bounds = np.iinfo(part.dtype)
+def _is_explained(narrow: Content, scale: PixelScale, wide: Content, wide_scale: PixelScale) -> bool:
+    """Whether images on `wide_scale` can show no more than what `narrow` holds."""
+    if narrow.dtype.kind in "iu":
+        bounds = np.iinfo(narrow.dtype)
         if wide.low < bounds.min or wide.high > bounds.max:  # uint8 cannot be on the scale of 16 bits
             return False
-    reach = 2 * max(-wide.low, wide.high)
-    within = max(-part.low, part.high) <= reach if other == FREE else other.low <= part.low and part.high <= other.high
+    if wide_scale == FREE:  # no ends to compare with: twice the range that is seen
+        within = max(-narrow.low, narrow.high) <= 2 * max(-wide.low, wide.high)
+    else:
+        within = wide_scale.low <= narrow.low and narrow.high <= wide_scale.high
     if not within:
         return False
-    few = part.images < _MANY and (part.low, part.high) != (scale.low, scale.high)  # no chance hits both ends exactly
-    if UNIT in (scale, other) or scale == FREE:  # 0 to 1, brightened or standardised, beside larger numbers
-        return few and (other == FREE or not (scale == UNIT or is_brightened(part)))
-    if wide.high - wide.low <= _APART * (part.high - part.low):
+    # A few images can all be dark; but no chance hits both ends of a scale exactly.
+    few = narrow.images < _MANY and (narrow.low, narrow.high) != (scale.low, scale.high)
+    if UNIT in (scale, wide_scale) or scale == FREE:  # 0 to 1, brightened or standardised, beside larger numbers
+        return few and (wide_scale == FREE or not (scale == UNIT or is_brightened(narrow)))
+    if wide.high - wide.low <= _APART * (narrow.high - narrow.low):
         return True
-    return few or part.high - part.low < (scale.high - scale.low) / 2
+    return few or narrow.high - narrow.low < (scale.high - scale.low) / 2

@@ -64,9 +64,9 @@ def read_pixels(arrays: Mapping[str, Array], source: str, *, owned: bool = False
 
 
 def _image_chunks(array: Array) -> Iterator[Array]:
-    rows = max(_CHUNK // max(array[0].size, 1), 1)
-    for start in range(0, len(array), rows):
-        yield array[start : start + rows]
+    images = max(_CHUNK // max(array[0].size, 1), 1)
+    for start in range(0, len(array), images):
+        yield array[start : start + images]
 
 
 def _content_of(name: str, array: Array, source: str) -> Content:

@@ -149,7 +149,7 @@ def _gradients_without_stride(
         wanted,
     )  # fmt: skip
     if by_inputs is not None:
-        whole = torch.zeros_like(inputs)
-        whole[seen] = by_inputs
-        by_inputs = whole
+        by_all_inputs = torch.zeros_like(inputs)
+        by_all_inputs[seen] = by_inputs
+        by_inputs = by_all_inputs
     return by_inputs, by_weight, by_bias

@@ -101,12 +101,12 @@ def _same_outputs(outputs: list[Tensor] | None, others: list[Tensor] | None) -> 
         outputs is not None
         and others is not None
         and len(outputs) == len(others)
-        and all(_is_close(one, other) for one, other in zip(outputs, others, strict=True))
+        and all(_is_close(output, other_output) for output, other_output in zip(outputs, others, strict=True))
     )
 
 
-def _is_close(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape:
+def _is_close(output: Tensor, expected: Tensor) -> bool:
+    if output.shape != expected.shape:
         return False
-    bound = _TOLERANCE * one.abs().max() if one.numel() else 0
-    return bool(torch.all((one - other).abs() <= bound))
+    bound = _TOLERANCE * output.abs().max() if output.numel() else 0
+    return bool(torch.all((output - expected).abs() <= bound))

@@ -21,11 +21,11 @@ class Builder(Protocol):
     def __call__(self, *, classes: int, channels: int) -> nn.Module: ...
 
 
-def _read_builder(name: str, found: Any) -> Builder:
+def _read_builder(name: str, function: Any) -> Builder:
     """A function of an installed package, given as much as it takes."""
-    if not callable(found):
-        raise UserError(f"network {name} is a {type(found).__name__}; it must be a function that builds a network")
-    return partial(_build_with_accepted, found)
+    if not callable(function):
+        raise UserError(f"network {name} is a {type(function).__name__}; it must be a function that builds a network")
+    return partial(_build_with_accepted, function)
 
 
 _NETWORKS: Registry[Builder] = Registry(

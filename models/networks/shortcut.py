@@ -40,11 +40,11 @@ class PadShortcut(nn.Module):
 
     def keep_in(self, indices: Tensor) -> None:
         """The input now holds only its former channels `indices`; outputs whose input is gone become zero."""
-        kept = indices.to(self.source.device)
+        indices_here = indices.to(self.source.device)
         renumbered = torch.full((self.in_channels + 1,), -1, device=self.source.device)  # its last entry maps -1 to -1
-        renumbered[kept] = torch.arange(len(kept), device=self.source.device)
+        renumbered[indices_here] = torch.arange(len(indices_here), device=self.source.device)
         self.source = renumbered[self.source]
-        self.in_channels = len(kept)
+        self.in_channels = len(indices_here)
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, stride={self.stride}"

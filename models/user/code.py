@@ -63,10 +63,10 @@ def load_function(spec: str, what: str) -> Callable[..., Any]:
     function = getattr(module, name, None)
     if callable(function):
         return function
-    own = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-    if not own:
+    names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+    if not names:
         raise UserError(f"{what} {spec!r}: {file} defines no function {name!r}")
-    raise unknown_name(f"function in {file}:", name, own)
+    raise unknown_name(f"function in {file}:", name, names)
 
 
 def call_user(spec: str, function: Callable[..., Any], **arguments: Any) -> Any:
@@ -160,12 +160,12 @@ def _describe_error(error: BaseException, file: Path) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f"{type(error).__name__}: {error.msg} ({_line_and_file(error.filename, error.lineno, file)})"
     message = f"{type(error).__name__}: {_hide_packages(first_line(error))}" if str(error) else type(error).__name__
-    own = [
+    frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
         if Path(frame.filename).is_relative_to(file.parent) and "site-packages" not in frame.filename
     ]
-    return f"{message} ({_line_and_file(own[-1].filename, own[-1].lineno, file)})" if own else message
+    return f"{message} ({_line_and_file(frames[-1].filename, frames[-1].lineno, file)})" if frames else message
 
 
 def _line_and_file(filename: str, line: int | None, file: Path) -> str:

@@ -172,7 +172,7 @@ class _Recorder(OperatorMode):
         if isinstance(value, (tuple, list)):
             return "[" + ", ".join(map(self._operand_text, value)) + "]"
         if isinstance(value, dict):
-            return "{" + ", ".join(f"{key}: {self._operand_text(each)}" for key, each in sorted(value.items())) + "}"
+            return "{" + ", ".join(f"{key}: {self._operand_text(entry)}" for key, entry in sorted(value.items())) + "}"
         return str(value)
 
 

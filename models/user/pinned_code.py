@@ -23,8 +23,8 @@ _executed: dict[Path, str] = {}  # file -> its digest when this process executed
 
 def split_digest(name: str) -> tuple[str, str | None]:
     """`file.py:MyMethod@1f3a5c7e9b2d` -> `file.py:MyMethod` and the digest; None if there is none."""
-    found = _DIGEST.search(name)
-    return (name, None) if found is None else (name[: found.start()], found[1])
+    match = _DIGEST.search(name)
+    return (name, None) if match is None else (name[: match.start()], match[1])
 
 
 def code_identity(name: str) -> str:

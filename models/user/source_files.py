@@ -15,13 +15,13 @@ from pathlib import Path
 
 def own_files(file: Path) -> list[Path]:
     """The file and the modules in its folder that it imports, and theirs, in order of their paths."""
-    found, waiting = {file}, [file]
+    files, waiting = {file}, [file]
     while waiting:
         for path in _imported_files(waiting.pop(), file.parent):
-            if path not in found:
-                found.add(path)
+            if path not in files:
+                files.add(path)
                 waiting.append(path)
-    return sorted(found)
+    return sorted(files)
 
 
 def source_digest(file: Path) -> str:
@@ -48,8 +48,8 @@ def _imported_files(file: Path, root: Path) -> Iterator[Path]:
             bases = (
                 [file.parents[node.level - 1]] if 0 < node.level <= len(file.parents) else _search_folders(name, root)
             )
-            for each in (name, *(f"{name}.{alias.name}".strip(".") for alias in node.names)):
-                yield from _module_files(each, bases)
+            for module in (name, *(f"{name}.{alias.name}".strip(".") for alias in node.names)):
+                yield from _module_files(module, bases)
 
 
 def _search_folders(name: str, root: Path) -> list[Path]:
@@ -60,15 +60,15 @@ def _search_folders(name: str, root: Path) -> list[Path]:
 
 def _module_files(name: str, bases: list[Path]) -> Iterator[Path]:
     """The module's file and the `__init__.py` of every package on the way to it, in the first folder that has it."""
-    parts = name.split(".") if name else []
+    packages = name.split(".") if name else []
     for base in bases:
-        found = []
-        for depth in range(len(parts) + 1):
-            place = base.joinpath(*parts[:depth])
+        files = []
+        for depth in range(len(packages) + 1):
+            place = base.joinpath(*packages[:depth])
             if depth and place.with_suffix(".py").is_file():
-                found.append(place.with_suffix(".py"))
+                files.append(place.with_suffix(".py"))
             elif depth and (place / "__init__.py").is_file():
-                found.append(place / "__init__.py")
-        if found:
-            yield from found
+                files.append(place / "__init__.py")
+        if files:
+            yield from files
             return
