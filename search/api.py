@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from search.export.compressed import load_compressed
 from search.settings import build
 from search.settings.bounds import MOST_EPOCHS, MOST_SEED, check_number
+from search.settings.choices import check_choices, list_names
 from search.settings.config import RunConfig
 from search.settings.groups import keywords, settings_of
 from search.settings.inputs import Data, Network, check_same, task_of
@@ -99,6 +100,7 @@ def search(
     if resume is not None:
         config = _resumed(resume, network)
     else:
+        check_choices([method], list_names(_names(strategy), "strategy"), settings.get("device"))
         config = build.search_config(
             task=_task(network, data, settings),
             recipe=build.recipe(**settings_of(RecipeOptions, settings)),
@@ -155,6 +157,7 @@ def plan(
     """
     from search.engine.plan import solve
 
+    check_choices([method], list_names(_names(strategy), "strategy"), settings.get("device"))
     return solve(
         build.search_config(
             task=_task(network, data, settings),
@@ -193,6 +196,8 @@ def compare(
     if resume is not None:
         config = _resumed(resume, network)
     else:
+        names = list_names(_names(methods), "method"), list_names(_names(strategies), "strategy")
+        check_choices(*names, settings.get("device"))
         config = build.compare_config(
             task=_task(network, data, settings),
             recipe=build.recipe(**settings_of(RecipeOptions, settings)),
@@ -232,6 +237,7 @@ def train(
     from search.terminal.show_small import trained
 
     check_number("seed", seed, 0, MOST_SEED)
+    check_choices(device=device)
     config = _task(network, data, settings, fresh=True)
     recipe = build.recipe(**settings_of(TrainOptions, settings), distill_weight=0.0)
     results = Path(settings_of(TaskOptions, settings)["results"])
@@ -292,6 +298,7 @@ def export(
 
     if finetune is not None:
         check_number("finetune", finetune, 0, MOST_EPOCHS)
+    check_choices(device=device)
     folder = open_run(run, network=network).folder
     return export_and_show(
         folder,

@@ -11,7 +11,7 @@ import torch
 
 from methods.base import Allocation, Compressor, Levels
 from models.errors import UserError
-from models.task import check_trainable
+from models.task import check_trainable, pick_device
 from models.user.spec_names import network_name
 from search.allocation.allocate import check_reachable
 from search.allocation.budget import LATENCY, Budget
@@ -21,6 +21,7 @@ from search.dispatch.loop import Resources
 from search.engine.run_folder import check_run_folder, refuse_other
 from search.engine.rungs import check_samples
 from search.engine.unchanged import refuse_changed
+from search.judge.baseline import train_missing_baseline
 from search.judge.evaluate import Evaluator, bind
 from search.judge.finetune import judge
 from search.latency.table import ChosenLatency, LatencyTable, Say, latency_table, tell
@@ -128,6 +129,8 @@ def distinct(targets: list[tuple[Target, Budget]]) -> list[tuple[Target, Budget]
 
 def evaluator_of(config: RunConfig) -> Evaluator:
     """The evaluator of this process; finalists' weights go to the run's folder. UserError if it cannot fine-tune."""
+    pick_device(config.device)  # refused before a baseline is trained for it
+    train_missing_baseline(config.task)
     evaluator = Evaluator(
         config.task,
         device=config.device,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from search.ledger.location import public_location
+from search.settings.choices import check_choices
 from search.settings.groups import keywords
 from search.terminal.console import Show, console_of
 
@@ -71,6 +72,7 @@ def verify(
     from search.run_result import Verified
     from search.terminal.boards import verify_and_show
 
+    check_choices(device=device)
     location = public_location(ledger or (Path(results) / "ledger.db").absolute())
     record, holds = verify_and_show(location, Path(results), console_of(show), tasks=task, row=row, device=device)
     return Verified(holds, record)
