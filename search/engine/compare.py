@@ -181,7 +181,7 @@ def run(comparison: Comparison, console: Console, *, retry_failed: bool = False)
         with signals.judging(attempts):
             dispatch(
                 source,
-                factory_of(first),
+                factory_of(*setups),
                 first.resources,
                 on_start=progress.started,
                 stop=signals.stop,

@@ -11,6 +11,7 @@ from functools import partial
 
 from rich.console import Console
 
+from methods.registry import check_reachable
 from models.data.picture_folders import current_findings
 from models.user.given_networks import carried_networks, is_given_network
 from models.user.spec_names import class_of
@@ -129,11 +130,16 @@ def tell_start(setup: Setup, console: Console) -> None:
         console.print(f"start     sampling begins with the first points of {', '.join(lenders)}", highlight=False)
 
 
-def factory_of(setup: Setup) -> partial[Evaluator]:
-    """In this process the evaluator is there already; elsewhere each worker builds its own."""
+def factory_of(setup: Setup, *others: Setup) -> partial[Evaluator]:
+    """In this process the evaluator is there already; elsewhere each worker builds its own.
+
+    UserError for a method that workers cannot reach. Other setups differ in methods and strategies alone.
+    """
     if setup.resources.workers == 0:
         return partial(_same, setup.evaluator)
-    config = setup.config
+    config, configs = setup.config, [each.config for each in (setup, *others)]
+    for method in (each.method for each in configs):
+        check_reachable(method)
     return partial(
         worker,
         config.task.with_absolute_paths(),
@@ -144,6 +150,8 @@ def factory_of(setup: Setup) -> partial[Evaluator]:
         networks=carried_networks(config.task.network),
         folders=current_findings(),
         fingerprint=setup.fingerprint,
+        methods=[each.method for each in configs],
+        code={identity: place for each in configs for identity, place in each.code.items()},
     )
 
 

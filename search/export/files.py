@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Allocation, Compressor, Cost, example_input
+from methods.compose import split_parts
 from models.errors import UserError
 from models.task import Task
 from models.user.code import is_user_spec, split_spec
@@ -228,6 +229,7 @@ def _config(subject: Subject, flops: int, files: Mapping[str, Stored]) -> Export
         ),
         network_file=_user_file(task.config.network),
         method=subject.candidate.method,
+        method_files=_method_files(subject),
         options=subject.candidate.options,
         allocation=compressor.allocation(compressor.levels(subject.allocation)),
         cost=Costs(**subject.cost._asdict()),
@@ -238,6 +240,12 @@ def _config(subject: Subject, flops: int, files: Mapping[str, Stored]) -> Export
         files=dict(files),
         origin=_origin(subject),
     )
+
+
+def _method_files(subject: Subject) -> dict[str, str]:
+    """Of the places that the run knows, those of the candidate's method."""
+    code = subject.run.config.code
+    return {part: code[part] for part in split_parts(subject.candidate.method) if part in code}
 
 
 def _user_file(network: str) -> UserFile | None:

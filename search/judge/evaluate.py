@@ -11,7 +11,7 @@ import json
 import math
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from methods.base import Allocation, Compressor, Tuning, copy_network, example_input
-from methods.registry import create, method_info
+from methods.registry import create, locate_methods, method_info
 from models.data.images import Images
 from models.data.picture_folders import FolderFindings, adopt_findings
 from models.errors import UserError
@@ -282,6 +282,8 @@ def worker(
     networks: Mapping[str, nn.Module] | None = None,
     folders: Mapping[str, FolderFindings] | None = None,
     fingerprint: str | None = None,
+    methods: Iterable[str] = (),
+    code: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Evaluator:
     """What a dispatcher calls once per worker.
@@ -290,12 +292,17 @@ def worker(
         networks: the task's network, if it was given as an object.
         folders: what the search found when it checked the task's pictures, if its data are pictures.
         fingerprint: what the task must be; None takes it as it is here.
+        methods: of the candidates to come; all must be known here.
+        code: where those are that lie in a user's files (`methods.registry.identify_method`).
 
     Raises:
         UserError: the files here are not those of the search: changed since it began, or others on this machine.
     """
     receive_networks(networks or {})
     adopt_findings(folders or {})
+    locate_methods(code or {})
+    for name in methods:
+        method_info(name)  # refused here, it fails once and not with every candidate
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     evaluator = Evaluator(config, **options)

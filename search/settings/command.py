@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from methods.registry import typed_method
 from models.task import TaskConfig
 from models.user.given_networks import is_given_network
 from search.allocation.targets import Target
@@ -65,10 +66,11 @@ def _task(task: TaskConfig) -> list[str]:
 
 def _search(config: RunConfig) -> list[str]:
     usual = RunConfig(task=config.task, name=config.name)
-    words = ["--method", config.method]
+    words = option_words("--method", typed_method(config.method, config.code))
     for name, value in config.method_options.items():
         words += ["--option", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
-    words += ["--strategy", ",".join(config.strategies), *_targets(config.targets)]
+    strategies = ",".join(typed_method(name, config.code) for name in config.strategies)
+    words += [*option_words("--strategy", strategies), *_targets(config.targets)]
     words += config.constraints.words()
     words += _recipe(config.recipe)
     words += ["--rungs", ",".join(f"{epochs:g}" for epochs in config.rungs)] if config.rungs else []

@@ -16,7 +16,7 @@ from models.task import TaskConfig
 from search.allocation.allocate import MISSED
 from search.allocation.targets import MEASURES, flops_text
 from search.candidate import Recipe
-from search.strategies.contract import strategies
+from search.strategies.contract import strategy
 from search.terminal.console import UNCOUNTED, say
 
 
@@ -52,7 +52,7 @@ def show_plan(plan: Mapping[str, Any], console: Console) -> None:
         say(console, f"note: {notice}")
     if not target["met"]:
         say(console, MISSED[target["too_coarse"]])
-    if (most := strategies()[plan["strategy"]].candidates) > 1:
+    if (most := strategy(plan["strategy"])[0].candidates) > 1:
         say(console, f"this is its own solution; a search tries it against up to {most - 1} others")
 
 
