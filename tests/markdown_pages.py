@@ -74,10 +74,10 @@ def page_commands(page: Path) -> list[Command]:
     for block, following in zip(blocks, [*blocks[1:], None], strict=True):
         lines = block.text.replace("\\\n", " ").splitlines()
         shown = [line for line in lines if line.startswith(PROGRAM) and block.kind != "text"]
-        found = [Command(page, block.line, tuple(shlex.split(line, comments=True)[2:])) for line in shown]
-        if found and following is not None and following.kind.startswith("text"):
-            found[-1] = replace(found[-1], output=following)
-        commands += found
+        shown_commands = [Command(page, block.line, tuple(shlex.split(line, comments=True)[2:])) for line in shown]
+        if shown_commands and following is not None and following.kind.startswith("text"):
+            shown_commands[-1] = replace(shown_commands[-1], output=following)
+        commands += shown_commands
     return commands
 
 

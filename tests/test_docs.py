@@ -45,7 +45,7 @@ MISSING = {
 OTHER_PROGRAMS = ("ray ", "pip ", ".venv/bin/pip ", "optuna-dashboard ", "make ", "git ", "python benchmarks/")
 
 
-def parse(arguments: list[str]) -> None:
+def parse_arguments(arguments: list[str]) -> None:
     """What the command line does with arguments before any work: raises for an unknown command, option or value."""
     with PARSER.make_context("run_search.py", list(arguments), resilient_parsing=False) as context:
         rest = [*context._protected_args, *context.args] if hasattr(context, "_protected_args") else context.args
@@ -57,13 +57,13 @@ def parse(arguments: list[str]) -> None:
 @pytest.mark.parametrize("command", COMMANDS, ids=str)
 def test_shown_command_is_understood(command: Command) -> None:
     if "--help" not in command.arguments:
-        parse(list(command.arguments))
+        parse_arguments(list(command.arguments))
 
 
 def test_what_is_wrong_is_not_understood() -> None:
     for wrong in (["plan", "--target-flop", "0.5"], ["serch"], ["search", "--epochs", "many"], ["export"]):
         with pytest.raises(Exception, match=r"(?i)no such|valid|missing"):
-            parse(wrong)
+            parse_arguments(wrong)
 
 
 def known_options() -> set[str]:
@@ -133,7 +133,7 @@ def test_api_names_in_running_text_exist(page: Path) -> None:
             assert hasattr(api, name), span
 
 
-def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+def run_program(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     nowhere = "http://127.0.0.1:9"  # a page that downloads says that it cannot
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200",
                    "http_proxy": nowhere, "https_proxy": nowhere}  # fmt: skip
@@ -152,14 +152,16 @@ def test_page_is_followed_from_top_to_bottom(page: Path, tmp_path: Path) -> None
             (tmp_path / block.file).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / block.file).write_text(block.text)
     for command in page_commands(page):
-        check_outcome(command, run([sys.executable, str(ROOT / "run_search.py"), *quick(command)], tmp_path))
+        check_outcome(
+            command, run_program([sys.executable, str(ROOT / "run_search.py"), *quick_arguments(command)], tmp_path)
+        )
     script = "\n".join(block.text for block in blocks if block.file is None)
     if script:
-        done = run([sys.executable, "-c", script], tmp_path)
+        done = run_program([sys.executable, "-c", script], tmp_path)
         assert done.returncode == 0, done.stderr
 
 
-def quick(command: Command) -> list[str]:
+def quick_arguments(command: Command) -> list[str]:
     """The arguments; where Ray is not what the command is about, without the seconds that it takes to start."""
     named = {"--ray-address", "--workers", "--help"} & {*command.arguments}
     works = command.arguments[:1] in (("search",), ("compare",)) and not named
