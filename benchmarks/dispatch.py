@@ -24,7 +24,8 @@ import ray
 import torch
 
 from search.candidate import Candidate, Outcome
-from search.dispatch.loop import Resources, dispatch
+from search.dispatch.contract import Resources
+from search.dispatch.loop import dispatch
 from search.dispatch.ray_session import ray_session
 from search.machine.host import cores
 

@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models.task import TaskConfig
 from search.candidate import Candidate, Outcome, Recipe
-from search.dispatch.loop import Resources, dispatch
+from search.dispatch.contract import Resources
+from search.dispatch.loop import dispatch
 from search.judge.evaluate import Evaluator, bind, worker
 from search.machine.host import host_facts
 

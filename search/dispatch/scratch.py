@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from search.dispatch.signals import uninterrupted
 from search.files.atomic import AGE
+from search.machine.signals import ignore_signals
 
 PREFIX = "rs-"
 _INSIDE = "r"
@@ -23,7 +23,7 @@ _LOCK = "lock"  # held while the folder's process lives; the system lets go of i
 
 
 @contextlib.contextmanager
-def scratch(name: str) -> Iterator[str]:
+def scratch_folder(name: str) -> Iterator[str]:
     """A temporary folder; those of processes that were killed are removed on the way.
 
     Its path is short, because Ray's sockets lie in it and their paths may have 107 characters. What is yielded lies
@@ -38,7 +38,7 @@ def scratch(name: str) -> Iterator[str]:
         inside.mkdir()
         yield str(inside)
     finally:
-        with uninterrupted(), contextlib.suppress(OSError):
+        with ignore_signals(), contextlib.suppress(OSError):
             _remove(folder)
         os.close(handle)
 

@@ -19,7 +19,6 @@ from models.errors import UserError, commonest_reason
 from search.allocation.choice import choose
 from search.allocation.targets import Target
 from search.candidate import Outcome
-from search.dispatch.last_words import last_words
 from search.dispatch.loop import dispatch
 from search.engine.conductor import Conductor
 from search.engine.estimate import expected, work
@@ -47,6 +46,7 @@ from search.latency.table import Say, tell
 from search.ledger.ledger import Ledger
 from search.ledger.storage import check_location
 from search.machine.host import host_facts
+from search.machine.last_words import last_words
 from search.results.tables import Dense
 from search.settings.command import resume_command
 from search.settings.config import LEARNED, RunConfig

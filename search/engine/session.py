@@ -17,7 +17,6 @@ from models.user.given_networks import carried_networks, is_given_network
 from models.user.spec_names import class_of
 from search.candidate import Candidate, Outcome
 from search.dispatch.attempts import AttemptLog
-from search.dispatch.last_words import last_words
 from search.dispatch.loop import dispatch
 from search.engine.conductor import Conductor
 from search.engine.estimate import expected, work
@@ -34,6 +33,7 @@ from search.engine.warm import warmed
 from search.judge.evaluate import Evaluator, rung_file, worker
 from search.ledger.ledger import Ledger, LedgerError
 from search.machine.host import host_facts
+from search.machine.last_words import last_words
 from search.settings.command import resume_command
 from search.settings.config import RunConfig
 from search.strategies.contract import Program, Proposal, strategy

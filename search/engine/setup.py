@@ -17,7 +17,7 @@ from search.allocation.allocate import check_reachable
 from search.allocation.budget import LATENCY, Budget
 from search.allocation.choice import Choice, blamed, choose
 from search.allocation.targets import Target
-from search.dispatch.loop import Resources
+from search.dispatch.contract import Resources
 from search.engine.run_folder import check_run_folder, refuse_other
 from search.engine.rungs import check_samples
 from search.engine.unchanged import refuse_changed

@@ -25,7 +25,6 @@ from models.errors import UserError
 from models.paths import check_utf8_names
 from models.task import Task
 from search.candidate import Candidate
-from search.dispatch.last_words import last_words
 from search.engine.unchanged import describe_changes
 from search.export.config import CARD, CONFIG, ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig, read_config
 from search.export.files import Say, Subject, write_files
@@ -38,6 +37,7 @@ from search.judge.evaluate import Evaluator, OnStep, worker
 from search.judge.faults import is_machine_fault
 from search.judge.finetune import judge
 from search.judge.packed_weights import unpack
+from search.machine.last_words import last_words
 
 TRIAL_IMAGES = 256
 CHECKPOINTS = "checkpoints"  # folder in the run's, of fine-tunes that may go on

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from search.dispatch import crash_log
+from search.machine import crash_log
 
 
 class Companion:
@@ -62,7 +62,7 @@ class Companion:
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Faults are written where the companion finds them; at the end it goes in silence."""
-        with faults_to(self._faults):
+        with redirect_faulthandler(self._faults):
             try:
                 yield
             finally:
@@ -101,7 +101,7 @@ def _forget() -> None:
 
 
 @contextlib.contextmanager
-def faults_to(file: IO[bytes]) -> Iterator[None]:
+def redirect_faulthandler(file: IO[bytes]) -> Iterator[None]:
     """faulthandler writes to this file while this lasts; afterwards to the file before, or as Python was started."""
     foreign = not _files and faulthandler.is_enabled()  # `python -X faulthandler`, IPython, pytest
     faulthandler.enable(file)
