@@ -30,7 +30,7 @@ from search.engine.setup import Setup
 from search.engine.standings import keep_dense, keeper
 from search.engine.stopping import stop_signals
 from search.engine.warm import warmed
-from search.judge.evaluate import Evaluator, rung_file, worker
+from search.judge.evaluate import Evaluator, load_evaluator, rung_file
 from search.ledger.ledger import Ledger, LedgerError
 from search.machine.host import host_facts
 from search.machine.last_words import last_words
@@ -141,7 +141,7 @@ def factory_of(setup: Setup, *others: Setup) -> partial[Evaluator]:
     for method in (each.method for each in configs):
         check_reachable(method)
     return partial(
-        worker,
+        load_evaluator,
         config.task.with_absolute_paths(),
         device=config.device,
         keep_weights=(config.folder / "weights").absolute(),

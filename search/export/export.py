@@ -30,12 +30,12 @@ from search.export.config import CARD, CONFIG, ONNX, PICTURE, PROGRAM, WEIGHTS, 
 from search.export.files import Say, Subject, write_files
 from search.export.formats import FORMATS, check_onnx
 from search.export.pick import Picked, Run, pick_candidate, read_run
-from search.files.atomic import clear_leftovers, held, writing
+from search.files.atomic import clear_leftovers, hold_lock, report_unwritable
 from search.files.output_file import check_output_folder
 from search.judge.checkpoint import Checkpoint
-from search.judge.evaluate import Evaluator, OnStep, worker
+from search.judge.evaluate import Evaluator, OnStep, load_evaluator
 from search.judge.faults import is_machine_fault
-from search.judge.finetune import judge
+from search.judge.finetune import measure_accuracy
 from search.judge.packed_weights import unpack
 from search.machine.last_words import last_words
 
@@ -94,10 +94,10 @@ def export_run(
     subject = fine_tuned(record, picked, pick, device=device, say=say, on_step=on_step)
     prefix = f".{folder.name}."
     with (
-        writing(folder, "free space or give another folder, and export again: the fine-tune is kept"),
+        report_unwritable(folder, "free space or give another folder, and export again: the fine-tune is kept"),
         _parent_of(folder),
         tempfile.TemporaryDirectory(prefix=prefix, suffix=".tmp", dir=folder.parent) as stage,
-        held(Path(stage)),
+        hold_lock(Path(stage)),
     ):
         config = write_files(subject, Path(stage), folder, formats, say)
         check_folder(folder, force=force)
@@ -165,7 +165,7 @@ def fine_tuned(
     if not path.is_file():
         _check_can_keep(run.folder)
     say("loading the task ...")
-    evaluator = worker(run.config.task, device=device or run.config.device, keep_weights=weights)
+    evaluator = load_evaluator(run.config.task, device=device or run.config.device, keep_weights=weights)
     task = evaluator.task
     if task.fingerprint != run.fingerprint:
         changes = describe_changes(task, run.fingerprint, run.task_parts)
@@ -224,7 +224,7 @@ def _finetuned(evaluator: Evaluator, candidate: Candidate, weights: Path, say: S
 
 def _accuracy(network: nn.Module, task: Task, picked: Picked, candidate: Candidate) -> float:
     """Of the stored weights on the test set, which must be what the search found."""
-    accuracy, _ = judge(network, task.test)
+    accuracy, _ = measure_accuracy(network, task.test)
     known = picked.tested.get(candidate.seed)
     if known is not None and abs(known - accuracy) > SAME_ACCURACY:
         raise UserError(

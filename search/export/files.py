@@ -48,7 +48,7 @@ from search.export.formats import (
 from search.export.model_card import model_card
 from search.export.pick import Picked, Run
 from search.files.atomic import atomic_write
-from search.judge.finetune import judge
+from search.judge.finetune import measure_accuracy
 from search.judge.packed_weights import pack
 from search.latency.timing import BATCHES, Forward, Latency, batch_of, latency
 from search.machine.host import host_facts
@@ -262,7 +262,7 @@ def _metrics(subject: Subject, flops: int) -> Metrics:
     return Metrics(
         test_accuracy=subject.accuracy,
         test_images=len(subject.task.test),
-        dense_test_accuracy=judge(subject.task.network, subject.task.test)[0],
+        dense_test_accuracy=measure_accuracy(subject.task.network, subject.task.test)[0],
         seed=seed,
         seeds=tuple(sorted(tested)),
         mean=statistics.fmean(accuracies),

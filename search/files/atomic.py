@@ -30,12 +30,12 @@ def clear_leftovers(path: Path) -> None:
         if left.name.startswith(f".{_shortened(path.name)}.") and left.name.endswith(".tmp"):
             with suppress(OSError):  # still held, gone already, or not ours to remove
                 if time.time() - left.stat().st_mtime > AGE:
-                    with held(left):
+                    with hold_lock(left):
                         shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
+def hold_lock(path: Path) -> Iterator[None]:
     """A lock on a temporary file or folder while it is written; the system lets go of it when the process dies.
 
     OSError if another process holds it.
@@ -49,7 +49,7 @@ def held(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def writing(path: Path, advice: str) -> Iterator[None]:
+def report_unwritable(path: Path, advice: str) -> Iterator[None]:
     """Turns the system's refusal to write `path` into a UserError that says what would do."""
     try:
         yield
@@ -57,17 +57,17 @@ def writing(path: Path, advice: str) -> Iterator[None]:
         raise UserError(f"{path} cannot be written ({error.strerror or error}); {advice}") from error
 
 
-def claimed(parent: Path, name: str) -> str:
+def claim_folder(parent: Path, name: str) -> str:
     """The name of a new folder in `parent`: `name`, or it with a number behind where somebody has just taken that.
 
     If nothing has been put there when the process ends, the folder goes again.
     """
-    with writing(parent, "choose another folder with --results"):
+    with report_unwritable(parent, "choose another folder with --results"):
         parent.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
         chosen = name if number == 1 else f"{name}-{number}"
         try:
-            with writing(parent, "choose another folder with --results"):
+            with report_unwritable(parent, "choose another folder with --results"):
                 (parent / chosen).mkdir()
         except UserError as refusal:
             if isinstance(refusal.__cause__, FileExistsError):
@@ -115,7 +115,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     temporary = path.with_name(temporary_name(path.name))
     clear_leftovers(path)
     try:
-        with temporary.open("wb") as file, held(temporary):
+        with temporary.open("wb") as file, hold_lock(temporary):
             yield file
             file.flush()
             os.fsync(file.fileno())

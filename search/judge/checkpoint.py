@@ -27,11 +27,11 @@ class Checkpoint:
     def save(self, step: int, network: nn.Module, optimizer: torch.optim.Optimizer, tuning: Tuning) -> None:
         """Keep the state after `step` steps, in place of what the file held."""
         device = next(network.parameters()).device
-        tensors = dict(_named("network", network.state_dict()))
+        tensors = dict(_name_tensors("network", network.state_dict()))
         for number, kept in optimizer.state_dict()["state"].items():
-            tensors |= dict(_named(f"optimizer/{number}", kept))
+            tensors |= dict(_name_tensors(f"optimizer/{number}", kept))
         for name, kept in tuning.state_dict().items():
-            tensors |= dict(_named(f"tuning/{name}", kept))
+            tensors |= dict(_name_tensors(f"tuning/{name}", kept))
         tensors["random/cpu"] = torch.get_rng_state()
         if device.type == "cuda":
             tensors["random/cuda"] = torch.cuda.get_rng_state(device)
@@ -48,10 +48,10 @@ class Checkpoint:
             return 0
         step, tensors = found
         device = next(network.parameters()).device
-        network.load_state_dict(_below(tensors, "network"))
-        _load_optimizer(optimizer, _below(tensors, "optimizer"))
+        network.load_state_dict(_select_tensors(tensors, "network"))
+        _load_optimizer(optimizer, _select_tensors(tensors, "optimizer"))
         own: dict[str, dict[str, Tensor]] = {group: {} for group in tuning.state_dict()}
-        for name, tensor in _below(tensors, "tuning").items():
+        for name, tensor in _select_tensors(tensors, "tuning").items():
             group, _, rest = name.partition("/")
             own[group][rest] = tensor.to(device)
         tuning.load_state_dict(own)
@@ -88,14 +88,14 @@ class RungWeights(Checkpoint):
             super().save(step, network, optimizer, tuning)
 
 
-def _named(prefix: str, state: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
+def _name_tensors(prefix: str, state: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a state dict, each with memory of its own, as the format wants them."""
     for name, value in state.items():
         if isinstance(value, Tensor):
             yield f"{prefix}/{name}", value.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _select_tensors(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {
         name.removeprefix(f"{prefix}/"): tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}/")
     }

@@ -69,7 +69,7 @@ class Outline:
             self._output = network(example)
         self.order = tuple(calls.started)
         self._always = tuple(name for name, _ in network.named_modules() if name not in calls.times)
-        self._candidates = _cuts(calls)
+        self._candidates = _find_cuts(calls)
         self._valid: dict[str, bool] = {}
 
     def last_cut(self, started: int) -> Cut | None:
@@ -84,10 +84,10 @@ class Outline:
     def _tried(self, cut: Cut) -> bool:
         """Whether the output stays what it was, to the bit, with NaN in place of everything before the cut."""
         with evaluating(self._network, self._example):
-            with recording(self._network, cut) as seen:
+            with record_cut(self._network, cut) as seen:
                 self._network(self._example)
             try:
-                with replaying(self._network, cut, seen):
+                with replay_cut(self._network, cut, seen):
                     return torch.equal(self._network(self._example), self._output)
             except Exception:  # NaN is not what it can work on
                 return False
@@ -102,36 +102,36 @@ class Outline:
         if not {*self.order, *self._always} <= modules.keys():
             return None
         for name in self._always:
-            _add(state, modules[name])
+            _digest_module(state, modules[name])
         found = []
         for name in self.order:
             known = {child for child, _ in self._network.get_submodule(name).named_children()}
-            _add(state, modules[name])
+            _digest_module(state, modules[name])
             for child, module in modules[name].named_children():
                 if child not in known:  # what the method has put there
                     for inner in module.modules():
-                        _add(state, inner)
+                        _digest_module(state, inner)
             found.append(state.digest())
         return tuple(found)
 
 
-def _cuts(calls: _Calls) -> list[Cut]:
+def _find_cuts(calls: _Calls) -> list[Cut]:
     """Every module that could be one, in the order of their returns; the network itself could not."""
     once = {name for name in calls.tensors if calls.times[name] == 1}
     cuts, returned = [], list[str]()
     for name, started in calls.ended:
-        returned = [other for other in returned if not _inside(other, name)]  # it stands for those inside it
+        returned = [other for other in returned if not _is_inside(other, name)]  # it stands for those inside it
         if name in once and name:
             cuts.append(Cut(name, started, tuple(other for other in returned if other in once)))
         returned.append(name)
     return cuts
 
 
-def _inside(name: str, outer: str) -> bool:
+def _is_inside(name: str, outer: str) -> bool:
     return not outer or name.startswith(f"{outer}.")
 
 
-def _add(state: Any, module: nn.Module) -> None:
+def _digest_module(state: Any, module: nn.Module) -> None:
     """What a module is by itself: its class, plain attributes, own tensors, and the names of its children."""
     own = {name: value for name, value in vars(module).items() if name not in _INTERNAL}
     tensors = {**module._parameters, **module._buffers} | {k: v for k, v in own.items() if isinstance(v, Tensor)}
@@ -170,7 +170,7 @@ class Recorded:
 
 
 @contextmanager
-def recording(network: nn.Module, cut: Cut, most: float = math.inf) -> Iterator[Recorded]:
+def record_cut(network: nn.Module, cut: Cut, most: float = math.inf) -> Iterator[Recorded]:
     """Keep what the cut returns while the network is called, up to `most` bytes."""
     recorded, shapes = Recorded(most), dict[str, tuple[int, ...]]()
 
@@ -186,7 +186,7 @@ def recording(network: nn.Module, cut: Cut, most: float = math.inf) -> Iterator[
 
 
 @contextmanager
-def replaying(network: nn.Module, cut: Cut, recorded: Recorded) -> Iterator[None]:
+def replay_cut(network: nn.Module, cut: Cut, recorded: Recorded) -> Iterator[None]:
     """The same calls in the same order, the cut's outputs taken from what was recorded and NaN from all before it."""
     call = 0
 

@@ -45,9 +45,9 @@ class Drift:
         count = min(count or _ENOUGH, len(images), _ENOUGH)
         chosen = images.subset(torch.arange(count))
         if count not in self._wanted:
-            self._wanted[count] = [_log_softmax(self._dense(blend)) for blend in blends(chosen)]
+            self._wanted[count] = [_log_softmax(self._dense(blend)) for blend in blend_images(chosen)]
         total = torch.zeros((), dtype=torch.float64)
-        for blend, wanted in zip(blends(chosen), self._wanted[count], strict=True):
+        for blend, wanted in zip(blend_images(chosen), self._wanted[count], strict=True):
             total += jensen_shannon(wanted, _log_softmax(network(blend))).sum().cpu()
         return float(total) / count
 
@@ -63,7 +63,7 @@ def jensen_shannon(one: Tensor, other: Tensor) -> Tensor:
     return parts.clamp_min(0) / 2  # rounding leaves some 1e-17 below
 
 
-def blends(images: Images) -> Iterator[Tensor]:
+def blend_images(images: Images) -> Iterator[Tensor]:
     """Batches in which every image is mixed with another of its batch; the same ones at every call."""
     generator = torch.Generator().manual_seed(0)
     for inputs, _ in images.batches(_BATCH):

@@ -32,7 +32,7 @@ from search.files.atomic import atomic_write
 from search.judge.checkpoint import Checkpoint, RungWeights
 from search.judge.drift import Drift
 from search.judge.faults import fault_outcome, machine_fault
-from search.judge.finetune import DivergedError, TimeLimitError, finetune, judge, recalibrate, steps_of
+from search.judge.finetune import DivergedError, TimeLimitError, count_steps, finetune, measure_accuracy, recalibrate
 from search.judge.packed_weights import pack
 from search.judge.prefix import Prefix
 
@@ -155,9 +155,9 @@ class Evaluator:
         network = compressor.compress(allocation)
         tune = self.task.train if candidate.judge == "test" else self.task.tune
         images = self.task.test if candidate.judge == "test" else self.task.search
-        steps = steps_of(recipe, len(tune))
+        steps = count_steps(recipe, len(tune))
         tuning = self._tuning(candidate, network, steps)
-        shared = nullcontext() if prefix is None else prefix.shared(network, _calls(candidate))
+        shared = nullcontext() if prefix is None else prefix.shared(network, _call_signature(candidate))
         with shared:
             recalibrate(network, tune, recipe.recalibration_images, seed=candidate.seed)
             training, spared = bool(steps) and candidate.until != 0, 0
@@ -166,7 +166,7 @@ class Evaluator:
                 # Running averages lag behind weights that have just moved, after a short fine-tune by far.
                 recalibrate(network, tune, recipe.recalibration_images, seed=candidate.seed)
             network = tuning.finish(network).eval()
-            accuracy, loss = judge(network, images, count=candidate.images)
+            accuracy, loss = measure_accuracy(network, images, count=candidate.images)
             drift = None
             if candidate.judge == "search":
                 drift = self._drift_from(candidate, trained=training)(network, images, candidate.images)
@@ -234,24 +234,24 @@ class Evaluator:
         """The candidate's method bound to the dense network; bound once per worker."""
         key = _method_key(candidate)
         if key not in self._compressors:
-            self._compressors[key] = bind(self.task, candidate.method, candidate.options)
+            self._compressors[key] = bind_method(self.task, candidate.method, candidate.options)
         return self._compressors[key]
 
     def dense(self, split: str = "search") -> tuple[float, float]:
         """Accuracy and loss of the dense network on the `search` split or the `test` set."""
-        return judge(self.task.network, self.task.test if split == "test" else self.task.search)
+        return measure_accuracy(self.task.network, self.task.test if split == "test" else self.task.search)
 
 
 def _method_key(candidate: Candidate) -> str:
     return json.dumps([candidate.method, candidate.options], sort_keys=True)
 
 
-def _calls(candidate: Candidate) -> tuple[int | None, ...]:
+def _call_signature(candidate: Candidate) -> tuple[int | None, ...]:
     """On which images, in which batches, the network of a scan is called."""
     return candidate.seed, candidate.recipe.recalibration_images, candidate.images
 
 
-def bind(task: Task, method: str, options: dict[str, Any]) -> Compressor:
+def bind_method(task: Task, method: str, options: dict[str, Any]) -> Compressor:
     """A method bound to a task's dense network, calibrated on fine-tuning images if it wants that."""
     example = example_input(task.info.shape, task.device)
     compressor = create(method, task.network, example, options)
@@ -276,7 +276,7 @@ def save_compressed(
     atomic_write(folder / f"{candidate.key(task)}.safetensors", packed)
 
 
-def worker(
+def load_evaluator(
     config: TaskConfig,
     *,
     networks: Mapping[str, nn.Module] | None = None,

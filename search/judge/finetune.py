@@ -34,16 +34,16 @@ class TimeLimitError(RuntimeError):
     """The time allowed for a candidate is over."""
 
 
-def steps_of(recipe: Recipe, images: int) -> int:
+def count_steps(recipe: Recipe, images: int) -> int:
     """Optimizer steps of a recipe on so many images; the last, smaller batch of an epoch is left out."""
-    return math.ceil(recipe.epochs * _steps_per_epoch(recipe, images))
+    return math.ceil(recipe.epochs * _epoch_steps(recipe, images))
 
 
-def _steps_per_epoch(recipe: Recipe, images: int) -> int:
+def _epoch_steps(recipe: Recipe, images: int) -> int:
     return max(images // recipe.batch_size, 1)
 
 
-def rate(step: int, steps: int, schedule: str) -> float:
+def learning_rate_share(step: int, steps: int, schedule: str) -> float:
     """Learning rate at a step as a share of its peak: 1 → 0 by cosine, after a linear rise in `one-cycle`."""
     progress = (step + 0.5) / steps
     if schedule == "one-cycle":
@@ -80,8 +80,8 @@ def finetune(
         DivergedError: the loss became infinite or NaN.
         TimeLimitError: the deadline passed.
     """
-    steps = steps_of(recipe, len(images))
-    end = steps if until is None else min(steps, math.ceil(until * _steps_per_epoch(recipe, len(images))))
+    steps = count_steps(recipe, len(images))
+    end = steps if until is None else min(steps, math.ceil(until * _epoch_steps(recipe, len(images))))
     tuning = tuning or Tuning()
     optimizer = torch.optim.SGD(
         tuning.parameter_groups(network),
@@ -97,7 +97,7 @@ def finetune(
     watch, guard = _Watch(deadline), ForwardGuard()
     for step, (inputs, labels) in enumerate(_batches(images, recipe, seed, end, spared), start=spared):
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * rate(step, steps, recipe.schedule)
+            group["lr"] = peak * learning_rate_share(step, steps, recipe.schedule)
         with guard.forward(inputs.device):
             loss = _loss(network, teacher, inputs, labels, recipe)
         optimizer.zero_grad(set_to_none=True)
@@ -107,7 +107,7 @@ def finetune(
         watch(step, end, loss)
         if on_step is not None:
             on_step(step + 1, steps)
-        if checkpoint is not None and ((step + 1) % _steps_per_epoch(recipe, len(images)) == 0 or step + 1 == end):
+        if checkpoint is not None and ((step + 1) % _epoch_steps(recipe, len(images)) == 0 or step + 1 == end):
             checkpoint.save(step + 1, network, optimizer, tuning)
     network.eval()
     return spared
@@ -134,7 +134,7 @@ def _batches(images: Images, recipe: Recipe, seed: int, steps: int, done: int) -
     Args:
         done: steps that lie behind already; those of an epoch that was begun are drawn again and passed over.
     """
-    epoch, over = divmod(done, _steps_per_epoch(recipe, len(images)))
+    epoch, over = divmod(done, _epoch_steps(recipe, len(images)))
     batch = min(recipe.batch_size, len(images))
     while done < steps:
         drawn = images.batches(batch, seed=seed * 100_003 + epoch, augment=True, drop_last=True)
@@ -200,7 +200,7 @@ def recalibrate(network: nn.Module, images: Images, count: int, *, seed: int = 0
 
 
 @torch.no_grad()
-def judge(
+def measure_accuracy(
     network: nn.Module, images: Images, *, count: int | None = None, batch_size: int = 500
 ) -> tuple[float, float]:
     """Top-1 accuracy (0 to 1) and mean cross-entropy (nats) of a network in evaluation mode, at full precision.

@@ -15,7 +15,7 @@ from itertools import takewhile
 import torch
 from torch import Tensor, nn
 
-from search.judge.cuts import Cut, Outline, Recorded, recording, replaying
+from search.judge.cuts import Cut, Outline, Recorded, record_cut, replay_cut
 
 HELD = 2**30  # bytes of outputs that are kept at most
 SHARE = 0.25  # and of a GPU's free memory
@@ -51,14 +51,14 @@ class Prefix:
         wanted = self._worth_keeping(digests, known)
         with ExitStack() as stack, torch.no_grad():
             if known is not None:
-                stack.enter_context(replaying(network, known[0], self._kept[known]))
+                stack.enter_context(replay_cut(network, known[0], self._kept[known]))
             if wanted is not None:
                 self._kept = {} if known is None else {known: self._kept[known]}
                 room = self._room()
-                recorded = stack.enter_context(recording(network, wanted, room))
+                recorded = stack.enter_context(record_cut(network, wanted, room))
             yield
         if wanted is not None and recorded.whole:
-            self._kept[wanted, _at(digests, wanted), calls] = recorded
+            self._kept[wanted, _digest_at(digests, wanted), calls] = recorded
         elif wanted is not None and known is None:
             self._too_large.add(wanted)
 
@@ -90,22 +90,22 @@ class Prefix:
 
     def _known(self, digests: tuple[bytes, ...], calls: Hashable) -> tuple[Cut, bytes, Hashable] | None:
         """The last cut up to which an earlier network was the same and is remembered."""
-        found = [key for key in self._kept if key[1:] == (_at(digests, key[0]), calls)]
+        found = [key for key in self._kept if key[1:] == (_digest_at(digests, key[0]), calls)]
         return max(found, key=lambda key: key[0].started, default=None)
 
     def _worth_keeping(self, digests: tuple[bytes, ...], known: tuple[Cut, bytes, Hashable] | None) -> Cut | None:
         """The last cut up to which it is like the dense network, as the next one may be too."""
         dense = self._dense
-        cut = None if dense is None or digests == dense else self._outline.last_cut(_common(digests, dense))
+        cut = None if dense is None or digests == dense else self._outline.last_cut(_count_common(digests, dense))
         if cut is None or cut in self._too_large or (known is not None and cut.started <= known[0].started):
             return None
         return cut
 
 
-def _at(digests: tuple[bytes, ...], cut: Cut) -> bytes:
+def _digest_at(digests: tuple[bytes, ...], cut: Cut) -> bytes:
     return digests[cut.started - 1]
 
 
-def _common(one: tuple[bytes, ...], other: tuple[bytes, ...]) -> int:
+def _count_common(one: tuple[bytes, ...], other: tuple[bytes, ...]) -> int:
     """How many modules two networks begin with alike."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=True)))

@@ -22,7 +22,7 @@ from models.user.spec_names import class_of
 from search.allocation.constraints import Constraints, rules
 from search.allocation.targets import parse_targets
 from search.candidate import Recipe
-from search.files.atomic import claimed
+from search.files.atomic import claim_folder
 from search.judge.baseline import baseline_task
 from search.ledger.location import public_location
 from search.settings.bounds import MOST_EPOCHS, check_number
@@ -231,7 +231,7 @@ def run_name(name: str | None, task: TaskConfig, method: str, results: Path) -> 
         network = class_of(task.network) if is_given_network(task.network) else Path(task.network).name
         parts = [network, Path(task.data.partition(":")[2] or task.data).stem, method]
         readable = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", part).strip("-.") for part in parts)
-        return claimed(results.absolute(), f"{readable}-{time.strftime('%Y%m%d-%H%M%S')}")
+        return claim_folder(results.absolute(), f"{readable}-{time.strftime('%Y%m%d-%H%M%S')}")
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise UserError(f"run name {name!r} is not a plain folder name; use letters, digits, '.', '_' and '-'")
     return name

@@ -16,7 +16,7 @@ from search.engine.compare import Compared, Comparison
 from search.engine.session import title
 from search.engine.standings import Standing
 from search.engine.stopping import stop_signals
-from search.files.atomic import atomic_write, writing
+from search.files.atomic import atomic_write, report_unwritable
 from search.latency.check import Checked
 from search.leaderboard.board import Board, board_of, find_tasks
 from search.leaderboard.forms import PIPE_WIDTH, boards_csv, boards_record
@@ -53,7 +53,7 @@ def _run_and_show(comparison: Comparison, console: Console, *, retry_failed: boo
     config = comparison.config
     done = compare.run(comparison, console, retry_failed=retry_failed)
     boards = _own_boards(done)
-    with writing(config.folder, f"free space, then write them by: {resume_command(config)}"):
+    with report_unwritable(config.folder, f"free space, then write them by: {resume_command(config)}"):
         checked = measure_finals(done.results, lambda line: say(console, line, "dim"))
         files = _write(done, checked)
         if boards:

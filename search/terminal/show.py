@@ -16,7 +16,7 @@ from search.allocation.targets import flops_text
 from search.engine.session import Result, run
 from search.engine.setup import prepare
 from search.engine.stopping import stop_signals
-from search.files.atomic import writing
+from search.files.atomic import report_unwritable
 from search.report.final_latency import measure_finals
 from search.report.outputs import Written, write_outputs
 from search.results.tables import records
@@ -40,7 +40,7 @@ def search_and_show(
     announce(setup, console)
     with stop_signals():  # beyond the search: its files are written and its last line is said
         result = run(setup, console, retry_failed=retry_failed)
-        with writing(config.folder, f"free space, then write them by: {resume_command(config)}"):
+        with report_unwritable(config.folder, f"free space, then write them by: {resume_command(config)}"):
             checked = measure_finals([result], lambda line: say(console, line, "dim"))
             written = write_outputs(result, command or search_command(config), checked)
         _show_end(result, written, console)

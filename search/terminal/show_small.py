@@ -72,7 +72,7 @@ def trained(
     """Train a dense baseline under a progress bar; its accuracies, and what there is to know of how data were read.
 
     Args:
-        options: as `baseline.train` takes them.
+        options: as `baseline.train_baseline` takes them.
     """
     from search.judge import baseline
 
@@ -82,11 +82,11 @@ def trained(
         notices.append(notice)
         say(console, f"note      {notice}")
 
-    baseline.check_target(out, force=bool(options.get("force")))  # before the bar is drawn
+    baseline.check_weights_file(out, force=bool(options.get("force")))  # before the bar is drawn
     columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeRemainingColumn())
     with RichProgress(*columns, console=console) as bar:
         job = bar.add_task("training")
-        accuracies = baseline.train(
+        accuracies = baseline.train_baseline(
             config,
             recipe,
             out,

@@ -21,7 +21,7 @@ from search.candidate import Recipe
 from search.engine import compare, session
 from search.engine.run_folder import resumed_config
 from search.engine.setup import prepare
-from search.judge.evaluate import worker
+from search.judge.evaluate import load_evaluator
 from search.settings.config import RunConfig
 
 NETWORK = """
@@ -134,10 +134,12 @@ def test_a_comparison_is_refused_alike(tmp_path: Path) -> None:
 def test_a_worker_with_other_files_judges_nothing(tmp_path: Path) -> None:
     config = config_of(tmp_path, weights_task(tmp_path))
     setup = prepare(config)
-    assert worker(config.task, device="cpu", fingerprint=setup.fingerprint).task.fingerprint == setup.fingerprint
+    assert (
+        load_evaluator(config.task, device="cpu", fingerprint=setup.fingerprint).task.fingerprint == setup.fingerprint
+    )
     write_weights(tmp_path / "w.safetensors", 1)
     with pytest.raises(UserError, match="not those that the search began with"):
-        worker(config.task, device="cpu", fingerprint=setup.fingerprint)
+        load_evaluator(config.task, device="cpu", fingerprint=setup.fingerprint)
 
 
 @pytest.mark.parametrize("schema", [3, 0, "1", None, True, [1]])
