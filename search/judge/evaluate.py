@@ -12,7 +12,7 @@ import math
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from search.judge.drift import Drift
 from search.judge.faults import fault_outcome, machine_fault
 from search.judge.finetune import DivergedError, TimeLimitError, count_steps, finetune, measure_accuracy, recalibrate
 from search.judge.packed_weights import pack
-from search.judge.prefix import Prefix
+from search.judge.prefix import Prefix, ScanPrefixes, measure_sharing
 
 OnStep = Callable[[int, int], None]
 SPARED = "steps_spared"  # the note of a fine-tune that went on from where a rung had left it
@@ -64,7 +64,7 @@ class Evaluator:
         self._keep, self._rungs, self._limit = keep_weights, keep_rungs, time_limit
         self._compressors: dict[str, Compressor] = {}
         self._drifts: dict[tuple[int, int] | None, Drift] = {None: Drift(self.task.network)}
-        self._prefixes: dict[str, Prefix | None] = {}
+        self._prefixes = ScanPrefixes(self.task.network, example_input(self.task.info.shape, self.task.device))
 
     def __call__(
         self, candidate: Candidate, *, checkpoint: Checkpoint | None = None, on_step: OnStep | None = None
@@ -97,58 +97,28 @@ class Evaluator:
 
     def _judge(self, candidate: Candidate, checkpoint: Checkpoint | None, on_step: OnStep | None) -> Outcome:
         if candidate.images is None:
-            self._forget_all_but(None)  # the scan is over: fine-tuning needs the memory
-            return self._measured(candidate, checkpoint, on_step)
-        prefix = self._prefix(candidate)
-        return self._measured(candidate, None, None) if prefix is None else self._scanned(candidate, prefix)
+            self._prefixes.free_memory()  # the scan is over: fine-tuning needs the memory
+            return self.measure_outcome(candidate, checkpoint, on_step)
+        prefix = self.prefix_of(candidate)
+        if prefix is None:
+            return self.measure_outcome(candidate)
+        return measure_sharing(prefix, lambda shared: self.measure_outcome(candidate, prefix=shared))
 
-    def _scanned(self, candidate: Candidate, prefix: Prefix) -> Outcome:
-        """The outcome of a network that is not trained, without what earlier ones have computed already.
+    def prefix_of(self, candidate: Candidate) -> Prefix | None:
+        """Outputs of earlier networks of the candidate's method; other methods' are dropped."""
+        return self._prefixes.of_method(_method_key(candidate))
 
-        Where that fails, and where something is reused for the first time, it is measured as any other too.
-        """
-        shared = None
-        with suppress(Exception):  # a genuine one comes again
-            shared = self._measured(candidate, None, None, prefix)
-        well = shared is not None and shared.status == "ok"
-        if shared is not None and well and not prefix.doubtful:
-            return shared
-        if not well:
-            prefix.forget()  # memory may be short
-        plain = self._measured(candidate, None, None)
-        if well and shared == plain:
-            prefix.trust()
-        elif plain.status == "ok":
-            prefix.retire()  # a network that looks back, or no room for it: so it would be the next time
-        return plain
-
-    def _prefix(self, candidate: Candidate) -> Prefix | None:
-        """Of the candidate's method, which alone keeps anything; None for a network that cannot be watched."""
-        key = _method_key(candidate)
-        if key not in self._prefixes:
-            example = example_input(self.task.info.shape, self.task.device)
-            self._prefixes[key] = None
-            with suppress(Exception):  # scripted modules take no hooks
-                self._prefixes[key] = Prefix(self.task.network, example)
-        self._forget_all_but(key)
-        return self._prefixes[key]
-
-    def _forget_all_but(self, key: str | None) -> None:
-        for other, prefix in self._prefixes.items():
-            if other != key and prefix is not None:
-                prefix.forget()
-
-    def _measured(
+    def measure_outcome(
         self,
         candidate: Candidate,
-        checkpoint: Checkpoint | None,
-        on_step: OnStep | None,
+        checkpoint: Checkpoint | None = None,
+        on_step: OnStep | None = None,
         prefix: Prefix | None = None,
     ) -> Outcome:
-        """The outcome of a network in all its stages.
+        """Compress, measure batch norm anew, fine-tune, look at images: the outcome, seconds and device left out.
 
         Args:
-            prefix: spares what earlier networks have computed already; for one that is not trained.
+            prefix: of earlier networks that were not trained; for one that is not trained either.
         """
         compressor, recipe = self.compressor(candidate), candidate.recipe
         allocation = candidate.allocation
@@ -157,7 +127,7 @@ class Evaluator:
         images = self.task.test if candidate.judge == "test" else self.task.search
         steps = count_steps(recipe, len(tune))
         tuning = self._tuning(candidate, network, steps)
-        shared = nullcontext() if prefix is None else prefix.shared(network, _call_signature(candidate))
+        shared = nullcontext() if prefix is None else prefix.sharing(network, _call_signature(candidate))
         with shared:
             recalibrate(network, tune, recipe.recalibration_images, seed=candidate.seed)
             training, spared = bool(steps) and candidate.until != 0, 0

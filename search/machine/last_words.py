@@ -1,7 +1,7 @@
 """One sentence on standard error when this process dies of a crash in native code, in place of silence.
 
-A process that gets SIGSEGV or SIGKILL cannot speak any more. A small second one waits for its end (their pipe closes),
-reads what faulthandler wrote, and says it. A process of ours has one such companion, whatever it does.
+A process that gets SIGSEGV or SIGKILL can print nothing any more. A small second process, its companion, waits until
+their pipe closes, reads the file of faulthandler, and prints the sentence. Each process of ours has one companion.
 """
 
 from __future__ import annotations
