@@ -84,7 +84,7 @@ class AttemptLog:
     def note_death(self, path: Path, candidate: Candidate, cause: str) -> None:
         """Add the cause of a worker's death to the attempt's file."""
         if not path.exists():  # the worker wrote it on a machine that went
-            _append_line(path, _header(candidate, "worker", "unknown, it left no file"))
+            _append_line(path, _attempt_header(candidate, "worker", "unknown, it left no file"))
         _append_line(path, f"died: {cause}")
 
     def settle_deaths(self, candidate: Candidate) -> None:
@@ -122,7 +122,11 @@ def attempt_file(path: Path | None, candidate: Candidate, kind: str) -> Iterator
 
     Where it cannot be written (a full disk, another machine's folder) the candidate is judged all the same.
     """
-    file = None if path is None else _create_file(path, _header(candidate, kind, f"{os.getpid()} on {platform.node()}"))
+    file = (
+        None
+        if path is None
+        else _create_file(path, _attempt_header(candidate, kind, f"{os.getpid()} on {platform.node()}"))
+    )
     if file is None or path is None:
         yield
         return
@@ -154,7 +158,7 @@ def _create_file(path: Path, header: str) -> IO[bytes] | None:
     return file
 
 
-def _header(candidate: Candidate, kind: str, process: str) -> str:
+def _attempt_header(candidate: Candidate, kind: str, process: str) -> str:
     return f"candidate: {candidate.model_dump_json()}\n{kind}: {process}"
 
 

@@ -22,7 +22,7 @@ from search.dispatch.ray_internals import (
 )
 from search.dispatch.scratch import scratch_folder
 from search.machine.crash_log import PACKAGES
-from search.machine.host import cores
+from search.machine.host import count_cores
 from search.machine.signals import ignore_signals, keep_handlers
 
 OBJECT_STORE = 128 * 2**20  # bytes; what does not fit is kept on disk
@@ -63,7 +63,7 @@ def _start_ray(resources: Resources, folder: str) -> None:
         try:
             ray.init(
                 address="local",
-                num_cpus=max(cores(), resources.workers),
+                num_cpus=max(count_cores(), resources.workers),
                 include_dashboard=False,
                 logging_level=logging.CRITICAL,
                 log_to_driver=False,

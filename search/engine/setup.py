@@ -26,7 +26,7 @@ from search.judge.evaluate import Evaluator, bind_method
 from search.judge.finetune import measure_accuracy
 from search.latency.table import ChosenLatency, LatencyTable, Say, latency_table, tell
 from search.ledger.storage import check_location
-from search.machine.host import cores
+from search.machine.host import count_cores
 from search.results.tables import Dense
 from search.settings.config import RunConfig
 from search.strategies.contract import Problem, Scan, strategy
@@ -185,7 +185,7 @@ def problem_of(config: RunConfig, choice: Choice, targets: list[tuple[Target, Bu
 def resources_of(config: RunConfig) -> Resources:
     """Workers and their share of the machine; by default one per core or GPU."""
     gpus = torch.cuda.device_count() if config.device != "cpu" else 0
-    workers = config.workers if config.workers is not None else min(gpus or cores(), MAX_WORKERS)
+    workers = config.workers if config.workers is not None else min(gpus or count_cores(), MAX_WORKERS)
     share = config.gpus_per_worker
     if share is None:
         share = min(1.0, gpus / workers) if gpus and workers else 0.0

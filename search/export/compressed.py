@@ -24,7 +24,7 @@ from models.user.code import is_user_spec, split_spec
 from models.user.given_networks import give_network
 from models.user.spec_names import network_name, network_subject
 from search.export.config import CONFIG, WEIGHTS, ExportConfig, read_config
-from search.judge.packed_weights import unpack
+from search.judge.packed_weights import unpack_weights
 
 
 def load_compressed(
@@ -48,7 +48,7 @@ def load_compressed(
     tensors = _read_weights(folder, config)
     compressor = _bind(config, _network_spec(config, folder, network))
     try:
-        return unpack(compressor, config.allocation, tensors)
+        return unpack_weights(compressor, config.allocation, tensors)
     except (RuntimeError, AssertionError, AttributeError, LookupError, ValueError) as error:
         raise UserError(
             f"{folder / WEIGHTS} does not fit {network_subject(config.task.network)} as it is built here "

@@ -36,7 +36,7 @@ from search.judge.checkpoint import Checkpoint
 from search.judge.evaluate import Evaluator, OnStep, load_evaluator
 from search.judge.faults import is_machine_fault
 from search.judge.finetune import measure_accuracy
-from search.judge.packed_weights import unpack
+from search.judge.packed_weights import unpack_weights
 from search.machine.last_words import last_words
 
 TRIAL_IMAGES = 256
@@ -179,7 +179,7 @@ def fine_tuned(
             f"{path} holds another allocation than the one that {picked.key} was judged with; remove it and export "
             "again on the device of the search, or pick another candidate"
         )
-    network = unpack(compressor, allocation, safetensors.torch.load_file(path))
+    network = unpack_weights(compressor, allocation, safetensors.torch.load_file(path))
     accuracy = _accuracy(network, task, picked, candidate)
     small, images = copy_network(network).cpu().eval(), _images(task, TRIAL_IMAGES)
     return Subject(run, picked, wanted, task, compressor, candidate, allocation, small, images, accuracy)

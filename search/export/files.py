@@ -49,7 +49,7 @@ from search.export.model_card import model_card
 from search.export.pick import Picked, Run
 from search.files.atomic import atomic_write
 from search.judge.finetune import measure_accuracy
-from search.judge.packed_weights import pack
+from search.judge.packed_weights import pack_weights
 from search.latency.timing import BATCHES, Forward, Latency, batch_of, latency
 from search.machine.host import host_facts
 from search.report.centroids import centroids_png
@@ -99,7 +99,7 @@ def write_files(subject: Subject, stage: Path, folder: Path, asked: tuple[str, .
     config = _config(subject, flops, _stored(stage))
     agreement = {name: disagreement(run, subject.network, subject.images) for name, run in _opened(stage).items()}
     if "safetensors" in asked:
-        atomic_write(stage / WEIGHTS, safetensors.torch.save(pack(subject.compressor, subject.network)))
+        atomic_write(stage / WEIGHTS, safetensors.torch.save(pack_weights(subject.compressor, subject.network)))
         config = config.model_copy(update={"files": _stored(stage)})
         _write_config(stage, config)
         agreement[WEIGHTS] = _rebuilt(subject, stage)

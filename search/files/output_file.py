@@ -69,9 +69,7 @@ def write_output_file(path: Path, content: bytes | str, *, force: bool, spare: S
     except OSError as error:
         reason = "it is there by now" if isinstance(error, FileExistsError) else error.strerror or str(error)
         place = _write_elsewhere(path, content, spare)
-        where = (
-            f"the content is in {place}: move it from there" if place else "free space or choose another file"
-        )
+        where = f"the content is in {place}: move it from there" if place else "free space or choose another file"
         raise UserError(f"{path} cannot be written ({reason}); {where}") from error
 
 

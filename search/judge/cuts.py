@@ -46,12 +46,12 @@ class _Calls:
     ended: list[tuple[str, int]] = field(default_factory=list)  # and how many had started by then
     tensors: set[str] = field(default_factory=set)  # modules that returned a tensor
 
-    def start(self, name: str, *_: Any) -> None:
+    def note_call(self, name: str, *_: Any) -> None:
         self.times[name] += 1
         if self.times[name] == 1:
             self.started.append(name)
 
-    def end(self, name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+    def note_return(self, name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
         self.ended.append((name, len(self.started)))
         if isinstance(output, Tensor):
             self.tensors.add(name)
@@ -63,8 +63,8 @@ class Outline:
     def __init__(self, network: nn.Module, example: Tensor) -> None:
         self._network, self._example = network, example
         calls = _Calls()
-        before = [(module, partial(calls.start, name)) for name, module in network.named_modules()]
-        after = [(module, partial(calls.end, name)) for name, module in network.named_modules()]
+        before = [(module, partial(calls.note_call, name)) for name, module in network.named_modules()]
+        after = [(module, partial(calls.note_return, name)) for name, module in network.named_modules()]
         with forward_hooks(before=before, after=after), evaluating(network, example):
             self._output = network(example)
         self.order = tuple(calls.started)
@@ -120,9 +120,9 @@ def _find_cuts(calls: _Calls) -> list[Cut]:
     called_once = {name for name in calls.tensors if calls.times[name] == 1}
     cuts, returned = [], list[str]()
     for name, started in calls.ended:
-        returned = [other for other in returned if not _is_inside(other, name)]  # it stands for those inside it
+        returned = [earlier for earlier in returned if not _is_inside(earlier, name)]  # it stands for those inside it
         if name in called_once and name:
-            cuts.append(Cut(name, started, tuple(other for other in returned if other in called_once)))
+            cuts.append(Cut(name, started, tuple(earlier for earlier in returned if earlier in called_once)))
         returned.append(name)
     return cuts
 
@@ -160,7 +160,7 @@ class Recorded:
     def nbytes(self) -> int:
         return sum(output.nbytes for output in self.outputs)
 
-    def add(self, output: Tensor, shapes: dict[str, tuple[int, ...]]) -> None:
+    def add_output(self, output: Tensor, shapes: dict[str, tuple[int, ...]]) -> None:
         self.complete = self.complete and self.nbytes + output.nbytes <= self.max_bytes
         if self.complete:
             self.outputs.append(output.detach().clone())  # what follows may write into it
@@ -174,14 +174,14 @@ def record_cut(network: nn.Module, cut: Cut, max_bytes: float = math.inf) -> Ite
     """Keep what the cut returns while the network is called, up to `max_bytes`."""
     recorded, shapes = Recorded(max_bytes), dict[str, tuple[int, ...]]()
 
-    def note(name: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+    def note_shape(name: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
         shapes[name] = tuple(output.shape)
 
-    def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        recorded.add(output, shapes)
+    def keep_output(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        recorded.add_output(output, shapes)
 
-    hooks = [(network.get_submodule(name), partial(note, name)) for name in cut.before]
-    with forward_hooks(after=[*hooks, (network.get_submodule(cut.name), keep)]):
+    hooks = [(network.get_submodule(name), partial(note_shape, name)) for name in cut.before]
+    with forward_hooks(after=[*hooks, (network.get_submodule(cut.name), keep_output)]):
         yield recorded
 
 

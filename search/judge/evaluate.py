@@ -1,7 +1,7 @@
-"""The judge of candidates: compress, measure batch norm anew, fine-tune, look at held-out images.
+"""`Evaluator`: a candidate's outcome. Compress, measure batch norm anew, fine-tune, judge on held-out images.
 
-A pure function of task and candidate: what it is given stays untouched, and the same seed on the same device gives
-the same outcome. A candidate for the search split is fine-tuned on the rest of the training set; a finalist, chosen
+A pure function of task and candidate: the task stays untouched, and the same seed on the same device gives the same
+outcome. A candidate for the search split is fine-tuned on the rest of the training set; a finalist, chosen
 already, on all of it before it meets the test set.
 """
 
@@ -33,7 +33,7 @@ from search.judge.checkpoint import Checkpoint, RungWeights
 from search.judge.drift import Drift
 from search.judge.faults import fault_outcome, machine_fault
 from search.judge.finetune import DivergedError, TimeLimitError, count_steps, finetune, measure_accuracy, recalibrate
-from search.judge.packed_weights import pack
+from search.judge.packed_weights import pack_weights
 from search.judge.prefix import Prefix, ScanPrefixes, measure_sharing
 
 OnStep = Callable[[int, int], None]
@@ -78,9 +78,9 @@ class Evaluator:
             on_step: called with (steps done, steps in all).
         """
         start, device = time.monotonic(), str(self.task.device)
-        checkpoint = checkpoint or self._rung(candidate)
+        checkpoint = checkpoint or self._rung_weights(candidate)
         try:
-            outcome = self._judge(candidate, checkpoint, on_step)
+            outcome = self._judge_candidate(candidate, checkpoint, on_step)
         except (DivergedError, TimeLimitError) as error:
             return failed(str(error), time.monotonic() - start, device)
         except Exception as error:
@@ -89,13 +89,13 @@ class Evaluator:
             return fault_outcome(fault, time.monotonic() - start, device)
         return outcome.model_copy(update={"seconds": time.monotonic() - start, "device": device})
 
-    def _rung(self, candidate: Candidate) -> Checkpoint | None:
-        """What a rung leaves and the next one goes on from; a whole fine-tune leaves none of its own."""
+    def _rung_weights(self, candidate: Candidate) -> Checkpoint | None:
+        """The file in which a rung leaves its fine-tune to the next one; None where no rungs are kept."""
         if self._rungs is None or candidate.judge == "test" or candidate.images is not None:
             return None
         return RungWeights(rung_file(self._rungs, candidate, self.task.fingerprint), frozen=candidate.until is None)
 
-    def _judge(self, candidate: Candidate, checkpoint: Checkpoint | None, on_step: OnStep | None) -> Outcome:
+    def _judge_candidate(self, candidate: Candidate, checkpoint: Checkpoint | None, on_step: OnStep | None) -> Outcome:
         if candidate.images is None:
             self._prefixes.free_memory()  # the scan is over: fine-tuning needs the memory
             return self.measure_outcome(candidate, checkpoint, on_step)
@@ -126,13 +126,13 @@ class Evaluator:
         tune = self.task.train if candidate.judge == "test" else self.task.tune
         images = self.task.test if candidate.judge == "test" else self.task.search
         steps = count_steps(recipe, len(tune))
-        tuning = self._tuning(candidate, network, steps)
+        tuning = self._make_tuning(candidate, network, steps)
         shared = nullcontext() if prefix is None else prefix.sharing(network, _call_signature(candidate))
         with shared:
             recalibrate(network, tune, recipe.recalibration_images, seed=candidate.seed)
             training, spared = bool(steps) and candidate.until != 0, 0
             if training:
-                spared = self._finetune(network, tune, candidate, tuning, checkpoint, on_step)
+                spared = self._run_finetune(network, tune, candidate, tuning, checkpoint, on_step)
                 # Running averages lag behind weights that have just moved, after a short fine-tune by far.
                 recalibrate(network, tune, recipe.recalibration_images, seed=candidate.seed)
             network = tuning.finish(network).eval()
@@ -171,13 +171,13 @@ class Evaluator:
             self._drifts = {None: self._drifts[None], how: Drift(dense)}
         return self._drifts[how]
 
-    def _tuning(self, candidate: Candidate, network: nn.Module, steps: int) -> Tuning:
+    def _make_tuning(self, candidate: Candidate, network: nn.Module, steps: int) -> Tuning:
         compressor, lr = self.compressor(candidate), candidate.recipe.lr
         if candidate.learned_target is None:
             return compressor.tuning(candidate.allocation, network, steps=steps, lr=lr)
         return compressor.learned(candidate.learned_target, network, steps=steps, lr=lr)
 
-    def _finetune(
+    def _run_finetune(
         self,
         network: nn.Module,
         images: Images,
@@ -242,7 +242,7 @@ def save_compressed(
     """Write the packed weights of a judged network as `<key>.safetensors`, its candidate in the metadata."""
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"candidate": candidate.model_dump_json(), "allocation": str(allocation)}
-    packed = safetensors.torch.save(pack(compressor, network), metadata)
+    packed = safetensors.torch.save(pack_weights(compressor, network), metadata)
     atomic_write(folder / f"{candidate.key(task)}.safetensors", packed)
 
 

@@ -93,13 +93,13 @@ def finetune(
     peaks = [group["lr"] for group in optimizer.param_groups]
     network.train()
     torch.manual_seed(seed)  # dropout
-    spared = 0 if checkpoint is None else checkpoint.load(network, optimizer, tuning, most=end)
+    spared = 0 if checkpoint is None else checkpoint.load(network, optimizer, tuning, max_step=end)
     watch, guard = _Watch(deadline), ForwardGuard()
-    for step, (inputs, labels) in enumerate(_batches(images, recipe, seed, end, spared), start=spared):
+    for step, (inputs, labels) in enumerate(_remaining_batches(images, recipe, seed, end, spared), start=spared):
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * learning_rate_share(step, steps, recipe.schedule)
         with guard.forward(inputs.device):
-            loss = _loss(network, teacher, inputs, labels, recipe)
+            loss = _training_loss(network, teacher, inputs, labels, recipe)
         optimizer.zero_grad(set_to_none=True)
         run_backward(loss)
         tuning.after_backward(network, step)
@@ -128,44 +128,48 @@ class _Watch:
                 raise DivergedError(f"the loss was {value} at step {step + 1} of {steps}; a lower lr may do")
 
 
-def _batches(images: Images, recipe: Recipe, seed: int, steps: int, done: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Augmented batches over as many epochs as it takes; every epoch in an order of its own.
+def _remaining_batches(
+    images: Images, recipe: Recipe, seed: int, steps: int, done: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Augmented batches of steps `done` to `steps`; every epoch has an order of its own.
 
-    Args:
-        done: steps that lie behind already; those of an epoch that was begun are drawn again and passed over.
+    The first `done` steps were done before an interruption: the batches of an epoch that was begun are drawn again, so
+    that the random state is the same, and passed over.
     """
     epoch, over = divmod(done, _epoch_steps(recipe, len(images)))
     batch = min(recipe.batch_size, len(images))
     while done < steps:
         drawn = images.batches(batch, seed=seed * 100_003 + epoch, augment=True, drop_last=True)
-        for pair in itertools.islice(drawn, over, None):
-            yield pair
+        for inputs, labels in itertools.islice(drawn, over, None):
+            yield inputs, labels
             done += 1
             if done == steps:
                 return
         epoch, over = epoch + 1, 0
 
 
-def precision(device: torch.device) -> torch.autocast:
+def mixed_precision(device: torch.device) -> torch.autocast:
     """bfloat16 on a GPU that has it; float32 elsewhere."""
     enabled = device.type == "cuda" and torch.cuda.is_bf16_supported()
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
-def _loss(network: nn.Module, teacher: nn.Module | None, inputs: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
+def _training_loss(
+    network: nn.Module, teacher: nn.Module | None, inputs: Tensor, labels: Tensor, recipe: Recipe
+) -> Tensor:
     """(1 − w) · cross-entropy + w · τ² · KL(teacher ‖ network) at temperature τ (Hinton et al., 2015)."""
     weight = recipe.distill_weight if teacher is not None else 0.0
-    with precision(inputs.device):
+    with mixed_precision(inputs.device):
         logits = class_scores(network(inputs)).float()
     loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
     if weight == 0:
         return loss
-    with torch.no_grad(), precision(inputs.device):
+    with torch.no_grad(), mixed_precision(inputs.device):
         assert teacher is not None
-        wanted = teacher(inputs).float()
+        teacher_logits = teacher(inputs).float()
     soft, tau = functional.log_softmax(logits / recipe.temperature, 1), recipe.temperature
     divergence = functional.kl_div(
-        soft, functional.log_softmax(wanted / tau, 1), reduction="batchmean", log_target=True
+        soft, functional.log_softmax(teacher_logits / tau, 1), reduction="batchmean", log_target=True
     )
     return (1 - weight) * loss + weight * tau**2 * divergence
 
@@ -189,7 +193,7 @@ def recalibrate(network: nn.Module, images: Images, count: int, *, seed: int = 0
         norm.train()
     seen = 0
     for inputs, _ in images.batches(min(batch_size, len(images)), seed=seed, augment=True, drop_last=True):
-        with precision(inputs.device):
+        with mixed_precision(inputs.device):
             network(inputs)
         seen += len(inputs)
         if seen >= count:
@@ -211,9 +215,9 @@ def measure_accuracy(
     network.eval()
     if count is not None and count < len(images):
         images = images.subset(torch.arange(count))
-    right = loss = torch.zeros((), dtype=torch.float64)
+    correct = loss = torch.zeros((), dtype=torch.float64)
     for inputs, labels in images.batches(batch_size):
         logits = network(inputs)
-        right = right + (logits.argmax(1) == labels).sum().double().cpu()
+        correct = correct + (logits.argmax(1) == labels).sum().double().cpu()
         loss = loss + functional.cross_entropy(logits.float(), labels, reduction="sum").double().cpu()
-    return float(right) / len(images), float(loss) / len(images)
+    return float(correct) / len(images), float(loss) / len(images)

@@ -61,15 +61,17 @@ def repair_file(path: Path, tasks: Iterable[tuple[str, str]], open_storage: Open
         if not still_there:
             return repair_file(path, tasks, open_storage)  # another search was faster
         salvage = _read_what_is_left(path, tasks, fault)
-        kept = _free_name(path)
+        damaged_name = _free_name(path)
         try:
-            _replace_file(path, kept, salvage, open_storage)
+            _replace_file(path, damaged_name, salvage, open_storage)
         except OSError as error:
             raise UserError(
                 f"ledger {path} is damaged ({fault}) and a sound one cannot be written beside it "
                 f"({error.strerror or error}); free space or choose another ledger"
             ) from error
-    return Damage(f"{_damage_words(path, salvage, fault)}; the damaged file is kept as {kept.name}", salvage.left_out)
+    return Damage(
+        f"{_damage_words(path, salvage, fault)}; the damaged file is kept as {damaged_name.name}", salvage.left_out
+    )
 
 
 def readable_file(path: Path, open_storage: OpenStorage) -> tuple[Path, bool, Damage]:
@@ -127,11 +129,11 @@ def check_something_left(path: Path, fault: str) -> None:
 
 
 def _nothing_left(path: Path, fault: str, salvage: Salvage) -> UserError:
-    left = (
+    loss = (
         f"none of the {salvage.lost} outcomes or more in it can be read" if salvage.lost else "no outcome is left in it"
     )
     return UserError(
-        f"ledger {path} cannot be read: it is damaged ({fault}) and {left}; restore it from a copy, or move it away to "
+        f"ledger {path} cannot be read: it is damaged ({fault}) and {loss}; restore it from a copy, or move it away to "
         "begin a new one"
     )
 
@@ -158,18 +160,18 @@ def _mending_alone(path: Path) -> Iterator[bool]:
         yield sqlite_file.file_identity(path) == identity
 
 
-def _replace_file(path: Path, kept: Path, salvage: Salvage, open_storage: OpenStorage) -> None:
-    """A sound file in place of `path`, which is there at every instant; the damaged one under the name `kept`."""
+def _replace_file(path: Path, damaged_name: Path, salvage: Salvage, open_storage: OpenStorage) -> None:
+    """A sound file in place of `path`, which is there at every instant; the damaged one gets `damaged_name`."""
     fresh = path.with_name(temporary_name(path.name))
     try:
         _write_fresh(fresh, salvage, open_storage)
         shutil.copymode(path, fresh)
         try:
-            os.link(path, kept)
+            os.link(path, damaged_name)
         except OSError:  # a file system without links
-            shutil.copy2(path, kept)
+            shutil.copy2(path, damaged_name)
         for side in sqlite_file.side_files(path):  # SQLite would undo writes of the old file in the new one
-            side.rename(kept.with_name(kept.name + side.name.removeprefix(path.name)))
+            side.rename(damaged_name.with_name(damaged_name.name + side.name.removeprefix(path.name)))
         fresh.replace(path)
     finally:
         for leftover in (fresh, *sqlite_file.side_files(fresh)):

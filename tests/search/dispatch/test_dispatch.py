@@ -20,7 +20,7 @@ from search.dispatch.contract import Resources
 from search.dispatch.evaluation import judge_candidate
 from search.dispatch.loop import dispatch
 from search.dispatch.ray_session import cpus_per_worker, ray_session
-from search.machine.host import cores
+from search.machine.host import count_cores
 
 # isort: split
 
@@ -212,7 +212,7 @@ def test_two_workers_share_the_work_and_live_on(session: None) -> None:
     pids = source.notes("pid")
     assert len(set(pids)) == 2
     assert min(pids.count(pid) for pid in set(pids)) >= 2
-    assert set(source.notes("threads")) == {max(1, cpus_per_worker([max(cores(), 2)], 2))}
+    assert set(source.notes("threads")) == {max(1, cpus_per_worker([max(count_cores(), 2)], 2))}
     assert set(source.notes("cuda")) <= {"", None}
 
 
