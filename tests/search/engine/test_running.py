@@ -42,15 +42,15 @@ def test_a_folder_belongs_to_one_search_at_a_time(tmp_path: Path) -> None:
 def test_measurements_that_failed_are_told_and_cost_the_site_its_charm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured = Evaluator._measured
+    measure_outcome = Evaluator.measure_outcome
 
-    def breaks(self: Evaluator, candidate: object, *rest: object) -> Outcome:
+    def breaks(self: Evaluator, candidate: object, *rest: object, **more: object) -> Outcome:
         allocation = candidate.allocation  # type: ignore[attr-defined]
         if candidate.images is not None and set(allocation) == {"conv3"}:  # type: ignore[attr-defined]
             return failed("<b>its outputs are not finite</b>")
-        return measured(self, candidate, *rest)  # type: ignore[arg-type]
+        return measure_outcome(self, candidate, *rest, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Evaluator, "_measured", breaks)
+    monkeypatch.setattr(Evaluator, "measure_outcome", breaks)
     result = session.run(prepare(config_of(tmp_path, trials=1)), Console(quiet=True))
     view = run_view(result, "the command", {})
     remark = next(each for each in view.remarks if "scan" in each)
