@@ -122,7 +122,8 @@ def rank_tested(finalists: Sequence[T], samples: Sequence[Sample], names: Sequen
         return []
     best = samples[order[0]]
     equals = sum(sample.mean == best.mean for sample in samples)
-    ranking = [Ranked(finalists[order[0]], "highest mean test accuracy" + ", of equals the smaller" * (equals > 1))]
+    reason = "highest mean test accuracy, of equals the smaller" if equals > 1 else "highest mean test accuracy"
+    ranking = [Ranked(finalists[order[0]], reason)]
     for index in order[1:]:
         gap = f"mean test accuracy {100 * (best.mean - samples[index].mean):.2f} points below the best"
         noise = ", inside the noise of the seeds" if is_indistinct(best, samples[index]) else ""
