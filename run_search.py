@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from search.machine.last_words import last_words
-from search.machine.signals import handle_signals, raise_interrupt
+from search.machine.signals import interrupt_on_signals
 from search.settings import bounds
 from search.settings.groups import takes_groups
 from search.settings.options import (
@@ -290,7 +290,7 @@ def main() -> None:
     prepare_streams()
     try:
         arguments = take_arguments()  # before a second process shows them as its own until it has started
-        with handle_signals(raise_interrupt), last_words():
+        with interrupt_on_signals(), last_words():
             code = app(args=arguments, standalone_mode=False)
         if code == INTERRUPTED:  # typer's answer to Ctrl-C
             report_failure(KeyboardInterrupt())

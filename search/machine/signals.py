@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Handler = Callable[[int, object], None]
+RAISED_AGAIN_AFTER = 0.05  # seconds: the finalizer that dropped the interrupt has ended
 
 
 def _stop_signals() -> tuple[signal.Signals, ...]:
@@ -34,6 +37,38 @@ def handle_signals(handler: Handler) -> Iterator[None]:
 def raise_interrupt(number: int, frame: object) -> None:
     """The handler of commands that have nothing to write before they end: what Python does at Ctrl-C."""
     raise KeyboardInterrupt
+
+
+@contextmanager
+def interrupt_on_signals() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt while this lasts, and again where Python has dropped it.
+
+    Python prints and forgets an exception that comes up in a finalizer or in the callback of a weak reference (imports
+    have many): a Ctrl-C at that moment would be lost, and the command would go on.
+    """
+    previous = sys.unraisablehook
+    timers = list[threading.Timer]()
+
+    def raise_dropped(dropped: sys.UnraisableHookArgs) -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            return previous(dropped)
+        timers.append(threading.Timer(RAISED_AGAIN_AFTER, _interrupt_main_thread))
+        timers[-1].start()
+
+    sys.unraisablehook = raise_dropped
+    try:
+        with handle_signals(raise_interrupt):
+            yield
+    finally:
+        sys.unraisablehook = previous
+        for timer in timers:
+            timer.cancel()
+
+
+def _interrupt_main_thread() -> None:
+    """Without a signal, which a run of the engine would count as one more."""
+    main_thread = ctypes.c_ulong(threading.main_thread().ident or 0)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(main_thread, ctypes.py_object(KeyboardInterrupt))
 
 
 @contextmanager

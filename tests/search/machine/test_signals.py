@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
+import weakref
+from collections.abc import Callable
 
-from search.machine.signals import handle_signals, ignore_signals, keep_handlers
+import pytest
+
+from search.machine.signals import handle_signals, ignore_signals, interrupt_on_signals, keep_handlers
 
 
 def test_signals_wait_while_something_must_not_be_left_half_done() -> None:
@@ -32,3 +37,57 @@ def test_signals_wait_while_something_must_not_be_left_half_done() -> None:
     thread.start()
     thread.join()
     assert entered.is_set()
+
+
+class Finalized:
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+class Referred:
+    """Weak references can be made to it."""
+
+
+def drop_finalized() -> None:
+    Finalized()
+
+
+def drop_referred() -> None:
+    referred = Referred()
+    reference = weakref.ref(referred, lambda _: signal.raise_signal(signal.SIGTERM))
+    del referred
+    assert reference() is None
+
+
+@pytest.mark.parametrize("drop", [drop_finalized, drop_referred])
+def test_an_interrupt_that_python_drops_comes_again(
+    drop: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    hook, handler = sys.unraisablehook, signal.getsignal(signal.SIGTERM)
+    dropped = []
+
+    def work_on() -> None:
+        with interrupt_on_signals():
+            drop()
+            dropped.append(True)
+            end = time.monotonic() + 60
+            while time.monotonic() < end:
+                pass
+
+    with pytest.raises(KeyboardInterrupt):
+        work_on()
+    assert dropped == [True]
+    assert (sys.unraisablehook, signal.getsignal(signal.SIGTERM)) == (hook, handler)
+    assert capsys.readouterr().err == ""
+
+
+def test_other_exceptions_of_finalizers_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Faulty:
+        def __del__(self) -> None:
+            raise ValueError("of the finalizer")
+
+    said = list[str]()
+    monkeypatch.setattr(sys, "unraisablehook", lambda dropped: said.append(str(dropped.exc_value)))
+    with interrupt_on_signals():
+        Faulty()
+    assert said == ["of the finalizer"]
