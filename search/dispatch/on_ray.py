@@ -16,7 +16,7 @@ from search.dispatch.bridge import Bridge, BridgeCallback
 from search.dispatch.contract import Factory, Resources, Source
 from search.dispatch.evaluation import describe_error
 from search.dispatch.ray_environment import ray, tune
-from search.dispatch.ray_internals import keep_idle_workers
+from search.dispatch.ray_internals import keep_idle_workers, leave_when_stopped
 from search.dispatch.ray_session import ray_session, silence_ray, worker_cpus
 from search.dispatch.scratch import scratch_folder
 from search.dispatch.worker import Worker, bind_worker
@@ -51,7 +51,8 @@ def dispatch_on_ray(
         with scratch_folder("tune") as folder, silence_ray():
             bridge = Bridge(source, resources, on_start, attempts.in_folder(Path(folder) / "attempts"))
             callback = BridgeCallback(bridge, stop, _Abandon if own_session else _Finish)
-            with contextlib.suppress(_Abandon, _Finish):
+            leaving = leave_when_stopped(stop, _Abandon) if own_session else contextlib.nullcontext()
+            with contextlib.suppress(_Abandon, _Finish), leaving:
                 _run_until_done(worker, bridge, callback, stop, {"cpu": cpus, "gpu": resources.gpus_per_worker}, folder)
     if bridge.error is not None:
         raise bridge.error

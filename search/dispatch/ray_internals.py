@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -65,6 +67,31 @@ class KeepWorkers:
             if starting and self._actor_manager.is_actor_started(actor):
                 return False
         return bool(super()._maybe_reuse_cached_actor(trial))  # type: ignore[misc]
+
+
+@contextlib.contextmanager
+def leave_when_stopped(stop: threading.Event, leave: type[BaseException]) -> Iterator[None]:
+    """While this lasts, Tune's loop is left where it would return the resources of a dead worker after a stop.
+
+    A signal to every process ends Ray's own as well. Returning a placement group then waits 60 s for Ray's GCS, after
+    which Ray ends this process (`rpc_client.h`: "Failed to connect to GCS"), and the search has written no report.
+
+    Args:
+        leave: raised to end the loop; no Exception, as Tune would catch it.
+    """
+    module = sys.modules.get("ray.air.execution.resources.placement_group")
+    remove = getattr(module, "remove_placement_group", None)
+    if remove is None:
+        yield
+        return
+
+    def remove_unless_stopped(*arguments: Any, **options: Any) -> None:
+        if stop.is_set():
+            raise leave
+        remove(*arguments, **options)
+
+    with mock.patch.object(module, "remove_placement_group", remove_unless_stopped):
+        yield
 
 
 def actor_of_trial(trial: Any) -> Any:

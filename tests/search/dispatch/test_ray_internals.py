@@ -6,10 +6,15 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from dispatch_fakes import expected_accuracy
+from ray.air.execution.resources import placement_group
+
+from search.dispatch.ray_internals import leave_when_stopped
 
 pytestmark = [pytest.mark.ray, pytest.mark.kill, pytest.mark.slow]
 HELPERS = Path(__file__).parents[1]
@@ -73,3 +78,20 @@ def test_renamed_internals_change_no_outcome(names: list[str], tmp_path: Path) -
             assert reason.startswith("its worker died 2 times: SIGSEGV in search/dispatch_fakes.py:")
         else:
             assert (accuracy, reason) == (expected_accuracy(int(seed)), None)
+
+
+class Left(BaseException):
+    """Raised to end Tune's loop."""
+
+
+def test_after_a_stop_no_placement_group_is_returned() -> None:
+    returned = list[str]()
+    stop = threading.Event()
+    with mock.patch.object(placement_group, "remove_placement_group", returned.append):
+        with leave_when_stopped(stop, Left):
+            placement_group.remove_placement_group("of a dead worker")
+            stop.set()
+            with pytest.raises(Left):
+                placement_group.remove_placement_group("after the stop")
+        placement_group.remove_placement_group("of the next search")
+    assert returned == ["of a dead worker", "of the next search"]
