@@ -111,7 +111,7 @@ def plan(
 ) -> None:
     """Sites, allocation, predicted cost and reachable range; nothing is trained."""
     from search import api
-    from search.terminal.show_small import show_plan
+    from search.terminal.show_plan import show_plan
 
     with json_output(json_) as write_json:
         planned = api.plan(method=method, strategy=strategy, **task.typed(), **plan.typed())
@@ -144,7 +144,7 @@ def compare(
 ) -> None:
     """Every method × strategy × target, the best of each tested with several seeds; then the leaderboard."""
     from search import api
-    from search.terminal.boards import wide
+    from search.terminal.console import wide_console
 
     with json_output(json_) as write_json:
         result = api.compare(
@@ -153,7 +153,7 @@ def compare(
             seeds=seeds,
             resume=resume,
             retry_failed=retry_failed,
-            show=wide(sys.stderr if json_ else sys.stdout),
+            show=wide_console(sys.stderr if json_ else sys.stdout),
             **task.typed(),
             **plan.typed(),
             **recipe.typed(),
@@ -189,7 +189,7 @@ def leaderboard(
     from search.files.output_file import check_output_file
     from search.leaderboard.forms import boards_record, check_format
     from search.leaderboard.rich_tables import print_boards
-    from search.terminal.boards import wide
+    from search.terminal.console import wide_console
 
     check_format(format_)
     if to is not None:
@@ -198,7 +198,7 @@ def leaderboard(
     rows: dict[str, Any] = {"method": method or [], "strategy": strategy or [], "target": target or []}
     with json_output(format_ == "json" and (to is None or verify is not None)) as write_json:
         if verify is not None:
-            verified = api.verify(verify, device=device, show=wide(sys.stdout), **where)
+            verified = api.verify(verify, device=device, show=wide_console(sys.stdout), **where)
             write_json(verified.record)
             raise typer.Exit(0 if verified.holds else 1)
         board = api.leaderboard(sort=sort, reported=reported, **rows, **where)
@@ -206,7 +206,7 @@ def leaderboard(
             path = board.write(to or Path(results) / "leaderboard.html", format_, force=force or to is None)
             print(f"leaderboard in {path}")
         elif format_ == "table":
-            print_boards(board.boards, wide(sys.stdout), with_reported=reported)
+            print_boards(board.boards, wide_console(sys.stdout), with_reported=reported)
         elif format_ == "json":
             write_json(boards_record(board.boards, reported))
         else:

@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.export.compressed import load_compressed
+from search.lookups import leaderboard, methods, networks, strategies, verify
+from search.observer import Show, observer_of
 from search.settings import build
 from search.settings.bounds import MOST_EPOCHS, MOST_SEED, check_number
 from search.settings.config import RunConfig
@@ -38,13 +40,11 @@ from search.settings.options import (
     TaskOptions,
     TrainOptions,
 )
-from search.terminal.console import Show, console_of
-from search.terminal.known import leaderboard, methods, networks, strategies, verify
 
 if TYPE_CHECKING:  # each function imports what it needs: a plan does without databases and pictures
+    from search.api_objects import RunResult, Trained
     from search.engine.plan import Plan
     from search.export.export import Exported
-    from search.run_result import RunResult, Trained
 
 __all__ = [
     "compare",
@@ -118,16 +118,10 @@ def run_config(
     config: RunConfig, *, show: Show = True, command: str | None = None, retry_failed: bool = False
 ) -> RunResult:
     """`search` or `compare` for a configuration that is there already."""
-    from search.run_result import RunResult
+    from search.api_objects import RunResult
+    from search.carry_out import carry_out
 
-    if config.comparison:
-        from search.terminal.boards import compare_and_show
-
-        record, complete = compare_and_show(config, console_of(show), retry_failed=retry_failed)
-    else:
-        from search.terminal.show import search_and_show
-
-        record, complete = search_and_show(config, console_of(show), command=command, retry_failed=retry_failed)
+    record, complete = carry_out(config, observer_of(show), command=command, retry_failed=retry_failed)
     return RunResult.read(config.folder, complete=complete, record=record)
 
 
@@ -228,17 +222,34 @@ def train(
     Raises:
         UserError: an input that cannot be worked with, or a file that cannot be written.
     """
-    from search.run_result import Trained
-    from search.terminal.show_small import trained
+    from search.api_objects import Trained
+    from search.judge import baseline
 
     check_number("seed", seed, 0, MOST_SEED)
     config = _task(network, data, settings, fresh=True)
     recipe = build.recipe(**settings_of(TrainOptions, settings), distill_weight=0.0)
     results = Path(settings_of(TaskOptions, settings)["results"])
-    accuracy, notices = trained(
-        config, recipe, Path(out), console=console_of(show), seed=seed, device=device, force=force, spare=[results]
-    )
-    return Trained(Path(out), accuracy, config.model_copy(update={"weights": str(Path(out).absolute())}), notices)
+    observer, path, notices = observer_of(show), Path(out), list[str]()
+
+    def take_note(notice: str) -> None:
+        notices.append(notice)
+        observer.note(notice)
+
+    baseline.check_target(path, force=force)  # before a bar is drawn
+    with observer.training() as on_step:
+        accuracy = baseline.train(
+            config,
+            recipe,
+            path,
+            seed=seed,
+            device=device,
+            on_step=on_step,
+            on_notice=take_note,
+            force=force,
+            spare=[results],
+        )
+    observer.trained(path, accuracy)
+    return Trained(path, accuracy, config.model_copy(update={"weights": str(path.absolute())}), tuple(notices))
 
 
 @keywords()
@@ -251,7 +262,7 @@ def open_run(run: str | Path, *, network: Network | None = None) -> RunResult:
     Raises:
         UserError: there is none (nearest names), or it is not whole.
     """
-    from search.run_result import RunResult
+    from search.api_objects import RunResult
 
     found = RunResult.read(run)
     check_same(network, found.config.task)
@@ -287,22 +298,27 @@ def export(
         UserError: an input that cannot be worked with, or a form that does not compute what the network does; nothing
             was written then.
     """
+    from search.export.export import export_run
     from search.export.formats import parse_formats
-    from search.terminal.exports import export_and_show
 
     if finetune is not None:
         check_number("finetune", finetune, 0, MOST_EPOCHS)
     folder = open_run(run, network=network).folder
-    return export_and_show(
-        folder,
-        console_of(show),
-        pick=pick,
-        to=to,
-        formats=parse_formats(_names(formats)),
-        finetune=finetune,
-        force=force,
-        device=device,
-    )
+    observer = observer_of(show)
+    with observer.exporting() as on_step:
+        exported = export_run(
+            folder,
+            pick=pick,
+            to=to,
+            formats=parse_formats(_names(formats)),
+            finetune=finetune,
+            force=force,
+            device=device,
+            say=observer.say,
+            on_step=on_step,
+        )
+    observer.exported(exported)
+    return exported
 
 
 def _task(network: Network | None, data: Data | None, settings: Mapping[str, Any], *, fresh: bool = False) -> Any:

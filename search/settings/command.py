@@ -26,10 +26,10 @@ def command_line(arguments: Sequence[str]) -> str:
 
 def resume_command(config: RunConfig) -> str:
     """What goes on with a run."""
-    folder, command = str(config.folder), "compare" if config.comparison else "search"
+    folder = str(config.folder)
     if is_given_network(config.task.network):
-        return f"api.{command}(network, resume={folder!r})"
-    return shell_line([*PROGRAM, command, *option_words("--resume", folder)])
+        return f"api.{_command(config)}(network, resume={folder!r})"
+    return shell_line([*PROGRAM, _command(config), *option_words("--resume", folder)])
 
 
 def export_command(config: RunConfig) -> str:
@@ -42,14 +42,18 @@ def export_command(config: RunConfig) -> str:
     return shell_line([*PROGRAM, "export", path_argument(folder), "--pick", pick, *to])
 
 
-def search_command(config: RunConfig) -> str:
-    """`python run_search.py search ...` that asks for the same candidates; what is at its default is left out.
+def run_command(config: RunConfig) -> str:
+    """`python run_search.py search ...`, or `compare ...`, that asks for the same candidates, without defaults.
 
     Where the ledger still knows them nothing is trained; an empty ledger has them judged anew.
     """
     if is_given_network(config.task.network):
         return resume_command(config)
-    return shell_line([*PROGRAM, "search", *_task(config.task), *_search(config)])
+    return shell_line([*PROGRAM, _command(config), *_task(config.task), *_search(config)])
+
+
+def _command(config: RunConfig) -> str:
+    return "compare" if config.comparison else "search"
 
 
 def _task(task: TaskConfig) -> list[str]:
@@ -65,17 +69,19 @@ def _task(task: TaskConfig) -> list[str]:
 
 def _search(config: RunConfig) -> list[str]:
     usual = RunConfig(task=config.task, name=config.name)
-    words = ["--method", config.method]
-    for name, value in config.method_options.items():
-        words += ["--option", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
-    words += ["--strategy", ",".join(config.strategies), *_targets(config.targets)]
+    words = ["--methods" if config.comparison else "--method", ",".join(config.methods)]
+    for method, options in config.options.items():
+        for name, value in options.items():
+            text = value if isinstance(value, str) else json.dumps(value)
+            words += ["--option", f"{f'{method}.' if config.comparison else ''}{name}={text}"]
+    words += ["--strategies" if config.comparison else "--strategy", ",".join(config.strategies)]
+    words += _targets(config.targets)
     words += config.constraints.words()
     words += _recipe(config.recipe)
     words += ["--rungs", ",".join(f"{epochs:g}" for epochs in config.rungs)] if config.rungs else []
     for field in (
         "final_epochs",
-        "final_seeds",
-        "finalists",
+        *(() if config.comparison else ("final_seeds", "finalists")),
         "trials",
         "reduction_factor",
         "scan_levels",
@@ -86,7 +92,10 @@ def _search(config: RunConfig) -> list[str]:
         words += _changed(field, getattr(config, field), getattr(usual, field))
     for field in ("device", "time_limit", "results"):
         words += _changed(field, getattr(config, field), getattr(usual, field))
-    words += [] if config.warm_start else ["--no-warm-start"]
+    if config.comparison:
+        words += _changed("seeds", config.final_seeds, usual.final_seeds)
+    elif not config.warm_start:
+        words += ["--no-warm-start"]
     if Path(config.ledger).absolute() != (Path(config.results) / "ledger.db").absolute():
         words += option_words("--ledger", config.ledger)
     return words

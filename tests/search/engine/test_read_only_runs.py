@@ -13,7 +13,7 @@ from models.errors import UserError
 from models.task import TaskConfig
 from search import api
 from search.candidate import Recipe
-from search.engine import compare
+from search.engine.prepare import prepare_run
 from search.judge import evaluate
 from search.settings.config import RunConfig
 
@@ -82,7 +82,7 @@ def test_a_resumption_is_refused_with_advice_that_it_can_follow(
 
 def test_a_comparison_is_refused_alike(run: Path, tmp_path: Path, nothing_loaded: None) -> None:
     with read_only(run), pytest.raises(UserError, match="resume the copy"):
-        compare.prepare(config_of(tmp_path).model_copy(update={"comparison": True}))
+        prepare_run(config_of(tmp_path).model_copy(update={"comparison": True}))
 
 
 def test_a_new_run_where_nothing_can_be_made(tmp_path: Path, nothing_loaded: None) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from models.errors import UserError
 from models.task import TaskConfig
 from search.candidate import Outcome, Recipe, failed
-from search.engine import session
+from search.engine.prepare import prepare_run
 from search.engine.run_folder import alone_in
-from search.engine.setup import prepare
+from search.engine.running import run_prepared
 from search.judge.evaluate import Evaluator
 from search.report.outputs import run_view
 from search.report.page import report_html
@@ -51,8 +50,9 @@ def test_measurements_that_failed_are_told_and_cost_the_site_its_charm(
         return measured(self, candidate, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Evaluator, "_measured", breaks)
-    result = session.run(prepare(config_of(tmp_path, trials=1)), Console(quiet=True))
-    view = run_view(result, "the command", {})
+    outcomes = run_prepared(prepare_run(config_of(tmp_path, trials=1)))
+    (result,) = outcomes.methods
+    view = run_view(outcomes, "the command", {})
     remark = next(each for each in view.remarks if "scan" in each)
     assert remark.startswith("2 of ")
     assert remark.endswith("measurements of the scan failed, most often so: <b>its outputs are not finite</b>")

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import run_search
 from models.task import TaskConfig
-from search.settings.command import command_line, export_command, resume_command, search_command
+from search.settings.command import command_line, export_command, resume_command, run_command
 from search.settings.config import RunConfig
 from search.settings.shell import shell_line
 
@@ -47,7 +47,7 @@ def test_our_commands_are_read_back(name: str, monkeypatch: pytest.MonkeyPatch, 
     calls: dict[str, object] = {}
     result = SimpleNamespace(record={}, complete=True)
     monkeypatch.setattr("search.api.run_config", lambda config, **_: calls.update(config=config) or result)
-    words = bash_words(search_command(given))[2:]
+    words = bash_words(run_command(given))[2:]
     done = CliRunner().invoke(run_search.app, [*words, "--name", "x"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert calls["config"] == given.model_copy(update={"task": given.task.with_absolute_paths()})

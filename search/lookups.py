@@ -1,20 +1,21 @@
-"""What is known already: leaderboards, their rows judged again, and what goes by a name."""
+"""Use cases that look up what is there: leaderboards, their rows judged again, and what goes by a name."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from search.ledger.location import public_location
+from search.observer import Show, observer_of
 from search.settings.groups import keywords
-from search.terminal.console import Show, console_of
 
 if TYPE_CHECKING:
-    from search.run_result import Leaderboard, Verified
+    from search.api_objects import Leaderboard, Verified
 
 
 @keywords()
@@ -40,10 +41,10 @@ def leaderboard(
     Raises:
         UserError: no such ledger, task, column, or no row is left.
     """
+    from search.api_objects import Leaderboard
     from search.leaderboard.board import find_tasks, read_boards
     from search.leaderboard.views import Filter, select
     from search.leaderboard.views import sort as ordered
-    from search.run_result import Leaderboard
 
     location = public_location(ledger or (Path(results) / "ledger.db").absolute())
     boards = read_boards(location, find_tasks(location, task), Path(results))
@@ -68,11 +69,22 @@ def verify(
     Raises:
         UserError: no such row, or its weights or task are not there any more.
     """
-    from search.run_result import Verified
-    from search.terminal.boards import verify_and_show
+    from search.api_objects import Verified
+    from search.leaderboard.board import find_tasks
+    from search.leaderboard.verify import find_row
+    from search.leaderboard.verify import verify as judge_again
+    from search.ledger.ledger import Ledger
+    from search.results.figure_text import plain_values
 
     location = public_location(ledger or (Path(results) / "ledger.db").absolute())
-    record, holds = verify_and_show(location, Path(results), console_of(show), tasks=task, row=row, device=device)
+    with ExitStack() as stack:
+        ledgers = [stack.enter_context(Ledger.open_existing(location, name)) for name in find_tasks(location, task)]
+        ledger_of_row, answer = find_row(ledgers, row)
+        checks = judge_again(ledger_of_row, answer, Path(results), device)
+    observer_of(show).verified(ledger_of_row.title, answer, checks)
+    holds = all(check.holds for check in checks)
+    seeds = [plain_values({**vars(check), "holds": check.holds}) for check in checks]
+    record = {"row": answer.standing.row, "task": ledger_of_row.task, "holds": holds, "seeds": seeds}
     return Verified(holds, record)
 
 
