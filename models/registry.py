@@ -54,6 +54,7 @@ class Registry(Generic[Record]):
         if name in self._records:
             raise ValueError(f"a {self.kind} named {name!r} is registered already")
         self._records[name] = record
+        # Two frames up is whoever called `register_method` or the like: a file of the package, or code of this process.
         caller = sys._getframe(2).f_globals.get("__name__", "")
         if not caller.startswith(f"{self.package}."):
             self._local.add(name)
@@ -130,6 +131,7 @@ class Registry(Generic[Record]):
         return points
 
     def _pin_entry_point(self, name: str) -> str:
+        """An entry point's name with the digest of its module; UserError if it has another digest than it came with."""
         plain, digest = split_digest(name)
         point = self._entry_points[plain]
         with self._reporting_load_errors(point):
@@ -169,4 +171,5 @@ class Registry(Generic[Record]):
 
 
 def _package_of(point: EntryPoint) -> str:
+    """The installed distribution that an entry point belongs to, for messages."""
     return point.value.partition(":")[0].partition(".")[0] if point.dist is None else point.dist.name

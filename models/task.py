@@ -1,4 +1,4 @@
-"""A task: network, weights, data and normalisation; what every candidate is judged against."""
+"""A task: network, weights, data and their split, loaded, with the fingerprint that outcomes are kept under."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -106,7 +105,7 @@ def load_task(config: TaskConfig, device: torch.device | str) -> Task:
         train=train.subset(torch.cat([tune, search]).sort().values),
         test=test,
         device=device,
-        fingerprint=_hash_parts(parts),
+        fingerprint=hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20],
         parts=parts,
         seen=seen,
         notices=tuple(notices),
@@ -114,7 +113,10 @@ def load_task(config: TaskConfig, device: torch.device | str) -> Task:
 
 
 def _split_training_set(config: TaskConfig, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Split first, then shrink both parts: a smaller trial never tunes on what a larger one ranks with."""
+    """Positions of the images to tune on and of those to search with.
+
+    The training set is split before both parts are shrunk: a smaller trial never tunes on what a larger one ranks with.
+    """
     tune, search = stratified_split(labels, config.search_fraction, config.split_seed)
     if config.train_images is not None:
         if config.train_images > len(labels):
@@ -122,10 +124,10 @@ def _split_training_set(config: TaskConfig, labels: Tensor) -> tuple[Tensor, Ten
                 f"train_images {config.train_images} exceeds the {len(labels)} training images of "
                 f"{data_name(config.data)}"
             )
-        held = round(config.train_images * config.search_fraction)
-        search = search[stratified_sample(labels[search], min(held, len(search)), config.split_seed)]
-        rest = min(config.train_images - held, len(tune))
-        tune = tune[stratified_sample(labels[tune], rest, config.split_seed)]
+        search_count = round(config.train_images * config.search_fraction)
+        tune_count = min(config.train_images - search_count, len(tune))
+        search = search[stratified_sample(labels[search], min(search_count, len(search)), config.split_seed)]
+        tune = tune[stratified_sample(labels[tune], tune_count, config.split_seed)]
     if not len(search) or len(tune) < 2:
         raise UserError(
             f"{len(tune) + len(search)} training images leave {len(tune)} to tune on and {len(search)} to search with "
@@ -146,19 +148,15 @@ def split_metadata(config: TaskConfig) -> dict[str, str]:
 
 
 def _may_have_seen_search_split(config: TaskConfig) -> bool:
+    """Whether weights come with no record of this very split: those that a user brings have usually seen all of it."""
     if config.weights is None:
         return False
     recorded = read_metadata(config.weights)
     return any(recorded.get(key) != value for key, value in split_metadata(config).items())
 
 
-def _hash_parts(parts: Mapping[str, object]) -> str:
-    """A stable hash of what the task is; paths do not enter, contents do."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
-
-
 def task_parts(config: TaskConfig, info: DataInfo) -> dict[str, object]:
-    """What two tasks must have in common to be the same one; plain JSON."""
+    """What two tasks must have in common to be the same one, as plain JSON: contents of files, never paths."""
     network = config.network
     if is_user_spec(network):
         file, function = split_spec(network, "network")
@@ -177,7 +175,8 @@ def task_parts(config: TaskConfig, info: DataInfo) -> dict[str, object]:
         "split_seed": config.split_seed,
         "train_images": config.train_images,
     }
-    # What older versions refused, or read otherwise; bytes with class numbers keep the fingerprint they always had.
+    # Only what older versions refused or read otherwise is added: bytes with class numbers keep the fingerprint under
+    # which ledgers have their outcomes.
     if info.pixels != BYTES:
         parts["pixels"] = asdict(info.pixels)
     if info.labels and not config.data.startswith("imagefolder:"):
@@ -186,13 +185,10 @@ def task_parts(config: TaskConfig, info: DataInfo) -> dict[str, object]:
 
 
 def _weights_digest(weights: str) -> str:
-    """Of the file, and of the place in it that is meant."""
+    """SHA-256 of the file, and the place in it whose weights are meant."""
     path, entry = split_entry(weights)
-    return _file_digest(path) + ("" if entry is None else f"#{entry}")
-
-
-def _file_digest(path: Path) -> str:
     if not path.is_file():
         raise UserError(f"there is no file {path}")
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return digest if entry is None else f"{digest}#{entry}"

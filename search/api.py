@@ -30,6 +30,7 @@ from search.lookups import leaderboard, methods, networks, strategies, verify
 from search.observer import Show, observer_of
 from search.settings import build
 from search.settings.bounds import MOST_EPOCHS, MOST_SEED, check_number
+from search.settings.choices import check_choices, list_names
 from search.settings.config import RunConfig
 from search.settings.groups import keywords, settings_of
 from search.settings.inputs import Data, Network, check_same, task_of
@@ -99,6 +100,7 @@ def search(
     if resume is not None:
         config = _resumed(resume, network)
     else:
+        check_choices([method], list_names(_names(strategy), "strategy"), settings.get("device"))
         config = build.search_config(
             task=_task(network, data, settings),
             recipe=build.recipe(**settings_of(RecipeOptions, settings)),
@@ -149,6 +151,7 @@ def plan(
     """
     from search.engine.plan import solve
 
+    check_choices([method], list_names(_names(strategy), "strategy"), settings.get("device"))
     return solve(
         build.search_config(
             task=_task(network, data, settings),
@@ -187,6 +190,8 @@ def compare(
     if resume is not None:
         config = _resumed(resume, network)
     else:
+        names = list_names(_names(methods), "method"), list_names(_names(strategies), "strategy")
+        check_choices(*names, settings.get("device"))
         config = build.compare_config(
             task=_task(network, data, settings),
             recipe=build.recipe(**settings_of(RecipeOptions, settings)),
@@ -226,6 +231,7 @@ def train(
     from search.judge import baseline
 
     check_number("seed", seed, 0, MOST_SEED)
+    check_choices(device=device)
     config = _task(network, data, settings, fresh=True)
     recipe = build.recipe(**settings_of(TrainOptions, settings), distill_weight=0.0)
     results = Path(settings_of(TaskOptions, settings)["results"])
@@ -303,6 +309,7 @@ def export(
 
     if finetune is not None:
         check_number("finetune", finetune, 0, MOST_EPOCHS)
+    check_choices(device=device)
     folder = open_run(run, network=network).folder
     observer = observer_of(show)
     with observer.exporting() as on_step:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from search.ledger.location import public_location
 from search.observer import Show, observer_of
+from search.settings.choices import check_choices
 from search.settings.groups import keywords
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def verify(
     from search.ledger.ledger import Ledger
     from search.results.figure_text import plain_values
 
+    check_choices(device=device)
     location = public_location(ledger or (Path(results) / "ledger.db").absolute())
     with ExitStack() as stack:
         ledgers = [stack.enter_context(Ledger.open_existing(location, name)) for name in find_tasks(location, task)]

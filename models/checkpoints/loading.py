@@ -1,4 +1,4 @@
-"""Weights in files: read whatever form they are usually shared in."""
+"""Putting a checkpoint's weights into a network, and reading what was recorded beside them."""
 
 from __future__ import annotations
 
@@ -56,6 +56,7 @@ def load_weights(network: nn.Module, weights: str | Path) -> None:
         advice = folding_advice(taken.extra, network.state_dict().keys() - taken.tensors.keys())
         said = [_first_names(taken.differences, "; "), *([advice] if advice else [])]
         raise UserError(f"weights {path}{place} do not fit the network: {'; '.join(said)}")
+    # Other sets that fit are worth a word only if they hold other values, as an average beside the plain weights does.
     rivals = [weights for weights in held[1:] if not taken.has_same_values(weights)]
     if equal := [weights.name for weights in rivals if weights.rank == taken.rank]:
         raise UserError(
@@ -63,7 +64,8 @@ def load_weights(network: nn.Module, weights: str | Path) -> None:
             f"say which one: {path}{_ENTRY}{taken.name}"
         )
     _say_taken(path, taken, rivals)
-    network.load_state_dict(taken.tensors, strict=False)  # what may be missing was checked above
+    # Not strict: counters of batches may be missing, and the comparison above refused everything else that is.
+    network.load_state_dict(taken.tensors, strict=False)
 
 
 def _say_taken(path: Path, taken: Weights, rivals: list[Weights]) -> None:

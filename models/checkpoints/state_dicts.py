@@ -92,15 +92,16 @@ def find_weights(content: Any, network: nn.Module, entry: str | None = None) -> 
 
 
 def _is_foreign(weights: Weights) -> bool:
+    """Whether these tensors are an optimizer's or a loss's, by the name under which they lie."""
     return any(weights.name.lower().startswith(word) for word in _NO_NETWORK)
 
 
 def _drop_repeated_places(fitting: list[Weights]) -> list[Weights]:
     """Each place once: with and without a wrapper's name, the same entries are read twice."""
-    distinct: dict[str, Weights] = {}
+    by_name: dict[str, Weights] = {}
     for weights in fitting:
-        distinct.setdefault(weights.name, weights)
-    return list(distinct.values())
+        by_name.setdefault(weights.name, weights)
+    return list(by_name.values())
 
 
 def _tensor_dictionaries(content: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -125,6 +126,7 @@ def _nested_entries(content: Any, name: str) -> list[tuple[Any, Any]]:
 
 
 def _flatten_content(content: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> dict[str, Any]:
+    """Tensors of nested dictionaries under names joined by dots, `{"body": {"weight": w}}` as `body.weight`."""
     entries: dict[str, Any] = {}
     for key, value in content.items():
         if not isinstance(key, str):
@@ -139,10 +141,12 @@ def _flatten_content(content: Mapping[Any, Any], prefix: str = "", depth: int = 
 def _read_prefixes(name: str, entries: Mapping[str, Any], needed: Mapping[str, Any], spare: set[str]) -> list[Weights]:
     """One dictionary under every prefix that could be the network's; those that fit, or the nearest."""
     readings = []
-    for renamed in (entries, _without_wrappers(entries)):
+    # DataParallel and torch.compile wrap single layers too, so their names are dropped anywhere, not only in front.
+    without_wrappers = {_drop_wrappers(key): value for key, value in entries.items()}
+    for renamed in (entries, without_wrappers):
         for prefix in _possible_prefixes(renamed, needed):
-            place_keys = [] if prefix.startswith("-") else [key for key in prefix.split(".") if key not in _WRAPPERS]
-            place = ".".join(key for key in (name, *place_keys) if key)
+            inner = "" if prefix.startswith("-") else _drop_wrappers(prefix.removesuffix("."))
+            place = ".".join(key for key in (name, inner) if key)
             readings.append(_compare_entries(place, renamed, prefix, needed, spare))
         if any(not reading.differences for reading in readings):
             break
@@ -150,14 +154,15 @@ def _read_prefixes(name: str, entries: Mapping[str, Any], needed: Mapping[str, A
     return fitting or sorted(readings, key=lambda reading: len(reading.differences))[:1]
 
 
-def _without_wrappers(entries: Mapping[str, Any]) -> dict[str, Any]:
-    return {".".join(word for word in key.split(".") if word not in _WRAPPERS): value for key, value in entries.items()}
+def _drop_wrappers(key: str) -> str:
+    """`module.body._orig_mod.weight` as `body.weight`."""
+    return ".".join(word for word in key.split(".") if word not in _WRAPPERS)
 
 
 def _possible_prefixes(entries: Mapping[str, Any], needed: Mapping[str, Any]) -> list[str]:
     """What may stand before the network's names; beginning with `-` what the file leaves out of them."""
     prefixes = {"": None}
-    for wanted in list(needed)[:1]:
+    for wanted in list(needed)[:1]:  # the first tensor's name tells every prefix under which the whole network may lie
         prefixes |= {key.removesuffix(wanted): None for key in entries if key.endswith(f".{wanted}")}
     prefixes |= dict.fromkeys(_common_prefixes(entries))
     return [*prefixes, *(f"-{prefix}" for prefix in _common_prefixes(needed))]

@@ -35,7 +35,7 @@ class ArrayImages(Images):
         if packed is not None:
             pixels, info = packed, replace(info, pixels=BYTES)
         if device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(device)
+            free, _ = torch.cuda.mem_get_info(device)  # bytes
             if pixels.nbytes <= free * _SHARE_OF_FREE_MEMORY:
                 pixels = pixels.to(device)
         return cls(pixels.contiguous(), labels, info, device)
@@ -62,6 +62,7 @@ def describe_arrays(arrays: Arrays, config: TaskConfig) -> DataInfo:
     """What is known of arrays of unknown origin: flips for colour alone, shifts by an eighth of the height."""
     _, height, width, channels = arrays.x_train.shape
     mean, std = (0.0,) * channels, (1.0,) * channels  # of images that are standardised
+    # The statistics take a pass over all images, and nobody asks for them where the task brings its own.
     if not arrays.pixels.standardised and (config.mean is None or config.std is None):
         mean, std = _channel_statistics(arrays.x_train, arrays.pixels)
     return DataInfo(
@@ -137,6 +138,7 @@ def shifted_and_mirrored(
     if pad and any(black):
         padded.copy_(torch.tensor(black).to(padded))
         padded[:, pad:-pad, pad:-pad] = pixels
-    images = torch.arange(count, device=device)[:, None] * padded.shape[1]
+    # One gather for the whole batch: each output pixel's number in the flattened padded images.
+    images = torch.arange(count, device=device)[:, None] * padded.shape[1]  # (N, 1), rows before each image
     flat = (images + rows)[:, :, None] * padded.shape[2] + columns[:, None, :]  # (N, H, W), into pixels of all images
     return padded.view(-1, channels).index_select(0, flat.view(-1)).view(count, height, width, channels)

@@ -71,6 +71,7 @@ def _npz_path(name: str) -> Path:
 
 @contextlib.contextmanager
 def _npz_errors(path: Path) -> Iterator[None]:
+    """Whatever zipfile, zlib and NumPy raise for a bad file becomes a UserError that says what the file is instead."""
     try:
         yield
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -90,6 +91,7 @@ def _is_numpy_file(path: Path) -> bool:
 
 
 def _read_npz(path: Path) -> dict[str, Array]:
+    """The four arrays, by name, without unpickling anything; UserError if one is missing."""
     with _npz_errors(path):
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -102,6 +104,7 @@ def _read_npz(path: Path) -> dict[str, Array]:
 
 
 def _call_users_function(spec: str) -> Arrays:
+    """The checked arrays that `path/to/file.py:function` returns; their digest is kept."""
     arrays = call_user(spec, load_function(spec, "data"))
     if not isinstance(arrays, (tuple, list)) or len(arrays) != len(ARRAY_NAMES):
         names, got = ", ".join(ARRAY_NAMES), type(arrays).__name__
@@ -111,7 +114,8 @@ def _call_users_function(spec: str) -> Arrays:
     return checked
 
 
-_digests: dict[str, str] = {}  # of what users' functions returned last
+# Of what users' functions returned last: whoever asks for the identity has usually just read the arrays.
+_digests: dict[str, str] = {}
 
 
 def _read_digits() -> Arrays:
@@ -159,7 +163,7 @@ _TORCHVISION: dict[str, Callable[[Path, bool, bool], Any]] = {
 
 
 def _open_part(name: str, root: Path, train: bool) -> Any:
-    """One part of a torchvision set, downloaded only if it is not there."""
+    """The training or the test part of a torchvision set, downloaded only if it is not there."""
     try:
         return _TORCHVISION[name](root, train, False)
     except RuntimeError:  # torchvision's way to say that files are missing or have wrong check sums
@@ -169,8 +173,10 @@ def _open_part(name: str, root: Path, train: bool) -> Any:
 
 
 def _download_part(name: str, root: Path, train: bool) -> Any:
-    patience = socket.getdefaulttimeout()
+    previous_timeout = socket.getdefaulttimeout()
     try:
+        # torchvision downloads with urllib and gives it no timeout: a server that goes silent would be waited for
+        # for ever.
         socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)
         with contextlib.redirect_stdout(sys.stderr):  # a command's own output stays clean
             return _TORCHVISION[name](root, train, True)
@@ -180,4 +186,4 @@ def _download_part(name: str, root: Path, train: bool) -> Any:
             "put torchvision's files there, or give arrays as npz:FILE"
         ) from error
     finally:
-        socket.setdefaulttimeout(patience)
+        socket.setdefaulttimeout(previous_timeout)

@@ -54,7 +54,7 @@ def load_data(config: TaskConfig, device: torch.device) -> Data:
 
 def data_identity(config: TaskConfig) -> str:
     """A string that is the same for the same data anywhere: a name, or a digest of the files' content."""
-    if config.data in NAMED_SETS:
+    if config.data in NAMED_SETS:  # published, so the name alone stands for the content
         return config.data
     return folder_identity(config.data) if config.data.startswith(_FOLDER_PREFIX) else array_identity(config)
 

@@ -30,7 +30,7 @@ def dataset_arrays(train: Any, test: Any) -> list[Array]:
 
 
 class _DatasetReader:
-    """One data set's images and labels."""
+    """Reads one data set's images, into one array, and its labels."""
 
     def __init__(self, dataset: Any) -> None:
         self._kind = kind = type(dataset).__name__
@@ -55,7 +55,7 @@ class _DatasetReader:
             self.labels.append(label.item() if isinstance(label, Tensor | np.ndarray | np.generic) else label)
 
     def unpack_floats(self) -> None:
-        """Floats again, if they were."""
+        """Make bytes that came as floats into floats of their old type again."""
         if self._packed_from is not None:
             self.images = (self.images / np.float32(255)).astype(self._packed_from)
             self._packed_from = None

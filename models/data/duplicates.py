@@ -63,6 +63,7 @@ def count_duplicates(train: npt.NDArray[Any], test: npt.NDArray[Any]) -> int:
     shared = set(keys_train) & set(keys_test)
     if not shared:
         return 0
+    # Few values tell nearly all images apart; only images that agree on them are compared whole.
     trained = {_image_digest(train[i]) for i, key in enumerate(keys_train) if key in shared}
     return sum(_image_digest(test[i]) in trained for i, key in enumerate(keys_test) if key in shared)
 

@@ -1,4 +1,4 @@
-"""Images in folders, `imagefolder:DIR`, streamed through loader processes.
+"""Images in folders, `imagefolder:DIR`, decoded by loader processes while a network computes.
 
 `DIR/train/CLASS/*` and `DIR/val/CLASS/*` (or `valid`, `validation`, `test`) are read as RGB (`models.data.pictures`). A
 training image is a random part of the picture, resized to 224×224 and mirrored at random; a judged one is resized to
@@ -51,7 +51,7 @@ def folder_identity(name: str) -> str:
 
 
 def open_folder(name: str, info: DataInfo, device: torch.device) -> tuple[FolderImages, FolderImages]:
-    """The training and the test part."""
+    """The training and the test images of a folder."""
     pictures = read_folder(_split_name(name)[0])
     white = pictures.deep_white
     train, test = (

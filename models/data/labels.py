@@ -64,7 +64,8 @@ def _plain_labels(labels: Array, what: str) -> Array:
     """(N,) of int64 or text; UserError for anything else."""
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.ndim == 2 and labels.dtype.kind in "buif" and _is_one_hot(labels):
+    is_matrix = labels.ndim == 2 and labels.dtype.kind in "buif"
+    if is_matrix and np.isin(labels, (0, 1)).all() and (labels.sum(1) == 1).all():
         raise UserError(f"{what} is one-hot, of shape {labels.shape}; give {what.split()[0]}.argmax(1)")
     if labels.ndim != 1:
         raise UserError(f"{what} has shape {labels.shape}; labels must be of shape (N,), one for every image")
@@ -74,7 +75,7 @@ def _plain_labels(labels: Array, what: str) -> Array:
         labels = _labels_of_objects(labels, what)
     if labels.dtype.kind == "S":
         labels = np.char.decode(labels, "utf-8", "replace")
-    if labels.dtype.kind == "f":
+    if labels.dtype.kind == "f":  # CSV readers make floats of whole numbers; 1.5 is a value to regress, and no class
         odd = np.flatnonzero(~np.isfinite(labels) | (labels != np.round(labels)))
         if len(odd):
             value = labels[odd[0]]
@@ -84,10 +85,6 @@ def _plain_labels(labels: Array, what: str) -> Array:
     if labels.dtype.kind in "uf" and len(labels) and float(np.abs(labels).max()) >= 2**63:
         raise UserError(f"{what} holds {labels.max():g}; labels must fit into 64 bits")
     return labels if labels.dtype.kind == "U" else labels.astype(np.int64)
-
-
-def _is_one_hot(labels: Array) -> bool:
-    return bool(np.isin(labels, (0, 1)).all() and (labels.sum(1) == 1).all())
 
 
 def _labels_of_objects(labels: Array, what: str) -> Array:
@@ -105,6 +102,7 @@ def _labels_of_objects(labels: Array, what: str) -> Array:
 
 
 def _check_classes(labels: set[Label], count: int, source: str) -> None:
+    """UserError for training labels of which no classifier can be learned."""
     if len(labels) < 2:
         raise UserError(
             f"y_train of {source} holds one class only ({list_labels(list(labels))}); there must be at least two"

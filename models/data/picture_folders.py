@@ -73,6 +73,7 @@ def read_folder(root: Path) -> PictureFolder:
         raise UserError(f"{error.filename} cannot be listed: {error.strerror}") from error
     files = {folder: listing.pictures for folder, listing in zip((train, test), listings, strict=True)}
     _say_other_files(root, [file for listing in listings for file in listing.others])
+    # Listed files that are the same as at the last reading are not checked again: a check may decode every picture.
     digest = hashlib.blake2b("\n".join(classes).encode("utf-8", "surrogateescape"))
     for file in (file for pictures in files.values() for file, _ in pictures):
         digest.update(f"{file.relative_to(root)} {_file_stamp(file)}\n".encode("utf-8", "surrogateescape"))
@@ -127,6 +128,7 @@ def _check_folder(root: Path, files: Mapping[Path, list[tuple[Path, int]]], clas
 
 
 def _check_classes(train: Path, test: Path, classes: list[str]) -> None:
+    """UserError for a class that only the test split has; one that it lacks is merely said."""
     if strange := sorted(set(_class_folders(test, least=1)) - set(classes)):
         raise UserError(
             f"{train} and {test} differ in their classes: {list_labels(strange)} "
@@ -154,6 +156,7 @@ def _class_folders(folder: Path, least: int = 2) -> list[str]:
 
 
 def _list_folders(folder: Path) -> list[str]:
+    """Names of the folders in it, links to folders included."""
     return [entry.name for entry in folder.iterdir() if not _is_ignored(entry.name) and entry.is_dir()]
 
 
@@ -170,23 +173,21 @@ class _Listing(NamedTuple):
 
 
 def _list_files(folder: Path, classes: list[str]) -> _Listing:
+    """The files of every class that a split has a folder for."""
     listing = _Listing([], [])
     for label, name in enumerate(classes):
         if not (folder / name).is_dir():
             continue
         for file in sorted(_visible_files(folder / name)):
-            if _is_picture_name(file.name):
+            if file.suffix.lower() in SUFFIXES:
                 listing.pictures.append((file, label))
             elif file.is_file() and file.name.casefold() not in _DESKTOP_FILES:
                 listing.others.append(file)
     return listing
 
 
-def _is_picture_name(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in SUFFIXES
-
-
 def _visible_files(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, at any depth, in no order."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if _is_ignored(entry.name):
@@ -207,6 +208,7 @@ def _say_other_files(root: Path, others: list[Path]) -> None:
 
 
 def _readable_split(folder: Path, pictures: list[tuple[Path, int]], faults: Mapping[Path, str]) -> PictureSplit:
+    """The pictures without faults; UserError if none is left."""
     if not pictures:
         raise UserError(f"no images under {folder}; it must hold one folder of images per class")
     readable = [(file, label) for file, label in pictures if file not in faults]
@@ -217,6 +219,7 @@ def _readable_split(folder: Path, pictures: list[tuple[Path, int]], faults: Mapp
 
 
 def _check_pictures(files: list[Path]) -> dict[Path, Check]:
+    """The check of each picture; where there are very many, JPEG and WebP are not decoded for it."""
     decode = len(files) <= MOST_DECODED
     if not decode:
         add_notice(
@@ -229,6 +232,7 @@ def _check_pictures(files: list[Path]) -> dict[Path, Check]:
 
 
 def _file_stamp(file: Path) -> str:
+    """Size, time and mode: what changes when a file's content or its permissions do."""
     try:
         status = file.stat()
     except OSError:

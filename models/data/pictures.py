@@ -93,7 +93,7 @@ def check_picture(path: Path, *, decode: bool = True) -> Check:
 
 
 def _why_no_file(path: Path) -> str:
-    """What stands in the place of a file that can be opened; such things may block for ever."""
+    """Why a path is no file that can be opened, empty if it is one: opening a pipe or a device may block for ever."""
     try:
         mode = path.stat().st_mode
     except OSError as error:

@@ -52,9 +52,11 @@ def read_pixels(arrays: Mapping[str, Array], source: str, *, owned: bool = False
     if all(content.kind == "booleans" for content in contents):
         add_notice("images are booleans, read as black and white")
         return [np.ascontiguousarray(array, dtype=np.uint8) * np.uint8(255) for array in arrays.values()], BYTES
+    # On these scales black is not 0, and the border that a random crop adds must not be brighter than the images.
     if scale in (SIGNED_BYTES, SIGNED, FREE):
         scale = replace(scale, black=_least_by_channel(arrays.values()))
     if scale.low == 0 and scale.black and any(c.low < 0 for c in contents) and not all(map(is_brightened, contents)):
+        # Values with mean 0 and std 1 were standardised by the user: doing so again would only lose what they chose.
         mean, std = _mean_and_std(arrays.values())
         most, *between = _LIKE_STANDARD
         scale = replace(scale, standardised=abs(mean) <= most and between[0] <= std <= between[1])
@@ -64,6 +66,7 @@ def read_pixels(arrays: Mapping[str, Array], source: str, *, owned: bool = False
 
 
 def _image_chunks(array: Array) -> Iterator[Array]:
+    """Views of consecutive images, about `_CHUNK` values in each."""
     images = max(_CHUNK // max(array[0].size, 1), 1)
     for start in range(0, len(array), images):
         yield array[start : start + images]

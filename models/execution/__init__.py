@@ -1,1 +1,1 @@
-"""How any network is run: unwrapped, copied, in its memory layout, with right gradients."""
+"""Running any network, whatever its code does: unwrapped, copied, in its memory order, with right gradients."""

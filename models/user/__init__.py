@@ -1,1 +1,1 @@
-"""A user's own code and objects: imported, called, carried to workers, fingerprinted."""
+"""A user's own code and objects: imported and called, known by their content, carried to workers."""

@@ -95,6 +95,7 @@ def describe_users_fault(error: BaseException) -> str | None:
 
 
 def _load_file(file: Path, what: str) -> ModuleType:
+    """The module of a file, executed unless this process has done so."""
     with _LOCK:
         _install_hooks()
         package = _package_for(file.parent)
@@ -102,7 +103,9 @@ def _load_file(file: Path, what: str) -> ModuleType:
         loaded = sys.modules.get(name)
         if loaded is not None and loaded.__file__ == str(file):
             return loaded
-        importlib.invalidate_caches()  # files may have been written a moment ago
+        # Python lists a folder only when its time changes, which file systems keep to a few milliseconds or a second:
+        # a file that was written a moment ago would not be found.
+        importlib.invalidate_caches()
         spec = importlib.util.spec_from_file_location(name, file)
         assert spec is not None
         assert spec.loader is not None
@@ -258,6 +261,7 @@ def _means_ours(package: str, name: str, error: ModuleNotFoundError) -> bool:
 
 
 def _exists_elsewhere(top: str) -> bool:
+    """Whether Python itself would find a module with code of that name."""
     if top in sys.modules:
         return True
     spec = importlib.util.find_spec(top)
@@ -273,4 +277,5 @@ def _hide_packages(text: str) -> str:
 
 
 def _public_error(error: ModuleNotFoundError) -> ModuleNotFoundError:
+    """The error as Python would have raised it, by the module's name in the user's own code."""
     return ModuleNotFoundError(_hide_packages(str(error)), name=_hide_packages(error.name or ""), path=error.path)

@@ -28,6 +28,7 @@ from models.user.spec_names import OBJECT_PREFIX, class_of
 
 _DIGITS = 12
 GIVEN_NETWORKS: dict[str, nn.Module] = {}
+"""By the names that stand for them, of this process."""
 _notices: dict[str, tuple[str, ...]] = {}  # what was changed about an object, said where its task is loaded
 
 
@@ -100,6 +101,7 @@ def _digest_of_any_order(network: nn.Module, shape: tuple[int, int, int], subjec
 
 
 def _network_digest(network: nn.Module, shape: tuple[int, int, int]) -> str:
+    """Of the modules and of the operators in both modes; the network itself is left as it is."""
     twin, digest = _copy_network(network), hashlib.sha256()
     for line in _structure_lines(twin):
         digest.update(line.encode() + b"\n")
@@ -115,7 +117,7 @@ def _structure_lines(network: nn.Module) -> Iterator[str]:
         yield f"{name} {type(module).__qualname__} {module.extra_repr()}"
     stored = network.state_dict().keys()
     for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
-        yield f"{name} {tuple(tensor.shape)} {tensor.dtype}" + ("" if name in stored else _content(tensor))
+        yield f"{name} {tuple(tensor.shape)} {tensor.dtype}" + ("" if name in stored else _tensor_content(tensor))
 
 
 def _mode_operators(network: nn.Module, shape: tuple[int, int, int]) -> list[str]:
@@ -165,7 +167,7 @@ class _Recorder(OperatorMode):
     def _operand_text(self, value: Any) -> str:
         if isinstance(value, Tensor):
             if id(value) not in self._names:  # a constant of the network's code
-                constant = _content(value)
+                constant = _tensor_content(value)
                 self.name_tensor(value)
                 return f"{self._names[id(value)]}={constant}"
             return f"{self._names[id(value)]}{tuple(value.shape)}"
@@ -176,5 +178,6 @@ class _Recorder(OperatorMode):
         return str(value)
 
 
-def _content(tensor: Tensor) -> str:
+def _tensor_content(tensor: Tensor) -> str:
+    """A digest of a tensor's values, which no state dict holds: two networks that differ in it are not the same."""
     return digest_tensors([("", tensor)])

@@ -1,4 +1,4 @@
-"""Which files of a user's own a network's file consists of: itself, and what it imports from beside it.
+"""Which files a user's code consists of: the file that was named, and what it imports from beside itself.
 
 Read from the source alone, so that every process comes to the same answer. What is imported under a computed name, or
 from folders that the code adds to `sys.path`, is not seen.
@@ -35,6 +35,7 @@ def source_digest(file: Path) -> str:
 
 
 def _imported_files(file: Path, root: Path) -> Iterator[Path]:
+    """Files below or beside `root` that a file's import statements name; some more than once."""
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):  # its import says what is wrong with it

@@ -124,22 +124,30 @@ def uniform_shape(n_sites: int) -> Shape:
 def project(shape: Shape, sites: Sequence[Site], budget: Budget) -> Solution:
     """The gentlest allocation along `shape` within the budget, which is reachable, filled up to it."""
     ladders = Ladders(sites)
-    low, high = 0.0, 1.0
-    levels = ladders.last.copy()  # always within reach
+    levels, scale = find_scale(shape, ladders, budget)
+    wanted = np.clip(shape(np.array([scale])), 0.0, 1.0)[0]
+    levels = _fill(levels, wanted, ladders, budget)
+    return Solution(levels, budget.cost_of(levels), budget.met(levels))
+
+
+def find_scale(shape: Shape, ladders: Ladders, budget: Budget) -> tuple[Levels, float]:
+    """The gentlest levels along `shape` within the budget, and the least scale that gives them.
+
+    Where even the scale 1 is above the budget, because the shape ends too soon, every site takes its last setting.
+    """
+    levels, low, high = ladders.last, 0.0, 1.0
     for _ in range(_ROUNDS):
         scales = np.linspace(low, high, _PROBES)
         tried = ladders.levels(np.clip(shape(scales), 0.0, 1.0))
         fits = np.flatnonzero(budget.excess(tried) <= 0)
-        if not len(fits):  # only in the first round: the shape's own end is not enough
+        if not len(fits):  # in the first round alone: afterwards `high` itself fits
             break
         first = int(fits[0])
-        levels, high = tried[first], scales[first]
+        levels, high = tried[first], float(scales[first])
         if first == 0:
             break
-        low = scales[first - 1]
-    wanted = np.clip(shape(np.array([high])), 0.0, 1.0)[0]
-    levels = _fill(levels, wanted, ladders, budget)
-    return Solution(levels, budget.cost_of(levels), budget.met(levels))
+        low = float(scales[first - 1])
+    return levels, high
 
 
 def too_coarse(sites: Sequence[Site], budget: Budget) -> bool:

@@ -22,6 +22,7 @@ from search.allocation.allocate import reach, too_coarse
 from search.allocation.budget import LATENCY, Budget
 from search.allocation.choice import Choice, choose
 from search.engine.prepare import budget_of, problem_of, table_of
+from search.judge.baseline import train_missing_baseline
 from search.judge.evaluate import Evaluator, bind
 from search.latency.check import check_whole
 from search.latency.table import Say, tell
@@ -74,6 +75,7 @@ def solve(config: RunConfig, say: Say = tell) -> Plan:
     info, propose = strategy(config.strategies[0])
     (target,) = config.targets
     device = pick_device(config.device)  # refused here even where no device is needed
+    train_missing_baseline(config.task)
     evaluator = None
     with collect_notices() as notices:
         if info.needs_data or method_info(config.method).needs_calibration:

@@ -11,7 +11,7 @@ import torch
 
 from methods.base import Allocation, Compressor, Levels
 from models.errors import UserError, commonest_reason
-from models.task import Task, check_trainable
+from models.task import Task, check_trainable, pick_device
 from models.user.given_networks import is_given_network
 from models.user.spec_names import class_of, network_name
 from search.allocation.allocate import check_reachable
@@ -24,6 +24,7 @@ from search.engine.run_folder import check_run_folder, refuse_other
 from search.engine.rungs import check_samples
 from search.engine.standings import Standing, without_finalist
 from search.engine.unchanged import refuse_changed
+from search.judge.baseline import train_missing_baseline
 from search.judge.evaluate import Evaluator, bind
 from search.judge.finetune import judge
 from search.latency.table import ChosenLatency, LatencyTable, Say, latency_table, tell
@@ -238,6 +239,8 @@ def distinct(targets: list[tuple[Target, Budget]]) -> list[tuple[Target, Budget]
 
 def evaluator_of(config: RunConfig) -> Evaluator:
     """The evaluator of this process; finalists' weights go to the run's folder. UserError if it cannot fine-tune."""
+    pick_device(config.device)  # refused before a baseline is trained for it
+    train_missing_baseline(config.task)
     evaluator = Evaluator(
         config.task,
         device=config.device,

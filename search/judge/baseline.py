@@ -65,11 +65,21 @@ def check_target(path: Path, *, force: bool) -> Encode:
     return encode
 
 
-def default_baseline(folder: Path, *, seed: int = 0) -> TaskConfig:
-    """The embedded task with its weights, trained in seconds the first time and kept in `folder`."""
+def baseline_task(folder: Path) -> TaskConfig:
+    """The embedded task, its weights in `folder`: `train_missing_baseline` makes them when the task is first loaded."""
     stamp = hashlib.sha256((DEFAULT_RECIPE.model_dump_json() + DEFAULT_TASK.model_dump_json()).encode()).hexdigest()[:8]
     path = folder / f"{DEFAULT_TASK.network}-{DEFAULT_TASK.data}-{stamp}.safetensors"
-    if not path.exists():
-        # Two searches that begin at once train the same, and either's file will do.
-        train(DEFAULT_TASK, DEFAULT_RECIPE, path, seed=seed, device="cpu", force=True)
     return DEFAULT_TASK.model_copy(update={"weights": str(path)})
+
+
+def train_missing_baseline(config: TaskConfig) -> None:
+    """Train the embedded task's network, in seconds, if that is what the task asks for and nobody has trained it yet.
+
+    Called after all settings were checked, immediately before the task is loaded: a mistyped one costs no training.
+    """
+    if config.weights is None or Path(config.weights).exists():
+        return
+    path = Path(config.weights)
+    if config.weights == baseline_task(path.parent).weights:
+        # Two searches that begin at once train the same network, and either's file will do.
+        train(DEFAULT_TASK, DEFAULT_RECIPE, path, device="cpu", force=True)

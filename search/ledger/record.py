@@ -12,6 +12,7 @@ from search.candidate import Candidate, Outcome
 SCHEMA = 1
 _DIGEST = "digest"  # of everything else in the text; records of earlier versions have none
 _COMPACT = (",", ":")
+TOO_DEEP = "a text that is nested too deep"
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,13 @@ class Record:
     @classmethod
     def from_json(cls, text: Any) -> Record:
         """ValueError for anything that this version did not write or cannot read."""
-        body = json.loads(text) if isinstance(text, str) and text.isascii() else None  # all that is written is ASCII
+        try:
+            return cls._from_body(load_json(text) if isinstance(text, str) and text.isascii() else None)
+        except RecursionError:  # raised by the digest of what json could just read
+            raise ValueError(TOO_DEEP) from None
+
+    @classmethod
+    def _from_body(cls, body: Any) -> Record:
         if not isinstance(body, dict) or body.get("schema") != SCHEMA:
             raise ValueError("not a record of this version")
         if not isinstance(body.get("key"), str) or not isinstance(body.get("meta"), dict):
@@ -42,6 +49,14 @@ class Record:
             raise ValueError("a record whose bytes are not those that were written")
         candidate, outcome = body.get("candidate"), body.get("outcome")
         return cls(body["key"], Candidate.model_validate(candidate), Outcome.model_validate(outcome), body["meta"])
+
+
+def load_json(text: str) -> Any:
+    """The value of a JSON text; ValueError if it is none, or nested too deep for Python's reader."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
 
 
 def _digest(body: dict[str, Any]) -> str:

@@ -87,7 +87,7 @@ def readable_file(path: Path, open_storage: OpenStorage) -> tuple[Path, bool, Da
 
 def _find_readable(path: Path, write: bool, open_storage: OpenStorage) -> tuple[Path, bool, Damage]:
     source = path
-    if not write and (sqlite_file.side_files(path) or sqlite_file.keeps_log(path)):
+    if not write and sqlite_file.needs_copy(path):
         with _in_temporary_folder(path):
             source, write = _copied(path), True
     fault = sqlite_file.find_damage(source, write=write)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from search.files.atomic import atomic_write
-from search.ledger.record import Record
+from search.ledger.record import Record, load_json
 
 
 class Rescue:
@@ -46,7 +46,7 @@ class Rescue:
         for place in self._places:
             for line in _own_lines(place):
                 try:
-                    body = json.loads(line)
+                    body = load_json(line)
                     record = Record.from_json(body["record"])
                 except (ValueError, KeyError, TypeError):
                     unreadable += 1

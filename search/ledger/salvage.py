@@ -15,7 +15,7 @@ from typing import Any
 from optuna.storages import RDBStorage
 
 from search.ledger.cells import CellReader, Row, Value, page_layouts
-from search.ledger.record import Record
+from search.ledger.record import Record, load_json
 from search.ledger.studies import FACT, OWNER, RECORD, create_study, finished_trial, judgement_kind, study_name
 
 # Where the texts of rows begin: keys of attributes with the first bytes of their JSON, states of trials with a year.
@@ -145,7 +145,7 @@ def _text(value: Value) -> str:
 def _object(row: Row | None) -> dict[str, Any]:
     """The JSON object of an attribute; empty if it is none."""
     try:
-        value = json.loads(_text(row.values[3])) if row is not None else None
+        value = load_json(_text(row.values[3])) if row is not None else None
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
@@ -154,7 +154,7 @@ def _object(row: Row | None) -> dict[str, Any]:
 def _json_text(text: str) -> str:
     """The text in a JSON string; empty if it is none."""
     try:
-        value = json.loads(text)
+        value = load_json(text)
     except ValueError:
         return ""
     return value if isinstance(value, str) else ""
@@ -164,6 +164,6 @@ def _text_at(content: bytes, position: int) -> str:
     """The text in a JSON string that begins there and lies in one piece."""
     try:
         value, _ = json.JSONDecoder().raw_decode(content[position : position + _LONGEST].decode("latin-1"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     return value if isinstance(value, str) else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -14,6 +15,7 @@ from models.errors import UserError
 LOCK_TIMEOUT = 60.0  # seconds an SQLite writer waits for another one (optuna #820: the default of 5 is too short)
 SAID_AFTER = 3.0  # seconds after which a user is told what is waited for
 MAGIC = b"SQLite format 3\x00"
+SMALLEST_PAGE = 512  # bytes, of every SQLite database
 LOCKED = ("database is locked", "database table is locked", "database schema is locked")
 _REFUSED = ("unable to open", "readonly database", "read-only", "full", "permission")  # by the system, not by damage
 _SIDE_FILES = ("-journal", "-wal", "-shm")  # what SQLite puts beside a database
@@ -36,7 +38,10 @@ def connect(path: Path, *, write: bool, durable: bool = True) -> sqlite3.Connect
 
 
 def check_file(path: Path, *, write: bool, create: bool = False) -> None:
-    """Refuse what SQLite would only stumble over later, or would write another program's tables into.
+    """Refuse what SQLite would only stumble over later, by the names and permissions of files alone.
+
+    The file is not opened here: closing a descriptor drops all locks that this process holds on the file, another
+    ledger's in another thread included (POSIX; https://www.sqlite.org/howtocorrupt.html, section 2.2).
 
     Args:
         write: it must be possible to write it.
@@ -49,11 +54,11 @@ def check_file(path: Path, *, write: bool, create: bool = False) -> None:
             if not create:
                 raise UserError(f"there is no ledger at {path}; run a search with it first, or name another")
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
+            _create_empty(path)
         if not stat.S_ISREG(path.stat().st_mode):
             raise UserError(f"ledger {path} is no regular file; name another")
-        with path.open("rb") as file:
-            head = file.read(len(MAGIC))
+        if not os.access(path, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         advice = "choose a place that can be written to" if write else "change its permissions or name another"
         raise UserError(f"ledger {path} cannot be opened ({error.strerror}); {advice}") from error
@@ -61,16 +66,31 @@ def check_file(path: Path, *, write: bool, create: bool = False) -> None:
         raise UserError(
             f"ledger {path} cannot be written to, only read; make it writable, or start a search with another ledger"
         )
-    if head and head != MAGIC and not holds_records(path):
-        raise UserError(f"ledger {path} is not an SQLite database; name another file")
+
+
+def _create_empty(path: Path) -> None:
+    """A file of no bytes, made by SQLite: another thread may have made and locked it since it was looked for."""
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rwc", uri=True, timeout=LOCK_TIMEOUT)
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")  # the file is made at the first look, not before
+    except sqlite3.OperationalError as error:
+        raise OSError(errno.EIO, str(error)) from error
+    finally:
+        connection.close()
 
 
 def find_damage(path: Path, *, write: bool) -> str | None:
     """What SQLite says is wrong with the file; None if it is sound.
 
+    Only a file that SQLite calls damaged is read without SQLite, which drops this process's locks on it: it is about
+    to be replaced, and no transaction of another thread can be completed in it.
+
     Raises:
-        UserError: it is locked, cannot be opened, or is another program's.
+        UserError: it is locked, cannot be opened, or is no ledger.
     """
+    tables: set[str] = set()
     try:
         connection = connect(path, write=write)
         try:
@@ -80,19 +100,29 @@ def find_damage(path: Path, *, write: bool) -> str | None:
         finally:
             connection.close()
     except sqlite3.Error as error:
-        text = str(error)
-        if text.startswith(LOCKED):
+        damage = str(error)
+        if damage.startswith(LOCKED):
             raise locked(path) from error
-        if any(words in text.lower() for words in _REFUSED):
+        if any(words in damage.lower() for words in _REFUSED):
             raise UserError(
-                f"ledger {path} cannot be opened ({text}); change its permissions or name another"
+                f"ledger {path} cannot be opened ({damage}); change its permissions or name another"
             ) from error
-        return text
-    if tables and not _OURS & tables and not holds_records(path):
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB and not _was_a_database(path):
+            raise UserError(f"ledger {path} is not an SQLite database; name another file") from error
+    if damage is None and not tables and 0 < path.stat().st_size < SMALLEST_PAGE:
+        raise UserError(f"ledger {path} is not an SQLite database; name another file")  # SQLite takes one byte for none
+    if tables and not _OURS & tables and not (damage is not None and holds_records(path)):
         raise UserError(
             f"ledger {path} is another program's database (tables {', '.join(sorted(tables)[:3])}); name another file"
         )
     return damage
+
+
+def _was_a_database(path: Path) -> bool:
+    """Whether a file that SQLite does not know for a database was one: by its first bytes, or by records of ours."""
+    with path.open("rb") as file:
+        head = file.read(len(MAGIC))
+    return head == MAGIC or holds_records(path)
 
 
 def _wait_for_others(connection: sqlite3.Connection, path: Path) -> None:
@@ -127,10 +157,22 @@ def locked(name: object) -> UserError:
     )
 
 
-def keeps_log(path: Path) -> bool:
-    """Whether the database writes a log beside itself (WAL), for which even a reader makes files."""
-    with path.open("rb") as file:
-        return file.read(20)[18:19] == b"\x02"
+def needs_copy(path: Path) -> bool:
+    """Whether SQLite cannot read the file in a folder that it may not write to.
+
+    It would make files: those that readers of a log (WAL) share, or what is left when it undoes a cut off write.
+    """
+    if side_files(path):
+        return True
+    connection = connect(path, write=False)
+    try:
+        connection.execute("PRAGMA busy_timeout = 0")
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")
+    except sqlite3.Error as error:  # of the others `find_damage` speaks
+        return error.sqlite_errorcode == sqlite3.SQLITE_CANTOPEN
+    finally:
+        connection.close()
+    return False
 
 
 def side_files(path: Path) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterable
@@ -23,6 +22,7 @@ from sqlalchemy.pool import NullPool
 from models.errors import UserError
 from search.ledger import sqlite_file
 from search.ledger.location import full_url, missing_password, public_location, scrub
+from search.ledger.record import load_json
 from search.ledger.repair import SOUND, Damage, check_something_left, readable_file, repair
 
 RACE_ATTEMPTS = 5  # two processes that create the same file's tables: one finds them half there
@@ -75,7 +75,7 @@ def open_for_writing(location: str | Path, tasks: Iterable[tuple[str, str]] = ()
     path = Path(str(url.database))
     sqlite_file.check_file(path, write=True, create=True)
     damage = repair(path, tasks, partial(_sqlite_storage, durable=False))
-    storage = open_storage(location)
+    storage = _sqlite_storage(path)
     return Opened(storage.engine, storage, damage, path, sqlite_file.file_identity(path))
 
 
@@ -206,7 +206,7 @@ def read_attributes(engine: Engine, study: int, key: str, *, after: int) -> list
 def _loads(text: Any) -> Any:
     """What a JSON column holds; None if that is no JSON."""
     try:
-        return json.loads(text) if isinstance(text, str) else None
+        return load_json(text) if isinstance(text, str) else None
     except ValueError:
         return None
 

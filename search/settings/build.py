@@ -23,9 +23,10 @@ from search.allocation.constraints import Constraints, rules
 from search.allocation.targets import parse_targets
 from search.candidate import Recipe
 from search.files.atomic import claimed
-from search.judge.baseline import default_baseline
+from search.judge.baseline import baseline_task
 from search.ledger.location import public_location
 from search.settings.bounds import MOST_EPOCHS, check_number
+from search.settings.choices import list_names
 from search.settings.config import RunConfig
 from search.strategies.contract import strategy
 
@@ -56,9 +57,8 @@ def task(
     given = {"mean": _numbers(mean, "--mean"), "std": _numbers(std, "--std"), **fields}
     fields = {name: value for name, value in given.items() if value is not None}
     if network is None and not fresh:
-        make(TaskConfig, network="small", **fields)  # refused before a baseline is trained
         return make(
-            TaskConfig, **{**default_baseline(Path(results) / BASELINES).model_dump(), **fields}
+            TaskConfig, **{**baseline_task(Path(results) / BASELINES).model_dump(), **fields}
         ).with_absolute_paths()
     network = network or "small"
     chosen = make(TaskConfig, network=network, weights=weights, data=data or _usual_data(network), **fields)
@@ -133,16 +133,11 @@ def compare_config(
         options: `METHOD.NAME=VALUE`.
         seeds: of every finalist.
     """
-    names = _names(methods)
-    if not names:
-        raise UserError(f"no method in {methods!r}; name at least one")
-    asked = _strategy_names(strategies)
-    if not asked:
-        raise UserError(f"no strategy in {strategies!r}; name at least one")
+    names = list_names(methods, "method")
     pairs = _options_by_method(options, names)
     return _run_config(
         methods=names,
-        strategies=asked,
+        strategies=_strategy_names(strategies),
         options={method: _options(method, pairs[method]) for method in names},
         task=task,
         name=lambda: run_name(name, task, "compare", Path(results)),
@@ -189,14 +184,9 @@ def _run_config(
     )
 
 
-def _names(text: str) -> tuple[str, ...]:
-    """A comma-separated list, each name once."""
-    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-
-
 def _strategy_names(text: str) -> tuple[str, ...]:
     """The strategies of a comma-separated list; UserError for an unknown one."""
-    names = _names(text)
+    names = list_names(text, "strategy")
     for name in names:
         strategy(name)
     return names

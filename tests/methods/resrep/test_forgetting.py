@@ -77,7 +77,7 @@ def by_hand(scores: list[np.ndarray], floors: list[int], limit: int | None, flop
 shapes = st.lists(st.integers(1, 7), min_size=1, max_size=4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shapes, st.integers(0, 2**31), st.one_of(st.none(), st.integers(0, 20)))
 def test_smallest_rows_down_to_given_widths(sizes: list[int], seed: int, limit: int | None) -> None:
     random = np.random.default_rng(seed)
@@ -90,7 +90,7 @@ def test_smallest_rows_down_to_given_widths(sizes: list[int], seed: int, limit: 
         assert [set(np.flatnonzero(mask)) for mask in masks] == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shapes, st.integers(0, 2**31), st.floats(0.05, 1))
 def test_smallest_rows_down_to_a_budget(sizes: list[int], seed: int, target: float) -> None:
     random = np.random.default_rng(seed)

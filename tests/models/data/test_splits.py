@@ -19,7 +19,7 @@ def largest_remainder(sizes: list[int], count: int) -> list[int]:
     return quota
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=8), st.floats(0.01, 0.99), st.integers(0, 5))
 def test_split_shares_exactly(sizes: list[int], fraction: float, seed: int) -> None:
     labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -46,7 +46,6 @@ def test_refused_in_one_sentence_with_what_would_do(text: str) -> None:
     assert "2.12x" in message or "at least 1x" in message
 
 
-@settings(deadline=None)
 @given(st.integers(1, 10**4), st.integers(1, 10**12))
 def test_kept_fractions_never_round_up(thousandths: int, dense: int) -> None:
     exact = Fraction(thousandths, 10**4) * dense
@@ -55,7 +54,6 @@ def test_kept_fractions_never_round_up(thousandths: int, dense: int) -> None:
     assert found <= dense
 
 
-@settings(deadline=None)
 @given(st.floats(1, 1000))
 def test_a_speed_up_is_its_inverse(speed: float) -> None:
     text = f"{speed:.4f}x"
@@ -84,7 +82,6 @@ def test_counts_in_words(count: int, text: str) -> None:
     assert flops_text(count) == text
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10**15))
 def test_counts_in_words_are_near(count: int) -> None:
     text = flops_text(count)

@@ -59,7 +59,7 @@ def goes_on(accuracies: list[float], reduction: float) -> list[bool]:
     return said
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=20), st.sampled_from([1.5, 2.0, 3.0, 4.0, 7.0]))
 def test_who_goes_on_is_the_upper_part_of_those_before(hundredths: list[int], reduction: float) -> None:
     """At every rung by itself, whatever the factor."""

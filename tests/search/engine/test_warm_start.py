@@ -54,7 +54,7 @@ def run(name: str, given: Problem) -> list[list[Proposal]]:
     return play(given, strategy(name)[1](given), lambda levels, _: judge(given, levels))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=6), st.floats(0.05, 0.95))
 def test_the_inverse_of_a_shape_leads_back_to_it(hardness: list[float], scale: float) -> None:
     """Up to the scale: the same strengths come out at another scale."""

@@ -220,7 +220,7 @@ def test_a_missing_driver_is_named(url: str, package: str, monkeypatch: pytest.M
 
 def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)  # the superuser, who may run this, has every permission
-    with pytest.raises(UserError, match="cannot be written to"):
+    with pytest.raises(UserError, match=r"\(Permission denied\); choose a place that can be written to"):
         Ledger(str(tmp_path / "ledger.db"), TASK, TITLE)
 
 

@@ -203,7 +203,7 @@ def test_two_searches_go_on_with_the_ledger_that_one_of_them_mends(path: Path) -
 
 def test_where_nothing_is_left_nothing_is_replaced(path: Path) -> None:
     content = os.urandom(path.stat().st_size)
-    for damaged in (content, path.read_bytes()[:100] + content[100:]):
+    for damaged in (content, path.read_bytes()[:100] + content[100:], b"x"):
         path.write_bytes(damaged)
         for attempt in (
             lambda: Ledger(str(path), TASK, TITLE),

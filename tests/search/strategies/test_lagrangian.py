@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 
 import numpy as np
 import pytest
@@ -66,7 +65,7 @@ def test_coupled_costs_come_close_to_the_optimum() -> None:
     assert max(gaps) < 0.15
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_the_limit_is_kept_and_the_damage_no_more_than_uniform(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
@@ -84,15 +83,13 @@ def test_the_limit_is_kept_and_the_damage_no_more_than_uniform(data: st.DataObje
         assert total(damage, found) == 0.0
 
 
-def test_long_ladders_of_many_sites_are_fast_and_meet_the_target() -> None:
+def test_long_ladders_of_many_sites_meet_the_target() -> None:
     rng = np.random.default_rng(0)
     counts = [4096] * 4 + [512] * 56
     cost = chain(rng, counts)
     damage = [rising(rng, n) for n in counts]
     limit = cost.dense.flops // 2
-    start = time.perf_counter()
     found = minimise(damage, Budget({"flops": limit}, cost))
-    assert time.perf_counter() - start < 30  # about 2 s on a core of its own
     assert limit - TOLERANCE * cost.dense.flops <= cost(found[None]).flops[0] <= limit
 
 
@@ -119,6 +116,20 @@ def test_damage_passes_through_the_measurements_and_is_steep_beyond_them() -> No
     assert one[10] > 3.5
     assert (np.diff(one) > 0).all()
     assert other == pytest.approx(2.0 * np.arange(11) / 11, abs=1e-2)
+
+
+def test_where_measurements_see_no_difference_the_gentlest_allocation_is_taken() -> None:
+    """Flat curves: what is predicted orders allocations by their summed strength, found here by trying all."""
+    counts = [6] * 4
+    given_problem = problem(counts, Separable([[90, 70, 50, 30, 20, 10], [60, 50, 40, 30, 20, 10]] * 2), [0.6])
+    flat = [Curve(np.array([0, 5 / 6]), np.zeros(2), np.zeros(2))] * 4
+    budget = given_problem.targets[0][1]
+    everything = every(counts)
+    fits = everything[given_problem.cost(everything).flops <= budget.limits["flops"]]
+    least = min(strengths(given_problem, row).sum() for row in fits)
+    solution = next(contenders(given_problem, flat, budget))
+    assert strengths(given_problem, solution).sum() <= (1 + SLACK) * least
+    assert all((np.diff(table) > 0).all() and table[-1] < 1e-3 for table in damages(given_problem.sites, flat))
 
 
 def truth(curves: list[float], coupling: float = 0.0) -> object:
@@ -173,7 +184,7 @@ def test_it_comes_near_the_best_allocation_of_a_known_loss() -> None:
     assert own - 0.1 <= 1.1 * (best - 0.1), "losses that add up: its own solution needs no rival"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6))
 def test_it_stands_against_what_the_other_strategies_propose(seed: int) -> None:
     """Whatever the loss: with sites that make each other's damage worse, or that nothing can be told of."""

@@ -39,7 +39,7 @@ def keys(batches: list[list[Proposal]]) -> list[list[str]]:
     return [[each.candidate.key("task") for each in batch] for batch in batches]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(-1, 1), min_size=3, max_size=3))
 def test_shapes_rise_from_dense_to_the_smallest_and_order_sites_by_hardness(hardness: list[float]) -> None:
     wanted = power_shape(np.array(hardness))(np.linspace(0, 1, 101))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from toys import ChainCost, even_sites, judged, toy_problem
 
@@ -13,7 +13,6 @@ from search.strategies.contract import Scan
 from search.strategies.sensitivity import curves, scan_points, scan_proposals
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=5), st.integers(1, 9))
 def test_points_lie_nearest_to_even_strengths(sizes: list[int], levels: int) -> None:
     sites = even_sites(sizes)

@@ -1,0 +1,41 @@
+"""Names that can be checked at once: before data are read, networks are loaded, and a baseline is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from methods.registry import method_info
+from models.errors import UserError
+from models.task import pick_device
+from search.strategies.contract import strategy
+
+
+def check_choices(methods: Iterable[str] = (), strategies: Iterable[str] = (), device: str | None = None) -> None:
+    """Refuse methods and strategies that nobody has registered, and a device that is not there.
+
+    Args:
+        device: None takes a GPU if there is one.
+
+    Raises:
+        UserError: the first name that is unknown, or the device.
+    """
+    for name in methods:
+        method_info(name)
+    for name in strategies:
+        strategy(name)
+    pick_device(device)
+
+
+def list_names(text: str, kind: str) -> tuple[str, ...]:
+    """The names in a comma-separated list, each once.
+
+    Args:
+        kind: what they name: "method" or "strategy".
+
+    Raises:
+        UserError: there is none.
+    """
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not names:
+        raise UserError(f"no {kind} in {text!r}; name at least one")
+    return names
