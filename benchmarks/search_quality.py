@@ -117,7 +117,7 @@ def _searched(
         ledger=f"{arguments.results}/ledger.db",
         results=arguments.results,
     )
-    compared = run_prepared(prepare_run(config, observer), observer)
+    compared = run_prepared(prepare_run(config, observer.say), observer)
     assert compared.complete, "broken off; the same command goes on"
     return [row for result in compared.methods for row in _rows(result, seed)]
 

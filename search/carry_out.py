@@ -33,7 +33,7 @@ def carry_out(
         retry_failed: judge failed candidates of the ledger again.
     """
     observer.loading(config)
-    run = prepare_run(config, observer)
+    run = prepare_run(config, observer.say)
     observer.prepared(run)
     with stop_signals():  # beyond the search: its files are written and its last line is said
         outcomes = run_prepared(run, observer, retry_failed=retry_failed)

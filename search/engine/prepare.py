@@ -19,7 +19,6 @@ from search.allocation.budget import LATENCY, Budget
 from search.allocation.choice import Choice, blamed, choose
 from search.allocation.targets import Target
 from search.dispatch.loop import Resources
-from search.engine.observer import SILENT, RunObserver
 from search.engine.run_folder import check_run_folder, refuse_other
 from search.engine.rungs import check_samples
 from search.engine.standings import Standing, without_finalist
@@ -94,8 +93,11 @@ class PreparedRun:
         return " on ".join(class_of(name) if is_given_network(name) else name.rsplit("/", 1)[-1] for name in names)
 
 
-def prepare_run(config: RunConfig, observer: RunObserver = SILENT) -> PreparedRun:
+def prepare_run(config: RunConfig, say: Say = tell) -> PreparedRun:
     """Load the task, bind the methods and check every target, before any candidate is paid for.
+
+    Args:
+        say: told before layer times are measured, which takes a while.
 
     Raises:
         UserError: an input that cannot be worked with. A comparison leaves out what cannot be answered, unless that is
@@ -115,7 +117,7 @@ def prepare_run(config: RunConfig, observer: RunObserver = SILENT) -> PreparedRu
     bound: list[_BoundMethod] = []
     refusals: list[tuple[RunConfig, Target, str]] = []
     for part in config.parts:
-        method, refused = _bind_method(evaluator, part, observer)
+        method, refused = _bind_method(evaluator, part, say)
         if refused and not config.comparison:
             raise UserError(refused[0][1])
         refusals += [(part, target, reason) for target, reason in refused]
@@ -153,13 +155,13 @@ class _BoundMethod:
 
 
 def _bind_method(
-    evaluator: Evaluator, config: RunConfig, observer: RunObserver
+    evaluator: Evaluator, config: RunConfig, say: Say
 ) -> tuple[_BoundMethod | None, list[tuple[Target, str]]]:
     """A method bound to the network with the targets it can reach, and the others with the reason why not."""
     try:
         compressor = bind_sites(evaluator, config)
         choice = choose(compressor, config.constraints)
-        table = table_of(config, compressor, config.targets, observer.say)
+        table = table_of(config, compressor, config.targets, say)
     except UserError as error:
         return None, [(target, str(error)) for target in config.targets]
     reached, refused = [], []
