@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from search.dispatch.last_words import last_words
-from search.dispatch.signals import handling, interrupt
+from search.machine.last_words import last_words
+from search.machine.signals import handle_signals, raise_interrupt
 from search.settings import bounds
 from search.settings.groups import takes_groups
 from search.settings.options import (
@@ -290,7 +290,7 @@ def main() -> None:
     prepare_streams()
     try:
         arguments = take_arguments()  # before a second process shows them as its own until it has started
-        with handling(interrupt), last_words():
+        with handle_signals(raise_interrupt), last_words():
             code = app(args=arguments, standalone_mode=False)
         if code == INTERRUPTED:  # typer's answer to Ctrl-C
             report_failure(KeyboardInterrupt())

@@ -24,9 +24,10 @@ import ray
 import torch
 
 from search.candidate import Candidate, Outcome
-from search.dispatch.loop import Resources, dispatch
+from search.dispatch.contract import Resources
+from search.dispatch.loop import dispatch
 from search.dispatch.ray_session import ray_session
-from search.machine.host import cores
+from search.machine.host import count_cores
 
 WARM_UP = 10  # first outcomes, while workers are still starting, that no rate counts
 
@@ -121,7 +122,7 @@ def report(count: int, work: float, workers: int, repeats: int) -> dict[str, obj
     overhead = statistics.median(figures["ray_ms"]) - statistics.median(figures["in_process_ms"])
     versions = {"python": platform.python_version(), "ray": ray.__version__, "torch": torch.__version__}
     return {"overhead_ms": round(overhead, 2), **result, "start_ray_s": round(start_ray, 2), "workers": workers,
-            "candidates": count, "work_ms": work * 1e3, "repeats": repeats, "cores": cores(),
+            "candidates": count, "work_ms": work * 1e3, "repeats": repeats, "cores": count_cores(),
             "load": [round(load, 1) for load in os.getloadavg()], "host": platform.platform(),
             "versions": versions}  # fmt: skip
 

@@ -26,8 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models.task import TaskConfig
 from search.candidate import Candidate, Outcome, Recipe
-from search.dispatch.loop import Resources, dispatch
-from search.judge.evaluate import Evaluator, bind, worker
+from search.dispatch.contract import Resources
+from search.dispatch.loop import dispatch
+from search.judge.evaluate import Evaluator, bind_method, load_evaluator
 from search.machine.host import host_facts
 
 MIB = 2**20
@@ -38,7 +39,7 @@ class MemoryEvaluator:
     """An evaluator that notes what memory its process holds after each candidate."""
 
     def __init__(self, config: TaskConfig) -> None:
-        self._evaluate: Evaluator = worker(config, device="cpu")
+        self._evaluate: Evaluator = load_evaluator(config, device="cpu")
 
     def __call__(self, candidate: Candidate) -> Outcome:
         outcome = self._evaluate(candidate)
@@ -56,7 +57,7 @@ class RandomAllocations:
 
     def __init__(self, config: TaskConfig, method: str, recipe: Recipe, count: int) -> None:
         evaluator = Evaluator(config, device="cpu")
-        self._compressor = bind(evaluator.task, method, {})
+        self._compressor = bind_method(evaluator.task, method, {})
         self._method, self._recipe, self._count, self._asked = method, recipe, count, 0
         self._random = np.random.default_rng(0)
         self.resident: list[int] = []

@@ -29,7 +29,7 @@ from models.execution.gradients import run_backward
 from models.networks.catalog import build_network
 from search.allocation.allocate import project, uniform_shape
 from search.allocation.budget import Budget
-from search.judge.finetune import precision
+from search.judge.finetune import mixed_precision
 
 LIMIT = 1.5  # times the dense step, at most
 LR = 0.02
@@ -42,7 +42,7 @@ def stepper(network: nn.Module, tuning: Tuning, inputs: Tensor, labels: Tensor) 
 
     def step(number: int) -> float:
         start = time.perf_counter()
-        with precision(inputs.device):
+        with mixed_precision(inputs.device):
             outputs = network(inputs).float()
         loss = functional.cross_entropy(outputs, labels)
         optimizer.zero_grad(set_to_none=True)

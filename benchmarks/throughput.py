@@ -31,8 +31,8 @@ from models.networks.catalog import build_network
 from models.task import pick_device
 from search.candidate import Recipe
 from search.export.formats import count_flops
-from search.judge.finetune import finetune, precision
-from search.machine.host import cores, host_facts
+from search.judge.finetune import finetune, mixed_precision
+from search.machine.host import count_cores, host_facts
 
 INFO = NAMED_SETS["cifar10"]
 IMAGES = 10_000
@@ -59,7 +59,7 @@ def plain_rate(
     device: torch.device,
 ) -> float:  # fmt: skip
     """Images per second of the plain loop."""
-    loader = DataLoader(PlainImages(pixels, labels), recipe.batch_size, shuffle=True, num_workers=min(cores(), 8),
+    loader = DataLoader(PlainImages(pixels, labels), recipe.batch_size, shuffle=True, num_workers=min(count_cores(), 8),
                         pin_memory=device.type == "cuda", drop_last=True, persistent_workers=True)  # fmt: skip
     optimizer = torch.optim.SGD(network.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
     network.train()
@@ -105,7 +105,7 @@ def our_rate(network: nn.Module, teacher: nn.Module, images: ArrayImages, recipe
 def chip_rate(device: torch.device) -> float:
     """FLOP/s (two for a multiply-add) of a large matrix product at the precision of fine-tuning."""
     size = 8192 if device.type == "cuda" else 1536
-    dtype = torch.bfloat16 if precision(device)._enabled else torch.float32
+    dtype = torch.bfloat16 if mixed_precision(device)._enabled else torch.float32
     a, best = torch.randn(size, size, device=device, dtype=dtype), 0.0
     for _ in range(5):
         if device.type == "cuda":

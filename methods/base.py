@@ -201,7 +201,7 @@ class MethodInfo:
     needs_calibration: bool = False  # wants batches of data before it can score (Taylor)
     learns_allocation: bool = False  # can find its own widths while training (ResRep)
     has_centroids: bool = False  # its networks have `centroids` to look at
-    place: Literal["first", "second"] | None = None  # in a composition of two methods, `survival.py`; None: cannot
+    place: Literal["first", "second"] | None = None  # in a composition of two methods, `graph/removal.py`; None: cannot
     options: Mapping[str, Any] = field(default_factory=dict)  # option -> default
 
 

@@ -2,7 +2,7 @@
 
 Sites are those of both, named `l1:layer1.0.conv1`, `kse:layer1.0.conv1`. The first removes channels in a fixed order,
 so it is known of every allocation which are left, and what the second measured of the whole network holds for them:
-costs stay arithmetic and are those of the final network, to the unit (`survival.py`).
+costs stay arithmetic and are those of the final network, to the unit (`graph/removal.py`).
 
 Strengths are put on one scale, the share of FLOPs that a method takes off when all of its sites are that strong: at a
 uniform level both take off the same share.
@@ -19,7 +19,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from methods.base import Allocation, Centroids, Compressor, Cost, Costs, Levels, MethodInfo, Site, Tuning, late
-from methods.graph.survival import Change, Follows, Narrows
+from methods.graph.removal import Change, Follows, Narrows
 from models.errors import UserError
 from models.user.code import is_user_spec
 from models.user.pinned_code import code_label
@@ -126,7 +126,7 @@ class Composed(Compressor):
     def _narrowed(self, allocation: Allocation) -> Compressor:
         """The second method on the network that the first leaves."""
         first, second = _roles(self._first, self._second)
-        kept = first.survival().kept(self._first.levels(allocation))
+        kept = first.removal_order().kept(self._first.levels(allocation))
         return second.narrowed(self._first.compress(allocation), kept)
 
     def _split(self, allocation: Allocation) -> tuple[Allocation, Allocation]:
@@ -151,7 +151,7 @@ class ComposedCost:
     @cached_property
     def _change(self) -> Change:
         first, second = _roles(self._first, self._second)
-        return second.change(first.survival())
+        return second.change(first.removal_order())
 
     def __call__(self, levels: Levels) -> Costs:
         """`levels` (n_allocations, n_sites), the first method's sites before the second's."""

@@ -16,7 +16,8 @@ from methods.base import Compressor, MethodInfo
 from methods.compose import MethodRecord, compose_records, split_parts
 from models.errors import UserError, unknown_name
 from models.registry import Registry
-from models.user.pinned_code import code_identity, split_digest
+from models.user.code import is_user_spec
+from models.user.pinned_code import code_identity, code_label, split_digest
 
 
 def _read_record(name: str, found: Any) -> MethodRecord:
@@ -51,19 +52,32 @@ def method_info(name: str) -> MethodInfo:
     return _find_record(name)[0]
 
 
-def pin_method(name: str) -> str:
-    """The name that a configuration keeps: methods of files and installed packages with a digest of their content."""
-    return "+".join(_METHODS.pin(part) for part in split_parts(name))
+def identify_method(name: str) -> tuple[str, dict[str, str]]:
+    """What configurations and outcomes call a method, and where those of its parts are that lie in a user's files.
+
+    `l1+my/method.py:MyMethod` becomes `l1+MyMethod@1f3a5c7e9b2d` and
+    `{"MyMethod@1f3a5c7e9b2d": "/home/me/my/method.py:MyMethod@1f3a5c7e9b2d"}`. UserError for an unknown name.
+    """
+    pinned = [_METHODS.pin(part) for part in split_parts(name)]
+    identity = "+".join(code_identity(part) for part in pinned)
+    method_info(identity)
+    return identity, {code_identity(part): part for part in pinned if is_user_spec(part)}
 
 
-def unpinned_method(name: str) -> str:
-    """The name as it is typed, without digests."""
-    return "+".join(split_digest(part)[0] for part in split_parts(name))
+def locate_methods(files: Mapping[str, str]) -> None:
+    """Remember where a user's methods are: identity -> pinned name, as from `identify_method`."""
+    for pinned in files.values():
+        _METHODS.locate(pinned)
 
 
-def method_identity(name: str) -> str:
-    """What outcomes call a method, wherever its file lies."""
-    return "+".join(code_identity(part) for part in split_parts(name))
+def typed_method(identity: str, files: Mapping[str, str]) -> str:
+    """The name as a user types it: with the files' places, without digests."""
+    return "+".join(split_digest(files.get(part, part))[0] for part in split_parts(identity))
+
+
+def method_label(identity: str) -> str:
+    """What options are called after: `l1+MyMethod`."""
+    return "+".join(code_label(part) for part in split_parts(identity))
 
 
 def check_reachable(name: str) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from models.errors import UserError, first_line, unknown_name
-from models.user.code import is_user_spec
+from models.user.code import is_user_module, is_user_spec
 from models.user.pinned_code import code_identity, file_digest, load_pinned, pin_file, split_digest
 
 Record = TypeVar("Record")
@@ -47,15 +47,18 @@ class Registry(Generic[Record]):
         self._records: dict[str, Record] = {}
         self._local: set[str] = set()  # recorded by code outside of the package: other processes do not know them
         self._identified: dict[str, Record] = {}  # of pinned names, by identity
+        self._pinned: dict[str, str] = {}  # identity -> pinned name of a file, executed only when it is asked for
         self._imported = False
 
     def add(self, name: str, record: Record) -> None:
         """Make a record known; a name can be taken only once. To be called by the function that files call."""
+        # Two frames up is whoever called `register` or the like: a file of the package, or code of this process.
+        caller = sys._getframe(2).f_globals.get("__name__", "")
+        if is_user_module(caller):  # goes by its file: copies and versions of one may be loaded beside each other
+            return
         if name in self._records:
             raise ValueError(f"a {self.kind} named {name!r} is registered already")
         self._records[name] = record
-        # Two frames up is whoever called `register_method` or the like: a file of the package, or code of this process.
-        caller = sys._getframe(2).f_globals.get("__name__", "")
         if not caller.startswith(f"{self.package}."):
             self._local.add(name)
 
@@ -78,27 +81,34 @@ class Registry(Generic[Record]):
         if name in self._records:
             return self._records[name]
         if is_user_spec(name):
-            return self._pinned_record(pin_file(name, self.kind), load_pinned)
+            return self._pinned_record(self.pin(name), load_pinned)
         if name in self._identified:
             return self._identified[name]
+        if name in self._pinned:
+            return self._pinned_record(pin_file(self._pinned[name], self.kind), load_pinned)
         plain, digest = split_digest(name)
         if plain in self._entry_points:
             return self._pinned_record(self._pin_entry_point(name), self._load_entry_point)
         if digest is not None:
             raise UserError(
-                f"{self.kind} {name} is in a file of a user's own, and which file is not known here; say it: "
-                f"--{self.kind} path/to/file.py:{plain}"
+                f"{self.kind} {name} is in a file of a user's own, and which file is not known here; name it as "
+                f"path/to/file.py:{plain}"
             )
         raise unknown_name(self.kind, name, self.names())
 
     def pin(self, name: str) -> str:
-        """The name that a configuration keeps: of a file or entry point with its digest."""
+        """The name with what it stands for: of a file or entry point with its digest."""
         if is_user_spec(name):
-            return pin_file(name, self.kind)
+            return self.locate(pin_file(name, self.kind))
         plain, _ = split_digest(name)
         if name not in self.own_names() and plain in self._entry_points:
             return self._pin_entry_point(name)
         return name
+
+    def locate(self, pinned: str) -> str:
+        """Remember where a file's identity is to be found; nothing is executed. Returns the pinned name."""
+        self._pinned[code_identity(pinned)] = pinned
+        return pinned
 
     def check_reachable(self, name: str) -> None:
         """UserError for a record that this process alone knows: workers are processes of their own."""

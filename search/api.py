@@ -241,9 +241,9 @@ def train(
         notices.append(notice)
         observer.note(notice)
 
-    baseline.check_target(path, force=force)  # before a bar is drawn
+    baseline.check_weights_file(path, force=force)  # before a bar is drawn
     with observer.training() as on_step:
-        accuracy = baseline.train(
+        accuracy = baseline.train_baseline(
             config,
             recipe,
             path,

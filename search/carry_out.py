@@ -12,7 +12,7 @@ from search.engine.outcomes import RunOutcomes
 from search.engine.prepare import PreparedRun, prepare_run
 from search.engine.running import run_prepared
 from search.engine.stopping import stop_signals
-from search.files.atomic import atomic_write, writing
+from search.files.atomic import atomic_write, report_unwritable
 from search.leaderboard.board import Board, board_of
 from search.leaderboard.forms import boards_csv, boards_record
 from search.leaderboard.page import page_html
@@ -38,7 +38,7 @@ def carry_out(
     with stop_signals():  # beyond the search: its files are written and its last line is said
         outcomes = run_prepared(run, observer, retry_failed=retry_failed)
         boards = _task_boards(run)
-        with writing(config.folder, f"free space, then write them by: {resume_command(config)}"):
+        with report_unwritable(config.folder, f"free space, then write them by: {resume_command(config)}"):
             checked = measure_finals(outcomes, observer.say)
             written = write_outputs(outcomes, command or run_command(config), checked)
             written.files.extend(_write_boards(boards, config.folder))

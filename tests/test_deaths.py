@@ -131,8 +131,8 @@ def test_a_command_that_is_no_search_stops_alike(number: signal.Signals, tmp_pat
 
 def test_nohup_is_heeded(tmp_path: Path) -> None:
     script = (
-        "import os, signal; from search.dispatch.signals import handling, interrupt\n"
-        "with handling(interrupt): os.kill(os.getpid(), signal.SIGHUP)\n"
+        "import os, signal; from search.machine.signals import handle_signals, raise_interrupt\n"
+        "with handle_signals(raise_interrupt): os.kill(os.getpid(), signal.SIGHUP)\n"
         "print('still here')"
     )
     done = subprocess.run(["nohup", sys.executable, "-c", script], cwd=SCRIPT.parent, capture_output=True, text=True)

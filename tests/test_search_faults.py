@@ -105,11 +105,10 @@ def test_a_killed_worker_costs_nothing(peaceful: Path, tmp_path: Path) -> None:
 
 def test_a_node_that_goes_costs_nothing(peaceful: Path, tmp_path: Path) -> None:
     """Two nodes of a real cluster, on this machine; one is taken away in the middle."""
-    import search.dispatch.ray_session  # noqa: F401, before Ray: sets what it reads when it is imported
+    from search.dispatch.ray_environment import ray
 
     # isort: split
-    import ray
-    from ray.cluster_utils import Cluster
+    from ray.cluster_utils import Cluster  # after the environment that Ray reads when it is imported
 
     if ray.is_initialized():
         ray.shutdown()

@@ -36,7 +36,7 @@ from methods.clustering.scaled_kernels import (
 )
 from methods.clustering.scopes import Share, centroid_count, ladder_of_k, shares
 from methods.clustering.shared_work import Clustered, SharedChange, SharedLayer, shared_convolutions
-from methods.graph.survival import Change, Survival, cut
+from methods.graph.removal import Change, RemovalOrder, cut
 from methods.graph.trace import LayerUse
 from methods.registry import register
 from methods.tables.bitpack import bits_for
@@ -156,17 +156,17 @@ class KernelClustering(KernelTables):
             per_layer.append(Cost(flops, kernels, 2 * kernels + -(-bits // 8)))
         return _sum([Cost(0, k * area, 4 * k * area), *per_layer])
 
-    def change(self, survival: Survival) -> Change:
-        return SharedChange([self._clustered(site, survival) for site in self.sites])
+    def change(self, order: RemovalOrder) -> Change:
+        return SharedChange([self._clustered(site, order) for site in self.sites])
 
-    def _clustered(self, site: Site, survival: Survival) -> Clustered:
+    def _clustered(self, site: Site, order: RemovalOrder) -> Clustered:
         """What the cost of a site's layers depends on when channels may go."""
         fits = [self._fits[site.name][int(setting["k"])] for setting in site.settings[1:]]
         height, width = self._shape(site.layers[0])
         layers = [
             SharedLayer(
-                survival.fates(name, "in"),
-                survival.fates(name, "out"),
+                order.removal_of(name, "in"),
+                order.removal_of(name, "out"),
                 [fit.codewords[name].cpu().numpy() for fit in fits],
                 self._layer(name).groups,
                 self._uses[name].positions,

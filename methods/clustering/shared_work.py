@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from methods.base import Costs, Levels
-from methods.graph.survival import Fates, Ints, widths
+from methods.graph.removal import ChannelRemoval, Ints, count_left
 from methods.tables.bitpack import bits_for
 from methods.tables.codebook import swap_sides
 
@@ -39,8 +39,8 @@ def shared_convolutions(codewords: Tensor, groups: int, pruned: int) -> int:
 class SharedLayer:
     """A convolution whose channels may go, with the codewords that its kernels had when all were there."""
 
-    inputs: Fates
-    outputs: Fates
+    inputs: ChannelRemoval
+    outputs: ChannelRemoval
     codewords: Sequence[npt.NDArray[np.int32]]  # (N, C / groups) of every setting but the dense one; pruned ones k·t
     groups: int
     positions: int
@@ -63,8 +63,8 @@ class SharedChange:
         layers = [layer for site in sites for layer in site.layers]
         self._site = np.repeat(np.arange(len(sites)), [len(site.layers) for site in sites])
         self._first = np.searchsorted(self._site, np.arange(len(sites)))
-        self._inputs = widths([layer.inputs for layer in layers])
-        self._outputs = widths([layer.outputs for layer in layers])
+        self._inputs = count_left([layer.inputs for layer in layers])
+        self._outputs = count_left([layer.outputs for layer in layers])
         self._groups = np.array([layer.groups for layer in layers])
         self._positions = np.array([layer.positions for layer in layers])
         self._area = np.array([site.area for site in sites])
@@ -104,7 +104,7 @@ class _Way:
     which the codeword is not brought by that site any more (0: it never was).
     """
 
-    def __init__(self, rows: Fates, columns: Fates, row: Ints, column: Ints, word: Ints) -> None:
+    def __init__(self, rows: ChannelRemoval, columns: ChannelRemoval, row: Ints, column: Ints, word: Ints) -> None:
         """`row`, `column`, `word`: of every kernel that is not pruned."""
         self.sites, place = np.unique(columns.site, return_inverse=True)
         words = int(word.max(initial=0)) + 1

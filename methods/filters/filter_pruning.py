@@ -24,7 +24,7 @@ from methods.graph.channel_sites import ChannelGroups, gone_at
 from methods.graph.channels import LAYERS, Group
 from methods.graph.filter_norms import by_filter, filter_norms, filters_of, mean_per_channel
 from methods.graph.narrow import Norm
-from methods.graph.survival import Survival
+from methods.graph.removal import RemovalOrder
 from methods.registry import register
 from models.execution.gradients import ForwardGuard, run_backward
 
@@ -87,10 +87,10 @@ class FilterPruning(Compressor):
                 kept[group.name] = (order(group) > int(level)).nonzero().flatten()
         return kept
 
-    def survival(self) -> Survival:
+    def removal_order(self) -> RemovalOrder:
         """Which channels go at which level of their site."""
         groups = self._channels.groups
-        return Survival(self.network, groups, {group.name: self._gone_at(group) for group in groups})
+        return RemovalOrder(self.network, groups, {group.name: self._gone_at(group) for group in groups})
 
     @torch.no_grad()
     def _gone_at(self, group: Group) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import DENSE, Allocation, Cost, MethodInfo, Setting, copy_network
-from methods.graph.survival import Change, Survival
+from methods.graph.removal import Change, RemovalOrder
 from methods.graph.trace import LayerUse
 from methods.kse.kse_cost import Graded, GradedChange, weight_cost
 from methods.kse.kse_indicator import indicator, kept_kernels
@@ -86,15 +86,15 @@ class KSE(KernelTables):
         counts = [np.full(layer.in_channels, kernels), *(self.kernel_counts(name, G, T) for G, T in PAIRS)]
         return [weight_cost(q, kernels, area, positions) for q in counts]
 
-    def change(self, survival: Survival) -> Change:
+    def change(self, order: RemovalOrder) -> Change:
         layers = []
         for site in self.sites:
             layer = self._layer(site.name)
             pairs = [(int(setting["G"]), int(setting["T"])) for setting in site.settings[1:]]
             layers.append(
                 Graded(
-                    survival.fates(site.name, "in"),
-                    survival.fates(site.name, "out"),
+                    order.removal_of(site.name, "in"),
+                    order.removal_of(site.name, "out"),
                     self._indicator(site.name),
                     pairs,
                     layer.groups,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from methods.base import Cost, Costs, Levels
-from methods.graph.survival import Fates, Ints, Tally, widths
+from methods.graph.removal import ChannelRemoval, ChannelTally, Ints, count_left
 from methods.kse.kse_indicator import grades
 from methods.tables.bitpack import bits_for
 
@@ -25,8 +25,8 @@ def weight_cost(counts: Ints, kernels: int, area: int, positions: int) -> Cost:
 class Graded:
     """A convolution whose channels may go, graded by the indicators that they had when all were there."""
 
-    inputs: Fates
-    outputs: Fates
+    inputs: ChannelRemoval
+    outputs: ChannelRemoval
     indicator: npt.NDArray[np.float64]  # (C,)
     pairs: Sequence[tuple[int, int]]  # (G, T) of its settings from the first that is not dense
     groups: int
@@ -44,9 +44,9 @@ class GradedChange:
     def __init__(self, layers: Sequence[Graded]) -> None:
         granularities = sorted({G for layer in layers for G, _ in layer.pairs})
         top = granularities[-1]
-        self._grades = Tally([layer.inputs for layer in layers],
+        self._grades = ChannelTally([layer.inputs for layer in layers],
                              [_one_hot(layer.indicator, granularities, top) for layer in layers])  # fmt: skip
-        self._outputs = widths([layer.outputs for layer in layers])
+        self._outputs = count_left([layer.outputs for layer in layers])
         self._groups, self._area, self._positions = (
             np.array([getattr(layer, figure) for layer in layers]) for figure in ("groups", "area", "positions")
         )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from methods.base import Compressor, Cost, CostModel, Setting, Site, late
 from methods.graph.channels import shared_weights
-from methods.graph.survival import Kept
+from methods.graph.removal import KeptChannels
 from methods.graph.trace import LayerUse, trace_layers
 from methods.tables.codebook import handled
 from methods.tables.table_cost import TableCost, ladder, network_cost, subtract
@@ -45,7 +45,7 @@ class KernelTables(Compressor):
         self._uses = trace_layers(network, example)
         self._left_dense: dict[str, str] = {}
         self._names = self._find_layers()
-        self._kept: Kept | None = None  # what is left of it
+        self._kept: KeptChannels | None = None  # what is left of it
 
     @abstractmethod
     def why_dense(self, name: str, layer: nn.Conv2d, use: LayerUse) -> str | None:
@@ -68,7 +68,7 @@ class KernelTables(Compressor):
         layers = {*self._left_dense, *(layer for site in self.sites for layer in site.layers)}
         return self._left_dense | {name: self.saves_nothing for name in self._names if name not in layers}
 
-    def narrowed(self, network: nn.Module, kept: Kept | None) -> Self:
+    def narrowed(self, network: nn.Module, kept: KeptChannels | None) -> Self:
         """The method for a narrowed network; what was measured of the whole one is shared, and holds for the rest."""
         twin = copy.copy(self)
         twin.network, twin._kept, twin._wide = network, kept, self.whole

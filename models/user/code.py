@@ -41,6 +41,11 @@ def is_user_spec(spec: str) -> bool:
     return spec.endswith(".py") or ".py:" in spec
 
 
+def is_user_module(name: str) -> bool:
+    """Whether a module of that name was made of a user's file."""
+    return name.startswith(_PREFIX)
+
+
 def split_spec(spec: str, what: str) -> tuple[Path, str]:
     """The absolute file and the function's name; UserError if there is no such file."""
     path, _, function = spec.rpartition(":")

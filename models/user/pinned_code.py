@@ -1,8 +1,8 @@
 """Code that outcomes depend on, by its file, its name and a digest: `/home/me/method.py:MyMethod@1f3a5c7e9b2d`.
 
-A configuration holds this *pinned* form, so that a run never goes on with a file that was changed. Outcomes hold the
-*identity* alone, `MyMethod@1f3a5c7e9b2d`: the same file in another folder is the same method, a changed one is another,
-and nothing that a ledger says can make this program execute a file.
+Configurations and outcomes hold the *identity* alone, `MyMethod@1f3a5c7e9b2d`: the same file in another folder is the
+same method, a changed one is another, and nothing that a ledger says can make this program execute a file. Beside its
+identities a configuration keeps the *pinned* form, which says where they are.
 """
 
 from __future__ import annotations

@@ -11,27 +11,21 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
 from search.candidate import Candidate, Outcome, failed
 from search.dispatch.attempts import ATTEMPTS, NO_MEMORY, AttemptLog, death_reason
-from search.dispatch.crash_log import NO_TRACE, describe_crash
-from search.dispatch.loop import Resources, Source
-from search.dispatch.worker import ATTEMPT_FILE, CANDIDATE  # sets what Ray reads when it is imported
+from search.dispatch.contract import Resources, Source
+from search.dispatch.ray_environment import ray, tune
+from search.dispatch.ray_internals import actor_of_trial
+from search.dispatch.worker import ATTEMPT_FILE, BROKEN, CANDIDATE, OUTCOME
+from search.dispatch.worker_deaths import death_cause, error_text, is_machine_death, is_own_machine_death
 from search.judge.faults import MachineFaultError
 
-# isort: split
-import ray
-from ray import tune
-from ray.tune.search import Searcher
-
 MACHINES = 3  # that may go while they judge one candidate
-# What Ray says where the raylet, its process for a machine, is gone: that of the worker, and that of this driver, for
-# which Ray then starts no worker any more (the owner of an actor is who asked for it).
-_WORKER_MACHINE, _OWN_MACHINE = "node has died", "owner has died"
 
 
 @dataclass
@@ -44,17 +38,22 @@ class Attempt:
     machines: int = 0
     """How many machines went while they judged it, which is not its fault."""
     alone: bool = False
-    """Nothing else may run beside it: the memory was full, and Ray ends whoever it chooses."""
+    """Nothing else may run beside it: the memory was full, and Ray ends whichever worker it chooses."""
     file: Path | None = None
     """Where its worker writes what it dies of."""
     started: float = math.inf  # time.monotonic() when its worker got it
     actor: Any = None
 
+    def again(self, **changes: Any) -> Attempt:
+        """The next attempt at the same candidate."""
+        return replace(self, file=None, started=math.inf, actor=None, **changes)
 
-class Bridge(Searcher):
-    """What Tune asks and tells, passed on to the source; errors of the source end the run and are kept for the caller.
 
-    Never hands out more than `workers` candidates at a time: one asked ahead would be chosen knowing less.
+class Bridge(tune.search.Searcher):
+    """Suggests a source's candidates to Tune as trials, and tells the source their outcomes.
+
+    Never hands out more than `workers` candidates at a time: one asked for ahead would be chosen knowing less. An error
+    that the source raises ends the run; it is kept in `error` for the caller, as Tune would log it and go on.
     """
 
     def __init__(
@@ -69,9 +68,8 @@ class Bridge(Searcher):
         self._attempts = attempts
         self.workers = resources.workers
         self._again: list[Attempt] = []
-        self.running: dict[str, Attempt] = {}
-        self.told = 0
-        """Outcomes so far."""
+        self._running: dict[str, Attempt] = {}
+        self.outcomes_told = 0
         self.error: BaseException | None = None
 
     @property
@@ -84,82 +82,76 @@ class Bridge(Searcher):
                 attempt = self._next_attempt()
                 if attempt is not None:
                     attempt.file = self._attempts.next_file(attempt.candidate)
-                    self.running[trial_id] = attempt
+                    self._running[trial_id] = attempt
                     return {CANDIDATE: attempt.candidate.model_dump_json(), ATTEMPT_FILE: str(attempt.file)}
-                if not (self.running or self.done):
+                if not (self._running or self.done):
                     raise RuntimeError("the source waits for an outcome, but no candidate is running")
-        return str(Searcher.FINISHED) if self.done else None
+        return str(tune.search.Searcher.FINISHED) if self.done else None
 
     def _has_room(self) -> bool:
-        if any(attempt.alone for attempt in self.running.values()):
+        if any(attempt.alone for attempt in self._running.values()):
             return False
         if self._again and self._again[0].alone:
-            return not self.running
-        return len(self.running) < self.workers
+            return not self._running
+        return len(self._running) < self.workers
 
     def _next_attempt(self) -> Attempt | None:
         if self._again:
             return self._again.pop(0)
         while (candidate := self._source.ask()) is not None:
-            causes = self._attempts.deaths(candidate)  # in earlier processes
+            causes = self._attempts.past_deaths(candidate)  # in earlier processes
             if len(causes) < ATTEMPTS:
                 return Attempt(candidate, causes, alone=causes[-1:] == [NO_MEMORY])
             self._tell(candidate, failed(death_reason("worker", causes)))
         return None
 
-    def start(self, trial_id: str, actor: Any) -> None:
+    def note_start(self, trial_id: str, actor: Any) -> None:
         """A worker has been given the candidate."""
-        attempt = self.running[trial_id]
+        attempt = self._running[trial_id]
         attempt.started, attempt.actor = time.monotonic(), actor
         if self._on_start:
             with self._keeping_errors():
                 self._on_start(attempt.candidate)
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """An outcome; that a worker died is told by `lose`, which follows and knows of what."""
-        if error or trial_id not in self.running:
+        """An outcome. If a worker died, `handle_death` follows, which is told of what."""
+        if error or trial_id not in self._running:
             return
-        if not result or not {"broken", "outcome"} & set(result):
-            self.lose(trial_id, "")
+        if not result or not {BROKEN, OUTCOME} & set(result):
+            self.handle_death(trial_id, "")
             return
-        attempt = self.running.pop(trial_id)
+        attempt = self._running.pop(trial_id)
         with self._keeping_errors():
-            if "broken" in result:
-                raise UserError(result["broken"])
-            self._tell(attempt.candidate, Outcome.model_validate_json(result["outcome"]))
+            if BROKEN in result:
+                raise UserError(result[BROKEN])
+            self._tell(attempt.candidate, Outcome.model_validate_json(result[OUTCOME]))
 
-    def lose(self, trial_id: str, error: str) -> None:
-        """The worker of a candidate died: of the time limit, or of something that may not happen again.
+    def handle_death(self, trial_id: str, error: str) -> None:
+        """The worker of a candidate died: it is judged once more, on another machine or alone, or has failed.
 
         Args:
             error: Ray's words for it.
+
+        A MachineFaultError is kept in `error` if this machine's Ray is gone, or one machine after the other.
         """
-        attempt = self.running.pop(trial_id, None)
+        attempt = self._running.pop(trial_id, None)
         if attempt is None:
             return
         with self._keeping_errors():
-            if machine_died(attempt.file, error):
-                self._judge_elsewhere(attempt, error)
-            else:
-                self._decide(attempt, death_cause(attempt.file, error))
+            if not is_machine_death(attempt.file, error):
+                self._retry_or_fail(attempt, death_cause(attempt.file, error))
+                return
+            if is_own_machine_death(error):
+                raise MachineFaultError(
+                    "Ray's raylet, the process that starts the workers, died; see whether the memory is full"
+                )
+            machines = attempt.machines + 1
+            if machines >= MACHINES:
+                raise MachineFaultError(f"{machines} machines went while they judged one candidate; see to the cluster")
+            self._again.append(attempt.again(machines=machines))
 
-    def _judge_elsewhere(self, attempt: Attempt, error: str) -> None:
-        """A candidate whose machine went is judged again, while there are machines.
-
-        Raises:
-            MachineFaultError: this machine's Ray is gone, or one machine after the other.
-        """
-        if _OWN_MACHINE in error:
-            raise MachineFaultError(
-                "Ray's raylet, the process that starts the workers, died; see whether the memory is full"
-            )
-        machines = attempt.machines + 1
-        if machines >= MACHINES:
-            raise MachineFaultError(f"{machines} machines went while they judged one candidate; see to the cluster")
-        self._again.append(Attempt(attempt.candidate, attempt.causes, machines, alone=attempt.alone))
-
-    def _decide(self, attempt: Attempt, cause: str) -> None:
-        """Whether a candidate whose worker died is judged once more."""
+    def _retry_or_fail(self, attempt: Attempt, cause: str) -> None:
+        """A candidate whose worker died of it, of the time limit or of something that may not happen again."""
         seconds = max(0.0, time.monotonic() - attempt.started)
         limit = self._time_limit
         if limit is not None and seconds >= limit:
@@ -168,32 +160,32 @@ class Bridge(Searcher):
         if attempt.file is not None:
             self._attempts.note_death(attempt.file, attempt.candidate, cause)
         causes, memory = [*attempt.causes, cause], cause == NO_MEMORY
-        if memory and not attempt.alone:
-            self._again.append(Attempt(attempt.candidate, causes, attempt.machines, alone=True))
+        if memory and not attempt.alone:  # Ray may have ended the innocent beside the guilty: each is tried alone
+            self._again.append(attempt.again(causes=causes, alone=True))
         elif len(causes) < ATTEMPTS and not memory:
-            self._again.append(Attempt(attempt.candidate, causes, attempt.machines))
+            self._again.append(attempt.again(causes=causes, alone=False))
         else:
             self._tell(attempt.candidate, failed(death_reason("worker", causes), seconds))
 
     def _tell(self, candidate: Candidate, outcome: Outcome) -> None:
         self._source.tell(candidate, outcome)
-        self._attempts.settle(candidate)
-        self.told += 1
+        self._attempts.settle_deaths(candidate)
+        self.outcomes_told += 1
 
-    def interrupt(self, error: str, *, at_fault: bool) -> None:
-        """Tune's loop ended by an error of its own: whatever was running is judged again by the next loop.
+    def requeue_running(self, error: str, *, at_fault: bool) -> None:
+        """Tune's loop ended by an error of its own: the candidates that were running are judged by the next loop.
 
         Args:
             error: its words.
             at_fault: one of the candidates may have brought it about, so this was an attempt of each.
         """
         self.kill_running()
-        for trial_id, attempt in list(self.running.items()):
+        for trial_id, attempt in list(self._running.items()):
             if at_fault:
-                self.lose(trial_id, error)
+                self.handle_death(trial_id, error)
             else:
-                self.running.pop(trial_id)
-                self._again.append(Attempt(attempt.candidate, attempt.causes, attempt.machines, alone=attempt.alone))
+                self._running.pop(trial_id)
+                self._again.append(attempt.again())
 
     @contextlib.contextmanager
     def _keeping_errors(self) -> Iterator[None]:
@@ -208,7 +200,7 @@ class Bridge(Searcher):
 
     def kill_running(self) -> None:
         """End the workers of candidates that nobody waits for any more; the orderly way waits for the candidates."""
-        for attempt in self.running.values():
+        for attempt in self._running.values():
             if attempt.actor is not None:
                 with contextlib.suppress(Exception):  # it may be dead already
                     ray.kill(attempt.actor)
@@ -220,64 +212,21 @@ class Bridge(Searcher):
         """Searches are resumed from the ledger."""
 
 
-class Watch(tune.Callback):
-    """Passes starts and deaths on, and ends the run between two of Tune's steps."""
+class BridgeCallback(tune.Callback):
+    """Tells the bridge of starts and deaths, and ends the run between two of Tune's steps."""
 
     def __init__(self, bridge: Bridge, stop: threading.Event, leave: type[BaseException]) -> None:
+        """`leave`: raised to end the run."""
         self._bridge, self._stop, self._leave = bridge, stop, leave
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        # Without the handle, which is not documented, a stop waits for the candidate.
-        actor = getattr(getattr(trial, "temporary_state", None), "ray_actor", None)
-        self._bridge.start(trial.trial_id, actor)
+        self._bridge.note_start(trial.trial_id, actor_of_trial(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if not self._stop.is_set():  # what asked for the stop may have ended workers and raylet too
-            self._bridge.lose(trial.trial_id, error_text(trial))
+        if not self._stop.is_set():  # a signal that asked for the stop may have ended workers and raylet too
+            self._bridge.handle_death(trial.trial_id, error_text(trial))
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._stop.is_set() or self._bridge.done:
             self._bridge.kill_running()
             raise self._leave
-
-
-def error_text(trial: Any) -> str:
-    """What a trial ended by, in Ray's words.
-
-    From the file, not by `trial.get_error()`: that looks where the file will be copied to later.
-    """
-    try:
-        return Path(trial.error_file).read_text(errors="replace")
-    except (OSError, TypeError, AttributeError):
-        return ""
-
-
-def death_cause(file: Path | None, error: str) -> str:
-    """What a worker died of, as far as it is known: faulthandler saw a signal, or Ray says more than that it died.
-
-    Args:
-        file: what the worker wrote, if it lies on this machine or in a shared folder.
-        error: Ray's words.
-    """
-    if is_out_of_memory(error):
-        return NO_MEMORY
-    return crash_in(file) or NO_TRACE
-
-
-def machine_died(file: Path | None, error: str) -> bool:
-    """Whether a worker went with its machine, rather than of what it did there."""
-    return (_WORKER_MACHINE in error or _OWN_MACHINE in error) and crash_in(file) is None
-
-
-def crash_in(file: Path | None) -> str | None:
-    """The fatal signal that a worker's file tells of, if the file lies on this machine or in a shared folder."""
-    if file is None:
-        return None
-    with contextlib.suppress(OSError):
-        return describe_crash(file.read_text(errors="replace"))
-    return None
-
-
-def is_out_of_memory(error: str) -> bool:
-    """Whether Ray ended a worker because the machine's memory was full."""
-    return "OutOfMemoryError" in error or "running low on memory" in error

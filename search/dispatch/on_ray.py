@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import threading
 from collections.abc import Callable
@@ -11,15 +12,15 @@ from pathlib import Path
 from models.errors import UserError
 from search.candidate import Candidate
 from search.dispatch.attempts import AttemptLog
-from search.dispatch.bridge import Bridge, Watch, is_out_of_memory
-from search.dispatch.loop import Factory, Resources, Source, describe
-from search.dispatch.ray_session import quiet, ray_session, share
-from search.dispatch.scratch import scratch
-from search.dispatch.tune_internals import use_internals
+from search.dispatch.bridge import Bridge, BridgeCallback
+from search.dispatch.contract import Factory, Resources, Source
+from search.dispatch.evaluation import describe_error
+from search.dispatch.ray_environment import ray, tune
+from search.dispatch.ray_internals import keep_idle_workers
+from search.dispatch.ray_session import ray_session, silence_ray, worker_cpus
+from search.dispatch.scratch import scratch_folder
 from search.dispatch.worker import Worker, bind_worker
-
-# isort: split
-from ray import tune  # after ray_session, which sets what Ray reads when it is imported
+from search.dispatch.worker_deaths import chain_words, is_out_of_memory
 
 PATIENCE = 3  # loops in a row that may end by an error of Tune's without an outcome
 
@@ -41,19 +42,17 @@ def dispatch_on_ray(
     attempts: AttemptLog,
 ) -> None:
     """`dispatch` for one worker or more; see there."""
-    import ray
-
     if source.done or stop.is_set():
         return
-    mine = not ray.is_initialized()
+    own_session = not ray.is_initialized()
     with ray_session(resources):
-        cpus = share(resources)
-        worker = bind_worker(factory, max(1, int(cpus)), resources.time_limit)
-        with scratch("tune") as folder, quiet():
+        cpus = worker_cpus(resources)
+        worker = bind_worker(factory, cpus, resources.time_limit)
+        with scratch_folder("tune") as folder, silence_ray():
             bridge = Bridge(source, resources, on_start, attempts.in_folder(Path(folder) / "attempts"))
-            watch = Watch(bridge, stop, _Abandon if mine else _Finish)
+            callback = BridgeCallback(bridge, stop, _Abandon if own_session else _Finish)
             with contextlib.suppress(_Abandon, _Finish):
-                _run_until_done(worker, bridge, watch, stop, cpus, resources.gpus_per_worker, folder)
+                _run_until_done(worker, bridge, callback, stop, {"cpu": cpus, "gpu": resources.gpus_per_worker}, folder)
     if bridge.error is not None:
         raise bridge.error
 
@@ -61,56 +60,53 @@ def dispatch_on_ray(
 def _run_until_done(
     worker: type[Worker],
     bridge: Bridge,
-    watch: Watch,
+    callback: BridgeCallback,
     stop: threading.Event,
-    cpus: float,
-    gpus: float,
+    share: dict[str, float],
     folder: str,
 ) -> None:
     """Tune's loop, begun anew where it ends by an error of its own rather than a candidate's.
 
-    That happens where memory was full and the overrides of Tune's internals are not in force. The first error that has
-    another reason is not held against the candidates that were running; later ones are.
+    That happens when Ray ends a worker because memory is full: the error, OutOfMemoryError, is no RayActorError, and
+    Tune's actor manager raises "Caught unexpected exception" for it. The first error that has another reason is not
+    held against the candidates that were running; later ones are.
+
+    Args:
+        share: of the machine's resources, for each worker.
     """
     fruitless, blameless = 0, True
     while not (bridge.done or stop.is_set()):
-        told = bridge.told
+        told = bridge.outcomes_told
         try:
-            _run_tune(worker, bridge, watch, cpus, gpus, folder)
+            _run_tune(worker, bridge, callback, share, folder)
             return
         except _Finish:
             raise
         except Exception as error:
-            words = _chain_words(error)
+            words = chain_words(error)
             memory = is_out_of_memory(words)
-            bridge.interrupt(words, at_fault=memory or not blameless)
+            bridge.requeue_running(words, at_fault=memory or not blameless)
             blameless = blameless and memory
-            fruitless = 0 if bridge.told > told else fruitless + 1
+            fruitless = 0 if bridge.outcomes_told > told else fruitless + 1
             if fruitless > PATIENCE:
                 raise UserError(
-                    f"Ray Tune failed {fruitless} times in a row ({describe(error)}); try --workers 0"
+                    f"Ray Tune failed {fruitless} times in a row ({describe_error(error)}); try --workers 0"
                 ) from error
+        gc.collect()  # Ray ends idle workers, which hold memory, once the last reference to the old loop is gone
 
 
-def _chain_words(error: BaseException | None) -> str:
-    """An error's words with those of what caused it."""
-    words = []
-    while error is not None:
-        words.append(f"{type(error).__name__}: {error}")
-        error = error.__cause__ or error.__context__
-    return "\n".join(words)
-
-
-def _run_tune(worker: type[Worker], bridge: Bridge, watch: Watch, cpus: float, gpus: float, folder: str) -> None:
+def _run_tune(
+    worker: type[Worker], bridge: Bridge, callback: BridgeCallback, share: dict[str, float], folder: str
+) -> None:
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(bridge.workers)  # workers start at the same time
-    with use_internals():
+    with keep_idle_workers():
         tune.run(
             worker,
             name="search",
             num_samples=-1,
             search_alg=bridge,
-            resources_per_trial={"cpu": cpus, "gpu": gpus},
-            callbacks=[watch],
+            resources_per_trial=share,
+            callbacks=[callback],
             reuse_actors=True,
             storage_path=folder,
             trial_dirname_creator=lambda trial: str(trial.trial_id),

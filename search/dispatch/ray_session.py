@@ -1,4 +1,4 @@
-"""Ray itself: started on this machine or joined, kept from talking, and gone without a trace afterwards."""
+"""Ray itself: started on this machine or joined, silenced, and gone without a trace afterwards."""
 
 from __future__ import annotations
 
@@ -6,62 +6,28 @@ import contextlib
 import logging
 import os
 import socket
-import subprocess
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from unittest import mock
 
 from models.errors import UserError
-from search.dispatch.loop import Resources, describe
-from search.dispatch.scratch import scratch
-from search.dispatch.signals import handlers_kept, reinstall_handlers, uninterrupted
-from search.machine.host import cores
-
-# Read when Ray is imported, or inherited by the processes that it starts.
-QUIET = {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a worker without GPUs sees none
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C belongs to the search
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # the ledger is what a search resumes from
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_WARN_THRESHOLD_S": "1000000000",
-    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000000",
-}
-for _name, _value in QUIET.items():
-    os.environ.setdefault(_name, _value)
-
-
-@contextlib.contextmanager
-def _in_environment(name: str, value: str) -> Iterator[None]:
-    """The variable, for what reads it and for processes that are started while this lasts."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before
-
-
-# Ray's client ends its process at once, with exit code 1 (`raylet_ipc_client.cc`), when its connection to the raylet
-# fails and the process in RAY_RAYLET_PID is gone. Without that variable, which Ray gives to workers alone, it looks at
-# its parent instead, and takes number 1 for a parent that has died; services of systemd and commands in containers have
-# that parent from the beginning. With its own number a driver lives on, and reports. Ray reads it when it is imported.
-with _in_environment("RAY_RAYLET_PID", os.environ.get("RAY_RAYLET_PID", str(os.getpid()))):
-    import ray
-from ray._private import services  # noqa: E402
-from ray._private.state import state  # noqa: E402
+from search.dispatch.contract import Resources
+from search.dispatch.evaluation import describe_error
+from search.dispatch.ray_environment import SETTINGS, environment_variable, ray
+from search.dispatch.ray_internals import (
+    hide_raylet_messages,
+    leave_sigterm_alone,
+    listen_on_loopback,
+    shut_down_ray,
+    start_in_own_group,
+)
+from search.dispatch.scratch import scratch_folder
+from search.machine.crash_log import PACKAGES
+from search.machine.host import count_cores
+from search.machine.signals import ignore_signals, keep_handlers
 
 OBJECT_STORE = 128 * 2**20  # bytes; what does not fit is kept on disk
 CONNECT_TIMEOUT = 10.0  # seconds
 CODE = Path(__file__).resolve().parents[2]
-PACKAGES = ("search", "methods", "models")
 
 
 @contextlib.contextmanager
@@ -72,102 +38,60 @@ def ray_session(resources: Resources) -> Iterator[None]:
         return
     stack = contextlib.ExitStack()
     try:
-        folder = stack.enter_context(scratch("ray"))
-        stack.enter_context(quiet())
-        stack.callback(_shut_down)
-        with handlers_kept():
+        folder = stack.enter_context(scratch_folder("ray"))
+        stack.enter_context(silence_ray())
+        stack.callback(shut_down_ray)
+        with keep_handlers():
             if resources.ray_address is None:
-                _start(resources, folder)
+                _start_ray(resources, folder)
             else:
-                _connect(resources.ray_address)
+                _join_cluster(resources.ray_address)
         yield
     finally:
-        with uninterrupted():
+        with ignore_signals():
             stack.close()
 
 
-def _start(resources: Resources, folder: str) -> None:
+def _start_ray(resources: Resources, folder: str) -> None:
     path = os.environ.get("PYTHONPATH")
-    ours = _in_environment("PYTHONPATH", os.pathsep.join([str(CODE), *([path] if path else [])]))  # workers inherit it
-    try:
-        with ours, _on_loopback(), _in_own_group(), _without_sigterm_handler():
+    inherited = os.pathsep.join([str(CODE), *([path] if path else [])])  # workers import our code from where we do
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(environment_variable("PYTHONPATH", inherited))
+        stack.enter_context(listen_on_loopback())
+        stack.enter_context(start_in_own_group())
+        stack.enter_context(leave_sigterm_alone())
+        try:
             ray.init(
                 address="local",
-                num_cpus=max(cores(), resources.workers),
+                num_cpus=max(count_cores(), resources.workers),
                 include_dashboard=False,
                 logging_level=logging.CRITICAL,
                 log_to_driver=False,
                 object_store_memory=OBJECT_STORE,
                 _temp_dir=folder,
             )
-    except Exception as error:  # Ray has no kind of its own for a start that fails
-        raise UserError(
-            f"Ray could not be started ({describe(error)}); try again on a less busy machine, or with --workers 0"
-        ) from error
+        except Exception as error:  # Ray has no kind of its own for a start that fails
+            raise UserError(
+                f"Ray could not be started ({describe_error(error)}); try again on a less busy machine, or with "
+                "--workers 0"
+            ) from error
 
 
-def _shut_down() -> None:
-    """End Ray, with our handlers in force while it waits for its processes.
-
-    Before that wait, which takes a second, Ray's logging resets SIGTERM to the system's own handler
-    (`RayLog::UninstallSignalAction`), and Python does not notice: `timeout` or a second signal would kill this process.
-    """
-    disconnect = getattr(state, "disconnect", None)
-
-    def disconnect_and_handle() -> None:  # what Ray does next
-        reinstall_handlers()
-        if disconnect is not None:
-            disconnect()
-
-    with mock.patch.object(state, "disconnect", disconnect_and_handle, create=True):
-        ray.shutdown()
-    reinstall_handlers()
-
-
-@contextlib.contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Ray started meanwhile listens on 127.0.0.1 alone, as it does by itself on macOS and Windows.
-
-    There it is for firewalls that ask (Ray issue 18730). `_node_ip_address="127.0.0.1"` is of no use: Ray replaces it
-    by the address of the network, on which everybody who reaches this machine could run code.
-    """
-    with mock.patch("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False, create=True):
-        yield
-
-
-@contextlib.contextmanager
-def _in_own_group() -> Iterator[None]:
-    """Ray's processes started meanwhile do not get what is sent to this one's group, as `timeout` sends SIGTERM.
-
-    A driver whose raylet is gone is ended by Ray in the middle of things. Ctrl-C does not reach them anyway.
-    """
-    start = getattr(services, "ConsolePopen", subprocess.Popen)
-    with mock.patch.object(services, "ConsolePopen", partial(start, process_group=0), create=True):
-        yield
-
-
-@contextlib.contextmanager
-def _without_sigterm_handler() -> Iterator[None]:
-    """Ray puts a handler of its own over the search's, which leaves by sys.exit in the middle of things."""
-    with mock.patch("ray._private.utils.set_sigterm_handler", _say_nothing, create=True):
-        yield
-
-
-def _connect(address: str) -> None:
+def _join_cluster(address: str) -> None:
     """Join a running cluster; our code goes along, so that every node runs what this process runs."""
     _check_address(address)
-    environment = {"py_modules": [str(CODE / package) for package in PACKAGES], "env_vars": QUIET}
+    environment = {"py_modules": [str(CODE / package) for package in PACKAGES], "env_vars": SETTINGS}
     try:
-        with _without_sigterm_handler():
+        with leave_sigterm_alone():
             ray.init(address=address, logging_level=logging.CRITICAL, log_to_driver=False, runtime_env=environment)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"no Ray cluster answers at {address!r} ({describe(error)}); start one with `ray start --head`"
+            f"no Ray cluster answers at {address!r} ({describe_error(error)}); start one with `ray start --head`"
         ) from error
 
 
 def _check_address(address: str) -> None:
-    """Whether somebody listens there; Ray itself would try for five minutes."""
+    """UserError if nobody listens there; Ray itself would try for five minutes."""
     if address == "auto":
         return
     host, _, port = address.rpartition(":")
@@ -183,8 +107,8 @@ def _check_address(address: str) -> None:
         ) from error
 
 
-def share(resources: Resources) -> float:
-    """Processors for each worker, after a look at whether the cluster has what is asked for."""
+def worker_cpus(resources: Resources) -> int:
+    """Processors for each worker; UserError if the cluster lacks the GPUs that are asked for."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = sum(node.get("GPU", 0) for node in nodes)
     if resources.gpus_per_worker > max(node.get("GPU", 0) for node in nodes):
@@ -203,17 +127,13 @@ def cpus_per_worker(nodes: Sequence[float], workers: int) -> int:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def silence_ray() -> Iterator[None]:
     """Ray's own remarks are about trials and dead workers; the search says what became of its candidates."""
     logger = logging.getLogger("ray")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
-    try:  # the raylet's messages are printed, not logged, and would spoil `--json`
-        with mock.patch("ray._private.worker.print_to_stdstream", _say_nothing, create=True):
+    try:
+        with hide_raylet_messages():
             yield
     finally:
         logger.setLevel(level)
-
-
-def _say_nothing(*_: object, **__: object) -> None:
-    pass

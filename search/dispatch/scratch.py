@@ -1,4 +1,4 @@
-"""Temporary folders that nobody else can read, and that go even if their process could not remove them."""
+"""Temporary folders that nobody else can read, removed by the next process if their own was killed."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from search.dispatch.signals import uninterrupted
 from search.files.atomic import AGE
+from search.machine.signals import ignore_signals
 
 PREFIX = "rs-"
 _INSIDE = "r"
 _OURS = re.compile(PREFIX + r"(ray|tune)-\w{8}")
-_LOCK = "lock"  # held while the folder's process lives; the system lets go of it when that dies
+# Locked while the folder's process lives. Not by `filelock`, which cannot lock a file before it has its name.
+_LOCK = "lock"
 
 
 @contextlib.contextmanager
-def scratch(name: str) -> Iterator[str]:
+def scratch_folder(name: str) -> Iterator[str]:
     """A temporary folder; those of processes that were killed are removed on the way.
 
     Its path is short, because Ray's sockets lie in it and their paths may have 107 characters. What is yielded lies
@@ -32,14 +33,14 @@ def scratch(name: str) -> Iterator[str]:
     parent = Path("/tmp" if os.path.isdir("/tmp") and os.access("/tmp", os.W_OK) else tempfile.gettempdir())
     remove_abandoned(parent)
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{name}-", dir=parent))
-    handle = _locked(folder)
+    handle = _create_lock(folder)
     try:
         inside = folder / _INSIDE
         inside.mkdir()
         yield str(inside)
     finally:
-        with uninterrupted(), contextlib.suppress(OSError):
-            _remove(folder)
+        with ignore_signals(), contextlib.suppress(OSError):
+            _remove_folder(folder)
         os.close(handle)
 
 
@@ -53,12 +54,12 @@ def remove_abandoned(parent: Path) -> None:
             handle = os.open(folder / _LOCK, os.O_RDONLY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove(folder)
+                _remove_folder(folder)
             finally:
                 os.close(handle)
 
 
-def _remove(folder: Path) -> None:
+def _remove_folder(folder: Path) -> None:
     """Remove a folder, its lock last.
 
     Processes of Ray that have outlived their driver may still write into it. What cannot be removed keeps its lock, by
@@ -88,10 +89,10 @@ def _lost_its_lock(folder: Path) -> bool:
     return old and stat.S_IMODE(status.st_mode) == 0o700 and {entry.name for entry in folder.iterdir()} <= {_INSIDE}
 
 
-def _locked(folder: Path) -> int:
-    """The descriptor of a lock that is taken before it is visible: nobody finds it free between the two."""
-    made = folder / f".{_LOCK}"
-    handle = os.open(made, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+def _create_lock(folder: Path) -> int:
+    """The descriptor of the folder's lock file, locked under another name first: nobody finds it there and unlocked."""
+    unnamed = folder / f".{_LOCK}"
+    handle = os.open(unnamed, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     fcntl.flock(handle, fcntl.LOCK_EX)
-    made.rename(folder / _LOCK)
+    unnamed.rename(folder / _LOCK)
     return handle

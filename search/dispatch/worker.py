@@ -14,15 +14,13 @@ import torch
 
 from models.errors import UserError
 from search.candidate import Candidate
-from search.dispatch import ray_session  # noqa: F401, before Ray: sets what Ray reads when it is imported
 from search.dispatch.attempts import attempt_file
-from search.dispatch.loop import Factory, build, describe, judge, settle
-
-# isort: split
-import ray
-from ray import cloudpickle, tune
+from search.dispatch.contract import Factory
+from search.dispatch.evaluation import build_evaluator, describe_error, judge_candidate
+from search.dispatch.ray_environment import ray, tune
 
 CANDIDATE, ATTEMPT_FILE = "candidate", "attempt_file"  # in a trial's config
+OUTCOME, BROKEN = "outcome", "broken"  # in its result: the outcome's JSON, or why this worker can judge nothing
 WITH_CLASS = 2**20  # bytes of a factory that go with the worker's class; Ray warns of classes above 95 MiB
 
 
@@ -35,17 +33,16 @@ class Worker(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         self._broken: str | None = None
-        # Ray's handler raises SystemExit, which would read as the candidate's own: a worker that is told to go, as
-        # Slurm and containers tell all processes, dies instead, and its candidate is judged by another.
+        # Ray's handler raises SystemExit, which would read as the candidate's own. Slurm and containers send SIGTERM
+        # to all processes; with the system's handler this one dies, and its candidate is judged by another.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         torch.set_num_threads(self.threads)
         try:
-            with _attempt(config):  # the data may be read, and the dense network run, by native code
+            with _attempt_of(config):  # the data may be read, and the dense network run, by native code
                 pickled = self.factory if isinstance(self.factory, bytes) else ray.get(self.factory)
-                self._evaluate = build(cloudpickle.loads(pickled))
-            settle()
+                self._evaluate = build_evaluator(ray.cloudpickle.loads(pickled))
         except Exception as error:  # raised here, Tune would take it for the candidate's fault, every time
-            self._broken = str(error) if isinstance(error, UserError) else describe(error)
+            self._broken = str(error) if isinstance(error, UserError) else describe_error(error)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.config = new_config
@@ -53,24 +50,24 @@ class Worker(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         if self._broken is not None:
-            return {"done": True, "broken": self._broken}
-        with _watchdog(self.time_limit), _attempt(self.config):
-            outcome = judge(self._evaluate, _candidate(self.config))
-        return {"done": True, "outcome": outcome.model_dump_json()}
+            return {"done": True, BROKEN: self._broken}
+        with _end_process_after(self.time_limit), _attempt_of(self.config):
+            outcome = judge_candidate(self._evaluate, _candidate_of(self.config))
+        return {"done": True, OUTCOME: outcome.model_dump_json()}
 
 
-def _candidate(config: dict[str, Any]) -> Candidate:
+def _candidate_of(config: dict[str, Any]) -> Candidate:
     return Candidate.model_validate_json(config[CANDIDATE])
 
 
-def _attempt(config: dict[str, Any]) -> contextlib.AbstractContextManager[None]:
-    """What goes on is written to the run's folder, where a crash can be read after it."""
-    return attempt_file(Path(config[ATTEMPT_FILE]), _candidate(config), "worker")
+def _attempt_of(config: dict[str, Any]) -> contextlib.AbstractContextManager[None]:
+    """The attempt is written to the run's folder, where a crash can be read after it."""
+    return attempt_file(Path(config[ATTEMPT_FILE]), _candidate_of(config), "worker")
 
 
 @contextlib.contextmanager
-def _watchdog(limit: float | None) -> Iterator[None]:
-    """End this process after `limit` seconds; from a C thread, which no hanging candidate can hold up."""
+def _end_process_after(limit: float | None) -> Iterator[None]:
+    """End this process if this lasts longer than `limit` seconds; a C thread does it, which no candidate can block."""
     if limit is None:
         yield
         return
@@ -83,12 +80,12 @@ def _watchdog(limit: float | None) -> Iterator[None]:
 
 
 def bind_worker(factory: Factory, threads: int, time_limit: float | None) -> type[Worker]:
-    """The worker's class with what it needs to know.
+    """The worker's class with its factory, threads and time limit.
 
     A factory with a user's network in it may have a gigabyte, and travels through Ray's object store. Others go with
     the class: a driver whose objects lie in the store is ended by Ray (`PlasmaClient`, exit code 1) as soon as Ray
     looks for them there after the raylet has died, and could write no report.
     """
-    pickled = cloudpickle.dumps(factory)
+    pickled = ray.cloudpickle.dumps(factory)
     sent = pickled if len(pickled) <= WITH_CLASS else ray.put(pickled)
     return type("Worker", (Worker,), {"factory": sent, "threads": threads, "time_limit": time_limit})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from search.engine.prepare import PreparedMethod, PreparedRun
-from search.judge.finetune import steps_of
+from search.judge.finetune import count_steps
 from search.strategies.contract import Stage, strategy
 from search.strategies.sensitivity import scan_points
 
@@ -47,7 +47,7 @@ def forward_passes(run: PreparedRun) -> dict[Stage, float]:
 
     def training(epochs: float, images: int) -> float:
         recipe = config.recipe.model_copy(update={"epochs": epochs})
-        return steps_of(recipe, images) * recipe.batch_size * step
+        return count_steps(recipe, images) * recipe.batch_size * step
 
     # A rung is charged with the first one's training, though later ones train for longer: most are stopped there.
     return {

@@ -23,7 +23,7 @@ from search.allocation.budget import LATENCY, Budget
 from search.allocation.choice import Choice, choose
 from search.engine.prepare import budget_of, problem_of, table_of
 from search.judge.baseline import train_missing_baseline
-from search.judge.evaluate import Evaluator, bind
+from search.judge.evaluate import Evaluator, bind_method
 from search.latency.check import check_whole
 from search.latency.table import Say, tell
 from search.settings.config import RunConfig
@@ -80,7 +80,7 @@ def solve(config: RunConfig, say: Say = tell) -> Plan:
     with collect_notices() as notices:
         if info.needs_data or method_info(config.method).needs_calibration:
             evaluator = Evaluator(config.task, device=config.device)
-            compressor = bind(evaluator.task, config.method, config.method_options)
+            compressor = bind_method(evaluator.task, config.method, config.method_options)
         else:
             compressor = _bound_without_data(config, device if LATENCY in target.measures else torch.device("cpu"))
     choice = choose(compressor, config.constraints)

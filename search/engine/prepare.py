@@ -18,17 +18,17 @@ from search.allocation.allocate import check_reachable
 from search.allocation.budget import LATENCY, Budget
 from search.allocation.choice import Choice, blamed, choose
 from search.allocation.targets import Target
-from search.dispatch.loop import Resources
+from search.dispatch.contract import Resources
 from search.engine.run_folder import check_run_folder, refuse_other
 from search.engine.rungs import check_samples
 from search.engine.standings import Standing, without_finalist
 from search.engine.unchanged import refuse_changed
 from search.judge.baseline import train_missing_baseline
-from search.judge.evaluate import Evaluator, bind
-from search.judge.finetune import judge
+from search.judge.evaluate import Evaluator, bind_method
+from search.judge.finetune import measure_accuracy
 from search.latency.table import ChosenLatency, LatencyTable, Say, latency_table, tell
 from search.ledger.storage import check_location
-from search.machine.host import cores
+from search.machine.host import count_cores
 from search.results.tables import Dense
 from search.settings.config import LEARNED, RunConfig
 from search.strategies.contract import Problem, Scan, strategy
@@ -257,7 +257,7 @@ def evaluator_of(config: RunConfig) -> Evaluator:
 
 def bind_sites(evaluator: Evaluator, config: RunConfig) -> Compressor:
     """The method bound to the dense network; UserError if it can compress nothing of it."""
-    compressor = bind(evaluator.task, config.method, config.method_options)
+    compressor = bind_method(evaluator.task, config.method, config.method_options)
     if not compressor.sites:
         reason = weightiest_reason(compressor) or "it has no layer that the method compresses"
         raise UserError(f"{config.method} can compress nothing of {network_name(config.task.network)}: {reason}")
@@ -297,7 +297,7 @@ def problem_of(config: RunConfig, choice: Choice, targets: list[tuple[Target, Bu
 def resources_of(config: RunConfig) -> Resources:
     """Workers and their share of the machine; by default one per core or GPU."""
     gpus = torch.cuda.device_count() if config.device != "cpu" else 0
-    workers = config.workers if config.workers is not None else min(gpus or cores(), MAX_WORKERS)
+    workers = config.workers if config.workers is not None else min(gpus or count_cores(), MAX_WORKERS)
     share = config.gpus_per_worker
     if share is None:
         share = min(1.0, gpus / workers) if gpus and workers else 0.0
@@ -307,6 +307,6 @@ def resources_of(config: RunConfig) -> Resources:
 def measure_dense(evaluator: Evaluator, compressor: Compressor, config: RunConfig) -> Dense:
     """The dense network's figures; the test set is met here only if finalists will be."""
     searched, _ = evaluator.dense("search")
-    test = judge(evaluator.task.network, evaluator.task.test)[0] if config.finalists else None
+    test = measure_accuracy(evaluator.task.network, evaluator.task.test)[0] if config.finalists else None
     cost = compressor.cost.dense
     return Dense(cost.flops, cost.params, cost.bytes, searched, test)

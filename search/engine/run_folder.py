@@ -11,7 +11,7 @@ from models.errors import UserError, unknown_name
 from models.paths import check_utf8_names, user_path
 from search.engine.run_file import RUN_FILE, DamagedRunError, has_run_file
 from search.engine.run_record import config_fields, read_config, recorded
-from search.files.atomic import held, writing
+from search.files.atomic import hold_lock, report_unwritable
 from search.files.output_file import check_output_folder
 from search.settings.config import RunConfig
 from search.settings.shell import option_text
@@ -55,11 +55,11 @@ def check_run_folder(config: RunConfig) -> None:
 @contextmanager
 def alone_in(folder: Path, config: RunConfig) -> Iterator[None]:
     """The folder is this run's while this lasts; UserError if it is another's, running or done with other settings."""
-    with writing(folder, "choose another folder with --results"):
+    with report_unwritable(folder, "choose another folder with --results"):
         folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         try:
-            stack.enter_context(held(folder))
+            stack.enter_context(hold_lock(folder))
         except OSError as error:
             raise UserError(f"a search is running in {folder}; wait for it, or give this one another --name") from error
         refuse_other(folder, config)

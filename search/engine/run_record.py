@@ -12,7 +12,7 @@ from typing import Any
 from models.errors import UserError
 from models.task import Task
 from search.engine.run_file import RUN_FILE, DamagedRunError, has_run_file, json_kind, read_run_file
-from search.files.atomic import atomic_write, writing
+from search.files.atomic import atomic_write, report_unwritable
 from search.results.tables import Dense
 from search.settings.build import first_fault
 from search.settings.config import LEARNED, RunConfig
@@ -120,5 +120,5 @@ def write_record(
         "notices": list(task.notices),
         "host": facts,
     }
-    with writing(folder, "free space or make it writable"):
+    with report_unwritable(folder, "free space or make it writable"):
         atomic_write(folder / RUN_FILE, json.dumps(record, indent=2) + "\n")

@@ -28,15 +28,14 @@ class Asha:
     """Ray Tune's scheduler, asked about candidates that are judged at rungs 0, 1, ... and compared with each other."""
 
     def __init__(self, rungs: Rungs) -> None:
-        import search.dispatch.ray_session  # noqa: F401, before Ray: sets what it reads when it is imported
+        # Imported here for start-up time alone: Ray takes a second.
+        from search.dispatch.ray_environment import tune
 
-        # isort: split
-        from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
-
-        # Its milestones are the powers of the factor; half a power on top keeps its logarithms from rounding one away.
-        self._factor, self._stop = rungs.reduction, TrialScheduler.STOP
+        # ASHA places rungs at factor**k < max_t, computing k with logarithms; max_t lies half a power above the last
+        # rung so that rounding cannot drop it.
+        self._factor, self._stop = rungs.reduction, tune.schedulers.TrialScheduler.STOP
         last = rungs.reduction ** (len(rungs.epochs) - 0.5)
-        self._scheduler: Any = AsyncHyperBandScheduler(
+        self._scheduler: Any = tune.schedulers.AsyncHyperBandScheduler(
             time_attr="time", metric="worth", mode="max", max_t=last, grace_period=1, reduction_factor=self._factor,
             stop_last_trials=False,
         )  # fmt: skip

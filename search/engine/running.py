@@ -9,11 +9,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 
+from methods.registry import check_reachable
 from models.data.picture_folders import current_findings
 from models.user.given_networks import carried_networks
 from search.candidate import Outcome
 from search.dispatch.attempts import AttemptLog
-from search.dispatch.last_words import last_words
 from search.dispatch.loop import dispatch
 from search.engine.candidate_queue import CandidateQueue
 from search.engine.doubts import Doubts, began_again
@@ -27,9 +27,10 @@ from search.engine.run_record import recorded, write_record
 from search.engine.standings import keep, keep_dense
 from search.engine.stopping import stop_signals
 from search.engine.warm_start import warmed
-from search.judge.evaluate import Evaluator, worker
+from search.judge.evaluate import Evaluator, load_evaluator
 from search.ledger.ledger import Ledger, LedgerError
 from search.machine.host import host_facts
+from search.machine.last_words import last_words
 from search.settings.command import resume_command
 from search.settings.config import RunConfig
 from search.strategies.contract import Proposal
@@ -125,17 +126,25 @@ def _write_run(run: PreparedRun, facts: Mapping[str, str], status: str) -> None:
 
 
 def evaluator_factory(run: PreparedRun) -> partial[Evaluator]:
-    """In this process the evaluator is there already; elsewhere each worker builds its own."""
+    """In this process the evaluator is there already; elsewhere each worker builds its own.
+
+    Raises:
+        UserError: workers cannot reach a method.
+    """
     if run.resources.workers == 0:
         return partial(_same, run.evaluator)
     config = run.config
+    for method in run.methods:
+        check_reachable(method.config.method)
     return partial(
-        worker,
+        load_evaluator,
         config.task.with_absolute_paths(),
         device=config.device,
         keep_weights=(config.folder / "weights").absolute(),
         keep_rungs=config.rungs_folder.absolute() if config.rungs else None,
         time_limit=config.time_limit,
+        methods=[method.config.method for method in run.methods],
+        code=config.code,
         networks=carried_networks(config.task.network),
         folders=current_findings(),
         fingerprint=run.fingerprint,

@@ -119,7 +119,7 @@ def _spent(seen: Seen, final: Proposal) -> tuple[int, float]:
 def keep(ledger: Ledger, standings: Iterable[Standing]) -> None:
     """Write standings into the ledger; the same row again replaces itself."""
     for standing in standings:
-        ledger.remember(ROW + standing.row, standing.model_dump(mode="json"))
+        ledger.store_fact(ROW + standing.row, standing.model_dump(mode="json"))
 
 
 def without_finalist(config: RunConfig, strategy: str, target: str, limits: Mapping[str, int], reason: str) -> Standing:
@@ -165,7 +165,7 @@ def keep_dense(ledger: Ledger, dense: Dense) -> None:
     """Write what is known of the dense network; a figure that is not measured this time stays."""
     known = ledger.facts(DENSE).get(DENSE, {})
     measured = {name: value for name, value in vars(dense).items() if value is not None}
-    ledger.remember(DENSE, {**known, **measured})
+    ledger.store_fact(DENSE, {**known, **measured})
 
 
 def dense_of(ledger: Ledger) -> Dense | None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from search.dispatch.attempts import AttemptLog
-from search.dispatch.signals import handling
+from search.machine.signals import handle_signals
 
 INSISTENT = 5  # signals after which even the report is not waited for
 
@@ -39,7 +39,7 @@ class StopSignals:
         """The handler of both signals."""
         self._signals += 1
         if self._attempts is not None:
-            self._attempts.excuse()
+            self._attempts.excuse_running()
         if not self.stop.is_set():
             self.stop.set()
         elif (self._attempts is not None and not self._interrupted) or self._signals >= INSISTENT:
@@ -60,7 +60,7 @@ def stop_signals() -> Iterator[StopSignals]:
     signals = StopSignals()
     token = _current.set(signals)
     try:
-        with handling(signals.receive):
+        with handle_signals(signals.receive):
             yield signals
     finally:
         _current.reset(token)

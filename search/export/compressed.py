@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from methods.base import Compressor, example_input
-from methods.registry import create
+from methods.registry import create, identify_method, locate_methods
 from models.data.images import DataInfo
 from models.errors import UserError, first_line
 from models.task import TaskConfig, load_network
@@ -24,31 +24,47 @@ from models.user.code import is_user_spec, split_spec
 from models.user.given_networks import give_network
 from models.user.spec_names import network_name, network_subject
 from search.export.config import CONFIG, WEIGHTS, ExportConfig, read_config
-from search.judge.packed_weights import unpack
+from search.judge.packed_weights import unpack_weights
 
 
-def load_compressed(folder: str | Path, *, network: str | nn.Module | None = None) -> nn.Module:
+def load_compressed(
+    folder: str | Path, *, network: str | nn.Module | None = None, method: str | None = None
+) -> nn.Module:
     """The network of an export, on the CPU, in evaluation mode, ready to be used or trained on.
 
     Args:
         folder: what `export --to` was given; `config.json` and `model.safetensors` must lie there.
         network: `path/to/file.py:function`, if the network is a user's own and its file has moved; or, if it was given
             as an `nn.Module`, one that is built in the same way (its weights do not matter).
+        method: `path/to/file.py:MyMethod`, if the method is a user's own and its file has moved.
 
     Raises:
-        UserError: no export, a half-written one, one of a newer version, or a network that is not there any more.
+        UserError: no export, a half-written one, one of a newer version, or a network or method that is not there any
+            more.
     """
     folder = Path(folder)
     config = read_config(folder)
+    _locate_method(config, folder, method)
     tensors = _read_weights(folder, config)
     compressor = _bind(config, _network_spec(config, folder, network))
     try:
-        return unpack(compressor, config.allocation, tensors)
+        return unpack_weights(compressor, config.allocation, tensors)
     except (RuntimeError, AssertionError, AttributeError, LookupError, ValueError) as error:
         raise UserError(
             f"{folder / WEIGHTS} does not fit {network_subject(config.task.network)} as it is built here "
             f"({first_line(error)}); use the version of its code that it was exported with"
         ) from error
+
+
+def _locate_method(config: ExportConfig, folder: Path, given: str | None) -> None:
+    """Let the registry know the file of a user's method; what an export brings along itself is never executed."""
+    if given is not None and identify_method(given)[0] != config.method:
+        raise UserError(f"{given} is not {config.method}, by which {folder} was compressed: its content is another")
+    places = {identity: Path(place.rpartition(":")[0]) for identity, place in config.method_files.items()}
+    locate_methods({
+        identity: config.method_files[identity] for identity, file in places.items()
+        if file.is_absolute() and file.is_file() and not file.resolve().is_relative_to(folder.resolve())
+    })  # fmt: skip
 
 
 def _read_weights(folder: Path, config: ExportConfig) -> dict[str, Tensor]:

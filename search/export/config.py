@@ -17,7 +17,7 @@ from models.task import TaskConfig
 from search.candidate import Frozen, Recipe
 from search.latency.timing import Latency
 
-VERSION = 2  # 2: labels and range of pixels
+VERSION = 3  # 2: labels and range of pixels; 3: methods in users' files
 CONFIG, WEIGHTS, PROGRAM, ONNX, CARD = "config.json", "model.safetensors", "model.pt2", "model.onnx", "README.md"
 PICTURE = "centroids.png"  # of methods that have some
 
@@ -110,6 +110,8 @@ class ExportConfig(Frozen):
     inputs: Inputs
     network_file: UserFile | None = None
     method: str
+    method_files: dict[str, str] = {}
+    """Where a method is that lies in a user's own file (`methods.registry.identify_method`)."""
     options: dict[str, Any]
     allocation: Allocation
     """A setting for every site."""

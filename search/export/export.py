@@ -25,19 +25,19 @@ from models.errors import UserError
 from models.paths import check_utf8_names
 from models.task import Task
 from search.candidate import Candidate
-from search.dispatch.last_words import last_words
 from search.engine.unchanged import describe_changes
 from search.export.config import CARD, CONFIG, ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig, read_config
 from search.export.files import Say, Subject, write_files
 from search.export.formats import FORMATS, check_onnx
 from search.export.pick import Picked, Run, pick_candidate, read_run
-from search.files.atomic import clear_leftovers, held, writing
+from search.files.atomic import clear_leftovers, hold_lock, report_unwritable
 from search.files.output_file import check_output_folder
 from search.judge.checkpoint import Checkpoint
-from search.judge.evaluate import Evaluator, OnStep, worker
+from search.judge.evaluate import Evaluator, OnStep, load_evaluator
 from search.judge.faults import is_machine_fault
-from search.judge.finetune import judge
-from search.judge.packed_weights import unpack
+from search.judge.finetune import measure_accuracy
+from search.judge.packed_weights import unpack_weights
+from search.machine.last_words import last_words
 
 TRIAL_IMAGES = 256
 CHECKPOINTS = "checkpoints"  # folder in the run's, of fine-tunes that may go on
@@ -94,10 +94,10 @@ def export_run(
     subject = fine_tuned(record, picked, pick, device=device, say=say, on_step=on_step)
     prefix = f".{folder.name}."
     with (
-        writing(folder, "free space or give another folder, and export again: the fine-tune is kept"),
+        report_unwritable(folder, "free space or give another folder, and export again: the fine-tune is kept"),
         _parent_of(folder),
         tempfile.TemporaryDirectory(prefix=prefix, suffix=".tmp", dir=folder.parent) as stage,
-        held(Path(stage)),
+        hold_lock(Path(stage)),
     ):
         config = write_files(subject, Path(stage), folder, formats, say)
         check_folder(folder, force=force)
@@ -165,7 +165,7 @@ def fine_tuned(
     if not path.is_file():
         _check_can_keep(run.folder)
     say("loading the task ...")
-    evaluator = worker(run.config.task, device=device or run.config.device, keep_weights=weights)
+    evaluator = load_evaluator(run.config.task, device=device or run.config.device, keep_weights=weights)
     task = evaluator.task
     if task.fingerprint != run.fingerprint:
         changes = describe_changes(task, run.fingerprint, run.task_parts)
@@ -179,7 +179,7 @@ def fine_tuned(
             f"{path} holds another allocation than the one that {picked.key} was judged with; remove it and export "
             "again on the device of the search, or pick another candidate"
         )
-    network = unpack(compressor, allocation, safetensors.torch.load_file(path))
+    network = unpack_weights(compressor, allocation, safetensors.torch.load_file(path))
     accuracy = _accuracy(network, task, picked, candidate)
     small, images = copy_network(network).cpu().eval(), _images(task, TRIAL_IMAGES)
     return Subject(run, picked, wanted, task, compressor, candidate, allocation, small, images, accuracy)
@@ -224,7 +224,7 @@ def _finetuned(evaluator: Evaluator, candidate: Candidate, weights: Path, say: S
 
 def _accuracy(network: nn.Module, task: Task, picked: Picked, candidate: Candidate) -> float:
     """Of the stored weights on the test set, which must be what the search found."""
-    accuracy, _ = judge(network, task.test)
+    accuracy, _ = measure_accuracy(network, task.test)
     known = picked.tested.get(candidate.seed)
     if known is not None and abs(known - accuracy) > SAME_ACCURACY:
         raise UserError(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Allocation, Compressor, Cost, example_input
+from methods.compose import split_parts
 from models.errors import UserError
 from models.task import Task
 from models.user.code import is_user_spec, split_spec
@@ -47,8 +48,8 @@ from search.export.formats import (
 from search.export.model_card import model_card
 from search.export.pick import Picked, Run
 from search.files.atomic import atomic_write
-from search.judge.finetune import judge
-from search.judge.packed_weights import pack
+from search.judge.finetune import measure_accuracy
+from search.judge.packed_weights import pack_weights
 from search.latency.timing import BATCHES, Forward, Latency, batch_of, latency
 from search.machine.host import host_facts
 from search.report.centroids import centroids_png
@@ -98,7 +99,7 @@ def write_files(subject: Subject, stage: Path, folder: Path, asked: tuple[str, .
     config = _config(subject, flops, _stored(stage))
     agreement = {name: disagreement(run, subject.network, subject.images) for name, run in _opened(stage).items()}
     if "safetensors" in asked:
-        atomic_write(stage / WEIGHTS, safetensors.torch.save(pack(subject.compressor, subject.network)))
+        atomic_write(stage / WEIGHTS, safetensors.torch.save(pack_weights(subject.compressor, subject.network)))
         config = config.model_copy(update={"files": _stored(stage)})
         _write_config(stage, config)
         agreement[WEIGHTS] = _rebuilt(subject, stage)
@@ -228,6 +229,7 @@ def _config(subject: Subject, flops: int, files: Mapping[str, Stored]) -> Export
         ),
         network_file=_user_file(task.config.network),
         method=subject.candidate.method,
+        method_files=_method_files(subject),
         options=subject.candidate.options,
         allocation=compressor.allocation(compressor.levels(subject.allocation)),
         cost=Costs(**subject.cost._asdict()),
@@ -238,6 +240,12 @@ def _config(subject: Subject, flops: int, files: Mapping[str, Stored]) -> Export
         files=dict(files),
         origin=_origin(subject),
     )
+
+
+def _method_files(subject: Subject) -> dict[str, str]:
+    """Of the places that the run knows, those of the candidate's method."""
+    code = subject.run.config.code
+    return {part: code[part] for part in split_parts(subject.candidate.method) if part in code}
 
 
 def _user_file(network: str) -> UserFile | None:
@@ -254,7 +262,7 @@ def _metrics(subject: Subject, flops: int) -> Metrics:
     return Metrics(
         test_accuracy=subject.accuracy,
         test_images=len(subject.task.test),
-        dense_test_accuracy=judge(subject.task.network, subject.task.test)[0],
+        dense_test_accuracy=measure_accuracy(subject.task.network, subject.task.test)[0],
         seed=seed,
         seeds=tuple(sorted(tested)),
         mean=statistics.fmean(accuracies),

@@ -1,1 +1,1 @@
-"""Files that are either whole or absent."""
+"""Files that are complete or absent, and files at places that a user named."""

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, whenever the process is killed."""
+"""Files and folders that are written under a temporary, locked name: complete or absent when the process is killed."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ _TEMPORARY = re.compile(r"\.(?P<name>[^/]+)\.[^/.]+\.tmp(?=$|/)")
 
 
 def clear_leftovers(path: Path) -> None:
-    """Remove what writers of `path` that were killed left beside it: old, and locked by no process."""
+    """Remove the temporary files beside `path` of writers that were killed: old ones that no process has locked."""
     if not path.parent.is_dir():
         return
-    for left in path.parent.iterdir():
-        if left.name.startswith(f".{_shortened(path.name)}.") and left.name.endswith(".tmp"):
-            with suppress(OSError):  # still held, gone already, or not ours to remove
-                if time.time() - left.stat().st_mtime > AGE:
-                    with held(left):
-                        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    for leftover in path.parent.iterdir():
+        if leftover.name.startswith(f".{_shorten_name(path.name)}.") and leftover.name.endswith(".tmp"):
+            with suppress(OSError):  # locked, gone already, or not ours to remove
+                if time.time() - leftover.stat().st_mtime > AGE:
+                    with hold_lock(leftover):
+                        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
-    """A lock on a temporary file or folder while it is written; the system lets go of it when the process dies.
+def hold_lock(path: Path) -> Iterator[None]:
+    """Lock a file or folder itself while this lasts; the system releases the lock when the process dies.
 
-    OSError if another process holds it.
+    OSError if another process holds it. Not `filelock`: it makes a lock file of its own, which would lie beside every
+    temporary file and outlive it, and it cannot lock a folder, whose name changes when it is complete.
     """
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -49,7 +50,7 @@ def held(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def writing(path: Path, advice: str) -> Iterator[None]:
+def report_unwritable(path: Path, advice: str) -> Iterator[None]:
     """Turns the system's refusal to write `path` into a UserError that says what would do."""
     try:
         yield
@@ -57,44 +58,44 @@ def writing(path: Path, advice: str) -> Iterator[None]:
         raise UserError(f"{path} cannot be written ({error.strerror or error}); {advice}") from error
 
 
-def claimed(parent: Path, name: str) -> str:
-    """The name of a new folder in `parent`: `name`, or it with a number behind where somebody has just taken that.
+def claim_folder(parent: Path, name: str) -> str:
+    """Make a new folder in `parent` and return its name: `name`, with a number behind it if that is taken.
 
-    If nothing has been put there when the process ends, the folder goes again.
+    If the folder is empty when the process ends, it is removed again.
     """
-    with writing(parent, "choose another folder with --results"):
+    with report_unwritable(parent, "choose another folder with --results"):
         parent.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
         chosen = name if number == 1 else f"{name}-{number}"
         try:
-            with writing(parent, "choose another folder with --results"):
+            with report_unwritable(parent, "choose another folder with --results"):
                 (parent / chosen).mkdir()
         except UserError as refusal:
             if isinstance(refusal.__cause__, FileExistsError):
                 continue
             raise
-        atexit.register(_give_back, parent / chosen)
+        atexit.register(_remove_if_empty, parent / chosen)
         return chosen
     raise AssertionError("unreachable")
 
 
-def _give_back(folder: Path) -> None:
+def _remove_if_empty(folder: Path) -> None:
     with suppress(OSError):  # it is in use, or gone
         folder.rmdir()
         folder.parent.rmdir()
 
 
 def temporary_name(name: str) -> str:
-    """What a file is called while it is written; no longer than file systems allow, so that a long name works too."""
-    return f".{_shortened(name)}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    """The name of a file while it is written; shortened to what file systems allow."""
+    return f".{_shorten_name(name)}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
 
 
 def final_name(path: str) -> str:
-    """A path as its user knows it: with the name that a file or folder gets when it is written, for a temporary one."""
+    """A path with temporary names in it replaced by those that the user knows, which they get in the end."""
     return _TEMPORARY.sub(r"\g<name>", path)
 
 
-def _shortened(name: str) -> str:
+def _shorten_name(name: str) -> str:
     return os.fsencode(name)[:200].decode(errors="ignore")
 
 
@@ -106,7 +107,7 @@ def atomic_write(path: Path, data: bytes | str) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write under a temporary name beside `path`, which it gets when it is whole.
+    """A file that is written under a temporary name beside `path`, and renamed to it when it is complete.
 
     Missing parent folders are made. A reader sees the old file or the new one, never a part.
     """
@@ -115,7 +116,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     temporary = path.with_name(temporary_name(path.name))
     clear_leftovers(path)
     try:
-        with temporary.open("wb") as file, held(temporary):
+        with temporary.open("wb") as file, hold_lock(temporary):
             yield file
             file.flush()
             os.fsync(file.fileno())

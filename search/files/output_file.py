@@ -1,4 +1,4 @@
-"""Files at places that a user named: tried before the work whose result they get, and never replaced unasked."""
+"""Files at places that a user named: tried before the work whose result they take, and never replaced unasked."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_output_file(path: Path, *, force: bool) -> None:
     Raises:
         UserError: nothing was changed.
     """
-    with _refusing(path):
+    with _refuse_unwritable(path):
         if path.is_symlink() and not path.exists():
             raise UserError(f"{path} is a link to nothing; name another file")
         if path.is_dir():
@@ -35,7 +35,7 @@ def check_output_file(path: Path, *, force: bool) -> None:
             raise UserError(f"{path} is a device, a pipe or a socket; name a file")
         if path.exists() and not force:
             raise UserError(f"{path} is there already; name another file, or give --force to replace it")
-        with _folder_made(path.resolve().parent):
+        with _temporary_folder(path.resolve().parent):
             _try_to_write(path.resolve())
 
 
@@ -48,10 +48,10 @@ def check_output_folder(folder: Path, advice: str = "choose another place") -> N
     Raises:
         UserError: it cannot.
     """
-    with _refusing(folder, advice):
+    with _refuse_unwritable(folder, advice):
         if folder.is_symlink() and not folder.exists():
             raise UserError(f"{folder} is a link to nothing; name another folder")
-        with _folder_made(folder.resolve()), _folder_made(folder.resolve() / temporary_name("trial")):
+        with _temporary_folder(folder.resolve()), _temporary_folder(folder.resolve() / temporary_name("trial")):
             pass
 
 
@@ -65,34 +65,34 @@ def write_output_file(path: Path, content: bytes | str, *, force: bool, spare: S
         UserError: it could not be written there; it says where the content is instead.
     """
     try:
-        _write(path.resolve(), content, force=force)
+        _write_or_replace(path.resolve(), content, force=force)
     except OSError as error:
         reason = "it is there by now" if isinstance(error, FileExistsError) else error.strerror or str(error)
-        kept = _kept_elsewhere(path, content, spare)
-        where = f"the content is in {kept}: move it from there" if kept else "free space or choose another file"
+        place = _write_elsewhere(path, content, spare)
+        where = f"the content is in {place}: move it from there" if place else "free space or choose another file"
         raise UserError(f"{path} cannot be written ({reason}); {where}") from error
 
 
-def _write(path: Path, content: bytes | str, *, force: bool) -> None:
+def _write_or_replace(path: Path, content: bytes | str, *, force: bool) -> None:
     if force:
         atomic_write(path, content)
         return
-    whole = path.with_name(temporary_name(path.name))
+    complete = path.with_name(temporary_name(path.name))
     try:
-        atomic_write(whole, content)
+        atomic_write(complete, content)
         try:
-            os.link(whole, path)  # unlike a rename, it replaces nothing that has come there meanwhile
+            os.link(complete, path)  # unlike a rename, a link never replaces a file that was made there meanwhile
         except FileExistsError:
             raise
         except OSError:  # a file system without links
             if path.exists():
                 raise FileExistsError(path) from None
-            whole.replace(path)
+            complete.replace(path)
     finally:
-        whole.unlink(missing_ok=True)
+        complete.unlink(missing_ok=True)
 
 
-def _kept_elsewhere(path: Path, content: bytes | str, spare: Sequence[Path]) -> Path | None:
+def _write_elsewhere(path: Path, content: bytes | str, spare: Sequence[Path]) -> Path | None:
     name = f"{path.stem[:100]}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}{path.suffix}"
     for folder in (*spare, Path(tempfile.gettempdir()), Path.home()):
         with suppress(OSError):
@@ -113,21 +113,21 @@ def _try_to_write(path: Path) -> None:
 
 
 @contextmanager
-def _folder_made(folder: Path) -> Iterator[None]:
-    """The folder is there while this lasts; what had to be made for it goes again."""
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+def _temporary_folder(folder: Path) -> Iterator[None]:
+    """The folder exists while this lasts; it and its parents are removed again if they did not exist before."""
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     try:
-        for each in reversed(missing):
-            each.mkdir()
+        for parent in reversed(missing):
+            parent.mkdir()
         yield
     finally:
-        for each in missing:
+        for parent in missing:
             with suppress(OSError):
-                each.rmdir()
+                parent.rmdir()
 
 
 @contextmanager
-def _refusing(path: Path, advice: str = "choose another place") -> Iterator[None]:
+def _refuse_unwritable(path: Path, advice: str = "choose another place") -> Iterator[None]:
     try:
         yield
     except UserError:

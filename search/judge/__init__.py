@@ -1,1 +1,1 @@
-"""How a choice is judged: batch norm measured anew, a short fine-tune, a look at held-out images."""
+"""Outcomes of candidates: batch norm measured anew, a short fine-tune, accuracy on held-out images."""

@@ -11,15 +11,15 @@ from models.checkpoints.writing import Encode, weights_encoder
 from models.paths import check_utf8_names
 from models.task import Task, TaskConfig, check_trainable, load_task, pick_device, split_metadata
 from search.candidate import Recipe
-from search.dispatch.last_words import last_words
 from search.files.output_file import check_output_file, write_output_file
-from search.judge.finetune import finetune, judge
+from search.judge.finetune import finetune, measure_accuracy
+from search.machine.last_words import last_words
 
 DEFAULT_TASK = TaskConfig(network="small", data="digits", search_fraction=0.25)  # of 1,438: a tenth would rank little
 DEFAULT_RECIPE = Recipe(epochs=15, batch_size=64, lr=0.1, schedule="one-cycle", distill_weight=0)
 
 
-def train(
+def train_baseline(
     config: TaskConfig,
     recipe: Recipe,
     path: Path,
@@ -42,7 +42,7 @@ def train(
     Returns:
         Accuracy on the search split and on the test set, 0 to 1.
     """
-    encode = check_target(path, force=force)  # before the work, not after
+    encode = check_weights_file(path, force=force)  # before the work, not after
     with last_words("while it trained the network"):
         task: Task = load_task(config, pick_device(device))
         check_trainable(task)
@@ -50,14 +50,17 @@ def train(
             for notice in task.notices:
                 on_notice(notice)
         finetune(task.network, task.tune, recipe, seed=seed, on_step=on_step)
-    accuracies = {"search": judge(task.network, task.search)[0], "test": judge(task.network, task.test)[0]}
+    accuracies = {
+        "search": measure_accuracy(task.network, task.search)[0],
+        "test": measure_accuracy(task.network, task.test)[0],
+    }
     record = {"recipe": recipe.model_dump_json(), "network": config.network, "accuracy": json.dumps(accuracies)}
     content = encode(task.network, {**split_metadata(config), **record})
     write_output_file(path, content, force=force, spare=spare)
     return accuracies
 
 
-def check_target(path: Path, *, force: bool) -> Encode:
+def check_weights_file(path: Path, *, force: bool) -> Encode:
     """What makes a network the content of `path`; UserError if the file could not be written or would be replaced."""
     encode = weights_encoder(path)
     check_utf8_names(path)
@@ -82,4 +85,4 @@ def train_missing_baseline(config: TaskConfig) -> None:
     path = Path(config.weights)
     if config.weights == baseline_task(path.parent).weights:
         # Two searches that begin at once train the same network, and either's file will do.
-        train(DEFAULT_TASK, DEFAULT_RECIPE, path, device="cpu", force=True)
+        train_baseline(DEFAULT_TASK, DEFAULT_RECIPE, path, device="cpu", force=True)

@@ -1,4 +1,4 @@
-"""An interrupted fine-tune: all that it needs to go on as if nothing had happened, in one file of plain tensors."""
+"""`Checkpoint`: the state of an interrupted fine-tune in one file of plain tensors; it goes on to the same outcome."""
 
 from __future__ import annotations
 
@@ -27,41 +27,41 @@ class Checkpoint:
     def save(self, step: int, network: nn.Module, optimizer: torch.optim.Optimizer, tuning: Tuning) -> None:
         """Keep the state after `step` steps, in place of what the file held."""
         device = next(network.parameters()).device
-        tensors = dict(_named("network", network.state_dict()))
-        for number, kept in optimizer.state_dict()["state"].items():
-            tensors |= dict(_named(f"optimizer/{number}", kept))
-        for name, kept in tuning.state_dict().items():
-            tensors |= dict(_named(f"tuning/{name}", kept))
+        tensors = dict(_name_tensors("network", network.state_dict()))
+        for number, state in optimizer.state_dict()["state"].items():
+            tensors |= dict(_name_tensors(f"optimizer/{number}", state))
+        for name, state in tuning.state_dict().items():
+            tensors |= dict(_name_tensors(f"tuning/{name}", state))
         tensors["random/cpu"] = torch.get_rng_state()
         if device.type == "cuda":
             tensors["random/cuda"] = torch.cuda.get_rng_state(device)
         atomic_write(self.path, safetensors.torch.save(tensors, {_STEP: str(step)}))
 
-    def load(self, network: nn.Module, optimizer: torch.optim.Optimizer, tuning: Tuning, *, most: int) -> int:
+    def load(self, network: nn.Module, optimizer: torch.optim.Optimizer, tuning: Tuning, *, max_step: int) -> int:
         """Put network, optimizer, tuning and random state back; returns the steps done, 0 if there is nothing here.
 
         Args:
-            most: a state after more steps is of no use.
+            max_step: a state after more steps is of no use.
         """
-        found = self._read()
-        if found is None or found[0] > most:
+        state = self._read_state()
+        if state is None or state[0] > max_step:
             return 0
-        step, tensors = found
+        step, tensors = state
         device = next(network.parameters()).device
-        network.load_state_dict(_below(tensors, "network"))
-        _load_optimizer(optimizer, _below(tensors, "optimizer"))
-        own: dict[str, dict[str, Tensor]] = {group: {} for group in tuning.state_dict()}
-        for name, tensor in _below(tensors, "tuning").items():
+        network.load_state_dict(_select_tensors(tensors, "network"))
+        _load_optimizer(optimizer, _select_tensors(tensors, "optimizer"))
+        tuning_state: dict[str, dict[str, Tensor]] = {group: {} for group in tuning.state_dict()}
+        for name, tensor in _select_tensors(tensors, "tuning").items():
             group, _, rest = name.partition("/")
-            own[group][rest] = tensor.to(device)
-        tuning.load_state_dict(own)
+            tuning_state[group][rest] = tensor.to(device)
+        tuning.load_state_dict(tuning_state)
         torch.set_rng_state(tensors["random/cpu"])
         if device.type == "cuda" and "random/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random/cuda"], device)
         return step
 
-    def _read(self) -> tuple[int, dict[str, Tensor]] | None:
-        """None if there is no file, or none that is whole."""
+    def _read_state(self) -> tuple[int, dict[str, Tensor]] | None:
+        """Steps done and tensors; None if there is no file, or only a part of one."""
         try:
             with safe_open(self.path, "pt") as file:
                 return int(file.metadata()[_STEP]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -69,12 +69,12 @@ class Checkpoint:
             return None
 
     def remove(self) -> None:
-        """The fine-tune is done and kept elsewhere."""
+        """Remove the file: the fine-tune is done, and its weights are kept elsewhere."""
         self.path.unlink(missing_ok=True)
 
 
 class RungWeights(Checkpoint):
-    """What a rung leaves to the next one; where it cannot be kept, the next one begins at the start."""
+    """The state in which a rung leaves a fine-tune to the next one, which begins anew if it could not be written."""
 
     def __init__(self, path: Path, *, frozen: bool) -> None:
         """`frozen`: for the last rung, which leaves nothing."""
@@ -88,14 +88,14 @@ class RungWeights(Checkpoint):
             super().save(step, network, optimizer, tuning)
 
 
-def _named(prefix: str, state: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
+def _name_tensors(prefix: str, state: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a state dict, each with memory of its own, as the format wants them."""
     for name, value in state.items():
         if isinstance(value, Tensor):
             yield f"{prefix}/{name}", value.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _select_tensors(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {
         name.removeprefix(f"{prefix}/"): tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}/")
     }

@@ -1,8 +1,8 @@
-"""Where a network can be cut in two: modules after which nothing that came before is looked at again.
+"""Cuts of a network: modules after which no output of an earlier module is used any more.
 
 Up to a cut a network computes the same as another one that has the same modules up to there, so the cut's output can
-stand in for all of them. Which modules are cuts is tried on the dense network, not believed: everything before is
-replaced by NaN, and the output must be what it was.
+stand in for all of them. Whether a module is a cut is tried on the dense network: all outputs before are replaced by
+NaN, and the network's output must be the same to the bit.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ class _Calls:
     ended: list[tuple[str, int]] = field(default_factory=list)  # and how many had started by then
     tensors: set[str] = field(default_factory=set)  # modules that returned a tensor
 
-    def start(self, name: str, *_: Any) -> None:
+    def note_call(self, name: str, *_: Any) -> None:
         self.times[name] += 1
         if self.times[name] == 1:
             self.started.append(name)
 
-    def end(self, name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+    def note_return(self, name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
         self.ended.append((name, len(self.started)))
         if isinstance(output, Tensor):
             self.tensors.add(name)
@@ -63,36 +63,36 @@ class Outline:
     def __init__(self, network: nn.Module, example: Tensor) -> None:
         self._network, self._example = network, example
         calls = _Calls()
-        before = [(module, partial(calls.start, name)) for name, module in network.named_modules()]
-        after = [(module, partial(calls.end, name)) for name, module in network.named_modules()]
+        before = [(module, partial(calls.note_call, name)) for name, module in network.named_modules()]
+        after = [(module, partial(calls.note_return, name)) for name, module in network.named_modules()]
         with forward_hooks(before=before, after=after), evaluating(network, example):
             self._output = network(example)
         self.order = tuple(calls.started)
         self._always = tuple(name for name, _ in network.named_modules() if name not in calls.times)
-        self._candidates = _cuts(calls)
+        self.candidates = _find_cuts(calls)
         self._valid: dict[str, bool] = {}
 
     def last_cut(self, started: int) -> Cut | None:
         """The last cut that returns before module number `started` of the order is called; None if there is none."""
-        return next((cut for cut in reversed(self._candidates) if cut.started <= started and self._holds(cut)), None)
+        return next((cut for cut in reversed(self.candidates) if cut.started <= started and self._is_valid(cut)), None)
 
-    def _holds(self, cut: Cut) -> bool:
+    def _is_valid(self, cut: Cut) -> bool:
         if cut.name not in self._valid:
-            self._valid[cut.name] = self._tried(cut)
+            self._valid[cut.name] = self._try_cut(cut)
         return self._valid[cut.name]
 
-    def _tried(self, cut: Cut) -> bool:
+    def _try_cut(self, cut: Cut) -> bool:
         """Whether the output stays what it was, to the bit, with NaN in place of everything before the cut."""
         with evaluating(self._network, self._example):
-            with recording(self._network, cut) as seen:
+            with record_cut(self._network, cut) as recorded:
                 self._network(self._example)
             try:
-                with replaying(self._network, cut, seen):
+                with replay_cut(self._network, cut, recorded):
                     return torch.equal(self._network(self._example), self._output)
             except Exception:  # NaN is not what it can work on
                 return False
 
-    def digests(self, network: nn.Module) -> tuple[bytes, ...] | None:
+    def module_digests(self, network: nn.Module) -> tuple[bytes, ...] | None:
         """For each place in the order, what all modules called so far are; None if `network` has not all of them.
 
         Two networks whose digests agree at a cut compute the same up to there. Modules that are never called, whose
@@ -102,40 +102,40 @@ class Outline:
         if not {*self.order, *self._always} <= modules.keys():
             return None
         for name in self._always:
-            _add(state, modules[name])
-        found = []
+            _digest_module(state, modules[name])
+        digests = []
         for name in self.order:
-            known = {child for child, _ in self._network.get_submodule(name).named_children()}
-            _add(state, modules[name])
+            dense_children = {child for child, _ in self._network.get_submodule(name).named_children()}
+            _digest_module(state, modules[name])
             for child, module in modules[name].named_children():
-                if child not in known:  # what the method has put there
+                if child not in dense_children:  # the method has put it there
                     for inner in module.modules():
-                        _add(state, inner)
-            found.append(state.digest())
-        return tuple(found)
+                        _digest_module(state, inner)
+            digests.append(state.digest())
+        return tuple(digests)
 
 
-def _cuts(calls: _Calls) -> list[Cut]:
+def _find_cuts(calls: _Calls) -> list[Cut]:
     """Every module that could be one, in the order of their returns; the network itself could not."""
-    once = {name for name in calls.tensors if calls.times[name] == 1}
+    called_once = {name for name in calls.tensors if calls.times[name] == 1}
     cuts, returned = [], list[str]()
     for name, started in calls.ended:
-        returned = [other for other in returned if not _inside(other, name)]  # it stands for those inside it
-        if name in once and name:
-            cuts.append(Cut(name, started, tuple(other for other in returned if other in once)))
+        returned = [earlier for earlier in returned if not _is_inside(earlier, name)]  # it stands for those inside it
+        if name in called_once and name:
+            cuts.append(Cut(name, started, tuple(earlier for earlier in returned if earlier in called_once)))
         returned.append(name)
     return cuts
 
 
-def _inside(name: str, outer: str) -> bool:
+def _is_inside(name: str, outer: str) -> bool:
     return not outer or name.startswith(f"{outer}.")
 
 
-def _add(state: Any, module: nn.Module) -> None:
+def _digest_module(state: Any, module: nn.Module) -> None:
     """What a module is by itself: its class, plain attributes, own tensors, and the names of its children."""
-    own = {name: value for name, value in vars(module).items() if name not in _INTERNAL}
-    tensors = {**module._parameters, **module._buffers} | {k: v for k, v in own.items() if isinstance(v, Tensor)}
-    plain = {name: value for name, value in own.items() if not isinstance(value, Tensor)}
+    attributes = {name: value for name, value in vars(module).items() if name not in _INTERNAL}
+    tensors = {**module._parameters, **module._buffers} | {k: v for k, v in attributes.items() if isinstance(v, Tensor)}
+    plain = {name: value for name, value in attributes.items() if not isinstance(value, Tensor)}
     state.update(repr((type(module).__qualname__, sorted(plain.items()), list(module._modules))).encode())
     for name, tensor in tensors.items():
         if tensor is not None:
@@ -150,19 +150,19 @@ def _add(state: Any, module: nn.Module) -> None:
 class Recorded:
     """The outputs of a cut in call after call, and the shapes of those of the modules before it."""
 
-    most: float = math.inf
-    """Bytes; beyond that nothing is kept."""
+    max_bytes: float = math.inf
+    """Beyond that nothing is kept."""
     outputs: list[Tensor] = field(default_factory=list)
     shapes: list[dict[str, tuple[int, ...]]] = field(default_factory=list)
-    whole: bool = True
+    complete: bool = True
 
     @property
     def nbytes(self) -> int:
         return sum(output.nbytes for output in self.outputs)
 
-    def add(self, output: Tensor, shapes: dict[str, tuple[int, ...]]) -> None:
-        self.whole = self.whole and self.nbytes + output.nbytes <= self.most
-        if self.whole:
+    def add_output(self, output: Tensor, shapes: dict[str, tuple[int, ...]]) -> None:
+        self.complete = self.complete and self.nbytes + output.nbytes <= self.max_bytes
+        if self.complete:
             self.outputs.append(output.detach().clone())  # what follows may write into it
             self.shapes.append(dict(shapes))
         else:
@@ -170,49 +170,49 @@ class Recorded:
 
 
 @contextmanager
-def recording(network: nn.Module, cut: Cut, most: float = math.inf) -> Iterator[Recorded]:
-    """Keep what the cut returns while the network is called, up to `most` bytes."""
-    recorded, shapes = Recorded(most), dict[str, tuple[int, ...]]()
+def record_cut(network: nn.Module, cut: Cut, max_bytes: float = math.inf) -> Iterator[Recorded]:
+    """Keep what the cut returns while the network is called, up to `max_bytes`."""
+    recorded, shapes = Recorded(max_bytes), dict[str, tuple[int, ...]]()
 
-    def note(name: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+    def note_shape(name: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
         shapes[name] = tuple(output.shape)
 
-    def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        recorded.add(output, shapes)
+    def keep_output(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        recorded.add_output(output, shapes)
 
-    hooks = [(network.get_submodule(name), partial(note, name)) for name in cut.before]
-    with forward_hooks(after=[*hooks, (network.get_submodule(cut.name), keep)]):
+    hooks = [(network.get_submodule(name), partial(note_shape, name)) for name in cut.before]
+    with forward_hooks(after=[*hooks, (network.get_submodule(cut.name), keep_output)]):
         yield recorded
 
 
 @contextmanager
-def replaying(network: nn.Module, cut: Cut, recorded: Recorded) -> Iterator[None]:
+def replay_cut(network: nn.Module, cut: Cut, recorded: Recorded) -> Iterator[None]:
     """The same calls in the same order, the cut's outputs taken from what was recorded and NaN from all before it."""
     call = 0
 
-    def nothing(name: str, *_: Any, **__: Any) -> Tensor:
+    def not_a_number(name: str, *_: Any, **__: Any) -> Tensor:
         return recorded.outputs[call].new_full(recorded.shapes[call][name], torch.nan)
 
-    def known(*_: Any, **__: Any) -> Tensor:
+    def next_recorded(*_: Any, **__: Any) -> Tensor:
         nonlocal call
         call += 1
         return recorded.outputs[call - 1].clone()
 
     with contextlib.ExitStack() as stubs:
         for name in cut.before:
-            stubs.enter_context(_in_place_of(network.get_submodule(name), partial(nothing, name)))
-        stubs.enter_context(_in_place_of(network.get_submodule(cut.name), known))
+            stubs.enter_context(_replace_forward(network.get_submodule(name), partial(not_a_number, name)))
+        stubs.enter_context(_replace_forward(network.get_submodule(cut.name), next_recorded))
         yield
 
 
 @contextmanager
-def _in_place_of(module: nn.Module, stub: Callable[..., Tensor]) -> Iterator[None]:
+def _replace_forward(module: nn.Module, stub: Callable[..., Tensor]) -> Iterator[None]:
     """The module's forward pass is `stub`; afterwards it is what it was, its class's or one of its own."""
-    own = vars(module).get("forward")
+    own_forward = vars(module).get("forward")
     module.forward = stub
     try:
         yield
     finally:
         del module.forward
-        if own is not None:
-            module.forward = own
+        if own_forward is not None:
+            module.forward = own_forward

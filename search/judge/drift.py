@@ -25,7 +25,7 @@ SEEN = (
     "these, and their accuracy is no result"
 )
 _BATCH = 500
-_ENOUGH = 1000  # images: divergences are smooth, and every setting is measured on the same blends
+_MAX_IMAGES = 1000  # images: divergences are smooth, and every setting is measured on the same blends
 _MIX = (0.25, 0.75)  # the share of the first image is drawn from this range: both are always there
 
 
@@ -34,7 +34,7 @@ class Drift:
 
     def __init__(self, dense: nn.Module) -> None:
         self._dense = dense
-        self._wanted: dict[int, list[Tensor]] = {}
+        self._dense_outputs: dict[int, list[Tensor]] = {}
 
     @torch.no_grad()
     def __call__(self, network: nn.Module, images: Images, count: int | None = None) -> float:
@@ -42,28 +42,28 @@ class Drift:
 
         Both networks are in evaluation mode; every call on a number of images takes the same set.
         """
-        count = min(count or _ENOUGH, len(images), _ENOUGH)
+        count = min(count or _MAX_IMAGES, len(images), _MAX_IMAGES)
         chosen = images.subset(torch.arange(count))
-        if count not in self._wanted:
-            self._wanted[count] = [_log_softmax(self._dense(blend)) for blend in blends(chosen)]
+        if count not in self._dense_outputs:
+            self._dense_outputs[count] = [_log_softmax(self._dense(blend)) for blend in blend_images(chosen)]
         total = torch.zeros((), dtype=torch.float64)
-        for blend, wanted in zip(blends(chosen), self._wanted[count], strict=True):
-            total += jensen_shannon(wanted, _log_softmax(network(blend))).sum().cpu()
+        for blend, dense_output in zip(blend_images(chosen), self._dense_outputs[count], strict=True):
+            total += jensen_shannon(dense_output, _log_softmax(network(blend))).sum().cpu()
         return float(total) / count
 
 
-def jensen_shannon(one: Tensor, other: Tensor) -> Tensor:
-    """Half of what each of two distributions diverges from their mean, nats.
+def jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """The Jensen-Shannon divergence of two distributions: the mean of their divergences from their mean, nats.
 
     Args:
-        one, other: log-probabilities, (n, n_classes); the result is (n,).
+        log_p, log_q: log-probabilities, (n, n_classes); the result is (n,).
     """
-    mean = torch.logaddexp(one, other) - math.log(2)
-    parts = (one.exp() * (one - mean)).sum(1) + (other.exp() * (other - mean)).sum(1)
-    return parts.clamp_min(0) / 2  # rounding leaves some 1e-17 below
+    mean = torch.logaddexp(log_p, log_q) - math.log(2)
+    divergence = (log_p.exp() * (log_p - mean)).sum(1) + (log_q.exp() * (log_q - mean)).sum(1)
+    return divergence.clamp_min(0) / 2  # rounding leaves some 1e-17 below
 
 
-def blends(images: Images) -> Iterator[Tensor]:
+def blend_images(images: Images) -> Iterator[Tensor]:
     """Batches in which every image is mixed with another of its batch; the same ones at every call."""
     generator = torch.Generator().manual_seed(0)
     for inputs, _ in images.batches(_BATCH):

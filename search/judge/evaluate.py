@@ -1,7 +1,7 @@
-"""The judge of candidates: compress, measure batch norm anew, fine-tune, look at held-out images.
+"""`Evaluator`: a candidate's outcome. Compress, measure batch norm anew, fine-tune, judge on held-out images.
 
-A pure function of task and candidate: what it is given stays untouched, and the same seed on the same device gives
-the same outcome. A candidate for the search split is fine-tuned on the rest of the training set; a finalist, chosen
+A pure function of task and candidate: the task stays untouched, and the same seed on the same device gives the same
+outcome. A candidate for the search split is fine-tuned on the rest of the training set; a finalist, chosen
 already, on all of it before it meets the test set.
 """
 
@@ -11,8 +11,8 @@ import json
 import math
 import socket
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from methods.base import Allocation, Compressor, Tuning, copy_network, example_input
-from methods.registry import create, method_info
+from methods.registry import create, locate_methods, method_info
 from models.data.images import Images
 from models.data.picture_folders import FolderFindings, adopt_findings
 from models.errors import UserError
@@ -32,9 +32,9 @@ from search.files.atomic import atomic_write
 from search.judge.checkpoint import Checkpoint, RungWeights
 from search.judge.drift import Drift
 from search.judge.faults import fault_outcome, machine_fault
-from search.judge.finetune import DivergedError, TimeLimitError, finetune, judge, recalibrate, steps_of
-from search.judge.packed_weights import pack
-from search.judge.prefix import Prefix
+from search.judge.finetune import DivergedError, TimeLimitError, count_steps, finetune, measure_accuracy, recalibrate
+from search.judge.packed_weights import pack_weights
+from search.judge.prefix import Prefix, ScanPrefixes, measure_sharing
 
 OnStep = Callable[[int, int], None]
 SPARED = "steps_spared"  # the note of a fine-tune that went on from where a rung had left it
@@ -64,7 +64,7 @@ class Evaluator:
         self._keep, self._rungs, self._limit = keep_weights, keep_rungs, time_limit
         self._compressors: dict[str, Compressor] = {}
         self._drifts: dict[tuple[int, int] | None, Drift] = {None: Drift(self.task.network)}
-        self._prefixes: dict[str, Prefix | None] = {}
+        self._prefixes = ScanPrefixes(self.task.network, example_input(self.task.info.shape, self.task.device))
 
     def __call__(
         self, candidate: Candidate, *, checkpoint: Checkpoint | None = None, on_step: OnStep | None = None
@@ -78,9 +78,9 @@ class Evaluator:
             on_step: called with (steps done, steps in all).
         """
         start, device = time.monotonic(), str(self.task.device)
-        checkpoint = checkpoint or self._rung(candidate)
+        checkpoint = checkpoint or self._rung_weights(candidate)
         try:
-            outcome = self._judge(candidate, checkpoint, on_step)
+            outcome = self._judge_candidate(candidate, checkpoint, on_step)
         except (DivergedError, TimeLimitError) as error:
             return failed(str(error), time.monotonic() - start, device)
         except Exception as error:
@@ -89,84 +89,54 @@ class Evaluator:
             return fault_outcome(fault, time.monotonic() - start, device)
         return outcome.model_copy(update={"seconds": time.monotonic() - start, "device": device})
 
-    def _rung(self, candidate: Candidate) -> Checkpoint | None:
-        """What a rung leaves and the next one goes on from; a whole fine-tune leaves none of its own."""
+    def _rung_weights(self, candidate: Candidate) -> Checkpoint | None:
+        """The file in which a rung leaves its fine-tune to the next one; None where no rungs are kept."""
         if self._rungs is None or candidate.judge == "test" or candidate.images is not None:
             return None
         return RungWeights(rung_file(self._rungs, candidate, self.task.fingerprint), frozen=candidate.until is None)
 
-    def _judge(self, candidate: Candidate, checkpoint: Checkpoint | None, on_step: OnStep | None) -> Outcome:
+    def _judge_candidate(self, candidate: Candidate, checkpoint: Checkpoint | None, on_step: OnStep | None) -> Outcome:
         if candidate.images is None:
-            self._forget_all_but(None)  # the scan is over: fine-tuning needs the memory
-            return self._measured(candidate, checkpoint, on_step)
-        prefix = self._prefix(candidate)
-        return self._measured(candidate, None, None) if prefix is None else self._scanned(candidate, prefix)
+            self._prefixes.free_memory()  # the scan is over: fine-tuning needs the memory
+            return self.measure_outcome(candidate, checkpoint, on_step)
+        prefix = self.prefix_of(candidate)
+        if prefix is None:
+            return self.measure_outcome(candidate)
+        return measure_sharing(prefix, lambda shared: self.measure_outcome(candidate, prefix=shared))
 
-    def _scanned(self, candidate: Candidate, prefix: Prefix) -> Outcome:
-        """The outcome of a network that is not trained, without what earlier ones have computed already.
+    def prefix_of(self, candidate: Candidate) -> Prefix | None:
+        """Outputs of earlier networks of the candidate's method; other methods' are dropped."""
+        return self._prefixes.of_method(_method_key(candidate))
 
-        Where that fails, and where something is reused for the first time, it is measured as any other too.
-        """
-        shared = None
-        with suppress(Exception):  # a genuine one comes again
-            shared = self._measured(candidate, None, None, prefix)
-        well = shared is not None and shared.status == "ok"
-        if shared is not None and well and not prefix.doubtful:
-            return shared
-        if not well:
-            prefix.forget()  # memory may be short
-        plain = self._measured(candidate, None, None)
-        if well and shared == plain:
-            prefix.trust()
-        elif plain.status == "ok":
-            prefix.retire()  # a network that looks back, or no room for it: so it would be the next time
-        return plain
-
-    def _prefix(self, candidate: Candidate) -> Prefix | None:
-        """Of the candidate's method, which alone keeps anything; None for a network that cannot be watched."""
-        key = _method_key(candidate)
-        if key not in self._prefixes:
-            example = example_input(self.task.info.shape, self.task.device)
-            self._prefixes[key] = None
-            with suppress(Exception):  # scripted modules take no hooks
-                self._prefixes[key] = Prefix(self.task.network, example)
-        self._forget_all_but(key)
-        return self._prefixes[key]
-
-    def _forget_all_but(self, key: str | None) -> None:
-        for other, prefix in self._prefixes.items():
-            if other != key and prefix is not None:
-                prefix.forget()
-
-    def _measured(
+    def measure_outcome(
         self,
         candidate: Candidate,
-        checkpoint: Checkpoint | None,
-        on_step: OnStep | None,
+        checkpoint: Checkpoint | None = None,
+        on_step: OnStep | None = None,
         prefix: Prefix | None = None,
     ) -> Outcome:
-        """The outcome of a network in all its stages.
+        """Compress, measure batch norm anew, fine-tune, look at images: the outcome, seconds and device left out.
 
         Args:
-            prefix: spares what earlier networks have computed already; for one that is not trained.
+            prefix: of earlier networks that were not trained; for one that is not trained either.
         """
         compressor, recipe = self.compressor(candidate), candidate.recipe
         allocation = candidate.allocation
         network = compressor.compress(allocation)
         tune = self.task.train if candidate.judge == "test" else self.task.tune
         images = self.task.test if candidate.judge == "test" else self.task.search
-        steps = steps_of(recipe, len(tune))
-        tuning = self._tuning(candidate, network, steps)
-        shared = nullcontext() if prefix is None else prefix.shared(network, _calls(candidate))
+        steps = count_steps(recipe, len(tune))
+        tuning = self._make_tuning(candidate, network, steps)
+        shared = nullcontext() if prefix is None else prefix.sharing(network, _call_signature(candidate))
         with shared:
             recalibrate(network, tune, recipe.recalibration_images, seed=candidate.seed)
             training, spared = bool(steps) and candidate.until != 0, 0
             if training:
-                spared = self._finetune(network, tune, candidate, tuning, checkpoint, on_step)
+                spared = self._run_finetune(network, tune, candidate, tuning, checkpoint, on_step)
                 # Running averages lag behind weights that have just moved, after a short fine-tune by far.
                 recalibrate(network, tune, recipe.recalibration_images, seed=candidate.seed)
             network = tuning.finish(network).eval()
-            accuracy, loss = judge(network, images, count=candidate.images)
+            accuracy, loss = measure_accuracy(network, images, count=candidate.images)
             drift = None
             if candidate.judge == "search":
                 drift = self._drift_from(candidate, trained=training)(network, images, candidate.images)
@@ -201,13 +171,13 @@ class Evaluator:
             self._drifts = {None: self._drifts[None], how: Drift(dense)}
         return self._drifts[how]
 
-    def _tuning(self, candidate: Candidate, network: nn.Module, steps: int) -> Tuning:
+    def _make_tuning(self, candidate: Candidate, network: nn.Module, steps: int) -> Tuning:
         compressor, lr = self.compressor(candidate), candidate.recipe.lr
         if candidate.learned_target is None:
             return compressor.tuning(candidate.allocation, network, steps=steps, lr=lr)
         return compressor.learned(candidate.learned_target, network, steps=steps, lr=lr)
 
-    def _finetune(
+    def _run_finetune(
         self,
         network: nn.Module,
         images: Images,
@@ -234,24 +204,24 @@ class Evaluator:
         """The candidate's method bound to the dense network; bound once per worker."""
         key = _method_key(candidate)
         if key not in self._compressors:
-            self._compressors[key] = bind(self.task, candidate.method, candidate.options)
+            self._compressors[key] = bind_method(self.task, candidate.method, candidate.options)
         return self._compressors[key]
 
     def dense(self, split: str = "search") -> tuple[float, float]:
         """Accuracy and loss of the dense network on the `search` split or the `test` set."""
-        return judge(self.task.network, self.task.test if split == "test" else self.task.search)
+        return measure_accuracy(self.task.network, self.task.test if split == "test" else self.task.search)
 
 
 def _method_key(candidate: Candidate) -> str:
     return json.dumps([candidate.method, candidate.options], sort_keys=True)
 
 
-def _calls(candidate: Candidate) -> tuple[int | None, ...]:
+def _call_signature(candidate: Candidate) -> tuple[int | None, ...]:
     """On which images, in which batches, the network of a scan is called."""
     return candidate.seed, candidate.recipe.recalibration_images, candidate.images
 
 
-def bind(task: Task, method: str, options: dict[str, Any]) -> Compressor:
+def bind_method(task: Task, method: str, options: dict[str, Any]) -> Compressor:
     """A method bound to a task's dense network, calibrated on fine-tuning images if it wants that."""
     example = example_input(task.info.shape, task.device)
     compressor = create(method, task.network, example, options)
@@ -272,16 +242,18 @@ def save_compressed(
     """Write the packed weights of a judged network as `<key>.safetensors`, its candidate in the metadata."""
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"candidate": candidate.model_dump_json(), "allocation": str(allocation)}
-    packed = safetensors.torch.save(pack(compressor, network), metadata)
+    packed = safetensors.torch.save(pack_weights(compressor, network), metadata)
     atomic_write(folder / f"{candidate.key(task)}.safetensors", packed)
 
 
-def worker(
+def load_evaluator(
     config: TaskConfig,
     *,
     networks: Mapping[str, nn.Module] | None = None,
     folders: Mapping[str, FolderFindings] | None = None,
     fingerprint: str | None = None,
+    methods: Iterable[str] = (),
+    code: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Evaluator:
     """What a dispatcher calls once per worker.
@@ -290,12 +262,17 @@ def worker(
         networks: the task's network, if it was given as an object.
         folders: what the search found when it checked the task's pictures, if its data are pictures.
         fingerprint: what the task must be; None takes it as it is here.
+        methods: of the candidates to come; all must be known here.
+        code: where those are that lie in a user's files (`methods.registry.identify_method`).
 
     Raises:
         UserError: the files here are not those of the search: changed since it began, or others on this machine.
     """
     receive_networks(networks or {})
     adopt_findings(folders or {})
+    locate_methods(code or {})
+    for name in methods:
+        method_info(name)  # refused here, it fails once and not with every candidate
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     evaluator = Evaluator(config, **options)

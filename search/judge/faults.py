@@ -45,10 +45,10 @@ def machine_fault(error: BaseException) -> str | None:
             return str(link)
         # One without a number was not raised by the system, but perhaps by the user's own code.
         if isinstance(link, OSError) and link.errno is not None and link.errno != errno.ENOMEM:
-            return _describe(link.errno, _place(link), link.strerror or first_line(link))
+            return _fault_sentence(link.errno, _place_of(link), link.strerror or first_line(link))
         number = _number_in(str(link))
         if number is not None:
-            return _describe(number, "", first_line(link))
+            return _fault_sentence(number, "", first_line(link))
         link = link.__cause__
     return None
 
@@ -67,7 +67,7 @@ def is_machine_fault(outcome: Outcome) -> bool:
                 or _FULL.search(reason))  # fmt: skip
 
 
-def _place(error: OSError) -> str:
+def _place_of(error: OSError) -> str:
     return f"{final_name(error.filename)}: " if isinstance(error.filename, str) else ""
 
 
@@ -87,5 +87,5 @@ def _number_in(text: str) -> int | None:
     return next(number for number in _NUMBERS if os.strerror(number) == words)
 
 
-def _describe(number: int | None, place: str, words: str) -> str:
+def _fault_sentence(number: int | None, place: str, words: str) -> str:
     return f"{place}{words}; {system_advice(number)}"

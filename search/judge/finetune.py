@@ -34,16 +34,16 @@ class TimeLimitError(RuntimeError):
     """The time allowed for a candidate is over."""
 
 
-def steps_of(recipe: Recipe, images: int) -> int:
+def count_steps(recipe: Recipe, images: int) -> int:
     """Optimizer steps of a recipe on so many images; the last, smaller batch of an epoch is left out."""
-    return math.ceil(recipe.epochs * _steps_per_epoch(recipe, images))
+    return math.ceil(recipe.epochs * _epoch_steps(recipe, images))
 
 
-def _steps_per_epoch(recipe: Recipe, images: int) -> int:
+def _epoch_steps(recipe: Recipe, images: int) -> int:
     return max(images // recipe.batch_size, 1)
 
 
-def rate(step: int, steps: int, schedule: str) -> float:
+def learning_rate_share(step: int, steps: int, schedule: str) -> float:
     """Learning rate at a step as a share of its peak: 1 → 0 by cosine, after a linear rise in `one-cycle`."""
     progress = (step + 0.5) / steps
     if schedule == "one-cycle":
@@ -80,8 +80,8 @@ def finetune(
         DivergedError: the loss became infinite or NaN.
         TimeLimitError: the deadline passed.
     """
-    steps = steps_of(recipe, len(images))
-    end = steps if until is None else min(steps, math.ceil(until * _steps_per_epoch(recipe, len(images))))
+    steps = count_steps(recipe, len(images))
+    end = steps if until is None else min(steps, math.ceil(until * _epoch_steps(recipe, len(images))))
     tuning = tuning or Tuning()
     optimizer = torch.optim.SGD(
         tuning.parameter_groups(network),
@@ -93,13 +93,13 @@ def finetune(
     peaks = [group["lr"] for group in optimizer.param_groups]
     network.train()
     torch.manual_seed(seed)  # dropout
-    spared = 0 if checkpoint is None else checkpoint.load(network, optimizer, tuning, most=end)
+    spared = 0 if checkpoint is None else checkpoint.load(network, optimizer, tuning, max_step=end)
     watch, guard = _Watch(deadline), ForwardGuard()
-    for step, (inputs, labels) in enumerate(_batches(images, recipe, seed, end, spared), start=spared):
+    for step, (inputs, labels) in enumerate(_remaining_batches(images, recipe, seed, end, spared), start=spared):
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * rate(step, steps, recipe.schedule)
+            group["lr"] = peak * learning_rate_share(step, steps, recipe.schedule)
         with guard.forward(inputs.device):
-            loss = _loss(network, teacher, inputs, labels, recipe)
+            loss = _training_loss(network, teacher, inputs, labels, recipe)
         optimizer.zero_grad(set_to_none=True)
         run_backward(loss)
         tuning.after_backward(network, step)
@@ -107,7 +107,7 @@ def finetune(
         watch(step, end, loss)
         if on_step is not None:
             on_step(step + 1, steps)
-        if checkpoint is not None and ((step + 1) % _steps_per_epoch(recipe, len(images)) == 0 or step + 1 == end):
+        if checkpoint is not None and ((step + 1) % _epoch_steps(recipe, len(images)) == 0 or step + 1 == end):
             checkpoint.save(step + 1, network, optimizer, tuning)
     network.eval()
     return spared
@@ -128,44 +128,48 @@ class _Watch:
                 raise DivergedError(f"the loss was {value} at step {step + 1} of {steps}; a lower lr may do")
 
 
-def _batches(images: Images, recipe: Recipe, seed: int, steps: int, done: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Augmented batches over as many epochs as it takes; every epoch in an order of its own.
+def _remaining_batches(
+    images: Images, recipe: Recipe, seed: int, steps: int, done: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Augmented batches of steps `done` to `steps`; every epoch has an order of its own.
 
-    Args:
-        done: steps that lie behind already; those of an epoch that was begun are drawn again and passed over.
+    The first `done` steps were done before an interruption: the batches of an epoch that was begun are drawn again, so
+    that the random state is the same, and passed over.
     """
-    epoch, over = divmod(done, _steps_per_epoch(recipe, len(images)))
+    epoch, over = divmod(done, _epoch_steps(recipe, len(images)))
     batch = min(recipe.batch_size, len(images))
     while done < steps:
         drawn = images.batches(batch, seed=seed * 100_003 + epoch, augment=True, drop_last=True)
-        for pair in itertools.islice(drawn, over, None):
-            yield pair
+        for inputs, labels in itertools.islice(drawn, over, None):
+            yield inputs, labels
             done += 1
             if done == steps:
                 return
         epoch, over = epoch + 1, 0
 
 
-def precision(device: torch.device) -> torch.autocast:
+def mixed_precision(device: torch.device) -> torch.autocast:
     """bfloat16 on a GPU that has it; float32 elsewhere."""
     enabled = device.type == "cuda" and torch.cuda.is_bf16_supported()
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
-def _loss(network: nn.Module, teacher: nn.Module | None, inputs: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
+def _training_loss(
+    network: nn.Module, teacher: nn.Module | None, inputs: Tensor, labels: Tensor, recipe: Recipe
+) -> Tensor:
     """(1 − w) · cross-entropy + w · τ² · KL(teacher ‖ network) at temperature τ (Hinton et al., 2015)."""
     weight = recipe.distill_weight if teacher is not None else 0.0
-    with precision(inputs.device):
+    with mixed_precision(inputs.device):
         logits = class_scores(network(inputs)).float()
     loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
     if weight == 0:
         return loss
-    with torch.no_grad(), precision(inputs.device):
+    with torch.no_grad(), mixed_precision(inputs.device):
         assert teacher is not None
-        wanted = teacher(inputs).float()
+        teacher_logits = teacher(inputs).float()
     soft, tau = functional.log_softmax(logits / recipe.temperature, 1), recipe.temperature
     divergence = functional.kl_div(
-        soft, functional.log_softmax(wanted / tau, 1), reduction="batchmean", log_target=True
+        soft, functional.log_softmax(teacher_logits / tau, 1), reduction="batchmean", log_target=True
     )
     return (1 - weight) * loss + weight * tau**2 * divergence
 
@@ -189,7 +193,7 @@ def recalibrate(network: nn.Module, images: Images, count: int, *, seed: int = 0
         norm.train()
     seen = 0
     for inputs, _ in images.batches(min(batch_size, len(images)), seed=seed, augment=True, drop_last=True):
-        with precision(inputs.device):
+        with mixed_precision(inputs.device):
             network(inputs)
         seen += len(inputs)
         if seen >= count:
@@ -200,7 +204,7 @@ def recalibrate(network: nn.Module, images: Images, count: int, *, seed: int = 0
 
 
 @torch.no_grad()
-def judge(
+def measure_accuracy(
     network: nn.Module, images: Images, *, count: int | None = None, batch_size: int = 500
 ) -> tuple[float, float]:
     """Top-1 accuracy (0 to 1) and mean cross-entropy (nats) of a network in evaluation mode, at full precision.
@@ -211,9 +215,9 @@ def judge(
     network.eval()
     if count is not None and count < len(images):
         images = images.subset(torch.arange(count))
-    right = loss = torch.zeros((), dtype=torch.float64)
+    correct = loss = torch.zeros((), dtype=torch.float64)
     for inputs, labels in images.batches(batch_size):
         logits = network(inputs)
-        right = right + (logits.argmax(1) == labels).sum().double().cpu()
+        correct = correct + (logits.argmax(1) == labels).sum().double().cpu()
         loss = loss + functional.cross_entropy(logits.float(), labels, reduction="sum").double().cpu()
-    return float(right) / len(images), float(loss) / len(images)
+    return float(correct) / len(images), float(loss) / len(images)

@@ -11,7 +11,7 @@ from methods.base import Allocation, Compressor
 _BUFFER = "buffer:"  # before the names of buffers that a state dict leaves out
 
 
-def pack(compressor: Compressor, network: nn.Module) -> dict[str, Tensor]:
+def pack_weights(compressor: Compressor, network: nn.Module) -> dict[str, Tensor]:
     """The packed weights, and the buffers that no state dict holds: which channels a padded shortcut passes on
     follows from the dense weights, which are not there any more when the file is read.
     """
@@ -32,8 +32,8 @@ def _copy_shared_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return separate
 
 
-def unpack(compressor: Compressor, allocation: Allocation, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """The inverse of `pack`, also for a compressor bound to a network with other weights."""
+def unpack_weights(compressor: Compressor, allocation: Allocation, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """The inverse of `pack_weights`, also for a compressor bound to a network with other weights."""
     weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(_BUFFER)}
     network = compressor.unpack(allocation, weights)
     for name, tensor in tensors.items():

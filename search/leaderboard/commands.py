@@ -32,8 +32,9 @@ class Commands:
         for search in self._searches[standing.run]:
             asked = (search.method, search.method_options, tuple(search.constraints.words()))
             if asked == (standing.method, standing.options, standing.constraints):
-                # A strategy that samples began with the points of the others.
-                lent = search.warm_start and strategies()[standing.strategy].samples
+                # A strategy that samples began with the points of the others. A user's file is not executed here.
+                info = strategies().get(standing.strategy)
+                lent = search.warm_start and (info is None or info.samples)
                 own = search.strategies if lent else (standing.strategy,)
                 targets = tuple(map(parse_target, standing.targets or (standing.target,)))
                 changes = {"strategies": own, "targets": targets, "comparison": False}

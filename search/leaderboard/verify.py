@@ -14,8 +14,8 @@ from models.task import TaskConfig
 from search.engine.run_record import PARTS, read_config, recorded
 from search.engine.unchanged import describe_changes
 from search.judge.evaluate import Evaluator
-from search.judge.finetune import judge
-from search.judge.packed_weights import unpack
+from search.judge.finetune import measure_accuracy
+from search.judge.packed_weights import unpack_weights
 from search.leaderboard.board import Answer, answers_of
 from search.ledger.ledger import Ledger
 from search.ledger.record import Record
@@ -98,10 +98,10 @@ def _check(record: Record, path: Path, evaluator: Evaluator) -> Check:
     compressor = evaluator.compressor(record.candidate)
     allocation = outcome.allocation or record.candidate.allocation
     try:
-        network = unpack(compressor, allocation, safetensors.torch.load_file(path, str(evaluator.task.device)))
+        network = unpack_weights(compressor, allocation, safetensors.torch.load_file(path, str(evaluator.task.device)))
     except (SafetensorError, RuntimeError, LookupError, ValueError, AssertionError, AttributeError) as error:
         raise UserError(f"{path} does not hold the finalist's weights: {first_line(error)}") from error
-    accuracy, _ = judge(network, evaluator.task.test)
+    accuracy, _ = measure_accuracy(network, evaluator.task.test)
     assert outcome.accuracy is not None
     images = len(evaluator.task.test)
     return Check(

@@ -1,9 +1,9 @@
-"""Rows of an SQLite file, found by what they hold, where its own tables, pages and indexes cannot be trusted any more.
+"""Rows of a damaged SQLite file, found by texts that they hold, without the file's tables, pages and indexes.
 
-A row is a *cell* in some page: the size of its payload, its row id, the types of its columns, the columns; what does
-not fit its page goes on in a chain of overflow pages (https://www.sqlite.org/fileformat2.html, sections 1.5 and 2.1).
-A text that is sought is found wherever it lies in the file, and each byte shortly before it is tried as the beginning
-of its cell. So neither schema nor page headers nor b-trees are needed, and damage to these costs no row.
+A row is a *cell* in some page: the size of its payload, its row id, the types of its columns, the columns. A payload
+that does not fit its page goes on in a chain of overflow pages (https://www.sqlite.org/fileformat2.html, sections 1.5
+and 2.1). `CellReader` looks for a text anywhere in the file and tries each byte shortly before it as the beginning of
+its cell. So neither schema nor page headers nor b-trees are needed, and damage to these costs no row.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 PAGE_SIZE = 4096  # SQLite's default since 2016
 REACH = 48  # bytes at most between the beginning of a cell and the end of its header and numbers, for rows of ours
-MOST = 2**26  # bytes of a payload that is believed
+MAX_PAYLOAD = 2**26  # bytes; a larger size is taken for damage
 
 _NUMBER_SIZES = {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8, 7: 8, 8: 0, 9: 0}  # serial type -> bytes
 Value = int | bytes | None
@@ -42,7 +42,7 @@ class CellReader:
         """`reserved`: bytes at the end of each page that hold nothing."""
         self._content, self._page_size, self._usable = content, page_size, page_size - reserved
 
-    def find(self, text: re.Pattern[bytes], shape: Shape) -> Iterator[tuple[int, Row | None]]:
+    def find_rows(self, text: re.Pattern[bytes], shape: Shape) -> Iterator[tuple[int, Row | None]]:
         """Where `text` lies in the file, and the row that holds it there; None if there is none of that shape."""
         for match in text.finditer(self._content):
             yield match.start(), self._row_around(match.start(), shape)
@@ -59,54 +59,54 @@ class CellReader:
 
     def _read_cell(self, start: int, position: int) -> Row:
         """The cell that begins at `start`, one of whose columns begins at `position`."""
-        size, offset = self._varint(start)
-        rowid, offset = self._varint(offset)
-        if not 4 <= size <= MOST:
+        size, offset = self._read_varint(start)
+        rowid, offset = self._read_varint(offset)
+        if not 4 <= size <= MAX_PAYLOAD:
             raise _NoCellError
-        header_size, types_at = self._varint(offset)
+        header_size, types_at = self._read_varint(offset)
         if not 2 <= header_size <= min(size, 64):
             raise _NoCellError
         types = []
         while types_at < offset + header_size:
-            kind, types_at = self._varint(types_at)
+            kind, types_at = self._read_varint(types_at)
             types.append(kind)
-        sizes = [_column_size(kind) for kind in types]
+        sizes = [_column_bytes(kind) for kind in types]
         begins = [offset + header_size + sum(sizes[:index]) for index in range(len(sizes))]
         if types_at != offset + header_size or header_size + sum(sizes) != size or position not in begins:
             raise _NoCellError
-        payload = self._payload(offset, size)
+        payload = self._read_payload(offset, size)
         values, at = [], header_size
         for kind, width in zip(types, sizes, strict=True):
-            values.append(_value(kind, payload[at : at + width]))
+            values.append(_column_value(kind, payload[at : at + width]))
             at += width
         return Row(rowid, tuple(values), position)
 
-    def _payload(self, offset: int, size: int) -> bytes:
+    def _read_payload(self, offset: int, size: int) -> bytes:
         """All bytes of a payload that begins at `offset`, those in overflow pages too."""
         local = self._local_size(size)
-        found = bytearray(self._content[offset : offset + local])
+        payload = bytearray(self._content[offset : offset + local])
         page = int.from_bytes(self._content[offset + local : offset + local + 4]) if local < size else 0
-        while len(found) < size:
+        while len(payload) < size:
             begin = (page - 1) * self._page_size
             if page < 1 or begin >= len(self._content):
                 raise _NoCellError
-            part = self._content[begin + 4 : begin + self._usable]
-            if not part:  # the file ends within the page: the chain could go on for ever
+            piece = self._content[begin + 4 : begin + self._usable]
+            if not piece:  # the file ends within the page: the chain could go on for ever
                 raise _NoCellError
-            found += part[: size - len(found)]
+            payload += piece[: size - len(payload)]
             page = int.from_bytes(self._content[begin : begin + 4])
-        return bytes(found)
+        return bytes(payload)
 
     def _local_size(self, size: int) -> int:
-        """How much of a payload lies in the cell's own page; names as in the description of the format."""
+        """How many bytes of a payload lie in the cell's own page: X, M, K and U - 35 of the format's description."""
         usable = self._usable
-        most, least = usable - 35, (usable - 12) * 32 // 255 - 23
-        if size <= most:
+        max_local, min_local = usable - 35, (usable - 12) * 32 // 255 - 23
+        if size <= max_local:
             return size
-        spread = least + (size - least) % (usable - 4)
-        return spread if spread <= most else least
+        filled = min_local + (size - min_local) % (usable - 4)  # so that the last overflow page is full
+        return filled if filled <= max_local else min_local
 
-    def _varint(self, offset: int) -> tuple[int, int]:
+    def _read_varint(self, offset: int) -> tuple[int, int]:
         """A number of one to nine bytes, and where it ends."""
         value = 0
         for index in range(9):
@@ -120,7 +120,7 @@ class CellReader:
 
 
 def page_layouts(content: bytes) -> list[tuple[int, int]]:
-    """Sizes of pages and of their reserved ends that the file may have: as its header says, and the usual ones."""
+    """(page size, reserved bytes at the end of each page) that the file may have: of its header, and the usual ones."""
     size = int.from_bytes(content[16:18])
     size = 65536 if size == 1 else size
     sizes = [size, PAGE_SIZE] if size >= 512 and size.bit_count() == 1 else [PAGE_SIZE]
@@ -128,15 +128,15 @@ def page_layouts(content: bytes) -> list[tuple[int, int]]:
     return list(dict.fromkeys((size, end) for size in sizes for end in ends))
 
 
-def _column_size(kind: int) -> int:
+def _column_bytes(kind: int) -> int:
     if kind in _NUMBER_SIZES:
         return _NUMBER_SIZES[kind]
-    if kind < 12 or kind > 2 * MOST:
+    if kind < 12 or kind > 2 * MAX_PAYLOAD:
         raise _NoCellError
     return (kind - 12) // 2
 
 
-def _value(kind: int, content: bytes) -> Value:
+def _column_value(kind: int, content: bytes) -> Value:
     if kind in (0, 7):  # no row of ours holds a number that is not whole
         return None
     if kind in (8, 9):

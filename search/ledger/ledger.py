@@ -21,7 +21,7 @@ from search.candidate import Candidate, Outcome
 from search.ledger.location import public_location
 from search.ledger.record import Record
 from search.ledger.rescue import Rescue
-from search.ledger.storage import cause, open_for_reading, open_for_writing, read_attributes, read_studies
+from search.ledger.storage import open_for_reading, open_for_writing, read_attributes, read_studies, root_cause
 from search.ledger.studies import FACT, RECORD, create_study, finished_trial, judgement_kind, study_name, study_owner
 
 STORAGE_ERRORS = (StorageInternalError, SQLAlchemyError, OSError)
@@ -67,15 +67,15 @@ class Ledger:
         self._index: dict[str, Record] = {}
         self._pending: list[Record] = []
         self.refresh()
-        self._take_in_rescued()
+        self._load_rescued()
 
     @classmethod
     def open_existing(cls, location: str, task: str) -> Ledger:
         """To read a task that must be there; its title is read from the ledger."""
         tasks = list_tasks(location)
         if task not in tasks:
-            known = ", ".join(f"{title} ({fingerprint})" for fingerprint, title in tasks.items()) or "none"
-            raise UserError(f"ledger {public_location(location)} has no task {task!r}; tasks there: {known}")
+            names = ", ".join(f"{title} ({fingerprint})" for fingerprint, title in tasks.items()) or "none"
+            raise UserError(f"ledger {public_location(location)} has no task {task!r}; tasks there: {names}")
         return cls(location, task, tasks[task], read_only=True)
 
     def __enter__(self) -> Ledger:
@@ -85,30 +85,25 @@ class Ledger:
         self.close()
 
     def get(self, key: str) -> Outcome | None:
-        """The outcome of the candidate with this key, failed ones too; None if it was never judged."""
+        """The outcome of the candidate with this key, a failed one too; None if it was never judged."""
         record = self._index.get(key)
         return record.outcome if record else None
 
     def records(self) -> list[Record]:
-        """All that is known, one record a key, in the order of writing."""
+        """The last record of every key, in the order in which the keys were first written."""
         return list(self._index.values())
-
-    @property
-    def pending(self) -> int:
-        """How many outcomes wait to be written."""
-        return len(self._pending)
 
     @property
     def notices(self) -> list[str]:
         """What a user must know of the ledger's state, a sentence each."""
         damage = self._opened.damage
-        found = [] if damage.notice is None else [damage.notice]
+        sentences = [] if damage.notice is None else [damage.notice]
         if (unreadable := self.skipped - damage.lost) > 0:
-            found.append(
+            sentences.append(
                 f"ledger {self.location}: records that cannot be read (damaged, or not of this version) are "
                 f"left out, {unreadable} in all"
             )
-        return found
+        return sentences
 
     def add(self, candidate: Candidate, outcome: Outcome, meta: Mapping[str, Any] | None = None) -> None:
         """Keep an outcome; it is on disk when this returns. A key that has an outcome keeps it.
@@ -119,22 +114,22 @@ class Ledger:
             LedgerError: the storage refused it; it is known here, kept in `rescue`, and written with the next one.
         """
         record = Record(candidate.key(self.task), candidate, outcome, dict(meta or {}))
-        if self._remember(record):
+        if self._index_record(record):
             self._pending.append(record)
         self.flush()
 
-    def remember(self, name: str, fact: Mapping[str, Any]) -> None:
-        """Keep something that is known of the task besides outcomes; a later fact of the same name replaces it.
+    def store_fact(self, name: str, fact: Mapping[str, Any]) -> None:
+        """Keep a fact of the task that is no outcome; a later one of the same name replaces it.
 
         Raises:
             LedgerError: the storage refused it.
         """
         try:
-            self._follow()
-            self._storage.set_study_user_attr(self._study(""), FACT + name, dict(fact))
+            self._reopen_if_replaced()
+            self._storage.set_study_user_attr(self._study_id(""), FACT + name, dict(fact))
         except STORAGE_ERRORS as error:
             raise LedgerError(
-                f"could not write to ledger {self.location} ({cause(error)}); free space or unlock it"
+                f"could not write to ledger {self.location} ({root_cause(error)}); free space or unlock it"
             ) from error
 
     def facts(self, prefix: str = "") -> dict[str, dict[str, Any]]:
@@ -142,40 +137,44 @@ class Ledger:
         try:
             studies = read_studies(self._opened.engine)
         except STORAGE_ERRORS as error:
-            raise UserError(f"ledger {self.location} cannot be read: {cause(error)}") from error
-        own = [attributes for _, attributes in studies.values() if study_owner(attributes).get("task") == self.task]
-        return {name.removeprefix(FACT): fact for attributes in own for name, fact in attributes.items()
-                if name.startswith(FACT + prefix) and isinstance(fact, dict)}  # fmt: skip
+            raise UserError(f"ledger {self.location} cannot be read: {root_cause(error)}") from error
+        return {
+            name.removeprefix(FACT): fact
+            for _, attributes in studies.values()
+            if study_owner(attributes).get("task") == self.task
+            for name, fact in attributes.items()
+            if name.startswith(FACT + prefix) and isinstance(fact, dict)
+        }
 
     def flush(self) -> None:
-        """Write what could not be written before; LedgerError if it still cannot."""
+        """Write the outcomes that the storage refused before; LedgerError if it still does."""
         while self._pending:
             try:
-                self._write(self._pending[0])
+                self._write_record(self._pending[0])
             except STORAGE_ERRORS as error:
-                where, kept = self._rescue.save(self._pending)
-                raise LedgerError(f"could not write to ledger {self.location} ({cause(error)}); {where}, "
+                where, kept = self._rescue.save_records(self._pending)
+                raise LedgerError(f"could not write to ledger {self.location} ({root_cause(error)}); {where}, "
                                   f"free space or unlock it and go on", kept=kept) from error  # fmt: skip
             del self._pending[0]
-        self._rescue.drop()
+        self._rescue.remove_files()
 
     def refresh(self) -> set[str]:
-        """Take in what other searches added since: the keys of what was news."""
-        news = set[str]()
+        """Read the outcomes that other searches added since; the keys that had none, or a failed one, until now."""
+        changed = set[str]()
         try:
-            self._follow()
-            self._studies.update(self._find_studies())
+            self._reopen_if_replaced()
+            self._studies.update(self._read_own_studies())
             for name, study in self._studies.items():
                 last = self._read_up_to.get(name, -1)
                 for trial, text in read_attributes(self._opened.engine, study, RECORD, after=last):
-                    news |= self._read(text)
+                    changed |= self._index_text(text)
                     self._read_up_to[name] = trial
         except STORAGE_ERRORS as error:
-            raise UserError(f"ledger {self.location} cannot be read: {cause(error)}") from error
-        return news
+            raise UserError(f"ledger {self.location} cannot be read: {root_cause(error)}") from error
+        return changed
 
     def close(self) -> None:
-        """Write what is pending and let go of the storage; LedgerError if something is left in `rescue` only."""
+        """Write the outcomes that are left and close the storage; LedgerError if one is left in `rescue` only."""
         try:
             self.flush()
         finally:
@@ -186,8 +185,8 @@ class Ledger:
         assert self._opened.storage is not None, "opened to be read"
         return self._opened.storage
 
-    def _follow(self) -> None:
-        """Open the file anew if another search has mended it: what was opened has another name by now."""
+    def _reopen_if_replaced(self) -> None:
+        """Open the file anew if another search has repaired it: the one that is open has another name by now."""
         if not self._opened.moved:
             return
         assert self._opened.path is not None
@@ -197,43 +196,43 @@ class Ledger:
         self._opened = open_for_writing(self.location, [(self.task, self.title)])
         self._studies, self._read_up_to, self.skipped = {}, {}, self._opened.damage.lost
 
-    def _remember(self, record: Record) -> bool:
-        """Whether the record is news."""
-        known = self._index.get(record.key)
-        if known is not None and (known.outcome.status == "ok" or record.outcome.status == "failed"):
+    def _index_record(self, record: Record) -> bool:
+        """Put the record into the index; false if its key has an outcome that it may not replace."""
+        earlier = self._index.get(record.key)
+        if earlier is not None and (earlier.outcome.status == "ok" or record.outcome.status == "failed"):
             return False
         self._index[record.key] = record
         return True
 
-    def _read(self, text: Any) -> set[str]:
-        """The key, if the record is news."""
+    def _index_text(self, text: Any) -> set[str]:
+        """Put the record that a text holds into the index; its key, if that changed the index."""
         try:
             record = Record.from_json(text)
         except ValueError:  # pydantic's and json's errors are ValueErrors
             self.skipped += 1
             return set()
-        return {record.key} if self._remember(record) else set()
+        return {record.key} if self._index_record(record) else set()
 
-    def _find_studies(self) -> dict[str, int]:
+    def _read_own_studies(self) -> dict[str, int]:
         return {name: study for study, (name, attributes) in read_studies(self._opened.engine).items()
                 if study_owner(attributes).get("task") == self.task}  # fmt: skip
 
-    def _study(self, kind: str) -> int:
+    def _study_id(self, kind: str) -> int:
         """The id of the task's study of one kind of judgement; made if there is none."""
         name = study_name(self.task, self.title, kind)
         if name not in self._studies:
             self._studies[name] = create_study(self._storage, name, self.task, self.title)
         return self._studies[name]
 
-    def _write(self, record: Record) -> None:
-        self._follow()
-        study = self._study(judgement_kind(record.candidate))
+    def _write_record(self, record: Record) -> None:
+        self._reopen_if_replaced()
+        study = self._study_id(judgement_kind(record.candidate))
         self._storage.create_new_trial(study, finished_trial(record))  # one transaction, tried five times by Optuna
 
-    def _take_in_rescued(self) -> None:
-        records, unreadable = self._rescue.load()
+    def _load_rescued(self) -> None:
+        records, unreadable = self._rescue.load_records()
         self.skipped += unreadable
-        self._pending += [record for record in records if self._remember(record)]
+        self._pending += [record for record in records if self._index_record(record)]
         if records:
             self.flush()
 
@@ -244,7 +243,7 @@ def list_tasks(location: str) -> dict[str, str]:
     try:
         owners = [study_owner(attributes) for _, attributes in read_studies(opened.engine).values()]
     except STORAGE_ERRORS as error:
-        raise UserError(f"ledger {public_location(location)} cannot be read: {cause(error)}") from error
+        raise UserError(f"ledger {public_location(location)} cannot be read: {root_cause(error)}") from error
     finally:
         opened.close()
     return {owner["task"]: str(owner.get("title", owner["task"])) for owner in owners if owner}

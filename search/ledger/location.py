@@ -42,11 +42,11 @@ def public_location(location: str | Path) -> str:
         if _NEARLY_A_URL.match(text) and not os.path.exists(text):
             raise UserError(f"a ledger was given that looks like a URL and is none; {_WAYS}")
         return text
-    url = _parse(text)
-    stripped = _without_passwords(url)
+    url = _parse_url(text)
+    stripped = _strip_passwords(url)
     if stripped == url:
         return text
-    _remember(text, url, stripped)
+    _remember_passwords(text, url, stripped)
     public = stripped.render_as_string(hide_password=False)
     _urls[public] = url
     return public
@@ -55,10 +55,10 @@ def public_location(location: str | Path) -> str:
 def full_url(location: str | Path) -> URL:
     """The URL of a location, with its password if this process was given it or the environment has it."""
     public = public_location(location)
-    return _with_environment(_urls.get(public) or _parse(public))
+    return _add_environment_password(_urls.get(public) or _parse_url(public))
 
 
-def scrub(text: str) -> str:
+def scrub_passwords(text: str) -> str:
     """A foreign text without the passwords that this process was given."""
     for password in sorted(_passwords, key=len, reverse=True):
         text = text.replace(password, "***")
@@ -74,7 +74,7 @@ def missing_password(url: URL, reason: str) -> str | None:
     return f"asks for a password, which no file of a run holds; {way}"
 
 
-def _parse(text: str) -> URL:
+def _parse_url(text: str) -> URL:
     """The URL that a text is. SQLAlchemy takes an unescaped `@` or `/` of a password for another part: refused."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
@@ -90,12 +90,12 @@ def _parse(text: str) -> URL:
     return url
 
 
-def _without_passwords(url: URL) -> URL:
+def _strip_passwords(url: URL) -> URL:
     query = {key: value for key, value in url.query.items() if not _SECRET_KEY.search(key)}
     return url.create(url.drivername, url.username, None, url.host, url.port, url.database, query)
 
 
-def _with_environment(url: URL) -> URL:
+def _add_environment_password(url: URL) -> URL:
     """The URL with what its driver does not look up by itself."""
     if url.password is not None or any(_SECRET_KEY.search(key) for key in url.query):
         return url
@@ -106,7 +106,7 @@ def _with_environment(url: URL) -> URL:
     return url.set(password=os.environ[variable]) if os.environ.get(variable) else url
 
 
-def _remember(text: str, url: URL, stripped: URL) -> None:
+def _remember_passwords(text: str, url: URL, stripped: URL) -> None:
     """Every spelling of the passwords in a URL: as they are, and percent-encoded in the ways that are usual."""
     values = [str(url.password)] if url.password else []
     for key in set(url.query) - set(stripped.query):

@@ -28,7 +28,7 @@ class Record:
     def to_json(self) -> str:
         body = {"schema": SCHEMA, "key": self.key, "candidate": self.candidate.model_dump(mode="json"),
                 "outcome": self.outcome.model_dump(mode="json"), "meta": self.meta}  # fmt: skip
-        return json.dumps({**body, _DIGEST: _digest(body)}, separators=_COMPACT)
+        return json.dumps({**body, _DIGEST: _body_digest(body)}, separators=_COMPACT)
 
     @classmethod
     def from_json(cls, text: Any) -> Record:
@@ -45,7 +45,7 @@ class Record:
         if not isinstance(body.get("key"), str) or not isinstance(body.get("meta"), dict):
             raise ValueError("a record without key or meta")
         # A flipped digit of an accuracy is valid JSON: only the digest tells.
-        if _DIGEST in body and body.pop(_DIGEST) != _digest(body):
+        if _DIGEST in body and body.pop(_DIGEST) != _body_digest(body):
             raise ValueError("a record whose bytes are not those that were written")
         candidate, outcome = body.get("candidate"), body.get("outcome")
         return cls(body["key"], Candidate.model_validate(candidate), Outcome.model_validate(outcome), body["meta"])
@@ -59,6 +59,6 @@ def load_json(text: str) -> Any:
         raise ValueError(TOO_DEEP) from None
 
 
-def _digest(body: dict[str, Any]) -> str:
+def _body_digest(body: dict[str, Any]) -> str:
     text = json.dumps(body, separators=_COMPACT)  # what was read dumps to what was written: floats are exact in JSON
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -23,17 +23,17 @@ from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.errors import UserError
-from search.files.atomic import held, temporary_name
+from search.files.atomic import hold_lock, temporary_name
 from search.ledger import sqlite_file
-from search.ledger.salvage import Salvage, read_salvage, rebuild
+from search.ledger.salvage import Salvage, read_salvage, rebuild_storage
 
 OpenStorage = Callable[[Path], RDBStorage]
-WAIT = 120.0  # seconds for another search that mends the same file
+REPAIR_TIMEOUT = 120.0  # seconds that another search may take to repair the same file
 
 
 @dataclass(frozen=True)
 class Damage:
-    """What came of a damaged file."""
+    """How a damaged file was dealt with."""
 
     notice: str | None = None
     """One sentence for the user; None of a sound file."""
@@ -45,7 +45,7 @@ SOUND = Damage()
 _readable: dict[object, tuple[Path, bool, Damage]] = {}  # by what a file is and when it was written last
 
 
-def repair(path: Path, tasks: Iterable[tuple[str, str]], open_storage: OpenStorage) -> Damage:
+def repair_file(path: Path, tasks: Iterable[tuple[str, str]], open_storage: OpenStorage) -> Damage:
     """Put a sound ledger with all that can be read in place of a damaged one; nothing is done to a sound one.
 
     Args:
@@ -57,19 +57,21 @@ def repair(path: Path, tasks: Iterable[tuple[str, str]], open_storage: OpenStora
     fault = sqlite_file.find_damage(path, write=True)
     if fault is None:
         return SOUND
-    with _alone_with(path) as still_there:
+    with _mending_alone(path) as still_there:
         if not still_there:
-            return repair(path, tasks, open_storage)  # another search was faster
-        salvage = _salvaged(path, tasks, fault)
-        kept = _free_name(path)
+            return repair_file(path, tasks, open_storage)  # another search was faster
+        salvage = _read_what_is_left(path, tasks, fault)
+        damaged_name = _free_name(path)
         try:
-            _replace(path, kept, salvage, open_storage)
+            _replace_file(path, damaged_name, salvage, open_storage)
         except OSError as error:
             raise UserError(
                 f"ledger {path} is damaged ({fault}) and a sound one cannot be written beside it "
                 f"({error.strerror or error}); free space or choose another ledger"
             ) from error
-    return Damage(f"{_words(path, salvage, fault)}; the damaged file is kept as {kept.name}", _left_out(salvage))
+    return Damage(
+        f"{_damage_words(path, salvage, fault)}; the damaged file is kept as {damaged_name.name}", salvage.left_out
+    )
 
 
 def readable_file(path: Path, open_storage: OpenStorage) -> tuple[Path, bool, Damage]:
@@ -89,21 +91,21 @@ def _find_readable(path: Path, write: bool, open_storage: OpenStorage) -> tuple[
     source = path
     if not write and sqlite_file.needs_copy(path):
         with _in_temporary_folder(path):
-            source, write = _copied(path), True
+            source, write = _copy_with_side_files(path), True
     fault = sqlite_file.find_damage(source, write=write)
-    if fault is None and sqlite_file.is_empty(source, write=write):
+    if fault is None and sqlite_file.has_no_tables(source, write=write):
         raise UserError(f"ledger {path} is empty: no search has begun with it; run one first, or name another ledger")
     if fault is None:
         return source, write, SOUND
-    salvage = _salvaged(path, (), fault)
+    salvage = _read_what_is_left(path, (), fault)
     fresh = _temporary_folder() / f"{secrets.token_hex(4)}.db"
     with _in_temporary_folder(path):
         _write_fresh(fresh, salvage, open_storage)
-    notice = f"{_words(path, salvage, fault)}; the next search with it puts that right"
-    return fresh, True, Damage(notice, _left_out(salvage))
+    notice = f"{_damage_words(path, salvage, fault)}; the next search with it puts that right"
+    return fresh, True, Damage(notice, salvage.left_out)
 
 
-def _salvaged(path: Path, tasks: Iterable[tuple[str, str]], fault: str) -> Salvage:
+def _read_what_is_left(path: Path, tasks: Iterable[tuple[str, str]], fault: str) -> Salvage:
     try:
         salvage = read_salvage(path, tasks)
     except OSError as error:
@@ -127,53 +129,49 @@ def check_something_left(path: Path, fault: str) -> None:
 
 
 def _nothing_left(path: Path, fault: str, salvage: Salvage) -> UserError:
-    left = (
+    loss = (
         f"none of the {salvage.lost} outcomes or more in it can be read" if salvage.lost else "no outcome is left in it"
     )
     return UserError(
-        f"ledger {path} cannot be read: it is damaged ({fault}) and {left}; restore it from a copy, or move it away to "
+        f"ledger {path} cannot be read: it is damaged ({fault}) and {loss}; restore it from a copy, or move it away to "
         "begin a new one"
     )
 
 
-def _words(path: Path, salvage: Salvage, fault: str) -> str:
+def _damage_words(path: Path, salvage: Salvage, fault: str) -> str:
     lost = f"at least {salvage.lost} could not be" if salvage.lost else "none is known to be lost"
     unassigned = f"{salvage.unassigned} are of no task that it still names, " if salvage.unassigned else ""
     return f"ledger {path} is damaged ({fault}): {salvage.count} outcomes were read, {unassigned}{lost}"
 
 
-def _left_out(salvage: Salvage) -> int:
-    return salvage.lost + salvage.unassigned
-
-
 @contextmanager
-def _alone_with(path: Path) -> Iterator[bool]:
-    """While this process alone mends the file; false if another one has just put a sound one in its place."""
-    identity, deadline = sqlite_file.file_identity(path), time.monotonic() + WAIT
+def _mending_alone(path: Path) -> Iterator[bool]:
+    """While this process alone repairs the file; false if another one has just put a sound one in its place."""
+    identity, deadline = sqlite_file.file_identity(path), time.monotonic() + REPAIR_TIMEOUT
     with ExitStack() as stack:
         while True:
             try:
-                stack.enter_context(held(path))
+                stack.enter_context(hold_lock(path))
                 break
             except BlockingIOError as error:
                 if time.monotonic() > deadline:
-                    raise sqlite_file.locked(path) from error
+                    raise sqlite_file.locked_error(path) from error
                 time.sleep(0.2)
         yield sqlite_file.file_identity(path) == identity
 
 
-def _replace(path: Path, kept: Path, salvage: Salvage, open_storage: OpenStorage) -> None:
-    """A sound file in place of `path`, which is there at every instant; the damaged one under the name `kept`."""
+def _replace_file(path: Path, damaged_name: Path, salvage: Salvage, open_storage: OpenStorage) -> None:
+    """A sound file in place of `path`, which is there at every instant; the damaged one gets `damaged_name`."""
     fresh = path.with_name(temporary_name(path.name))
     try:
         _write_fresh(fresh, salvage, open_storage)
         shutil.copymode(path, fresh)
         try:
-            os.link(path, kept)
+            os.link(path, damaged_name)
         except OSError:  # a file system without links
-            shutil.copy2(path, kept)
+            shutil.copy2(path, damaged_name)
         for side in sqlite_file.side_files(path):  # SQLite would undo writes of the old file in the new one
-            side.rename(kept.with_name(kept.name + side.name.removeprefix(path.name)))
+            side.rename(damaged_name.with_name(damaged_name.name + side.name.removeprefix(path.name)))
         fresh.replace(path)
     finally:
         for leftover in (fresh, *sqlite_file.side_files(fresh)):
@@ -185,7 +183,7 @@ def _write_fresh(path: Path, salvage: Salvage, open_storage: OpenStorage) -> Non
     try:
         storage = open_storage(path)
         try:
-            rebuild(salvage, storage)
+            rebuild_storage(salvage, storage)
         finally:  # an open connection would hold the file that is removed, and its space
             storage.remove_session()
             storage.engine.dispose()
@@ -198,10 +196,10 @@ def _write_fresh(path: Path, salvage: Salvage, open_storage: OpenStorage) -> Non
 def _free_name(path: Path) -> Path:
     stem = f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"
     names = (stem if number == 1 else f"{stem}-{number}" for number in itertools.count(1))
-    return next(kept for name in names if not (kept := path.with_name(name)).exists())
+    return next(free for name in names if not (free := path.with_name(name)).exists())
 
 
-def _copied(path: Path) -> Path:
+def _copy_with_side_files(path: Path) -> Path:
     """The database with what lies beside it, in a folder that can be written to."""
     folder = Path(tempfile.mkdtemp(dir=_temporary_folder()))
     for file in (path, *sqlite_file.side_files(path)):

@@ -1,4 +1,4 @@
-"""Outcomes that a ledger's storage will not take: in a file until it does, so that not even a full disk loses one."""
+"""A file for outcomes that the ledger's storage refuses, until it takes them: not even a full disk loses one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Rescue:
         self._holding: set[Path] = set()  # places with nothing but outcomes of this task
         self._foreign = set[Path]()
 
-    def save(self, records: Sequence[Record]) -> tuple[str, bool]:
+    def save_records(self, records: Sequence[Record]) -> tuple[str, bool]:
         """Keep all of these; where they are in words, and whether they survive this process."""
         if not self._places:
             return "the outcome is kept in memory", True  # as whoever opened the ledger chose
@@ -40,11 +40,11 @@ class Rescue:
             return f"the outcome is kept in {place}", True
         return f"the outcome is kept in memory alone, as {faults[0]}", False
 
-    def load(self) -> tuple[list[Record], int]:
-        """What was kept for this task, and how many lines cannot be read."""
+    def load_records(self) -> tuple[list[Record], int]:
+        """The records of this task in the files, and how many lines cannot be read."""
         records, unreadable = list[Record](), 0
         for place in self._places:
-            for line in _own_lines(place):
+            for line in _lines_of_user(place):
                 try:
                     body = load_json(line)
                     record = Record.from_json(body["record"])
@@ -58,8 +58,8 @@ class Rescue:
                     self._foreign.add(place)
         return records, unreadable
 
-    def drop(self) -> None:
-        """Everything is in the ledger."""
+    def remove_files(self) -> None:
+        """Remove the files whose outcomes are all in the ledger now."""
         for place in self._holding - self._foreign:
             place.unlink(missing_ok=True)
         self._holding.clear()
@@ -71,8 +71,8 @@ def _second_place(path: Path, task: str) -> Path:
     return Path(tempfile.gettempdir()) / f"ratio-search-unsaved-{os.getuid()}-{digest}.jsonl"
 
 
-def _own_lines(path: Path) -> list[str]:
-    """The lines of a file of this user's; in a folder that everybody writes to there may lie another's."""
+def _lines_of_user(path: Path) -> list[str]:
+    """The lines of a file if this user owns it: in the temporary folder there may lie another's of that name."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:

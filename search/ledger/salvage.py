@@ -1,4 +1,4 @@
-"""What can still be read of a damaged ledger, and a sound one made of it.
+"""`Salvage`: the records and facts that can still be read of a damaged ledger; and a sound ledger made of them.
 
 Only SQLite files: a database server repairs its own. Nothing is written into a damaged file, which could make it worse.
 """
@@ -24,7 +24,7 @@ _TRIALS = re.compile(rb"(?:COMPLETE|FAIL)(?=\d{4}-\d\d-\d\d )")
 _OWNERS = re.compile(re.escape(OWNER.encode()) + rb'(?=\{")')
 _FACTS = re.compile(re.escape(FACT.encode()) + rb'[ !#-z|~]{1,400}?(?=\{[}"])')
 _MARK = re.compile(rb'"\{\\"schema\\":')
-_LONGEST = 2**16  # bytes of a text that lies in one piece: a page has no more
+_MAX_TEXT = 2**16  # bytes of a text that lies in one piece: a page has no more
 
 
 @dataclass
@@ -46,6 +46,11 @@ class Salvage:
     def count(self) -> int:
         return sum(len(records) for records in self.records.values())
 
+    @property
+    def left_out(self) -> int:
+        """Outcomes that no reader sees: lost, or of no task that is known."""
+        return self.lost + self.unassigned
+
 
 def read_salvage(path: Path, tasks: Iterable[tuple[str, str]] = ()) -> Salvage:
     """Everything that can be read of the file at `path`.
@@ -56,11 +61,11 @@ def read_salvage(path: Path, tasks: Iterable[tuple[str, str]] = ()) -> Salvage:
     """
     content = path.read_bytes()
     layouts = page_layouts(content)  # the header may be what is damaged
-    attempts = [_read(content, CellReader(content, size, reserved), tasks) for size, reserved in layouts]
+    attempts = [_read_layout(content, CellReader(content, size, reserved), tasks) for size, reserved in layouts]
     return max(attempts, key=lambda attempt: (attempt.count, attempt.unassigned, -attempt.lost))
 
 
-def rebuild(salvage: Salvage, storage: RDBStorage) -> None:
+def rebuild_storage(salvage: Salvage, storage: RDBStorage) -> None:
     """Write what was read into a new storage."""
     for task, title in salvage.titles.items():
         studies: dict[str, int] = {}
@@ -73,39 +78,43 @@ def rebuild(salvage: Salvage, storage: RDBStorage) -> None:
             storage.set_study_user_attr(studies[""], name, fact)
 
 
-def _read(content: bytes, reader: CellReader, tasks: Iterable[tuple[str, str]]) -> Salvage:
+def _read_layout(content: bytes, reader: CellReader, tasks: Iterable[tuple[str, str]]) -> Salvage:
     titles, studies = dict(tasks), dict[int, str]()
-    for _, row in reader.find(_OWNERS, _is_attribute):
-        owner = _object(row)
+    for _, row in reader.find_rows(_OWNERS, _is_attribute):
+        owner = _json_object(row)
         if row is not None and isinstance(owner.get("task"), str):
-            studies[_number(row.values[1])] = owner["task"]
+            studies[_as_number(row.values[1])] = owner["task"]
             titles[owner["task"]] = str(owner.get("title", owner["task"]))
-    found = Salvage(titles=titles)
-    trials = {row.rowid: _number(row.values[2]) for _, row in reader.find(_TRIALS, _is_trial) if row is not None}
-    unread = _read_records(content, reader, found, {trial: studies.get(study) for trial, study in trials.items()})
-    found.lost = max(unread, len(trials) - found.count - found.unassigned, 0)
-    for _, row in reader.find(_FACTS, _is_attribute):
-        if row is None or not (fact := _object(row)):
+    salvage = Salvage(titles=titles)
+    trials = {
+        row.rowid: _as_number(row.values[2]) for _, row in reader.find_rows(_TRIALS, _is_trial) if row is not None
+    }
+    unread = _read_records(content, reader, salvage, {trial: studies.get(study) for trial, study in trials.items()})
+    salvage.lost = max(unread, len(trials) - salvage.count - salvage.unassigned, 0)
+    for _, row in reader.find_rows(_FACTS, _is_attribute):
+        if row is None or not (fact := _json_object(row)):
             continue
         only = next(iter(titles)) if len(titles) == 1 else None
-        if (task := studies.get(_number(row.values[1]), only)) is not None:
-            found.facts.setdefault(task, {})[_text(row.values[2])] = fact
-    return found
+        if (task := studies.get(_as_number(row.values[1]), only)) is not None:
+            salvage.facts.setdefault(task, {})[_as_text(row.values[2])] = fact
+    return salvage
 
 
-def _read_records(content: bytes, reader: CellReader, found: Salvage, trials: dict[int, str | None]) -> int:
-    """Put all records into `found`; how many could not be read."""
+def _read_records(content: bytes, reader: CellReader, salvage: Salvage, trials: dict[int, str | None]) -> int:
+    """Put all records into `salvage`; how many could not be read."""
     rows: list[tuple[int, int, str, str | None]] = []  # (row id, position, text, task)
     spots = set[int]()
-    for position, row in reader.find(_RECORDS, _is_attribute):
+    for position, row in reader.find_rows(_RECORDS, _is_attribute):
         spots.add(position + len(RECORD))
         if row is not None:
-            rows.append((row.rowid, position, _json_text(_text(row.values[3])), trials.get(_number(row.values[1]))))
+            rows.append(
+                (row.rowid, position, _inner_text(_as_text(row.values[3])), trials.get(_as_number(row.values[1])))
+            )
         else:
-            rows.append((2**62, position, _text_at(content, position + len(RECORD)), None))
+            rows.append((2**62, position, _inner_text_at(content, position + len(RECORD)), None))
     for match in _MARK.finditer(content):
         if match.start() not in spots:  # what stands before it is damaged
-            rows.append((2**62, match.start(), _text_at(content, match.start()), None))
+            rows.append((2**62, match.start(), _inner_text_at(content, match.start()), None))
     unread, seen = 0, set[str]()
     for _, _, text, task in sorted(rows):
         try:
@@ -116,11 +125,11 @@ def _read_records(content: bytes, reader: CellReader, found: Salvage, trials: di
         if text in seen:  # a page that SQLite has moved may be there twice
             continue
         seen.add(text)
-        task = next((each for each in found.titles if record.candidate.key(each) == record.key), task)
+        task = next((name for name in salvage.titles if record.candidate.key(name) == record.key), task)
         if task is None:
-            found.unassigned += 1
+            salvage.unassigned += 1
         else:
-            found.records.setdefault(task, []).append(record)
+            salvage.records.setdefault(task, []).append(record)
     return unread
 
 
@@ -134,24 +143,24 @@ def _is_trial(values: tuple[Value, ...]) -> bool:
             and isinstance(values[3], bytes))  # fmt: skip
 
 
-def _number(value: Value) -> int:
+def _as_number(value: Value) -> int:
     return value if isinstance(value, int) else -1
 
 
-def _text(value: Value) -> str:
+def _as_text(value: Value) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else ""
 
 
-def _object(row: Row | None) -> dict[str, Any]:
+def _json_object(row: Row | None) -> dict[str, Any]:
     """The JSON object of an attribute; empty if it is none."""
     try:
-        value = load_json(_text(row.values[3])) if row is not None else None
+        value = load_json(_as_text(row.values[3])) if row is not None else None
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
 
 
-def _json_text(text: str) -> str:
+def _inner_text(text: str) -> str:
     """The text in a JSON string; empty if it is none."""
     try:
         value = load_json(text)
@@ -160,10 +169,10 @@ def _json_text(text: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _text_at(content: bytes, position: int) -> str:
+def _inner_text_at(content: bytes, position: int) -> str:
     """The text in a JSON string that begins there and lies in one piece."""
     try:
-        value, _ = json.JSONDecoder().raw_decode(content[position : position + _LONGEST].decode("latin-1"))
+        value, _ = json.JSONDecoder().raw_decode(content[position : position + _MAX_TEXT].decode("latin-1"))
     except (ValueError, RecursionError):
         return ""
     return value if isinstance(value, str) else ""

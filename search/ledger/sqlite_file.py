@@ -1,4 +1,4 @@
-"""A ledger in an SQLite file: whether it is one, is sound, may be written; opened so that nothing is made or hidden."""
+"""SQLite files of ledgers: checked for permissions, damage and other programs' tables; opened without being made."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OURS = {"studies", "version_info"}
 _log = logging.getLogger(__name__)  # without a handler of the user's, warnings go to standard error
 
 
-def connect(path: Path, *, write: bool, durable: bool = True) -> sqlite3.Connection:
+def connect_file(path: Path, *, write: bool, durable: bool = True) -> sqlite3.Connection:
     """A connection that makes no file, so that one that is gone is missed, and reads text that is damaged.
 
     Args:
@@ -92,17 +92,17 @@ def find_damage(path: Path, *, write: bool) -> str | None:
     """
     tables: set[str] = set()
     try:
-        connection = connect(path, write=write)
+        connection = connect_file(path, write=write)
         try:
             _wait_for_others(connection, path)
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            damage = _check(connection)
+            damage = _find_fault(connection)
         finally:
             connection.close()
     except sqlite3.Error as error:
         damage = str(error)
         if damage.startswith(LOCKED):
-            raise locked(path) from error
+            raise locked_error(path) from error
         if any(words in damage.lower() for words in _REFUSED):
             raise UserError(
                 f"ledger {path} cannot be opened ({damage}); change its permissions or name another"
@@ -140,16 +140,16 @@ def _wait_for_others(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"PRAGMA busy_timeout = {round(1000 * LOCK_TIMEOUT)}")
 
 
-def is_empty(path: Path, *, write: bool) -> bool:
+def has_no_tables(path: Path, *, write: bool) -> bool:
     """Whether a sound file has no tables yet: of no bytes, or left by a search that ended before it made them."""
-    connection = connect(path, write=write)
+    connection = connect_file(path, write=write)
     try:
         return connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
     finally:
         connection.close()
 
 
-def locked(name: object) -> UserError:
+def locked_error(name: object) -> UserError:
     """What to say where another process holds a ledger for longer than `LOCK_TIMEOUT`."""
     return UserError(
         f"ledger {name} is locked: another process is writing it or has stopped while doing so; wait for that process "
@@ -164,7 +164,7 @@ def needs_copy(path: Path) -> bool:
     """
     if side_files(path):
         return True
-    connection = connect(path, write=False)
+    connection = connect_file(path, write=False)
     try:
         connection.execute("PRAGMA busy_timeout = 0")
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")
@@ -196,7 +196,7 @@ def file_version(path: Path) -> tuple[object, ...]:
     return str(path.absolute()), *((name, s.st_dev, s.st_ino, s.st_mtime_ns, s.st_size) for name, s in states)
 
 
-def _check(connection: sqlite3.Connection) -> str | None:
+def _find_fault(connection: sqlite3.Connection) -> str | None:
     """The first fault of pages, indexes or references between tables."""
     for (text,) in connection.execute("PRAGMA integrity_check(1)"):
         if text != "ok":

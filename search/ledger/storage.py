@@ -21,9 +21,9 @@ from sqlalchemy.pool import NullPool
 
 from models.errors import UserError
 from search.ledger import sqlite_file
-from search.ledger.location import full_url, missing_password, public_location, scrub
+from search.ledger.location import full_url, missing_password, public_location, scrub_passwords
 from search.ledger.record import load_json
-from search.ledger.repair import SOUND, Damage, check_something_left, readable_file, repair
+from search.ledger.repair import SOUND, Damage, check_something_left, readable_file, repair_file
 
 RACE_ATTEMPTS = 5  # two processes that create the same file's tables: one finds them half there
 RACED = ("already exists", "UNIQUE constraint failed", "duplicate key")
@@ -74,7 +74,7 @@ def open_for_writing(location: str | Path, tasks: Iterable[tuple[str, str]] = ()
         return Opened(storage.engine, storage)
     path = Path(str(url.database))
     sqlite_file.check_file(path, write=True, create=True)
-    damage = repair(path, tasks, partial(_sqlite_storage, durable=False))
+    damage = repair_file(path, tasks, partial(_sqlite_storage, durable=False))
     storage = _sqlite_storage(path)
     return Opened(storage.engine, storage, damage, path, sqlite_file.file_identity(path))
 
@@ -92,7 +92,7 @@ def open_for_reading(location: str | Path) -> Opened:
     sqlite_file.check_file(path, write=False)
     readable_path, write, damage = readable_file(path, partial(_sqlite_storage, durable=False))
     # No connection is kept: the file may be replaced while it is looked at.
-    creator = lambda: sqlite_file.connect(readable_path, write=write)  # noqa: E731
+    creator = lambda: sqlite_file.connect_file(readable_path, write=write)  # noqa: E731
     return Opened(sqlalchemy.create_engine("sqlite://", creator=creator, poolclass=NullPool), None, damage)
 
 
@@ -103,24 +103,26 @@ def open_storage(location: str | Path) -> RDBStorage:
         path = Path(str(url.database))
         sqlite_file.check_file(path, write=True, create=True)
         return _sqlite_storage(path)
-    return _open_storage(url, url.render_as_string(hide_password=False), {})
+    return _open_optuna_storage(url, url.render_as_string(hide_password=False), {})
 
 
 def _sqlite_storage(path: Path, durable: bool = True) -> RDBStorage:
     url = URL.create("sqlite", database=str(path))
-    creator = lambda: sqlite_file.connect(path, write=True, durable=durable)  # noqa: E731
-    return _open_storage(url, "sqlite:///ledger.db", {"creator": creator, "poolclass": sqlalchemy.pool.QueuePool})
+    creator = lambda: sqlite_file.connect_file(path, write=True, durable=durable)  # noqa: E731
+    return _open_optuna_storage(
+        url, "sqlite:///ledger.db", {"creator": creator, "poolclass": sqlalchemy.pool.QueuePool}
+    )
 
 
-def _open_storage(url: URL, rendered: str, arguments: dict[str, Any]) -> RDBStorage:
+def _open_optuna_storage(url: URL, rendered: str, arguments: dict[str, Any]) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every new study on the terminal
     rendered = rendered.replace("{", "{{").replace("}", "}}")  # Optuna formats it
     for attempt in range(RACE_ATTEMPTS):
         try:
             return RDBStorage(rendered, engine_kwargs=dict(arguments))
         except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError) as error:
-            if attempt == RACE_ATTEMPTS - 1 or not any(sign in cause(error) for sign in RACED):
-                raise _refusal(url, error) from error
+            if attempt == RACE_ATTEMPTS - 1 or not any(sign in root_cause(error) for sign in RACED):
+                raise _unusable_error(url, error) from error
             time.sleep(0.1 * 2**attempt)
     raise AssertionError("unreachable")
 
@@ -161,7 +163,7 @@ def storage_url(location: str | Path) -> URL:
             "mysql://"
         ) from error
     except ImportError as error:
-        raise _refusal(url, error) from error
+        raise _unusable_error(url, error) from error
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
         raise UserError(
             f"ledger {text!r} would be lost with the process; name a file, as in sqlite:///results/ledger.db"
@@ -175,16 +177,16 @@ def read_studies(engine: Engine) -> dict[int, tuple[str, dict[str, Any]]]:
     Asks the tables rather than Optuna, which fails on the first damaged value.
     """
     with engine.connect() as connection:
-        found: dict[int, tuple[str, dict[str, Any]]] = {
+        studies: dict[int, tuple[str, dict[str, Any]]] = {
             study: (str(name), {})
             for study, name in connection.execute(select(_STUDIES.c.study_id, _STUDIES.c.study_name))
         }
         query = select(_STUDY_ATTRIBUTES.c.study_id, _STUDY_ATTRIBUTES.c.key, _STUDY_ATTRIBUTES.c.value_json)
         for study, key, text in connection.execute(query):
-            value = _loads(text)
-            if study in found and value is not None:
-                found[study][1][str(key)] = value
-    return found
+            value = _json_value(text)
+            if study in studies and value is not None:
+                studies[study][1][str(key)] = value
+    return studies
 
 
 def read_attributes(engine: Engine, study: int, key: str, *, after: int) -> list[tuple[int, Any]]:
@@ -200,10 +202,10 @@ def read_attributes(engine: Engine, study: int, key: str, *, after: int) -> list
         .order_by(_TRIALS.c.trial_id)
     )
     with engine.connect() as connection:
-        return [(trial, _loads(text)) for trial, text in connection.execute(query)]
+        return [(trial, _json_value(text)) for trial, text in connection.execute(query)]
 
 
-def _loads(text: Any) -> Any:
+def _json_value(text: Any) -> Any:
     """What a JSON column holds; None if that is no JSON."""
     try:
         return load_json(text) if isinstance(text, str) else None
@@ -211,24 +213,24 @@ def _loads(text: Any) -> Any:
         return None
 
 
-def cause(error: BaseException) -> str:
+def root_cause(error: BaseException) -> str:
     """What the database itself said, on one line: Optuna and SQLAlchemy wrap it."""
     while (inner := getattr(error, "orig", None) or error.__cause__) is not None:
         error = inner
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return scrub(" ".join(str(error).split())) or type(error).__name__
+    return scrub_passwords(" ".join(str(error).split())) or type(error).__name__
 
 
-def _refusal(url: URL, error: BaseException) -> UserError:
+def _unusable_error(url: URL, error: BaseException) -> UserError:
     shown = public_location(url.render_as_string(hide_password=False))
     name = shown if url.get_backend_name() != "sqlite" else url.database
     if isinstance(error, ImportError):
         package = DRIVERS.get(url.get_dialect().driver, "its driver")
         return UserError(f"ledger {name} needs a database driver that is not installed; pip install '{package}'")
-    reason = cause(error)
+    reason = root_cause(error)
     if any(sign in reason for sign in sqlite_file.LOCKED):
-        return sqlite_file.locked(name)
+        return sqlite_file.locked_error(name)
     if sentence := missing_password(url, reason):
         return UserError(f"ledger {name} {sentence}")
     return UserError(f"ledger {name} cannot be used: {reason}")

@@ -1,1 +1,1 @@
-"""The machine a run takes place on."""
+"""The machine and process that a run takes place in: host, signals, crashes, errors of the system."""

@@ -11,7 +11,7 @@ import torch
 PACKAGES = ("torch", "torchvision", "torch-pruning", "ray", "optuna", "numpy")
 
 
-def cores() -> int:
+def count_cores() -> int:
     """The processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -19,7 +19,7 @@ def cores() -> int:
 def host_facts(device: torch.device) -> dict[str, str]:
     """Host, cores, device and versions, for `run.json` and the report."""
     return {
-        "host": f"{platform.system()} {platform.machine()}, {cores()} cores",
+        "host": f"{platform.system()} {platform.machine()}, {count_cores()} cores",
         "device": f"{device.type} ({device_name(device)})",
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
@@ -28,10 +28,10 @@ def host_facts(device: torch.device) -> dict[str, str]:
 
 def device_name(device: torch.device) -> str:
     """The processor or GPU by its maker's name."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor_name()
 
 
-def _processor() -> str:
+def _processor_name() -> str:
     try:
         with open("/proc/cpuinfo") as lines:
             return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

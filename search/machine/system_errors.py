@@ -1,4 +1,4 @@
-"""What would do against an error of the operating system, by its number: for commands and for searches alike."""
+"""Advice against errors of the operating system, by their numbers: for commands and for searches alike."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ KNOWN_NUMBERS = frozenset(_ADVICE)
 
 
 def system_advice(number: int | None) -> str:
-    """What would do, in the imperative and without a full stop."""
+    """What the user can do, in the imperative and without a full stop."""
     return _ADVICE.get(number or 0, "put that right")

@@ -22,13 +22,13 @@ from models.user.spec_names import class_of
 from search.allocation.constraints import Constraints, rules
 from search.allocation.targets import parse_targets
 from search.candidate import Recipe
-from search.files.atomic import claimed
+from search.files.atomic import claim_folder
 from search.judge.baseline import baseline_task
 from search.ledger.location import public_location
 from search.settings.bounds import MOST_EPOCHS, check_number
 from search.settings.choices import list_names
 from search.settings.config import RunConfig
-from search.strategies.contract import strategy
+from search.settings.users_code import identify_names, split_options
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -105,9 +105,11 @@ def search_config(
     Args:
         options: `NAME=VALUE`.
     """
+    (method,), names, code = identify_names([method], list_names(strategies, "strategy"))
     return _run_config(
         methods=(method,),
-        strategies=_strategy_names(strategies),
+        strategies=names,
+        code=code,
         options={method: _options(method, options)},
         task=task,
         name=lambda: run_name(name, task, method, Path(results)),
@@ -133,11 +135,12 @@ def compare_config(
         options: `METHOD.NAME=VALUE`.
         seeds: of every finalist.
     """
-    names = list_names(methods, "method")
-    pairs = _options_by_method(options, names)
+    names, asked, code = identify_names(list_names(methods, "method"), list_names(strategies, "strategy"))
+    pairs = split_options(options, names)
     return _run_config(
         methods=names,
-        strategies=_strategy_names(strategies),
+        strategies=asked,
+        code=code,
         options={method: _options(method, pairs[method]) for method in names},
         task=task,
         name=lambda: run_name(name, task, "compare", Path(results)),
@@ -184,27 +187,6 @@ def _run_config(
     )
 
 
-def _strategy_names(text: str) -> tuple[str, ...]:
-    """The strategies of a comma-separated list; UserError for an unknown one."""
-    names = list_names(text, "strategy")
-    for name in names:
-        strategy(name)
-    return names
-
-
-def _options_by_method(pairs: Sequence[str], methods: Sequence[str]) -> dict[str, list[str]]:
-    """`METHOD.NAME=VALUE` pairs as each method's `NAME=VALUE`."""
-    options: dict[str, list[str]] = {method: [] for method in methods}
-    for pair in pairs:
-        method, dot, rest = pair.partition(".")
-        if not dot or "=" in method:
-            raise UserError(f"--option {pair!r} is not METHOD.NAME=VALUE")
-        if method not in options:
-            raise unknown_name("method in --option", method, methods)
-        options[method].append(rest)
-    return options
-
-
 def _location(ledger: str) -> str:
     """A database URL as it is, a file by its absolute path: a run may be resumed from another folder."""
     return ledger if "://" in ledger else str(user_path(ledger).absolute())
@@ -249,7 +231,7 @@ def run_name(name: str | None, task: TaskConfig, method: str, results: Path) -> 
         network = class_of(task.network) if is_given_network(task.network) else Path(task.network).name
         parts = [network, Path(task.data.partition(":")[2] or task.data).stem, method]
         readable = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", part).strip("-.") for part in parts)
-        return claimed(results.absolute(), f"{readable}-{time.strftime('%Y%m%d-%H%M%S')}")
+        return claim_folder(results.absolute(), f"{readable}-{time.strftime('%Y%m%d-%H%M%S')}")
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise UserError(f"run name {name!r} is not a plain folder name; use letters, digits, '.', '_' and '-'")
     return name

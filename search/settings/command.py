@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from methods.registry import method_label, typed_method
 from models.task import TaskConfig
 from models.user.given_networks import is_given_network
 from search.allocation.targets import Target
@@ -69,12 +70,15 @@ def _task(task: TaskConfig) -> list[str]:
 
 def _search(config: RunConfig) -> list[str]:
     usual = RunConfig(task=config.task, name=config.name)
-    words = ["--methods" if config.comparison else "--method", ",".join(config.methods)]
+    methods, strategies = (
+        ",".join(typed_method(name, config.code) for name in names) for names in (config.methods, config.strategies)
+    )
+    words = option_words("--methods" if config.comparison else "--method", methods)
     for method, options in config.options.items():
+        prefix = f"{method_label(method)}." if config.comparison else ""
         for name, value in options.items():
-            text = value if isinstance(value, str) else json.dumps(value)
-            words += ["--option", f"{f'{method}.' if config.comparison else ''}{name}={text}"]
-    words += ["--strategies" if config.comparison else "--strategy", ",".join(config.strategies)]
+            words += ["--option", f"{prefix}{name}={value if isinstance(value, str) else json.dumps(value)}"]
+    words += option_words("--strategies" if config.comparison else "--strategy", strategies)
     words += _targets(config.targets)
     words += config.constraints.words()
     words += _recipe(config.recipe)

@@ -14,9 +14,10 @@ from methods.registry import method_info
 from models.task import TaskConfig
 from search.allocation.constraints import Constraints
 from search.allocation.targets import Targets, parse_target
-from search.candidate import Frozen, Recipe
+from search.candidate import Recipe
 from search.ledger.location import public_location
 from search.settings.bounds import MOST_REPEATS
+from search.settings.users_code import UsersCode
 
 LEARNED = "learned"  # the strategy of a method that learns its allocation
 
@@ -38,7 +39,7 @@ class Rungs:
         return reached
 
 
-class RunConfig(Frozen):
+class RunConfig(UsersCode):
     """Everything that decides what a run does: methods × strategies × targets, and the seeds of finalists."""
 
     model_config = ConfigDict(allow_inf_nan=False, hide_input_in_errors=True)

@@ -22,7 +22,7 @@ from models.task import TaskConfig
 from models.tensor_digest import digest_tensors
 from models.user.given_networks import give_network, given_network
 from models.user.spec_names import ARRAYS, GIVEN_FOLDER, network_name, objects_name
-from search.files.atomic import atomic_file, atomic_write, writing
+from search.files.atomic import atomic_file, atomic_write, report_unwritable
 from search.settings import build
 
 Network = str | Path | nn.Module
@@ -83,7 +83,7 @@ def data_spec(data: Data, folder: Path) -> str:
     path = folder / f"{name}-{checked.content_digest()}.npz"
     if not path.exists():
         with (
-            writing(path, "choose another folder with results=... or free space"),
+            report_unwritable(path, "choose another folder with results=... or free space"),
             atomic_file(path) as file,
         ):
             np.savez(file, **checked.as_given())  # type: ignore[arg-type]
@@ -98,6 +98,6 @@ def stored_weights(network: nn.Module, folder: Path) -> Path:
         raise UserError(f"{type(network).__name__}'s state {stray!r} is no tensor; networks with such are not taken")
     path = folder / f"{type(network).__name__}-{digest_tensors(state.items())}.safetensors"
     if not path.exists():
-        with writing(path, "choose another folder with results=... or free space"):
+        with report_unwritable(path, "choose another folder with results=... or free space"):
             atomic_write(path, weights_encoder(path)(network, {}))
     return path

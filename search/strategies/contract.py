@@ -21,6 +21,8 @@ import numpy as np
 from methods.base import Allocation, CostModel, Levels, Setting, Site
 from models.errors import UserError
 from models.registry import Registry
+from models.user.code import is_user_spec
+from models.user.pinned_code import code_identity
 from search.allocation.budget import Budget
 from search.allocation.targets import Target
 from search.candidate import Candidate, Outcome
@@ -203,6 +205,15 @@ def strategy(name: str) -> StrategyRecord:
     return _STRATEGIES.get(name)
 
 
-def pin_strategy(name: str) -> str:
-    """The name that a configuration keeps: a strategy of a file or an installed package with a digest."""
-    return _STRATEGIES.pin(name)
+def identify_strategy(name: str) -> tuple[str, dict[str, str]]:
+    """What configurations and outcomes call a strategy, and where it is if it lies in a user's file."""
+    pinned = _STRATEGIES.pin(name)
+    identity = code_identity(pinned)
+    strategy(identity)
+    return identity, {identity: pinned} if is_user_spec(pinned) else {}
+
+
+def locate_strategies(files: Mapping[str, str]) -> None:
+    """Remember where a user's strategies are: identity -> pinned name, as from `identify_strategy`."""
+    for pinned in files.values():
+        _STRATEGIES.locate(pinned)

@@ -11,7 +11,7 @@ from methods.graph.trace import uncounted_flops
 from models.wording import plural
 from search.allocation.budget import Budget
 from search.allocation.targets import flops_text
-from search.dispatch.loop import Resources
+from search.dispatch.contract import Resources
 from search.engine.estimate import expected_candidates
 from search.engine.prepare import PreparedMethod, PreparedRun
 from search.judge.drift import SEEN

@@ -20,7 +20,7 @@ from typer.exceptions import TyperException
 from models.errors import UserError, one_line
 from models.user.code import describe_users_fault
 from search.files.atomic import final_name
-from search.ledger.location import scrub
+from search.ledger.location import scrub_passwords
 from search.machine.system_errors import GONE, KNOWN_NUMBERS, PROCESS_LIMITS, system_advice
 from search.terminal.console import BROKEN_PIPE
 from search.terminal.streams import READABLE, abandon_streams
@@ -36,7 +36,7 @@ def report_failure(error: BaseException) -> int:
     if code == BROKEN_PIPE:
         return code
     try:
-        print(f"{'' if code == INTERRUPTED else 'error: '}{scrub(sentence)}", file=sys.stderr, flush=True)
+        print(f"{'' if code == INTERRUPTED else 'error: '}{scrub_passwords(sentence)}", file=sys.stderr, flush=True)
     except (OSError, ValueError):  # standard error is gone too
         abandon_streams()
     return code
@@ -100,7 +100,7 @@ def _save_details(error: BaseException) -> str:
     lines = traceback.format_exception(error)
     with open(handle, "w", encoding="utf-8", errors=READABLE) as file:
         facts = f"command: {sys.argv}\npython {sys.version}\n{platform.platform()}\n\n"
-        file.write(scrub(facts + "".join(lines)))
+        file.write(scrub_passwords(facts + "".join(lines)))
     return path
 
 

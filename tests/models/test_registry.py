@@ -109,6 +109,18 @@ def test_a_users_file(toys: Registry[Any], tmp_path: Path, monkeypatch: pytest.M
     assert "mine" not in " ".join(toys.names())
 
 
+def test_a_place_is_remembered_and_nothing_is_executed(toys: Registry[Any], tmp_path: Path) -> None:
+    file = tmp_path / "toy.py"
+    file.write_text("raise RuntimeError('executed')\n")
+    pinned = f"{file}:Bear@{digest_of(file)}"
+    assert toys.locate(pinned) == pinned
+    with pytest.raises(UserError, match=r"toy file .*toy.py fails to import: RuntimeError: executed \(line 1\)"):
+        toys.get(code_identity(pinned))
+    file.write_text("class Bear: pass\n")
+    with pytest.raises(UserError, match=f"has changed.*{digest_of(file)} now"):
+        toys.get(code_identity(pinned))
+
+
 def test_a_file_elsewhere_with_the_same_content_is_the_same(toys: Registry[Any], tmp_path: Path) -> None:
     files = [tmp_path / folder / "toy.py" for folder in ("one", "two")]
     for file in files:
@@ -143,7 +155,7 @@ def test_a_changed_file_is_refused(toys: Registry[Any], tmp_path: Path) -> None:
     ("none.py:Bear", "there is no file"),
     ("toy.py:Baer", "did you mean Bear"),
     ("toy.py", "write path/to/file.py:function"),
-    ("Bear@0123456789ab", "which file is not known here; say it: --toy path/to/file.py:Bear"),
+    ("Bear@0123456789ab", "which file is not known here; name it as path/to/file.py:Bear"),
 ])  # fmt: skip
 def test_what_cannot_be_found(
     toys: Registry[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from task_files import task_config, write_task_files
 from torch import nn
 from weight_files import save_weights
 
@@ -21,27 +21,7 @@ SMALL = TaskConfig(network="small")
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """An npz file of 3×8×8 images and a user's network for it."""
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (60, 3, 8, 8), dtype=np.uint8)
-    np.savez(tmp_path / "d.npz", x_train=images, y_train=np.arange(60) % 3, x_test=images[:9], y_test=np.arange(9) % 3)
-    (tmp_path / "net.py").write_text(
-        "from torch import nn\n"
-        "def build(classes, channels):\n"
-        "    body = nn.Conv2d(channels, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()\n"
-        "    return nn.Sequential(*body, nn.Linear(4, classes))\n"
-        "def rgb(classes):\n    return build(classes, 3)\n"
-        "def wide(classes):\n    return build(classes + 1, 3)\n"
-        "def pair(classes):\n"
-        "    class Pair(nn.Module):\n        def forward(self, x): return x, x\n"
-        "    return Pair()\n"
-    )
-    return tmp_path
-
-
-def _config(files: Path, **changes: Any) -> TaskConfig:
-    given = {"network": f"{files}/net.py:build", "data": f"npz:{files}/d.npz", "search_fraction": 0.2, **changes}
-    return TaskConfig.model_validate(given)
+    return write_task_files(tmp_path)
 
 
 def _pixels(images: Images) -> set[bytes]:
@@ -66,7 +46,7 @@ def test_parts_of_the_default_task() -> None:
 
 
 def test_parts_do_not_overlap(files: Path) -> None:
-    task = load_task(_config(files), "cpu")
+    task = load_task(task_config(files), "cpu")
     tune, search = _pixels(task.tune), _pixels(task.search)
     assert (len(tune), len(search)) == (48, 12)
     assert not tune & search
@@ -75,7 +55,7 @@ def test_parts_do_not_overlap(files: Path) -> None:
 
 
 def test_fewer_images_are_taken_out_of_the_same_parts(files: Path) -> None:
-    whole, trial = load_task(_config(files), "cpu"), load_task(_config(files, train_images=30), "cpu")
+    whole, trial = load_task(task_config(files), "cpu"), load_task(task_config(files, train_images=30), "cpu")
     assert (len(trial.tune), len(trial.search)) == (24, 6)
     assert _pixels(trial.tune) < _pixels(whole.tune)
     assert _pixels(trial.search) < _pixels(whole.search)
@@ -92,16 +72,7 @@ def test_fewer_images_are_taken_out_of_the_same_parts(files: Path) -> None:
 )
 def test_too_few_or_too_many_images(files: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        load_task(_config(files, **changes), "cpu")
-
-
-def test_fresh_weights_are_the_same_everywhere() -> None:
-    one = load_network(SMALL)
-    torch.manual_seed(99)
-    state = torch.get_rng_state()
-    two = load_network(SMALL)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(t, two.state_dict()[k]) for k, t in one.state_dict().items())
+        load_task(task_config(files, **changes), "cpu")
 
 
 @pytest.mark.parametrize(
@@ -118,21 +89,21 @@ def test_fresh_weights_are_the_same_everywhere() -> None:
     ],
 )
 def test_fingerprint_depends_on(files: Path, changes: dict[str, Any]) -> None:
-    assert parts(_config(files, **changes)) != parts(_config(files))
+    assert parts(task_config(files, **changes)) != parts(task_config(files))
 
 
 def test_fingerprint_is_of_contents_not_places(files: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     save_weights(build_network(f"{files}/net.py:build", classes=3), files / "w.safetensors", {})
-    before = parts(_config(files, weights=str(files / "w.safetensors")))
+    before = parts(task_config(files, weights=str(files / "w.safetensors")))
     moved = tmp_path_factory.mktemp("elsewhere") / "moved"
     files.rename(moved)
-    config = _config(moved, weights=str(moved / "w.safetensors"))
+    config = task_config(moved, weights=str(moved / "w.safetensors"))
     assert parts(config) == before
     (moved / "net.py").write_text((moved / "net.py").read_text() + "\n# changed\n")
     assert parts(config) != before
     save_weights(build_network(f"{moved}/net.py:rgb", classes=3), moved / "w.safetensors", {})
     with pytest.raises(UserError, match="there is no file /nowhere"):
-        parts(_config(moved, weights="/nowhere/w.pth"))
+        parts(task_config(moved, weights="/nowhere/w.pth"))
 
 
 def test_fingerprint_of_named_data_needs_no_files() -> None:
@@ -142,8 +113,8 @@ def test_fingerprint_of_named_data_needs_no_files() -> None:
 
 
 def test_seen(files: Path) -> None:
-    config = _config(files, weights=str(files / "w.safetensors"))
-    network = load_network(_config(files))
+    config = task_config(files, weights=str(files / "w.safetensors"))
+    network = load_network(task_config(files))
     save_weights(network, files / "w.safetensors", split_metadata(config))
     assert not load_task(config, "cpu").seen
     assert not load_task(config.model_copy(update={"train_images": 30}), "cpu").seen
@@ -152,78 +123,7 @@ def test_seen(files: Path) -> None:
     save_weights(network, files / "w.safetensors", {**split_metadata(config), "data": "npz:another"})
     assert load_task(config, "cpu").seen
     torch.save(network.state_dict(), files / "w.pth")
-    assert load_task(_config(files, weights=str(files / "w.pth")), "cpu").seen
-
-
-@pytest.mark.parametrize(
-    ("function", "message"),
-    [
-        ("wide", r"returns \(1, 4\) for one image of npz:.*, not \(1, 3\)"),
-        ("pair", r"returns tuple for one image"),
-    ],
-)
-def test_network_that_does_not_fit_the_data(files: Path, function: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        load_network(_config(files, network=f"{files}/net.py:{function}"))
-
-
-def test_lazy_layers_have_shapes_and_the_same_first_weights_everywhere(files: Path) -> None:
-    (files / "lazy.py").write_text(
-        "from torch import nn\n"
-        "def build(classes):\n"
-        "    return nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.LazyLinear(classes))\n"
-    )
-    config = TaskConfig(network=f"{files}/lazy.py:build", data="digits")
-    one, other = load_network(config), load_network(config)
-    assert one[2].weight.shape == (10, 144)  # type: ignore[index, union-attr]
-    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
-
-
-def test_a_network_that_keeps_its_activations_cannot_be_copied(files: Path) -> None:
-    (files / "keeps.py").write_text(
-        "import torch\nfrom torch import nn\n"
-        "class Net(nn.Module):\n"
-        "    def __init__(self):\n"
-        "        super().__init__()\n"
-        "        self.fc = nn.Linear(64, 10)\n"
-        "    def forward(self, x):\n"
-        "        with torch.enable_grad():\n"
-        "            self.last = self.fc(x.flatten(1))\n"
-        "        return self.last\n"
-        "def build():\n    return Net()\n"
-    )
-    with pytest.raises(UserError, match="cannot be copied once it has been called"):
-        load_network(TaskConfig(network=f"{files}/keeps.py:build", data="digits"))
-
-
-def test_users_network_for_colour_and_grey_data(files: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot take the 1×8×8 images of digits: .*1.* to have 3 channels"):
-        load_network(TaskConfig(network=f"{files}/net.py:rgb"))
-
-
-def test_torchvision_network_for_small_images(files: Path) -> None:
-    with pytest.raises(UserError, match=r"network alexnet cannot take the 3×8×8 images") as caught:
-        load_network(_config(files, network="alexnet"))
-    assert "\n" not in str(caught.value)
-
-
-def test_weights_of_another_network(files: Path) -> None:
-    save_weights(load_network(SMALL), files / "w.safetensors", {})
-    with pytest.raises(UserError, match=r"do not fit the network: .*0\.weight .* is missing"):
-        load_network(_config(files, weights=str(files / "w.safetensors")))
-
-
-def test_absolute_paths_for_workers(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(files)
-    config = TaskConfig(network="net.py:build", data="npz:d.npz", data_root="sets", weights="w.pth")
-    config = config.with_absolute_paths()
-    assert (config.network, config.data) == (f"{files}/net.py:build", f"npz:{files}/d.npz")
-    assert (config.data_root, config.weights) == (f"{files}/sets", f"{files}/w.pth")
-    folder = TaskConfig(network="small", data="imagefolder:pics@64").with_absolute_paths()
-    assert folder.data == f"imagefolder:{files}/pics@64"
-    assert TaskConfig(network="small").with_absolute_paths().network == "small"
-    relative = TaskConfig(network="net.py:build", data="npz:d.npz")
-    assert parts(relative) == parts(relative.with_absolute_paths())
+    assert load_task(task_config(files, weights=str(files / "w.pth")), "cpu").seen
 
 
 def test_devices() -> None:

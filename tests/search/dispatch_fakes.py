@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from search.candidate import Candidate, Outcome
-from search.dispatch.loop import Resources, dispatch
+from search.dispatch.contract import Resources
+from search.dispatch.loop import dispatch
 from search.ledger.ledger import Ledger
 
 MIB = 2**20

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from search.files.atomic import AGE, atomic_write, clear_leftovers, final_name, held, temporary_name
+from search.files.atomic import AGE, atomic_write, clear_leftovers, final_name, hold_lock, temporary_name
 
 
 def aged(path: Path) -> Path:
@@ -34,7 +34,7 @@ def test_young_and_held_ones_stay(tmp_path: Path) -> None:
     young.mkdir()
     busy.mkdir()
     aged(busy)
-    with held(busy):
+    with hold_lock(busy):
         clear_leftovers(tmp_path / "export")
         assert young.is_dir()
         assert busy.is_dir()

@@ -13,7 +13,7 @@ from models.errors import UserError
 from models.task import TaskConfig, check_trainable, load_task
 from search import api
 from search.candidate import Candidate, Recipe
-from search.judge.evaluate import Evaluator, bind
+from search.judge.evaluate import Evaluator, bind_method
 
 NETWORKS = Path(__file__).with_name("user_networks.py")
 RECIPE = Recipe(epochs=1, batch_size=16, lr=0.01, recalibration_images=32)
@@ -74,7 +74,7 @@ def _config(function: str, data: str) -> TaskConfig:
 def test_is_compressed_trained_and_judged(function: str, data: str) -> None:
     evaluator = Evaluator(_config(function, data), device="cpu")
     check_trainable(evaluator.task)
-    compressor = bind(evaluator.task, "l1", {})
+    compressor = bind_method(evaluator.task, "l1", {})
     assert compressor.sites, compressor.skipped
     allocation = compressor.allocation([len(site.settings) // 2 for site in compressor.sites])
     for judge in ("search", "test"):
@@ -123,7 +123,7 @@ def test_ctrl_c_is_no_refusal(data: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_weights_computed_from_others_are_left_dense(data: str) -> None:
     task = load_task(_config("weight_normed", data), "cpu")
-    assert "computed from other parameters" in " ".join(bind(task, "l1", {}).skipped.values())
+    assert "computed from other parameters" in " ".join(bind_method(task, "l1", {}).skipped.values())
 
 
 def flattened() -> nn.Module:

@@ -1,19 +1,12 @@
-"""Networks whose backward pass needs contiguous gradients stay contiguous; inputs are handed over as copies."""
+"""Networks whose backward pass needs contiguous gradients stay contiguous."""
 
 from __future__ import annotations
-
-import copy
-import warnings
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from models.execution.input_forms import guard_inputs
 from models.execution.memory_layout import choose_memory_format
-from models.execution.module_copies import copy_module
-from models.task import TaskConfig, load_network
 from models.user.given_networks import give_network, given_network
 
 
@@ -104,48 +97,5 @@ def test_channels_last_otherwise(kind: type[Net]) -> None:
     assert not images.requires_grad
 
 
-def test_a_guarded_network_and_its_copies_leave_their_inputs_alone() -> None:
-    network = InPlace().eval()
-    expected = network(_images())
-    guard_inputs(network)
-    guard_inputs(network)
-    for guarded in (network, copy.deepcopy(network)):
-        images = _images()
-        assert torch.equal(guarded(images), expected)
-        assert torch.equal(images, _images())
-    assert len(network._forward_pre_hooks) == 1
-
-
-@pytest.mark.parametrize("mode", ["self.training", "not self.training"])
-def test_a_loaded_network_leaves_its_inputs_alone(tmp_path: Path, mode: str) -> None:
-    (tmp_path / "net.py").write_text(
-        "from torch import nn\n"
-        "class Net(nn.Sequential):\n"
-        f"    def forward(self, x):\n        return super().forward(x.mul_(2) if {mode} else x)\n"
-        "def build():\n    return Net(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10))\n"
-    )
-    network = load_network(TaskConfig(network=f"{tmp_path}/net.py:build"))
-    for training in (False, True):
-        images = torch.ones(2, 1, 8, 8)
-        network.train(training)(images)
-        assert torch.equal(images, torch.ones(2, 1, 8, 8))
-
-
 def test_gradients_of_the_input_may_be_taken_in_training() -> None:
     assert isinstance(given_network(give_network(InputGradient(), (3, 6, 6))), InputGradient)
-
-
-def test_old_weight_norm_is_copied() -> None:
-    network = Net()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        network.conv = nn.utils.weight_norm(network.conv)
-    with pytest.raises(RuntimeError):
-        copy.deepcopy(network)
-    expected = network.eval()(_images())
-    twin = copy_module(network)
-    assert torch.equal(twin(_images()), expected)
-    assert torch.equal(given_network(give_network(network, (3, 6, 6)))(_images()), expected)
-    with torch.no_grad():
-        twin.conv.weight_g.zero_()  # type: ignore[operator]
-    assert torch.equal(network(_images()), expected)

@@ -1,7 +1,8 @@
-"""Networks that take channels-last images alone work as any other; of those in one precision it is said."""
+"""Networks that take channels-last images alone, or change them in place, work as any other; others get advice."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import UserError
-from models.task import Task, TaskConfig, load_task
+from models.execution.input_forms import guard_inputs
+from models.task import Task, TaskConfig, load_network, load_task
 from search import api
 from search.settings.inputs import data_spec, task_of
 
@@ -115,3 +117,35 @@ def test_other_faults_get_no_advice(tmp_path: Path, form: Callable[[nn.Module, P
     globals()["Wrong"] = Wrong
     with pytest.raises(UserError, match=r"cannot take .*: RuntimeError: never$"):
         load(form(network, tmp_path))
+
+
+class InPlace(Net):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.mul_(2))
+
+
+def test_a_guarded_network_and_its_copies_leave_their_inputs_alone() -> None:
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    network = InPlace().eval()
+    expected = network(images.clone())
+    guard_inputs(network)
+    guard_inputs(network)
+    for guarded in (network, copy.deepcopy(network)):
+        inputs = images.clone()
+        assert torch.equal(guarded(inputs), expected)
+        assert torch.equal(inputs, images)
+
+
+@pytest.mark.parametrize("mode", ["self.training", "not self.training"])
+def test_a_loaded_network_leaves_its_inputs_alone(tmp_path: Path, mode: str) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Sequential):\n"
+        f"    def forward(self, x):\n        return super().forward(x.mul_(2) if {mode} else x)\n"
+        "def build():\n    return Net(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10))\n"
+    )
+    network = load_network(TaskConfig(network=f"{tmp_path}/net.py:build"))
+    for training in (False, True):
+        images = torch.ones(2, 1, 8, 8)
+        network.train(training)(images)
+        assert torch.equal(images, torch.ones(2, 1, 8, 8))

@@ -15,7 +15,8 @@ import pytest
 from dispatch_fakes import ListSource, candidate, factory
 
 from search.dispatch.attempts import NO_MEMORY, AttemptLog
-from search.dispatch.loop import Resources, dispatch
+from search.dispatch.contract import Resources
+from search.dispatch.loop import dispatch
 
 HELPERS = Path(__file__).parents[1]
 ROOT = HELPERS.parents[1]
@@ -24,7 +25,8 @@ import json, signal, sys
 from pathlib import Path
 import dispatch_fakes as fakes
 from search.dispatch.attempts import AttemptLog
-from search.dispatch.loop import Resources, dispatch
+from search.dispatch.contract import Resources
+from search.dispatch.loop import dispatch
 from search.engine.stopping import stop_signals
 
 attempts = AttemptLog(Path("crashes"), advice="go on")
@@ -96,7 +98,7 @@ def test_a_process_that_is_killed_while_it_stops_is_no_candidates_fault(tmp_path
         time.sleep(1)
         process.kill()
         process.communicate(timeout=60)
-    assert AttemptLog(tmp_path / "crashes").deaths(candidate(0, **options[0])) == []
+    assert AttemptLog(tmp_path / "crashes").past_deaths(candidate(0, **options[0])) == []
 
 
 def test_nothing_stays_of_candidates_that_are_survived(tmp_path: Path) -> None:
@@ -119,12 +121,12 @@ def test_a_workers_death_counts_once_the_driver_has_noted_it(tmp_path: Path) -> 
     file = attempts.next_file(chosen)
     assert file is not None
     file.write_text(f"candidate: {chosen.model_dump_json()}\nworker: 1 on host\n")
-    assert attempts.deaths(chosen) == []
+    assert attempts.past_deaths(chosen) == []
     attempts.note_death(file, chosen, NO_MEMORY)
     later = AttemptLog(tmp_path)
-    assert later.deaths(chosen) == [NO_MEMORY]
-    assert later.deaths(candidate(8)) == []
+    assert later.past_deaths(chosen) == [NO_MEMORY]
+    assert later.past_deaths(candidate(8)) == []
     assert later.next_file(chosen) != file
-    later.settle(chosen)
-    assert AttemptLog(tmp_path).deaths(chosen) == []
+    later.settle_deaths(chosen)
+    assert AttemptLog(tmp_path).past_deaths(chosen) == []
     assert file.exists(), "what it died of can still be read"

@@ -12,14 +12,11 @@ from dispatch_fakes import ListSource, candidate
 from search.candidate import Outcome
 from search.dispatch.attempts import AttemptLog
 from search.dispatch.bridge import Bridge
-from search.dispatch.loop import Resources
-from search.dispatch.tune_internals import as_actor_error
+from search.dispatch.contract import Resources
+from search.dispatch.ray_environment import tune
 from search.judge.faults import MachineFaultError
 
-# isort: split
-from ray.exceptions import OutOfMemoryError, RayActorError  # after bridge, which sets what Ray reads when imported
-from ray.tune.search import Searcher
-
+FINISHED = tune.search.Searcher.FINISHED
 FULL = "OutOfMemoryError: Task was killed due to the node running low on memory."
 NODE = "The actor died because its node has died. Node Id: 1"
 DIED = "The actor died unexpectedly before finishing this task."
@@ -38,7 +35,7 @@ def bridge_of(count: int, folder: Path) -> tuple[Any, ListSource]:
 def lose(bridge: Any, name: str, error: str) -> None:
     """As Tune tells it: first that the trial ended, then of what."""
     bridge.on_trial_complete(name, error=True)
-    bridge.lose(name, error)
+    bridge.handle_death(name, error)
 
 
 def seed_of(suggested: Any) -> int:
@@ -64,7 +61,7 @@ def test_who_lost_its_worker_to_a_full_memory_is_judged_once_more_alone(tmp_path
     bridge.on_trial_complete("e", good(1))
     assert seed_of(bridge.suggest("g")) == 2
     bridge.on_trial_complete("g", good(2))
-    assert bridge.suggest("h") == Searcher.FINISHED
+    assert bridge.suggest("h") == FINISHED
     assert [source.outcomes[i].status for i in range(3)] == ["failed", "ok", "ok"]
 
 
@@ -122,7 +119,7 @@ def test_the_death_of_a_machine_is_not_held_against_its_candidate(tmp_path: Path
 def test_machines_that_go_without_end_stop_the_search(tmp_path: Path) -> None:
     bridge, source = bridge_of(1, tmp_path)
     names = iter("abcdefgh")
-    while bridge.suggest(name := next(names)) not in (None, Searcher.FINISHED):
+    while bridge.suggest(name := next(names)) not in (None, FINISHED):
         lose(bridge, name, NODE)
     assert isinstance(bridge.error, MachineFaultError)
     assert source.outcomes == {}
@@ -151,22 +148,13 @@ def test_what_ran_when_tunes_loop_failed_is_judged_by_the_next(tmp_path: Path) -
     bridge, source = bridge_of(2, tmp_path)
     for name in ("a", "b"):
         bridge.suggest(name)
-    bridge.interrupt("AttributeError: no attribute '_actor_cache'", at_fault=False)
+    bridge.requeue_running("AttributeError: no attribute '_actor_cache'", at_fault=False)
     assert sorted(seed_of(bridge.suggest(name)) for name in ("c", "d")) == [0, 1]
-    bridge.interrupt(f"RuntimeError: Caught unexpected exception\n{FULL}", at_fault=True)
+    bridge.requeue_running(f"RuntimeError: Caught unexpected exception\n{FULL}", at_fault=True)
     first = seed_of(bridge.suggest("e"))
     assert bridge.suggest("f") is None, "each is tried alone"
     bridge.on_trial_complete("e", good(first))
     bridge.suggest("g")
-    bridge.interrupt(FULL, at_fault=True)
+    bridge.requeue_running(FULL, at_fault=True)
     assert source.outcomes[first].status == "ok"
     assert source.outcomes[1 - first].reason == "its worker died 2 times: the machine ran out of memory"
-
-
-def test_every_error_of_ray_reads_as_the_death_of_one_actor() -> None:
-    """Tune ends the whole run for any other."""
-    full = as_actor_error(OutOfMemoryError("full"))
-    assert isinstance(full, RayActorError)
-    assert str(full) == "OutOfMemoryError: full"
-    dead, own = RayActorError(), ValueError()
-    assert (as_actor_error(dead), as_actor_error(own)) == (dead, own)

@@ -16,9 +16,11 @@ from dispatch_fakes import GenerationSource, ListSource, candidate, expected_acc
 
 from models.errors import UserError
 from search.candidate import Candidate, Outcome
-from search.dispatch.loop import Resources, dispatch, judge
+from search.dispatch.contract import Resources
+from search.dispatch.evaluation import judge_candidate
+from search.dispatch.loop import dispatch
 from search.dispatch.ray_session import cpus_per_worker, ray_session
-from search.machine.host import cores
+from search.machine.host import count_cores
 
 # isort: split
 
@@ -66,7 +68,7 @@ def test_a_long_message_is_cut() -> None:
     def evaluate(_: Candidate) -> Outcome:
         raise ValueError("x" * 10_000)
 
-    assert len(judge(evaluate, candidate()).reason or "") < 400
+    assert len(judge_candidate(evaluate, candidate()).reason or "") < 400
 
 
 def test_an_interrupt_ends_the_loop_without_an_outcome() -> None:
@@ -130,12 +132,12 @@ def test_errors_of_the_source_come_out() -> None:
 
 
 def test_memory_of_a_candidate_is_free_after_it() -> None:
-    judge(fakes.evaluate, candidate(mib=64))
+    judge_candidate(fakes.evaluate, candidate(mib=64))
     before = fakes.rss()
-    gc.disable()  # judge must free the cycle by itself
+    gc.disable()  # judge_candidate must free the cycle by itself
     try:
         for number in range(10):
-            judge(fakes.evaluate, candidate(number, mib=64))
+            judge_candidate(fakes.evaluate, candidate(number, mib=64))
     finally:
         gc.enable()
     assert fakes.rss() - before < 64 * fakes.MIB
@@ -210,7 +212,7 @@ def test_two_workers_share_the_work_and_live_on(session: None) -> None:
     pids = source.notes("pid")
     assert len(set(pids)) == 2
     assert min(pids.count(pid) for pid in set(pids)) >= 2
-    assert set(source.notes("threads")) == {max(1, cpus_per_worker([max(cores(), 2)], 2))}
+    assert set(source.notes("threads")) == {max(1, cpus_per_worker([max(count_cores(), 2)], 2))}
     assert set(source.notes("cuda")) <= {"", None}
 
 

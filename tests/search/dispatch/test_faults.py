@@ -20,7 +20,8 @@ from dispatch_fakes import ListSource, candidate, expected_accuracy, factory
 from processes import alive
 
 from models.errors import UserError
-from search.dispatch.loop import Resources, dispatch
+from search.dispatch.contract import Resources
+from search.dispatch.loop import dispatch
 from search.ledger.ledger import Ledger
 
 pytestmark = [pytest.mark.ray, pytest.mark.kill]

@@ -22,7 +22,7 @@ from search.engine.outcomes import RunOutcomes
 from search.engine.prepare import PreparedRun, prepare_run
 from search.engine.run_folder import resumed_config
 from search.engine.running import run_prepared
-from search.judge.evaluate import worker
+from search.judge.evaluate import load_evaluator
 from search.settings.config import RunConfig
 
 NETWORK = """
@@ -135,10 +135,10 @@ def test_a_comparison_is_refused_alike(tmp_path: Path) -> None:
 def test_a_worker_with_other_files_judges_nothing(tmp_path: Path) -> None:
     config = config_of(tmp_path, weights_task(tmp_path))
     run = prepare_run(config)
-    assert worker(config.task, device="cpu", fingerprint=run.fingerprint).task.fingerprint == run.fingerprint
+    assert load_evaluator(config.task, device="cpu", fingerprint=run.fingerprint).task.fingerprint == run.fingerprint
     write_weights(tmp_path / "w.safetensors", 1)
     with pytest.raises(UserError, match="not those that the search began with"):
-        worker(config.task, device="cpu", fingerprint=run.fingerprint)
+        load_evaluator(config.task, device="cpu", fingerprint=run.fingerprint)
 
 
 @pytest.mark.parametrize("schema", [3, 0, "1", None, True, [1]])

@@ -7,7 +7,7 @@ import torch
 from models.task import TaskConfig, load_task
 from search.candidate import Recipe
 from search.carry_out import carry_out
-from search.judge.baseline import train
+from search.judge.baseline import train_baseline
 from search.observer import Observer
 from search.settings.config import RunConfig
 
@@ -19,7 +19,9 @@ ALL = ("config", "safetensors", "pt2", "onnx")
 def searched(root: Path, network: str, method: str) -> Path:
     """A run of a network with trained weights, so that fresh ones would be noticed."""
     weights = root / f"{method}.safetensors"
-    train(TaskConfig(network=network), Recipe(epochs=2, batch_size=64, lr=0.1, distill_weight=0), weights, device="cpu")
+    train_baseline(
+        TaskConfig(network=network), Recipe(epochs=2, batch_size=64, lr=0.1, distill_weight=0), weights, device="cpu"
+    )
     config = RunConfig(
         task=TaskConfig(network=network, weights=str(weights)),
         methods=(method,),

@@ -20,7 +20,7 @@ from search.export.export import export_run
 from search.export.pick import pick_candidate, read_run
 from search.judge.checkpoint import Checkpoint
 from search.judge.evaluate import Evaluator
-from search.judge.finetune import judge
+from search.judge.finetune import measure_accuracy
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -89,7 +89,10 @@ def test_a_killed_export_goes_on_from_its_last_epoch(run, tmp_path):
     shown = json.loads(again.stdout)  # one object and nothing else
     assert shown["recipe"]["epochs"] == 12
     network = load_compressed(copy / "export")
-    assert shown["metrics"]["test_accuracy"] == judge(network, load_task(TaskConfig(network="small"), "cpu").test)[0]
+    assert (
+        shown["metrics"]["test_accuracy"]
+        == measure_accuracy(network, load_task(TaskConfig(network="small"), "cpu").test)[0]
+    )
     assert list((copy / "checkpoints").iterdir()) == []
 
 

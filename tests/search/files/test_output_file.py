@@ -144,7 +144,7 @@ def test_a_file_is_replaced_if_that_is_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", ["folder removed and in the way", "taken by another"])
 def test_what_was_trained_is_kept_somewhere(tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    out, judge = tmp_path / "place" / "w.safetensors", baseline.judge
+    out, measure = tmp_path / "place" / "w.safetensors", baseline.measure_accuracy
 
     def meanwhile(*arguments: object) -> tuple[float, float]:
         if fault == "taken by another":
@@ -152,9 +152,9 @@ def test_what_was_trained_is_kept_somewhere(tmp_path: Path, fault: str, monkeypa
             out.write_bytes(b"precious")
         else:
             out.parent.write_bytes(b"")
-        return judge(*arguments)  # type: ignore[arg-type]
+        return measure(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(baseline, "judge", meanwhile)
+    monkeypatch.setattr(baseline, "measure_accuracy", meanwhile)
     with pytest.raises(
         UserError, match=r"cannot be written \(.*\); the content is in .*/results/w-.*\.safetensors: move"
     ):

@@ -60,7 +60,7 @@ def test_digests_tell_networks_apart(change: str) -> None:
     if change == "inner":  # something that a method has put there
         network.c1 = nn.Sequential(network.c1, nn.Conv2d(8, 8, 1))
     other = copy_network(network)
-    first, last = outline.digests(network), outline.digests(other)
+    first, last = outline.module_digests(network), outline.module_digests(other)
     assert first is not None
     assert last is not None
     assert first == last
@@ -76,7 +76,7 @@ def test_digests_tell_networks_apart(change: str) -> None:
         other.shift += 1
     else:
         other.act = nn.Hardswish()
-    changed = outline.digests(other)
+    changed = outline.module_digests(other)
     assert changed is not None
     place = {"attribute": outline.order.index("act"), "class": outline.order.index("act"),
              "weight": outline.order.index("c1"), "inner": outline.order.index("c1")}.get(change, 0)  # fmt: skip
@@ -90,4 +90,4 @@ def test_a_module_that_is_called_again_is_not_replaced() -> None:
                      act=nn.ReLU(), c1=conv(3, 8), c2=conv(8, 8), fc=nn.Linear(8, CLASSES))  # fmt: skip
     outline = outline_of(network)
     assert cuts_of(outline) == ["c1", "c2", "fc"]
-    assert all("act" not in cut.before for cut in outline._candidates)
+    assert all("act" not in cut.before for cut in outline.candidates)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models.data.array_images import ArrayImages
 from models.data.named_sets import NAMED_SETS
-from search.judge.drift import Drift, blends, jensen_shannon
+from search.judge.drift import Drift, blend_images, jensen_shannon
 
 
 def make_images(labels: Tensor) -> ArrayImages:
@@ -40,7 +40,7 @@ def test_nothing_drifts_from_itself(images: ArrayImages) -> None:
 def test_it_is_the_mean_divergence_of_the_outputs(images: ArrayImages) -> None:
     dense, other = _Linear(0.05), _Linear(0.02)
     expected = 0.0
-    for row in torch.cat(list(blends(images))):
+    for row in torch.cat(list(blend_images(images))):
         p, q = dense(row[None])[0].softmax(0).tolist(), other(row[None])[0].softmax(0).tolist()
         expected += jensenshannon(p, q) ** 2 / 30  # SciPy gives the distance, its square root
     assert Drift(dense)(other, images) == pytest.approx(expected, rel=1e-4)
@@ -65,8 +65,8 @@ def test_labels_do_not_matter_and_the_first_images_alone_can_be_asked_for(images
 
 def test_every_image_is_mixed_with_another_one(images: ArrayImages) -> None:
     ((inputs, _),) = images.batches(500)
-    (blend,) = blends(images)
-    assert torch.equal(blend, next(blends(images)))
+    (blend,) = blend_images(images)
+    assert torch.equal(blend, next(blend_images(images)))
     shares = []
     for mixed in blend.flatten(1):
         # mixed = s * a + (1 - s) * b for exactly one pair of different images: find it by trying all

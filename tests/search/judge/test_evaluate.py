@@ -18,7 +18,7 @@ from models.task import TaskConfig
 from search.candidate import Candidate, Recipe
 from search.judge.drift import Drift
 from search.judge.evaluate import Evaluator
-from search.judge.finetune import finetune, judge, recalibrate
+from search.judge.finetune import finetune, measure_accuracy, recalibrate
 
 TASK = TaskConfig(network="small", data="digits", train_images=300)
 RECIPE = Recipe(epochs=0.5, batch_size=32, lr=0.05, recalibration_images=128)
@@ -223,8 +223,8 @@ def test_batch_norm_is_measured_anew_behind_the_fine_tune_too(evaluator: Evaluat
     network = evaluator.compressor(own).compress(own.allocation)
     recalibrate(network, task.tune, 128, seed=5)
     finetune(network, task.tune, RECIPE, seed=5, teacher=task.network)
-    lagging = judge(network, task.search)
+    lagging = measure_accuracy(network, task.search)
     recalibrate(network, task.tune, 128, seed=5)
     outcome = evaluator(own)
-    assert (outcome.accuracy, outcome.loss) == pytest.approx(judge(network, task.search), rel=1e-6)
+    assert (outcome.accuracy, outcome.loss) == pytest.approx(measure_accuracy(network, task.search), rel=1e-6)
     assert outcome.loss != pytest.approx(lagging[1], rel=1e-4)

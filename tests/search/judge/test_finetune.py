@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from methods.base import Tuning
 from search.candidate import Recipe
-from search.judge.finetune import DivergedError, TimeLimitError, finetune, judge, rate, recalibrate, steps_of
+from search.judge.finetune import (
+    DivergedError,
+    TimeLimitError,
+    count_steps,
+    finetune,
+    learning_rate_share,
+    measure_accuracy,
+    recalibrate,
+)
 
 PLAIN = Recipe(epochs=2, batch_size=8, lr=0.1, distill_weight=0, momentum=0.9, weight_decay=0.01)
 
@@ -71,13 +79,13 @@ def test_one_cycle_in_closed_form(steps: int) -> None:
     for step in range(steps):
         t = (step + 0.5) / steps
         expected = 0.04 + 0.96 * t / 0.3 if t < 0.3 else math.cos(math.pi / 2 * (t - 0.3) / 0.7) ** 2
-        assert rate(step, steps, "one-cycle") == pytest.approx(expected)
-        assert rate(step, steps, "cosine") == pytest.approx(math.cos(math.pi / 2 * t) ** 2)
-        assert 0 < rate(step, steps, "one-cycle") <= 1
+        assert learning_rate_share(step, steps, "one-cycle") == pytest.approx(expected)
+        assert learning_rate_share(step, steps, "cosine") == pytest.approx(math.cos(math.pi / 2 * t) ** 2)
+        assert 0 < learning_rate_share(step, steps, "one-cycle") <= 1
 
 
 def test_the_peak_is_reached_once_and_the_mean_is_known() -> None:
-    values = [rate(step, 10_000, "one-cycle") for step in range(10_000)]
+    values = [learning_rate_share(step, 10_000, "one-cycle") for step in range(10_000)]
     assert max(values) == pytest.approx(1, abs=1e-3)
     # the integral: a ramp from 1/25 to 1 over 0.3, then half of the rest
     assert sum(values) / len(values) == pytest.approx(0.3 * 1.04 / 2 + 0.7 / 2, abs=1e-4)
@@ -89,7 +97,7 @@ def test_the_peak_is_reached_once_and_the_mean_is_known() -> None:
      (3, 64, 24, 3), (1, 128, 45_000, 351)],
 )  # fmt: skip
 def test_steps(epochs: float, batch: int, images: int, steps: int) -> None:
-    assert steps_of(Recipe(epochs=epochs, batch_size=batch), images) == steps
+    assert count_steps(Recipe(epochs=epochs, batch_size=batch), images) == steps
 
 
 def by_hand(model: nn.Module, images: Points, recipe: Recipe, seed: int, teacher: nn.Module | None = None) -> None:
@@ -106,7 +114,7 @@ def by_hand(model: nn.Module, images: Points, recipe: Recipe, seed: int, teacher
             logits, labels = model(images.x[chosen]), images.y[chosen]
             loss = loss_by_hand(logits, labels, None if teacher is None else teacher(images.x[chosen]).detach(), recipe)
             slopes = torch.autograd.grad(loss, list(model.parameters()))
-            lr = recipe.lr * rate(step, total, recipe.schedule)
+            lr = recipe.lr * learning_rate_share(step, total, recipe.schedule)
             with torch.no_grad():
                 for p, slope, v in zip(model.parameters(), slopes, speed, strict=True):
                     slope = slope + recipe.weight_decay * p
@@ -253,6 +261,6 @@ def test_judge_counts(count: int | None, batch_size: int) -> None:
         label = int(images.y[i])
         right += scores.index(max(scores)) == label
         total += math.log(sum(math.exp(s) for s in scores)) - scores[label]
-    accuracy, loss = judge(model.train(), images, count=count, batch_size=batch_size)
+    accuracy, loss = measure_accuracy(model.train(), images, count=count, batch_size=batch_size)
     assert accuracy == right / used
     assert loss == pytest.approx(total / used, abs=1e-6)

@@ -12,7 +12,7 @@ from methods.base import example_input
 from methods.registry import create, method_info, methods
 from methods.tables.codebook import codebook_layers
 from models.networks.catalog import build_network
-from search.judge.packed_weights import pack, unpack
+from search.judge.packed_weights import pack_weights, unpack_weights
 
 COMPOSED = ["l1+kse", "l1+kernel-clustering"]
 CASES = [("small", name) for name in [*methods(), *COMPOSED]] + [
@@ -45,7 +45,7 @@ def test_no_trace_of_the_dense_weights_is_needed(network, method):
         for parameter in tuned.parameters():  # as a fine-tune would; tables keep what 16 bits can hold
             parameter.copy_((parameter * 1.5).half())
     images = torch.randn(5, *compressor.example.shape[1:])
-    rebuilt = unpack(stranger, allocation, pack(compressor, tuned))
+    rebuilt = unpack_weights(stranger, allocation, pack_weights(compressor, tuned))
     assert torch.equal(rebuilt(images), tuned(images))
     assert not torch.equal(tuned(images), compressor.network(images))
     assert any(parameter.requires_grad for parameter in rebuilt.parameters())
@@ -55,10 +55,10 @@ def test_which_channels_a_padded_shortcut_passes_on_is_stored():
     compressor, stranger = bound("resnet20", "l1", 0), bound("resnet20", "l1", 1)
     allocation = compressor.allocation([len(site.settings) // 2 for site in compressor.sites])
     tuned = compressor.compress(allocation)
-    packed = pack(compressor, tuned)
+    packed = pack_weights(compressor, tuned)
     extra = [name for name in packed if name.startswith("buffer:")]
     assert len(extra) == 2  # one for each change of width
-    without = unpack(stranger, allocation, {name: t for name, t in packed.items() if name not in extra})
+    without = unpack_weights(stranger, allocation, {name: t for name, t in packed.items() if name not in extra})
     images = torch.randn(5, 3, 16, 16)
     assert not torch.allclose(without(images), tuned(images), rtol=1e-3)
 
@@ -107,7 +107,7 @@ def test_the_file_is_as_large_as_predicted(method, tmp_path):
         allocation = compressor.allocation([max(1, len(site.settings) // part) for site in compressor.sites])
         small = compressor.compress(allocation)
         small = compressor.tuning(allocation, small, steps=0, lr=0.1).finish(small).eval()
-        tensors, path = pack(compressor, small), tmp_path / f"{part}.safetensors"
+        tensors, path = pack_weights(compressor, small), tmp_path / f"{part}.safetensors"
         safetensors.torch.save_file(tensors, path)
         header = 8 + int.from_bytes(path.read_bytes()[:8], "little")
         statistics = sum(buffer.nbytes for layer in small.modules() if isinstance(layer, nn.BatchNorm2d)
@@ -127,7 +127,7 @@ def test_nothing_is_clustered_or_scored_to_read_a_file(method, monkeypatch):
     compressor = bound("small", method, 0)
     allocation = compressor.allocation([len(site.settings) // 2 for site in compressor.sites])
     tuned = compressor.compress(allocation).eval()
-    tensors = pack(compressor, tuned)
+    tensors = pack_weights(compressor, tuned)
 
     def never(*_, **__):
         raise AssertionError("not needed to read a file")
@@ -139,7 +139,7 @@ def test_nothing_is_clustered_or_scored_to_read_a_file(method, monkeypatch):
     with pytest.raises(AssertionError, match="not needed"):
         bound("small", method, 1).compress(allocation)
     images = torch.randn(5, *compressor.example.shape[1:])
-    assert torch.equal(unpack(bound("small", method, 1), allocation, tensors)(images), tuned(images))
+    assert torch.equal(unpack_weights(bound("small", method, 1), allocation, tensors)(images), tuned(images))
 
 
 @pytest.mark.parametrize("method", ["l1", "kse", "kernel-clustering", "resrep"])
@@ -154,5 +154,5 @@ def test_layers_under_two_names_and_tied_weights_are_stored(method):
     allocation = compressor.allocation([len(site.settings) // 2 for site in compressor.sites])
     small = compressor.compress(allocation)
     small = compressor.tuning(allocation, small, steps=0, lr=0.1).finish(small).eval()
-    stored = safetensors.torch.load(safetensors.torch.save(pack(compressor, small)))
-    assert torch.equal(unpack(compressor, allocation, stored)(example), small(example))
+    stored = safetensors.torch.load(safetensors.torch.save(pack_weights(compressor, small)))
+    assert torch.equal(unpack_weights(compressor, allocation, stored)(example), small(example))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import coupled_nets
 import pytest
@@ -14,11 +16,10 @@ from torch.nn import functional as F
 from methods.base import Allocation, Compressor, copy_network, example_input
 from methods.registry import create
 from models.networks.catalog import build_network
-from models.task import TaskConfig
-from search.candidate import Candidate
-from search.judge import prefix as module
+from models.task import TaskConfig, load_task
+from search.candidate import Candidate, Outcome
+from search.judge import evaluate
 from search.judge.cuts import Outline, Recorded
-from search.judge.drift import Drift
 from search.judge.evaluate import Evaluator
 from search.judge.prefix import Prefix
 from search.recipe import ZERO_SHOT
@@ -74,7 +75,7 @@ def test_outputs_are_the_same_to_the_bit(build: object, method: str) -> None:
     for allocation in scanned(compressor):
         expected = measured(compressor.compress(allocation))
         small = compressor.compress(allocation)
-        with prefix.shared(small, "images"):
+        with prefix.sharing(small, "images"):
             got = measured(small)
         used += prefix.used is not None
         for one, other in zip(got, expected, strict=True):
@@ -101,7 +102,7 @@ def test_layers_before_the_change_are_not_computed_again() -> None:
         for name, layer in small.named_modules():
             if isinstance(layer, nn.Conv2d) and not name.startswith("layer3.2"):
                 layer.register_forward_hook(count)
-        with prefix.shared(small, None), torch.no_grad():
+        with prefix.sharing(small, None), torch.no_grad():
             small(x)
         calls.append(computed)
     assert site.name.startswith("layer3.2")
@@ -114,11 +115,11 @@ def test_other_images_are_not_taken_for_the_same() -> None:
     prefix, site = Prefix(network, example_input(SHAPE)), compressor.sites[-1]
     small = compressor.compress(Allocation({site.name: site.settings[2]}))
     for calls, used in ((1, False), (1, True), (2, False), (2, True)):
-        with prefix.shared(small, calls):
+        with prefix.sharing(small, calls):
             small(images(1)[0])
         assert (prefix.used is not None) is used
-    prefix.forget()
-    with prefix.shared(small, 2):
+    prefix.free_memory()
+    with prefix.sharing(small, 2):
         small(images(1)[0])
     assert not prefix.used
 
@@ -133,7 +134,7 @@ def test_what_follows_may_write_into_the_output_of_a_cut() -> None:
     outputs = []
     for _ in range(3):
         small = compressor.compress(Allocation({site.name: site.settings[2]}))
-        with prefix.shared(small, None):
+        with prefix.sharing(small, None):
             outputs.append(measured(small))
     assert prefix.used
     assert all(torch.equal(a, b) for one in outputs[1:] for a, b in zip(one, outputs[0], strict=True))
@@ -156,20 +157,20 @@ def test_the_judge_shares_and_says_the_same() -> None:
     alone = [figures(Evaluator(TASK, device="cpu"), [each])[0] for each in LATE]
     evaluator = Evaluator(TASK, device="cpu")
     assert figures(evaluator, LATE) == alone
-    (prefix,) = evaluator._prefixes.values()
+    prefix = evaluator.prefix_of(LATE[0])
     assert prefix.used
-    assert prefix._kept
+    assert prefix.recorded_bytes
     evaluator(candidate({"conv3": {"ratio": 0.5}}, images=None))
-    assert not prefix._kept, "fine-tuning needs the memory"
+    assert not prefix.recorded_bytes, "fine-tuning needs the memory"
 
 
 def test_outputs_that_are_too_large_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = figures(Evaluator(TASK, device="cpu"), LATE)
-    monkeypatch.setattr(module, "HELD", 10_000)
+    monkeypatch.setattr("search.judge.prefix.MAX_BYTES", 10_000)
     evaluator = Evaluator(TASK, device="cpu")
     assert figures(evaluator, LATE) == expected
-    (prefix,) = evaluator._prefixes.values()
-    assert not prefix._kept
+    prefix = evaluator.prefix_of(LATE[0])
+    assert not prefix.recorded_bytes
     assert not prefix.used
 
 
@@ -177,12 +178,12 @@ def test_a_cut_that_does_not_hold_is_noticed(monkeypatch: pytest.MonkeyPatch) ->
     """As if the dense network did not look back where the compressed ones do."""
     expected = figures(Evaluator(TASK, device="cpu"), LATE)
     within = next(cut for cut in Outline(Evaluator(TASK, device="cpu").task.network, example_input((1, 28, 28)))
-                  ._candidates if cut.name == "layer2.bn1")  # fmt: skip
+                  .candidates if cut.name == "layer2.bn1")  # fmt: skip
     monkeypatch.setattr(Outline, "last_cut", lambda *_: within)
     evaluator = Evaluator(TASK, device="cpu")
     assert figures(evaluator, LATE) == expected
-    (prefix,) = evaluator._prefixes.values()
-    assert prefix._retired
+    prefix = evaluator.prefix_of(LATE[0])
+    assert prefix.retired
 
 
 def test_an_error_within_is_not_the_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,9 +196,9 @@ def test_an_error_within_is_not_the_candidates(monkeypatch: pytest.MonkeyPatch) 
     evaluator = Evaluator(TASK, device="cpu")
     monkeypatch.setattr(Recorded, "nbytes", property(full))
     assert figures(evaluator, LATE) == expected
-    (prefix,) = evaluator._prefixes.values()
-    assert prefix._retired
-    assert not prefix._kept
+    prefix = evaluator.prefix_of(LATE[0])
+    assert prefix.retired
+    assert not prefix.recorded_bytes
 
 
 def test_errors_of_the_candidate_itself_are_raised() -> None:
@@ -278,22 +279,26 @@ def test_the_first_use_is_held_against_a_plain_measurement(build: object, monkey
     states = [dict(vars(module)).get("forward") for module in network.modules()]
 
     def judge_of() -> Evaluator:
-        judge = Evaluator(TASK, device="cpu")
-        judge.task.network = network
-        judge._drifts = {None: Drift(network)}
-        return judge
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(evaluate, "load_task", lambda *places: replace(load_task(*places), network=network))
+            return Evaluator(TASK, device="cpu")
 
     late = [candidate({"c3": {"ratio": ratio}}, method="l1") for ratio in (0.25, 0.5, 0.75)]
     plain = judge_of()
-    monkeypatch.setattr(plain, "_prefix", lambda _: None)
+    monkeypatch.setattr(plain, "prefix_of", lambda _: None)
     assert figures(judge_of(), late) == figures(plain, late)
     assert [vars(module).get("forward") for module in network.modules()] == states
 
 
 def test_trust_costs_one_measurement_a_cut() -> None:
     evaluator, calls = Evaluator(TASK, device="cpu"), list[bool]()
-    measured = evaluator._measured
-    evaluator._measured = lambda *a: calls.append(len(a) == 4) or measured(*a)  # type: ignore[method-assign]
+    measure = evaluator.measure_outcome
+
+    def counted(candidate: Candidate, **options: Any) -> Outcome:
+        calls.append(options["prefix"] is not None)
+        return measure(candidate, **options)
+
+    evaluator.measure_outcome = counted  # type: ignore[method-assign, assignment]
     figures(evaluator, LATE)
     assert calls == [True, True, False, True]  # recorded, reused and made again without, reused
 
@@ -302,4 +307,7 @@ def test_one_method_alone_keeps_outputs() -> None:
     evaluator = Evaluator(TASK, device="cpu")
     for method in ("l1", "l2"):
         figures(evaluator, [each.model_copy(update={"method": method}) for each in LATE])
-    assert [bool(prefix and prefix._kept) for prefix in evaluator._prefixes.values()] == [False, True]
+    for method, keeps in (("l2", True), ("l1", False)):  # in this order: asking for one frees the others
+        prefix = evaluator.prefix_of(LATE[0].model_copy(update={"method": method}))
+        assert prefix is not None
+        assert bool(prefix.recorded_bytes) is keeps

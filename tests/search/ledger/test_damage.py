@@ -39,7 +39,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for number in range(COUNT * share // 5):
                 ledger.add(*numbered(number), {"stage": "search"})  # type: ignore[arg-type]
             for number in range(5):
-                ledger.remember(f"standing:{number}", {"accuracy": number / 10, "name": "x" * 50})
+                ledger.store_fact(f"standing:{number}", {"accuracy": number / 10, "name": "x" * 50})
     return path
 
 

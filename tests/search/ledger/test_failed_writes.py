@@ -38,10 +38,9 @@ def test_a_locked_file_loses_nothing(path: str, tmp_path: Path, impatient: None)
         with pytest.raises(LedgerError, match=r"database is locked.*rescue\.jsonl"):
             ledger.add(candidate(number), outcome(number))
     assert ledger.get(candidate(1).key(TASK)) == outcome(1)
-    assert ledger.pending == 2
+    assert len(rescue.read_text().splitlines()) == 2
     blocker.rollback()
     ledger.add(candidate(3), outcome(3))
-    assert ledger.pending == 0
     assert not rescue.exists()
     assert len(Ledger(path, TASK, TITLE).records()) == 4
 

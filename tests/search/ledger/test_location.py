@@ -13,7 +13,7 @@ import run_search
 from models.errors import UserError
 from search import api
 from search.engine.run_folder import resumed_config
-from search.ledger.location import full_url, public_location, scrub
+from search.ledger.location import full_url, public_location, scrub_passwords
 from search.ledger.storage import open_storage, storage_url
 from search.settings.config import RunConfig
 
@@ -40,7 +40,7 @@ MALFORMED = [
 def test_the_password_is_known_to_this_process_alone(location: str, public: str) -> None:
     assert public_location(location) == public
     assert SECRET in full_url(public).render_as_string(hide_password=False)
-    assert SECRET not in scrub(f"of the driver: {location}")
+    assert SECRET not in scrub_passwords(f"of the driver: {location}")
     config = RunConfig.model_validate({"task": {"network": "small"}, "name": "x", "ledger": location})
     assert config.ledger == public
     assert SECRET not in repr(config) + config.model_dump_json()

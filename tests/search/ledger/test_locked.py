@@ -30,7 +30,7 @@ def path(tmp_path: Path) -> Path:
     with Ledger(str(path), TASK, TITLE) as ledger:
         for number in range(COUNT):
             ledger.add(candidate(number), outcome(number))
-        ledger.remember("dense", {"flops": 7})
+        ledger.store_fact("dense", {"flops": 7})
     return path
 
 

@@ -175,11 +175,6 @@ def test_shortened_text_keeps_both_ends(text: str, width: int) -> None:
     assert shorten(text, width) in ([text] if len(text) <= width else [f"{head}…{tail}" for head, tail in halves])
 
 
-def test_what_cannot_be_shown_is_replaced_and_nothing_else() -> None:
-    assert printable_text("a\x00b\x1b[0m\x1b\x7f\ud800\u202ec\u2066") == "a\ufffdb" + 4 * "\ufffd" + "c\ufffd"
-    assert printable_text("tab\tline\nébène 名前 🙂 ± −") == "tab\tline\nébène 名前 🙂 ± −"
-
-
 @given(st.lists(st.floats(0, 100), max_size=12), st.floats(0.1, 40))
 def test_labels_of_one_row_lie_apart(positions: list[float], gap: float) -> None:
     rows = stagger(positions, gap)

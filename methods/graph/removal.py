@@ -23,7 +23,7 @@ from methods.graph.channels import Group
 from methods.graph.narrow import Side, channels_of
 
 Ints = npt.NDArray[np.int64]
-Kept = Callable[[str], tuple[Tensor, Tensor]]
+KeptChannels = Callable[[str], tuple[Tensor, Tensor]]
 """Layer -> its in- and output channels that are left, ascending."""
 Change = Callable[[Levels, Levels], Costs]
 """Levels of the first method (with their column of zeros) and of the second -> what the second adds to the cost of
@@ -31,19 +31,19 @@ the network that the first leaves; (n_allocations,) each, mostly below zero."""
 
 
 @dataclass(frozen=True)
-class Fates:
-    """One side of a layer: channel c is there as long as site `site[c]` (0: stays) is at a level below `gone_at[c]`."""
+class ChannelRemoval:
+    """Which site removes each channel on one side of a layer, and from which of its levels on."""
 
-    site: Levels  # (C,)
-    gone_at: Levels  # (C,)
+    site: Levels  # (C,) number of the site; 0: the channel always stays
+    gone_at: Levels  # (C,) the first level at which it is removed
 
     def left(self, levels: Levels) -> Tensor:
         """The channels left at one allocation's levels (1 + n_sites,), ascending."""
         return torch.from_numpy(np.flatnonzero(levels[self.site] < self.gone_at))
 
 
-class Survival:
-    """The fates of every layer's channels."""
+class RemovalOrder:
+    """Which site removes each channel of every layer, and in which order."""
 
     def __init__(self, network: nn.Module, groups: Sequence[Group], gone_at: Mapping[str, Tensor]) -> None:
         """`groups` in the order of the sites; `gone_at`: site -> level at which each of its channels goes."""
@@ -55,24 +55,24 @@ class Survival:
                 place = (number, slots.index.numpy(), levels[slots.channel.numpy()])
                 self._places.setdefault((slots.name, slots.side), []).append(place)
 
-    def fates(self, layer: str, side: Side) -> Fates:
+    def removal_of(self, layer: str, side: Side) -> ChannelRemoval:
         width = channels_of(self._network.get_submodule(layer), side)
         site, gone_at = np.zeros(width, dtype=np.intp), np.ones(width, dtype=np.intp)
         for number, index, levels in self._places.get((layer, side), ()):
             site[index], gone_at[index] = number, levels
-        return Fates(site, gone_at)
+        return ChannelRemoval(site, gone_at)
 
-    def kept(self, levels: Levels) -> Kept:
+    def kept(self, levels: Levels) -> KeptChannels:
         """What is left of each layer at the first method's levels (n_sites,)."""
         padded = np.concatenate([np.zeros(1, dtype=np.intp), levels])
-        return lambda layer: (self.fates(layer, "in").left(padded), self.fates(layer, "out").left(padded))
+        return lambda layer: (self.removal_of(layer, "in").left(padded), self.removal_of(layer, "out").left(padded))
 
 
 @runtime_checkable
 class Narrows(Protocol):
     """A method that can come first: `compress` narrows at once, in a fixed order."""
 
-    def survival(self) -> Survival:
+    def removal_order(self) -> RemovalOrder:
         """Which channels go when; after `calibrate`, if the method needs that."""
 
     def outline(self, allocation: Allocation) -> nn.Module:
@@ -83,23 +83,23 @@ class Narrows(Protocol):
 class Follows(Protocol):
     """A method that can come second, on a network that another has narrowed."""
 
-    def narrowed(self, network: nn.Module, kept: Kept | None) -> Compressor:
+    def narrowed(self, network: nn.Module, kept: KeptChannels | None) -> Compressor:
         """The same method for that network: what was measured of the whole one holds for what is left of it.
 
         Its sites and settings are the same; costs are those of `change`. Without `kept` it can only unpack.
         """
 
-    def change(self, survival: Survival) -> Change:
+    def change(self, order: RemovalOrder) -> Change:
         """What the method's settings take off any of the narrower networks."""
 
 
-class Tally:
+class ChannelTally:
     """Sums over the channels that are left, on one side of several layers, by lookup.
 
     Every layer has its features of shape (variants, C, K), and gives the (K,) sums of the variant asked for.
     """
 
-    def __init__(self, sides: Sequence[Fates], features: Sequence[Ints]) -> None:
+    def __init__(self, sides: Sequence[ChannelRemoval], features: Sequence[Ints]) -> None:
         tables: list[Ints] = []
         layer_of, site_of, top_of, start_of, start = [], [], [], [], 0
         for layer, (side, feature) in enumerate(zip(sides, features, strict=True)):
@@ -135,9 +135,9 @@ def _left(gone_at: Levels, features: Ints) -> Ints:
     return left
 
 
-def widths(sides: Sequence[Fates]) -> Tally:
+def count_left(sides: Sequence[ChannelRemoval]) -> ChannelTally:
     """How many channels are left."""
-    return Tally(sides, [np.ones((1, len(side.site), 1), dtype=np.int64) for side in sides])
+    return ChannelTally(sides, [np.ones((1, len(side.site), 1), dtype=np.int64) for side in sides])
 
 
 def cut(table: Tensor, kept: tuple[Tensor, Tensor], groups: int) -> Tensor:

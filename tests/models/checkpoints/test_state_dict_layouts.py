@@ -1,8 +1,7 @@
-"""Checkpoints of older scripts: pairs and folds by number, counters in another form, weights kept in parts."""
+"""Checkpoints of older scripts: pairs and folds by number, and counters in another form."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 from models.checkpoints.loading import load_weights
 from models.errors import UserError
@@ -87,25 +85,4 @@ def test_counters_of_batches_in_another_form(tmp_path: Path, trained: State, cha
 def test_counters_of_several_numbers_are_refused(tmp_path: Path, trained: State) -> None:
     torch.save({**trained, "1.num_batches_tracked": torch.ones(2)}, tmp_path / "w.pt")
     with pytest.raises(UserError, match=r"1.num_batches_tracked is \(2,\)"):
-        load_weights(_network(), tmp_path / "w.pt")
-
-
-PARTS: dict[str, tuple[Callable[[nn.Module], Any], str]] = {
-    "pruned": (lambda layer: prune.l1_unstructured(layer, "weight", 0.5), r"prune.remove\(layer, 'weight'\)"),
-    "pruned bias": (lambda layer: prune.l1_unstructured(layer, "bias", 0.5), r"prune.remove\(layer, 'bias'\)"),
-    "weight norm": (weight_norm, r"remove_weight_norm\(layer, 'weight'\)"),
-    "spectral norm": (spectral_norm, r"remove_spectral_norm\(layer, 'weight'\)"),
-    "parametrized": (parametrizations.weight_norm, r"remove_parametrizations\(layer, 'weight'\)"),
-}
-
-
-@pytest.mark.parametrize("kind", PARTS)
-def test_weights_in_parts_are_told_what_folds_them(tmp_path: Path, kind: str) -> None:
-    change, said = PARTS[kind]
-    network = _network()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the older forms of weight norm and spectral norm are deprecated
-        change(network[0])
-    torch.save({"model": network.state_dict()}, tmp_path / "w.pt")
-    with pytest.raises(UserError, match=f"{said} on each such layer before saving"):
         load_weights(_network(), tmp_path / "w.pt")

@@ -1,7 +1,7 @@
 """One sentence on standard error when this process dies of a crash in native code, in place of silence.
 
-A process that gets SIGSEGV or SIGKILL cannot speak any more. A small second one waits for its end (their pipe closes),
-reads what faulthandler wrote, and says it. A process of ours has one such companion, whatever it does.
+A process that gets SIGSEGV or SIGKILL can print nothing any more. A small second process, its companion, waits until
+their pipe closes, reads the file of faulthandler, and prints the sentence. Each process of ours has one companion.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from search.dispatch import crash_log
+from search.machine import crash_log
 
 
 class Companion:
@@ -46,27 +46,27 @@ class Companion:
         """
         state = {"log": str(log) if log else self._faults.fileno(), "doing": doing, "advice": advice}
         self._states.append(state)
-        self._send(state)
+        self._send_state(state)
         try:
             yield
         finally:
             self._states.remove(state)
-            self._send(self._states[-1] if self._states else {})
+            self._send_state(self._states[-1] if self._states else {})
 
-    def _send(self, state: dict[str, str | int]) -> None:
+    def _send_state(self, state: dict[str, str | int]) -> None:
         assert self._process.stdin is not None
         with contextlib.suppress(OSError, ValueError):  # it was killed: nobody will speak
             self._process.stdin.write(json.dumps(state) + "\n")
             self._process.stdin.flush()
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
+    def receiving_faults(self) -> Iterator[None]:
         """Faults are written where the companion finds them; at the end it goes in silence."""
-        with faults_to(self._faults):
+        with redirect_faulthandler(self._faults):
             try:
                 yield
             finally:
-                self._send({})
+                self._send_state({})
                 with contextlib.suppress(OSError):
                     self._process.communicate()
                 self._faults.close()
@@ -89,19 +89,19 @@ def last_words(doing: str = "", advice: str = "", log: Path | None = None) -> It
             except OSError:  # no process can be started: faulthandler's own words must do
                 yield
                 return
-            stack.callback(_forget)
-            stack.enter_context(_companion.listening())
+            stack.callback(_forget_companion)
+            stack.enter_context(_companion.receiving_faults())
         stack.enter_context(_companion.at_work(doing, advice, log))
         yield
 
 
-def _forget() -> None:
+def _forget_companion() -> None:
     global _companion
     _companion = None
 
 
 @contextlib.contextmanager
-def faults_to(file: IO[bytes]) -> Iterator[None]:
+def redirect_faulthandler(file: IO[bytes]) -> Iterator[None]:
     """faulthandler writes to this file while this lasts; afterwards to the file before, or as Python was started."""
     foreign = not _files and faulthandler.is_enabled()  # `python -X faulthandler`, IPython, pytest
     faulthandler.enable(file)

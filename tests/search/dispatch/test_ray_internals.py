@@ -15,11 +15,10 @@ pytestmark = [pytest.mark.ray, pytest.mark.kill, pytest.mark.slow]
 HELPERS = Path(__file__).parents[1]
 ROOT = HELPERS.parents[1]
 
-METHODS = ["TuneController", "_maybe_cache_trial_actor", "_maybe_reuse_cached_actor", "_cleanup_cached_actors"]
+METHODS = ["TuneController", "_maybe_cache_trial_actor", "_maybe_reuse_cached_actor"]
 ATTRIBUTES = [
-    "_actor_manager", "_actor_start_failed", "_actor_task_failed", "_tracked_actor", "_actor_to_trial",
-    "_trial_to_actor", "_default_result_or_future", "_actor_cache", "total_max_objects", "increase_max",
-    "_resetting_trials", "is_actor_started", "temporary_state", "ray_actor",
+    "_actor_manager", "_trial_to_actor", "_actor_cache", "total_max_objects", "increase_max", "_resetting_trials",
+    "is_actor_started", "temporary_state", "ray_actor",
 ]  # fmt: skip
 
 # Ray's sources are renamed as they are imported, definitions and uses alike.
@@ -48,7 +47,8 @@ class Finder:
 
 sys.meta_path.insert(0, Finder)
 import dispatch_fakes as fakes
-from search.dispatch.loop import Resources, dispatch
+from search.dispatch.contract import Resources
+from search.dispatch.loop import dispatch
 from ray import cloudpickle
 
 cloudpickle.register_pickle_by_value(fakes)

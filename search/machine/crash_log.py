@@ -1,7 +1,7 @@
-"""What is known of a process that died of a fatal signal: faulthandler's text, read; and a script that says it.
+"""faulthandler's text on a fatal signal, put into one sentence; and the script that prints it after a process died.
 
-This file imports nothing but the standard library: `last_words` starts it as a script, which outlives the process it
-is about, and has to be there in milliseconds.
+This file imports nothing but the standard library: `last_words` starts it as a script for each process, which must be
+ready in milliseconds.
 """
 
 from __future__ import annotations
@@ -74,11 +74,11 @@ def _last_frame(dump: str) -> Frame | None:
 
     A crash in a thread of OpenMP's pool is told with all Python threads, none of them the current one.
     """
-    stacks = sorted(_stacks(dump.splitlines()), key=lambda stack: not stack[0])
+    stacks = sorted(_read_stacks(dump.splitlines()), key=lambda stack: not stack[0])
     return next((frame for _, frames in stacks for frame in frames if not frame.is_library), None)
 
 
-def _stacks(lines: Sequence[str]) -> Iterator[tuple[bool, list[Frame]]]:
+def _read_stacks(lines: Sequence[str]) -> Iterator[tuple[bool, list[Frame]]]:
     """(is the thread that crashed, its frames from the innermost on) of every thread."""
     frames: list[Frame] = []
     for line in lines:
@@ -103,11 +103,11 @@ def main() -> None:
     if not state:
         return
     died = f"error: the process died {state['doing']}".rstrip()
-    sentence = f"{died}: {describe_crash(_read(state['log'])) or NO_TRACE}"
+    sentence = f"{died}: {describe_crash(_read_log(state['log'])) or NO_TRACE}"
     print(sentence + (f"; {state['advice']}" if state["advice"] else ""), file=sys.stderr, flush=True)
 
 
-def _read(log: str | int) -> str:
+def _read_log(log: str | int) -> str:
     try:
         with open(log, "rb", closefd=False) if isinstance(log, int) else open(log, "rb") as file:
             file.seek(0)

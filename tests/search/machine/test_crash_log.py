@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from search.dispatch.crash_log import describe_crash
+from search.machine.crash_log import describe_crash
 
 ROOT = Path(__file__).parents[3]
 FATAL = ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL"]
@@ -59,7 +59,7 @@ def test_every_fatal_signal_is_said_on_standard_error(name: str, tmp_path: Path)
     script = tmp_path / "script.py"
     script.write_text(
         "import os, signal\n"
-        "from search.dispatch.last_words import last_words\n"
+        "from search.machine.last_words import last_words\n"
         "def crash():\n"
         f"    os.kill(os.getpid(), signal.{name})\n"
         "with last_words('while it was tested', 'try again'):\n"
@@ -76,7 +76,7 @@ def test_what_ends_all_processes_of_a_job_does_not_silence_it(tmp_path: Path) ->
     script = tmp_path / "script.py"
     script.write_text(
         "import os, signal, subprocess, time\n"
-        "from search.dispatch.last_words import last_words\n"
+        "from search.machine.last_words import last_words\n"
         "children = []\n"
         "class Popen(subprocess.Popen):\n"
         "    def __init__(self, *arguments, **options):\n"
@@ -96,7 +96,7 @@ def test_what_ends_all_processes_of_a_job_does_not_silence_it(tmp_path: Path) ->
 @pytest.mark.kill
 def test_a_killed_process_is_missed_and_one_that_ends_is_not(tmp_path: Path) -> None:
     """The clause that holds is the innermost; nothing is said of a process that ends, whatever its exit code."""
-    start = "import os, signal, sys\nfrom search.dispatch.last_words import last_words\n"
+    start = "import os, signal, sys\nfrom search.machine.last_words import last_words\n"
     for body, words in (
         ("os.kill(os.getpid(), signal.SIGKILL)", "error: the process died inside: no trace was left"),
         ("sys.exit(3)", ""),

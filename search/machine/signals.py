@@ -10,19 +10,19 @@ from contextlib import contextmanager
 Handler = Callable[[int, object], None]
 
 
-def _stopping() -> tuple[signal.Signals, ...]:
-    """SIGHUP stays ignored where it is: `nohup` asks for that."""
+def _stop_signals() -> tuple[signal.Signals, ...]:
+    """SIGHUP is left out where it is ignored: `nohup` asks for that."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     return numbers if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (*numbers, signal.SIGHUP)
 
 
 @contextmanager
-def handling(handler: Handler) -> Iterator[None]:
-    """All of them call `handler` while this lasts; outside the main thread, where Python allows none, nothing does."""
+def handle_signals(handler: Handler) -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP call `handler` while this lasts; no effect outside the main thread (Python's rule)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in _stopping()}
+    before = {number: signal.signal(number, handler) for number in _stop_signals()}
     try:
         yield
     finally:
@@ -31,28 +31,28 @@ def handling(handler: Handler) -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
 
 
-def interrupt(number: int, frame: object) -> None:
-    """The handler for a command that has nothing to write before it ends: as Ctrl-C."""
+def raise_interrupt(number: int, frame: object) -> None:
+    """The handler of commands that have nothing to write before they end: what Python does at Ctrl-C."""
     raise KeyboardInterrupt
 
 
 @contextmanager
-def uninterrupted() -> Iterator[None]:
-    """All of them are ignored while this lasts: for what must not be left half done, and takes seconds."""
-    with handling(lambda number, frame: None):
+def ignore_signals() -> Iterator[None]:
+    """Ignore them while this lasts: for work of seconds that must not be left half done, as removing folders."""
+    with handle_signals(lambda number, frame: None):
         yield
 
 
 @contextmanager
-def handlers_kept() -> Iterator[None]:
-    """Handlers that a library installs meanwhile are replaced by those of before.
+def keep_handlers() -> Iterator[None]:
+    """Put back the present handlers at the end, whatever a library installs while this lasts.
 
-    A signal that comes in between meets the library's.
+    A signal that comes in between meets the library's handler.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in _stopping()}
+    before = {number: signal.getsignal(number) for number in _stop_signals()}
     try:
         yield
     finally:
@@ -62,9 +62,9 @@ def handlers_kept() -> Iterator[None]:
 
 
 def reinstall_handlers() -> None:
-    """Handlers that Python knows are those of the system again, which native code may have replaced."""
+    """Tell the system of Python's handlers again: native code may have replaced them without Python noticing."""
     if threading.current_thread() is threading.main_thread():
-        for number in _stopping():
+        for number in _stop_signals():
             handler = signal.getsignal(number)
             if handler is not None:
                 signal.signal(number, handler)

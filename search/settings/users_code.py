@@ -1,0 +1,61 @@
+"""Methods and strategies that lie in a user's own files: what a configuration calls them, and where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+from pydantic import model_validator
+
+from methods.registry import identify_method, locate_methods, method_label
+from models.errors import UserError, unknown_name
+from search.candidate import Frozen
+from search.strategies.contract import identify_strategy, locate_strategies
+
+
+class UsersCode(Frozen):
+    """The part of a configuration that says where its methods and strategies are."""
+
+    code: dict[str, str] = {}
+    """`MyMethod@1f3a5c7e9b2d` -> `/home/me/method.py:MyMethod@1f3a5c7e9b2d`."""
+
+    @model_validator(mode="after")
+    def _locate_code(self) -> Self:
+        """Wherever a configuration is read, its names can be looked up; nothing is executed for that."""
+        locate_methods(self.code)
+        locate_strategies(self.code)
+        return self
+
+
+class Identified(NamedTuple):
+    """What a configuration calls methods and strategies, and its `code`."""
+
+    methods: tuple[str, ...]
+    strategies: tuple[str, ...]
+    code: dict[str, str]
+
+
+def identify_names(methods: Sequence[str], strategies: Sequence[str]) -> Identified:
+    """Names as they are typed; UserError for an unknown one."""
+    known_methods = [identify_method(name) for name in methods]
+    known_strategies = [identify_strategy(name) for name in strategies]
+    code: dict[str, str] = {}
+    for _, files in (*known_methods, *known_strategies):
+        code |= files
+    return Identified(
+        tuple(identity for identity, _ in known_methods), tuple(identity for identity, _ in known_strategies), code
+    )
+
+
+def split_options(pairs: Sequence[str], methods: Sequence[str]) -> dict[str, list[str]]:
+    """`METHOD.NAME=VALUE` pairs as each method's `NAME=VALUE`; a method of a file goes by its class's name."""
+    by_label = {method_label(method): method for method in methods}
+    options: dict[str, list[str]] = {method: [] for method in methods}
+    for pair in pairs:
+        label, dot, rest = pair.partition(".")
+        if not dot or "=" in label:
+            raise UserError(f"--option {pair!r} is not METHOD.NAME=VALUE")
+        if label not in by_label:
+            raise unknown_name("method in --option", label, by_label)
+        options[by_label[label]].append(rest)
+    return options
