@@ -41,7 +41,7 @@ def test_a_folder_belongs_to_one_search_at_a_time(tmp_path: Path) -> None:
 def test_measurements_that_failed_are_told_and_cost_the_site_its_charm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured = Evaluator._measured
+    measured = Evaluator.__call__
 
     def breaks(self: Evaluator, candidate: object, *rest: object) -> Outcome:
         allocation = candidate.allocation  # type: ignore[attr-defined]
@@ -49,7 +49,7 @@ def test_measurements_that_failed_are_told_and_cost_the_site_its_charm(
             return failed("<b>its outputs are not finite</b>")
         return measured(self, candidate, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Evaluator, "_measured", breaks)
+    monkeypatch.setattr(Evaluator, "__call__", breaks)
     outcomes = run_prepared(prepare_run(config_of(tmp_path, trials=1)))
     (result,) = outcomes.methods
     view = run_view(outcomes, "the command", {})
