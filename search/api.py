@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.export.compressed import load_compressed
 from search.lookups import leaderboard, methods, networks, strategies, verify
-from search.observer import Show, observer_of
+from search.screens import Show, observer_of
 from search.settings import build
 from search.settings.bounds import MOST_EPOCHS, MOST_SEED, check_number
 from search.settings.choices import check_choices, list_names

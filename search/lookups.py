@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from search.ledger.location import public_location
-from search.observer import Show, observer_of
+from search.screens import Show, observer_of
 from search.settings.choices import check_choices
 from search.settings.groups import keywords
 

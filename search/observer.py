@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from search.engine.observer import RunObserver
 
 if TYPE_CHECKING:  # what is told about, which a plan does not need
-    from rich.console import Console
-
     from search.engine.outcomes import RunOutcomes
     from search.export.export import Exported
     from search.leaderboard.board import Answer, Board
@@ -20,8 +18,6 @@ if TYPE_CHECKING:  # what is told about, which a plan does not need
 
 OnStep = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
-Show: TypeAlias = "bool | Console | Observer"
-"""Whether progress is shown, or where, or by whom."""
 
 
 class Observer(RunObserver):
@@ -53,15 +49,3 @@ class Observer(RunObserver):
 
 def _ignore_step(done: int, steps: int) -> None:
     pass
-
-
-def observer_of(show: Show) -> Observer:
-    """Who shows progress: nobody, standard output, a console, or an observer of the caller's own."""
-    if isinstance(show, Observer):
-        return show
-    if show is False:
-        return Observer()
-    # The one place where the library reaches for its screens, and only when somebody wants to see them.
-    from search.terminal.observer import console_observer
-
-    return console_observer(show)

@@ -103,18 +103,18 @@ def _merged(parts: Iterable[Mapping[str, Item]]) -> dict[str, Item]:
 
 
 def _of_method(outcomes: RunOutcomes, result: MethodOutcomes, text: str) -> str:
-    """What is said of a method, under its name if there are several."""
-    return text if len(outcomes.methods) == 1 else f"{result.prepared.config.method}: {text}"
+    """What is said of a method, with its name if there are several."""
+    return text if len(outcomes.methods) == 1 else f"{text} ({result.prepared.config.method})"
 
 
 def _refusals(outcomes: RunOutcomes) -> list[str]:
     """What a comparison could not answer, each method and target once."""
     refused = {(standing.method, standing.target): standing.reason for standing in outcomes.prepared.refused}
-    return [f"{method} at {target} is left out: {reason}" for (method, target), reason in refused.items()]
+    return [f"left out: {method} at {target}, {reason}" for (method, target), reason in refused.items()]
 
 
 def _left_dense(outcomes: RunOutcomes) -> dict[str, str]:
-    """Layer -> why it is left dense, under its method's name if there are several."""
+    """Layer -> why it is left dense, with its method's name if there are several."""
     return {
         _of_method(outcomes, result, layer): reason
         for result in outcomes.methods
