@@ -30,7 +30,9 @@ from search.engine.outcomes import MethodOutcomes
 from search.engine.prepare import prepare_run
 from search.engine.running import run_prepared
 from search.machine.host import host_facts
-from search.settings.build import compare_config
+from search.settings.build import build_run
+from search.settings.commands import COMPARE, COMPARE_FIXED
+from search.settings.setting import read_settings
 from search.terminal.observer import ConsoleObserver
 
 SCANNING = ("acra-uniform", "acra-sensitivity", "lagrangian")
@@ -49,7 +51,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "recipe": Recipe(epochs=1.0),
         "final_epochs": 10.0,
         "scan_levels": 7,
-        "scan_images": None,
+        "scan_images": 10**9,
         "seeds": 3,
     },
 }
@@ -99,24 +101,21 @@ def _searched(
     trials: int = 8,
 ) -> list[Row]:
     """One comparison: what is known already comes from the ledger."""
-    config = compare_config(
-        task=task_of(arguments, size["train_images"]),
-        methods=method,
-        strategies=",".join(strategies),
-        options=[],
-        seeds=1,
-        name=f"{arguments.size}-{method}-{strategies[0]}-{seed}",
-        targets=size["targets"],
-        recipe=size["recipe"],
-        final_epochs=size["final_epochs"],
-        scan_levels=size["scan_levels"],
-        scan_images=size["scan_images"],
-        trials=trials,
-        seed=seed,
-        workers=arguments.workers,
-        ledger=f"{arguments.results}/ledger.db",
-        results=arguments.results,
-    )
+    given = {
+        "methods": method,
+        "strategies": strategies,
+        "seeds": 1,
+        "name": f"{arguments.size}-{method}-{strategies[0]}-{seed}",
+        **{name: size[name] for name in ("targets", "final_epochs", "scan_levels", "scan_images")},
+        **size["recipe"].model_dump(),
+        "trials": trials,
+        "seed": seed,
+        "workers": arguments.workers,
+        "ledger": f"{arguments.results}/ledger.db",
+        "results": arguments.results,
+    }
+    task = task_of(arguments, size["train_images"])
+    config = build_run(COMPARE, read_settings(COMPARE, given), task, **COMPARE_FIXED)
     compared = run_prepared(prepare_run(config, observer.say), observer)
     assert compared.complete, "broken off; the same command goes on"
     return [row for result in compared.methods for row in _rows(result, seed)]

@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from search.leaderboard.settings import LEADERBOARD, VERIFY
 from search.ledger.location import public_location
 from search.screens import Show, observer_of
 from search.settings.choices import check_choices
-from search.settings.groups import keywords
+from search.settings.keywords import takes_keywords
 
 if TYPE_CHECKING:
     from search.api_objects import Leaderboard, Verified
 
 
-@keywords()
-def leaderboard(
-    *,
-    task: Sequence[str] = (),
-    method: Sequence[str] = (),
-    strategy: Sequence[str] = (),
-    target: Sequence[str] = (),
-    sort: str | None = None,
-    reported: bool = False,
-    results: str | Path = "results",
-    ledger: str | None = None,
-) -> Leaderboard:
+@takes_keywords(LEADERBOARD)
+def leaderboard(**settings: Any) -> Leaderboard:
     """What is known of tasks: every method and strategy on the test set, ranked as far as the noise allows.
-
-    Args:
-        task: titles or fingerprints; none takes all.
-        method, strategy, target: show these alone, under the ranks that they have among all.
-        sort: a column of the table; with `-` before it, falling.
-        reported: papers' figures beside, labelled, not ranked.
 
     Raises:
         UserError: no such ledger, task, column, or no row is left.
@@ -47,24 +32,20 @@ def leaderboard(
     from search.leaderboard.views import Filter, select
     from search.leaderboard.views import sort as ordered
 
-    location = public_location(ledger or (Path(results) / "ledger.db").absolute())
-    boards = read_boards(location, find_tasks(location, task), Path(results))
-    boards = select(boards, Filter(method, strategy, target))
-    if sort:
-        boards = [dataclasses.replace(board, frame=ordered(board.frame, sort)) for board in boards]
-    return Leaderboard(boards, reported)
+    location = _ledger_location(settings)
+    boards = read_boards(location, find_tasks(location, settings["task"]), Path(settings["results"]))
+    boards = select(boards, Filter(settings["method"], settings["strategy"], settings["target"]))
+    if settings["sort"]:
+        boards = [dataclasses.replace(board, frame=ordered(board.frame, settings["sort"])) for board in boards]
+    return Leaderboard(boards, settings["reported"])
 
 
-@keywords()
-def verify(
-    row: str,
-    *,
-    task: Sequence[str] = (),
-    results: str | Path = "results",
-    ledger: str | None = None,
-    device: str | None = None,
-    show: Show = True,
-) -> Verified:
+def _ledger_location(settings: Mapping[str, Any]) -> str:
+    return public_location(settings["ledger"] or (Path(settings["results"]) / "ledger.db").absolute())
+
+
+@takes_keywords(VERIFY)
+def verify(row: str, *, show: Show = True, **settings: Any) -> Verified:
     """Judge a leaderboard row's stored weights on the test set again.
 
     Raises:
@@ -77,12 +58,13 @@ def verify(
     from search.ledger.ledger import Ledger
     from search.results.figure_text import plain_values
 
-    check_choices(device=device)
-    location = public_location(ledger or (Path(results) / "ledger.db").absolute())
+    check_choices(device=settings["device"])
+    location, results = _ledger_location(settings), Path(settings["results"])
     with ExitStack() as stack:
-        ledgers = [stack.enter_context(Ledger.open_existing(location, name)) for name in find_tasks(location, task)]
+        tasks = find_tasks(location, settings["task"])
+        ledgers = [stack.enter_context(Ledger.open_existing(location, name)) for name in tasks]
         ledger_of_row, answer = find_row(ledgers, row)
-        checks = judge_again(ledger_of_row, answer, Path(results), device)
+        checks = judge_again(ledger_of_row, answer, results, settings["device"])
     observer_of(show).verified(ledger_of_row.title, answer, checks)
     holds = all(check.holds for check in checks)
     seeds = [plain_values({**vars(check), "holds": check.holds}) for check in checks]

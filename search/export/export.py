@@ -28,8 +28,9 @@ from search.candidate import Candidate
 from search.engine.unchanged import describe_changes
 from search.export.config import CARD, CONFIG, ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig, read_config
 from search.export.files import Say, Subject, write_files
-from search.export.formats import FORMATS, check_onnx
+from search.export.formats import check_onnx
 from search.export.pick import Picked, Run, pick_candidate, read_run
+from search.export.settings import FORMATS
 from search.files.atomic import clear_leftovers, hold_lock, report_unwritable
 from search.files.output_file import check_output_folder
 from search.judge.checkpoint import Checkpoint

@@ -11,7 +11,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from methods.tables.codebook import codebook_layers, expanded, replace_module
 from models.errors import UserError, first_line
 from search.latency.timing import Forward
 
-FORMATS = ("config", "safetensors", "pt2", "onnx")
 TOLERANCE = 1e-4  # of the outputs' largest magnitude
 TRIAL_BATCHES = (1, 2, 61, 64)  # a single image, and sizes that no batch in the program's making had
 INPUT, OUTPUT, BATCH = "images", "logits", "batch"
@@ -211,16 +210,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
-
-
-def parse_formats(text: str) -> tuple[str, ...]:
-    """`config,pt2` as names in the order of writing; UserError for an unknown one or for none."""
-    from models.errors import unknown_name
-
-    asked: Sequence[str] = [part.strip() for part in text.split(",") if part.strip()]
-    for each in asked:
-        if each not in FORMATS:
-            raise unknown_name("format", each, FORMATS)
-    if not asked:
-        raise UserError(f"--format {text!r} names no format; choose from {', '.join(FORMATS)}")
-    return tuple(each for each in FORMATS if each in asked)
