@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from models.errors import UserError, commonest_reason
+from models.settings import setting_name
 from search.candidate import Outcome
 from search.judge.evaluate import SPARED
 from search.strategies.contract import Proposal
@@ -36,7 +37,8 @@ class Doubts:
             if failures and not self._successes[scan]:
                 raise UserError(
                     f"every {what} failed, {len(failures)} in all, most often so: {commonest_reason(failures)}; "
-                    "change what is at fault, or judge them again with --resume and --retry-failed"
+                    "change what is at fault, or judge them again with "
+                    f"{setting_name('resume')} and {setting_name('retry_failed')}"
                 )
 
 

@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from methods.base import copy_network
 from methods.tables.codebook import codebook_layers, expanded, replace_module
 from models.errors import UserError, first_line
+from models.settings import setting_name
 from search.latency.timing import Forward
 
 TOLERANCE = 1e-4  # of the outputs' largest magnitude
@@ -34,7 +35,8 @@ def check_onnx() -> None:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
-            f"format onnx needs {', '.join(missing)}: pip install -e '.[export]', or leave onnx out of --format"
+            f"format onnx needs {', '.join(missing)}: pip install -e '.[export]', or leave onnx out of "
+            f"{setting_name('formats', '--format')}"
         )
 
 
@@ -72,7 +74,7 @@ def capture(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram
     except Exception as error:  # whatever the user's forward pass does that cannot be followed
         raise UserError(
             f"torch.export cannot capture this network ({type(error).__name__}: {first_line(error)}); "
-            "leave pt2 and onnx out of --format"
+            f"leave pt2 and onnx out of {setting_name('formats', '--format')}"
         ) from error
     _forget_places(program)
     return program
@@ -131,7 +133,7 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
             fault = fault.__cause__
         raise UserError(
             f"this network cannot be written as ONNX ({type(fault).__name__}: {first_line(fault)}); "
-            "leave onnx out of --format"
+            f"leave onnx out of {setting_name('formats', '--format')}"
         ) from error
     _tidy(model)
     onnx.checker.check_model(model)

@@ -36,6 +36,14 @@ class ExportSettings(Settings):
     """Replace the export in a folder that is not empty; other files are never replaced."""
 
 
+class LoadSettings(Settings):
+    """Which export is loaded."""
+
+    folder: str
+    """Where `config.json` and `model.safetensors` of the export lie."""
+
+
 EXPORT = {**declare_settings(ExportSettings), **declare_settings(RunConfig, "device")}
+LOAD = declare_settings(LoadSettings)
 NETWORK = {name: EXPORT[name] for name in ("pick", "finetune", "device")}
 """What of it decides about the network alone."""

@@ -108,6 +108,7 @@ class Setting:
 
     def _prepared(self, value: Any, name: str) -> Any:
         """The value in a form that pydantic reads; lists from text with commas or from a single element."""
+        value = _without_numpy(value)
         if not self.is_list:
             return _plain_value(value, self.element, name)
         if isinstance(value, Mapping):
@@ -257,10 +258,14 @@ def _without_none(annotation: Any) -> Any:
     return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
+def _without_numpy(value: Any) -> Any:
+    """Numbers and arrays of NumPy and torch as Python's numbers and lists."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def _plain_value(value: Any, kind: Any, name: str) -> Any:
-    """NumPy's numbers as Python's, paths as text; bool, which is an int to Python, is no number."""
-    if isinstance(value, Number) and hasattr(value, "item"):
-        value = value.item()
+    """Paths as text; bool, which is an int to Python, is no number."""
+    value = _without_numpy(value)
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if isinstance(value, str):

@@ -34,7 +34,7 @@ def test_a_folder_belongs_to_one_search_at_a_time(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     with (
         alone_in(config.folder, config),
-        pytest.raises(UserError, match=r"a search is running in .*--name"),
+        pytest.raises(UserError, match=r"a search is running in .*name"),
         alone_in(config.folder, config),
     ):
         pass

@@ -88,7 +88,7 @@ def test_what_changed_is_named_and_nothing_is_judged(
     before = (tmp_path / "ledger.db").read_bytes(), (tmp_path / "run" / "run.json").read_bytes()
     search(resumed_config(tmp_path / "run"))
     change(tmp_path)
-    with pytest.raises(UserError, match=rf"^{name} ha(s|ve) changed \(.* then, .* now\) since the run in .*--name$"):
+    with pytest.raises(UserError, match=rf"^{name} ha(s|ve) changed \(.* then, .* now\) since the run in .*name$"):
         prepare_run(resumed_config(tmp_path / "run"))
     with pytest.raises(UserError, match=name):  # the same search given in full again
         prepare_run(config)

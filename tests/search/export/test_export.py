@@ -178,7 +178,7 @@ def test_the_best_seed_is_not_chosen_on_the_test_set(run):
 
 def test_a_full_folder_is_refused_and_left_alone(run, tmp_path):
     (tmp_path / "README.md").write_text("mine")
-    with pytest.raises(UserError, match="is not empty; give another folder, or --force"):
+    with pytest.raises(UserError, match="is not empty; give another folder, or force"):
         export_run(run, to=tmp_path, formats=("config",))
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
     assert (tmp_path / "README.md").read_text() == "mine"
