@@ -26,10 +26,14 @@ from rich.console import Console
 
 from models.task import TaskConfig, pick_device
 from search.candidate import Recipe
-from search.engine import compare
-from search.engine.session import Result
+from search.engine.outcomes import MethodOutcomes
+from search.engine.prepare import prepare_run
+from search.engine.running import run_prepared
 from search.machine.host import host_facts
-from search.settings.build import compare_config
+from search.settings.build import build_run
+from search.settings.commands import COMPARE, COMPARE_FIXED
+from search.settings.setting import read_settings
+from search.terminal.observer import ConsoleObserver
 
 SCANNING = ("acra-uniform", "acra-sensitivity", "lagrangian")
 SAMPLING = ("random", "tpe", "nsga2")
@@ -47,7 +51,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "recipe": Recipe(epochs=1.0),
         "final_epochs": 10.0,
         "scan_levels": 7,
-        "scan_images": None,
+        "scan_images": 10**9,
         "seeds": 3,
     },
 }
@@ -69,18 +73,18 @@ class Row:
 
 
 def main() -> None:
-    arguments, console = _parsed(), Console(stderr=True)
+    arguments, observer = _parsed(), ConsoleObserver(Console(stderr=True))
     size = {**SIZES[arguments.size], "targets": arguments.targets}
     rows: list[Row] = []
     for method in arguments.methods.split(","):
         found = [row for seed in range(size["seeds"])
-                 for row in _searched(arguments, size, method, SCANNING, console, seed=seed)]  # fmt: skip
+                 for row in _searched(arguments, size, method, SCANNING, observer, seed=seed)]  # fmt: skip
         rows += found
         budget = next(row.seconds for row in found if row.strategy == "lagrangian")
         uniform = next(row for row in found if row.strategy == "acra-uniform")
         trials = max(round(budget / uniform.seconds), 1)  # uniform tries one candidate per target, as `trials` counts
         for seed in range(size["seeds"]):
-            rows += _searched(arguments, size, method, SAMPLING, console, seed=seed, trials=trials)
+            rows += _searched(arguments, size, method, SAMPLING, observer, seed=seed, trials=trials)
     print("; ".join(f"{key} {value}" for key, value in host_facts(pick_device(None)).items()))
     print(_markdown(table(rows)))
     picture(rows, Path(arguments.picture))
@@ -91,36 +95,33 @@ def _searched(
     size: dict[str, Any],
     method: str,
     strategies: Sequence[str],
-    console: Console,
+    observer: ConsoleObserver,
     *,
     seed: int,
     trials: int = 8,
 ) -> list[Row]:
     """One comparison: what is known already comes from the ledger."""
-    config = compare_config(
-        task=task_of(arguments, size["train_images"]),
-        methods=method,
-        strategies=",".join(strategies),
-        options=[],
-        seeds=1,
-        name=f"{arguments.size}-{method}-{strategies[0]}-{seed}",
-        targets=size["targets"],
-        recipe=size["recipe"],
-        final_epochs=size["final_epochs"],
-        scan_levels=size["scan_levels"],
-        scan_images=size["scan_images"],
-        trials=trials,
-        seed=seed,
-        workers=arguments.workers,
-        ledger=f"{arguments.results}/ledger.db",
-        results=arguments.results,
-    )
-    compared = compare.run(compare.prepare(config), console)
+    given = {
+        "methods": method,
+        "strategies": strategies,
+        "seeds": 1,
+        "name": f"{arguments.size}-{method}-{strategies[0]}-{seed}",
+        **{name: size[name] for name in ("targets", "final_epochs", "scan_levels", "scan_images")},
+        **size["recipe"].model_dump(),
+        "trials": trials,
+        "seed": seed,
+        "workers": arguments.workers,
+        "ledger": f"{arguments.results}/ledger.db",
+        "results": arguments.results,
+    }
+    task = task_of(arguments, size["train_images"])
+    config = build_run(COMPARE, read_settings(COMPARE, given), task, **COMPARE_FIXED)
+    compared = run_prepared(prepare_run(config, observer.say), observer)
     assert compared.complete, "broken off; the same command goes on"
-    return [row for result in compared.results for row in _rows(result, seed)]
+    return [row for result in compared.methods for row in _rows(result, seed)]
 
 
-def _rows(result: Result, seed: int) -> list[Row]:
+def _rows(result: MethodOutcomes, seed: int) -> list[Row]:
     """The finalists of one method."""
     rows = []
     for proposal, outcome in result.seen:

@@ -37,6 +37,8 @@ class Option:
     """In place of the field's name."""
     argument: bool = False
     """It has no flag."""
+    or_object: bool = False
+    """Python code may give an object in its place, which is checked elsewhere."""
     repeatable: bool = False
     """A tuple's elements are given one by one, and not separated by commas."""
     default: str | None = None

@@ -20,6 +20,7 @@ from models.dense_network import prepare_network
 from models.errors import UserError
 from models.networks.catalog import pin_network
 from models.notices import collect_notices
+from models.settings import setting_name
 from models.task_config import TaskConfig
 from models.user.code import is_user_spec, split_spec
 from models.user.source_files import source_digest
@@ -81,7 +82,7 @@ def check_trainable(task: Task) -> None:
     if task.training_fault is not None:
         raise UserError(
             f"{network_subject(task.config.network)} cannot be trained: {task.training_fault}; mend that, "
-            "or search without fine-tuning (--epochs 0 --final-epochs 0)"
+            f"or search without fine-tuning ({setting_name('epochs')} 0, {setting_name('final_epochs')} 0)"
         )
 
 

@@ -14,11 +14,11 @@ from models.user.code import is_user_spec
 class TaskConfig(Settings):
     """Everything needed to rebuild a task on another machine; plain JSON."""
 
-    network: Annotated[str, Option(default="a small network, trained in seconds on digits")]
+    network: Annotated[str, Option(or_object=True, default="a small one, trained in seconds on digits")]
     """A name from `networks`, a torchvision classification network, or path/to/file.py:function."""
     weights: str | None = None
     """Checkpoint of the dense network (.pt, .pth, .safetensors); FILE#ema: a part of it."""
-    data: Annotated[str, Option(default="what a named network is made for")] = "digits"
+    data: Annotated[str, Option(or_object=True, default="what a named network is made for")] = "digits"
     """A data set's name, imagefolder:DIR, npz:FILE or path/to/file.py:function."""
     data_root: str = "data"
     """Where torchvision's data sets lie or are downloaded to."""

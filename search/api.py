@@ -21,31 +21,28 @@ that is built in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.task_config import TaskConfig
 from search.export.compressed import load_compressed
-from search.settings import build
-from search.settings.bounds import MOST_EPOCHS, MOST_SEED, check_number
-from search.settings.choices import check_choices, list_names
+from search.export.settings import EXPORT
+from search.lookups import leaderboard, methods, networks, strategies, verify
+from search.recipe import DENSE_TRAINING, Recipe
+from search.screens import Show, observer_of
+from search.settings.build import build_run
+from search.settings.choices import check_choices
+from search.settings.commands import COMPARE, COMPARE_FIXED, PLAN, SEARCH, TRAIN
 from search.settings.config import RunConfig
-from search.settings.groups import keywords, settings_of
 from search.settings.inputs import Data, Network, check_same, task_of
-from search.settings.options import (
-    PlanOptions,
-    RecipeOptions,
-    RunOptions,
-    TaskOptions,
-    TrainOptions,
-)
-from search.terminal.console import Show, console_of
-from search.terminal.known import leaderboard, methods, networks, strategies, verify
+from search.settings.keywords import takes_keywords
+from search.settings.setting import Setting, model_fields
 
 if TYPE_CHECKING:  # each function imports what it needs: a plan does without databases and pictures
+    from search.api_objects import RunResult, Trained
     from search.engine.plan import Plan
     from search.export.export import Exported
-    from search.run_result import RunResult, Trained
 
 __all__ = [
     "compare",
@@ -62,21 +59,12 @@ __all__ = [
     "verify",
 ]
 
-Names = str | Sequence[str]
 
-
-@keywords(TaskOptions, PlanOptions, RecipeOptions, RunOptions)
+@takes_keywords(SEARCH)
 def search(
     network: Network | None = None,
     data: Data | None = None,
     *,
-    method: str = "l1",
-    strategy: Names = ("acra-uniform", "acra-sensitivity"),
-    final_seeds: int = 3,
-    finalists: int = 1,
-    warm_start: bool = True,
-    resume: str | Path | None = None,
-    retry_failed: bool = False,
     show: Show = True,
     command: str | None = None,
     **settings: Any,
@@ -86,70 +74,53 @@ def search(
     Args:
         network: what is compressed; None takes the embedded digits with a small network, trained in seconds.
         data: what it is fine-tuned and judged on; None takes what a named network is made for.
-        finalists: per target; 0 leaves the test set alone.
-        final_seeds: of each finalist.
-        warm_start: sampling begins with what the ledger knows and with the first points of the others.
-        resume: a run's folder or name: go on with it. Other settings are ignored, but an `nn.Module` must be given.
-        retry_failed: judge failed candidates of the ledger again.
         show: print progress; False is silent, a rich `Console` says where.
         command: what the report names as the way to this run; None names an equivalent command line.
+
+    With `resume` other settings are ignored, but an `nn.Module` must be given.
 
     Raises:
         UserError: an input that cannot be worked with, before anything is trained; or every candidate failed.
     """
-    if resume is not None:
-        config = _resumed(resume, network)
-    else:
-        check_choices([method], list_names(_names(strategy), "strategy"), settings.get("device"))
-        config = build.search_config(
-            task=_task(network, data, settings),
-            recipe=build.recipe(**settings_of(RecipeOptions, settings)),
-            method=method,
-            strategies=_names(strategy),
-            final_seeds=final_seeds,
-            finalists=finalists,
-            warm_start=warm_start,
-            results=settings_of(TaskOptions, settings)["results"],
-            **settings_of(PlanOptions, settings),
-            **settings_of(RunOptions, settings),
-        )
-    return run_config(config, show=show, command=command, retry_failed=retry_failed)
+    config = _resumed_or_new(network, data, SEARCH, settings)
+    return run_config(config, show=show, command=command, retry_failed=settings["retry_failed"])
+
+
+def _resumed_or_new(
+    network: Network | None, data: Data | None, declared: Mapping[str, Setting], values: Mapping[str, Any], **fixed: Any
+) -> RunConfig:
+    """The configuration of the run to resume, or of a new one."""
+    from search.engine.run_folder import resumed_config
+
+    if values["resume"] is None:
+        return _new_run(network, data, declared, values, **fixed)
+    config = resumed_config(values["resume"])
+    check_same(network, config.task)
+    return config
+
+
+def _new_run(
+    network: Network | None, data: Data | None, declared: Mapping[str, Setting], values: Mapping[str, Any], **fixed: Any
+) -> RunConfig:
+    """A run's configuration; what can be refused at once is, before network and data are touched."""
+    chosen = model_fields(declared, values, RunConfig)
+    check_choices(chosen["methods"], chosen["strategies"], values["device"])
+    return build_run(declared, values, _task(network, data, declared, values), **fixed)
 
 
 def run_config(
     config: RunConfig, *, show: Show = True, command: str | None = None, retry_failed: bool = False
 ) -> RunResult:
     """`search` or `compare` for a configuration that is there already."""
-    from search.run_result import RunResult
+    from search.api_objects import RunResult
+    from search.carry_out import carry_out
 
-    if config.comparison:
-        from search.terminal.boards import compare_and_show
-
-        record, complete = compare_and_show(config, console_of(show), retry_failed=retry_failed)
-    else:
-        from search.terminal.show import search_and_show
-
-        record, complete = search_and_show(config, console_of(show), command=command, retry_failed=retry_failed)
+    record, complete = carry_out(config, observer_of(show), command=command, retry_failed=retry_failed)
     return RunResult.read(config.folder, complete=complete, record=record)
 
 
-def _resumed(run: str | Path, network: Network | None) -> RunConfig:
-    from search.engine.run_folder import resumed_config
-
-    config = resumed_config(run)
-    check_same(network, config.task)
-    return config
-
-
-@keywords(TaskOptions, PlanOptions)
-def plan(
-    network: Network | None = None,
-    data: Data | None = None,
-    *,
-    method: str = "l1",
-    strategy: str = "acra-uniform",
-    **settings: Any,
-) -> Plan:
+@takes_keywords(PLAN)
+def plan(network: Network | None = None, data: Data | None = None, **settings: Any) -> Plan:
     """The allocation that a strategy comes to for one target, with its exact cost; nothing is trained.
 
     Raises:
@@ -157,97 +128,70 @@ def plan(
     """
     from search.engine.plan import solve
 
-    check_choices([method], list_names(_names(strategy), "strategy"), settings.get("device"))
-    return solve(
-        build.search_config(
-            task=_task(network, data, settings),
-            method=method,
-            strategies=_names(strategy),
-            results=settings_of(TaskOptions, settings)["results"],
-            name="plan",
-            **settings_of(PlanOptions, settings),
-        )
-    )
+    return solve(_new_run(network, data, PLAN, settings, name="plan"))
 
 
-@keywords(TaskOptions, PlanOptions, RecipeOptions, RunOptions)
+@takes_keywords(COMPARE)
 def compare(
     network: Network | None = None,
     data: Data | None = None,
     *,
-    methods: Names = ("l1", "fpgm", "kse"),
-    strategies: Names = ("acra-uniform", "lagrangian"),
-    seeds: int = 3,
-    resume: str | Path | None = None,
-    retry_failed: bool = False,
     show: Show = True,
     **settings: Any,
 ) -> RunResult:
     """Every method × strategy × target, the best of each tested with several seeds.
 
-    What the ledger knows is not done again.
-
-    Args:
-        seeds: of every finalist; one alone has no known noise, so no rank.
-        settings: `options` are `{"METHOD.NAME": value}` here.
-
-    Other arguments and errors are those of `search`. The result's `leaderboard` ranks what is known of the task.
+    What the ledger knows is not done again. `options` are `{"METHOD.NAME": value}` here; a single seed has no known
+    noise, so no rank. Other arguments and errors are those of `search`. The result's `leaderboard` ranks what is known
+    of the task.
     """
-    if resume is not None:
-        config = _resumed(resume, network)
-    else:
-        names = list_names(_names(methods), "method"), list_names(_names(strategies), "strategy")
-        check_choices(*names, settings.get("device"))
-        config = build.compare_config(
-            task=_task(network, data, settings),
-            recipe=build.recipe(**settings_of(RecipeOptions, settings)),
-            methods=_names(methods),
-            strategies=_names(strategies),
-            seeds=seeds,
-            results=settings_of(TaskOptions, settings)["results"],
-            **settings_of(PlanOptions, settings),
-            **settings_of(RunOptions, settings),
-        )
-    return run_config(config, show=show, retry_failed=retry_failed)
+    config = _resumed_or_new(network, data, COMPARE, settings, **COMPARE_FIXED)
+    return run_config(config, show=show, retry_failed=settings["retry_failed"])
 
 
-@keywords(TaskOptions, TrainOptions)
+@takes_keywords(TRAIN)
 def train(
     network: Network | None = None,
     data: Data | None = None,
     *,
-    out: str | Path,
-    seed: int = 0,
-    device: str | None = None,
-    force: bool = False,
     show: Show = True,
     **settings: Any,
 ) -> Trained:
     """Train a dense baseline on the fine-tuning part, so that its search split stays unseen; a copy if it is an object.
 
-    Args:
-        out: the file to write, `.safetensors`, or `.pt`, `.pth` or `.th` for a state dict as `torch.save` writes it;
-            give it as `weights` to `search`.
-        force: replace a file that is there.
+    Give the file `out` as `weights` to `search`.
 
     Raises:
         UserError: an input that cannot be worked with, or a file that cannot be written.
     """
-    from search.run_result import Trained
-    from search.terminal.show_small import trained
+    from search.api_objects import Trained
+    from search.judge import baseline
 
-    check_number("seed", seed, 0, MOST_SEED)
-    check_choices(device=device)
-    config = _task(network, data, settings, fresh=True)
-    recipe = build.recipe(**settings_of(TrainOptions, settings), distill_weight=0.0)
-    results = Path(settings_of(TaskOptions, settings)["results"])
-    accuracy, notices = trained(
-        config, recipe, Path(out), console=console_of(show), seed=seed, device=device, force=force, spare=[results]
-    )
-    return Trained(Path(out), accuracy, config.model_copy(update={"weights": str(Path(out).absolute())}), notices)
+    check_choices(device=settings["device"])
+    task = _task(network, data, TRAIN, settings, fresh=True)
+    recipe = Recipe(**{**DENSE_TRAINING.model_dump(), **model_fields(TRAIN, settings, RunConfig)["recipe"]})
+    observer, path, notices = observer_of(show), Path(settings["out"]), list[str]()
+
+    def take_note(notice: str) -> None:
+        notices.append(notice)
+        observer.note(notice)
+
+    baseline.check_weights_file(path, force=settings["force"])  # before a bar is drawn
+    with observer.training() as on_step:
+        accuracy = baseline.train_baseline(
+            task,
+            recipe,
+            path,
+            on_step=on_step,
+            on_notice=take_note,
+            spare=[Path(settings["results"])],
+            **{name: settings[name] for name in ("seed", "device", "force")},
+        )
+    observer.trained(path, accuracy)
+    return Trained(path, accuracy, task.model_copy(update={"weights": str(path.absolute())}), tuple(notices))
 
 
-@keywords()
+@takes_keywords({"run": EXPORT["run"]})
 def open_run(run: str | Path, *, network: Network | None = None) -> RunResult:
     """A run that `search` or `compare` left, by its folder or its name below `results`.
 
@@ -257,65 +201,43 @@ def open_run(run: str | Path, *, network: Network | None = None) -> RunResult:
     Raises:
         UserError: there is none (nearest names), or it is not whole.
     """
-    from search.run_result import RunResult
+    from search.api_objects import RunResult
 
     found = RunResult.read(run)
     check_same(network, found.config.task)
     return found
 
 
-@keywords()
-def export(
-    run: str | Path,
-    *,
-    pick: str = "best",
-    to: str | Path | None = None,
-    formats: Names = "config,safetensors,pt2,onnx",
-    finetune: float | None = None,
-    force: bool = False,
-    device: str | None = None,
-    network: Network | None = None,
-    show: Show = True,
-) -> Exported:
+@takes_keywords(EXPORT)
+def export(run: str | Path, *, network: Network | None = None, show: Show = True, **settings: Any) -> Exported:
     """Write a candidate of a run as files to deploy, each tried on test images against the fine-tuned network.
 
     Args:
-        run: its folder, or its name below `results`; of a search or a comparison.
-        pick: best, knee, smallest, a target as it was asked for, or the beginning of a candidate's name.
-        to: the folder to write; None takes `export` in the run's own.
-        formats: any of config, safetensors, pt2, onnx.
-        finetune: epochs of a longer fine-tune before; one that was interrupted goes on from its last epoch.
-        force: write into a folder that is not empty; an export that is there is replaced, other files never.
-        device: where to fine-tune; None takes the search's.
         network: an `nn.Module` like the one that the run was given, if it was given one.
 
     Raises:
         UserError: an input that cannot be worked with, or a form that does not compute what the network does; nothing
             was written then.
     """
-    from search.export.formats import parse_formats
-    from search.terminal.exports import export_and_show
+    from search.export.export import export_run
 
-    if finetune is not None:
-        check_number("finetune", finetune, 0, MOST_EPOCHS)
-    check_choices(device=device)
+    check_choices(device=settings["device"])
     folder = open_run(run, network=network).folder
-    return export_and_show(
-        folder,
-        console_of(show),
-        pick=pick,
-        to=to,
-        formats=parse_formats(_names(formats)),
-        finetune=finetune,
-        force=force,
-        device=device,
-    )
+    observer = observer_of(show)
+    with observer.exporting() as on_step:
+        exported = export_run(folder, say=observer.say, on_step=on_step, **settings)
+    observer.exported(exported)
+    return exported
 
 
-def _task(network: Network | None, data: Data | None, settings: Mapping[str, Any], *, fresh: bool = False) -> Any:
-    fields = settings_of(TaskOptions, settings)
-    return task_of(network, data, fresh=fresh, **{k: v for k, v in fields.items() if k not in ("network", "data")})
-
-
-def _names(given: Names) -> str:
-    return given if isinstance(given, str) else ",".join(given)
+def _task(
+    network: Network | None,
+    data: Data | None,
+    declared: Mapping[str, Setting],
+    values: Mapping[str, Any],
+    *,
+    fresh: bool = False,
+) -> TaskConfig:
+    """The task that network, data and their settings describe."""
+    fields = model_fields(declared, values, RunConfig)["task"]
+    return task_of(network, data, results=values["results"], fresh=fresh, **fields)

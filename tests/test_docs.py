@@ -28,6 +28,9 @@ from markdown_pages import (
 
 import run_search
 from search import api
+from search.export.settings import EXPORT
+from search.leaderboard.settings import LEADERBOARD_COMMAND
+from search.settings.commands import COMPARE, PLAN, SEARCH, TRAIN
 
 PARSER = typer.main.get_command(run_search.app)
 # The page of figures has commands that take hours, and options of the scripts in benchmarks/.
@@ -42,6 +45,8 @@ MISSING = {
     "postgresql://": "ledger postgresql://user@host/db cannot be used",
     "--verify": "unknown row",
 }
+SETTINGS = {"search": SEARCH, "compare": COMPARE, "plan": PLAN, "train": TRAIN, "export": EXPORT,
+            "leaderboard": LEADERBOARD_COMMAND}  # fmt: skip
 OTHER_PROGRAMS = ("ray ", "pip ", ".venv/bin/pip ", "optuna-dashboard ", "make ", "git ", "python benchmarks/")
 
 
@@ -51,7 +56,10 @@ def parse_arguments(arguments: list[str]) -> None:
         rest = [*context._protected_args, *context.args] if hasattr(context, "_protected_args") else context.args
         if rest:
             name, command, rest = PARSER.resolve_command(context, rest)
-            command.make_context(name, rest, parent=context)
+            given = command.make_context(name, rest, parent=context).params
+            for setting in SETTINGS.get(name, {}).values():
+                if given[setting.name] not in (None, []):
+                    setting.read(given[setting.name])
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=str)

@@ -30,7 +30,8 @@ from search.ledger.ledger import Ledger, list_tasks
 
 SCRIPT = Path(run_search.__file__).resolve()
 SEARCH = ["search", *TINY, "--target-flops", "0.7,0.4", "--final-epochs", "0.2", "--final-seeds", "2", "--name", "tiny"]
-FILES = ["run.json", "candidates.csv", "pareto.csv", "finalists.csv", "report.html", "pareto.png"]
+FILES = ["run.json", "candidates.csv", "pareto.csv", "finalists.csv", "report.html", "pareto.png", "leaderboard.html",
+         "leaderboard.csv"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from models.checkpoints.state_dicts import Weights, find_weights
 from models.checkpoints.writing import torch_metadata
 from models.errors import UserError
 from models.notices import add_notice
+from models.settings import setting_name
 
 _SHOWN = 3  # names in a sentence
 _ENTRY = "#"  # between a file and the place in it whose weights are meant
@@ -75,7 +76,7 @@ def _say_taken(path: Path, taken: Weights, rivals: list[Weights]) -> None:
         said.append(f"{taken.name} is taken" + (", which is an average over training" if taken.is_average else ""))
     if rivals:
         names = ", ".join(weights.name for weights in rivals)
-        said.append(f"{names} fits as well (--weights {path.name}{_ENTRY}{rivals[0].name})")
+        said.append(f"{names} fits as well ({setting_name('weights')} {path.name}{_ENTRY}{rivals[0].name})")
     if taken.left_out:
         said.append(f"left out: {_first_names(taken.left_out, ', ')}")
     tensors = [value for value in taken.tensors.values() if isinstance(value, Tensor)]

@@ -23,6 +23,7 @@ from models.data.labels import list_labels, tell_missing_classes
 from models.data.pictures import SUFFIXES, WHITE_16_BIT, Check, check_picture, is_deep, quiet_pillow
 from models.errors import UserError
 from models.notices import add_notice, collect_notices
+from models.settings import setting_name
 from models.wording import plural
 
 _TEST_NAMES = ("val", "valid", "validation", "test")
@@ -261,7 +262,7 @@ def _deep_white(root: Path, checks: dict[Path, Check]) -> float:
     if sixteen := modes.total() - modes["I"] - modes["F"]:
         add_notice(
             f"{sixteen:,} of {len(checks):,} pictures have grey levels of 16 bits: {WHITE_16_BIT:,} is white "
-            "(of 10 or 12 bits they are dark: give --mean and --std)"
+            f"(of 10 or 12 bits they are dark: give {setting_name('mean')} and {setting_name('std')})"
         )
     unscaled = [check for check in checks.values() if check.mode in ("I", "F")]
     if not unscaled:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from models.errors import UserError
+from models.settings import setting_name
 from search.candidate import Candidate
 from search.dispatch.attempts import AttemptLog
 from search.dispatch.bridge import Bridge, BridgeCallback
@@ -91,7 +92,8 @@ def _run_until_done(
             fruitless = 0 if bridge.outcomes_told > told else fruitless + 1
             if fruitless > PATIENCE:
                 raise UserError(
-                    f"Ray Tune failed {fruitless} times in a row ({describe_error(error)}); try --workers 0"
+                    f"Ray Tune failed {fruitless} times in a row ({describe_error(error)}); try "
+                    f"{setting_name('workers')} 0"
                 ) from error
         gc.collect()  # Ray ends idle workers, which hold memory, once the last reference to the old loop is gone
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from models.errors import UserError
+from models.settings import setting_name
 from search.dispatch.contract import Resources
 from search.dispatch.evaluation import describe_error
 from search.dispatch.ray_environment import SETTINGS, environment_variable, ray
@@ -73,7 +74,7 @@ def _start_ray(resources: Resources, folder: str) -> None:
         except Exception as error:  # Ray has no kind of its own for a start that fails
             raise UserError(
                 f"Ray could not be started ({describe_error(error)}); try again on a less busy machine, or with "
-                "--workers 0"
+                f"{setting_name('workers')} 0"
             ) from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from search.engine.setup import Setup
+from search.engine.prepare import PreparedMethod, PreparedRun
 from search.judge.finetune import count_steps
 from search.strategies.contract import Stage, strategy
 from search.strategies.sensitivity import scan_points
@@ -12,26 +12,35 @@ from search.strategies.sensitivity import scan_points
 TRAINING, TEACHER = 3, 1  # forward passes that a training step costs, and what distillation adds
 
 
-def expected(setup: Setup) -> dict[Stage, int]:
+def expected_candidates(run: PreparedRun) -> dict[Stage, int]:
     """Candidates per stage as far as they can be foreseen."""
-    config = setup.config
+    counts: dict[Stage, int] = {"scan": 0, "rung": 0, "search": 0, "final": 0}
+    for method in run.methods:
+        for stage, count in _expected_of_method(method).items():
+            counts[stage] += count
+    return counts
+
+
+def _expected_of_method(method: PreparedMethod) -> dict[Stage, int]:
+    config = method.config
     infos = [strategy(name)[0] for name in config.strategies]
-    points = len(scan_points(setup.problem.scanned, config.scan_levels)) + 1
+    points = len(scan_points(method.problem.scanned, config.scan_levels)) + 1
     sampled = sum(info.samples for info in infos)
     alone = sum(min(info.candidates, config.trials) for info in infos if not info.samples)
     reached = [float(config.trials)] if config.ladder is None else config.ladder.expected(config.trials)
     per_target = alone + sampled * reached[-1]
+    answers = len(config.strategies) if config.comparison else 1  # per target
     return {
         "scan": points if any(info.needs_data for info in infos) else 0,
-        "rung": math.ceil(sampled * sum(reached[:-1])) * len(setup.targets),
-        "search": math.ceil(per_target) * len(setup.targets),
-        "final": config.finalists * config.final_seeds * len(setup.targets),
+        "rung": math.ceil(sampled * sum(reached[:-1])) * len(method.targets),
+        "search": math.ceil(per_target) * len(method.targets),
+        "final": config.finalists * config.final_seeds * len(method.targets) * answers,
     }
 
 
-def work(setup: Setup) -> dict[Stage, float]:
+def forward_passes(run: PreparedRun) -> dict[Stage, float]:
     """Forward passes of an image per candidate and stage, roughly; no seconds, these are for the search to measure."""
-    config, task = setup.config, setup.evaluator.task
+    config, task = run.config, run.task
     recalibrate = min(config.recipe.recalibration_images, len(task.tune))
 
     step = TRAINING + (TEACHER if config.recipe.distill_weight else 0)

@@ -9,6 +9,7 @@ from typing import Any
 
 from models.errors import UserError, unknown_name
 from models.paths import check_utf8_names, user_path
+from models.settings import setting_name
 from search.engine.run_file import RUN_FILE, DamagedRunError, has_run_file
 from search.engine.run_record import config_fields, read_config, recorded
 from search.files.atomic import hold_lock, report_unwritable
@@ -47,7 +48,7 @@ def check_run_folder(config: RunConfig) -> None:
     if has_run_file(folder):
         advice = "a run goes on in its own folder: make it writable, or copy it to another place and resume the copy"
     else:
-        advice = "choose another folder with --results"
+        advice = f"choose another folder with {setting_name('results')}"
     # Missing folders are not made to try: another search that starts at the same moment may be about to use them.
     check_output_folder(next(place for place in (folder, *folder.absolute().parents) if place.exists()), advice)
 
@@ -55,13 +56,15 @@ def check_run_folder(config: RunConfig) -> None:
 @contextmanager
 def alone_in(folder: Path, config: RunConfig) -> Iterator[None]:
     """The folder is this run's while this lasts; UserError if it is another's, running or done with other settings."""
-    with report_unwritable(folder, "choose another folder with --results"):
+    with report_unwritable(folder, f"choose another folder with {setting_name('results')}"):
         folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         try:
             stack.enter_context(hold_lock(folder))
         except OSError as error:
-            raise UserError(f"a search is running in {folder}; wait for it, or give this one another --name") from error
+            raise UserError(
+                f"a search is running in {folder}; wait for it, or give this one another {setting_name('name')}"
+            ) from error
         refuse_other(folder, config)
         yield
 
@@ -78,7 +81,7 @@ def refuse_other(folder: Path, config: RunConfig) -> None:
         same = False
     if not same:
         raise UserError(
-            f"{folder} holds a run with other settings; give this one another --name, "
+            f"{folder} holds a run with other settings; give this one another {setting_name('name')}, "
             f"or go on with that one by {option_text('--resume', folder)}"
         )
 

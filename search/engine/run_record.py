@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
+from models.settings import setting_name
 from models.task import Task
 from search.engine.run_file import RUN_FILE, DamagedRunError, has_run_file, json_kind, read_run_file
 from search.files.atomic import atomic_write, report_unwritable
@@ -46,7 +47,7 @@ def check_schema(path: Path, schema: Any) -> None:
     if not isinstance(schema, int) or isinstance(schema, bool) or not 1 <= schema <= SCHEMA:
         raise UserError(
             f"{path} is of schema {schema!r}, and this version reads 1 to {SCHEMA}; use the version that wrote it, or "
-            "start the search anew under another --name"
+            f"start the search anew under another {setting_name('name')}"
         )
 
 

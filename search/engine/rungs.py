@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from models.errors import UserError
+from models.settings import setting_name
 from search.allocation.targets import Target
 from search.candidate import Candidate, Outcome
 from search.settings.config import Rungs
@@ -75,8 +76,8 @@ def check_samples(names: Sequence[str], rungs: Rungs | None) -> None:
         return
     able = ", ".join(name for name, info in strategies().items() if info.samples)
     raise UserError(
-        f"--rungs decides between the candidates of strategies that sample, and {', '.join(names)} has all of its own "
-        f"fine-tuned to the end; add one of {able}, or leave --rungs out"
+        f"{setting_name('rungs')} decides between the candidates of strategies that sample, and {', '.join(names)} has "
+        f"all of its own fine-tuned to the end; add one of {able}, or leave {setting_name('rungs')} out"
     )
 
 

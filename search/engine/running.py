@@ -1,72 +1,177 @@
-"""What searches and comparisons share while they run: who watches the outcomes, and whose folder it is."""
+"""A run as it goes on: candidates are dispatched until every strategy and the finalists are through."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 
-from rich.console import Console
-
-from models.errors import UserError, commonest_reason
+from methods.registry import check_reachable
+from models.data.picture_folders import current_findings
+from models.user.given_networks import carried_networks
 from search.candidate import Outcome
-from search.judge.evaluate import SPARED
+from search.dispatch.attempts import AttemptLog
+from search.dispatch.loop import dispatch
+from search.engine.candidate_queue import CandidateQueue
+from search.engine.doubts import Doubts, began_again
+from search.engine.interruption import told_how_to_go_on
+from search.engine.observer import SILENT, RunObserver
+from search.engine.outcomes import RunOutcomes, split_by_method
+from search.engine.prepare import PreparedRun
+from search.engine.programs import start_programs
+from search.engine.run_folder import alone_in
+from search.engine.run_record import recorded, write_record
+from search.engine.standings import keep, keep_dense
+from search.engine.stopping import stop_signals
+from search.engine.warm_start import warmed
+from search.judge.evaluate import Evaluator, load_evaluator
+from search.ledger.ledger import Ledger, LedgerError
+from search.machine.host import host_facts
+from search.machine.last_words import last_words
+from search.settings.command import resume_command
+from search.settings.config import RunConfig
 from search.strategies.contract import Proposal
-from search.terminal.progress import Progress
-
-HOPELESS = 10  # so many failures without a success end a search
 
 
-class Watch:
-    """A conductor's observer: shows outcomes, says what is odd, stops what is hopeless."""
+def run_prepared(run: PreparedRun, observer: RunObserver = SILENT, *, retry_failed: bool = False) -> RunOutcomes:
+    """Dispatch candidates until every strategy and the finalists are through, or Ctrl-C.
 
-    def __init__(self, progress: Progress, stop: threading.Event, tell: Callable[[str], None]) -> None:
-        self._progress, self._tell = progress, tell
-        self._doubts = Doubts(stop)
+    Args:
+        retry_failed: judge again what the ledger knows as failed.
 
-    def __call__(self, proposal: Proposal, outcome: Outcome, known: bool) -> None:
-        self._progress.finished(proposal, outcome, known)
-        self._doubts(proposal, outcome, known)
-        if not known and began_again(proposal, outcome):
-            self._tell(f"what a rung of {proposal.strategy} left was gone: fine-tuned again from the start")
+    Raises:
+        UserError: the folder is another run's, a fault of the machine, or every candidate failed.
+    """
+    start, config, resume = time.monotonic(), run.config, resume_command(run.config)
+    facts = host_facts(run.task.device)
+    attempts = attempt_log(config, run.fingerprint)
+    with ExitStack() as stack:
+        signals = stack.enter_context(stop_signals())
+        stack.enter_context(alone_in(config.folder, config))
+        ledger = stack.enter_context(open_ledger(run, observer.warn))
+        if config.warm_start and not config.comparison:
+            _warm_up(run, ledger)
+            observer.warmed(run)
+        _write_run(run, facts, "running")
+        stack.enter_context(last_words(f"while it {'compared' if config.comparison else 'searched'}", attempts.advice))
+        observer.recorded(run, resume)  # not before: the command reads what was just written
+        stack.enter_context(told_how_to_go_on(partial(_write_run, run, facts, "stopped"), resume))
+        stack.enter_context(observer.searching(run))
+        doubts = Doubts(signals.stop)
 
-    def check(self) -> None:
-        """UserError if nothing but failures came of it."""
-        self._doubts.check()
+        def tell(proposal: Proposal, outcome: Outcome, known: bool) -> None:
+            observer.judged(proposal, outcome, known)
+            doubts(proposal, outcome, known)
+            if not known and began_again(proposal, outcome):
+                observer.warn(f"what a rung of {proposal.strategy} left was gone: fine-tuned again from the start")
+
+        keep_dense(ledger, run.dense)
+        keep(ledger, run.refused)
+        programs, finals = start_programs(run, ledger)
+        queue = CandidateQueue(
+            programs,
+            ledger,
+            run.fingerprint,
+            finalists=finals,
+            observe=tell,
+            retry_failed=retry_failed,
+            warn=observer.warn,
+        )
+        with signals.judging(attempts):
+            dispatch(
+                queue,
+                evaluator_factory(run),
+                run.resources,
+                on_start=observer.started,
+                stop=signals.stop,
+                attempts=attempts,
+            )
+        if queue.done:
+            observer.all_judged()
+    seconds = time.monotonic() - start
+    if queue.done:
+        shutil.rmtree(config.rungs_folder, ignore_errors=True)
+    _write_run(run, facts, "finished" if queue.done else "stopped")
+    doubts.check()
+    methods = split_by_method(run, queue.seen, complete=queue.done, seconds=seconds, facts=facts)
+    outcomes = RunOutcomes(run, methods, queue.done, seconds, ledger.skipped)
+    observer.searched(outcomes)
+    return outcomes
 
 
-class Doubts:
-    """Stops a search whose every candidate fails; measurements of a scan are counted apart."""
-
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop = stop
-        self._failures: dict[bool, list[str]] = {True: [], False: []}  # scan or not -> reasons
-        self._successes = {True: 0, False: 0}
-
-    def __call__(self, proposal: Proposal, outcome: Outcome, known: bool) -> None:
-        scan = proposal.stage == "scan"
-        if outcome.status == "ok":
-            self._successes[scan] += 1
-        else:
-            self._failures[scan].append(outcome.reason or "no reason given")
-        if not known and not self._successes[scan] and len(self._failures[scan]) >= HOPELESS:
-            self._stop.set()
-
-    def check(self) -> None:
-        """UserError if nothing but failures came of the search."""
-        for scan, what in ((False, "candidate"), (True, "measurement of the scan")):
-            failures = self._failures[scan]
-            if failures and not self._successes[scan]:
-                raise UserError(
-                    f"every {what} failed, {len(failures)} in all, most often so: {commonest_reason(failures)}; "
-                    "change what is at fault, or judge them again with --resume and --retry-failed"
-                )
+def _warm_up(run: PreparedRun, ledger: Ledger) -> None:
+    """Let strategies that sample begin with what the ledger knows; a run that is resumed, with what it began with."""
+    keys = recorded(run.config.folder).get("warm_start")
+    run.methods = [
+        replace(method, problem=warmed(method.problem, ledger, method.config.strategies, keys))
+        for method in run.methods
+    ]
 
 
-def began_again(proposal: Proposal, outcome: Outcome) -> bool:
-    """Whether a rung should have gone on from the one before, and could not."""
-    return proposal.after > 0 and outcome.status == "ok" and SPARED not in outcome.notes
+def _write_run(run: PreparedRun, facts: Mapping[str, str], status: str) -> None:
+    """The run's record as it stands."""
+    limits = {target: limits for method in run.methods for target, limits in method.limits.items()}
+    write_record(
+        run.config,
+        run.task,
+        run.dense,
+        facts,
+        status,
+        targets=[{"asked": target, **limits[target]} for target in limits],
+        warm_start=[outcome.key for method in run.methods for outcome in method.problem.known],
+    )
 
 
-def warn(console: Console, text: str) -> None:
-    """A warning on a line of its own, above the live table."""
-    console.print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+def evaluator_factory(run: PreparedRun) -> partial[Evaluator]:
+    """In this process the evaluator is there already; elsewhere each worker builds its own.
+
+    Raises:
+        UserError: workers cannot reach a method.
+    """
+    if run.resources.workers == 0:
+        return partial(_same, run.evaluator)
+    config = run.config
+    for method in run.methods:
+        check_reachable(method.config.method)
+    return partial(
+        load_evaluator,
+        config.task.with_absolute_paths(),
+        device=config.device,
+        keep_weights=(config.folder / "weights").absolute(),
+        keep_rungs=config.rungs_folder.absolute() if config.rungs else None,
+        time_limit=config.time_limit,
+        methods=[method.config.method for method in run.methods],
+        code=config.code,
+        networks=carried_networks(config.task.network),
+        folders=current_findings(),
+        fingerprint=run.fingerprint,
+    )
+
+
+def _same(evaluator: Evaluator) -> Evaluator:
+    return evaluator
+
+
+def attempt_log(config: RunConfig, task: str) -> AttemptLog:
+    """Where the run remembers candidates whose process dies: its folder `crashes`."""
+    advice = f"go on with: {resume_command(config)}"
+    return AttemptLog(config.folder / "crashes", lambda candidate: candidate.key(task), advice)
+
+
+@contextmanager
+def open_ledger(run: PreparedRun, warn: Callable[[str], None]) -> Iterator[Ledger]:
+    """The task's ledger; what it could not write in the end lies beside the run's files, and the user is told."""
+    config = run.config
+    ledger = Ledger(config.ledger, run.fingerprint, run.title, rescue=config.folder / "unsaved.jsonl")
+    for notice in ledger.notices:
+        warn(notice)
+    try:
+        yield ledger
+    finally:
+        try:
+            ledger.close()
+        except LedgerError as error:
+            warn(str(error))

@@ -18,6 +18,7 @@ from search.candidate import Candidate, Frozen
 from search.engine.finalists import Note, Seen
 from search.ledger.ledger import Ledger
 from search.results.tables import Dense
+from search.settings.config import RunConfig
 from search.strategies.contract import Proposal
 
 DENSE = "dense"
@@ -119,6 +120,20 @@ def keep(ledger: Ledger, standings: Iterable[Standing]) -> None:
     """Write standings into the ledger; the same row again replaces itself."""
     for standing in standings:
         ledger.store_fact(ROW + standing.row, standing.model_dump(mode="json"))
+
+
+def without_finalist(config: RunConfig, strategy: str, target: str, limits: Mapping[str, int], reason: str) -> Standing:
+    """The row of a method, strategy and target without an answer."""
+    return Standing(
+        method=config.method,
+        options=config.method_options,
+        strategy=strategy,
+        target=target,
+        **limit_fields(limits),
+        constraints=tuple(config.constraints.words()),
+        reason=reason,
+        run=config.name,
+    )
 
 
 def limit_fields(limits: Mapping[str, int]) -> dict[str, Any]:

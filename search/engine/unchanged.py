@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
+from models.settings import setting_name
 from models.task import Task
 from models.user.spec_names import data_name, network_name
 from search.engine.run_file import RUN_FILE
@@ -25,7 +26,7 @@ def refuse_changed(folder: Path, task: Task) -> None:
         changes = describe_changes(task, fingerprint, record.get(PARTS))
         raise UserError(
             f"{changes} since the run in {folder} was begun; bring back what it was begun with, "
-            "or search anew under another --name"
+            f"or search anew under another {setting_name('name')}"
         )
 
 

@@ -19,21 +19,25 @@ from methods.base import Compressor, example_input
 from methods.registry import create, identify_method, locate_methods
 from models.data.images import DataInfo
 from models.errors import UserError, first_line
+from models.settings import setting_name
 from models.task import TaskConfig, load_network
 from models.user.code import is_user_spec, split_spec
 from models.user.given_networks import give_network
 from models.user.spec_names import network_name, network_subject
 from search.export.config import CONFIG, WEIGHTS, ExportConfig, read_config
+from search.export.settings import LOAD
 from search.judge.packed_weights import unpack_weights
+from search.settings.keywords import takes_keywords
 
 
+@takes_keywords(LOAD)
 def load_compressed(
     folder: str | Path, *, network: str | nn.Module | None = None, method: str | None = None
 ) -> nn.Module:
     """The network of an export, on the CPU, in evaluation mode, ready to be used or trained on.
 
     Args:
-        folder: what `export --to` was given; `config.json` and `model.safetensors` must lie there.
+        folder: what `export` wrote; `config.json` and `model.safetensors` must lie there.
         network: `path/to/file.py:function`, if the network is a user's own and its file has moved; or, if it was given
             as an `nn.Module`, one that is built in the same way (its weights do not matter).
         method: `path/to/file.py:MyMethod`, if the method is a user's own and its file has moved.
@@ -70,7 +74,9 @@ def _locate_method(config: ExportConfig, folder: Path, given: str | None) -> Non
 def _read_weights(folder: Path, config: ExportConfig) -> dict[str, Tensor]:
     path = folder / WEIGHTS
     if not path.is_file():
-        raise UserError(f"{folder} holds no {WEIGHTS}; export again with safetensors in --format")
+        raise UserError(
+            f"{folder} holds no {WEIGHTS}; export again with safetensors in {setting_name('formats', '--format')}"
+        )
     content = path.read_bytes()
     recorded = config.files.get(WEIGHTS)
     if recorded is None or hashlib.sha256(content).hexdigest() != recorded.sha256:

@@ -23,13 +23,15 @@ from torch import Tensor, nn
 from methods.base import Allocation, copy_network
 from models.errors import UserError
 from models.paths import check_utf8_names
+from models.settings import setting_name
 from models.task import Task
 from search.candidate import Candidate
 from search.engine.unchanged import describe_changes
 from search.export.config import CARD, CONFIG, ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig, read_config
 from search.export.files import Say, Subject, write_files
-from search.export.formats import FORMATS, check_onnx
+from search.export.formats import check_onnx
 from search.export.pick import Picked, Run, pick_candidate, read_run
+from search.export.settings import FORMATS
 from search.files.atomic import clear_leftovers, hold_lock, report_unwritable
 from search.files.output_file import check_output_folder
 from search.judge.checkpoint import Checkpoint
@@ -115,9 +117,11 @@ def _parent_of(folder: Path) -> Iterator[None]:
 def check_folder(folder: Path, *, force: bool) -> None:
     """UserError if writing there would replace anything unasked."""
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; give --to a folder")
+        raise UserError(f"{folder} is a file; give {setting_name('to')} a folder")
     if not force and folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty; give another folder, or --force to replace the export in it")
+        raise UserError(
+            f"{folder} is not empty; give another folder, or {setting_name('force')} to replace the export in it"
+        )
     taken = [name for name in FILES if os.path.lexists(folder / name)]
     if taken:
         _check_is_export(folder, taken)

@@ -11,7 +11,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from methods.base import copy_network
 from methods.tables.codebook import codebook_layers, expanded, replace_module
 from models.errors import UserError, first_line
+from models.settings import setting_name
 from search.latency.timing import Forward
 
-FORMATS = ("config", "safetensors", "pt2", "onnx")
 TOLERANCE = 1e-4  # of the outputs' largest magnitude
 TRIAL_BATCHES = (1, 2, 61, 64)  # a single image, and sizes that no batch in the program's making had
 INPUT, OUTPUT, BATCH = "images", "logits", "batch"
@@ -35,7 +35,8 @@ def check_onnx() -> None:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
-            f"format onnx needs {', '.join(missing)}: pip install -e '.[export]', or leave onnx out of --format"
+            f"format onnx needs {', '.join(missing)}: pip install -e '.[export]', or leave onnx out of "
+            f"{setting_name('formats', '--format')}"
         )
 
 
@@ -73,7 +74,7 @@ def capture(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram
     except Exception as error:  # whatever the user's forward pass does that cannot be followed
         raise UserError(
             f"torch.export cannot capture this network ({type(error).__name__}: {first_line(error)}); "
-            "leave pt2 and onnx out of --format"
+            f"leave pt2 and onnx out of {setting_name('formats', '--format')}"
         ) from error
     _forget_places(program)
     return program
@@ -132,7 +133,7 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
             fault = fault.__cause__
         raise UserError(
             f"this network cannot be written as ONNX ({type(fault).__name__}: {first_line(fault)}); "
-            "leave onnx out of --format"
+            f"leave onnx out of {setting_name('formats', '--format')}"
         ) from error
     _tidy(model)
     onnx.checker.check_model(model)
@@ -211,16 +212,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
-
-
-def parse_formats(text: str) -> tuple[str, ...]:
-    """`config,pt2` as names in the order of writing; UserError for an unknown one or for none."""
-    from models.errors import unknown_name
-
-    asked: Sequence[str] = [part.strip() for part in text.split(",") if part.strip()]
-    for each in asked:
-        if each not in FORMATS:
-            raise unknown_name("format", each, FORMATS)
-    if not asked:
-        raise UserError(f"--format {text!r} names no format; choose from {', '.join(FORMATS)}")
-    return tuple(each for each in FORMATS if each in asked)

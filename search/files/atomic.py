@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from models.errors import UserError
+from models.settings import setting_name
 
 AGE = 600.0  # seconds that a temporary file must have lain untouched before it counts as left behind
 # `temporary_name` and what exports name their folder; dots within the random part would make the name ambiguous.
@@ -63,12 +64,12 @@ def claim_folder(parent: Path, name: str) -> str:
 
     If the folder is empty when the process ends, it is removed again.
     """
-    with report_unwritable(parent, "choose another folder with --results"):
+    with report_unwritable(parent, f"choose another folder with {setting_name('results')}"):
         parent.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
         chosen = name if number == 1 else f"{name}-{number}"
         try:
-            with report_unwritable(parent, "choose another folder with --results"):
+            with report_unwritable(parent, f"choose another folder with {setting_name('results')}"):
                 (parent / chosen).mkdir()
         except UserError as refusal:
             if isinstance(refusal.__cause__, FileExistsError):

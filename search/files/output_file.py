@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from models.errors import UserError
+from models.settings import setting_name
 from search.files.atomic import atomic_write, temporary_name
 
 _TRIAL = bytes(4096)  # a full disk takes a file's name, but nothing into it
@@ -34,7 +35,8 @@ def check_output_file(path: Path, *, force: bool) -> None:
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):
             raise UserError(f"{path} is a device, a pipe or a socket; name a file")
         if path.exists() and not force:
-            raise UserError(f"{path} is there already; name another file, or give --force to replace it")
+            raise UserError(f"{path} is there already; name another file, or give "
+                            f"{setting_name('force')} to replace it")  # fmt: skip
         with _temporary_folder(path.resolve().parent):
             _try_to_write(path.resolve())
 

@@ -10,7 +10,7 @@ from search.allocation.targets import parse_target
 from search.engine.run_file import has_run_file
 from search.engine.run_record import read_config
 from search.engine.standings import Standing
-from search.settings.command import search_command
+from search.settings.command import run_command
 from search.settings.config import RunConfig
 from search.strategies.contract import strategies
 
@@ -37,8 +37,8 @@ class Commands:
                 lent = search.warm_start and (info is None or info.samples)
                 own = search.strategies if lent else (standing.strategy,)
                 targets = tuple(map(parse_target, standing.targets or (standing.target,)))
-                changes = {"strategies": own, "targets": targets}
-                return search_command(search.model_copy(update=changes))
+                changes = {"strategies": own, "targets": targets, "comparison": False}
+                return run_command(search.model_copy(update=changes))
         return None
 
     def _read(self, folder: Path) -> Sequence[RunConfig]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 from methods.base import Allocation
 from search.allocation.budget import LATENCY
 from search.engine.finalists import best_candidates
-from search.engine.session import Result, key_of
+from search.engine.outcomes import MethodOutcomes, RunOutcomes
 from search.files.atomic import atomic_write
 from search.latency.check import FILE, Checked, check_whole, read_latencies
 from search.latency.table import Say
@@ -16,15 +15,15 @@ from search.report.outputs import rows_of
 from search.results.tables import Row, allocation_of
 
 
-def measure_finals(results: Sequence[Result], say: Say) -> dict[str, Checked]:
+def measure_finals(outcomes: RunOutcomes, say: Say) -> dict[str, Checked]:
     """Key -> latency of every finalist (or best candidate, without finalists) for a target that asks for it.
 
     What the run's folder knows from the same device and threads is not measured again.
     """
-    wanted = [(result, row) for result in results if result.complete for row in _answers(result)]
+    wanted = [(result, row) for result in outcomes.methods if result.complete for row in _answers(result)]
     if not wanted:
         return {}
-    path = results[0].setup.config.folder / FILE
+    path = outcomes.prepared.config.folder / FILE
     known, found = read_latencies(path), dict[str, Checked]()
     say("measuring the chosen networks whole, dense and compressed in turns ...")
     same: dict[tuple[str, Allocation], Checked] = {}
@@ -36,24 +35,24 @@ def measure_finals(results: Sequence[Result], say: Say) -> dict[str, Checked]:
     return found
 
 
-def _answers(result: Result) -> list[Row]:
+def _answers(result: MethodOutcomes) -> list[Row]:
     """The finalists of the targets that ask for latency; without any, the best of what was searched."""
-    asked = {target.asked for target, _ in result.setup.targets if LATENCY in target.measures}
+    asked = {target.asked for target, _ in result.prepared.targets if LATENCY in target.measures}
     rows = [row for row in rows_of(result) if row.target in asked and row.outcome.status == "ok"]
     finals = [row for row in rows if row.stage == "final"]
-    best = {key_of(result, each.candidate) for each in best_candidates(result.seen, 1)}
+    best = {result.key(each.candidate) for each in best_candidates(result.seen, 1)}
     return finals or [row for row in rows if row.key in best]
 
 
-def _checked(result: Result, row: Row) -> Checked:
-    setup = result.setup
-    assert setup.table is not None
-    return check_whole(setup.compressor, setup.compressor.levels(allocation_of(row)), setup.table)
+def _checked(result: MethodOutcomes, row: Row) -> Checked:
+    method = result.prepared
+    assert method.table is not None
+    return check_whole(method.compressor, method.compressor.levels(allocation_of(row)), method.table)
 
 
-def _still_true(result: Result, known: Checked | None) -> Checked | None:
+def _still_true(result: MethodOutcomes, known: Checked | None) -> Checked | None:
     """What was measured before, unless on another device, with other threads or beside another prediction."""
-    table = result.setup.table
+    table = result.prepared.table
     if known is None or table is None or table.dense != round(1e6 * known.predicted_dense_ms):
         return None
     same = (known.threads, known.batch) == (table.where.threads, table.where.batch)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
@@ -16,7 +17,7 @@ from models.user.spec_names import data_name, network_name
 from search.allocation.allocate import MISSED, too_coarse
 from search.allocation.budget import LATENCY
 from search.allocation.targets import TOLERANCE
-from search.engine.session import Result, key_of, title
+from search.engine.outcomes import MethodOutcomes, RunOutcomes
 from search.judge.drift import SEEN
 from search.latency.check import Checked
 from search.report.page import write_report
@@ -25,7 +26,10 @@ from search.report.ratio_bars import Ratios
 from search.report.view import RunView
 from search.results.tables import Row, allocation_of, candidates_frame, finals_frame, pareto, short_ids, write_csv
 from search.settings.command import export_command, resume_command
+from search.settings.config import RunConfig
 from search.strategies.sensitivity import scan_points
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,9 @@ class Written:
     files: list[Path]
 
 
-def write_outputs(result: Result, command: str, checked: Mapping[str, Checked] | None = None) -> Written:
+def write_outputs(outcomes: RunOutcomes, command: str, checked: Mapping[str, Checked] | None = None) -> Written:
     """Write `candidates.csv`, `pareto.csv`, `report.html` and `pareto.png` into the run's folder."""
-    view, folder = run_view(result, command, checked or {}), result.setup.config.folder
+    view, folder = run_view(outcomes, command, checked or {}), outcomes.prepared.config.folder
     files = [folder / name for name in ("report.html", "pareto.png", "pareto.csv", "candidates.csv", "finalists.csv")]
     write_csv(view.frame, folder / "candidates.csv")
     write_csv(view.front, folder / "pareto.csv")
@@ -48,38 +52,82 @@ def write_outputs(result: Result, command: str, checked: Mapping[str, Checked] |
     return Written(view, files)
 
 
-def run_view(result: Result, command: str, checked: Mapping[str, Checked]) -> RunView:
+def run_view(outcomes: RunOutcomes, command: str, checked: Mapping[str, Checked]) -> RunView:
     """Everything of a run that its report and picture show."""
-    setup, rows = result.setup, rows_of(result)
-    frame = candidates_frame(rows, setup.dense)
+    run, methods = outcomes.prepared, outcomes.methods
+    rows_by_method = [rows_of(result) for result in methods]
+    rows = [row for own_rows in rows_by_method for row in own_rows]
+    ids = short_ids(row.key for row in rows)
+    frame = candidates_frame(rows, run.dense)
+    scans = [scan for result in methods if (scan := _sensitivity(result)) is not None]
+    targets = {target.asked: budget for method in run.methods for target, budget in method.targets}
     view = RunView(
-        title=f"{title(setup)}, {setup.config.method}",
+        title=f"{run.title}, {', '.join(method.config.method for method in run.methods)}",
         created=time.strftime("%Y-%m-%d %H:%M %Z"),
         command=command,
-        resume_command=resume_command(setup.config),
-        export_command=export_command(setup.config),
-        facts=_facts(result),
-        dense=setup.dense,
+        resume_command=resume_command(run.config),
+        export_command=export_command(run.config),
+        facts=_facts(outcomes),
+        dense=run.dense,
         frame=frame,
         front=pareto(frame),
-        finals=finals_frame(rows, setup.dense, checked),
-        allocations=_allocations(result, rows),
-        sensitivity=_sensitivity(result),
-        skipped=setup.choice.left_dense,
-        targets=[(target.asked, budget.limits.get("flops")) for target, budget in setup.targets],
-        limits={target.asked: budget.words() for target, budget in setup.targets},
-        remarks=[*_loose(result, rows), *_failed_scans(result)],
-        latencies=latencies_in_words(result, rows, checked),
-    )
-    return replace(view, centroids=_centroids(result, view))
+        finals=finals_frame(rows, run.dense, checked),
+        allocations=_merged(
+            _allocations(result, own_rows, ids) for result, own_rows in zip(methods, rows_by_method, strict=True)
+        ),
+        sensitivity=pd.concat(scans, ignore_index=True) if scans else None,
+        skipped=_left_dense(outcomes),
+        targets=[
+            (target.asked, targets[target.asked].limits.get("flops"))
+            for target in run.config.targets
+            if target.asked in targets
+        ],
+        limits={target: budget.words() for target, budget in targets.items()},
+        remarks=[
+            *_refusals(outcomes),
+            *(_of_method(outcomes, result, remark)
+              for result, own_rows in zip(methods, rows_by_method, strict=True)
+              for remark in [*_loose(result, own_rows), *_failed_scans(result)]),
+        ],
+        latencies=_merged(
+            latencies_in_words(result, own_rows, checked, ids)
+            for result, own_rows in zip(methods, rows_by_method, strict=True)
+        ),
+    )  # fmt: skip
+    return replace(view, centroids=_centroids(outcomes, view))
 
 
-def rows_of(result: Result) -> list[Row]:
+def _merged(parts: Iterable[Mapping[str, Item]]) -> dict[str, Item]:
+    """The mappings of all methods as one."""
+    return {name: item for part in parts for name, item in part.items()}
+
+
+def _of_method(outcomes: RunOutcomes, result: MethodOutcomes, text: str) -> str:
+    """What is said of a method, with its name if there are several."""
+    return text if len(outcomes.methods) == 1 else f"{text} ({result.prepared.config.method})"
+
+
+def _refusals(outcomes: RunOutcomes) -> list[str]:
+    """What a comparison could not answer, each method and target once."""
+    refused = {(standing.method, standing.target): standing.reason for standing in outcomes.prepared.refused}
+    return [f"left out: {method} at {target}, {reason}" for (method, target), reason in refused.items()]
+
+
+def _left_dense(outcomes: RunOutcomes) -> dict[str, str]:
+    """Layer -> why it is left dense, with its method's name if there are several."""
+    return {
+        _of_method(outcomes, result, layer): reason
+        for result in outcomes.methods
+        for layer, reason in result.prepared.choice.left_dense.items()
+    }
+
+
+def rows_of(result: MethodOutcomes) -> list[Row]:
     """Searched and final candidates in a stable order: by stage, target, strategy, then key."""
-    limits = {target.asked: budget.limits.get("flops") for target, budget in result.setup.targets}
+    limits = {target.asked: budget.limits.get("flops") for target, budget in result.prepared.targets}
     rows = [
         Row(
-            key=key_of(result, proposal.candidate),
+            key=result.key(proposal.candidate),
             stage=proposal.stage,
             method=proposal.candidate.method,
             strategy=proposal.strategy,
@@ -96,23 +144,24 @@ def rows_of(result: Result) -> list[Row]:
     return sorted(rows, key=lambda row: (stages.index(row.stage), order.index(row.target), row.strategy, row.key))
 
 
-def latencies_in_words(result: Result, rows: list[Row], checked: Mapping[str, Checked]) -> dict[str, str]:
+def latencies_in_words(
+    result: MethodOutcomes, rows: list[Row], checked: Mapping[str, Checked], ids: Mapping[str, str]
+) -> dict[str, str]:
     """Short id of each candidate measured whole -> what was found, and by how much it misses its target."""
-    ids = short_ids(row.key for row in rows)
-    parts = {target.asked: part for target, _ in result.setup.targets for part in target.parts
+    parts = {target.asked: part for target, _ in result.prepared.targets for part in target.parts
              if part.measure == LATENCY}  # fmt: skip
     return {ids[row.key]: checked[row.key].words() + checked[row.key].missed(parts[row.target])
             for row in rows if row.key in checked and row.target in parts}  # fmt: skip
 
 
-def _loose(result: Result, rows: list[Row]) -> list[str]:
+def _loose(result: MethodOutcomes, rows: list[Row]) -> list[str]:
     """Of targets that no candidate meets within the tolerance, and of finalists that lie further below theirs."""
     found = list[str]()
-    for target, budget in result.setup.targets:
+    for target, budget in result.prepared.targets:
         judged = [row for row in rows if row.target == target.asked and row.outcome.status == "ok"]
-        met = {row.key: budget.met(result.setup.levels(allocation_of(row))) for row in judged}
+        met = {row.key: budget.met(result.prepared.levels(allocation_of(row))) for row in judged}
         if judged and not any(met.values()):
-            found.append(f"target {target.asked}: {MISSED[too_coarse(result.setup.problem.sites, budget)]}")
+            found.append(f"target {target.asked}: {MISSED[too_coarse(result.prepared.problem.sites, budget)]}")
             continue
         loose = {row.strategy for row in judged if row.stage == "final" and not met[row.key]}
         found += [
@@ -123,10 +172,8 @@ def _loose(result: Result, rows: list[Row]) -> list[str]:
     return found
 
 
-def _failed_scans(result: Result) -> list[str]:
-    scans = {
-        key_of(result, proposal.candidate): outcome for proposal, outcome in result.seen if proposal.stage == "scan"
-    }
+def _failed_scans(result: MethodOutcomes) -> list[str]:
+    scans = {result.key(proposal.candidate): outcome for proposal, outcome in result.seen if proposal.stage == "scan"}
     reasons = [outcome.reason or "no reason given" for outcome in scans.values() if outcome.status == "failed"]
     if not reasons:
         return []
@@ -135,10 +182,9 @@ def _failed_scans(result: Result) -> list[str]:
     ]
 
 
-def _allocations(result: Result, rows: list[Row]) -> dict[str, Ratios]:
+def _allocations(result: MethodOutcomes, rows: list[Row], ids: Mapping[str, str]) -> dict[str, Ratios]:
     """Per candidate how strongly each site is compressed, and its setting in words."""
-    ids = short_ids(row.key for row in rows)
-    compressor = result.setup.compressor
+    compressor = result.prepared.compressor
     found: dict[str, Ratios] = {}
     for row in rows:
         if row.outcome.status != "ok":
@@ -149,19 +195,22 @@ def _allocations(result: Result, rows: list[Row]) -> dict[str, Ratios]:
     return found
 
 
-def _centroids(result: Result, view: RunView) -> dict[str, list[Centroids]]:
+def _centroids(outcomes: RunOutcomes, view: RunView) -> dict[str, list[Centroids]]:
     """The codebooks of each target's answer."""
-    compressor = result.setup.compressor
-    if not compressor.info.has_centroids:
-        return {}
-    answers = [best.line for asked, _ in view.targets if (best := view.best(asked))]
-    networks = {line["candidate"]: compressor.compress(Allocation.from_text(line["allocation"])) for line in answers}
-    return {candidate: compressor.centroids(network) for candidate, network in networks.items()}
+    compressors = {result.prepared.config.method: result.prepared.compressor for result in outcomes.methods}
+    answers = [best.line for target, _ in view.targets if (best := view.best(target))]
+    codebooks: dict[str, list[Centroids]] = {}
+    for line in answers:
+        compressor = compressors[line["method"]]
+        if compressor.info.has_centroids:
+            network = compressor.compress(Allocation.from_text(line["allocation"]))
+            codebooks[line["candidate"]] = compressor.centroids(network)
+    return codebooks
 
 
-def _sensitivity(result: Result) -> pd.DataFrame | None:
+def _sensitivity(result: MethodOutcomes) -> pd.DataFrame | None:
     """The scan as measured, one line per site and setting."""
-    setup = result.setup
+    setup = result.prepared
     scanned = {p.candidate: o for p, o in result.seen if p.stage == "scan"}
     if not scanned:
         return None
@@ -186,39 +235,35 @@ def _sensitivity(result: Result) -> pd.DataFrame | None:
     return pd.DataFrame(lines) if lines else None
 
 
-def _facts(result: Result) -> dict[str, str]:
-    setup, task = result.setup, result.setup.evaluator.task
-    config = setup.config
+def _facts(outcomes: RunOutcomes) -> dict[str, str]:
+    run, task, config = outcomes.prepared, outcomes.prepared.task, outcomes.prepared.config
+    worker_seconds = sum(outcome.seconds for result in outcomes.methods for _, outcome in result.seen)
     facts = {
         "network": network_name(config.task.network),
         "data": data_name(config.task.data),
         "images": f"fine-tune {len(task.tune)}, search {len(task.search)}, test {len(task.test)}",
         "weights": config.task.weights or "initial",
-        "method": f"{config.method}, {len(setup.compressor.sites)} sites",
-        "recipe": _recipe(result),
+        "method": "; ".join(f"{method.config.method}, {len(method.compressor.sites)} sites" for method in run.methods),
+        "recipe": _recipe_words(config),
         "protocol": "search accuracy ranks candidates, drift those within its noise; only finalists meet the test set, "
         "once per seed",
-        "time": f"{result.seconds:.0f} s on the clock, {_worker_seconds(result):.0f} s of the workers",
-        **result.facts,
+        "time": f"{outcomes.seconds:.0f} s on the clock, {worker_seconds:.0f} s of the workers",
+        **outcomes.methods[0].facts,
     }
     if config.constraints.given:
         facts["constraints"] = shlex.join(config.constraints.words())
     if task.seen:
         facts["note"] = SEEN
-    if not result.complete:
+    if not outcomes.complete:
         facts["state"] = "stopped before it was finished"
     return facts
 
 
-def _recipe(result: Result) -> str:
-    recipe, final = result.setup.config.recipe, result.setup.config.final_recipe
+def _recipe_words(config: RunConfig) -> str:
+    recipe, final = config.recipe, config.final_recipe
     distil = f"distilled (weight {recipe.distill_weight:g}, temperature {recipe.temperature:g})"
     return (
         f"{recipe.epochs:g} epochs, finalists {final.epochs:g}; SGD, batch {recipe.batch_size}, {recipe.schedule} "
         f"at {recipe.lr:g}, momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}"
         + (f", {distil}" if recipe.distill_weight else "")
     )
-
-
-def _worker_seconds(result: Result) -> float:
-    return sum(outcome.seconds for _, outcome in result.seen)

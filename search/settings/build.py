@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,19 +16,19 @@ from methods.registry import method_info
 from models.errors import UserError, unknown_name
 from models.networks.catalog import own_names
 from models.paths import user_path
-from models.task import TaskConfig
+from models.settings import setting_name
+from models.task_config import TaskConfig
 from models.user.code import is_user_spec
 from models.user.given_networks import is_given_network
 from models.user.spec_names import class_of
-from search.allocation.constraints import Constraints, rules
-from search.allocation.targets import parse_targets
-from search.candidate import Recipe
+from search.allocation.constraints import Constraints
+from search.allocation.constraints import rules as check_constraints
+from search.allocation.targets import MEASURES, parse_targets
 from search.files.atomic import claim_folder
 from search.judge.baseline import baseline_task
 from search.ledger.location import public_location
-from search.settings.bounds import MOST_EPOCHS, check_number
-from search.settings.choices import list_names
 from search.settings.config import RunConfig
+from search.settings.setting import Setting, fault_sentence, model_fields
 from search.settings.users_code import identify_names, split_options
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -36,30 +37,26 @@ BASELINES = "baselines"  # folder below results
 MOST_OPTION = 2.0**53  # of a method's option: where floats stop telling integers apart
 
 
-def task(
+def build_task(
     *,
     network: str | None,
-    weights: str | None,
-    data: str | None,
-    mean: str | None,
-    std: str | None,
     results: str,
+    weights: str | None = None,
+    data: str | None = None,
     fresh: bool = False,
     **fields: Any,
 ) -> TaskConfig:
-    """A task from its options; with none of network, weights and data, the embedded one with its baseline.
+    """A task from its settings; with none of network, weights and data, the embedded one with its baseline.
 
     Args:
         fresh: leave the weights as they are given, even if that is none.
     """
     if network is None and (weights or data):
-        raise UserError("--weights and --data need a --network that they belong to")
-    given = {"mean": _numbers(mean, "--mean"), "std": _numbers(std, "--std"), **fields}
-    fields = {name: value for name, value in given.items() if value is not None}
+        raise UserError(f"{setting_name('weights')} and {setting_name('data')} need a {setting_name('network')} that "
+                        "they belong to")  # fmt: skip
     if network is None and not fresh:
-        return make(
-            TaskConfig, **{**baseline_task(Path(results) / BASELINES).model_dump(), **fields}
-        ).with_absolute_paths()
+        embedded = baseline_task(Path(results) / BASELINES).model_dump()
+        return make(TaskConfig, **{**embedded, **fields}).with_absolute_paths()
     network = network or "small"
     chosen = make(TaskConfig, network=network, weights=weights, data=data or _usual_data(network), **fields)
     return chosen.with_absolute_paths()
@@ -69,160 +66,87 @@ def _usual_data(network: str) -> str:
     """The data a named network is made for; a user's own must say."""
     if is_user_spec(network):
         raise UserError(
-            f"network {network} needs --data: a data set's name, imagefolder:DIR, npz:FILE or file.py:function"
+            f"network {network} needs {setting_name('data')}: a data set's name, imagefolder:DIR, npz:FILE or "
+            "file.py:function"
         )
     if network == "small":
         return "digits"
     return "cifar10" if network in own_names() else "imagenet"
 
 
-def _numbers(text: str | None, option: str, example: str = "0.485,0.456,0.406") -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise UserError(f"{option} {text!r} is not a comma-separated list of numbers, e.g. {example}") from None
-
-
-def recipe(**fields: Any) -> Recipe:
-    """A fine-tune recipe; UserError naming the first field that is off."""
-    return make(Recipe, **fields)
-
-
-def search_config(
-    *,
-    method: str,
-    strategies: str,
-    options: Sequence[str],
-    task: TaskConfig,
-    name: str | None,
-    results: str = "results",
-    **fields: Any,
-) -> RunConfig:
-    """A search from its options; unknown names, malformed targets and constraints are refused here.
+def build_run(settings: Mapping[str, Setting], values: Mapping[str, Any], task: TaskConfig, **fixed: Any) -> RunConfig:
+    """A run from checked values of its settings; unknown names and malformed targets are refused here.
 
     Args:
-        options: `NAME=VALUE`.
+        values: by keyword, one for each setting (`read_settings`).
+        fixed: fields that are no settings of this command.
     """
-    (method,), names, code = identify_names([method], list_names(strategies, "strategy"))
-    return _run_config(
-        methods=(method,),
-        strategies=names,
-        code=code,
-        options={method: _options(method, options)},
-        task=task,
-        name=lambda: run_name(name, task, method, Path(results)),
-        results=results,
-        **fields,
-    )
+    fields = {**model_fields(settings, values, RunConfig), **fixed, "task": task}
+    typed = tuple(dict.fromkeys(fields["methods"]))
+    methods, strategies, code = identify_names(typed, tuple(dict.fromkeys(fields["strategies"])))
+    fields |= {"methods": methods, "strategies": strategies, "code": code}
+    comparison = bool(fields.get("comparison"))
+    pairs = split_options(fields["options"], methods) if comparison else {methods[0]: fields["options"]}
+    fields["options"] = {method: dict(_read_option(method, pair) for pair in pairs[method]) for method in pairs}
+    check_constraints(make(Constraints, **fields["constraints"]))
+    if (targets := asked_targets(values)) is not None:
+        fields["targets"] = parse_targets(",".join(targets))
+    if fields.get("rungs"):
+        fields["recipe"]["epochs"] = fields["rungs"][-1]
+    ledger = fields.get("ledger") or str(Path(fields["results"]) / "ledger.db")
+    fields["ledger"] = _absolute_location(public_location(ledger))
+    make(RunConfig, **{"name": "unnamed", **fields})  # refused before a folder of the run's name is claimed
+    purpose = "compare" if comparison else "+".join(typed)
+    fields["name"] = run_name(fields.get("name"), task, purpose, Path(fields["results"]))
+    return make(RunConfig, **fields)
 
 
-def compare_config(
-    *,
-    methods: str,
-    strategies: str,
-    options: Sequence[str],
-    seeds: int,
-    task: TaskConfig,
-    name: str | None,
-    results: str = "results",
-    **fields: Any,
-) -> RunConfig:
-    """A comparison from its options; unknown methods, strategies and malformed targets are refused here.
-
-    Args:
-        options: `METHOD.NAME=VALUE`.
-        seeds: of every finalist.
-    """
-    names, asked, code = identify_names(list_names(methods, "method"), list_names(strategies, "strategy"))
-    pairs = split_options(options, names)
-    return _run_config(
-        methods=names,
-        strategies=asked,
-        code=code,
-        options={method: _options(method, pairs[method]) for method in names},
-        task=task,
-        name=lambda: run_name(name, task, "compare", Path(results)),
-        results=results,
-        comparison=True,
-        warm_start=False,  # every strategy answers for itself
-        final_seeds=seeds,
-        finalists=1,
-        **fields,
-    )
+def asked_targets(values: Mapping[str, Any]) -> Sequence[str] | None:
+    """The targets that are asked for, those of several measures each with each; None if none is."""
+    by_measure = {name: values["targets" if name == "flops" else f"target_{name}"] for name in MEASURES}
+    named = {name: texts for name, texts in by_measure.items() if texts is not None}
+    if values["target"] is not None and named:
+        flag = f"--target-{next(iter(named))}"
+        keyword = next(keyword for keyword in ("targets", *(f"target_{name}" for name in named)) if values.get(keyword))
+        raise UserError(
+            f"{setting_name('target')} says all there is to say of targets; leave out {setting_name(keyword, flag)}"
+        )
+    if values["target"] is not None or not named:
+        return values["target"]
+    if list(named) == ["flops"]:
+        return named["flops"]
+    lists = [[f"{name} {text}" for text in texts] for name, texts in named.items()]
+    return [" + ".join(pieces) for pieces in itertools.product(*lists)]
 
 
-def _run_config(
-    *,
-    targets: str,
-    results: str,
-    name: Callable[[], str],
-    ledger: str | None = None,
-    constraints: Mapping[str, Any] | None = None,
-    rungs: str | None = None,
-    **fields: Any,
-) -> RunConfig:
-    """What searches and comparisons have in common.
-
-    Args:
-        name: called once everything else was checked, since it may make the run's folder.
-    """
-    restricted = Constraints(**(constraints or {}))
-    rules(restricted)
-    epochs = _numbers(rungs, "--rungs", "0,0.25,1") or ()
-    for number in epochs:
-        check_number("--rungs", number, 0, MOST_EPOCHS)
-    if epochs:
-        fields["recipe"] = make(Recipe, **{**fields.get("recipe", Recipe()).model_dump(), "epochs": epochs[-1]})
-    return make(
-        RunConfig,
-        constraints=restricted,
-        targets=parse_targets(targets),
-        ledger=_location(public_location(ledger) if ledger else str(Path(results) / "ledger.db")),
-        results=results,
-        name=name(),
-        rungs=epochs,
-        **fields,
-    )
-
-
-def _location(ledger: str) -> str:
+def _absolute_location(ledger: str) -> str:
     """A database URL as it is, a file by its absolute path: a run may be resumed from another folder."""
     return ledger if "://" in ledger else str(user_path(ledger).absolute())
 
 
-def _options(method: str, pairs: Sequence[str]) -> dict[str, Any]:
-    """`NAME=VALUE` pairs, each of the kind of its option's default."""
-    known, found = method_info(method).options, {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise UserError(f"--option {pair!r} is not NAME=VALUE")
-        if name not in known:
-            raise (
-                unknown_name(f"option of {method}", name, known)
-                if known
-                else UserError(f"{method} takes no option {name!r}")
-            )
-        found[name] = _like(known[name], value, f"--option {pair!r}")
-    return found
-
-
-def _like(default: Any, text: str, what: str) -> Any:
-    """`text` as a value of its option's kind; UserError if it is none."""
+def _read_option(method: str, pair: str) -> tuple[str, Any]:
+    """An option of a method and its value, of the kind of its default."""
+    shown = f"{setting_name('options', '--option')} {pair!r}"
+    option, equals, text = pair.partition("=")
+    if not equals:
+        raise UserError(f"{shown} is not NAME=VALUE")
+    defaults = method_info(method).options
+    if option not in defaults:
+        none = UserError(f"{method} takes no option {option!r}")
+        raise unknown_name(f"option of {method}", option, defaults) if defaults else none
+    default = defaults[option]
     if isinstance(default, str):
-        return text
+        return option, text
     try:
         value = json.loads(text, parse_constant=str)
     except ValueError:  # no JSON, or an integer of thousands of digits
         value = text
     kinds = (int, float) if isinstance(default, float) else type(default)
     if default is not None and (not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool)):
-        raise UserError(f"{what} will not do: it takes a value like {default!r}")
-    if isinstance(value, int | float):
-        check_number(f"the value of {what},", value, -MOST_OPTION, MOST_OPTION)
-    return value
+        raise UserError(f"{shown} will not do: it takes a value like {default!r}")
+    if isinstance(value, int | float) and not abs(value) <= MOST_OPTION:
+        raise UserError(f"{shown} will not do: its value must lie between ±{MOST_OPTION:.0f}")
+    return option, value
 
 
 def run_name(name: str | None, task: TaskConfig, method: str, results: Path) -> str:
@@ -242,16 +166,12 @@ def make(model: type[Model], **fields: Any) -> Model:
     try:
         return model(**fields)
     except ValidationError as error:
-        raise UserError(first_fault(error)) from None
+        place = error.errors()[0]["loc"]
+        raise UserError(fault_sentence(error, setting_name(str(place[-1])) if place else "")) from None
 
 
 def first_fault(error: Exception) -> str:
     """The first fault of a validation error in one clause."""
     if not isinstance(error, ValidationError):
         return " ".join(str(error).split())
-    fault = error.errors()[0]
-    if isinstance(own := fault.get("ctx", {}).get("error"), UserError):
-        return str(own)  # which may have reasons not to repeat the value
-    where = ".".join(str(part) for part in fault["loc"])
-    words = fault["msg"].removeprefix("Value error, ")
-    return f"{where} {fault['input']!r} will not do: {words[0].lower()}{words[1:]}"
+    return fault_sentence(error, ".".join(map(str, error.errors()[0]["loc"])))

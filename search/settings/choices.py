@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from methods.registry import method_info
-from models.errors import UserError
 from models.task import pick_device
 from search.strategies.contract import strategy
 
@@ -24,18 +23,3 @@ def check_choices(methods: Iterable[str] = (), strategies: Iterable[str] = (), d
     for name in strategies:
         strategy(name)
     pick_device(device)
-
-
-def list_names(text: str, kind: str) -> tuple[str, ...]:
-    """The names in a comma-separated list, each once.
-
-    Args:
-        kind: what they name: "method" or "strategy".
-
-    Raises:
-        UserError: there is none.
-    """
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if not names:
-        raise UserError(f"no {kind} in {text!r}; name at least one")
-    return names

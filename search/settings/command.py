@@ -5,19 +5,20 @@ A network that was given as an object has no name that a command line could use:
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from methods.registry import typed_method
-from models.task import TaskConfig
+from methods.registry import method_label, typed_method
+from models.paths import user_path
 from models.user.given_networks import is_given_network
-from search.allocation.targets import Target
-from search.candidate import Recipe
+from search.settings.commands import COMPARE, SEARCH
 from search.settings.config import RunConfig
+from search.settings.setting import Setting
 from search.settings.shell import option_words, path_argument, shell_line
 
 PROGRAM = ("python", "run_search.py")
+ALWAYS_PRINTED = ("methods", "strategies")
 
 
 def command_line(arguments: Sequence[str]) -> str:
@@ -43,80 +44,47 @@ def export_command(config: RunConfig) -> str:
     return shell_line([*PROGRAM, "export", path_argument(folder), "--pick", pick, *to])
 
 
-def search_command(config: RunConfig) -> str:
-    """`python run_search.py search ...` that asks for the same candidates; what is at its default is left out.
+def run_command(config: RunConfig) -> str:
+    """`python run_search.py search ...` or `compare ...` that asks for the same; what is at its default is left out.
 
-    Where the ledger still knows them nothing is trained; an empty ledger has them judged anew.
+    Where the ledger still knows the candidates nothing is trained; an empty ledger has them judged anew.
     """
     if is_given_network(config.task.network):
         return resume_command(config)
-    return shell_line([*PROGRAM, "search", *_task(config.task), *_search(config)])
+    command, settings = ("compare", COMPARE) if config.comparison else ("search", SEARCH)
+    return shell_line([*PROGRAM, command, *_setting_words(config, settings)])
 
 
-def _task(task: TaskConfig) -> list[str]:
-    usual = TaskConfig(network=task.network).with_absolute_paths()
-    words = [*option_words("--network", task.network), *option_words("--data", task.data)]
-    for field in ("weights", "data_root", "search_fraction", "split_seed", "train_images"):
-        words += _changed(field, getattr(task, field), getattr(usual, field))
-    for field in ("mean", "std"):
-        numbers = getattr(task, field)
-        words += [] if numbers is None else [f"--{field}={','.join(map(repr, numbers))}"]
-    return words
-
-
-def _search(config: RunConfig) -> list[str]:
-    usual = RunConfig(task=config.task, name=config.name)
-    words = option_words("--method", typed_method(config.method, config.code))
-    for name, value in config.method_options.items():
-        words += ["--option", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
-    strategies = ",".join(typed_method(name, config.code) for name in config.strategies)
-    words += [*option_words("--strategy", strategies), *_targets(config.targets)]
-    words += config.constraints.words()
-    words += _recipe(config.recipe)
-    words += ["--rungs", ",".join(f"{epochs:g}" for epochs in config.rungs)] if config.rungs else []
-    for field in (
-        "final_epochs",
-        "final_seeds",
-        "finalists",
-        "trials",
-        "reduction_factor",
-        "scan_levels",
-        "scan_images",
-        "seed",
-        "latency_batch",
-    ):
-        words += _changed(field, getattr(config, field), getattr(usual, field))
-    for field in ("device", "time_limit", "results"):
-        words += _changed(field, getattr(config, field), getattr(usual, field))
-    words += [] if config.warm_start else ["--no-warm-start"]
-    if Path(config.ledger).absolute() != (Path(config.results) / "ledger.db").absolute():
-        words += option_words("--ledger", config.ledger)
-    return words
-
-
-def _targets(targets: tuple[Target, ...]) -> list[str]:
-    flops = all(target.measures == ("flops",) for target in targets)
-    return ["--target-flops" if flops else "--target", ",".join(map(str, targets))]
-
-
-RECIPE_OPTIONS = {
-    "epochs": "epochs",
-    "batch_size": "batch_size",
-    "lr": "lr",
-    "schedule": "schedule",
-    "weight_decay": "weight_decay",
-    "distill_weight": "distill",
-    "temperature": "temperature",
-}
-
-
-def _recipe(recipe: Recipe) -> list[str]:
-    usual = Recipe()
+def _setting_words(config: RunConfig, settings: Mapping[str, Setting]) -> list[str]:
+    """The options that give a configuration its values."""
     words = []
-    for field, option in RECIPE_OPTIONS.items():
-        words += _changed(option, getattr(recipe, field), getattr(usual, field))
+    for name, setting in settings.items():
+        if name == "targets":
+            is_flops = all(target.measures == ("flops",) for target in config.targets)
+            words += (setting if is_flops else settings["target"]).words(config.targets)
+        if setting.owner is not RunConfig or not setting.option.printed:
+            continue
+        value = _value_of(config, setting)
+        if value != setting.default or setting.path[-1] in ALWAYS_PRINTED:
+            words += setting.words(value)
     return words
 
 
-def _changed(field: str, value: object, usual: object) -> list[str]:
-    return [] if value == usual or value is None else option_words(f"--{field.replace('_', '-')}", str(value))
+def _value_of(config: RunConfig, setting: Setting) -> Any:
+    """The value of a setting as it is given; None where it follows from others."""
+    value: Any = config
+    for part in setting.path:
+        value = getattr(value, part)
+    match setting.path:
+        case ("options",):
+            return {f"{method_label(method)}.{name}" if config.comparison else name: option
+                    for method, options in value.items() for name, option in options.items()}  # fmt: skip
+        case ("methods",) | ("strategies",):
+            return tuple(typed_method(name, config.code) for name in value)
+        case ("ledger",):
+            usual = Path(config.results) / "ledger.db"
+            return None if Path(value).absolute() == usual.absolute() else value
+        case ("task", "data_root"):
+            usual = user_path(setting.default)
+            return setting.default if Path(value) == usual.absolute() else value
+    return value

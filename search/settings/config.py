@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from methods.registry import method_info
-from models.task import TaskConfig
+from models.settings import MOST_BATCH, MOST_EPOCHS, MOST_IMAGES, MOST_REPEATS, MOST_SEED, Option, Settings
+from models.task_config import TaskConfig
 from search.allocation.constraints import Constraints
 from search.allocation.targets import Targets, parse_target
-from search.candidate import Recipe
 from search.ledger.location import public_location
-from search.settings.bounds import MOST_REPEATS
+from search.recipe import Recipe
 from search.settings.users_code import UsersCode
 
 LEARNED = "learned"  # the strategy of a method that learns its allocation
@@ -39,56 +38,66 @@ class Rungs:
         return reached
 
 
-class RunConfig(UsersCode):
+class RunConfig(UsersCode, Settings):
     """Everything that decides what a run does: methods × strategies × targets, and the seeds of finalists."""
 
-    model_config = ConfigDict(allow_inf_nan=False, hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     task: TaskConfig
     methods: tuple[str, ...] = Field(("l1",), min_length=1)
-    """One, unless it is a comparison."""
-    options: dict[str, dict[str, Any]] = {}
-    """Method -> its options that are not at their defaults."""
+    """Names from `methods`; l1+kse composes two. A search has one."""
+    options: Annotated[dict[str, dict[str, Any]], Option("--option", repeatable=True)] = {}
+    """NAME=VALUE for the method, in a comparison METHOD.NAME=VALUE; repeatable."""
     strategies: tuple[str, ...] = ("acra-uniform", "acra-sensitivity")
-    """As they were asked for; `strategies_of` says which a method gets."""
+    """Names from `strategies`. In a comparison a method that learns its allocation does that instead, unless `learned`
+    is among them."""
     comparison: bool = False
     """Each method and strategy answers for itself, with finalists of its own. Otherwise the strategies work together:
     the best of all of them are the finalists, and those that sample may begin with the points of the others."""
     targets: Targets = Field((parse_target("0.5"),), min_length=1)
-    latency_batch: int = Field(1, ge=1)
+    latency_batch: int = Field(1, ge=1, le=MOST_BATCH)
     """Images in the batch whose latency a target means."""
     constraints: Constraints = Constraints()
-    """On single sites."""
     recipe: Recipe = Recipe()
-    """Of candidates."""
-    final_epochs: float | None = Field(None, ge=0)
-    """Of finalists; None takes three times the candidates'."""
+    final_epochs: Annotated[float | None, Field(ge=0, le=MOST_EPOCHS), Option(default="three times epochs")] = None
+    """Epochs of a finalist's fine-tune."""
     final_seeds: int = Field(3, ge=1, le=MOST_REPEATS)
+    """Fine-tunes of every finalist; one alone has no known noise."""
     finalists: int = Field(1, ge=0, le=MOST_REPEATS)
     """Per target, in a comparison per target, method and strategy; 0 leaves the test set alone."""
-    seed: int = Field(0, ge=0, lt=2**32)
-    scan_levels: int = Field(7, ge=1)
-    scan_images: int | None = Field(2000, ge=1)
-    trials: int = Field(8, ge=1)
+    seed: int = Field(0, ge=0, le=MOST_SEED)
+    """Of all that is random in a run."""
+    scan_levels: int = Field(7, ge=1, le=1000)
+    """Strengths measured per site in a sensitivity scan."""
+    scan_images: int = Field(2000, ge=1, le=MOST_IMAGES)
+    """Search images per measurement of a scan."""
+    trials: int = Field(8, ge=1, le=10**6)
     """Candidates per target at most; strategies that sample use them all."""
-    rungs: tuple[float, ...] = ()
-    """Epochs after which sampled candidates are judged; the last are the recipe's. Empty: at the end alone."""
-    reduction_factor: float = Field(3.0, gt=1)
+    rungs: Annotated[tuple[Annotated[float, Field(ge=0, le=MOST_EPOCHS)], ...], Option(metavar="EPOCHS")] = ()
+    """Epochs after which sampled candidates are judged and the better ones go on, as in 0,0.25,1; the last in place of
+    epochs."""
+    reduction_factor: float = Field(3.0, gt=1, le=MOST_REPEATS)
     """One candidate in so many goes on to the next rung."""
     warm_start: bool = True
-    """Strategies that sample begin with what the ledger knows, and with the first points of the search's others."""
-    device: str | None = None
-    workers: int | None = Field(None, ge=0)
-    """Processes; None takes one per core (four at most) or per GPU."""
-    gpus_per_worker: float | None = None
+    """Strategies that sample begin with what the ledger knows and with the first points of the others."""
+    device: Annotated[str | None, Option(default="a GPU if there is one")] = None
+    """cpu, cuda or cuda:N."""
+    workers: Annotated[
+        int | None, Field(ge=0, le=1024), Option(default="one per core, four at most, or one per GPU")
+    ] = None
+    """Processes; 0 runs in this one, without Ray."""
+    gpus_per_worker: Annotated[float | None, Field(ge=0, le=64), Option(default="what there is, shared")] = None
+    """Fractions share a GPU."""
     ray_address: str | None = None
-    time_limit: float | None = None
-    """Seconds for one candidate."""
-    ledger: str = "results/ledger.db"
-    """A file or a URL, never with a password."""
-    results: str = "results"
-    name: str
-    """Of the run; its files lie in `<results>/<name>/`."""
+    """A running Ray cluster: auto or host:port."""
+    time_limit: float | None = Field(None, gt=0, le=366 * 86400)
+    """Seconds for one candidate; with 0 workers for its fine-tune alone."""
+    ledger: Annotated[str, Option(default="<results>/ledger.db")] = "results/ledger.db"
+    """SQLite file or database URL, kept without its password."""
+    results: Annotated[str, Option(metavar="PATH")] = "results"
+    """Where runs, the ledger and baselines lie."""
+    name: Annotated[str, Option(default="network, data, method and time", printed=False)]
+    """Of the run's folder below `results`."""
 
     @field_validator("ledger")
     @classmethod
@@ -98,7 +107,7 @@ class RunConfig(UsersCode):
     @field_validator("rungs")
     @classmethod
     def _rising(cls, rungs: tuple[float, ...]) -> tuple[float, ...]:
-        if rungs and (len(rungs) < 2 or rungs[0] < 0 or any(one >= other for one, other in pairwise(rungs))):
+        if rungs and (len(rungs) < 2 or any(earlier >= later for earlier, later in pairwise(rungs))):
             raise ValueError("give two or more numbers of epochs, each more than the one before, as in 0,0.25,1")
         return rungs
 
@@ -134,6 +143,8 @@ class RunConfig(UsersCode):
         In a comparison, a method that learns its allocation does so, unless `learned` is among those asked for: then
         it gets all of them, and the other methods all but that one.
         """
+        from methods.registry import method_info  # imports torch: the command line shows its help without
+
         if not self.comparison:
             return self.strategies
         if LEARNED in self.strategies and method_info(method).learns_allocation:

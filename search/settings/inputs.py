@@ -18,38 +18,38 @@ from models.data.array_checks import ARRAY_NAMES, check_arrays
 from models.data.catalog import data_info
 from models.data.dataset_objects import DATA_FORMS, dataset_arrays
 from models.errors import UserError
-from models.task import TaskConfig
+from models.task_config import TaskConfig
 from models.tensor_digest import digest_tensors
 from models.user.given_networks import give_network, given_network
 from models.user.spec_names import ARRAYS, GIVEN_FOLDER, network_name, objects_name
 from search.files.atomic import atomic_file, atomic_write, report_unwritable
-from search.settings import build
+from search.settings.build import build_task
 
 Network = str | Path | nn.Module
 Data = str | Path | Sequence[Any]
 
 
 def task_of(
-    network: Network | None, data: Data | None, *, weights: str | Path | None, results: str, **fields: Any
+    network: Network | None, data: Data | None, *, results: str, weights: str | None = None, **fields: Any
 ) -> TaskConfig:
-    """The configuration of a task given by names or objects; `fields` as `build.task` takes them."""
+    """The configuration of a task given by names or objects; `fields` as `build_task` takes them."""
     folder = Path(results) / GIVEN_FOLDER
     spec = None if data is None else data_spec(data, folder)
-    given = {"weights": None if weights is None else str(weights), "data": spec, "results": results, **fields}
+    given = {"weights": weights, "data": spec, "results": results, **fields}
     if network is not None and not isinstance(network, str | Path | nn.Module):
         raise UserError(
             f"network of type {type(network).__name__} is not understood; give a name, path/to/file.py:function, "
             "or a torch.nn.Module"
         )
     if not isinstance(network, nn.Module):
-        return build.task(network=None if network is None else str(network), **given)
+        return build_task(network=None if network is None else str(network), **given)
     if spec is None:
         raise UserError(f"data None does not go with network {type(network).__name__}, an object; {DATA_FORMS}")
-    shape = data_info(build.task(**{**given, "network": "small", "weights": None})).shape
+    shape = data_info(build_task(**{**given, "network": "small", "weights": None})).shape
     name = give_network(network, shape)
     if weights is None:
         given["weights"] = str(stored_weights(given_network(name), folder))
-    return build.task(network=name, **given)
+    return build_task(network=name, **given)
 
 
 def check_same(network: Network | None, task: TaskConfig) -> None:

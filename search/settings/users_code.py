@@ -7,13 +7,11 @@ from typing import NamedTuple, Self
 
 from pydantic import model_validator
 
-from methods.registry import identify_method, locate_methods, method_label
 from models.errors import UserError, unknown_name
-from search.candidate import Frozen
-from search.strategies.contract import identify_strategy, locate_strategies
+from models.settings import Settings, setting_name
 
 
-class UsersCode(Frozen):
+class UsersCode(Settings):
     """The part of a configuration that says where its methods and strategies are."""
 
     code: dict[str, str] = {}
@@ -22,6 +20,9 @@ class UsersCode(Frozen):
     @model_validator(mode="after")
     def _locate_code(self) -> Self:
         """Wherever a configuration is read, its names can be looked up; nothing is executed for that."""
+        from methods.registry import locate_methods  # imports torch: the command line shows its help without
+        from search.strategies.contract import locate_strategies
+
         locate_methods(self.code)
         locate_strategies(self.code)
         return self
@@ -37,6 +38,9 @@ class Identified(NamedTuple):
 
 def identify_names(methods: Sequence[str], strategies: Sequence[str]) -> Identified:
     """Names as they are typed; UserError for an unknown one."""
+    from methods.registry import identify_method
+    from search.strategies.contract import identify_strategy
+
     known_methods = [identify_method(name) for name in methods]
     known_strategies = [identify_strategy(name) for name in strategies]
     code: dict[str, str] = {}
@@ -49,13 +53,16 @@ def identify_names(methods: Sequence[str], strategies: Sequence[str]) -> Identif
 
 def split_options(pairs: Sequence[str], methods: Sequence[str]) -> dict[str, list[str]]:
     """`METHOD.NAME=VALUE` pairs as each method's `NAME=VALUE`; a method of a file goes by its class's name."""
+    from methods.registry import method_label
+
     by_label = {method_label(method): method for method in methods}
     options: dict[str, list[str]] = {method: [] for method in methods}
+    name = setting_name("options", "--option")
     for pair in pairs:
         label, dot, rest = pair.partition(".")
         if not dot or "=" in label:
-            raise UserError(f"--option {pair!r} is not METHOD.NAME=VALUE")
+            raise UserError(f"{name} {pair!r} is not METHOD.NAME=VALUE")
         if label not in by_label:
-            raise unknown_name("method in --option", label, by_label)
+            raise unknown_name(f"method in {name}", label, by_label)
         options[by_label[label]].append(rest)
     return options

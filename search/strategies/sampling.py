@@ -22,8 +22,8 @@ from search.allocation.allocate import Floats, Shape, project
 from search.allocation.budget import Budget
 from search.allocation.targets import Target
 from search.candidate import Outcome
-from search.engine.warm import REACH, lent
 from search.strategies.contract import Problem, Program, Proposal, StrategyInfo, register
+from search.strategies.lending import REACH, lent_points
 
 BATCH = 4  # trials asked for at once, and the population of a generation: enough for four workers
 _STEEP = 4.0  # ratio of exponents between a site of average and one of extreme softness or hardness
@@ -92,7 +92,7 @@ def random(problem: Problem) -> Program:
 )
 def tpe(problem: Problem) -> Program:
     """One study a target, all of them a batch at a time."""
-    points = yield from lent(problem, "tpe")
+    points = yield from lent_points(problem, "tpe")
     targets = range(len(problem.targets))
     studies = [_Study(problem, "tpe", _tpe_sampler(problem), [index], points, prunes=True) for index in targets]
     yield from _search(studies)
@@ -111,7 +111,7 @@ def nsga2(problem: Problem) -> Program:
     """One study for all targets: cost against what a candidate is worth where there are several, that alone for one."""
     sampler = NSGAIISampler(population_size=BATCH, seed=problem.seed)
     targets = sorted(range(len(problem.targets)), key=lambda index: [*problem.targets[index][1].limits.values()])
-    points = yield from lent(problem, "nsga2")
+    points = yield from lent_points(problem, "nsga2")
     yield from _search([_Study(problem, "nsga2", sampler, targets, points)])
 
 

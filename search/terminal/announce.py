@@ -12,35 +12,34 @@ from models.wording import plural
 from search.allocation.budget import Budget
 from search.allocation.targets import flops_text
 from search.dispatch.contract import Resources
-from search.engine.estimate import expected
-from search.engine.session import title
-from search.engine.setup import Setup
+from search.engine.estimate import expected_candidates
+from search.engine.prepare import PreparedMethod, PreparedRun
 from search.judge.drift import SEEN
 from search.strategies.contract import Stage, strategy
 from search.terminal.console import UNCOUNTED, say
 
 
-def announce(setup: Setup, console: Console) -> None:
+def announce_search(run: PreparedRun, console: Console) -> None:
     """The first screen: what will be done and where."""
-    config, task, counts = setup.config, setup.evaluator.task, expected(setup)
-    dense = setup.dense
+    config, task, counts, dense = run.config, run.task, expected_candidates(run), run.dense
+    (method,) = run.methods
     lines = [
-        f"{title(setup)}: {flops_text(dense.flops)} FLOPs, {flops_text(dense.params)} parameters"
+        f"{run.title}: {flops_text(dense.flops)} FLOPs, {flops_text(dense.params)} parameters"
         + ("" if dense.test_accuracy is None else f", {dense.test_accuracy:.2%} on the test set"),
-        f"targets   {', '.join(f'{t.asked} ({_limit(budget)})' for t, budget in setup.targets)}",
-        f"method    {config.method}, {len(setup.problem.sites)} sites; strategies {', '.join(config.strategies)}",
+        f"targets   {', '.join(f'{t.asked} ({_limit(budget)})' for t, budget in method.targets)}",
+        f"method    {config.method}, {len(method.problem.sites)} sites; strategies {', '.join(config.strategies)}",
         f"data      {len(task.tune)} images to fine-tune on, {len(task.search)} to search with, "
         f"{len(task.test)} to test",
         f"work      {counts['scan']} measurements without training, "
-        f"{_climbing(setup, counts) or _most(setup)}{counts['search']} "
+        f"{_climbing(run, counts) or _most(method)}{counts['search']} "
         f"candidates of {config.recipe.epochs:g} epochs, {counts['final']} finalists of {config.final_recipe.epochs:g}",
-        f"where     {task.device}, {where(setup.resources)}",
+        f"where     {task.device}, {where(run.resources)}",
     ]
     if config.constraints.given:
         lines.insert(3, f"under     {shlex.join(config.constraints.words())}")
     if config.task.weights is None:
         lines.append("note      no --weights: this compresses an untrained network; `train` makes a dense baseline")
-    if uncounted := uncounted_flops(task.network, setup.compressor.example):
+    if uncounted := uncounted_flops(task.network, method.compressor.example):
         lines.append(f"note      {flops_text(uncounted)} {UNCOUNTED}")
     if task.seen:
         lines.append(f"note      {SEEN}")
@@ -49,15 +48,48 @@ def announce(setup: Setup, console: Console) -> None:
         say(console, line, "bold" if line is lines[0] else None)
 
 
-def _climbing(setup: Setup, counts: Mapping[Stage, int]) -> str:
+def announce_comparison(run: PreparedRun, console: Console) -> None:
+    """The first screen: what will be done, what cannot be, and where."""
+    config, counts, dense = run.config, expected_candidates(run), run.dense
+    tested = "" if dense.test_accuracy is None else f", {dense.test_accuracy:.2%} on the test set"
+    say(console, f"{run.title}: {flops_text(dense.flops)} FLOPs{tested}", "bold")
+    for method in run.methods:
+        strategies = ", ".join(method.config.strategies) or "nothing"
+        say(console, f"method    {method.config.method}: {strategies} at {', '.join(method.limits)}")
+    for standing in {(refused.method, refused.target): refused for refused in run.refused}.values():
+        say(console, f"left out  {standing.method} at {standing.target}: {standing.reason}")
+    say(
+        console,
+        f"work      {counts['scan']} measurements without training, up to {counts['search']} candidates of "
+        f"{config.recipe.epochs:g} epochs, {counts['final']} finalists of {config.final_recipe.epochs:g}, less "
+        f"what the ledger knows",
+    )
+    say(console, f"where     {run.task.device}, {where(run.resources)}")
+    for notice in run.task.notices:
+        say(console, f"note      {notice}")
+
+
+def announce_start(run: PreparedRun, console: Console) -> None:
+    """What strategies that sample begin with."""
+    for method in run.methods:
+        outcomes, lenders = method.problem.known, method.problem.lenders
+        if outcomes:
+            best = max(outcome.accuracy for outcome in outcomes)
+            text = f"start     {len(outcomes)} candidates near the targets are known (best {best:.2%}) and cost nothing"
+            say(console, text)
+        if lenders:
+            say(console, f"start     sampling begins with the first points of {', '.join(lenders)}")
+
+
+def _climbing(run: PreparedRun, counts: Mapping[Stage, int]) -> str:
     """What is judged on the way; how many get to the end is for their accuracy to say."""
-    on_the_way = setup.config.rungs[:-1]
+    on_the_way = run.config.rungs[:-1]
     return f"about {counts['rung']} rungs of {_either(on_the_way)} epochs, about " if on_the_way else ""
 
 
-def _most(setup: Setup) -> str:
+def _most(method: PreparedMethod) -> str:
     """Whether there may be fewer: contenders that come to the same are tried once."""
-    return "up to " if any(strategy(name)[0].candidates > 1 for name in setup.config.strategies) else ""
+    return "up to " if any(strategy(name)[0].candidates > 1 for name in method.config.strategies) else ""
 
 
 def _either(epochs: Sequence[float]) -> str:

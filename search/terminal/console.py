@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -14,8 +14,6 @@ from search.terminal.streams import readable
 
 UNCOUNTED = "FLOPs lie outside layers: neither counted nor compressed"
 BROKEN_PIPE = 141  # exit code: what a shell reports of a program that SIGPIPE ended
-Show = bool | Console
-"""Whether progress is printed, or where."""
 
 
 class PlainConsole(Console):
@@ -43,9 +41,11 @@ class PlainConsole(Console):
         raise SystemExit(BROKEN_PIPE)
 
 
-def console_of(show: Show) -> Console:
-    """The console that `show` means; a quiet one prints nothing."""
-    return show if isinstance(show, Console) else PlainConsole(quiet=not show)
+def wide_console(file: IO[str]) -> Console:
+    """A console for tables: where there is no terminal there is no width to keep to."""
+    from search.leaderboard.forms import PIPE_WIDTH  # pandas: few commands print tables, and all start this module
+
+    return PlainConsole(file=file) if file.isatty() else PlainConsole(file=file, width=PIPE_WIDTH)
 
 
 def say(console: Console, line: str, style: str | None = None) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
@@ -14,7 +11,7 @@ from rich.text import Text
 from models.wording import plural
 from search.allocation.targets import flops_text
 from search.export.config import CARD, CONFIG, PICTURE
-from search.export.export import Exported, export_run
+from search.export.export import Exported
 from search.export.model_card import shortfall, time_text
 from search.latency.timing import Latency
 from search.terminal.console import say
@@ -22,19 +19,7 @@ from search.terminal.console import say
 LINES = 10  # of progress where a bar cannot be drawn
 
 
-def export_and_show(run: Path, console: Console, **options: Any) -> Exported:
-    """Export a candidate of a run; `options` as `export_run` takes them."""
-    try:
-        with _Steps(console) as steps:
-            made = export_run(run, say=lambda line: say(console, line, "dim"), on_step=steps, **options)
-    except KeyboardInterrupt:
-        say(console, "stopped   the same command goes on from the last whole epoch of its fine-tune")
-        raise
-    _show(made, console)
-    return made
-
-
-class _Steps:
+class ExportBar:
     """A bar for a fine-tune, drawn from its first step on; a line now and then where nothing can be redrawn."""
 
     def __init__(self, console: Console) -> None:
@@ -50,7 +35,7 @@ class _Steps:
         self._task: TaskID | None = None
         self._line = 0
 
-    def __enter__(self) -> _Steps:
+    def __enter__(self) -> ExportBar:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -70,7 +55,8 @@ class _Steps:
             self._bar.stop()
 
 
-def _show(made: Exported, console: Console) -> None:
+def show_export(made: Exported, console: Console) -> None:
+    """What was made: files, latencies, costs and accuracy."""
     config, metrics = made.config, made.config.metrics
     console.print(_files(made))
     if metrics.latency:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from search.settings.options import AsJson
+from search.settings.flags import AsJson
 from search.terminal.console import PlainConsole
 from search.terminal.streams import json_output
 

@@ -1,10 +1,8 @@
-"""What the command line shows: a search from its first screen to its last, plans, records."""
+"""The last screens of searches and comparisons."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,42 +11,18 @@ from rich.table import Table
 from rich.text import Text
 
 from search.allocation.targets import flops_text
-from search.engine.session import Result, run
-from search.engine.setup import prepare
-from search.engine.stopping import stop_signals
-from search.files.atomic import report_unwritable
-from search.report.final_latency import measure_finals
-from search.report.outputs import Written, write_outputs
+from search.engine.outcomes import RunOutcomes
+from search.leaderboard.board import Board
+from search.leaderboard.rich_tables import print_boards
+from search.report.outputs import Written
 from search.results.tables import records
-from search.settings.command import resume_command, search_command
-from search.settings.config import RunConfig
 from search.settings.shell import path_argument, shell_word
-from search.terminal.announce import announce
 from search.terminal.console import say
 
 
-def search_and_show(
-    config: RunConfig, console: Console, *, command: str | None = None, retry_failed: bool = False
-) -> tuple[dict[str, Any], bool]:
-    """Run a search with its live table; returns its JSON form and whether it is complete.
-
-    Args:
-        command: what reproduces it; None takes the command line that the configuration stands for.
-    """
-    console.print("loading the task, measuring the dense network ...", style="dim")
-    setup = prepare(config, lambda line: say(console, line, "dim"))
-    announce(setup, console)
-    with stop_signals():  # beyond the search: its files are written and its last line is said
-        result = run(setup, console, retry_failed=retry_failed)
-        with report_unwritable(config.folder, f"free space, then write them by: {resume_command(config)}"):
-            checked = measure_finals([result], lambda line: say(console, line, "dim"))
-            written = write_outputs(result, command or search_command(config), checked)
-        _show_end(result, written, console)
-    return _as_json(result, written), result.complete
-
-
-def _show_end(result: Result, written: Written, console: Console) -> None:
-    view, folder = written.view, result.setup.config.folder
+def show_search_end(outcomes: RunOutcomes, written: Written, console: Console) -> None:
+    """The last screen of a search: the front, the finalists, and how to go on."""
+    view, folder = written.view, outcomes.prepared.config.folder
     console.print()
     if len(view.front):
         console.print(_front_table(view.front))
@@ -64,11 +38,22 @@ def _show_end(result: Result, written: Written, console: Console) -> None:
     for line in records(failures.drop_duplicates("reason")):
         console.print(Text(f"failed: {line['candidate']} ({line['strategy']}, {line['target']}): {line['reason']}"))
     say(console, f"\nfiles     {folder}/: " + ", ".join(path.name for path in written.files))
-    if result.complete:
+    if outcomes.complete:
         say(console, f"look      open {shell_word(path_argument(folder / 'report.html'))} in a browser")
         say(console, f"export    {view.export_command}")
     else:
         say(console, f"stopped   nothing finished is lost; go on with: {view.resume_command}")
+
+
+def show_comparison_end(outcomes: RunOutcomes, written: Written, boards: Sequence[Board], console: Console) -> None:
+    """The last screen of a comparison: the task's leaderboard, and how to go on."""
+    folder = outcomes.prepared.config.folder
+    if boards:
+        print_boards(boards, console, with_commands=False)
+    show_latencies(written.view.latencies, console)
+    say(console, f"files     {folder}/: " + ", ".join(path.name for path in written.files))
+    if not outcomes.complete:
+        say(console, f"stopped   nothing finished is lost; go on with: {written.view.resume_command}")
 
 
 def show_latencies(latencies: Mapping[str, str], console: Console) -> None:
@@ -116,18 +101,3 @@ def _finals_table(finals: pd.DataFrame, dense: float | None) -> Table:
 
 def _number(value: Any, form: str) -> str:
     return "" if pd.isna(value) else form.format(value)
-
-
-def _as_json(result: Result, written: Written) -> dict[str, Any]:
-    view = written.view
-    return {
-        "run": str(result.setup.config.folder),
-        "complete": result.complete,
-        "dense": dataclasses.asdict(view.dense),
-        "front": json.loads(view.front.to_json(orient="records")),
-        "finalists": json.loads(view.finals.to_json(orient="records")),
-        "files": [str(path) for path in written.files],
-        "seconds": result.seconds,
-        "skipped_records": result.skipped,
-        "notices": list(result.setup.evaluator.task.notices),
-    }

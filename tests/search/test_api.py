@@ -21,8 +21,8 @@ from models.errors import UserError
 from models.task import TaskConfig
 from models.user import given_networks
 from search import api
+from search.api_objects import RunResult
 from search.ledger.ledger import Ledger
-from search.run_result import RunResult
 from search.settings.inputs import data_spec
 
 TINY = {"epochs": 0.3, "final_epochs": 0.3, "final_seeds": 2, "workers": 0, "device": "cpu", "show": False}

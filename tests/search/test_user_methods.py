@@ -180,13 +180,13 @@ def test_compared_with_others(code: Path) -> None:
 
 
 def test_the_printed_command_names_the_files(code: Path) -> None:
-    from search.settings.command import search_command
+    from search.settings.command import run_command
     from search.settings.config import RunConfig
     from search.settings.users_code import identify_names
 
     methods, strategies, places = identify_names(["my/method.py:LargestWeight"], ["my/strategy.py:plain", "tpe"])
     config = RunConfig(task={"network": "small"}, methods=methods, strategies=strategies, code=places, name="x")
-    words = shlex.split(search_command(config))
+    words = shlex.split(run_command(config))
     assert words[words.index("--method") + 1] == f"{code}/method.py:LargestWeight"
     assert words[words.index("--strategy") + 1] == f"{code}/strategy.py:plain,tpe"
 

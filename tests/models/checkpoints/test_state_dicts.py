@@ -105,7 +105,7 @@ def test_plain_weights_before_averages(tmp_path: Path, trained: State, plain: st
     content = {average: _scaled(trained, 2), plain: trained}
     said = _loaded(content, tmp_path, trained)
     assert f"{plain} is taken" in said
-    assert f"{average} fits as well (--weights w.pt#{average})" in said
+    assert f"{average} fits as well (weights w.pt#{average})" in said
     said = _loaded(content, tmp_path, _scaled(trained, 2), entry=f"#{average}")
     assert "an average over training" in said
 

@@ -21,9 +21,11 @@ from search.allocation.choice import Choice, choose
 from search.allocation.constraints import Constraints, kept_fraction
 from search.allocation.targets import parse_target
 from search.candidate import Outcome
-from search.engine.setup import budget_of, problem_of
-from search.settings import build
+from search.engine.prepare import budget_of, problem_of
+from search.settings.build import build_run
+from search.settings.commands import SEARCH
 from search.settings.config import RunConfig
+from search.settings.setting import read_settings
 from search.strategies.contract import Problem, Proposal, strategies, strategy
 
 STRATEGIES = [name for name in strategies() if name != "learned"]
@@ -196,14 +198,15 @@ def test_a_layer_names_its_sites_of_both_methods() -> None:
 
 
 def test_they_are_read_early_and_kept_in_the_configuration() -> None:
-    fields = {"task": TaskConfig(network="small"), "method": "l1", "options": [], "strategies": "random",
-              "targets": "0.5", "name": "x"}  # fmt: skip
-    given = {"keep_dense": ("a", "b"), "round_channels": ("8",)}
-    config = build.search_config(**fields, constraints=given)
+    def search_config(**given: object) -> RunConfig:
+        values = read_settings(SEARCH, {"strategy": "random", "name": "x", **given})
+        return build_run(SEARCH, values, TaskConfig(network="small"))
+
+    config = search_config(keep_dense=("a", "b"), round_channels=8)
     assert RunConfig.model_validate(config.model_dump(mode="json")) == config
     assert config.constraints.words() == ["--keep-dense", "a", "--keep-dense", "b", "--round-channels", "8"]
     with pytest.raises(UserError, match="not understood"):
-        build.search_config(**fields, constraints={"bound": ("x=",)})
+        search_config(bound="x=")
 
 
 @pytest.mark.parametrize(

@@ -3,47 +3,45 @@
 from __future__ import annotations
 
 import json
-import shlex
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 import safetensors.torch
-from rich.console import Console
-from typer.testing import CliRunner
 
 import run_search
 from methods.registry import methods
 from models.errors import UserError
 from models.task import TaskConfig
+from search import api
 from search.candidate import Recipe
-from search.engine import compare as comparing
+from search.carry_out import carry_out
+from search.engine.candidate_queue import CandidateQueue
+from search.engine.prepare import prepare_run
 from search.engine.run_folder import resumed_config
-from search.engine.session import run
-from search.engine.setup import prepare
+from search.engine.running import run_prepared
 from search.engine.standings import DENSE, dense_of, standings
 from search.leaderboard.board import read_boards
 from search.ledger.ledger import Ledger
+from search.observer import Observer
 from search.results.tables import records
-from search.settings.build import compare_config
-from search.settings.command import search_command
+from search.settings.build import build_run
+from search.settings.commands import COMPARE, COMPARE_FIXED
 from search.settings.config import RunConfig
-from search.terminal.boards import compare_and_show, verify_and_show
+from search.settings.setting import read_settings
 
 TASK = TaskConfig(network="small", data="digits", train_images=160, search_fraction=0.25)
 RECIPE = Recipe(epochs=0.5, batch_size=32, recalibration_images=32)
-QUIET = Console(quiet=True)
 
 
 def config(results: Path, **changes: Any) -> RunConfig:
-    given = {"task": TASK, "methods": "l1,kse", "strategies": "acra-uniform,acra-sensitivity", "options": [],
-             "targets": "0.5,0.05", "seeds": 2, "recipe": RECIPE, "final_epochs": 0.5, "scan_levels": 1,
+    given = {"methods": "l1,kse", "strategies": "acra-uniform,acra-sensitivity", "options": [],
+             "targets": "0.5,0.05", "seeds": 2, **RECIPE.model_dump(), "final_epochs": 0.5, "scan_levels": 1,
              "scan_images": 40, "workers": 0, "device": "cpu", "results": str(results), "name": "cmp"}  # fmt: skip
-    return compare_config(**(given | changes))
+    return build_run(COMPARE, read_settings(COMPARE, given | changes), TASK, **COMPARE_FIXED)
 
 
 def records_of(results: Path) -> list[Any]:
@@ -59,7 +57,7 @@ def fingerprint(results: Path) -> str:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """Two methods, two strategies, two targets, of which KSE can reach one."""
     results = tmp_path_factory.mktemp("results")
-    record, complete = compare_and_show(config(results), QUIET, retry_failed=False)
+    record, complete = carry_out(config(results), Observer())
     assert complete
     return results, record
 
@@ -105,7 +103,7 @@ def test_again_runs_nothing_and_shows_the_same(
 ) -> None:
     results, record = finished
     monkeypatch.setattr("search.judge.evaluate.Evaluator.__call__", lambda *_, **__: pytest.fail("judged again"))
-    again, complete = compare_and_show(resumed_config(results / "cmp"), QUIET, retry_failed=False)
+    again, complete = carry_out(resumed_config(results / "cmp"), Observer())
     assert complete
     assert again["tasks"] == record["tasks"]
 
@@ -113,8 +111,8 @@ def test_again_runs_nothing_and_shows_the_same(
 def test_only_what_is_new_is_run(finished: tuple[Path, dict[str, Any]]) -> None:
     results, _ = finished
     before = {r.key for r in records_of(results)}
-    compare_and_show(config(results, methods="l1,fpgm", strategies="acra-uniform", targets="0.5", seeds=3, name="more"),
-                     QUIET, retry_failed=False)  # fmt: skip
+    given = config(results, methods="l1,fpgm", strategies="acra-uniform", targets="0.5", seeds=3, name="more")
+    carry_out(given, Observer())
     new = [r.candidate for r in records_of(results) if r.key not in before]
     assert sorted((c.method, c.judge, c.seed) for c in new) == [
         ("fpgm", "search", 0), *(("fpgm", "test", seed) for seed in range(3)), ("l1", "test", 2)]  # fmt: skip
@@ -122,7 +120,7 @@ def test_only_what_is_new_is_run(finished: tuple[Path, dict[str, Any]]) -> None:
 
 def test_a_stopped_comparison_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = config(tmp_path, methods="l1,fpgm", strategies="acra-uniform", targets="0.5", seeds=2)
-    judge, calls = comparing.Conductor.tell, [0]
+    judge, calls = CandidateQueue.tell, [0]
 
     def killed(self: Any, *args: Any) -> None:
         judge(self, *args)
@@ -131,12 +129,12 @@ def test_a_stopped_comparison_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(comparing.Conductor, "tell", killed)
-        _, complete = compare_and_show(given, QUIET, retry_failed=False)
+        patch.setattr(CandidateQueue, "tell", killed)
+        _, complete = carry_out(given, Observer())
     assert not complete
     done = {r.key for r in records_of(tmp_path)}
     assert len(done) == 3
-    record, complete = compare_and_show(resumed_config(tmp_path / "cmp"), QUIET, retry_failed=False)
+    record, complete = carry_out(resumed_config(tmp_path / "cmp"), Observer())
     assert complete
     assert done < {r.key for r in records_of(tmp_path)}
     assert len(records_of(tmp_path)) == 2 * (1 + 2)
@@ -165,14 +163,15 @@ def test_a_search_leaves_its_row_as_well(finished: tuple[Path, dict[str, Any]]) 
     results, _ = finished
     changes = {"comparison": False, "warm_start": True}
     alone = config(results, methods="l1", targets="0.5", name="alone").model_copy(update=changes)
-    result = run(prepare(alone), QUIET)
+    (result,) = run_prepared(prepare_run(alone)).methods
     finals = {proposal.strategy for proposal, _ in result.seen if proposal.stage == "final"}
     with Ledger(str(results / "ledger.db"), fingerprint(results), "t") as ledger:
         (standing,) = [each for each in standings(ledger) if each.run == "alone"]
     assert {standing.strategy} == finals
     line = next(line for line in rows_of(results) if line["row"] == standing.row)
     assert line["run"] == "alone"
-    assert f"--strategy {standing.strategy} --target-flops 0.5 " in line["command"]
+    assert "--target-flops 0.5 " in line["command"]
+    assert f"--strategy {standing.strategy} " in line["command"]
 
 
 # ---- verify
@@ -184,7 +183,8 @@ def rows_of(results: Path) -> list[dict[str, Any]]:
 
 
 def verified(results: Path, row: str) -> tuple[dict[str, Any], bool]:
-    return verify_and_show(str(results / "ledger.db"), results, QUIET, tasks=[], row=row, device="cpu")
+    verified_row = api.verify(row, results=results, device="cpu", show=False)
+    return dict(verified_row.record), verified_row.holds
 
 
 @pytest.mark.parametrize("method", ["l1", "kse"])
@@ -255,7 +255,7 @@ def test_a_method_that_learns_its_allocation_does_so() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"methods": "l1,kze"}, "unknown method 'kze'; did you mean kse?"), ({"methods": " ,"}, "no method"),
+    [({"methods": "l1,kze"}, "unknown method 'kze'; did you mean kse?"), ({"methods": " ,"}, "names nothing"),
      ({"strategies": "acra"}, "unknown strategy 'acra'"), ({"targets": "fast"}, "target 'fast'"),
      ({"options": ["alpha=2"]}, "is not METHOD.NAME=VALUE"), ({"options": ["ksee.alpha=2"]}, "did you mean kse?"),
      ({"options": ["kse.beta=2"]}, "unknown option of kse 'beta'")],
@@ -273,41 +273,12 @@ def test_options_go_to_their_method_alone(tmp_path: Path) -> None:
 
 def test_nothing_within_reach_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="out of reach"):
-        comparing.prepare(config(tmp_path, methods="kse", targets="0.01"))
+        prepare_run(config(tmp_path, methods="kse", targets="0.01"))
 
 
 def test_a_comparison_without_a_strategy_that_fits_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing to compare: l1, kse cannot learn an allocation; name a strategy"):
-        comparing.prepare(config(tmp_path, strategies="learned"))
-
-
-CONFIGS = [
-    RunConfig(task=TASK, name="x"),
-    RunConfig(
-        task=TaskConfig(network="net.py:make", weights="my weights.pt", data="npz:d.npz", mean=(-0.5, 0.25),
-                        std=(1, 2)),
-        methods=("kse",),
-        options={"kse": {"alpha": 2}},
-        strategies=("tpe", "lagrangian"),
-        targets=("0.5", "2.12x"),
-        recipe=Recipe(epochs=2.5, batch_size=64, lr=0.1, schedule="cosine", weight_decay=0.0, distill_weight=0.5,
-                      temperature=2.0),
-        final_epochs=7, final_seeds=5, finalists=2, trials=3, scan_levels=2, scan_images=50, seed=4, device="cpu",
-        time_limit=9.0, results="out", ledger="elsewhere.db", name="x",
-    ),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("given", CONFIGS, ids=["defaults", "everything"])
-def test_the_command_of_a_configuration_leads_back_to_it(given: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    found: list[RunConfig] = []
-    result = SimpleNamespace(record={}, complete=True)
-    monkeypatch.setattr("search.api.run_config", lambda config, **_: found.append(config) or result)
-    words = shlex.split(search_command(given))[2:]
-    done = CliRunner().invoke(run_search.app, [*words, "--name", "x"], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    paths = {"task": given.task.with_absolute_paths(), "ledger": str(Path(given.ledger).absolute())}
-    assert found == [given.model_copy(update=paths)]
+        prepare_run(config(tmp_path, strategies="learned"))
 
 
 def test_the_command_line_shows_verifies_and_refuses(finished: tuple[Path, dict[str, Any]]) -> None:
@@ -320,4 +291,4 @@ def test_the_command_line_shows_verifies_and_refuses(finished: tuple[Path, dict[
     assert json.loads(call("--format", "json").stdout)["tasks"][0]["title"] == "small on digits"
     done = call("--format", "xml")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert "unknown format 'xml'" in done.stderr
+    assert "--format 'xml'" in done.stderr

@@ -6,13 +6,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from models.task import TaskConfig
 from search.candidate import Recipe
-from search.engine import session
-from search.engine.estimate import expected
-from search.engine.setup import prepare
+from search.engine.estimate import expected_candidates
+from search.engine.prepare import prepare_run
+from search.engine.running import run_prepared
 from search.settings.config import RunConfig
 
 STRATEGIES = ("acra-uniform", "lagrangian", "random")
@@ -27,12 +26,12 @@ def test_no_more_is_done_than_was_expected(tmp_path: Path, trials: int, candidat
         scan_images=10, recipe=Recipe(epochs=0.0), final_epochs=0.1, workers=0, finalists=1, final_seeds=2,
         trials=trials, device="cpu",
     )  # fmt: skip
-    setup = prepare(config)
-    planned = expected(setup)
+    run = prepare_run(config)
+    planned = expected_candidates(run)
     assert planned["search"] == 2 * candidates
-    result = session.run(setup, Console(quiet=True))
+    (result,) = run_prepared(run).methods
     done = Counter(stage for stage, _ in {(pair[0].stage, pair[0].candidate.key("")) for pair in result.seen})
-    assert done["scan"] == planned["scan"] == 1 + 2 * len(setup.problem.sites)
+    assert done["scan"] == planned["scan"] == 1 + 2 * len(run.methods[0].problem.sites)
     assert done["final"] == planned["final"] == 4
     assert done["search"] <= planned["search"]
     for name in STRATEGIES:

@@ -13,7 +13,7 @@ from models.errors import UserError
 from models.task import TaskConfig
 from search import api
 from search.candidate import Recipe
-from search.engine import compare
+from search.engine.prepare import prepare_run
 from search.judge import evaluate
 from search.settings.config import RunConfig
 
@@ -77,12 +77,12 @@ def test_a_resumption_is_refused_with_advice_that_it_can_follow(
         pytest.raises(UserError, match=r"results/run' cannot be written \(.*resume the copy") as refusal,
     ):
         api.search(resume=run, show=False)
-    assert "--results" not in str(refusal.value)
+    assert "another folder with" not in str(refusal.value)
 
 
 def test_a_comparison_is_refused_alike(run: Path, tmp_path: Path, nothing_loaded: None) -> None:
     with read_only(run), pytest.raises(UserError, match="resume the copy"):
-        compare.prepare(config_of(tmp_path).model_copy(update={"comparison": True}))
+        prepare_run(config_of(tmp_path).model_copy(update={"comparison": True}))
 
 
 def test_a_new_run_where_nothing_can_be_made(tmp_path: Path, nothing_loaded: None) -> None:
@@ -90,6 +90,6 @@ def test_a_new_run_where_nothing_can_be_made(tmp_path: Path, nothing_loaded: Non
     place.mkdir()
     with (
         read_only(place),
-        pytest.raises(UserError, match=r"cannot be written .*; choose another folder with --results"),
+        pytest.raises(UserError, match=r"cannot be written .*; choose another folder with results"),
     ):
         api.run_config(config_of(tmp_path), show=False)

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from models.task import TaskConfig
 from search.allocation.targets import parse_target
 from search.candidate import Candidate, Outcome, Recipe, failed
-from search.engine.conductor import Conductor
+from search.engine.candidate_queue import CandidateQueue
 from search.engine.finalists import best_candidates
 from search.engine.rungs import Asha, Rungs, climb
 from search.judge.evaluate import SPARED, Evaluator, rung_file
@@ -111,7 +111,7 @@ def search(
     store: Store,
     pick: Callable[[int], int] = lambda running: 0,
     judge: Callable[[Candidate], Outcome] = judged,
-) -> tuple[list[Outcome], list[Candidate], list[Candidate], Conductor]:
+) -> tuple[list[Outcome], list[Candidate], list[Candidate], CandidateQueue]:
     """Told to the strategy; paid; discarded."""
     told: list[Outcome] = []
     gone: list[Candidate] = []
@@ -119,7 +119,7 @@ def search(
     def strategy() -> Program:
         told.extend((yield [proposal(number) for number in numbers]))
 
-    source = Conductor([climb(strategy(), RUNGS, gone.append)], store, TASK)  # type: ignore[arg-type]
+    source = CandidateQueue([climb(strategy(), RUNGS, gone.append)], store, TASK)  # type: ignore[arg-type]
     paid, running = [], []
     while not source.done:
         while len(running) < 3 and (candidate := source.ask()) is not None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from weight_files import save_weights
 
 from models.errors import UserError
@@ -18,9 +17,11 @@ from models.networks.catalog import build_network
 from models.task import TaskConfig
 from search import api
 from search.candidate import Recipe
-from search.engine import compare, session
+from search.engine.observer import RunObserver
+from search.engine.outcomes import RunOutcomes
+from search.engine.prepare import PreparedRun, prepare_run
 from search.engine.run_folder import resumed_config
-from search.engine.setup import prepare
+from search.engine.running import run_prepared
 from search.judge.evaluate import load_evaluator
 from search.settings.config import RunConfig
 
@@ -52,8 +53,8 @@ def config_of(folder: Path, task: TaskConfig) -> RunConfig:
     )  # fmt: skip
 
 
-def search(config: RunConfig) -> session.Result:
-    return session.run(prepare(config), Console(quiet=True))
+def search(config: RunConfig) -> RunOutcomes:
+    return run_prepared(prepare_run(config))
 
 
 def weights_task(folder: Path) -> TaskConfig:
@@ -87,10 +88,10 @@ def test_what_changed_is_named_and_nothing_is_judged(
     before = (tmp_path / "ledger.db").read_bytes(), (tmp_path / "run" / "run.json").read_bytes()
     search(resumed_config(tmp_path / "run"))
     change(tmp_path)
-    with pytest.raises(UserError, match=rf"^{name} ha(s|ve) changed \(.* then, .* now\) since the run in .*--name$"):
-        prepare(resumed_config(tmp_path / "run"))
+    with pytest.raises(UserError, match=rf"^{name} ha(s|ve) changed \(.* then, .* now\) since the run in .*name$"):
+        prepare_run(resumed_config(tmp_path / "run"))
     with pytest.raises(UserError, match=name):  # the same search given in full again
-        prepare(config)
+        prepare_run(config)
     after = (tmp_path / "run" / "run.json").read_text()
     assert (tmp_path / "ledger.db").read_bytes() == before[0]
     assert json.loads(after)["fingerprint"] == json.loads(before[1])["fingerprint"]
@@ -119,27 +120,25 @@ def test_a_run_of_an_earlier_version_knows_the_whole_alone(tmp_path: Path) -> No
     path.write_text(json.dumps(record))
     write_weights(tmp_path / "w.safetensors", 1)
     with pytest.raises(UserError, match=rf"have changed \(task {record['fingerprint'][:12]}"):
-        prepare(config)
+        prepare_run(config)
 
 
 def test_a_comparison_is_refused_alike(tmp_path: Path) -> None:
     config = config_of(tmp_path, weights_task(tmp_path)).model_copy(update={"comparison": True})
-    compare.run(compare.prepare(config), Console(quiet=True))
-    compare.prepare(resumed_config(tmp_path / "run"))
+    search(config)
+    prepare_run(resumed_config(tmp_path / "run"))
     write_weights(tmp_path / "w.safetensors", 1)
     with pytest.raises(UserError, match=r"weights .* have changed"):
-        compare.prepare(resumed_config(tmp_path / "run"))
+        prepare_run(resumed_config(tmp_path / "run"))
 
 
 def test_a_worker_with_other_files_judges_nothing(tmp_path: Path) -> None:
     config = config_of(tmp_path, weights_task(tmp_path))
-    setup = prepare(config)
-    assert (
-        load_evaluator(config.task, device="cpu", fingerprint=setup.fingerprint).task.fingerprint == setup.fingerprint
-    )
+    run = prepare_run(config)
+    assert load_evaluator(config.task, device="cpu", fingerprint=run.fingerprint).task.fingerprint == run.fingerprint
     write_weights(tmp_path / "w.safetensors", 1)
     with pytest.raises(UserError, match="not those that the search began with"):
-        load_evaluator(config.task, device="cpu", fingerprint=setup.fingerprint)
+        load_evaluator(config.task, device="cpu", fingerprint=run.fingerprint)
 
 
 @pytest.mark.parametrize("schema", [3, 0, "1", None, True, [1]])
@@ -149,24 +148,23 @@ def test_a_later_schema_is_one_sentence(tmp_path: Path, schema: object) -> None:
     record = json.loads(path.read_text())
     path.write_text(json.dumps(record | {"schema": schema}))
     content = path.read_bytes()
-    attempts = (lambda: resumed_config(path.parent), lambda: api.open_run(path.parent), lambda: prepare(config))
+    attempts = (lambda: resumed_config(path.parent), lambda: api.open_run(path.parent), lambda: prepare_run(config))
     for attempt in attempts:
         with pytest.raises(UserError, match=r"run.json is of schema .*, and this version reads 1"):
             attempt()
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("command", ["search", "compare"])
-def test_the_resume_line_is_printed_when_it_works(tmp_path: Path, command: str) -> None:
-    config, resumes = config_of(tmp_path, weights_task(tmp_path)), []
+@pytest.mark.parametrize("comparison", [False, True])
+def test_the_resume_line_is_told_when_it_works(tmp_path: Path, comparison: bool) -> None:
+    config = config_of(tmp_path, weights_task(tmp_path)).model_copy(update={"comparison": comparison})
+    told: list[tuple[RunConfig, str]] = []
 
-    class Watching(Console):
-        def print(self, *objects: object, **options: object) -> None:  # type: ignore[override]
-            if str(objects[0] if objects else "").startswith("resume "):
-                resumes.append(resumed_config(tmp_path / "run").folder)
+    class Watching(RunObserver):
+        def recorded(self, run: PreparedRun, resume_command: str) -> None:
+            told.append((resumed_config(tmp_path / "run"), resume_command))
 
-    if command == "search":
-        session.run(prepare(config), Watching(quiet=True))
-    else:
-        compare.run(compare.prepare(config.model_copy(update={"comparison": True})), Watching(quiet=True))
-    assert resumes == [tmp_path / "run"]
+    run_prepared(prepare_run(config), Watching())
+    ((resumed, command),) = told
+    assert resumed == config
+    assert command.endswith(f"{'compare' if comparison else 'search'} --resume {tmp_path / 'run'}")

@@ -1,16 +1,15 @@
 """A run on the embedded data, to be exported."""
 
-import io
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from models.task import TaskConfig, load_task
 from search.candidate import Recipe
+from search.carry_out import carry_out
 from search.judge.baseline import train_baseline
+from search.observer import Observer
 from search.settings.config import RunConfig
-from search.terminal.show import search_and_show
 
 ROOT = Path(__file__).resolve().parents[3]
 RECIPE = Recipe(epochs=0.3, batch_size=64, lr=0.05)
@@ -36,7 +35,7 @@ def searched(root: Path, network: str, method: str) -> Path:
         results=str(root),
         name=method,
     )
-    search_and_show(config, Console(file=io.StringIO()), command="", retry_failed=False)
+    carry_out(config, Observer(), command="")
     return root / method
 
 

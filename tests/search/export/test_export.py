@@ -19,13 +19,13 @@ from torch import nn
 from methods.tables.codebook import codebook_layers
 from models.errors import UserError
 from models.task import load_task
+from search import api
 from search.export import files as export_files
 from search.export import formats
 from search.export.compressed import load_compressed
 from search.export.config import VERSION, read_config
 from search.export.export import export_run
 from search.export.pick import pick_candidate, read_run
-from search.terminal.exports import export_and_show
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -178,7 +178,7 @@ def test_the_best_seed_is_not_chosen_on_the_test_set(run):
 
 def test_a_full_folder_is_refused_and_left_alone(run, tmp_path):
     (tmp_path / "README.md").write_text("mine")
-    with pytest.raises(UserError, match="is not empty; give another folder, or --force"):
+    with pytest.raises(UserError, match="is not empty; give another folder, or force"):
         export_run(run, to=tmp_path, formats=("config",))
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
     assert (tmp_path / "README.md").read_text() == "mine"
@@ -329,15 +329,7 @@ def test_code_that_an_export_brings_along_is_not_executed(made, tmp_path, digest
 
 def test_what_is_shown_names_files_costs_and_how_to_load(run, tmp_path):
     console = Console(file=io.StringIO(), width=120)
-    made = export_and_show(
-        run,
-        console,
-        pick="smallest",
-        to=tmp_path / "x",
-        formats=("config", "safetensors", "pt2"),
-        finetune=None,
-        device=None,
-    )
+    made = api.export(run, pick="smallest", to=tmp_path / "x", formats="config,safetensors,pt2", show=console)
     text = console.file.getvalue()
     assert made.folder == tmp_path / "x"
     for name in ("model.safetensors", "model.pt2", "config.json", "README.md", "torch on cpu", "load_compressed("):

@@ -14,13 +14,13 @@ from export_samples import ROOT
 from rich.console import Console
 
 from models.task import TaskConfig, load_task
+from search import api
 from search.export.compressed import load_compressed
 from search.export.export import export_run
 from search.export.pick import pick_candidate, read_run
 from search.judge.checkpoint import Checkpoint
 from search.judge.evaluate import Evaluator
 from search.judge.finetune import measure_accuracy
-from search.terminal.exports import export_and_show
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -100,9 +100,8 @@ def test_ctrl_c_says_how_to_go_on(run, monkeypatch):
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("search.terminal.exports.export_run", interrupted)
+    monkeypatch.setattr("search.export.export.export_run", interrupted)
     console = Console(file=io.StringIO())
-    options = {"pick": "best", "to": None, "formats": "config", "finetune": 3.0}
     with pytest.raises(KeyboardInterrupt):
-        export_and_show(run, console, **options)
+        api.export(run, formats="config", finetune=3.0, show=console)
     assert "the same command goes on" in console.file.getvalue()

@@ -18,12 +18,12 @@ from search.export.formats import (
     disagreement,
     open_onnx,
     open_pt2,
-    parse_formats,
     plain,
     trial_batches,
     write_onnx,
     write_pt2,
 )
+from search.export.settings import EXPORT
 
 
 class Net(nn.Module):
@@ -142,11 +142,11 @@ def test_a_form_that_computes_something_else_is_refused(difference, fits):
 
 
 def test_formats_are_checked_and_ordered():
-    assert parse_formats("onnx, config") == ("config", "onnx")
-    with pytest.raises(UserError, match="unknown format 'onxx'; did you mean onnx"):
-        parse_formats("config,onxx")
-    with pytest.raises(UserError, match="names no format"):
-        parse_formats(" , ")
+    assert EXPORT["formats"].read("onnx, config") == ("config", "onnx")
+    with pytest.raises(UserError, match=r"formats 'config,onxx' will not do: .*'onnx', and 'onxx' is none"):
+        EXPORT["formats"].read("config,onxx")
+    with pytest.raises(UserError, match="names nothing"):
+        EXPORT["formats"].read(" , ")
 
 
 def test_missing_extras_are_named_with_what_to_install(monkeypatch):

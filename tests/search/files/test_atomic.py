@@ -32,5 +32,5 @@ def test_an_empty_one_goes_with_its_process(tmp_path: Path, used: bool) -> None:
 
 def test_a_file_in_the_way_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("")
-    with pytest.raises(UserError, match="--results"):
+    with pytest.raises(UserError, match="another folder with results"):
         claim_folder(tmp_path / "results", "run")

@@ -34,7 +34,7 @@ PLACES: dict[str, tuple[Callable[[Path], object], str]] = {
     "link to a device": (lambda path: path.symlink_to("/dev/null"), "is a device"),
     "pipe": (os.mkfifo, "is a device"),
     "socket": (socket_at, "is a device"),
-    "file": (lambda path: path.write_bytes(b"precious"), "is there already.*--force"),
+    "file": (lambda path: path.write_bytes(b"precious"), "is there already.*force"),
     "link to a file": (lambda path: (path.with_name("f").touch(), path.symlink_to("f")), "is there already"),
 }
 
@@ -62,7 +62,7 @@ def test_what_is_in_the_way_is_said_before_training(
     [
         ("", "is empty"), (".", "folder|must end in"), ("/proc/x.pt", "cannot be written"),
         ("/dev/null", "must end in"), ("file/below.pt", "cannot be written"), ("x" * 300 + ".pt", "cannot be written"),
-        ("zero\0byte.pt", "cannot be written"), ("/proc/x/y/z.pt", "cannot be written"), ("w.bin", "must end in"),
+        ("zero\0byte.pt", "NUL"), ("/proc/x/y/z.pt", "cannot be written"), ("w.bin", "must end in"),
         ("weights", "must end in"), ("/sys/kernel/x.safetensors", "cannot be written"),
     ],
 )  # fmt: skip

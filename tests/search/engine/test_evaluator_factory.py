@@ -12,8 +12,8 @@ from ray import cloudpickle
 from models.data import picture_folders
 from models.task import TaskConfig
 from search.candidate import Recipe
-from search.engine.session import factory_of
-from search.engine.setup import prepare
+from search.engine.prepare import prepare_run
+from search.engine.running import evaluator_factory
 from search.settings.config import RunConfig
 
 
@@ -30,9 +30,9 @@ def test_a_worker_does_not_check_again_what_the_search_has_checked(
         ledger=str(tmp_path / "ledger.db"), targets=("0.5",), strategies=("acra-uniform",), recipe=Recipe(epochs=1),
         workers=1, device="cpu", finalists=0,
     )  # fmt: skip
-    setup = prepare(config)
-    sent = cloudpickle.dumps(factory_of(setup))
+    run = prepare_run(config)
+    sent = cloudpickle.dumps(evaluator_factory(run))
     shutil.copytree("pictures", "others", copy_function=shutil.copy)  # without the files' times
     picture_folders.read_folder(Path("others"))  # now this process knows as much of the first as one that just began
     monkeypatch.setattr(picture_folders, "check_picture", lambda *_, **__: pytest.fail("checked again"))
-    assert cloudpickle.loads(sent)().task.fingerprint == setup.fingerprint
+    assert cloudpickle.loads(sent)().task.fingerprint == run.fingerprint

@@ -38,7 +38,7 @@ class _Batch:
         return known if len(known) == len(self.proposals) else None
 
 
-class Conductor:
+class CandidateQueue:
     """A `dispatch.Source` over several programs.
 
     Args:

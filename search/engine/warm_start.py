@@ -6,18 +6,17 @@ it begins and kept in its `run.json`: resumed, it proposes what it would have pr
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from methods.base import as_key
-from search.candidate import Outcome
 from search.ledger.ledger import Ledger
-from search.strategies.contract import Known, Problem, Proposal, strategy
+from search.strategies.contract import Known, Problem, strategy
+from search.strategies.lending import REACH
 
 MOST = 8  # known candidates per target, the best
-REACH = 0.02  # of the dense figure: how far below a target a known candidate may lie
 
 
 def warmed(problem: Problem, ledger: Ledger, strategies: Iterable[str], keys: Sequence[str] | None) -> Problem:
@@ -55,16 +54,3 @@ def _best(problem: Problem, found: Sequence[Known]) -> list[Known]:
         near = [each for each in found if -REACH <= budget.excess(np.array([each.levels]))[0] <= 0]
         keys |= {each.key for each in near[:MOST]}
     return [each for each in found if each.key in keys]
-
-
-def lent(problem: Problem, name: str) -> Generator[list[Proposal], list[Outcome], list[Proposal]]:
-    """Each other strategy's first point for every target; its measurements are shared and charged to `name` too."""
-    points: list[Proposal] = []
-    for lender in problem.lenders:
-        program = strategy(lender)[1](replace(problem, trials=1))
-        batch = next(program, [])
-        while batch and all(proposal.stage == "scan" for proposal in batch):
-            batch = program.send((yield [replace(proposal, strategy=name) for proposal in batch]))
-        points += batch
-        program.close()
-    return points

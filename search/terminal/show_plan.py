@@ -1,21 +1,16 @@
-"""What the command line shows of plans and trainings; light to import."""
+"""What the command line shows of plans; light to import."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
-from models.task import TaskConfig
 from search.allocation.allocate import MISSED
 from search.allocation.targets import MEASURES, flops_text
-from search.candidate import Recipe
 from search.strategies.contract import strategy
 from search.terminal.console import UNCOUNTED, say
 
@@ -64,35 +59,3 @@ def _say_span(plan: Mapping[str, Any], name: str, span: Mapping[str, float], con
         f"{text(dense[name])} -> {text(achieved[name])}, kept {achieved[f'kept_{name}']:.4f} for at most "
         f"{text(plan['target'][name])}; reachable: kept {span['min_kept']:.4f} to {span['max_kept']:.4g}",
     )
-
-
-def trained(
-    config: TaskConfig, recipe: Recipe, out: Path, *, console: Console, **options: Any
-) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Train a dense baseline under a progress bar; its accuracies, and what there is to know of how data were read.
-
-    Args:
-        options: as `baseline.train_baseline` takes them.
-    """
-    from search.judge import baseline
-
-    notices: list[str] = []
-
-    def show_notice(notice: str) -> None:
-        notices.append(notice)
-        say(console, f"note      {notice}")
-
-    baseline.check_weights_file(out, force=bool(options.get("force")))  # before the bar is drawn
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeRemainingColumn())
-    with RichProgress(*columns, console=console) as bar:
-        job = bar.add_task("training")
-        accuracies = baseline.train_baseline(
-            config,
-            recipe,
-            out,
-            **options,
-            on_step=lambda done, steps: bar.update(job, completed=done, total=steps),
-            on_notice=show_notice,
-        )
-    say(console, f"{out}: {accuracies['search']:.2%} on the search split, {accuracies['test']:.2%} on the test set")
-    return accuracies, tuple(notices)

@@ -1,18 +1,19 @@
-"""A search made ready: everything is loaded and checked, nothing is paid for."""
+"""A run made ready: every method is bound to the network and every target checked; nothing is paid for."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from methods.base import Allocation, Compressor, Levels
-from models.errors import UserError
-from models.task import check_trainable, pick_device
-from models.user.spec_names import network_name
+from models.errors import UserError, commonest_reason
+from models.task import Task, check_trainable, pick_device
+from models.user.given_networks import is_given_network
+from models.user.spec_names import class_of, network_name
 from search.allocation.allocate import check_reachable
 from search.allocation.budget import LATENCY, Budget
 from search.allocation.choice import Choice, blamed, choose
@@ -20,6 +21,7 @@ from search.allocation.targets import Target
 from search.dispatch.contract import Resources
 from search.engine.run_folder import check_run_folder, refuse_other
 from search.engine.rungs import check_samples
+from search.engine.standings import Standing, without_finalist
 from search.engine.unchanged import refuse_changed
 from search.judge.baseline import train_missing_baseline
 from search.judge.evaluate import Evaluator, bind_method
@@ -28,24 +30,24 @@ from search.latency.table import ChosenLatency, LatencyTable, Say, latency_table
 from search.ledger.storage import check_location
 from search.machine.host import count_cores
 from search.results.tables import Dense
-from search.settings.config import RunConfig
+from search.settings.config import LEARNED, RunConfig
 from search.strategies.contract import Problem, Scan, strategy
 
 MAX_WORKERS = 4  # by default; every worker holds the data and the dense network
 
 
 @dataclass
-class Setup:
-    """A search ready to run: everything was checked, nothing was dispatched."""
+class PreparedMethod:
+    """One method of a run, bound to the dense network, with the targets that it can reach."""
 
     config: RunConfig
+    """The method's part of the run."""
     evaluator: Evaluator
     compressor: Compressor
     choice: Choice
     problem: Problem
     targets: list[tuple[Target, Budget]]
     dense: Dense
-    resources: Resources
     table: LatencyTable | None = None
     """Where a target asks for latency."""
 
@@ -54,31 +56,141 @@ class Setup:
         return self.choice.shortened(self.compressor.levels(allocation))
 
     @property
+    def limits(self) -> dict[str, Mapping[str, int]]:
+        """Target as asked -> measure -> what it may be at most."""
+        return {target.asked: budget.limits for target, budget in self.targets}
+
+    @property
     def fingerprint(self) -> str:
         return self.evaluator.task.fingerprint
 
 
-def prepare(config: RunConfig, say: Say = tell) -> Setup:
-    """Load the task, bind the method and check every input; UserError before any candidate is paid for."""
+@dataclass
+class PreparedRun:
+    """A run ready to begin: everything was checked, nothing was dispatched."""
+
+    config: RunConfig
+    methods: list[PreparedMethod]
+    """Those that can reach a target; they share evaluator and dense figures."""
+    evaluator: Evaluator
+    dense: Dense
+    resources: Resources
+    refused: list[Standing]
+    """What a comparison cannot answer, and why."""
+
+    @property
+    def task(self) -> Task:
+        return self.evaluator.task
+
+    @property
+    def fingerprint(self) -> str:
+        return self.task.fingerprint
+
+    @property
+    def title(self) -> str:
+        """Network and data without their folders; an object by its class."""
+        names = (self.config.task.network, self.config.task.data)
+        return " on ".join(class_of(name) if is_given_network(name) else name.rsplit("/", 1)[-1] for name in names)
+
+
+def prepare_run(config: RunConfig, say: Say = tell) -> PreparedRun:
+    """Load the task, bind the methods and check every target, before any candidate is paid for.
+
+    Args:
+        say: told before layer times are measured, which takes a while.
+
+    Raises:
+        UserError: an input that cannot be worked with. A comparison leaves out what cannot be answered, unless that is
+            everything.
+    """
     if not config.strategies:
         raise UserError("no strategy was named; name at least one, e.g. acra-uniform")
     for name in config.strategies:
         strategy(name)
-    check_samples(config.strategies, config.ladder)
-    wanted = config.targets
+    check_samples([name for part in config.parts for name in part.strategies], config.ladder)
     resources = resources_of(config)
     check_run_folder(config)
     check_location(config.ledger)
     refuse_other(config.folder, config)
     evaluator = evaluator_of(config)
     refuse_changed(config.folder, evaluator.task)
-    compressor = bind_sites(evaluator, config)
-    choice = choose(compressor, config.constraints)
-    table = table_of(config, compressor, wanted, say)
-    targets = distinct([(each, budget_of(config, choice, each, table)) for each in wanted])
-    dense = measure_dense(evaluator, compressor, config)
-    problem = problem_of(config, choice, targets)
-    return Setup(config, evaluator, compressor, choice, problem, targets, dense, resources, table)
+    bound: list[_BoundMethod] = []
+    refusals: list[tuple[RunConfig, Target, str]] = []
+    for part in config.parts:
+        method, refused = _bind_method(evaluator, part, say)
+        if refused and not config.comparison:
+            raise UserError(refused[0][1])
+        refusals += [(part, target, reason) for target, reason in refused]
+        bound += [method] if method is not None and method.targets else []
+    if not bound:
+        raise UserError(commonest_reason(reason for _, _, reason in refusals))
+    dense = measure_dense(evaluator, bound[0].compressor, config)
+    methods = [
+        PreparedMethod(
+            method.config,
+            evaluator,
+            method.compressor,
+            method.choice,
+            problem_of(method.config, method.choice, method.targets),
+            method.targets,
+            dense,
+            method.table,
+        )
+        for method in bound
+    ]
+    if not any(method.config.strategies for method in methods):
+        names = ", ".join(method.config.method for method in methods)
+        raise UserError(f"nothing to compare: {names} cannot learn an allocation; name a strategy, e.g. acra-uniform")
+    standings = [standing for refusal in refusals for standing in _refused_standings(*refusal, dense)]
+    return PreparedRun(config, methods, evaluator, dense, resources, standings + _without_learning(methods))
+
+
+@dataclass
+class _BoundMethod:
+    config: RunConfig
+    compressor: Compressor
+    choice: Choice
+    table: LatencyTable | None
+    targets: list[tuple[Target, Budget]]
+
+
+def _bind_method(
+    evaluator: Evaluator, config: RunConfig, say: Say
+) -> tuple[_BoundMethod | None, list[tuple[Target, str]]]:
+    """A method bound to the network with the targets it can reach, and the others with the reason why not."""
+    try:
+        compressor = bind_sites(evaluator, config)
+        choice = choose(compressor, config.constraints)
+        table = table_of(config, compressor, config.targets, say)
+    except UserError as error:
+        return None, [(target, str(error)) for target in config.targets]
+    reached, refused = [], []
+    for target in config.targets:
+        try:
+            reached.append((target, budget_of(config, choice, target, table)))
+        except UserError as error:
+            refused.append((target, str(error)))
+    return _BoundMethod(config, compressor, choice, table, distinct(reached)), refused
+
+
+def _refused_standings(config: RunConfig, target: Target, reason: str, dense: Dense) -> list[Standing]:
+    """Limits that take a measurement of the dense network are not known for what was refused."""
+    measured = {"flops": dense.flops, "params": dense.params, "bytes": dense.bytes}
+    limits = {part.measure: part.limit(measured.get(part.measure, 0)) for part in target.parts}
+    names = config.strategies or (LEARNED,)
+    return [without_finalist(config, name, target.asked, limits, reason) for name in names]
+
+
+def _without_learning(methods: list[PreparedMethod]) -> list[Standing]:
+    """Rows of the methods that were asked for nothing but to learn their allocation, and cannot."""
+    return [
+        without_finalist(
+            method.config, LEARNED, target, limits, f"{method.config.method} does not learn its allocation"
+        )
+        for method in methods
+        if not method.config.strategies
+        for target, limits in method.limits.items()
+    ]
 
 
 def table_of(

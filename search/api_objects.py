@@ -14,13 +14,14 @@ from torch import nn
 from models.task import TaskConfig, load_network
 from search.engine.run_record import read_record
 from search.export.export import Exported, export_run, fine_tuned
-from search.export.formats import FORMATS
 from search.export.pick import Run, pick_candidate, read_run, targets_of
+from search.export.settings import EXPORT, NETWORK
 from search.leaderboard.board import Board, board_of
 from search.results.best import best_of_target
 from search.results.tables import FINAL_TYPES
 from search.settings.command import resume_command
 from search.settings.config import RunConfig
+from search.settings.keywords import takes_keywords
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -87,33 +88,22 @@ class RunResult:
         """What goes on with the run."""
         return resume_command(self.config)
 
-    def network(self, pick: str = "best", *, finetune: float | None = None, device: str | None = None) -> nn.Module:
+    @takes_keywords(NETWORK)
+    def network(self, pick: str = "best", **settings: Any) -> nn.Module:
         """The compressed and fine-tuned network, on the CPU, in evaluation mode; it can be trained on.
 
         A finalist's weights are those that were judged; a candidate that was only searched is fine-tuned first.
 
-        Args:
-            pick: best, knee, smallest, a target as it was asked for, or the beginning of a candidate's name.
-            finetune: epochs of a longer fine-tune before.
-            device: where to fine-tune; None takes the search's.
-
         Raises:
             UserError: no such candidate, or network, weights or data have changed since.
         """
-        return fine_tuned(self.run, pick_candidate(self.run, pick, finetune), pick, device=device).network
+        picked = pick_candidate(self.run, pick, settings["finetune"])
+        return fine_tuned(self.run, picked, pick, device=settings["device"]).network
 
-    def export(
-        self,
-        pick: str = "best",
-        *,
-        to: str | Path | None = None,
-        formats: tuple[str, ...] = FORMATS,
-        finetune: float | None = None,
-        force: bool = False,
-        device: str | None = None,
-    ) -> Exported:
+    @takes_keywords({name: setting for name, setting in EXPORT.items() if name != "run"})
+    def export(self, pick: str = "best", **settings: Any) -> Exported:
         """`api.export` of this run, without progress."""
-        return export_run(self.folder, pick=pick, to=to, formats=formats, finetune=finetune, force=force, device=device)
+        return export_run(self.folder, pick=pick, **settings)
 
     def __repr__(self) -> str:
         state = "" if self.complete else ", stopped before it was through"

@@ -15,9 +15,10 @@ from small_problems import Chain, judged, levels_of, play, problem
 from methods.base import Levels
 from search import candidate
 from search.candidate import Outcome, Recipe, failed
-from search.engine.warm import MOST, REACH, warmed
+from search.engine.warm_start import MOST, warmed
 from search.ledger.ledger import Ledger
 from search.strategies.contract import Problem, Proposal, strategy
+from search.strategies.lending import REACH
 from search.strategies.sampling import hardness_of, power_shape
 
 COST = Chain([64] * 5, [90, 50, 20, 60, 10, 5])

@@ -10,7 +10,7 @@ import pytest
 
 from search.allocation.targets import parse_target
 from search.candidate import Candidate, Outcome, failed
-from search.engine.conductor import Conductor
+from search.engine.candidate_queue import CandidateQueue
 from search.judge.faults import MachineFaultError, fault_outcome
 from search.ledger.ledger import LedgerError
 from search.strategies.contract import Program, Proposal
@@ -64,11 +64,11 @@ def rounds(log: list[Any], name: str, start: int, count: int, size: int = 3) -> 
         number += 10 + round(1000 * sum((i + 1) * (o.accuracy or 0) for i, o in enumerate(outcomes)))
 
 
-def conductor(programs: list[Program], ledger: FakeLedger | None = None, **options: Any) -> Conductor:
-    return Conductor(programs, ledger or FakeLedger(), TASK, **options)  # type: ignore[arg-type]
+def queue_of(programs: list[Program], ledger: FakeLedger | None = None, **options: Any) -> CandidateQueue:
+    return CandidateQueue(programs, ledger or FakeLedger(), TASK, **options)  # type: ignore[arg-type]
 
 
-def drain(source: Conductor, pick: Callable[[list[Candidate]], int], limit: int = 4) -> list[Candidate]:
+def drain(source: CandidateQueue, pick: Callable[[list[Candidate]], int], limit: int = 4) -> list[Candidate]:
     """Up to `limit` candidates run at once; `pick` says which of them finishes next."""
     paid, running = [], []
     while not source.done:
@@ -88,7 +88,7 @@ def test_proposals_do_not_depend_on_who_finishes_first(seed: int) -> None:
     generator, logs = random.Random(seed), []
     for pick in (lambda running: 0, lambda running: generator.randrange(len(running))):
         log: list[Any] = []
-        source = conductor([rounds(log, "one", 0, 4), rounds(log, "two", 500, 3)])
+        source = queue_of([rounds(log, "one", 0, 4), rounds(log, "two", 500, 3)])
         paid = drain(source, pick)
         assert len({candidate.key(TASK) for candidate in paid}) == len(paid)
         logs.append((sorted(log), sorted(candidate.key(TASK) for candidate in paid)))
@@ -98,7 +98,7 @@ def test_proposals_do_not_depend_on_who_finishes_first(seed: int) -> None:
 def test_the_same_candidate_of_two_strategies_is_paid_once_and_told_to_both() -> None:
     log: list[Any] = []
     ledger, seen = FakeLedger(), []
-    source = conductor(
+    source = queue_of(
         [rounds(log, "one", 7, 1), rounds(log, "two", 8, 1)], ledger, observe=lambda *event: seen.append(event)
     )
     paid = drain(source, lambda running: 0)
@@ -114,7 +114,7 @@ def test_within_one_batch_too() -> None:
     def twice() -> Program:
         received.extend((yield [proposal(1), proposal(1), proposal(2)]))
 
-    source = conductor([twice()])
+    source = queue_of([twice()])
     assert len(drain(source, lambda running: 0)) == 2
     assert [outcome.accuracy for outcome in received] == pytest.approx([0.001, 0.001, 0.002])
 
@@ -122,9 +122,9 @@ def test_within_one_batch_too() -> None:
 def test_what_the_ledger_knows_is_not_paid_for() -> None:
     first: list[Any] = []
     ledger = FakeLedger()
-    drain(conductor([rounds(first, "one", 0, 3)], ledger), lambda running: 0)
+    drain(queue_of([rounds(first, "one", 0, 3)], ledger), lambda running: 0)
     again, events = [], []  # type: ignore[var-annotated]
-    source = conductor([rounds(again, "one", 0, 3)], ledger, observe=lambda *event: events.append(event))
+    source = queue_of([rounds(again, "one", 0, 3)], ledger, observe=lambda *event: events.append(event))
     assert source.done
     assert source.ask() is None
     assert again == first
@@ -137,12 +137,12 @@ def test_goes_on_from_half_a_ledger() -> None:
     """After a kill: what was written is not repeated, the rest is paid for, the result is the same."""
     whole: list[Any] = []
     ledger = FakeLedger()
-    drain(conductor([rounds(whole, "one", 0, 4)], ledger), lambda running: 0)
+    drain(queue_of([rounds(whole, "one", 0, 4)], ledger), lambda running: 0)
     keys = [key for key, _ in ledger.added]
     for cut in range(len(keys) + 1):
         partial = FakeLedger({key: ledger.known[key] for key in keys[:cut]})
         log: list[Any] = []
-        paid = drain(conductor([rounds(log, "one", 0, 4)], partial), lambda running: -1)
+        paid = drain(queue_of([rounds(log, "one", 0, 4)], partial), lambda running: -1)
         assert log == whole
         assert {candidate.key(TASK) for candidate in paid} == set(keys[cut:])
 
@@ -153,7 +153,7 @@ def test_failures_are_answers_too() -> None:
     def program() -> Program:
         received.extend((yield [proposal(1), proposal(2)]))
 
-    source = conductor([program()])
+    source = queue_of([program()])
     first, second = source.ask(), source.ask()
     assert first is not None
     assert second is not None
@@ -174,7 +174,7 @@ def test_known_failures_are_judged_again_only_on_request_and_once(retry: bool) -
         yield [proposal(1, name)]
         yield [proposal(1, name)]
 
-    source = conductor([program("one"), program("two")], ledger, retry_failed=retry)
+    source = queue_of([program("one"), program("two")], ledger, retry_failed=retry)
     asked = []
     while not source.done:
         candidate = source.ask()
@@ -192,7 +192,7 @@ def test_finalists_come_last_and_see_everything() -> None:
         yield [proposal(900, "one", "final")]
 
     log: list[Any] = []
-    source = conductor([rounds(log, "one", 0, 2), rounds(log, "two", 500, 1)], finalists=finals)
+    source = queue_of([rounds(log, "one", 0, 2), rounds(log, "two", 500, 1)], finalists=finals)
     paid = drain(source, lambda running: 0)
     assert len(given) == 9
     assert paid[-1] == proposal(900).candidate
@@ -200,7 +200,7 @@ def test_finalists_come_last_and_see_everything() -> None:
 
 
 def test_no_programs_at_all() -> None:
-    assert conductor([]).done
+    assert queue_of([]).done
 
     def nothing() -> Program:
         return
@@ -210,13 +210,13 @@ def test_no_programs_at_all() -> None:
         yield []
         yield []
 
-    assert conductor([nothing(), empty()]).done
+    assert queue_of([nothing(), empty()]).done
 
 
 def test_a_ledger_that_cannot_be_written_is_a_warning() -> None:
     log: list[Any] = []
     warnings: list[str] = []
-    source = conductor([rounds(log, "one", 0, 1)], FakeLedger(broken=True), warn=warnings.append)
+    source = queue_of([rounds(log, "one", 0, 1)], FakeLedger(broken=True), warn=warnings.append)
     drain(source, lambda running: 0)
     assert len(log) == 1
     assert warnings == ["the disk is full"] * 3
@@ -224,7 +224,7 @@ def test_a_ledger_that_cannot_be_written_is_a_warning() -> None:
 
 def test_meta_says_who_asked() -> None:
     ledger = FakeLedger()
-    drain(conductor([rounds([], "one", 0, 1)], ledger), lambda running: 0)
+    drain(queue_of([rounds([], "one", 0, 1)], ledger), lambda running: 0)
     assert {tuple(sorted(meta.items())) for _, meta in ledger.added} == {
         (("stage", "search"), ("strategy", "one"), ("target", "0.5"))
     }
@@ -233,7 +233,7 @@ def test_meta_says_who_asked() -> None:
 def test_what_another_search_finds_meanwhile_is_not_paid_for() -> None:
     log: list[Any] = []
     ledger = FakeLedger()
-    source = conductor([rounds(log, "one", 0, 1, size=4)], ledger)
+    source = queue_of([rounds(log, "one", 0, 1, size=4)], ledger)
     first = source.ask()
     assert first is not None
     third = proposal(2).candidate
@@ -266,7 +266,7 @@ def test_two_searches_in_step_share_the_work(seed: int) -> None:
     rng, logs = random.Random(seed), [list[Any](), list[Any]()]
     ledgers = [Shared(), Shared()]
     ledgers[0].other, ledgers[1].other = ledgers[1], ledgers[0]
-    sources = [conductor([rounds(log, "one", 0, 3, size=30)], ledger)
+    sources = [queue_of([rounds(log, "one", 0, 3, size=30)], ledger)
                for log, ledger in zip(logs, ledgers, strict=True)]  # fmt: skip
     running: list[Candidate | None] = [None, None]
     paid, turns = 0, 0
@@ -289,7 +289,7 @@ def test_two_searches_in_step_share_the_work(seed: int) -> None:
 
 def test_the_ledger_hears_nothing_of_it() -> None:
     ledger = FakeLedger()
-    source = conductor([rounds([], "one", 0, 1)], ledger)
+    source = queue_of([rounds([], "one", 0, 1)], ledger)
     candidate = source.ask()
     assert candidate is not None
     with pytest.raises(MachineFaultError, match="free space"):
@@ -298,11 +298,11 @@ def test_the_ledger_hears_nothing_of_it() -> None:
 
 
 def test_what_an_earlier_version_recorded_of_a_full_disk_is_judged_again() -> None:
-    first = conductor([rounds([], "one", 0, 1)], FakeLedger()).ask()
+    first = queue_of([rounds([], "one", 0, 1)], FakeLedger()).ask()
     assert first is not None
     for reason, again in (("OSError: [Errno 28] No space left on device: '/x'", True), ("diverged", False)):
         ledger = FakeLedger({first.key(TASK): failed(reason)})
-        assert (conductor([rounds([], "one", 0, 1)], ledger).ask() == first) is again
+        assert (queue_of([rounds([], "one", 0, 1)], ledger).ask() == first) is again
 
 
 def test_an_outcome_that_can_be_kept_nowhere_ends_the_search() -> None:
@@ -310,7 +310,7 @@ def test_an_outcome_that_can_be_kept_nowhere_ends_the_search() -> None:
         def add(self, *_: object, **__: object) -> None:
             raise LedgerError("kept in memory alone", kept=False)
 
-    source = conductor([rounds([], "one", 0, 1)], Nowhere(), warn=print)
+    source = queue_of([rounds([], "one", 0, 1)], Nowhere(), warn=print)
     candidate = source.ask()
     assert candidate is not None
     with pytest.raises(MachineFaultError, match="memory alone"):

@@ -1,0 +1,82 @@
+"""A run from its configuration to its files: prepared, run, measured, reported."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from models.errors import UserError
+from search.engine.outcomes import RunOutcomes
+from search.engine.prepare import PreparedRun, prepare_run
+from search.engine.running import run_prepared
+from search.engine.stopping import stop_signals
+from search.files.atomic import atomic_write, report_unwritable
+from search.leaderboard.board import Board, board_of
+from search.leaderboard.forms import boards_csv, boards_record
+from search.leaderboard.page import page_html
+from search.observer import Observer
+from search.report.final_latency import measure_finals
+from search.report.outputs import Written, write_outputs
+from search.settings.command import resume_command, run_command
+from search.settings.config import RunConfig
+
+
+def carry_out(
+    config: RunConfig, observer: Observer, *, command: str | None = None, retry_failed: bool = False
+) -> tuple[dict[str, Any], bool]:
+    """Run what a configuration asks for and write its files; its JSON form, and whether it is complete.
+
+    Args:
+        command: what the report names as the way to this run; None takes the command line of the configuration.
+        retry_failed: judge failed candidates of the ledger again.
+    """
+    observer.loading(config)
+    run = prepare_run(config, observer.say)
+    observer.prepared(run)
+    with stop_signals():  # beyond the search: its files are written and its last line is said
+        outcomes = run_prepared(run, observer, retry_failed=retry_failed)
+        boards = _task_boards(run)
+        with report_unwritable(config.folder, f"free space, then write them by: {resume_command(config)}"):
+            checked = measure_finals(outcomes, observer.say)
+            written = write_outputs(outcomes, command or run_command(config), checked)
+            written.files.extend(_write_boards(boards, config.folder))
+        observer.written(outcomes, written, boards)
+    return _run_summary(outcomes, written, boards), outcomes.complete
+
+
+def _task_boards(run: PreparedRun) -> list[Board]:
+    """The task's leaderboard; none before a first finalist was tested."""
+    try:
+        return [board_of(run.config.ledger, run.fingerprint, Path(run.config.results))]
+    except UserError:
+        return []
+
+
+def _write_boards(boards: list[Board], folder: Path) -> list[Path]:
+    if not boards:
+        return []
+    pages = {folder / "leaderboard.html": page_html(boards), folder / "leaderboard.csv": boards_csv(boards)}
+    for path, content in pages.items():
+        atomic_write(path, content)
+    return list(pages)
+
+
+def _run_summary(outcomes: RunOutcomes, written: Written, boards: list[Board]) -> dict[str, Any]:
+    """What the command line prints with `--json`; of a comparison, with the leaderboard."""
+    view, run = written.view, outcomes.prepared
+    summary = {
+        "run": str(run.config.folder),
+        "complete": outcomes.complete,
+        "dense": dataclasses.asdict(view.dense),
+        "front": json.loads(view.front.to_json(orient="records")),
+        "finalists": json.loads(view.finals.to_json(orient="records")),
+        "files": [str(path) for path in written.files],
+        "seconds": outcomes.seconds,
+        "skipped_records": outcomes.skipped,
+        "notices": list(run.task.notices),
+    }
+    if not run.config.comparison:
+        return summary
+    return {**summary, **(boards_record(boards) if boards else {"tasks": [], "mean_ranks": []})}

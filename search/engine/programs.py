@@ -1,0 +1,84 @@
+"""Strategies at work on their problems: together in a search, each for itself in a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from models.errors import UserError, commonest_reason
+from search.candidate import Candidate
+from search.engine.finalists import Seen, best_candidates, finalists
+from search.engine.outcomes import Judged
+from search.engine.prepare import PreparedMethod, PreparedRun
+from search.engine.rungs import climb
+from search.engine.standings import keep, keeper, without_finalist
+from search.judge.evaluate import rung_file
+from search.ledger.ledger import Ledger
+from search.strategies.contract import Program, strategy
+
+
+def start_programs(run: PreparedRun, ledger: Ledger) -> tuple[list[Program], Callable[[Seen], Program] | None]:
+    """The programs that run side by side, and the one that follows them all: a search's finalists."""
+    if run.config.comparison:
+        return [answer_alone(method, name, ledger) for method in run.methods for name in method.config.strategies], None
+    (method,) = run.methods
+    programs = [strategy_program(method, name) for name in run.config.strategies]
+    return programs, _finalists(method, ledger) if run.config.finalists else None
+
+
+def strategy_program(method: PreparedMethod, name: str) -> Program:
+    """A strategy at work on its problem, rung by rung if that was asked for and it samples."""
+    info, propose = strategy(name)
+    rungs = method.config.ladder
+    if rungs is None or not info.samples:
+        return propose(method.problem)
+    return climb(propose(method.problem), rungs, partial(_discard, method.config.rungs_folder, method.fingerprint))
+
+
+def _discard(folder: Path, task: str, candidate: Candidate) -> None:
+    """Remove the weights of a candidate that no later rung goes on from."""
+    rung_file(folder, candidate, task).unlink(missing_ok=True)
+
+
+def answer_alone(method: PreparedMethod, name: str, ledger: Ledger) -> Program:
+    """One strategy's search for all targets of a method, then its own best candidate of each before the test set."""
+    config, seen = method.config, Judged()
+    try:
+        yield from _listening(strategy_program(method, name), seen)
+    except UserError as error:
+        reasons = {target: str(error) for target in method.limits}
+    else:
+        answered = {str(proposal.target) for proposal in best_candidates(seen, 1)}
+        reasons = {target: _why_none(seen, target) for target in method.limits if target not in answered}
+    keep(
+        ledger,
+        [without_finalist(config, name, target, method.limits[target], why) for target, why in reasons.items()],
+    )
+    if len(reasons) < len(method.limits):
+        yield from _finalists(method, ledger)(seen)
+
+
+def _finalists(method: PreparedMethod, ledger: Ledger) -> Callable[[Seen], Program]:
+    """The program that tests the best candidates; the ledger keeps which they were."""
+    config = method.config
+    words = config.constraints.words()
+    note = keeper(ledger, method.limits, task=method.fingerprint, run=config.name, constraints=words)
+    return finalists(config.finalists, config.final_seeds, config.final_recipe, note)
+
+
+def _listening(program: Program, seen: Judged) -> Program:
+    """The program as it is, with its outcomes written down."""
+    try:
+        proposals = next(program)
+        while True:
+            outcomes = yield proposals
+            seen += zip(proposals, outcomes, strict=True)
+            proposals = program.send(outcomes)
+    except StopIteration:
+        return
+
+
+def _why_none(seen: Judged, target: str) -> str:
+    reasons = [outcome.reason for proposal, outcome in seen if str(proposal.target) == target and outcome.reason]
+    return f"no candidate could be judged: {commonest_reason(reasons)}" if reasons else "no candidate was proposed"

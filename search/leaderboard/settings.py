@@ -1,0 +1,61 @@
+"""The settings of leaderboards and of the judging anew of their rows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from models.settings import NumberText, Option, Settings
+from search.settings.config import RunConfig
+from search.settings.setting import declare_settings
+
+_REPEATABLE = Option(repeatable=True)
+
+
+class LeaderboardSettings(Settings):
+    """Which tasks and rows are shown, in which order."""
+
+    task: Annotated[tuple[str, ...], _REPEATABLE] = ()
+    """Titles or fingerprints of tasks, where not all are meant; repeatable."""
+    method: Annotated[tuple[str, ...], _REPEATABLE] = ()
+    """Show these alone, under the ranks that they have among all; repeatable."""
+    strategy: Annotated[tuple[str, ...], _REPEATABLE] = ()
+    """Likewise; repeatable."""
+    target: Annotated[tuple[NumberText, ...], _REPEATABLE] = ()
+    """Likewise, as targets were asked for; repeatable."""
+    sort: str | None = None
+    """A column of the CSV; with - before it, falling."""
+    reported: bool = False
+    """Papers' figures beside: labelled, not ranked."""
+
+
+class VerifySettings(Settings):
+    """Which row's stored weights are judged on the test set again."""
+
+    row: str
+    """The name of a leaderboard's row."""
+
+
+class LeaderboardFileSettings(Settings):
+    """Where the command line puts a leaderboard."""
+
+    format: Literal["table", "csv", "md", "tex", "html", "json"] = "table"
+    """What it is written as."""
+    to: Annotated[
+        str | None, Option(metavar="PATH", default="<results>/leaderboard.html for html, else the screen")
+    ] = None
+    """A file to write."""
+    force: bool = False
+    """Replace the file if it is there."""
+    verify: str | None = None
+    """A row: judge its stored weights on the test set again."""
+
+
+_PLACE = declare_settings(RunConfig, "results", "ledger")
+LEADERBOARD = {**declare_settings(LeaderboardSettings), **_PLACE}
+VERIFY = {
+    **declare_settings(VerifySettings),
+    "task": LEADERBOARD["task"],
+    **declare_settings(RunConfig, "device"),
+    **_PLACE,
+}
+LEADERBOARD_COMMAND = {**LEADERBOARD, **declare_settings(LeaderboardFileSettings), "device": VERIFY["device"]}

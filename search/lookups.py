@@ -1,0 +1,97 @@
+"""Use cases that look up what is there: leaderboards, their rows judged again, and what goes by a name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from search.leaderboard.settings import LEADERBOARD, VERIFY
+from search.ledger.location import public_location
+from search.screens import Show, observer_of
+from search.settings.choices import check_choices
+from search.settings.keywords import takes_keywords
+
+if TYPE_CHECKING:
+    from search.api_objects import Leaderboard, Verified
+
+
+@takes_keywords(LEADERBOARD)
+def leaderboard(**settings: Any) -> Leaderboard:
+    """What is known of tasks: every method and strategy on the test set, ranked as far as the noise allows.
+
+    Raises:
+        UserError: no such ledger, task, column, or no row is left.
+    """
+    from search.api_objects import Leaderboard
+    from search.leaderboard.board import find_tasks, read_boards
+    from search.leaderboard.views import Filter, select
+    from search.leaderboard.views import sort as ordered
+
+    location = _ledger_location(settings)
+    boards = read_boards(location, find_tasks(location, settings["task"]), Path(settings["results"]))
+    boards = select(boards, Filter(settings["method"], settings["strategy"], settings["target"]))
+    if settings["sort"]:
+        boards = [dataclasses.replace(board, frame=ordered(board.frame, settings["sort"])) for board in boards]
+    return Leaderboard(boards, settings["reported"])
+
+
+def _ledger_location(settings: Mapping[str, Any]) -> str:
+    return public_location(settings["ledger"] or (Path(settings["results"]) / "ledger.db").absolute())
+
+
+@takes_keywords(VERIFY)
+def verify(row: str, *, show: Show = True, **settings: Any) -> Verified:
+    """Judge a leaderboard row's stored weights on the test set again.
+
+    Raises:
+        UserError: no such row, or its weights or task are not there any more.
+    """
+    from search.api_objects import Verified
+    from search.leaderboard.board import find_tasks
+    from search.leaderboard.verify import find_row
+    from search.leaderboard.verify import verify as judge_again
+    from search.ledger.ledger import Ledger
+    from search.results.figure_text import plain_values
+
+    check_choices(device=settings["device"])
+    location, results = _ledger_location(settings), Path(settings["results"])
+    with ExitStack() as stack:
+        tasks = find_tasks(location, settings["task"])
+        ledgers = [stack.enter_context(Ledger.open_existing(location, name)) for name in tasks]
+        ledger_of_row, answer = find_row(ledgers, row)
+        checks = judge_again(ledger_of_row, answer, results, settings["device"])
+    observer_of(show).verified(ledger_of_row.title, answer, checks)
+    holds = all(check.holds for check in checks)
+    seeds = [plain_values({**vars(check), "holds": check.holds}) for check in checks]
+    record = {"row": answer.standing.row, "task": ledger_of_row.task, "holds": holds, "seeds": seeds}
+    return Verified(holds, record)
+
+
+def methods() -> pd.DataFrame:
+    """The compression methods: name, summary, source, what they can do, their options' defaults."""
+    from methods.registry import methods as known
+
+    return _records(known())
+
+
+def strategies() -> pd.DataFrame:
+    """The search strategies: name, summary, source, what they need."""
+    from search.strategies.contract import strategies as known
+
+    return _records(known())
+
+
+def networks() -> list[str]:
+    """The networks that go by a name: ours, then torchvision's."""
+    from models.networks.catalog import network_names
+
+    return network_names()
+
+
+def _records(known: Mapping[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame([dataclasses.asdict(record) for record in known.values()])

@@ -1,0 +1,51 @@
+"""What the Python interface tells whoever watches: a run, an export, a training, a row that is judged again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from search.engine.observer import RunObserver
+
+if TYPE_CHECKING:  # what is told about, which a plan does not need
+    from search.engine.outcomes import RunOutcomes
+    from search.export.export import Exported
+    from search.leaderboard.board import Answer, Board
+    from search.leaderboard.verify import Check
+    from search.report.outputs import Written
+
+OnStep = Callable[[int, int], None]
+"""Called with (steps done, steps in all)."""
+
+
+class Observer(RunObserver):
+    """It shows nothing by itself: override what is to be shown."""
+
+    def written(self, outcomes: RunOutcomes, written: Written, boards: Sequence[Board]) -> None:
+        """The files of a run are there."""
+
+    def exporting(self) -> AbstractContextManager[OnStep]:
+        """Entered before an export, left after it; what it gives is told of the steps of a fine-tune."""
+        return nullcontext(_ignore_step)
+
+    def exported(self, exported: Exported) -> None:
+        """The files of an export are there."""
+
+    def training(self) -> AbstractContextManager[OnStep]:
+        """Entered before a dense network is trained, left after it; what it gives is told of its steps."""
+        return nullcontext(_ignore_step)
+
+    def note(self, notice: str) -> None:
+        """How network and data were read, before a dense network is trained."""
+
+    def trained(self, weights: Path, accuracy: Mapping[str, float]) -> None:
+        """The weights of a dense network are there."""
+
+    def verified(self, title: str, answer: Answer, checks: Sequence[Check]) -> None:
+        """A row of a leaderboard was judged again."""
+
+
+def _ignore_step(done: int, steps: int) -> None:
+    pass

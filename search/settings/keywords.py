@@ -1,0 +1,55 @@
+"""Settings as keywords of Python functions: checked, with their defaults, and shown by `help`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from models.errors import unknown_name
+from search.settings.setting import REQUIRED, Setting, read_settings
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def takes_keywords(settings: Mapping[str, Setting]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a function with `**values` take these settings as keywords; it is handed a value for each, checked.
+
+    Parameters of its own that go by the name of a setting are checked as well.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+        parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        names = [parameter.name for parameter in parameters]
+        listed = {name: setting for name, setting in settings.items() if name not in names}
+
+        @wraps(function)
+        def checked(*args: P.args, **given: P.kwargs) -> R:
+            for name in given:
+                if name not in names and name not in listed:
+                    raise TypeError(f"{function.__name__}(): {unknown_name('keyword', name, [*names, *listed])}")
+            bound = signature.bind(*args, **{name: value for name, value in given.items() if name in names})
+            for name in bound.arguments:
+                if name in settings:
+                    bound.arguments[name] = settings[name].read(bound.arguments[name])
+            for name, setting in listed.items():
+                if setting.default is REQUIRED and name not in given:
+                    raise TypeError(f"{function.__name__}() is not given its keyword {name!r}")
+            return function(*bound.args, **bound.kwargs, **read_settings(listed, given))
+
+        keywords = [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=setting.default, annotation=setting.field.annotation
+            )
+            for name, setting in listed.items()
+        ]
+        checked.__signature__ = signature.replace(parameters=parameters + keywords)  # type: ignore[attr-defined]
+        lines = [f"    {name} = {setting.default!r}: {setting.help}" for name, setting in listed.items()]
+        text = inspect.cleandoc(function.__doc__ or "")
+        checked.__doc__ = "\n".join([text, "", "Settings, as on the command line:", *lines]) if lines else text
+        return checked
+
+    return decorate
