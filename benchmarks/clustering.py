@@ -26,7 +26,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from methods.clustering.scaled_kernels import signed_scales
-from methods.tables.vector_quantizer import fit_codebooks, quantize, symmetries, transformed
+from methods.tables.vector_quantizer import fit_codebooks, kernel_symmetries, quantize_points, transform_centers
 
 K = 64
 
@@ -43,9 +43,9 @@ def kernels(weights: Path | None) -> Tensor:
 
 def ours(points: Tensor, transforms: int) -> float:
     """The squared error."""
-    orders = symmetries(3, 3, transforms).to(points.device)
+    orders = kernel_symmetries(3, 3, transforms).to(points.device)
     book = next(fit_codebooks(points, [K], orders, seed=0))
-    return float(quantize(points, transformed(book.centers, orders))[1])
+    return float(quantize_points(points, transform_centers(book.centers, orders))[1])
 
 
 def measured(name: str, work: Callable[[], float]) -> tuple[float, float]:

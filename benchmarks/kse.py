@@ -33,7 +33,7 @@ from methods.base import Allocation, example_input
 from methods.kse.kse import KSE
 from methods.kse.kse_indicator import kept_kernels
 from methods.registry import create
-from methods.tables.codebook import codebook_layers, expanded
+from methods.tables.codebook import codebook_layers, expand_layer
 from models.networks.catalog import build_network
 
 G, T = 4, 0
@@ -78,7 +78,7 @@ def error(dense: nn.Module, small: nn.Module, compressor: KSE) -> float:
         weight = dense.get_parameter(f"{name}.weight").detach()
         counts = compressor.kernel_counts(name, G, T)
         clustered = torch.from_numpy((counts > 0) & (counts < weight.shape[0])).to(weight.device)
-        total += float((weight - expanded(layer).weight.detach())[:, clustered].double().square().sum())
+        total += float((weight - expand_layer(layer).weight.detach())[:, clustered].double().square().sum())
     return total
 
 

@@ -34,15 +34,15 @@ from methods.clustering.scaled_kernels import (
     signed_scales,
     unpack_codewords,
 )
-from methods.clustering.scopes import Share, centroid_count, ladder_of_k, shares
+from methods.clustering.scopes import Share, centroid_count, ladder_of_k, share_layers
 from methods.clustering.shared_work import Clustered, SharedChange, SharedLayer, shared_convolutions
-from methods.graph.removal import Change, RemovalOrder, cut
+from methods.graph.removal import Change, RemovalOrder, cut_table
 from methods.graph.trace import LayerUse
 from methods.registry import register
 from methods.tables.bitpack import bits_for
 from methods.tables.codebook import CodebookConv2d, codebook_layers, replace_module
 from methods.tables.kernel_tables import KernelTables, TableSite
-from methods.tables.vector_quantizer import fit_codebooks, recentred, symmetries
+from methods.tables.vector_quantizer import fit_codebooks, kernel_symmetries, recentre_clusters
 from models.errors import UserError
 
 INFO = MethodInfo(
@@ -76,7 +76,7 @@ class KernelClustering(KernelTables):
         largest = centroid_count(options["largest"], "kernel-clustering")
         super().__init__(network, example, options)
         shapes = {name: self._shape(name) for name in self._names}
-        self._shares = shares(options["scope"], shapes, largest)
+        self._shares = share_layers(options["scope"], shapes, largest)
         for name in shapes.keys() - {layer for share in self._shares for layer in share.layers}:
             self._left_dense[name] = "in none of the listed ranges"
 
@@ -99,7 +99,7 @@ class KernelClustering(KernelTables):
         return height, width
 
     def _orders(self, name: str) -> Tensor:
-        return symmetries(*self._shape(name), self.options["transforms"]).to(self.example.device)
+        return kernel_symmetries(*self._shape(name), self.options["transforms"]).to(self.example.device)
 
     def _fit(self, share: Share) -> dict[int, Fit]:
         """Codebooks for every k of the ladder, of the normalised kernels of all layers that share."""
@@ -184,13 +184,13 @@ class KernelClustering(KernelTables):
         fit = self.whole._fits[share.name][k]
         if self._kept is None:
             return fit
-        codewords = {name: cut(table, self._kept(name), self._layer(name).groups)
+        codewords = {name: cut_table(table, self._kept(name), self._layer(name).groups)
                      for name, table in fit.codewords.items()}  # fmt: skip
         orders = self._orders(share.layers[0])
         alive = {name: table != k * len(orders) for name, table in codewords.items()}
         points = torch.cat([self._normalised(name)[mask] for name, mask in alive.items()])
         words = torch.cat([codewords[name][mask] for name, mask in alive.items()]).long()
-        return Fit(recentred(points, fit.centers, orders, words)[0], codewords)
+        return Fit(recentre_clusters(points, fit.centers, orders, words)[0], codewords)
 
     def compress(self, allocation: Allocation) -> nn.Module:
         small = copy_network(self.network)

@@ -28,7 +28,7 @@ def centroid_count(value: Any, of: str) -> int:
     return value
 
 
-def shares(scope: Any, shapes: Mapping[str, Shape], largest: int) -> tuple[Share, ...]:
+def share_layers(scope: Any, shapes: Mapping[str, Shape], largest: int) -> tuple[Share, ...]:
     """The codebooks of layers with these kernel shapes.
 
     `scope` is "layer", "network", or a mapping from patterns of names to the largest number of centroids, such as

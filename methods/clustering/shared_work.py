@@ -22,7 +22,7 @@ from methods.tables.codebook import swap_sides
 _HELD = 1 << 24  # booleans held at a time
 
 
-def distinct(rows: Tensor, pruned: int) -> int:
+def count_distinct(rows: Tensor, pruned: int) -> int:
     """How many different codewords the rows (R, M) hold, each row for itself, `pruned` not counted."""
     ordered = rows.sort(dim=1).values
     first = torch.ones_like(ordered[:, :1], dtype=torch.bool)
@@ -32,7 +32,7 @@ def distinct(rows: Tensor, pruned: int) -> int:
 
 def shared_convolutions(codewords: Tensor, groups: int, pruned: int) -> int:
     """2-D convolutions that a layer (N, C / groups) needs: the less of sharing within filters or input channels."""
-    return min(distinct(codewords, pruned), distinct(swap_sides(codewords, groups), pruned))
+    return min(count_distinct(codewords, pruned), count_distinct(swap_sides(codewords, groups), pruned))
 
 
 @dataclass(frozen=True)

@@ -58,14 +58,16 @@ class Moments:
         return sigma + torch.diag_embed(damping.expand_as(diagonal))
 
 
-def readable(module: nn.Module) -> bool:
+def has_measurable_inputs(module: nn.Module) -> bool:
     """Whether the inputs of this layer can be measured: a linear layer or a 2-D convolution, and not too wide."""
     kind = isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and not is_depthwise(module))
     return kind and module.weight[0].numel() <= _WIDEST  # type: ignore[index]
 
 
 @torch.no_grad()
-def measure(network: nn.Module, names: Iterable[str], batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Moments]:
+def measure_moments(
+    network: nn.Module, names: Iterable[str], batches: Iterable[tuple[Tensor, Tensor]]
+) -> dict[str, Moments]:
     """Moments of what the named layers of `network`, in evaluation mode, read on the batches' images."""
     found: dict[str, Moments] = {}
     loaded = [inputs for inputs, _ in batches]
@@ -132,7 +134,7 @@ def _patches(conv: nn.Conv2d, inputs: Tensor, count: int, generator: torch.Gener
     return found.permute(0, 2, 1, 3, 4).flatten(2)  # (groups, count, C/groups · Kh · Kw)
 
 
-def weights(module: nn.Module) -> Tensor:
+def grouped_weights(module: nn.Module) -> Tensor:
     """The weights that act on x, (groups, outputs per group, d) float64 on the CPU."""
     weight = module.weight.detach().cpu().double().flatten(1)  # type: ignore[operator]
     return weight.unflatten(0, (getattr(module, "groups", 1), -1))
@@ -144,14 +146,14 @@ def columns_of(module: nn.Module) -> int:
 
 
 @torch.no_grad()
-def repair(small: nn.Module, dense: nn.Module, moments: Moments, stays_in: Tensor, stays_out: Tensor) -> None:
+def repair_layer(small: nn.Module, dense: nn.Module, moments: Moments, stays_in: Tensor, stays_out: Tensor) -> None:
     """Give `small`, a narrowed copy of `dense`, the weights nearest to the dense outputs; in place.
 
     Args:
         stays_in: (input channels,) bool, which of them `small` still has; groups keep equally many.
         stays_out: (output channels,) bool, likewise.
     """
-    whole, sigma, mean = weights(dense), moments.covariance(), moments.mean
+    whole, sigma, mean = grouped_weights(dense), moments.covariance(), moments.mean
     groups = len(whole)
     inner = stays_in.view(groups, -1).repeat_interleave(columns_of(dense), 1)  # (groups, d)
     outer = stays_out.view(groups, -1)

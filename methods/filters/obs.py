@@ -23,7 +23,14 @@ from torch import Tensor, nn
 
 from methods.base import Allocation, MethodInfo, copy_network
 from methods.filters.filter_pruning import FilterPruning
-from methods.filters.moments import Moments, channel_columns, measure, readable, repair, weights
+from methods.filters.moments import (
+    Moments,
+    channel_columns,
+    grouped_weights,
+    has_measurable_inputs,
+    measure_moments,
+    repair_layer,
+)
 from methods.graph.channels import Group
 from methods.graph.filter_norms import filter_norms
 from methods.graph.narrow import channels_of
@@ -42,8 +49,8 @@ class SurgeonPruning(FilterPruning):
 
     def calibrate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Measure what the layers that read prunable channels see; labels are not looked at."""
-        names = dict.fromkeys(name for group in self._channels.groups for name in readers(group, self.network))
-        self.moments = measure(copy_network(self.network).eval(), names, batches)
+        names = dict.fromkeys(name for group in self._channels.groups for name in reading_layers(group, self.network))
+        self.moments = measure_moments(copy_network(self.network).eval(), names, batches)
         self.calibrated, self._orders = True, {}
 
     def compress(self, allocation: Allocation) -> nn.Module:
@@ -53,14 +60,16 @@ class SurgeonPruning(FilterPruning):
         for name in inside.keys() & self.moments.keys():
             module = self.network.get_submodule(name)
             everything = torch.ones(channels_of(module, "out"), dtype=torch.bool)
-            repair(small.get_submodule(name), module, self.moments[name], inside[name], outside.get(name, everything))
+            repair_layer(
+                small.get_submodule(name), module, self.moments[name], inside[name], outside.get(name, everything)
+            )
         return small
 
 
-def readers(group: Group, network: nn.Module) -> list[str]:
+def reading_layers(group: Group, network: nn.Module) -> list[str]:
     """The layers that read a group's channels and whose inputs can be measured."""
     found = [each.name for each in group.slots if each.dim is None and each.side == "in"]
-    return [name for name in found if readable(network.get_submodule(name))]
+    return [name for name in found if has_measurable_inputs(network.get_submodule(name))]
 
 
 def _stays(groups: Sequence[Group], kept: Mapping[str, Tensor], network: nn.Module, side: str) -> dict[str, Tensor]:
@@ -144,7 +153,7 @@ def _open(group: Group, pruning: SurgeonPruning) -> list[_Reader]:
         places = channel_columns(each.index.tolist(), channels_of(module, "in"), module)
         for channel, (block, own) in zip(each.channel.tolist(), places, strict=True):
             columns.setdefault(block, {}).setdefault(channel, []).append(own)
-        whole, sigma = weights(module), pruning.moments[each.name].covariance()
+        whole, sigma = grouped_weights(module), pruning.moments[each.name].covariance()
         for block, own_columns in columns.items():
             w = whole[block]
             energy = float((w @ sigma[block] * w).sum())

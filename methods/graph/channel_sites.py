@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Setting, Site
-from methods.graph.channels import Group, find_groups, keep_channels, lopsided, set_partitions
+from methods.graph.channels import Group, find_groups, find_lopsided_module, keep_channels, set_partitions
 from methods.graph.verify import sound_groups
 from methods.graph.width_cost import WidthCost
 
@@ -34,7 +34,7 @@ class ChannelGroups:
         kept = []
         for group in groups:
             sizes = torch.bincount(group.partition)
-            module = lopsided(group, network)
+            module = find_lopsided_module(group, network)
             if module is not None:
                 self.skipped[group.name] = f"the groups of {module} would lose unequally many channels"
             elif len(sizes.unique()) > 1:

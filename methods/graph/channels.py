@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from methods.base import copy_network
 from methods.graph.cut_graph import CUT_GRAPH, layers_cut_off
-from methods.graph.narrow import Side, can_narrow, channels_of, is_depthwise, narrow, select
-from methods.graph.trace import LayerUse, attends, trace_layers
+from methods.graph.narrow import Side, can_narrow, channels_of, is_depthwise, narrow, slice_tensor
+from methods.graph.trace import LayerUse, trace_layers, uses_attention
 
 LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 ATTENTION = "the network uses attention, through which coupled channels cannot be traced; kse needs no such trace"
@@ -58,7 +58,7 @@ def find_groups(network: nn.Module, example: Tensor) -> tuple[list[Group], dict[
         The groups, the reasons for layers whose output channels must stay, and every layer's use.
     """
     uses = trace_layers(network, example)
-    if attends(network, example):  # torch-pruning's search for groups does not end in such networks
+    if uses_attention(network, example):  # torch-pruning's search for groups does not end in such networks
         return [], dict.fromkeys(uses, ATTENTION), uses
     twin = copy_network(network).eval().requires_grad_(True)
     names = {module: name for name, module in twin.named_modules()}
@@ -212,7 +212,7 @@ def set_partitions(groups: Iterable[Group], network: nn.Module) -> None:
         group.partition = torch.tensor([classes.setdefault(tuple(label), len(classes)) for label in labels])
 
 
-def lopsided(group: Group, network: nn.Module) -> str | None:
+def find_lopsided_module(group: Group, network: nn.Module) -> str | None:
     """A module whose blocks (groups of a convolution or group norm) would lose unequally many channels, if any."""
     modules = dict(network.named_modules())
     for each in group.slots:
@@ -260,4 +260,4 @@ def keep_channels(network: nn.Module, groups: Iterable[Group], kept: dict[str, T
             narrow(modules[name], side, keep)
         else:
             owner, _, leaf = name.rpartition(".")
-            select(modules[owner], leaf, dim, keep)
+            slice_tensor(modules[owner], leaf, dim, keep)

@@ -54,7 +54,7 @@ def narrow(module: nn.Module, side: Side, keep: Tensor) -> None:
     raise AssertionError(f"{type(module).__name__} passed can_narrow but cannot be narrowed")
 
 
-def select(owner: nn.Module, name: str, dim: int, keep: Tensor) -> None:
+def slice_tensor(owner: nn.Module, name: str, dim: int, keep: Tensor) -> None:
     """Replace a parameter or buffer by its slices `keep` along `dim`; absent ones stay absent."""
     tensor = getattr(owner, name, None)
     if tensor is None:
@@ -68,12 +68,12 @@ def select(owner: nn.Module, name: str, dim: int, keep: Tensor) -> None:
 
 def _narrow_conv(module: Conv, side: Side, keep: Tensor) -> None:
     if is_depthwise(module):
-        select(module, "weight", 0, keep)
-        select(module, "bias", 0, keep)
+        slice_tensor(module, "weight", 0, keep)
+        slice_tensor(module, "bias", 0, keep)
         module.in_channels = module.out_channels = module.groups = len(keep)
     elif side == "out":
-        select(module, "weight", 1 if module.transposed else 0, keep)
-        select(module, "bias", 0, keep)
+        slice_tensor(module, "weight", 1 if module.transposed else 0, keep)
+        slice_tensor(module, "bias", 0, keep)
         module.out_channels = len(keep)
     else:
         _narrow_conv_inputs(module, keep)
@@ -82,7 +82,7 @@ def _narrow_conv(module: Conv, side: Side, keep: Tensor) -> None:
 def _narrow_conv_inputs(module: Conv, keep: Tensor) -> None:
     """Each group of a grouped convolution keeps its own inputs, equally many."""
     if module.transposed or module.groups == 1:
-        select(module, "weight", 0 if module.transposed else 1, keep)
+        slice_tensor(module, "weight", 0 if module.transposed else 1, keep)
     else:
         per_group = module.in_channels // module.groups
         rows = module.weight.detach().unflatten(0, (module.groups, -1))  # (groups, N/groups, C/groups, *kernel)
@@ -94,34 +94,34 @@ def _narrow_conv_inputs(module: Conv, keep: Tensor) -> None:
 
 def _narrow_linear(module: nn.Linear, side: Side, keep: Tensor) -> None:
     if side == "out":
-        select(module, "weight", 0, keep)
-        select(module, "bias", 0, keep)
+        slice_tensor(module, "weight", 0, keep)
+        slice_tensor(module, "bias", 0, keep)
         module.out_features = len(keep)
     else:
-        select(module, "weight", 1, keep)
+        slice_tensor(module, "weight", 1, keep)
         module.in_features = len(keep)
 
 
 def _narrow_norm(module: Norm, side: Side, keep: Tensor) -> None:
     for name in ("weight", "bias", "running_mean", "running_var"):
-        select(module, name, 0, keep)
+        slice_tensor(module, name, 0, keep)
     module.num_features = len(keep)
 
 
 def _narrow_group_norm(module: nn.GroupNorm, side: Side, keep: Tensor) -> None:
     for name in ("weight", "bias"):
-        select(module, name, 0, keep)
+        slice_tensor(module, name, 0, keep)
     module.num_channels = len(keep)
 
 
 def _narrow_layer_norm(module: nn.LayerNorm, side: Side, keep: Tensor) -> None:
     for name in ("weight", "bias"):
-        select(module, name, -1, keep)
+        slice_tensor(module, name, -1, keep)
     module.normalized_shape = (*module.normalized_shape[:-1], len(keep))
 
 
 def _narrow_prelu(module: nn.PReLU, side: Side, keep: Tensor) -> None:
-    select(module, "weight", 0, keep)
+    slice_tensor(module, "weight", 0, keep)
     module.num_parameters = len(keep)
 
 

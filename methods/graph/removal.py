@@ -140,7 +140,7 @@ def count_left(sides: Sequence[ChannelRemoval]) -> ChannelTally:
     return ChannelTally(sides, [np.ones((1, len(side.site), 1), dtype=np.int64) for side in sides])
 
 
-def cut(table: Tensor, kept: tuple[Tensor, Tensor], groups: int) -> Tensor:
+def cut_table(table: Tensor, kept: tuple[Tensor, Tensor], groups: int) -> Tensor:
     """What is left of a table with an entry per kernel, (N, C / groups) -> (N left, C left / groups)."""
     inputs, outputs = (channels.to(table.device).unflatten(0, (groups, -1)) for channels in kept)
     blocks = table.unflatten(0, (groups, -1))

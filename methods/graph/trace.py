@@ -125,7 +125,7 @@ class _Products(OperatorMode):
         return result
 
 
-def attends(network: nn.Module, example: Tensor) -> bool:
+def uses_attention(network: nn.Module, example: Tensor) -> bool:
     """Whether the network weighs its features by a softmax of their products: attention, in whichever module."""
     with _Names() as names, evaluating(network, example[:1]):
         network(example[:1])

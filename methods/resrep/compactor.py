@@ -91,7 +91,7 @@ class Follower(nn.Module):
         return outputs * self.gate(outputs.shape[1])[:, None, None]
 
 
-def wrap(network: nn.Module, name: str, wrapper: Callable[[nn.Module], nn.Module]) -> None:
+def wrap_module(network: nn.Module, name: str, wrapper: Callable[[nn.Module], nn.Module]) -> None:
     """Put `wrapper(module)` in the place of the module called `name`, in the same mode."""
     owner, _, leaf = name.rpartition(".")
     parent = network.get_submodule(owner)
@@ -101,7 +101,7 @@ def wrap(network: nn.Module, name: str, wrapper: Callable[[nn.Module], nn.Module
     setattr(parent, leaf, wrapped)
 
 
-def compactors(network: nn.Module) -> dict[str, Compactor]:
+def find_compactors(network: nn.Module) -> dict[str, Compactor]:
     """The compactors of `network` by site."""
     return {module.site: module for module in network.modules() if isinstance(module, Compactor)}
 

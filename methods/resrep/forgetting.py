@@ -12,7 +12,7 @@ that stay is never scaled: it would shrink what is to be kept.
 Two things that the paper has steps for hurt where there are few. The rows have hardly competed when the first of them
 must go, and their norms then say less than nothing; so filters are told apart by their own size, all the more the
 shorter the budget. And Q, a full mixing matrix behind a norm, takes longer to settle at the learning rate of the rest
-than there is time for; it learns at a part of that rate. `pace` is the share of both that is the paper's.
+than there is time for; it learns at a part of that rate. `share_of_paper` is the part of both that is the paper's.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Schedule:
 
     def force(self, step: int, norms: Tensor) -> Tensor:
         """λ of rows to be forgotten whose norms are `norms` at `step`: `pull`, and more for those that lag."""
-        urgency = MARGIN / reach(max(SPRINT, self.deadline - step), self.rate, self.momentum)
+        urgency = MARGIN / distance_within(max(SPRINT, self.deadline - step), self.rate, self.momentum)
         return (norms * urgency).clamp(min=self.pull)
 
     def selects(self, step: int) -> bool:
@@ -88,18 +88,18 @@ class Schedule:
         return self.batch * (1 + (step - self.first) // self.interval)
 
 
-def reach(steps: int, lr: float, momentum: float) -> float:
+def distance_within(steps: int, lr: float, momentum: float) -> float:
     """How far a unit force moves a row within `steps` steps, from rest, at a constant rate."""
     friction = 1 - momentum
     return lr / friction * (steps - momentum * (1 - momentum**steps) / friction)
 
 
-def pace(steps: int) -> float:
+def share_of_paper(steps: int) -> float:
     """How far a budget is the paper's, 0 to 1; a square root, as the noise of so many steps adds up."""
     return min(1.0, math.sqrt(steps / PAPER_STEPS))
 
 
-def plan(steps: int, lr: float, rows: int, *, penalty: float, interval: int) -> Schedule:
+def plan_schedule(steps: int, lr: float, rows: int, *, penalty: float, interval: int) -> Schedule:
     """A schedule that has `rows` rows at zero by the part `ARRIVED` of `steps` steps with peak rate `lr`.
 
     `penalty` and `interval` are what the paper fixes (1e-4, 200); they hold where the budget is long enough.
@@ -108,7 +108,7 @@ def plan(steps: int, lr: float, rows: int, *, penalty: float, interval: int) -> 
     interval = max(1, min(interval, (last - first) // EVENTS))
     events = (last - first) // interval + 1
     momentum = min(MOMENTUM, max(LEAST_MOMENTUM, 1 - 1 / max(1.0, MEMORY * steps)))
-    lr = pace(max(1, steps)) * lr
+    lr = share_of_paper(max(1, steps)) * lr
     rate = MEAN_RATE * lr
     return Schedule(
         first=first,
@@ -116,10 +116,10 @@ def plan(steps: int, lr: float, rows: int, *, penalty: float, interval: int) -> 
         interval=interval,
         batch=max(BATCH, math.ceil(rows / events)),
         penalty=penalty,
-        pull=max(penalty, MARGIN / reach(max(1, deadline - last), rate, momentum)),
+        pull=max(penalty, MARGIN / distance_within(max(1, deadline - last), rate, momentum)),
         momentum=momentum,
         lr=lr,
-        size_weight=max(TIE, 1 - pace(steps)),
+        size_weight=max(TIE, 1 - share_of_paper(steps)),
         deadline=deadline,
         rate=rate,
     )
@@ -202,7 +202,7 @@ def set_gradient(compactor: Compactor, masked: Tensor, schedule: Schedule, step:
 
 
 @torch.no_grad()
-def bury(compactor: Compactor, masked: Tensor, before: Tensor) -> None:
+def forget_arrived_rows(compactor: Compactor, masked: Tensor, before: Tensor) -> None:
     """Forget for good the masked rows that are at zero, or would cross it.
 
     The pull has constant length, so that a row cannot come to rest at zero by itself: it would swing about it with

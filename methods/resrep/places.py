@@ -24,12 +24,12 @@ from methods.resrep.compactor import (
     Compacted,
     Compactor,
     Follower,
-    compactors,
+    find_compactors,
     fold,
     fold_follower,
     next_norms,
     restore_norm,
-    wrap,
+    wrap_module,
 )
 
 # Both networks do the same sums in another order; a channel that is not silent shows at the size of the outputs.
@@ -140,31 +140,31 @@ def _follows(module: nn.Module) -> bool:
     return is_depthwise(module) or (isinstance(module, BatchNorm) and module.affine)
 
 
-def attach(network: nn.Module, places: Sequence[Place]) -> None:
+def attach_compactors(network: nn.Module, places: Sequence[Place]) -> None:
     """Put compactors, all identities, at `places`; in place."""
     weights = {place.site: network.get_submodule(place.conv).weight for place in places}
     for place in places:
         weight = weights[place.site]
         assert isinstance(weight, Tensor)
         compactor = Compactor(place.site, weight)
-        wrap(network, place.host, partial(Compacted, compactor=compactor))
+        wrap_module(network, place.host, partial(Compacted, compactor=compactor))
         for each in place.followers:
             gate = partial(Follower, compactor=compactor, index=each.index, channel=each.channel)
-            wrap(network, each.name, gate)
+            wrap_module(network, each.name, gate)
 
 
 def fold_network(
     network: nn.Module, places: Sequence[Place], kept: Mapping[str, Tensor], channels: ChannelGroups
 ) -> None:
     """Fold every compactor of `network` and narrow its site to the rows `kept` (ascending); in place."""
-    present = compactors(network)
+    present = find_compactors(network)
     places = [place for place in places if place.site in present]
     for place in places:  # gates read their compactors, so they go first
         for each in place.followers:
             _unwrap_follower(network, each.name)
     narrowed = [place for place in places if len(kept[place.site]) < len(present[place.site].alive)]
     for place in places:
-        wrap(network, place.host, _inner)
+        wrap_module(network, place.host, _inner)
         conv = network.get_submodule(place.conv)
         norm = None if place.norm is None else network.get_submodule(place.norm)
         assert isinstance(conv, nn.Conv2d)
@@ -176,7 +176,7 @@ def fold_network(
     channels.narrow(network, {place.site: kept[place.site] for place in narrowed})
     for place in narrowed:
         if place.norm is not None:
-            wrap(network, place.norm, lambda norm: nn.Identity().train(norm.training))
+            wrap_module(network, place.norm, lambda norm: nn.Identity().train(norm.training))
 
 
 def _inner(module: nn.Module) -> nn.Module:
@@ -188,7 +188,7 @@ def _unwrap_follower(network: nn.Module, name: str) -> None:
     """Fold the gates at `name`; those of another site may have gone together with them already."""
     module = network.get_submodule(name)
     if isinstance(module, Follower):
-        wrap(network, name, lambda _: fold_follower(module))
+        wrap_module(network, name, lambda _: fold_follower(module))
 
 
 class _Trial:
@@ -211,8 +211,8 @@ class _Trial:
     @torch.no_grad()
     def _exact(self, places: list[Place]) -> bool:
         wide = copy_network(self._network)
-        attach(wide, places)
-        kept = {name: _forget_every_second(compactor) for name, compactor in compactors(wide).items()}
+        attach_compactors(wide, places)
+        kept = {name: _forget_every_second(compactor) for name, compactor in find_compactors(wide).items()}
         try:
             expected = wide(self._example)
             fold_network(wide, places, kept, self._channels)

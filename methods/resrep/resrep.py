@@ -21,9 +21,18 @@ from methods.graph.channel_sites import ChannelGroups
 from methods.graph.filter_norms import filter_norms
 from methods.graph.width_cost import WidthCost
 from methods.registry import register
-from methods.resrep.compactor import ZERO, Compactor, compactors
-from methods.resrep.forgetting import Bools, Counts, Floats, Schedule, bury, plan, set_gradient, smallest_rows
-from methods.resrep.places import Place, attach, find_places, fold_network
+from methods.resrep.compactor import ZERO, Compactor, find_compactors
+from methods.resrep.forgetting import (
+    Bools,
+    Counts,
+    Floats,
+    Schedule,
+    forget_arrived_rows,
+    plan_schedule,
+    set_gradient,
+    smallest_rows,
+)
+from methods.resrep.places import Place, attach_compactors, find_places, fold_network
 from models.errors import UserError
 
 
@@ -80,7 +89,7 @@ class ResRep(Compressor):
             named = [site.name for site in self.sites if self._width(site, allocation) < site.channels]
         else:
             named = [name for name, place in self.places.items() if self.options["streams"] or not place.shared]
-        attach(small, [self.places[name] for name in named])
+        attach_compactors(small, [self.places[name] for name in named])
         return small
 
     def tuning(self, allocation: Allocation | None, network: nn.Module, *, steps: int, lr: float) -> Tuning:
@@ -141,7 +150,7 @@ class ResRep(Compressor):
         return sizes
 
     def _compacted(self, network: nn.Module) -> list[Site]:
-        present = compactors(network)
+        present = find_compactors(network)
         return [site for site in self.sites if site.name in present]
 
     def _width(self, site: Site, allocation: Allocation) -> int:
@@ -149,7 +158,9 @@ class ResRep(Compressor):
         return site.channels - (site.level_of(allocation[site.name]) if site.name in allocation else 0)
 
     def _plan(self, steps: int, lr: float, rows: int) -> Schedule:
-        return plan(steps, lr, rows, penalty=float(self.options["penalty"]), interval=int(self.options["interval"]))
+        return plan_schedule(
+            steps, lr, rows, penalty=float(self.options["penalty"]), interval=int(self.options["interval"])
+        )
 
 
 class Forgetting(Tuning):
@@ -183,16 +194,16 @@ class Forgetting(Tuning):
 
     def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
         """Compactors on their own: their own rate, heavy momentum, no weight decay."""
-        own = {id(compactor.weight): compactor.weight for compactor in compactors(network).values()}
+        own = {id(compactor.weight): compactor.weight for compactor in find_compactors(network).values()}
         rest = [p for p in network.parameters() if p.requires_grad and id(p) not in own]
         pace = {"lr": self.schedule.lr, "momentum": self.schedule.momentum}
         rows = {"params": list(own.values()), "weight_decay": 0.0, **pace}
         return [group for group in ({"params": rest}, rows) if group["params"]]
 
     def after_backward(self, network: nn.Module, step: int) -> None:
-        found = compactors(network)
+        found = find_compactors(network)
         for name, mask in self._masks.items():
-            bury(found[name], mask, self._before[name])
+            forget_arrived_rows(found[name], mask, self._before[name])
         if self.schedule.selects(step):
             chosen = self._choose(network, self.schedule.may_mask(step))
             self._masks = {name: torch.as_tensor(mask, device=c.alive.device) for name, (c, mask) in chosen.items()}
@@ -233,7 +244,7 @@ class Forgetting(Tuning):
 
     def _choose(self, network: nn.Module, limit: int | None = None) -> dict[str, tuple[Compactor, Bools]]:
         """Every compactor with the rows to mask now, (D,)."""
-        found = compactors(network)
+        found = find_compactors(network)
         names = [site.name for site in self._owner.sites if site.name in found]
         if not names:
             return {}

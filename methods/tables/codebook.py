@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.tables.vector_quantizer import transformed
+from methods.tables.vector_quantizer import transform_centers
 
 
-def handled(module: nn.Module) -> str | None:
+def why_unsupported(module: nn.Module) -> str | None:
     """Why a module cannot be turned into a `CodebookConv2d`; None if it can."""
     if not isinstance(module, nn.Conv2d):
         return "not a 2-D convolution"
@@ -61,7 +61,7 @@ class CodebookConv2d(nn.Module):
 
     def expand(self) -> Tensor:
         """The dense weight, (N, C / groups, Kh, Kw)."""
-        rows = self.bank if self.orders is None else transformed(self.bank, self.orders)
+        rows = self.bank if self.orders is None else transform_centers(self.bank, self.orders)
         rows = F.pad(rows, (0, 0, 0, 1))
         weight = F.embedding(self.index, rows)  # (N, C / groups, Kh·Kw); its backward has no atomic additions
         if self.scale is not None:
@@ -88,7 +88,7 @@ class CodebookConv2d(nn.Module):
         )
 
 
-def expanded(layer: CodebookConv2d) -> nn.Conv2d:
+def expand_layer(layer: CodebookConv2d) -> nn.Conv2d:
     """The same layer as a plain dense convolution."""
     size: Any = layer.kernel_size
     conv = nn.Conv2d(layer.in_channels, layer.out_channels, size, bias=layer.bias is not None, **layer.geometry,

@@ -14,8 +14,8 @@ from methods.base import Compressor, Cost, CostModel, Setting, Site, late
 from methods.graph.channels import shared_weights
 from methods.graph.removal import KeptChannels
 from methods.graph.trace import LayerUse, trace_layers
-from methods.tables.codebook import handled
-from methods.tables.table_cost import TableCost, ladder, network_cost, subtract
+from methods.tables.codebook import why_unsupported
+from methods.tables.table_cost import TableCost, falling_settings, network_cost, subtract_costs
 from models.errors import UserError
 
 
@@ -84,7 +84,11 @@ class KernelTables(Compressor):
         names, shared = [], shared_weights(self.network)
         for name, use in self._uses.items():
             layer = self.network.get_submodule(name)
-            reason = "linear layers stay dense" if isinstance(layer, nn.Linear) else shared.get(name) or handled(layer)
+            reason = (
+                "linear layers stay dense"
+                if isinstance(layer, nn.Linear)
+                else shared.get(name) or why_unsupported(layer)
+            )
             if reason is None:
                 reason = self.why_dense(name, self._layer(name), use)
             if reason is not None:
@@ -101,12 +105,12 @@ class KernelTables(Compressor):
     def _ladders(self) -> tuple[tuple[Site, ...], TableCost]:
         sites, tables = [], []
         for site in self.table_sites():
-            kept, strengths = ladder(site.costs, site.strengths)
+            kept, strengths = falling_settings(site.costs, site.strengths)
             if len(kept) > 1:
                 settings = tuple(site.settings[level] for level in kept)
                 sites.append(Site(site.name, settings, tuple(strengths), site.layers, site.kernels))
                 tables.append([site.costs[level] for level in kept])
-        rest = subtract(network_cost(self.network, self._uses), [table[0] for table in tables])
+        rest = subtract_costs(network_cost(self.network, self._uses), [table[0] for table in tables])
         return tuple(sites), TableCost(rest, tables)
 
     def _layer(self, name: str) -> nn.Conv2d:

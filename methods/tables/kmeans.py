@@ -29,10 +29,10 @@ def kmeans(points: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def squared_error(points: Tensor, centers: Tensor, labels: Tensor) -> Tensor:
     """(B, N, d), (B, k, d), (B, N) -> (B,): what k-means minimises."""
-    return (points - take(centers, labels)).square().sum((1, 2))
+    return (points - take_rows(centers, labels)).square().sum((1, 2))
 
 
-def take(rows: Tensor, labels: Tensor) -> Tensor:
+def take_rows(rows: Tensor, labels: Tensor) -> Tensor:
     """(B, k, d), (B, N) -> (B, N, d): each point's own row."""
     return rows.gather(1, labels[..., None].expand(-1, -1, rows.shape[2]))
 
@@ -50,9 +50,9 @@ def _reseed(points: Tensor, centers: Tensor, labels: Tensor, empty: Tensor) -> T
     """An empty cluster moves to the point farthest from its centroid, the next empty one to the next farthest."""
     if not empty.any():
         return centers
-    farthest = (points - take(centers, labels)).square().sum(-1).argsort(dim=1, descending=True, stable=True)
+    farthest = (points - take_rows(centers, labels)).square().sum(-1).argsort(dim=1, descending=True, stable=True)
     turn = (empty.cumsum(1) - 1).clamp_min(0)
-    return torch.where(empty[..., None], take(points, farthest.gather(1, turn)), centers)
+    return torch.where(empty[..., None], take_rows(points, farthest.gather(1, turn)), centers)
 
 
 def _nearest(points: Tensor, centers: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ def network_cost(network: nn.Module, uses: Mapping[str, LayerUse]) -> Cost:
     return Cost(layer_flops(network, uses), params, 4 * params)
 
 
-def ladder(costs: Sequence[Cost], strengths: Sequence[float]) -> tuple[list[int], list[float]]:
+def falling_settings(costs: Sequence[Cost], strengths: Sequence[float]) -> tuple[list[int], list[float]]:
     """Which settings a site keeps, in falling cost, and their strengths made to rise with them.
 
     Setting 0 is dense and stays first. One that saves nothing over an earlier one, or is dearer in anything, goes.
@@ -58,6 +58,6 @@ def ladder(costs: Sequence[Cost], strengths: Sequence[float]) -> tuple[list[int]
     return kept, rising
 
 
-def subtract(total: Cost, parts: Sequence[Cost]) -> Cost:
+def subtract_costs(total: Cost, parts: Sequence[Cost]) -> Cost:
     """What of `total` the parts do not account for."""
     return Cost(*(int(figure) for figure in np.array(total) - np.array(parts, dtype=np.int64).reshape(-1, 3).sum(0)))

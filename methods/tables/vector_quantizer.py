@@ -29,7 +29,7 @@ class Codebook:
     codewords: Tensor
 
 
-def symmetries(height: int, width: int, count: int) -> Tensor:
+def kernel_symmetries(height: int, width: int, count: int) -> Tensor:
     """(t, Kh·Kw): the flat order in which transform s reads a kernel; t is `count`, but at most 4 if not square.
 
     1 is the identity; 2 adds the horizontal flip, 4 the vertical one and both, 8 the same of the transposed kernel.
@@ -41,12 +41,12 @@ def symmetries(height: int, width: int, count: int) -> Tensor:
     return torch.stack([order.reshape(-1) for order in flips[:count]])
 
 
-def transformed(centers: Tensor, orders: Tensor) -> Tensor:
+def transform_centers(centers: Tensor, orders: Tensor) -> Tensor:
     """All codewords of (k, d) centroids under (t, d) symmetries: (k·t, d)."""
     return centers[:, orders].flatten(0, 1)
 
 
-def quantize(points: Tensor, codewords: Tensor, previous: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def quantize_points(points: Tensor, codewords: Tensor, previous: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The nearest codeword of each point (N,), and the sum of the squared distances, a double scalar."""
     piece = max(1, (1 << (26 if points.is_cuda else 21)) // len(codewords))
     half = codewords.square().sum(1) / 2
@@ -86,7 +86,7 @@ def _bucket_sums(points: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Te
     return sums, sizes
 
 
-def recentred(points: Tensor, centers: Tensor, orders: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def recentre_clusters(points: Tensor, centers: Tensor, orders: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The mean of each centroid's members, pulled back through their transforms; empty ones stay, and are listed."""
     k, t = len(centers), len(orders)
     sums, sizes = _bucket_sums(points, labels, k * t)
@@ -99,9 +99,9 @@ def recentred(points: Tensor, centers: Tensor, orders: Tensor, labels: Tensor) -
 
 def _updated(points: Tensor, centers: Tensor, orders: Tensor, labels: Tensor) -> Tensor:
     """The means of the members; centroids without any start anew, where points are farthest from their own."""
-    means, empty = recentred(points, centers, orders, labels)
+    means, empty = recentre_clusters(points, centers, orders, labels)
     if len(empty):
-        means[empty] = _farthest(points, transformed(centers, orders), labels, len(empty))
+        means[empty] = _farthest(points, transform_centers(centers, orders), labels, len(empty))
     return means
 
 
@@ -111,12 +111,12 @@ def _farthest(points: Tensor, codewords: Tensor, labels: Tensor, count: int) -> 
     return points[distance.sort(descending=True, stable=True).indices[:count]]
 
 
-def lloyd(points: Tensor, centers: Tensor, orders: Tensor, steps: int, tolerance: float) -> tuple[Codebook, float]:
+def run_lloyd(points: Tensor, centers: Tensor, orders: Tensor, steps: int, tolerance: float) -> tuple[Codebook, float]:
     """At most `steps` updates; the codewords belong to the centroids returned, the error to both."""
-    labels, error = quantize(points, transformed(centers, orders))
+    labels, error = quantize_points(points, transform_centers(centers, orders))
     for _ in range(steps):
         moved = _updated(points, centers, orders, labels)
-        found, lower = quantize(points, transformed(moved, orders), labels)
+        found, lower = quantize_points(points, transform_centers(moved, orders), labels)
         if lower >= error:
             break
         done = lower > error * (1 - tolerance)
@@ -147,7 +147,7 @@ def fit_codebooks(points: Tensor, counts: Sequence[int], orders: Tensor, seed: i
     start = _canonical(_sample(points, max(SEEDING_POINTS, 4 * counts[0]), seed), orders)
     for k, centers in zip(counts, ward_centers(start[None], counts), strict=True):
         few = _sample(points, POINTS_PER_CENTROID * k, seed + 1)
-        book, _ = lloyd(few, centers[0], orders, FIRST_STEPS, FIRST_TOLERANCE)
+        book, _ = run_lloyd(few, centers[0], orders, FIRST_STEPS, FIRST_TOLERANCE)
         if len(few) < len(points):
-            book, _ = lloyd(points, book.centers, orders, POLISH_STEPS, POLISH_TOLERANCE)
+            book, _ = run_lloyd(points, book.centers, orders, POLISH_STEPS, POLISH_TOLERANCE)
         yield book

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from methods.base import copy_network
-from methods.tables.codebook import codebook_layers, expanded, replace_module
+from methods.tables.codebook import codebook_layers, expand_layer, replace_module
 from models.errors import UserError, first_line
 from models.settings import setting_name
 from search.latency.timing import Forward
@@ -44,7 +44,7 @@ def plain(network: nn.Module) -> nn.Module:
     """A copy on the CPU for evaluation, made of standard layers: shared kernels are written out."""
     twin = copy_network(network).cpu().eval()
     for name, layer in codebook_layers(twin).items():
-        replace_module(twin, name, expanded(layer))
+        replace_module(twin, name, expand_layer(layer))
     for tensor in (*twin.parameters(), *twin.buffers()):
         tensor.data = tensor.data.contiguous()
     return twin.requires_grad_(False)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from methods.base import Allocation
 from methods.filters import moments, obs
-from methods.filters.moments import _patches, channel_columns, measure, repair
+from methods.filters.moments import _patches, channel_columns, measure_moments, repair_layer
 from methods.registry import create
 from models.errors import UserError
 
@@ -89,8 +89,8 @@ def test_repaired_outputs_come_as_near_as_least_squares_allows(
     stays = torch.tensor([True, False, True, True, False, True])
     small = nn.Conv2d(4, 5, 3, padding=1)
     small.load_state_dict({"weight": pair.second.weight[:, stays], "bias": pair.second.bias})
-    seen = measure(pair, ["second"], batches)["second"]
-    repair(small, pair.second, seen, stays, torch.ones(5, dtype=torch.bool))
+    seen = measure_moments(pair, ["second"], batches)["second"]
+    repair_layer(small, pair.second, seen, stays, torch.ones(5, dtype=torch.bool))
     wanted, got = pair.second(inputs).detach(), small(inputs[:, stays]).detach()
     centred = (wanted - wanted.mean((0, 2, 3), keepdim=True)).square().sum()
     error = (got - wanted).square().sum() / centred
@@ -217,7 +217,9 @@ def test_without_bias_or_batch_norm_a_shift_of_the_outputs_counts_too(batches: l
     stays = torch.tensor([True, False, True, True, False, True])
     small = nn.Conv2d(4, 5, 3, padding=1, bias=False)
     inputs = torch.cat([functional.relu(network.first(x)) for x, _ in batches]).detach()
-    repair(small, network.second, measure(network, ["second"], batches)["second"], stays, torch.ones(5) > 0)
+    repair_layer(
+        small, network.second, measure_moments(network, ["second"], batches)["second"], stays, torch.ones(5) > 0
+    )
     x = functional.unfold(inputs, 3, padding=1).mT.flatten(0, 1).double()
     y = x @ network.second.weight.detach().flatten(1).double().T
     x = x.unflatten(1, (6, -1))[:, stays].flatten(1)

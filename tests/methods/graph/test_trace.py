@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from methods.graph.trace import LayerUse, attends, trace_layers
+from methods.graph.trace import LayerUse, trace_layers, uses_attention
 from methods.registry import create
 
 
@@ -65,11 +65,11 @@ class _Attention(nn.Module):
 
 def test_attention_is_seen_in_whatever_module_it_is() -> None:
     image = torch.randn(2, 3, 32, 32)
-    assert attends(_Attention(), image)
+    assert uses_attention(_Attention(), image)
     encoder = nn.TransformerEncoderLayer(32, 2, 8, batch_first=True)
-    assert attends(nn.Sequential(nn.Conv2d(3, 3, 1), nn.Flatten(1, 2), encoder), image)
+    assert uses_attention(nn.Sequential(nn.Conv2d(3, 3, 1), nn.Flatten(1, 2), encoder), image)
     squeezed = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2), nn.Softmax(1))
-    assert not attends(squeezed, image)
+    assert not uses_attention(squeezed, image)
 
 
 def test_a_network_with_attention_is_left_dense_with_the_reason() -> None:

@@ -4,7 +4,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.resrep.compactor import Compacted, Compactor, Follower, fold, fold_follower, next_norms, restore_norm, wrap
+from methods.resrep.compactor import (
+    Compacted,
+    Compactor,
+    Follower,
+    fold,
+    fold_follower,
+    next_norms,
+    restore_norm,
+    wrap_module,
+)
 
 CONVOLUTIONS = {
     "plain": {"kernel_size": 3},
@@ -131,6 +140,6 @@ def test_wrapping_keeps_the_mode_and_the_function() -> None:
     network[1][0].eval()
     inputs = torch.randn(2, 3, 2, 2)
     expected = network(inputs)
-    wrap(network, "1.0", lambda norm: Compacted(norm, Compactor("0", network[0].weight)))
+    wrap_module(network, "1.0", lambda norm: Compacted(norm, Compactor("0", network[0].weight)))
     assert [network[1][0].training, network[1][0].inner.training, network[1].training] == [False, False, True]
     torch.testing.assert_close(network(inputs), expected)

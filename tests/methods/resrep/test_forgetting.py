@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from methods.resrep.compactor import ZERO, Compactor
-from methods.resrep.forgetting import TIE, bury, plan, reach, set_gradient, smallest_rows
+from methods.resrep.forgetting import (
+    TIE,
+    distance_within,
+    forget_arrived_rows,
+    plan_schedule,
+    set_gradient,
+    smallest_rows,
+)
 
 
 @pytest.mark.parametrize(("steps", "momentum"), [(1, 0.99), (37, 0.99), (400, 0.99), (50, 0.5)])
@@ -20,12 +27,12 @@ def test_reach_is_what_sgd_does_under_a_unit_force(steps: int, momentum: float) 
     for _ in range(steps):
         position.grad = torch.ones_like(position)
         optimizer.step()
-    assert reach(steps, 0.03, momentum) == pytest.approx(-float(position.detach()), rel=1e-9)
+    assert distance_within(steps, 0.03, momentum) == pytest.approx(-float(position.detach()), rel=1e-9)
 
 
 def test_long_budgets_follow_the_paper() -> None:
     steps = 480 * 782  # epochs of 50,000 images in batches of 64
-    schedule = plan(steps, 0.01, 500, penalty=1e-4, interval=200)
+    schedule = plan_schedule(steps, 0.01, 500, penalty=1e-4, interval=200)
     assert (schedule.interval, schedule.batch) == (200, 4)
     assert schedule.penalty == schedule.pull == 1e-4
     assert schedule.momentum == 0.99
@@ -37,7 +44,7 @@ def test_long_budgets_follow_the_paper() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 7, 40, 351, 5000])
 @pytest.mark.parametrize("rows", [0, 3, 177, 5000])
 def test_short_budgets_select_all_rows_in_time(steps: int, rows: int) -> None:
-    schedule = plan(steps, 0.02, rows, penalty=1e-4, interval=200)
+    schedule = plan_schedule(steps, 0.02, rows, penalty=1e-4, interval=200)
     events = [step for step in range(steps) if schedule.selects(step)]
     allowed = [schedule.may_mask(step) for step in events]
     assert allowed[-1] is None  # the last one masks all that is asked for
@@ -47,7 +54,7 @@ def test_short_budgets_select_all_rows_in_time(steps: int, rows: int) -> None:
     assert events[-1] <= schedule.last < max(1, schedule.deadline)
     time_left = max(1, schedule.deadline - schedule.last)
     assert schedule.deadline <= 0.7 * steps  # the rest is for recovery
-    assert schedule.pull * reach(time_left, 0.4 * schedule.lr, schedule.momentum) > 1  # the norm at the start
+    assert schedule.pull * distance_within(time_left, 0.4 * schedule.lr, schedule.momentum) > 1  # the norm at the start
     assert 0.9 <= schedule.momentum <= 0.99
 
 
@@ -130,7 +137,7 @@ def test_gradient_rule_by_hand() -> None:
     loss_gradient = torch.randn(5, 5)
     compactor.weight.grad = loss_gradient.clone()
     masked = [False, True, False, True, True]
-    schedule = plan(1000, 0.02, 3, penalty=0.01, interval=200)
+    schedule = plan_schedule(1000, 0.02, 3, penalty=0.01, interval=200)
     step = schedule.last + 1
     set_gradient(compactor, torch.tensor(masked), schedule, step)
     assert compactor.weight.grad is not None
@@ -150,7 +157,7 @@ def test_gradient_rule_by_hand() -> None:
 def test_pulled_rows_come_to_rest_at_zero_and_others_do_not(lr: float, outward: float) -> None:
     compactor = Compactor("site", torch.empty(3, 1))
     masked = torch.tensor([True, False, True])
-    schedule = plan(400, lr, 2, penalty=1e-4, interval=200)
+    schedule = plan_schedule(400, lr, 2, penalty=1e-4, interval=200)
     rate = 0.6 * schedule.lr
     optimizer = torch.optim.SGD([compactor.weight], lr=rate, momentum=schedule.momentum, nesterov=True)
     compactor.weight.grad = -outward / rate * torch.eye(3) * masked[:, None]
@@ -159,7 +166,7 @@ def test_pulled_rows_come_to_rest_at_zero_and_others_do_not(lr: float, outward: 
     for step in range(schedule.last, 400):
         compactor.weight.grad = torch.zeros(3, 3)
         if lengths:
-            bury(compactor, masked, before)
+            forget_arrived_rows(compactor, masked, before)
         set_gradient(compactor, masked, schedule, step)
         compactor.weight.grad[1] = 0  # of a row that stays, only the masked ones' pull is looked at
         before = compactor.rows().detach().clone()
@@ -173,7 +180,7 @@ def test_pulled_rows_come_to_rest_at_zero_and_others_do_not(lr: float, outward: 
 
 
 def test_late_rows_are_pulled_harder() -> None:
-    schedule = plan(400, 0.02, 9, penalty=1e-4, interval=200)
+    schedule = plan_schedule(400, 0.02, 9, penalty=1e-4, interval=200)
     ahead, level, late = (float(schedule.force(step, torch.tensor(norm)))
                           for step, norm in ((60, 0.1), (schedule.last, 1.0), (70, 1.0)))  # fmt: skip
     assert ahead == pytest.approx(schedule.pull)
@@ -182,7 +189,9 @@ def test_late_rows_are_pulled_harder() -> None:
 
 
 def test_the_shorter_the_budget_the_more_a_filters_size_counts_and_the_slower_its_row_learns() -> None:
-    schedules = [plan(steps, 0.02, 50, penalty=1e-4, interval=200) for steps in (0, 10, 351, 35_100, 375_360, 10**6)]
+    schedules = [
+        plan_schedule(steps, 0.02, 50, penalty=1e-4, interval=200) for steps in (0, 10, 351, 35_100, 375_360, 10**6)
+    ]
     rates, weights = [s.lr for s in schedules], [s.size_weight for s in schedules]
     assert rates == sorted(rates)
     assert weights == sorted(weights, reverse=True)

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from methods.base import Allocation
 from methods.registry import create
-from methods.resrep.compactor import Compactor, compactors
+from methods.resrep.compactor import Compactor, find_compactors
 from methods.resrep.resrep import Forgetting, ResRep
 from models.errors import UserError
 
@@ -82,7 +82,7 @@ def test_compactors_change_nothing_at_the_start(kind: str) -> None:
     state = {name: tensor.clone() for name, tensor in compressor.network.state_dict().items()}
     for allocation in (Allocation({}), halved(compressor)):
         wide = compressor.compress(allocation)
-        assert compactors(wide)
+        assert find_compactors(wide)
         torch.testing.assert_close(wide(EXAMPLE), compressor.network(EXAMPLE))
     torch.manual_seed(1)
     for parameter in wide.parameters():
@@ -111,8 +111,8 @@ def test_folded_network_equals_the_one_with_compactors(kind: str) -> None:
     wide, tuning = tuned(compressor, allocation)
     small = tuning.finish(wide)
     assert tuning.report()["rows_not_at_zero"] == 0
-    assert compactors(wide)
-    assert not compactors(small)
+    assert find_compactors(wide)
+    assert not find_compactors(small)
     with torch.no_grad():
         expected = wide(EXAMPLE)
         assert (small(EXAMPLE) - expected).abs().max() <= 1e-4 * max(1, float(expected.abs().max()))
@@ -158,7 +158,7 @@ def test_schedule_reaches_given_widths_in_time(steps: int, lr: float, one_cycle:
     tuning = compressor.tuning(allocation, wide, steps=steps, lr=lr)
     assert isinstance(tuning, Forgetting)
     train(tuning, wide, steps, lr, one_cycle)
-    gone = {name: int((compactor.norms() == 0).sum()) for name, compactor in compactors(wide).items()}
+    gone = {name: int((compactor.norms() == 0).sum()) for name, compactor in find_compactors(wide).items()}
     assert gone == {site.name: site.channels // 2 for site in compressor.sites}
     small = tuning.finish(wide)
     report = tuning.report()
@@ -176,7 +176,7 @@ def test_rows_that_did_not_arrive_are_counted_and_go_all_the_same() -> None:
     train(tuning, wide, 90, 0.02)  # stopped early
     rows = sum(site.channels // 2 for site in compressor.sites)
     small = tuning.finish(wide)
-    norms = torch.cat([compactor.norms() for compactor in compactors(wide).values()])
+    norms = torch.cat([compactor.norms() for compactor in find_compactors(wide).values()])
     assert tuning.report()["rows_not_at_zero"] == rows - int((norms < 1e-5).sum()) > 0
     assert flops(small) == compressor.cost_of(allocation).flops
 
@@ -207,10 +207,10 @@ def flops_without(compressor: ResRep, levels: np.ndarray) -> np.ndarray:
 
 def test_learning_leaves_streams_alone_unless_asked() -> None:
     streams = {"body.0.0", "body.2.second.0"}
-    assert not streams & set(compactors(resrep("residual").compress(Allocation({}))))
+    assert not streams & set(find_compactors(resrep("residual").compress(Allocation({}))))
     compressor = resrep("residual", streams=1)
     wide = compressor.compress(Allocation({}))
-    assert streams <= set(compactors(wide))
+    assert streams <= set(find_compactors(wide))
     tuning = compressor.learned(0.1, wide, steps=0, lr=0.02)
     assert 0 < flops(tuning.finish(wide)) <= 0.1 * flops(compressor.network)
     inside = resrep("residual")
@@ -223,7 +223,7 @@ def test_without_training_the_smallest_filters_go() -> None:
     allocation = halved(compressor)
     wide = compressor.compress(allocation)
     tuning = compressor.tuning(allocation, wide, steps=0, lr=0.1)
-    for name, compactor in compactors(wide).items():
+    for name, compactor in find_compactors(wide).items():
         sizes = compressor.network.get_submodule(name).weight.detach().abs().sum((1, 2, 3))
         smallest = sizes.argsort()[: len(sizes) // 2].sort().values
         assert torch.equal(torch.where(compactor.norms() == 0)[0], smallest)
@@ -238,7 +238,7 @@ def kept_filters(kind: str, steps: int) -> dict[str, set[int]]:
     compressor = resrep(kind)
     allocation = halved(compressor)
     wide = compressor.compress(allocation)
-    for name, compactor in compactors(wide).items():
+    for name, compactor in find_compactors(wide).items():
         sizes = compressor.network.get_submodule(name).weight.detach().abs().sum((1, 2, 3))
         with torch.no_grad():
             compactor.weight[sizes.argsort()[: len(sizes) // 2]] *= 1.001  # noise, but the only difference in norm

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from methods.base import Cost
 from methods.kse.kse import build_layer
 from methods.tables.bitpack import BitReader, bits_for, pack_bits, to_bytes
-from methods.tables.codebook import CodebookConv2d, codebook_layers, expanded, handled, replace_module
-from methods.tables.table_cost import TableCost, ladder
-from methods.tables.vector_quantizer import symmetries
+from methods.tables.codebook import CodebookConv2d, codebook_layers, expand_layer, replace_module, why_unsupported
+from methods.tables.table_cost import TableCost, falling_settings
+from methods.tables.vector_quantizer import kernel_symmetries
 
 GEOMETRIES = {
     "plain": {"in_channels": 6, "out_channels": 8, "kernel_size": 3, "padding": 1, "bias": False},
@@ -50,7 +50,7 @@ def shared(name: str, *, drop: bool = True) -> CodebookConv2d:
 def scaled(name: str) -> CodebookConv2d:
     """Scaled and flipped centroids, some kernels pruned."""
     conv, generator = convolution(name), torch.Generator().manual_seed(2)
-    orders = symmetries(*conv.kernel_size, 4)
+    orders = kernel_symmetries(*conv.kernel_size, 4)
     bank = nn.Parameter(torch.randn(5, orders.shape[1], generator=generator))
     shape = conv.weight.shape[:2]
     index = torch.randint(5 * 4 + 1, shape, generator=generator)
@@ -68,7 +68,7 @@ def image(layer: CodebookConv2d) -> Tensor:
 def test_is_the_expanded_convolution(layer: CodebookConv2d) -> None:
     x = image(layer)
     with torch.no_grad():
-        torch.testing.assert_close(layer(x), expanded(layer)(x), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(layer(x), expand_layer(layer)(x), rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(
             layer(x.contiguous(memory_format=torch.channels_last)), layer(x), rtol=1e-5, atol=1e-5
         )
@@ -77,7 +77,7 @@ def test_is_the_expanded_convolution(layer: CodebookConv2d) -> None:
 @pytest.mark.parametrize("layer", LAYERS, ids=repr)
 def test_gradients_are_sums_over_the_kernels(layer: CodebookConv2d) -> None:
     """Against autograd on the dense copy: its weight's gradient, gathered kernel by kernel."""
-    dense, x = expanded(layer), image(layer)
+    dense, x = expand_layer(layer), image(layer)
     layer.zero_grad()
     layer(x).square().sum().backward()
     dense(x).square().sum().backward()
@@ -145,7 +145,7 @@ def test_what_cannot_be_replaced() -> None:
         def forward(self, input: Tensor) -> Tensor:
             return self._conv_forward(input, self.weight - self.weight.mean(), self.bias)
 
-    assert handled(nn.Conv2d(2, 3, 3)) is None
+    assert why_unsupported(nn.Conv2d(2, 3, 3)) is None
     parametrised = nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 3, 3))
     for module in (
         nn.Linear(2, 3),
@@ -154,7 +154,7 @@ def test_what_cannot_be_replaced() -> None:
         Standardised(2, 3, 3),
         parametrised,
     ):
-        assert handled(module)
+        assert why_unsupported(module)
 
 
 def test_replaces_every_occurrence() -> None:
@@ -191,4 +191,4 @@ def test_table_cost_and_ladder() -> None:
         assert tuple(int(figure[row]) for figure in cost(levels)) == expected
     # Dearer than dense, a duplicate, and fewer FLOPs at more bytes than an earlier setting: all go.
     costs = [Cost(10, 10, 40), Cost(11, 9, 30), Cost(5, 5, 20), Cost(5, 5, 20), Cost(4, 5, 25), Cost(2, 2, 8)]
-    assert ladder(costs, [0, 0.1, 0.6, 0.5, 0.7, 0.4]) == ([0, 3, 5], [0.0, 0.5, 0.5])
+    assert falling_settings(costs, [0, 0.1, 0.6, 0.5, 0.7, 0.4]) == ([0, 3, 5], [0.0, 0.5, 0.5])

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from methods.tables import vector_quantizer
-from methods.tables.vector_quantizer import fit_codebooks, lloyd, quantize, symmetries, transformed
+from methods.tables.vector_quantizer import (
+    fit_codebooks,
+    kernel_symmetries,
+    quantize_points,
+    run_lloyd,
+    transform_centers,
+)
 
 
 def points(count: int, dim: int, seed: int = 0) -> Tensor:
@@ -23,11 +29,11 @@ def test_symmetries(height: int, width: int, count: int) -> None:
     images[4] = [*images[2], np.flipud(kernel), np.rot90(kernel, 2)]
     images[8] = [*images[4], *(np.rot90(image) for image in images[4])] if height == width else images[4]
     expected = sorted(image.reshape(-1).tolist() for image in images[count])
-    orders = symmetries(height, width, count)
+    orders = kernel_symmetries(height, width, count)
     assert sorted(orders.tolist()) == expected
     assert orders[0].tolist() == list(range(height * width))
     flat = points(1, height * width)
-    assert torch.equal(transformed(flat, orders), torch.stack([flat[0, order] for order in orders]))
+    assert torch.equal(transform_centers(flat, orders), torch.stack([flat[0, order] for order in orders]))
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -35,19 +41,19 @@ def test_quantize_by_brute_force(known: bool, monkeypatch: pytest.MonkeyPatch) -
     x, codewords = points(500, 9), points(37, 9, seed=1)
     distance = ((x[:, None].double() - codewords.double()) ** 2).sum(2)
     previous = torch.arange(500) % 37 if known else None
-    labels, total = quantize(x, codewords, previous)
+    labels, total = quantize_points(x, codewords, previous)
     assert torch.equal(labels, distance.argmin(1))
     torch.testing.assert_close(total, distance.min(1).values.sum(), rtol=1e-5, atol=0)
-    kept, _ = quantize(x, codewords, labels)
+    kept, _ = quantize_points(x, codewords, labels)
     assert torch.equal(kept, labels)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 8])
 def test_update_by_brute_force(count: int) -> None:
     """One step: each centroid is the mean of its members, each pulled back by the inverse of its transform."""
-    x, centers, orders = points(300, 9), points(6, 9, seed=1), symmetries(3, 3, count)
-    before, _ = quantize(x, transformed(centers, orders))
-    book, error = lloyd(x, centers, orders, steps=1, tolerance=0)
+    x, centers, orders = points(300, 9), points(6, 9, seed=1), kernel_symmetries(3, 3, count)
+    before, _ = quantize_points(x, transform_centers(centers, orders))
+    book, error = run_lloyd(x, centers, orders, steps=1, tolerance=0)
     for i in range(6):
         members = []
         for point, word in zip(x, before.tolist(), strict=True):
@@ -57,17 +63,17 @@ def test_update_by_brute_force(count: int) -> None:
                 members.append(back)
         torch.testing.assert_close(book.centers[i], torch.stack(members).mean(0))
     assert error == pytest.approx(
-        float((x - transformed(book.centers, orders)[book.codewords]).square().sum()), rel=1e-5
+        float((x - transform_centers(book.centers, orders)[book.codewords]).square().sum()), rel=1e-5
     )
 
 
 def test_finds_planted_centroids_under_all_symmetries() -> None:
-    orders, generator = symmetries(3, 3, 8), torch.Generator().manual_seed(0)
+    orders, generator = kernel_symmetries(3, 3, 8), torch.Generator().manual_seed(0)
     planted = points(5, 9, seed=2)
     words = torch.randint(40, (400,), generator=generator)
-    x = transformed(planted, orders)[words] + 1e-3 * points(400, 9, seed=3)
+    x = transform_centers(planted, orders)[words] + 1e-3 * points(400, 9, seed=3)
     book = next(fit_codebooks(x, [5], orders, seed=0))
-    error = (x - transformed(book.centers, orders)[book.codewords]).square().sum()
+    error = (x - transform_centers(book.centers, orders)[book.codewords]).square().sum()
     assert error < 400 * 9 * 1e-6 * 1.2  # nothing but the noise
     without = next(fit_codebooks(x, [5], orders[:1], seed=0))
     assert (x - without.centers[without.codewords]).square().sum() > 100 * error
@@ -76,18 +82,20 @@ def test_finds_planted_centroids_under_all_symmetries() -> None:
 def test_empty_clusters_start_anew() -> None:
     x = torch.cat([points(50, 4), points(50, 4, seed=1) + 20])
     far = torch.full((3, 4), 1e3)
-    book, error = lloyd(x, torch.cat([x[:1], far]), torch.arange(4)[None], steps=20, tolerance=0)
+    book, error = run_lloyd(x, torch.cat([x[:1], far]), torch.arange(4)[None], steps=20, tolerance=0)
     assert torch.bincount(book.codewords, minlength=4).min() > 0
     assert error < float((x - x.mean(0)).square().sum()) / 5
 
 
 def test_samples_then_polishes_and_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer seeding points and points per centroid than there are points: the error stays near a full fit's."""
-    x, orders = points(4000, 9), symmetries(3, 3, 2)
-    full = [quantize(x, transformed(book.centers, orders))[1] for book in fit_codebooks(x, [32, 8], orders, 0)]
+    x, orders = points(4000, 9), kernel_symmetries(3, 3, 2)
+    full = [
+        quantize_points(x, transform_centers(book.centers, orders))[1] for book in fit_codebooks(x, [32, 8], orders, 0)
+    ]
     monkeypatch.setattr(vector_quantizer, "SEEDING_POINTS", 200)
     monkeypatch.setattr(vector_quantizer, "POINTS_PER_CENTROID", 20)
     few, again = (list(fit_codebooks(x, [32, 8], orders, 0)) for _ in range(2))
     for book, twin, reference in zip(few, again, full, strict=True):
         assert torch.equal(book.centers, twin.centers)
-        assert quantize(x, transformed(book.centers, orders))[1] < 1.05 * reference
+        assert quantize_points(x, transform_centers(book.centers, orders))[1] < 1.05 * reference

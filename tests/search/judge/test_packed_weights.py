@@ -133,7 +133,7 @@ def test_nothing_is_clustered_or_scored_to_read_a_file(method, monkeypatch):
         raise AssertionError("not needed to read a file")
 
     for place in ("kse.kse.kmeans", "kse.kse.indicator", "clustering.kernel_clustering.fit_codebooks",
-                  "clustering.kernel_clustering.recentred", "filters.filter_pruning._norm",
+                  "clustering.kernel_clustering.recentre_clusters", "filters.filter_pruning._norm",
                   "filters.filter_pruning.filter_norms"):  # fmt: skip
         monkeypatch.setattr(f"methods.{place}", never)
     with pytest.raises(AssertionError, match="not needed"):
