@@ -12,22 +12,17 @@ exchanges between sites. All of it is arithmetic.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from methods.base import Levels
 from search.allocation.budget import Budget
+from search.allocation.knapsack import Floats, separable_savings, solve_knapsack
 from search.allocation.targets import TOLERANCE
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 GRID = 64  # settings per site that the solvers look at; the last exchanges look at all
 _BISECTIONS = 24  # of log λ: its range of e^40 shrinks below one in a million
 _SWEEPS = 20  # turns of all sites; the descent ends after 3 to 5
-_STATES = 50_000  # partial allocations that the knapsack keeps; beyond it is near-exact
 SLACK = 0.02  # share of the damage that may be added for figures within the tolerance of the limit
 _MOVERS = 24  # sites on each side of an exchange
 
@@ -41,10 +36,10 @@ def minimise(damage: Sequence[Floats], budget: Budget, *, starts: Sequence[Level
         starts: allocations from which the descent begins as well; they need not be feasible.
     """
     grids = [np.unique(np.linspace(0, len(each) - 1, GRID).round().astype(np.intp)) for each in damage]
-    table = _separable(grids, budget)
+    table = separable_savings(grids, budget)
     last = np.array([len(each) - 1 for each in damage], dtype=np.intp)
     if table is not None:
-        candidates = [_knapsack(damage, grids, table, budget)]
+        candidates = [solve_knapsack(damage, grids, table, budget)]
     else:
         origins = [np.zeros_like(last), last, *starts]
         weights = mixtures(len(budget.limits))
@@ -113,108 +108,6 @@ def _respond(
         if (levels == before).all():
             break
     return levels
-
-
-# --- separable costs: the multiple-choice knapsack, by dynamic programming within Lagrangian bounds ---
-
-
-def _separable(grids: Sequence[Levels], budget: Budget) -> list[Ints] | None:
-    """Per site what each setting of its grid takes off the one measure, if these add up; None if sites interact."""
-    if len(budget.limits) > 1:
-        return None
-    n = len(grids)
-
-    def saved_by(levels: Levels) -> Ints:
-        figures = budget.figures(np.concatenate([np.zeros((1, n), dtype=np.intp), levels]))[0]
-        saved: Ints = figures[0] - figures[1:]
-        return saved
-
-    last = np.array([grid[-1] for grid in grids], dtype=np.intp)
-    if saved_by(last[None])[0] != saved_by(np.diag(last)).sum():
-        return None
-    table = []
-    for site, grid in enumerate(grids):
-        tried = np.zeros((len(grid), n), dtype=np.intp)
-        tried[:, site] = grid
-        table.append(saved_by(tried))
-    rng = np.random.default_rng(0)
-    picks = np.stack([rng.integers(0, len(grid), 32) for grid in grids], axis=1)  # (32, n_sites)
-    mixed = np.stack([grid[picks[:, site]] for site, grid in enumerate(grids)], axis=1)
-    saved = sum(row[picks[:, site]] for site, row in enumerate(table))
-    return table if (saved_by(mixed) == saved).all() else None
-
-
-@dataclass(frozen=True)
-class _States:
-    """Undominated choices for the sites so far: what they save, what they cost in damage, and how they were made."""
-
-    saved: Ints
-    damage: Floats
-    parent: Levels  # row in the states before
-    choice: Levels  # column of the site's grid
-
-    def take(self, rows: Levels) -> _States:
-        return _States(self.saved[rows], self.damage[rows], self.parent[rows], self.choice[rows])
-
-
-def _knapsack(damage: Sequence[Floats], grids: Sequence[Levels], table: Sequence[Ints], budget: Budget) -> Levels:
-    """Least damage that saves enough; exact on the grids as long as `_STATES` suffice."""
-    gentlest = int(budget.figures(np.zeros((1, len(grids)), dtype=np.intp))[0, 0])
-    needed = gentlest - next(iter(budget.limits.values()))
-    rows = [each[grid] for each, grid in zip(damage, grids, strict=True)]
-    multiplier, incumbent = _dual(rows, table, needed)
-    reduced = np.array([(row - multiplier * saved).min() for row, saved in zip(rows, table, strict=True)])
-    rest = np.append(np.cumsum(reduced[::-1])[::-1], 0.0)  # bound on the sites still to come
-    states = _States(np.zeros(1, np.int64), np.zeros(1), np.zeros(1, np.intp), np.zeros(1, np.intp))
-    history = []
-    for site, (row, saved) in enumerate(zip(rows, table, strict=True)):
-        states = _undominated(_extended(states, row, saved, needed))
-        bound = states.damage + multiplier * (needed - states.saved) + rest[site + 1]
-        states = states.take(np.flatnonzero(bound <= incumbent * (1 + 1e-9) + 1e-12))
-        history.append(states)
-    levels = np.zeros(len(grids), dtype=np.intp)
-    row_now = int(np.argmin(np.where(states.saved >= needed, states.damage, np.inf)))
-    for site in range(len(grids) - 1, -1, -1):
-        levels[site] = grids[site][history[site].choice[row_now]]
-        row_now = int(history[site].parent[row_now])
-    return levels
-
-
-def _dual(rows: Sequence[Floats], table: Sequence[Ints], needed: int) -> tuple[float, float]:
-    """The multiplier at which the relaxed optimum turns feasible, and the damage of that feasible allocation."""
-    low, high = -60.0, 60.0  # of log λ
-    incumbent = float(sum(row[-1] for row in rows))
-    for _ in range(80):
-        middle = (low + high) / 2
-        picks = [int(np.argmin(row - np.exp(middle) * saved)) for row, saved in zip(rows, table, strict=True)]
-        if sum(int(saved[pick]) for saved, pick in zip(table, picks, strict=True)) < needed:
-            low = middle
-            continue
-        high = middle
-        incumbent = min(incumbent, float(sum(row[pick] for row, pick in zip(rows, picks, strict=True))))
-    return float(np.exp(high)), incumbent
-
-
-def _extended(states: _States, row: Floats, saved: Ints, needed: int) -> _States:
-    """Every state with every setting of the next site; savings beyond need are all alike."""
-    n, m = len(states.saved), len(row)
-    return _States(
-        np.minimum(states.saved[:, None] + saved, needed).ravel(),
-        (states.damage[:, None] + row).ravel(),
-        np.repeat(np.arange(n), m),
-        np.tile(np.arange(m), n),
-    )
-
-
-def _undominated(states: _States) -> _States:
-    """Without those that save no more than another and do no less damage; thinned evenly beyond `_STATES`."""
-    order = np.lexsort((states.damage, -states.saved))  # most saved first
-    damage = states.damage[order]
-    better = np.concatenate([[True], damage[1:] < np.minimum.accumulate(damage)[:-1]])
-    kept = order[better]
-    if len(kept) > _STATES:
-        kept = kept[np.unique(np.linspace(0, len(kept) - 1, _STATES).astype(np.intp))]
-    return states.take(kept)
 
 
 # --- exchanges: one site gentler, another harder ---
