@@ -134,7 +134,7 @@ def _rows(result: MethodOutcomes, seed: int) -> list[Row]:
                 strategy=proposal.strategy,
                 target=str(proposal.target),
                 seed=seed,
-                kept=outcome.flops / result.setup.dense.flops,
+                kept=outcome.flops / result.prepared.compressor.cost.dense.flops,
                 accuracy=outcome.accuracy,
                 seconds=sum(other.seconds for _, other in spent),
                 candidates=len(spent),

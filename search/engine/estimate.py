@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from search.engine.prepare import PreparedMethod, PreparedRun
+from search.engine.prepare import PreparedRun
+from search.engine.prepare_method import PreparedMethod
 from search.judge.finetune import count_steps
 from search.strategies.contract import Stage, strategy
 from search.strategies.sensitivity import scan_points

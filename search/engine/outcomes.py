@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from search.candidate import Candidate, Outcome
-from search.engine.prepare import PreparedMethod, PreparedRun
+from search.engine.prepare import PreparedRun
+from search.engine.prepare_method import PreparedMethod
 from search.strategies.contract import Proposal
 
 Judged = list[tuple[Proposal, Outcome]]

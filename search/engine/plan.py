@@ -21,7 +21,7 @@ from models.task import load_network, pick_device
 from search.allocation.allocate import reach, too_coarse
 from search.allocation.budget import LATENCY, Budget
 from search.allocation.choice import Choice, choose
-from search.engine.prepare import budget_of, problem_of, table_of
+from search.engine.prepare_method import budget_of, problem_of, table_of
 from search.judge.baseline import train_missing_baseline
 from search.judge.evaluate import Evaluator, bind_method
 from search.latency.check import check_whole

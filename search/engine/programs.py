@@ -10,7 +10,8 @@ from models.errors import UserError, commonest_reason
 from search.candidate import Candidate
 from search.engine.finalists import Seen, best_candidates, finalists
 from search.engine.outcomes import Judged
-from search.engine.prepare import PreparedMethod, PreparedRun
+from search.engine.prepare import PreparedRun
+from search.engine.prepare_method import PreparedMethod
 from search.engine.rungs import climb
 from search.engine.standings import keep, keeper, without_finalist
 from search.judge.evaluate import rung_file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from models.errors import UserError
@@ -20,32 +19,39 @@ class Commands:
 
     def __init__(self, results: Path) -> None:
         self._results = results
-        self._searches: dict[str, Sequence[RunConfig]] = {}
+        self._configs: dict[str, RunConfig | None] = {}
         self.notices: list[str] = []
         """What is wrong with the record of a run that is there, a sentence each."""
 
     def of(self, standing: Standing) -> str | None:
         if not standing.run or standing.final is None:
             return None
-        if standing.run not in self._searches:
-            self._searches[standing.run] = self._read(self._results / standing.run)
-        for search in self._searches[standing.run]:
-            asked = (search.method, search.method_options, tuple(search.constraints.words()))
-            if asked == (standing.method, standing.options, standing.constraints):
-                # A strategy that samples began with the points of the others. A user's file is not executed here.
-                info = strategies().get(standing.strategy)
-                lent = search.warm_start and (info is None or info.samples)
-                own = search.strategies if lent else (standing.strategy,)
-                targets = tuple(map(parse_target, standing.targets or (standing.target,)))
-                changes = {"strategies": own, "targets": targets, "comparison": False}
-                return run_command(search.model_copy(update=changes))
-        return None
+        if standing.run not in self._configs:
+            self._configs[standing.run] = self._read(self._results / standing.run)
+        config = self._configs[standing.run]
+        if config is None or standing.method not in config.methods:
+            return None
+        options = config.options.get(standing.method, {})
+        if (options, tuple(config.constraints.words())) != (standing.options, standing.constraints):
+            return None
+        # A strategy that samples began with the points of the others. A user's file is not executed here, so one of
+        # a file is taken to sample.
+        info = strategies().get(standing.strategy)
+        is_lent = config.warm_start and not config.comparison and (info is None or info.samples)
+        changes = {
+            "methods": (standing.method,),
+            "options": {standing.method: options} if options else {},
+            "strategies": config.strategies if is_lent else (standing.strategy,),
+            "targets": tuple(map(parse_target, standing.targets or (standing.target,))),
+            "comparison": False,
+        }
+        return run_command(config.model_copy(update=changes))
 
-    def _read(self, folder: Path) -> Sequence[RunConfig]:
+    def _read(self, folder: Path) -> RunConfig | None:
         if not has_run_file(folder):
-            return ()
+            return None
         try:
-            return read_config(folder).parts
+            return read_config(folder)
         except UserError as error:
             self.notices.append(f"rows of run {folder.name} have no command: {error}")
-            return ()
+            return None

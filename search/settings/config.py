@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -136,39 +135,6 @@ class RunConfig(UsersCode, Settings):
     def method_options(self) -> dict[str, Any]:
         """The options of the method, where there is one."""
         return self.options.get(self.method, {})
-
-    def strategies_of(self, method: str) -> tuple[str, ...]:
-        """The strategies of one method.
-
-        In a comparison, a method that learns its allocation does so, unless `learned` is among those asked for: then
-        it gets all of them, and the other methods all but that one.
-        """
-        from methods.registry import method_info  # imports torch: the command line shows its help without
-
-        if not self.comparison:
-            return self.strategies
-        if LEARNED in self.strategies and method_info(method).learns_allocation:
-            return self.strategies
-        # While it learns, a method can heed neither constraints nor targets of other measures.
-        heeds_all = not self.constraints.given and self.targets[0].measures == ("flops",)
-        if heeds_all and method_info(method).learns_allocation:
-            return (LEARNED,)
-        return tuple(name for name in self.strategies if name != LEARNED)
-
-    def for_method(self, method: str) -> RunConfig:
-        """The part of the run that is one method's: with its options and strategies alone."""
-        return self.model_copy(
-            update={
-                "methods": (method,),
-                "options": {method: self.options[method]} if method in self.options else {},
-                "strategies": self.strategies_of(method),
-            }
-        )
-
-    @property
-    def parts(self) -> Sequence[RunConfig]:
-        """Method by method."""
-        return [self.for_method(method) for method in self.methods]
 
     @property
     def ladder(self) -> Rungs | None:

@@ -13,7 +13,8 @@ from search.allocation.budget import Budget
 from search.allocation.targets import flops_text
 from search.dispatch.contract import Resources
 from search.engine.estimate import expected_candidates
-from search.engine.prepare import PreparedMethod, PreparedRun
+from search.engine.prepare import PreparedRun
+from search.engine.prepare_method import PreparedMethod
 from search.judge.drift import SEEN
 from search.strategies.contract import Stage, strategy
 from search.terminal.console import UNCOUNTED, say

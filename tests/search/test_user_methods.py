@@ -179,6 +179,26 @@ def test_compared_with_others(code: Path) -> None:
     assert "power=2" in command
 
 
+def test_reading_a_run_executes_no_file(code: Path) -> None:
+    """A comparison's strategies depend on whether its methods learn; whoever only reads it need not know."""
+    with (code / "method.py").open("a") as file:
+        file.write(f"from pathlib import Path\nPath({str(code / 'mark')!r}).touch()\n")
+    succeed("compare", "--network", "small", "--data", "digits", *TINY, "--seeds", "1", "--name", "both",
+            "--methods", "my/method.py:LargestWeight", "--strategies", "my/strategy.py:plain")  # fmt: skip
+    (code / "mark").unlink()
+    script = (
+        "from search import api\n"
+        "run = api.open_run('both')\n"
+        "print(run.best, run.pareto, run.leaderboard, run.resume_command)\n"
+        "print(api.leaderboard().text('csv'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(SCRIPT.parent)})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"{code}/method.py:LargestWeight" in done.stdout, "the command of the row"
+    assert not (code / "mark").exists()
+
+
 def test_the_printed_command_names_the_files(code: Path) -> None:
     from search.settings.command import run_command
     from search.settings.config import RunConfig

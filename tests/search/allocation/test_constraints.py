@@ -21,7 +21,7 @@ from search.allocation.choice import Choice, choose
 from search.allocation.constraints import Constraints, kept_fraction
 from search.allocation.targets import parse_target
 from search.candidate import Outcome
-from search.engine.prepare import budget_of, problem_of
+from search.engine.prepare_method import budget_of, problem_of
 from search.settings.build import build_run
 from search.settings.commands import SEARCH
 from search.settings.config import RunConfig

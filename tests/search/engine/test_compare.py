@@ -20,6 +20,7 @@ from search import api
 from search.candidate import Recipe
 from search.carry_out import carry_out
 from search.engine.candidate_queue import CandidateQueue
+from search.engine.method_configs import method_configs, strategies_of
 from search.engine.prepare import prepare_run
 from search.engine.run_folder import resumed_config
 from search.engine.running import run_prepared
@@ -247,10 +248,11 @@ def test_a_method_that_learns_its_allocation_does_so() -> None:
         (("learned",), (), ("learned",)),
     ):
         made = RunConfig(strategies=asked, **fields)
-        assert [made.strategies_of("l1"), made.strategies_of(learner)] == [of_l1, of_learner]
-        assert [part.strategies_of(part.method) for part in made.parts] == [of_l1, of_learner]
+        assert [strategies_of(made, method) for method in ("l1", learner)] == [of_l1, of_learner]
+        parts = method_configs(made)
+        assert [strategies_of(part, part.method) for part in parts] == [of_l1, of_learner]
     for heeded in ({"constraints": {"keep_dense": ("conv1",)}}, {"targets": ("params 0.5",)}):
-        assert RunConfig(strategies=("tpe",), **fields, **heeded).strategies_of(learner) == ("tpe",)
+        assert strategies_of(RunConfig(strategies=("tpe",), **fields, **heeded), learner) == ("tpe",)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +270,7 @@ def test_mistakes_are_one_sentence(tmp_path: Path, changes: dict[str, Any], word
 
 def test_options_go_to_their_method_alone(tmp_path: Path) -> None:
     made = config(tmp_path, options=["kse.alpha=2"])
-    assert {part.method: part.method_options for part in made.parts} == {"l1": {}, "kse": {"alpha": 2}}
+    assert {part.method: part.method_options for part in method_configs(made)} == {"l1": {}, "kse": {"alpha": 2}}
 
 
 def test_nothing_within_reach_is_refused(tmp_path: Path) -> None:

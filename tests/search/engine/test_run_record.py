@@ -10,6 +10,7 @@ import pytest
 
 from models.errors import UserError
 from search.candidate import Recipe
+from search.engine.method_configs import method_configs
 from search.engine.run_folder import refuse_other, resumed_config
 from search.engine.run_record import read_config
 
@@ -33,7 +34,7 @@ def test_a_search_of_schema_1(tmp_path: Path) -> None:
     assert ([target.asked for target in config.targets], config.trials, config.final_epochs) == (["0.7"], 2, 0.5)
     assert config.recipe == Recipe(epochs=0.5, batch_size=32, recalibration_images=32)
     assert (config.folder, config.ledger) == (tmp_path / "run", "/home/user/results/ledger.db")
-    assert config.parts == [config]
+    assert method_configs(config) == [config]
 
 
 def test_a_comparison_of_schema_1(tmp_path: Path) -> None:
@@ -41,7 +42,7 @@ def test_a_comparison_of_schema_1(tmp_path: Path) -> None:
     config = read_config(tmp_path / "run")
     assert (config.methods, config.options) == (("l1", "kse", "resrep"), {"kse": {"alpha": 2}})
     assert (config.strategies, config.comparison, config.warm_start) == (("acra-uniform",), True, False)
-    of_methods = [(part.method, part.method_options, list(part.strategies)) for part in config.parts]
+    of_methods = [(part.method, part.method_options, list(part.strategies)) for part in method_configs(config)]
     assert of_methods == [
         (search["method"], search["options"], search["strategies"]) for search in record["config"]["searches"]
     ]
@@ -60,7 +61,7 @@ def test_the_strategies_of_each_method_are_those_it_had(tmp_path: Path, strategi
     (search,) = json.loads((OLD_RUNS / "compare.json").read_text())["config"]["searches"][:1]
     searches = [{**search, "method": method, "strategies": names} for method, names in strategies.items()]
     old_run(tmp_path / "run", "compare", searches=searches)
-    assert {part.method: list(part.strategies) for part in read_config(tmp_path / "run").parts} == strategies
+    assert {part.method: list(part.strategies) for part in method_configs(read_config(tmp_path / "run"))} == strategies
 
 
 @pytest.mark.parametrize("kind", ["search", "compare"])

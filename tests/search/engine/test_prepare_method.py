@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from torch import nn
 
 from models.errors import commonest_reason
-from search.engine.prepare import weightiest_reason
+from search.engine.prepare_method import weightiest_reason
 
 
 def test_the_reason_of_most_weights_is_told() -> None:

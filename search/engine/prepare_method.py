@@ -1,0 +1,160 @@
+"""One method of a run made ready: bound to the dense network, with the targets that it can reach and their problem."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from methods.base import Allocation, Compressor, Levels
+from models.errors import UserError
+from models.task import Task
+from models.user.spec_names import network_name
+from search.allocation.allocate import check_reachable
+from search.allocation.budget import LATENCY, Budget
+from search.allocation.choice import Choice, blamed, choose
+from search.allocation.targets import Target
+from search.judge.evaluate import bind_method
+from search.latency.table import ChosenLatency, LatencyTable, Say, latency_table, tell
+from search.settings.config import RunConfig
+from search.strategies.contract import Problem, Scan
+
+
+@dataclass
+class PreparedMethod:
+    """One method of a run, bound to the dense network, with the targets that it can reach."""
+
+    config: RunConfig
+    """The method's part of the run."""
+    fingerprint: str
+    """Of the task."""
+    compressor: Compressor
+    choice: Choice
+    problem: Problem
+    targets: list[tuple[Target, Budget]]
+    table: LatencyTable | None = None
+    """Where a target asks for latency."""
+
+    def levels(self, allocation: Allocation) -> Levels:
+        """The levels that strategies and budgets know an allocation by."""
+        return self.choice.shortened(self.compressor.levels(allocation))
+
+    @property
+    def limits(self) -> dict[str, Mapping[str, int]]:
+        """Target as asked -> measure -> what it may be at most."""
+        return {target.asked: budget.limits for target, budget in self.targets}
+
+
+Refusal = tuple[Target, str]
+"""A target that a method cannot reach, and why."""
+
+
+def prepare_method(task: Task, config: RunConfig, say: Say) -> tuple[PreparedMethod | None, list[Refusal]]:
+    """A method with the targets it can reach, None if there are none; and the targets it cannot reach.
+
+    Args:
+        config: the method's part of the run.
+    """
+    try:
+        compressor = bind_sites(task, config)
+        choice = choose(compressor, config.constraints)
+        table = table_of(config, compressor, config.targets, say)
+    except UserError as error:
+        return None, [(target, str(error)) for target in config.targets]
+    reached: list[tuple[Target, Budget]] = []
+    refused: list[Refusal] = []
+    for target in config.targets:
+        try:
+            reached.append((target, budget_of(config, choice, target, table)))
+        except UserError as error:
+            refused.append((target, str(error)))
+    if not reached:
+        return None, refused
+    targets = distinct_targets(reached)
+    problem = problem_of(config, choice, targets)
+    return PreparedMethod(config, task.fingerprint, compressor, choice, problem, targets, table), refused
+
+
+def bind_sites(task: Task, config: RunConfig) -> Compressor:
+    """The method bound to the dense network; UserError if it can compress nothing of it."""
+    compressor = bind_method(task, config.method, config.method_options)
+    if not compressor.sites:
+        reason = weightiest_reason(compressor) or "it has no layer that the method compresses"
+        raise UserError(f"{config.method} can compress nothing of {network_name(config.task.network)}: {reason}")
+    return compressor
+
+
+def weightiest_reason(compressor: Compressor) -> str | None:
+    """Of the reasons why layers stay dense, the one that holds most of their weights; None if there is no reason.
+
+    The first in the network's order is often that of its smallest layer.
+    """
+    sizes = {name: sum(p.numel() for p in module.parameters()) for name, module in compressor.network.named_modules()}
+    weights = Counter[str]()
+    for layer, reason in compressor.skipped.items():
+        weights[reason] += 1 + sizes.get(layer, sizes.get(layer.partition(":")[2], 0))  # `l1:layer` in a composition
+    return weights.most_common(1)[0][0] if weights else None
+
+
+def table_of(
+    config: RunConfig, compressor: Compressor, wanted: Sequence[Target], say: Say = tell
+) -> LatencyTable | None:
+    """The measured layer times, if a target asks for latency; UserError if the method gains none."""
+    if not any(LATENCY in target.measures for target in wanted):
+        return None
+    return latency_table(compressor, batch=config.latency_batch, results=Path(config.results), say=say)
+
+
+def budget_of(config: RunConfig, choice: Choice, target: Target, table: LatencyTable | None = None) -> Budget:
+    """What a target comes to; UserError, naming the constraints that are to blame, if it is out of reach."""
+
+    def check_target(choice: Choice) -> Budget:
+        return check_reachable(
+            target,
+            choice.sites,
+            choice.cost,
+            None if table is None else ChosenLatency(table, choice.full),
+            method=config.method,
+            network=network_name(config.task.network),
+            skipped=choice.left_dense,
+        )
+
+    def can_reach(choice: Choice) -> bool:
+        try:
+            check_target(choice)
+        except UserError:
+            return False
+        return True
+
+    try:
+        return check_target(choice)
+    except UserError as error:
+        constraints = blamed(choice, can_reach)
+        if not constraints:
+            raise
+        raise UserError(f"{error}; without {' or without '.join(constraints)} it would be within reach") from None
+
+
+def distinct_targets(targets: Sequence[tuple[Target, Budget]]) -> list[tuple[Target, Budget]]:
+    """Without those that come to the same as an earlier one: `0.5` and `50%` are one target."""
+    first = {tuple(budget.limits.items()): (target, budget) for target, budget in reversed(targets)}
+    return [*reversed(first.values())]
+
+
+def problem_of(config: RunConfig, choice: Choice, targets: list[tuple[Target, Budget]]) -> Problem:
+    """What the configuration's strategies are given to solve."""
+    return Problem(
+        method=config.method,
+        options=config.method_options,
+        sites=choice.sites,
+        cost=choice.cost,
+        targets=targets,
+        recipe=config.recipe,
+        seed=config.seed,
+        scan=Scan(config.scan_levels, config.scan_images),
+        trials=config.trials,
+        whole=choice.whole,
+        fixed=choice.fixed,
+        constrained=choice.constrained,
+    )
