@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from models.errors import UserError
 from models.settings import setting_name
+from search.dispatch.availability import check_address, missing_gpus
 from search.dispatch.contract import Resources
 from search.dispatch.evaluation import describe_error
 from search.dispatch.ray_environment import SETTINGS, environment_variable, ray
@@ -27,7 +27,6 @@ from search.machine.host import count_cores
 from search.machine.signals import ignore_signals, keep_handlers
 
 OBJECT_STORE = 128 * 2**20  # bytes; what does not fit is kept on disk
-CONNECT_TIMEOUT = 10.0  # seconds
 CODE = Path(__file__).resolve().parents[2]
 
 
@@ -80,7 +79,7 @@ def _start_ray(resources: Resources, folder: str) -> None:
 
 def _join_cluster(address: str) -> None:
     """Join a running cluster; our code goes along, so that every node runs what this process runs."""
-    _check_address(address)
+    check_address(address)
     environment = {"py_modules": [str(CODE / package) for package in PACKAGES], "env_vars": SETTINGS}
     try:
         with leave_sigterm_alone():
@@ -91,31 +90,12 @@ def _join_cluster(address: str) -> None:
         ) from error
 
 
-def _check_address(address: str) -> None:
-    """UserError if nobody listens there; Ray itself would try for five minutes."""
-    if address == "auto":
-        return
-    host, _, port = address.rpartition(":")
-    if "/" in address or not host or not port.isdigit():
-        raise UserError(
-            f"cannot read the Ray address {address!r}; give auto, or host:port of the head node (port 6379)"
-        )
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT).close()
-    except (OSError, OverflowError) as error:
-        raise UserError(
-            f"no Ray cluster answers at {address!r} ({error}); start one with `ray start --head`"
-        ) from error
-
-
 def worker_cpus(resources: Resources) -> int:
     """Processors for each worker; UserError if the cluster lacks the GPUs that are asked for."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = sum(node.get("GPU", 0) for node in nodes)
-    if resources.gpus_per_worker > max(node.get("GPU", 0) for node in nodes):
-        raise UserError(
-            f"{resources.gpus_per_worker:g} GPUs for each worker were asked for, but the machines here have {gpus:g}"
-        )
+    most = max(node.get("GPU", 0) for node in nodes)
+    if resources.gpus_per_worker > most:
+        raise missing_gpus(resources, most)
     return cpus_per_worker([node.get("CPU", 0) for node in nodes], resources.workers)
 
 

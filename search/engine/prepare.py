@@ -11,6 +11,7 @@ from models.errors import UserError, commonest_reason
 from models.task import Task, check_trainable, pick_device
 from models.user.given_networks import is_given_network
 from models.user.spec_names import class_of
+from search.dispatch.availability import check_resources
 from search.dispatch.contract import Resources
 from search.engine.method_configs import method_configs
 from search.engine.prepare_method import PreparedMethod, Refusal, prepare_method
@@ -76,6 +77,7 @@ def prepare_run(config: RunConfig, say: Say = tell) -> PreparedRun:
     of_methods = method_configs(config)
     check_samples([name for of_method in of_methods for name in of_method.strategies], config.ladder)
     resources = resources_of(config)
+    check_resources(resources)
     check_run_folder(config)
     check_location(config.ledger)
     refuse_other(config.folder, config)
