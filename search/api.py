@@ -80,7 +80,8 @@ def search(
     With `resume` other settings are ignored, but an `nn.Module` must be given.
 
     Raises:
-        UserError: an input that cannot be worked with, before anything is trained; or every candidate failed.
+        UserError: an input that cannot be worked with, before anything is trained; or every candidate or every finalist
+            failed.
     """
     config = _resumed_or_new(network, data, SEARCH, settings)
     return run_config(config, show=show, command=command, retry_failed=settings["retry_failed"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
+from search.engine.doubts import check_finalists
 from search.engine.outcomes import RunOutcomes
 from search.engine.prepare import PreparedRun, prepare_run
 from search.engine.running import run_prepared
@@ -31,6 +32,10 @@ def carry_out(
     Args:
         command: what the report names as the way to this run; None takes the command line of the configuration.
         retry_failed: judge failed candidates of the ledger again.
+
+    Raises:
+        UserError: an input that cannot be worked with, or every candidate failed; or every finalist did, after the
+            files were written.
     """
     observer.loading(config)
     run = prepare_run(config, observer.say)
@@ -43,6 +48,7 @@ def carry_out(
             written = write_outputs(outcomes, command or run_command(config), checked)
             written.files.extend(_write_boards(boards, config.folder))
         observer.written(outcomes, written, boards)
+    check_finalists(outcomes)
     return _run_summary(outcomes, written, boards), outcomes.complete
 
 

@@ -84,7 +84,7 @@ WRONG: list[tuple[list[str], list[str]]] = [
     (["plan", "--network", "nothing.py:net"], ["nothing.py:net", "--data"]),
     (["plan", "--network", "nothing.py:net", "--data", "digits"], ["nothing.py"]),
     ([*PLAN, "--mean", "a,b,c"], ["--mean", "'a,b,c'", "comma-separated"]),
-    ([*PLAN, "--mean", "0.5"], ["1 values", "3 channels"]),
+    ([*PLAN, "--mean", "0.5"], ["1 value ", "3 channels"]),
     ([*PLAN, "--std", "1,1,0"], ["std", "positive"]),
     ([*PLAN, "--std", "1,1,nan"], ["std", "finite"]),
     ([*PLAN, "--search-fraction", "0"], ["--search-fraction 0", "greater than 0"]),
@@ -119,6 +119,9 @@ WRONG: list[tuple[list[str], list[str]]] = [
     ([*SEARCH, "--gpus-per-worker", "1.5"], ["1.5", "whole number"]),
     ([*SEARCH, "--time-limit", "0"], ["--time-limit 0"]),
     ([*SEARCH, "--ray-address", "nowhere:1"], ["nowhere:1", "at least one worker"]),
+    ([*SEARCH, "--ray-address", "127.0.0.1:1", "--workers", "1"], ["'127.0.0.1:1'", "ray start --head"]),
+    ([*SEARCH, "--ray-address", "here", "--workers", "1"], ["'here'", "host:port"]),
+    ([*SEARCH, "--gpus-per-worker", "64", "--workers", "1"], ["64 GPUs", "ask for fewer"]),
     ([*SEARCH, "--final-seeds", "0"], ["--final-seeds"]),
     ([*SEARCH, "--finalists", "-1"], ["--finalists"]),
     ([*SEARCH, "--trials", "0"], ["--trials"]),
@@ -302,6 +305,23 @@ def test_every_candidate_failing_is_said_and_is_no_success(capsys: pytest.Captur
     assert (code, out) == (2, "")
     assert "every candidate failed" in err.splitlines()[-1]
     assert "not finite" in err or "loss was" in err
+
+
+@pytest.mark.parametrize("command", ["search", "compare"])
+def test_every_finalist_failing_is_said_and_no_export_is_proposed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str
+) -> None:
+    arguments = [command, "--network", "small", *TINY, "--strategy" if command == "search" else "--strategies"]
+    arguments += ["acra-uniform", "--target-flops", "0.5", "--name", "bad", "--epochs", "0", "--final-epochs", "5"]
+    arguments += ["--lr", "1000", "--weight-decay", "100", *(["--methods", "l1"] if command == "compare" else [])]
+    code, out, err = run(capsys, *arguments)
+    assert code == 2
+    assert "export " not in out
+    (sentence,) = err.splitlines()
+    assert sentence.startswith("error: every finalist failed, 3 in all, most often so: ")
+    assert "--resume" in sentence
+    assert "--retry-failed" in sentence
+    assert (tmp_path / "results" / "bad" / "report.html").is_file()
 
 
 def test_as_a_user_runs_it(tmp_path: Path) -> None:

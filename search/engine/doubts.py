@@ -7,6 +7,7 @@ import threading
 from models.errors import UserError, commonest_reason
 from models.settings import setting_name
 from search.candidate import Outcome
+from search.engine.outcomes import RunOutcomes
 from search.judge.evaluate import SPARED
 from search.strategies.contract import Proposal
 
@@ -35,11 +36,22 @@ class Doubts:
         for scan, what in ((False, "candidate"), (True, "measurement of the scan")):
             failures = self._failures[scan]
             if failures and not self._successes[scan]:
-                raise UserError(
-                    f"every {what} failed, {len(failures)} in all, most often so: {commonest_reason(failures)}; "
-                    "change what is at fault, or judge them again with "
-                    f"{setting_name('resume')} and {setting_name('retry_failed')}"
-                )
+                raise _all_failed(what, failures)
+
+
+def check_finalists(outcomes: RunOutcomes) -> None:
+    """UserError if finalists were tested and all of them failed: the run has no answer."""
+    finals = [outcome for method in outcomes.methods for proposal, outcome in method.seen if proposal.stage == "final"]
+    failures = [outcome.reason or "no reason given" for outcome in finals if outcome.status == "failed"]
+    if failures and len(failures) == len(finals):
+        raise _all_failed("finalist", failures)
+
+
+def _all_failed(what: str, reasons: list[str]) -> UserError:
+    return UserError(
+        f"every {what} failed, {len(reasons)} in all, most often so: {commonest_reason(reasons)}; change what is at "
+        f"fault, or judge them again with {setting_name('resume')} and {setting_name('retry_failed')}"
+    )
 
 
 def began_again(proposal: Proposal, outcome: Outcome) -> bool:

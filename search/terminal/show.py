@@ -40,7 +40,8 @@ def show_search_end(outcomes: RunOutcomes, written: Written, console: Console) -
     say(console, f"\nfiles     {folder}/: " + ", ".join(path.name for path in written.files))
     if outcomes.complete:
         say(console, f"look      open {shell_word(path_argument(folder / 'report.html'))} in a browser")
-        say(console, f"export    {view.export_command}")
+        if not len(view.finals) or view.finals["test_accuracy"].notna().any():  # else every finalist failed
+            say(console, f"export    {view.export_command}")
     else:
         say(console, f"stopped   nothing finished is lost; go on with: {view.resume_command}")
 

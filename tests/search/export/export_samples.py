@@ -35,7 +35,8 @@ def searched(root: Path, network: str, method: str) -> Path:
         results=str(root),
         name=method,
     )
-    carry_out(config, Observer(), command="")
+    _, complete = carry_out(config, Observer(), command="")
+    assert complete, "a signal has stopped the search"
     return root / method
 
 
