@@ -12,6 +12,7 @@ import pandas as pd
 from torch import nn
 
 from models.task import TaskConfig, load_network
+from models.wording import plural
 from search.engine.run_record import read_record
 from search.export.export import Exported, export_run, fine_tuned
 from search.export.pick import Run, pick_candidate, read_run, targets_of
@@ -107,7 +108,8 @@ class RunResult:
 
     def __repr__(self) -> str:
         state = "" if self.complete else ", stopped before it was through"
-        return f"RunResult({str(self.folder)!r}: {len(self.table)} candidates, {len(self.finalists)} finalists{state})"
+        counts = f"{plural(len(self.table), 'candidate')}, {plural(len(self.finalists), 'finalist')}"
+        return f"RunResult({str(self.folder)!r}: {counts}{state})"
 
 
 @dataclass(frozen=True, eq=False)

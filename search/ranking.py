@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from models.wording import plural
 from search.candidate import Outcome
 
 LEVEL = 0.05  # of Welch's t-test
@@ -71,7 +72,7 @@ def rank_searched(candidates: Sequence[T], outcomes: Sequence[Outcome], names: S
         places = [(index, outcomes[index]) for index in group]
         ordered = _rank_equally_trained(places)
         if ranking:
-            ordered = [(index, f"stopped after {epochs:g} epochs, others after more") for index, _ in ordered]
+            ordered = [(index, f"stopped after {plural(epochs, 'epoch')}, others after more") for index, _ in ordered]
         ranking += [Ranked(candidates[index], reason) for index, reason in ordered]
     return ranking
 

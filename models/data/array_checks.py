@@ -16,6 +16,7 @@ from models.data.labels import Label, read_labels
 from models.data.pixels import BYTES, PixelScale, read_pixels
 from models.errors import UserError
 from models.tensor_digest import digest_tensors
+from models.wording import plural
 
 Array = npt.NDArray[Any]
 ARRAY_NAMES = ("x_train", "y_train", "x_test", "y_test")
@@ -70,8 +71,8 @@ def check_arrays(arrays: Mapping[str, Any], source: str, *, published: bool = Fa
     for split in ("train", "test"):
         x, y = images[f"x_{split}"], arrays_by_name[f"y_{split}"]
         if len(x) != (len(y) if y.ndim else -1):
-            what = f"{len(y)} labels" if y.ndim == 1 else f"has shape {y.shape}; labels must be of shape (N,)"
-            raise UserError(f"x_{split} of {source} holds {len(x)} images but y_{split} {what}")
+            what = plural(len(y), "label") if y.ndim == 1 else f"has shape {y.shape}; labels must be of shape (N,)"
+            raise UserError(f"x_{split} of {source} holds {plural(len(x), 'image')} but y_{split} {what}")
         if not len(x):
             raise UserError(f"x_{split} of {source} is empty")
     train, test = (tuple(array.shape[1:]) for array in images.values())

@@ -13,6 +13,7 @@ from models.data.images import DataInfo, Images
 from models.data.named_sets import NAMED_SETS
 from models.errors import UserError
 from models.task_config import TaskConfig
+from models.wording import plural
 
 _FOLDER_PREFIX = "imagefolder:"
 
@@ -88,7 +89,8 @@ def _per_channel(
     if override is None:
         return default
     if len(override) != channels:
-        raise UserError(f"{field} {override} has {len(override)} values but the images have {channels} channels")
+        counts = f"{plural(len(override), 'value')} but the images have {plural(channels, 'channel')}"
+        raise UserError(f"{field} {override} has {counts}")
     if field == "std" and min(override) <= 0:
         raise UserError(f"std {override} must be positive")
     return tuple(override)

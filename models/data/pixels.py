@@ -28,6 +28,7 @@ from models.data.pixel_scales import (
 )
 from models.errors import UserError
 from models.notices import add_notice
+from models.wording import plural
 
 Array = npt.NDArray[Any]
 _CHUNK = 2**22  # values looked at together, so that looking takes little memory beside the images
@@ -99,7 +100,7 @@ def _not_finite(what: str, array: Array) -> UserError:
             image, row, column, channel = np.argwhere(wrong)[0].tolist()
             first = f"image {start + image}, row {row}, column {column}, channel {channel}"
         start += len(chunk)
-    return UserError(f"{what} holds {count:,} values that are NaN or infinite, the first in {first}; replace them")
+    return UserError(f"{what} holds {plural(count, 'value')} of NaN or infinity, the first in {first}; replace them")
 
 
 def _common_scale(contents: list[Content], source: str) -> PixelScale:

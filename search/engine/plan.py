@@ -78,7 +78,7 @@ def solve(config: RunConfig, say: Say = tell) -> Plan:
     train_missing_baseline(config.task)
     evaluator = None
     with collect_notices() as notices:
-        if info.needs_data or method_info(config.method).needs_calibration:
+        if info.needs_data is not False or method_info(config.method).needs_calibration:
             evaluator = Evaluator(config.task, device=config.device)
             compressor = bind_method(evaluator.task, config.method, config.method_options)
         else:

@@ -27,7 +27,7 @@ def warmed(problem: Problem, ledger: Ledger, strategies: Iterable[str], keys: Se
         keys: of the known candidates, if that was settled before; None chooses the best near each target.
     """
     infos = [strategy(name)[0] for name in strategies]
-    lenders = tuple(info.name for info in infos if info.needs_data and not info.samples)
+    lenders = tuple(info.name for info in infos if info.needs_data is not False and not info.samples)
     if not any(info.samples for info in infos):
         return problem
     found = _usable(problem, ledger)

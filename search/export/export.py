@@ -25,6 +25,7 @@ from models.errors import UserError
 from models.paths import check_utf8_names
 from models.settings import setting_name
 from models.task import Task
+from models.wording import plural
 from search.candidate import Candidate
 from search.engine.unchanged import describe_changes
 from search.export.config import CARD, CONFIG, ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig, read_config
@@ -215,7 +216,7 @@ def _finetuned(evaluator: Evaluator, candidate: Candidate, weights: Path, say: S
     key = candidate.key(evaluator.task.fingerprint)
     checkpoint = Checkpoint(weights.parent / CHECKPOINTS / f"{key}.safetensors")
     going_on = ", going on from the last epoch of an earlier attempt" if checkpoint.path.exists() else ""
-    say(f"fine-tuning for {candidate.recipe.epochs:g} epochs{going_on} ...")
+    say(f"fine-tuning for {plural(candidate.recipe.epochs, 'epoch')}{going_on} ...")
     with last_words(f"while it fine-tuned {key[:8]}", "the same command goes on from the last whole epoch"):
         outcome = evaluator(candidate, checkpoint=checkpoint, on_step=on_step)
     if is_machine_fault(outcome):

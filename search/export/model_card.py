@@ -134,8 +134,8 @@ def _found(config: ExportConfig) -> str:
     run, pick, strategy, target = map(markdown_code, (origin.run, origin.pick, origin.strategy, origin.target))
     text = (
         f"## How it was found\n\nRun {run}, candidate `{origin.candidate[:8]}`, picked as {pick}, "
-        f"after {origin.searched} candidates were ranked on images held out from the training set; strategy "
-        f"{strategy}, target {target}. Fine-tuned for {recipe.epochs:g} epochs{distil}: SGD, batch "
+        f"after {plural(origin.searched, 'candidate')} had been ranked on images held out from the training set; "
+        f"strategy {strategy}, target {target}. Fine-tuned for {plural(recipe.epochs, 'epoch')}{distil}: SGD, batch "
         f"{recipe.batch_size}, {recipe.schedule} at {recipe.lr:g}, weight decay {recipe.weight_decay:g}."
     )
     if config.seen:

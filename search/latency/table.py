@@ -28,6 +28,7 @@ from scipy.optimize import nnls
 
 from methods.base import Compressor, Levels
 from models.errors import UserError
+from models.wording import plural
 from search.allocation.allocate import Ladders
 from search.allocation.budget import Ints
 from search.files.atomic import atomic_write
@@ -73,7 +74,7 @@ class Where:
 
     def words(self) -> str:
         """`batch 1 on <processor>, 2 threads`."""
-        return f"batch {self.batch} on {self.device}, {self.threads} threads"
+        return f"batch {self.batch} on {self.device}, {plural(self.threads, 'thread')}"
 
 
 class LatencyTable:

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from models.errors import UserError, commonest_reason, unknown_name
+from models.wording import plural
 from search.allocation.targets import TOLERANCE, beyond_flops
 from search.engine.standings import Standing, dense_of, family, standings
 from search.export.config import CONFIG, read_config
@@ -219,7 +220,7 @@ def _notes(answer: Answer, asked: float | None, kept: float | None) -> list[str]
         found.append(ONE_SEED)
     if failures:
         reason = commonest_reason(failure.outcome.reason or "no reason given" for failure in failures)
-        found.append(f"{len(failures)} of {len(answer.tested)} seeds failed: {reason}")
+        found.append(f"{len(failures)} of {plural(len(answer.tested), 'seed')} failed: {reason}")
     alone = not beyond_flops(standing.target)
     if alone and asked is not None and kept is not None and kept < asked - TOLERANCE:
         found.append(f"its FLOPs lie more than {TOLERANCE:.1%} of the dense ones below the target")

@@ -14,6 +14,7 @@ import pandas as pd
 from methods.base import Allocation, Centroids
 from models.errors import commonest_reason
 from models.user.spec_names import data_name, network_name
+from models.wording import plural
 from search.allocation.allocate import MISSED, too_coarse
 from search.allocation.budget import LATENCY
 from search.allocation.targets import TOLERANCE
@@ -178,7 +179,8 @@ def _failed_scans(result: MethodOutcomes) -> list[str]:
     if not reasons:
         return []
     return [
-        f"{len(reasons)} of {len(scans)} measurements of the scan failed, most often so: {commonest_reason(reasons)}"
+        f"{len(reasons)} of {plural(len(scans), 'measurement')} of the scan failed, most often so: "
+        f"{commonest_reason(reasons)}"
     ]
 
 
@@ -243,7 +245,9 @@ def _facts(outcomes: RunOutcomes) -> dict[str, str]:
         "data": data_name(config.task.data),
         "images": f"fine-tune {len(task.tune)}, search {len(task.search)}, test {len(task.test)}",
         "weights": config.task.weights or "initial",
-        "method": "; ".join(f"{method.config.method}, {len(method.compressor.sites)} sites" for method in run.methods),
+        "method": "; ".join(
+            f"{method.config.method}, {plural(len(method.compressor.sites), 'site')}" for method in run.methods
+        ),
         "recipe": _recipe_words(config),
         "protocol": "search accuracy ranks candidates, drift those within its noise; only finalists meet the test set, "
         "once per seed",
@@ -263,7 +267,7 @@ def _recipe_words(config: RunConfig) -> str:
     recipe, final = config.recipe, config.final_recipe
     distil = f"distilled (weight {recipe.distill_weight:g}, temperature {recipe.temperature:g})"
     return (
-        f"{recipe.epochs:g} epochs, finalists {final.epochs:g}; SGD, batch {recipe.batch_size}, {recipe.schedule} "
-        f"at {recipe.lr:g}, momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}"
+        f"{plural(recipe.epochs, 'epoch')}, finalists {final.epochs:g}; SGD, batch {recipe.batch_size}, "
+        f"{recipe.schedule} at {recipe.lr:g}, momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}"
         + (f", {distil}" if recipe.distill_weight else "")
     )

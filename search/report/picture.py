@@ -16,6 +16,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from models.errors import printable_text
+from models.wording import plural
 from search.files.atomic import atomic_write
 from search.report.figures import GREY, stagger, styles
 from search.report.view import RunView
@@ -89,9 +90,8 @@ def _draw_targets(axes: Axes, run: RunView, scale: float) -> None:
 
 
 def _dress(figure: Figure, axes: Axes, run: RunView, count: int, unit: str, scale: float) -> None:
-    title = axes.set_title(f"{printable_text(shorten(run.title, 90))}\n{count:,} candidates judged on the search split",
-                           loc="left", fontsize=12, linespacing=1.5)  # fmt: skip
-    title.set_parse_math(False)
+    title = f"{printable_text(shorten(run.title, 90))}\n{plural(count, 'candidate')} judged on the search split"
+    axes.set_title(title, loc="left", fontsize=12, linespacing=1.5).set_parse_math(False)
     axes.set_xlabel(f"{unit}FLOPs (multiply-accumulates for one input)")
     axes.set_ylabel("accuracy on the search split, %")
     if not count:

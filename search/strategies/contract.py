@@ -145,8 +145,8 @@ class StrategyInfo:
     name: str
     summary: str
     source: str
-    needs_data: bool = True
-    """Whether it starts from a sensitivity scan."""
+    needs_data: bool | None = True
+    """Whether it starts from a sensitivity scan; None where nobody has said so."""
     samples: bool = False
     """Whether it tries `trials` candidates per target, by chance in part, instead of what its curves say."""
     candidates: int = 1
@@ -163,7 +163,8 @@ def _read_record(name: str, found: Any) -> StrategyRecord:
         raise UserError(f"strategy {name} is no strategy: it must be a generator function that takes a Problem")
     info = getattr(found, "info", None)
     if not isinstance(info, StrategyInfo):  # not decorated
-        info = StrategyInfo(name, (inspect.getdoc(found) or "").partition("\n")[0], "a user's own")
+        summary = (inspect.getdoc(found) or "").partition("\n")[0]
+        info = StrategyInfo(name, summary, "a user's own", needs_data=None)
     return replace(info, name=name), partial(_propose_as, name, found)
 
 

@@ -16,6 +16,7 @@ from search.engine.estimate import expected_candidates
 from search.engine.prepare import PreparedRun
 from search.engine.prepare_method import PreparedMethod
 from search.judge.drift import SEEN
+from search.settings.config import RunConfig
 from search.strategies.contract import Stage, strategy
 from search.terminal.console import UNCOUNTED, say
 
@@ -28,12 +29,11 @@ def announce_search(run: PreparedRun, console: Console) -> None:
         f"{run.title}: {flops_text(dense.flops)} FLOPs, {flops_text(dense.params)} parameters"
         + ("" if dense.test_accuracy is None else f", {dense.test_accuracy:.2%} on the test set"),
         f"targets   {', '.join(f'{t.asked} ({_limit(budget)})' for t, budget in method.targets)}",
-        f"method    {config.method}, {len(method.problem.sites)} sites; strategies {', '.join(config.strategies)}",
-        f"data      {len(task.tune)} images to fine-tune on, {len(task.search)} to search with, "
-        f"{len(task.test)} to test",
-        f"work      {counts['scan']} measurements without training, "
-        f"{_climbing(run, counts) or _most(method)}{counts['search']} "
-        f"candidates of {config.recipe.epochs:g} epochs, {counts['final']} finalists of {config.final_recipe.epochs:g}",
+        f"method    {config.method}, {plural(len(method.problem.sites), 'site')}; "
+        f"{'strategy' if len(config.strategies) == 1 else 'strategies'} {', '.join(config.strategies)}",
+        f"data      {plural(len(task.tune), 'image')} to fine-tune on, {len(task.search):,} to search with, "
+        f"{len(task.test):,} to test",
+        f"work      {_work(config, counts, _climbing(run, counts) or _most(method))}",
         f"where     {task.device}, {where(run.resources)}",
     ]
     if config.constraints.given:
@@ -59,12 +59,7 @@ def announce_comparison(run: PreparedRun, console: Console) -> None:
         say(console, f"method    {method.config.method}: {strategies} at {', '.join(method.limits)}")
     for standing in {(refused.method, refused.target): refused for refused in run.refused}.values():
         say(console, f"left out  {standing.method} at {standing.target}: {standing.reason}")
-    say(
-        console,
-        f"work      {counts['scan']} measurements without training, up to {counts['search']} candidates of "
-        f"{config.recipe.epochs:g} epochs, {counts['final']} finalists of {config.final_recipe.epochs:g}, less "
-        f"what the ledger knows",
-    )
+    say(console, f"work      {_work(config, counts, 'up to ')}, less what the ledger knows")
     say(console, f"where     {run.task.device}, {where(run.resources)}")
     for notice in run.task.notices:
         say(console, f"note      {notice}")
@@ -76,16 +71,26 @@ def announce_start(run: PreparedRun, console: Console) -> None:
         outcomes, lenders = method.problem.known, method.problem.lenders
         if outcomes:
             best = max(outcome.accuracy for outcome in outcomes)
-            text = f"start     {len(outcomes)} candidates near the targets are known (best {best:.2%}) and cost nothing"
-            say(console, text)
+            known = plural(len(outcomes), "known candidate")
+            say(console, f"start     sampling begins with {known} near the targets (best {best:.2%}), at no cost")
         if lenders:
             say(console, f"start     sampling begins with the first points of {', '.join(lenders)}")
+
+
+def _work(config: RunConfig, counts: Mapping[Stage, int], bounds: str) -> str:
+    """How much there is to do; `bounds` says of the candidates whether there may be fewer."""
+    scan = f"{plural(counts['scan'], 'measurement')} without training, " if counts["scan"] else ""
+    candidates = f"{plural(counts['search'], 'candidate')} of {plural(config.recipe.epochs, 'epoch')}"
+    finalists = plural(counts["final"] // config.final_seeds, "finalist")
+    seeds = plural(config.final_seeds, "seed")
+    tested = f"{finalists} of {plural(config.final_recipe.epochs, 'epoch')} with {seeds} each"
+    return f"{scan}{bounds}{candidates}, {tested if counts['final'] else 'no finalists'}"
 
 
 def _climbing(run: PreparedRun, counts: Mapping[Stage, int]) -> str:
     """What is judged on the way; how many get to the end is for their accuracy to say."""
     on_the_way = run.config.rungs[:-1]
-    return f"about {counts['rung']} rungs of {_either(on_the_way)} epochs, about " if on_the_way else ""
+    return f"about {plural(counts['rung'], 'rung')} of {_either(on_the_way)} epochs, about " if on_the_way else ""
 
 
 def _most(method: PreparedMethod) -> str:

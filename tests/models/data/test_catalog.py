@@ -45,7 +45,7 @@ def test_what_the_task_overrides() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("mean", (0.5,), r"mean \(0.5,\) has 1 values but the images have 3 channels"),
+        ("mean", (0.5,), r"mean \(0.5,\) has 1 value but the images have 3 channels"),
         ("std", (0.5, 0.5), r"std .* has 2 values"),
         ("std", (0.5, 0.0, 0.5), r"std .* must be positive"),
         ("crop", 32, "crop 32 leaves nothing of images of 32×32"),

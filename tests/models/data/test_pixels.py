@@ -132,7 +132,7 @@ def test_signed_images_are_shifted_onto_their_own_darkest_value(tmp_path: Path) 
         (FINE * 255, FINE, "different scales, x_train holds float64 from 0 to 255 and x_test holds float64 from 0"),
         (BYTES, BYTES / 255, "on different scales, x_train holds uint8 from 0 to 255 and x_test holds float64"),
         (BYTES.astype(np.int64) * 10**6, BYTES, "x_train of here holds whole numbers from 0 to 255,000,000, more"),
-        (np.where(BYTES == 7, np.nan, FINE), FINE, r"x_train of here holds \d+ values that are NaN or infinite"),
+        (np.where(BYTES == 7, np.nan, FINE), FINE, r"x_train of here holds \d+ values of NaN or infinity"),
         (FINE, np.where(np.arange(60)[:, None, None, None] == 41, np.inf, FINE), "x_test .* 144 .* image 41, row 0"),
         (FINE * 1e300, FINE, "too large for float32"),
         (FINE.astype(np.complex64), FINE, "x_train of here has type complex64"),
