@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from models.errors import UserError, first_line, unknown_name
+from models.settings import setting_name
 from models.user.code import is_user_module, is_user_spec
 from models.user.pinned_code import code_identity, file_digest, load_pinned, pin_file, split_digest
 
@@ -116,7 +117,8 @@ class Registry(Generic[Record]):
         if name in self._local:
             raise UserError(
                 f"{self.kind} {name} is registered in this process alone, where workers cannot reach it; put it into a "
-                f"file and name it, --{self.kind} path/to/file.py:NAME, or judge in this process (--workers 0)"
+                f"file and name it, {setting_name(self.kind)} path/to/file.py:NAME, or judge in this process "
+                f"({setting_name('workers')} 0)"
             )
 
     def _import_package(self) -> None:
@@ -152,7 +154,8 @@ class Registry(Generic[Record]):
         if digest not in (None, present):
             raise UserError(
                 f"{self.kind} {plain} of the installed package {_package_of(point)} has changed ({digest} then, "
-                f"{present} now); install what the run was begun with, or search anew under another --name"
+                f"{present} now); install what the run was begun with, or search anew under another "
+                f"{setting_name('name')}"
             )
         return f"{plain}@{present}"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
+from models.settings import setting_name
 from models.user.code import is_user_spec, load_function, split_spec
 from models.user.source_files import source_digest
 
@@ -45,7 +46,7 @@ def pin_file(spec: str, kind: str) -> str:
     if digest not in (None, present):
         raise UserError(
             f"{kind} file {file} has changed ({digest} then, {present} now); bring back what the run was begun with, "
-            "or search anew under another --name"
+            f"or search anew under another {setting_name('name')}"
         )
     return f"{file}:{name}@{present}"
 

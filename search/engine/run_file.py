@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
+from models.settings import setting_name
 
 RUN_FILE = "run.json"
 
@@ -18,8 +19,8 @@ class DamagedRunError(UserError):
 
     def __init__(self, path: Path, fault: str) -> None:
         super().__init__(
-            f"{path} is damaged ({fault}); restore it from a copy, or start the run anew with its own options and "
-            f"--name {path.parent.name}: what its ledger holds is not paid for again"
+            f"{path} is damaged ({fault}); restore it from a copy, or start the run anew with its own settings and "
+            f"{setting_name('name')} {path.parent.name}: what its ledger holds is not paid for again"
         )
 
 

@@ -15,7 +15,7 @@ from search.engine.run_record import config_fields, read_config, recorded
 from search.files.atomic import hold_lock, report_unwritable
 from search.files.output_file import check_output_folder
 from search.settings.config import RunConfig
-from search.settings.shell import option_text
+from search.settings.shell import path_argument, shell_word
 
 
 def find_run_folder(run: str | Path) -> Path:
@@ -82,7 +82,7 @@ def refuse_other(folder: Path, config: RunConfig) -> None:
     if not same:
         raise UserError(
             f"{folder} holds a run with other settings; give this one another {setting_name('name')}, "
-            f"or go on with that one by {option_text('--resume', folder)}"
+            f"or go on with that one by {setting_name('resume')} {shell_word(path_argument(folder))}"
         )
 
 

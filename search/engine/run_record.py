@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
-from models.settings import setting_name
+from models.settings import MOST_IMAGES, setting_name
 from models.task import Task
 from search.engine.run_file import RUN_FILE, DamagedRunError, has_run_file, json_kind, read_run_file
 from search.files.atomic import atomic_write, report_unwritable
@@ -74,7 +74,12 @@ def config_fields(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     config = record["config"]
     if not isinstance(config, dict):
         raise DamagedRunError(path, f"its config is {json_kind(config)} in place of an object")
-    return config if record.get("schema", 1) != 1 else _from_schema_1(path, config)
+    if record.get("schema", 1) != 1:
+        return config
+    config = _from_schema_1(path, config)
+    if config.get("scan_images", 0) is None:  # all of them, which a number says now
+        config["scan_images"] = MOST_IMAGES
+    return config
 
 
 def _from_schema_1(path: Path, config: dict[str, Any]) -> dict[str, Any]:

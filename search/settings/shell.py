@@ -30,11 +30,6 @@ def option_words(flag: str, value: str) -> list[str]:
     return [f"{flag}={value}"] if value.startswith("-") else [flag, value]
 
 
-def option_text(flag: str, value: str | Path) -> str:
-    """An option and its value as part of a line for a shell."""
-    return shell_line(option_words(flag, str(value)))
-
-
 def path_argument(path: str | Path) -> str:
     """A path that stands as an argument and is not taken for an option."""
     text = str(path)

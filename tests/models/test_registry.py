@@ -12,6 +12,7 @@ import pytest
 
 from models.errors import UserError
 from models.registry import Registry
+from models.settings import naming_flags
 from models.user.pinned_code import code_identity, code_label, split_digest
 
 GROUP = "ratio_search.toys"
@@ -88,7 +89,9 @@ def test_what_this_process_registers_is_out_of_workers_reach(toys: Registry[Any]
 
     register("mine")
     assert toys.get("mine") == 3
-    with pytest.raises(UserError, match=r"toy mine is registered in this process alone.*--toy path/to/file.py:NAME"):
+    with pytest.raises(UserError, match=r"this process alone.* name it, toy path/to/file.py:NAME, .*\(workers 0\)"):
+        toys.check_reachable("mine")
+    with naming_flags(), pytest.raises(UserError, match=r"it, --toy path/to/file.py:NAME, .*\(--workers 0\)"):
         toys.check_reachable("mine")
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from board_fakes import filled
 
 import run_search
 from models.errors import UserError
+from models.settings import naming_flags
 from models.task import TaskConfig
 from search import api
 from search.candidate import Recipe
@@ -74,6 +76,9 @@ def test_whoever_reads_it_says_so(folder: Path, content: bytes, words: str) -> N
         assert "\n" not in str(refusal.value), name
     with pytest.raises(UserError, match=words):
         resumed_config("run")  # by its name below results
+    for naming, advice in ((nullcontext, "and name run: "), (naming_flags, "and --name run: ")):
+        with naming(), pytest.raises(UserError, match=advice):
+            resumed_config(folder)
     with alone_in(folder, CONFIG):
         pass  # the search itself writes a damaged record anew
 

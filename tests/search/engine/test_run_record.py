@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from models.errors import UserError
+from models.settings import naming_flags
 from search.candidate import Recipe
 from search.engine.method_configs import method_configs
 from search.engine.run_folder import refuse_other, resumed_config
@@ -70,7 +72,9 @@ def test_a_folder_of_schema_1_is_still_that_run(tmp_path: Path, kind: str) -> No
     old_run(folder, kind)
     config = resumed_config(folder)
     refuse_other(folder, config)
-    with pytest.raises(UserError, match="holds a run with other settings"):
-        refuse_other(folder, config.model_copy(update={"trials": 3}))
+    other = config.model_copy(update={"trials": 3})
+    for naming, advice in ((nullcontext, "resume"), (naming_flags, "--resume")):
+        with naming(), pytest.raises(UserError, match=f"a run with other settings.* that one by {advice} {folder}$"):
+            refuse_other(folder, other)
     with pytest.raises(UserError, match="holds a run with other settings"):
         refuse_other(folder, config.model_copy(update={"comparison": not config.comparison}))
