@@ -24,12 +24,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from models.task import TaskConfig
-from search.candidate import Candidate, Outcome, Recipe
+from models.task_config import TaskConfig
+from search.candidate import Candidate, Outcome
 from search.dispatch.contract import Resources
 from search.dispatch.loop import dispatch
 from search.judge.evaluate import Evaluator, bind_method, load_evaluator
 from search.machine.host import host_facts
+from search.recipe import Recipe
 
 MIB = 2**20
 SETTLED = 100  # candidates after which memory should not rise any more

@@ -14,7 +14,8 @@ import time
 import torch
 
 from methods.base import Compressor
-from models.task import TaskConfig, pick_device
+from models.task import pick_device
+from models.task_config import TaskConfig
 from search.candidate import Candidate, Outcome
 from search.judge.evaluate import Evaluator
 from search.machine.host import host_facts

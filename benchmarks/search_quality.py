@@ -24,12 +24,13 @@ import pandas as pd
 from optuna._hypervolume import compute_hypervolume
 from rich.console import Console
 
-from models.task import TaskConfig, pick_device
-from search.candidate import Recipe
+from models.task import pick_device
+from models.task_config import TaskConfig
 from search.engine.outcomes import MethodOutcomes
 from search.engine.prepare import prepare_run
 from search.engine.running import run_prepared
 from search.machine.host import host_facts
+from search.recipe import Recipe
 from search.settings.build import build_run
 from search.settings.commands import COMPARE, COMPARE_FIXED
 from search.settings.setting import read_settings

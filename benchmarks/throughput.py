@@ -29,10 +29,10 @@ from models.data.array_images import ArrayImages
 from models.data.named_sets import NAMED_SETS
 from models.networks.catalog import build_network
 from models.task import pick_device
-from search.candidate import Recipe
 from search.export.formats import count_flops
 from search.judge.finetune import finetune, mixed_precision
 from search.machine.host import count_cores, host_facts
+from search.recipe import Recipe
 
 INFO = NAMED_SETS["cifar10"]
 IMAGES = 10_000

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 
-from search.candidate import Outcome, Recipe
+from search.candidate import Outcome
 from search.ranking import candidate_name, rank_searched
+from search.recipe import Recipe
 from search.strategies.contract import Program, Proposal
 
 Seen = Sequence[tuple[Proposal, Outcome]]

@@ -13,9 +13,10 @@ from pydantic import Field, ValidationError
 
 from methods.base import Allocation
 from models.errors import UserError, first_line
-from models.task import TaskConfig
-from search.candidate import Frozen, Recipe
+from models.task_config import TaskConfig
+from search.candidate import Frozen
 from search.latency.timing import Latency
+from search.recipe import Recipe
 
 VERSION = 3  # 2: labels and range of pixels; 3: methods in users' files
 CONFIG, WEIGHTS, PROGRAM, ONNX, CARD = "config.json", "model.safetensors", "model.pt2", "model.onnx", "README.md"

@@ -10,10 +10,11 @@ import pandas as pd
 
 from methods.base import Allocation
 from models.errors import UserError, first_line, unknown_name
-from search.candidate import Candidate, Recipe
+from search.candidate import Candidate
 from search.engine.run_file import RUN_FILE, DamagedRunError, json_kind
 from search.engine.run_folder import find_run_folder
 from search.engine.run_record import PARTS, read_config, read_record
+from search.recipe import Recipe
 from search.results.best import Line, best_of_target, rank_finals
 from search.results.tables import ADDED, CANDIDATE_TYPES, FINAL_TYPES, figure_or_none, records
 from search.settings.command import resume_command

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from models.checkpoints.writing import Encode, weights_encoder
 from models.paths import check_utf8_names
-from models.task import Task, TaskConfig, check_trainable, load_task, pick_device, split_metadata
-from search.candidate import Recipe
+from models.task import Task, check_trainable, load_task, pick_device, split_metadata
+from models.task_config import TaskConfig
 from search.files.output_file import check_output_file, write_output_file
 from search.judge.finetune import finetune, measure_accuracy
 from search.machine.last_words import last_words
+from search.recipe import Recipe
 
 DEFAULT_TASK = TaskConfig(network="small", data="digits", search_fraction=0.25)  # of 1,438: a tenth would rank little
 DEFAULT_RECIPE = Recipe(epochs=15, batch_size=64, lr=0.1, schedule="one-cycle", distill_weight=0)

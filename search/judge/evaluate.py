@@ -25,7 +25,8 @@ from methods.registry import create, locate_methods, method_info
 from models.data.images import Images
 from models.data.picture_folders import FolderFindings, adopt_findings
 from models.errors import UserError
-from models.task import Task, TaskConfig, load_task, pick_device
+from models.task import Task, load_task, pick_device
+from models.task_config import TaskConfig
 from models.user.given_networks import receive_networks
 from search.candidate import Candidate, Outcome, failed
 from search.files.atomic import atomic_write

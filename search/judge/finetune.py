@@ -18,8 +18,8 @@ from methods.base import Tuning
 from models.data.images import Images
 from models.execution.gradients import ForwardGuard, run_backward
 from models.execution.training_outputs import class_scores
-from search.candidate import Recipe
 from search.judge.checkpoint import Checkpoint
+from search.recipe import Recipe
 
 _WARM_UP = 0.3  # share of a one-cycle schedule that rises
 _START = 1 / 25  # first rate of the rise, as a share of the peak

@@ -10,7 +10,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from models.errors import UserError, first_line, unknown_name
-from models.task import TaskConfig
+from models.task_config import TaskConfig
 from search.engine.run_record import PARTS, read_config, recorded
 from search.engine.unchanged import describe_changes
 from search.judge.evaluate import Evaluator

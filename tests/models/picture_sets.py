@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.data.catalog import Data, load_data
 from models.notices import collect_notices
-from models.task import TaskConfig
+from models.task_config import TaskConfig
 
 SIZE = 16
 RANDOM = np.random.default_rng(0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from models.task import TaskConfig
+from models.task_config import TaskConfig
 
 
 def write_task_files(folder: Path) -> Path:

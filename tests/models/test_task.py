@@ -14,7 +14,8 @@ from models.data.catalog import data_info
 from models.data.images import Images
 from models.errors import UserError
 from models.networks.catalog import build_network
-from models.task import TaskConfig, load_network, load_task, pick_device, split_metadata, task_parts
+from models.task import load_network, load_task, pick_device, split_metadata, task_parts
+from models.task_config import TaskConfig
 
 SMALL = TaskConfig(network="small")
 

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from models.data.catalog import data_identity, data_info
-from models.task import TaskConfig, load_task, task_parts
+from models.task import load_task, task_parts
+from models.task_config import TaskConfig
 from search.settings.inputs import data_spec
 
 X = (np.arange(40 * 3 * 8 * 6) * 7919 % 251).astype(np.uint8).reshape(40, 3, 8, 6)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from search import api
-from search.candidate import Candidate, Outcome, Recipe, failed
+from search.candidate import Candidate, Outcome, failed
 from search.engine.standings import Standing, family, keep, keep_dense
 from search.ledger.ledger import Ledger
+from search.recipe import Recipe
 from search.results.tables import Dense
 
 DENSE = Dense(flops=1_000_000, params=40_000, bytes=160_000, search_accuracy=0.99, test_accuracy=0.95)

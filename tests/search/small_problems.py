@@ -72,7 +72,7 @@ def rising(rng: np.random.Generator, n: int) -> Floats:
 
 def problem(settings: Sequence[int], cost: Any, kept: Sequence[float], **changes: Any) -> Problem:
     """A problem over `sites(settings)` with targets at those fractions."""
-    from search.candidate import Recipe
+    from search.recipe import Recipe
 
     targets = [(parse_target(f"{k:g}"), Budget({"flops": int(k * cost.dense.flops)}, cost)) for k in kept]
     fields = {"recipe": Recipe(), "scan": Scan(levels=7, images=100), "trials": 6} | changes

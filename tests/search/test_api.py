@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import run_search
 from models.data.catalog import data_info
 from models.errors import UserError
-from models.task import TaskConfig
+from models.task_config import TaskConfig
 from models.user import given_networks
 from search import api
 from search.api_objects import RunResult

@@ -10,10 +10,12 @@ import torch
 from torch import nn
 
 from models.errors import UserError
-from models.task import TaskConfig, check_trainable, load_task
+from models.task import check_trainable, load_task
+from models.task_config import TaskConfig
 from search import api
-from search.candidate import Candidate, Recipe
+from search.candidate import Candidate
 from search.judge.evaluate import Evaluator, bind_method
+from search.recipe import Recipe
 
 NETWORKS = Path(__file__).with_name("user_networks.py")
 RECIPE = Recipe(epochs=1, batch_size=16, lr=0.01, recalibration_images=32)

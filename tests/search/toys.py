@@ -9,7 +9,8 @@ import numpy as np
 from methods.base import Cost, Costs, Levels, Setting, Site
 from search.allocation.budget import Budget
 from search.allocation.targets import parse_target
-from search.candidate import Outcome, Recipe
+from search.candidate import Outcome
+from search.recipe import Recipe
 from search.strategies.contract import Problem, Scan
 
 

@@ -21,7 +21,8 @@ from models.checkpoints.loading import load_weights
 from models.data.named_sets import NAMED_SETS
 from models.errors import UserError
 from models.notices import collect_notices
-from models.task import TaskConfig, task_parts
+from models.task import task_parts
+from models.task_config import TaskConfig
 
 
 def _network() -> nn.Module:

@@ -17,7 +17,7 @@ from models.data.array_checks import check_arrays
 from models.data.array_sources import read_arrays
 from models.data.catalog import data_identity, data_info
 from models.errors import UserError
-from models.task import TaskConfig
+from models.task_config import TaskConfig
 
 RANDOM = np.random.default_rng(0)
 

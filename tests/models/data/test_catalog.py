@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from models.data.catalog import data_info, load_data
 from models.data.named_sets import NAMED_SETS
 from models.errors import UserError
-from models.task import TaskConfig
+from models.task_config import TaskConfig
 
 CPU = torch.device("cpu")
 

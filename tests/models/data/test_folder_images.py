@@ -10,7 +10,7 @@ from torchvision.transforms import functional as TF
 
 from models.data.catalog import Data, data_identity, data_info, load_data
 from models.errors import UserError
-from models.task import TaskConfig
+from models.task_config import TaskConfig
 
 CPU = torch.device("cpu")
 COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}

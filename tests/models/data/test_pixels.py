@@ -14,7 +14,7 @@ from models.data.array_checks import check_arrays
 from models.data.catalog import Data, data_info, load_data
 from models.errors import UserError
 from models.notices import collect_notices
-from models.task import TaskConfig
+from models.task_config import TaskConfig
 
 CPU = torch.device("cpu")
 RANDOM = np.random.default_rng(0)

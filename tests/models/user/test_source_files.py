@@ -9,7 +9,8 @@ import pytest
 
 from models.data.array_sources import array_identity
 from models.data.catalog import data_info
-from models.task import TaskConfig, task_parts
+from models.task import task_parts
+from models.task_config import TaskConfig
 from models.user.source_files import own_files, source_digest
 
 FILES = {

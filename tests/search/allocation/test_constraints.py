@@ -14,7 +14,7 @@ from methods.base import Compressor, example_input
 from methods.registry import create, method_info, methods
 from methods.testing.small_networks import SHAPE, random_batches, small_network
 from models.errors import UserError
-from models.task import TaskConfig
+from models.task_config import TaskConfig
 from search.allocation.allocate import reach
 from search.allocation.budget import Budget
 from search.allocation.choice import Choice, choose

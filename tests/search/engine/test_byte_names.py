@@ -10,11 +10,11 @@ import pytest
 from ledger_samples import TASK, TITLE, candidate, outcome
 
 from models.errors import UserError
-from models.task import TaskConfig
+from models.task_config import TaskConfig
 from search import api
-from search.candidate import Recipe
 from search.judge import baseline, evaluate
 from search.ledger import ledger as ledgers
+from search.recipe import Recipe
 from search.settings.config import RunConfig
 
 

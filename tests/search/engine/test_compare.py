@@ -15,9 +15,8 @@ import safetensors.torch
 import run_search
 from methods.registry import methods
 from models.errors import UserError
-from models.task import TaskConfig
+from models.task_config import TaskConfig
 from search import api
-from search.candidate import Recipe
 from search.carry_out import carry_out
 from search.engine.candidate_queue import CandidateQueue
 from search.engine.method_configs import method_configs, strategies_of
@@ -28,6 +27,7 @@ from search.engine.standings import DENSE, dense_of, standings
 from search.leaderboard.board import read_boards
 from search.ledger.ledger import Ledger
 from search.observer import Observer
+from search.recipe import Recipe
 from search.results.tables import records
 from search.settings.build import build_run
 from search.settings.commands import COMPARE, COMPARE_FIXED

@@ -15,10 +15,10 @@ from board_fakes import filled
 import run_search
 from models.errors import UserError
 from models.settings import naming_flags
-from models.task import TaskConfig
+from models.task_config import TaskConfig
 from search import api
-from search.candidate import Recipe
 from search.engine.run_folder import alone_in, resumed_config
+from search.recipe import Recipe
 from search.settings.config import RunConfig
 
 TASK = "0123456789abcdef"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from models.task import TaskConfig
-from search.candidate import Recipe
+from models.task_config import TaskConfig
 from search.engine.estimate import expected_candidates
 from search.engine.prepare import prepare_run
 from search.engine.running import run_prepared
+from search.recipe import Recipe
 from search.settings.config import RunConfig
 
 STRATEGIES = ("acra-uniform", "lagrangian", "random")

@@ -10,10 +10,10 @@ from PIL import Image
 from ray import cloudpickle
 
 from models.data import picture_folders
-from models.task import TaskConfig
-from search.candidate import Recipe
+from models.task_config import TaskConfig
 from search.engine.prepare import prepare_run
 from search.engine.running import evaluator_factory
+from search.recipe import Recipe
 from search.settings.config import RunConfig
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 
 from search.allocation.targets import parse_target
-from search.candidate import Candidate, Outcome, Recipe, failed
+from search.candidate import Candidate, Outcome, failed
 from search.engine.finalists import Seen, best_candidates, finalists
+from search.recipe import Recipe
 from search.strategies.contract import Proposal
 
 RECIPE = Recipe(epochs=9)

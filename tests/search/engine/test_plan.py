@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from methods.registry import create
 from models.errors import UserError
 from models.networks.catalog import build_network
-from models.task import TaskConfig
+from models.task_config import TaskConfig
 from search.engine import plan as planning
 from search.engine.plan import plan
 from search.settings.config import RunConfig

@@ -10,11 +10,11 @@ import pytest
 from mounts import read_only
 
 from models.errors import UserError
-from models.task import TaskConfig
+from models.task_config import TaskConfig
 from search import api
-from search.candidate import Recipe
 from search.engine.prepare import prepare_run
 from search.judge import evaluate
+from search.recipe import Recipe
 from search.settings.config import RunConfig
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from models.errors import UserError
 from models.settings import naming_flags
-from search.candidate import Recipe
 from search.engine.method_configs import method_configs
 from search.engine.run_folder import refuse_other, resumed_config
 from search.engine.run_record import read_config
+from search.recipe import Recipe
 
 OLD_RUNS = Path(__file__).parent / "old_runs"
 

@@ -12,13 +12,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from models.task import TaskConfig
+from models.task_config import TaskConfig
 from search.allocation.targets import parse_target
-from search.candidate import Candidate, Outcome, Recipe, failed
+from search.candidate import Candidate, Outcome, failed
 from search.engine.candidate_queue import CandidateQueue
 from search.engine.finalists import best_candidates
 from search.engine.rungs import Asha, Rungs, climb
 from search.judge.evaluate import SPARED, Evaluator, rung_file
+from search.recipe import Recipe
 from search.strategies.contract import Program, Proposal
 
 TASK = "a task"

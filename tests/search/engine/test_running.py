@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from models.errors import UserError
-from models.task import TaskConfig
+from models.task_config import TaskConfig
 from search import api
-from search.candidate import Outcome, Recipe, failed
+from search.candidate import Outcome, failed
 from search.engine.observer import RunObserver
 from search.engine.prepare import PreparedRun, prepare_run
 from search.engine.run_folder import alone_in, resumed_config
 from search.engine.running import run_prepared
 from search.judge.evaluate import Evaluator
+from search.recipe import Recipe
 from search.report.outputs import run_view
 from search.report.page import report_html
 from search.settings.config import RunConfig

@@ -14,15 +14,15 @@ from weight_files import save_weights
 
 from models.errors import UserError
 from models.networks.catalog import build_network
-from models.task import TaskConfig
+from models.task_config import TaskConfig
 from search import api
-from search.candidate import Recipe
 from search.engine.observer import RunObserver
 from search.engine.outcomes import RunOutcomes
 from search.engine.prepare import PreparedRun, prepare_run
 from search.engine.run_folder import resumed_config
 from search.engine.running import run_prepared
 from search.judge.evaluate import load_evaluator
+from search.recipe import Recipe
 from search.settings.config import RunConfig
 
 NETWORK = """

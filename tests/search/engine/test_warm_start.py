@@ -14,9 +14,10 @@ from small_problems import Chain, judged, levels_of, play, problem
 
 from methods.base import Levels
 from search import candidate
-from search.candidate import Outcome, Recipe, failed
+from search.candidate import Outcome, failed
 from search.engine.warm_start import MOST, warmed
 from search.ledger.ledger import Ledger
+from search.recipe import Recipe
 from search.strategies.contract import Problem, Proposal, strategy
 from search.strategies.lending import REACH
 from search.strategies.sampling import hardness_of, power_shape

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import torch
 
-from models.task import TaskConfig, load_task
-from search.candidate import Recipe
+from models.task import load_task
+from models.task_config import TaskConfig
 from search.carry_out import carry_out
 from search.judge.baseline import train_baseline
 from search.observer import Observer
+from search.recipe import Recipe
 from search.settings.config import RunConfig
 
 ROOT = Path(__file__).resolve().parents[3]

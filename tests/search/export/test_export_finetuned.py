@@ -13,7 +13,8 @@ import pytest
 from export_samples import ROOT
 from rich.console import Console
 
-from models.task import TaskConfig, load_task
+from models.task import load_task
+from models.task_config import TaskConfig
 from search import api
 from search.export.compressed import load_compressed
 from search.export.export import export_run

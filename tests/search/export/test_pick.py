@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 from models.errors import UserError
-from models.task import TaskConfig
-from search.candidate import Candidate, Recipe
+from models.task_config import TaskConfig
+from search.candidate import Candidate
 from search.export.pick import Run, pick_candidate, read_run
+from search.recipe import Recipe
 from search.results.tables import CANDIDATE_TYPES, FINAL_TYPES
 from search.settings.config import RunConfig
 

@@ -15,7 +15,8 @@ import torch
 from models.checkpoints.loading import read_metadata
 from models.errors import UserError
 from models.networks.catalog import build_network
-from models.task import Task, TaskConfig, load_network, load_task
+from models.task import Task, load_network, load_task
+from models.task_config import TaskConfig
 from search import api
 from search.files.output_file import check_output_file, check_output_folder, write_output_file
 from search.judge import baseline

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from methods.base import Compressor, example_input
 from methods.registry import create, methods
-from search.candidate import Recipe
 from search.judge.finetune import finetune
+from search.recipe import Recipe
 
 SHAPE = (1, 16, 16)
 STEPS = 4

@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.errors import UserError
-from models.task import TaskConfig
-from search.candidate import Candidate, Recipe
+from models.task_config import TaskConfig
+from search.candidate import Candidate
 from search.judge.drift import Drift
 from search.judge.evaluate import Evaluator
 from search.judge.finetune import finetune, measure_accuracy, recalibrate
+from search.recipe import Recipe
 
 TASK = TaskConfig(network="small", data="digits", train_images=300)
 RECIPE = Recipe(epochs=0.5, batch_size=32, lr=0.05, recalibration_images=128)

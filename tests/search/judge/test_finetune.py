@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Tuning
-from search.candidate import Recipe
 from search.judge.finetune import (
     DivergedError,
     TimeLimitError,
@@ -22,6 +21,7 @@ from search.judge.finetune import (
     measure_accuracy,
     recalibrate,
 )
+from search.recipe import Recipe
 
 PLAIN = Recipe(epochs=2, batch_size=8, lr=0.1, distill_weight=0, momentum=0.9, weight_decay=0.01)
 

@@ -15,13 +15,14 @@ from PIL import Image
 
 from models.data.pictures import decode_picture
 from models.errors import UserError
-from models.task import TaskConfig
+from models.task_config import TaskConfig
 from search import api
-from search.candidate import Recipe, failed
+from search.candidate import failed
 from search.judge.evaluate import Evaluator
 from search.judge.faults import MachineFaultError, is_machine_fault, machine_fault
 from search.judge.finetune import DivergedError
 from search.ledger.ledger import Ledger
+from search.recipe import Recipe
 from search.settings.config import RunConfig
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from models.task import TaskConfig
+from models.task_config import TaskConfig
 from search.allocation.targets import parse_target
 from search.api import open_run
-from search.candidate import Candidate, Outcome, Recipe
+from search.candidate import Candidate, Outcome
+from search.recipe import Recipe
 from search.engine.finalists import best_candidates
 from search.engine.standings import Standing, family, keep, keep_dense
 from search.export.pick import pick_candidate, read_run

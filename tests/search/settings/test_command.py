@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from typer.testing import CliRunner
 
 import run_search
-from models.task import TaskConfig
+from models.task_config import TaskConfig
 from search.settings.command import command_line, export_command, resume_command, run_command
 from search.settings.config import RunConfig
 from search.settings.shell import shell_line

@@ -7,7 +7,7 @@ import pytest
 from toys import ChainCost, even_sites, toy_problem
 
 from models.errors import UserError
-from search.candidate import Recipe
+from search.recipe import Recipe
 from search.strategies.contract import Scan, StrategyInfo, register, strategies, strategy
 
 

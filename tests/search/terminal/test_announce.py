@@ -6,9 +6,9 @@ import io
 from pathlib import Path
 from typing import Any
 
-from models.task import TaskConfig
-from search.candidate import Recipe
+from models.task_config import TaskConfig
 from search.engine.prepare import prepare_run
+from search.recipe import Recipe
 from search.settings.config import RunConfig
 from search.terminal.announce import announce_comparison, announce_search
 from search.terminal.console import PlainConsole

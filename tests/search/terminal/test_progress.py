@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from search.allocation.targets import parse_target
-from search.candidate import Candidate, Outcome, Recipe
+from search.candidate import Candidate, Outcome
+from search.recipe import Recipe
 from search.strategies.contract import Proposal, Stage
 from search.terminal import progress as module
 from search.terminal.progress import Progress
