@@ -113,11 +113,9 @@ def run_config(
     config: RunConfig, *, show: Show = True, command: str | None = None, retry_failed: bool = False
 ) -> RunResult:
     """`search` or `compare` for a configuration that is there already."""
-    from search.api_objects import RunResult
     from search.carry_out import carry_out
 
-    record, complete = carry_out(config, observer_of(show), command=command, retry_failed=retry_failed)
-    return RunResult.read(config.folder, complete=complete, record=record)
+    return carry_out(config, observer_of(show), command=command, retry_failed=retry_failed)
 
 
 @takes_keywords(PLAN)
@@ -223,10 +221,10 @@ def export(run: str | Path, *, network: Network | None = None, show: Show = True
     from search.export.export import export_run
 
     check_choices(device=settings["device"])
-    folder = open_run(run, network=network).folder
+    finished = open_run(run, network=network).run
     observer = observer_of(show)
     with observer.exporting() as on_step:
-        exported = export_run(folder, say=observer.say, on_step=on_step, **settings)
+        exported = export_run(finished, say=observer.say, on_step=on_step, **settings)
     observer.exported(exported)
     return exported
 

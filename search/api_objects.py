@@ -16,10 +16,10 @@ from models.task_config import TaskConfig
 from models.wording import plural
 from search.engine.run_record import read_record
 from search.export.export import Exported, export_run, fine_tuned
-from search.export.pick import Run, pick_candidate, read_run, targets_of
+from search.export.finished_run import FinishedRun, read_run
+from search.export.pick import pick_candidate
 from search.export.settings import EXPORT, NETWORK
 from search.leaderboard.board import Board, board_of
-from search.results.best import best_of_target
 from search.results.tables import FINAL_TYPES
 from search.settings.command import resume_command
 from search.settings.config import RunConfig
@@ -28,9 +28,9 @@ from search.settings.keywords import takes_keywords
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RunResult:
-    """A search or a comparison, read from its folder."""
+    """A search or a comparison, as it ended or as it lies in its folder."""
 
-    run: Run
+    run: FinishedRun
     complete: bool
     """False if it was stopped before it was through; `resume_command` goes on with it."""
     record: Mapping[str, Any] = field(default_factory=dict)
@@ -55,17 +55,17 @@ class RunResult:
     @property
     def table(self) -> pd.DataFrame:
         """Every candidate, one line each, failed ones with their reason; no scan measurements."""
-        return self.run.candidates
+        return self.run.tables.candidates
 
     @property
     def pareto(self) -> pd.DataFrame:
         """The candidates on the front of FLOPs and search accuracy, by rising FLOPs."""
-        return self.run.front
+        return self.run.tables.front
 
     @property
     def finalists(self) -> pd.DataFrame:
         """Results on the test set: mean and standard deviation over seeds, one line per finalist."""
-        return self.run.finals
+        return self.run.tables.finals
 
     @property
     def best(self) -> pd.DataFrame:
@@ -74,8 +74,8 @@ class RunResult:
         `reason` says why it is the first. `accuracy` is that of a searched candidate on the search split, where no
         finalist of the target has met the test set; its `test_accuracy` is blank.
         """
-        answers = {target: best_of_target(self.table, self.finalists, target) for target in targets_of(self.run)}
-        lines = [{"accuracy": math.nan, **best.line, "reason": best.reason} for best in answers.values() if best]
+        answers = [self.run.tables.best(target) for target in self.run.tables.targets]
+        lines = [{"accuracy": math.nan, **best.line, "reason": best.reason} for best in answers if best]
         types = {**FINAL_TYPES, "accuracy": "float64", "reason": "str"}
         return pd.DataFrame(lines, columns=list(types)).astype(types).set_index("target")
 
@@ -105,7 +105,7 @@ class RunResult:
     @takes_keywords({name: setting for name, setting in EXPORT.items() if name != "run"})
     def export(self, pick: str = "best", **settings: Any) -> Exported:
         """`api.export` of this run, without progress."""
-        return export_run(self.folder, pick=pick, **settings)
+        return export_run(self.run, pick=pick, **settings)
 
     def __repr__(self) -> str:
         state = "" if self.complete else ", stopped before it was through"

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
+from search.api_objects import RunResult
 from search.engine.doubts import check_finalists
 from search.engine.outcomes import RunOutcomes
 from search.engine.prepare import PreparedRun, prepare_run
 from search.engine.running import run_prepared
 from search.engine.stopping import stop_signals
+from search.export.finished_run import FinishedRun
 from search.files.atomic import atomic_write, report_unwritable
 from search.leaderboard.board import Board, board_of
 from search.leaderboard.forms import boards_csv, boards_record
@@ -26,8 +28,8 @@ from search.settings.config import RunConfig
 
 def carry_out(
     config: RunConfig, observer: Observer, *, command: str | None = None, retry_failed: bool = False
-) -> tuple[dict[str, Any], bool]:
-    """Run what a configuration asks for and write its files; its JSON form, and whether it is complete.
+) -> RunResult:
+    """Run what a configuration asks for and write its files.
 
     Args:
         command: what the report names as the way to this run; None takes the command line of the configuration.
@@ -49,7 +51,8 @@ def carry_out(
             written.files.extend(_write_boards(boards, config.folder))
         observer.written(outcomes, written, boards)
     check_finalists(outcomes)
-    return _run_summary(outcomes, written, boards), outcomes.complete
+    finished = FinishedRun.from_outcomes(outcomes, written.view.tables)
+    return RunResult(finished, outcomes.complete, _run_summary(outcomes, written, boards))
 
 
 def _task_boards(run: PreparedRun) -> list[Board]:
@@ -76,8 +79,8 @@ def _run_summary(outcomes: RunOutcomes, written: Written, boards: list[Board]) -
         "run": str(run.config.folder),
         "complete": outcomes.complete,
         "dense": dataclasses.asdict(view.dense),
-        "front": json.loads(view.front.to_json(orient="records")),
-        "finalists": json.loads(view.finals.to_json(orient="records")),
+        "front": json.loads(view.tables.front.to_json(orient="records")),
+        "finalists": json.loads(view.tables.finals.to_json(orient="records")),
         "files": [str(path) for path in written.files],
         "seconds": outcomes.seconds,
         "skipped_records": outcomes.skipped,

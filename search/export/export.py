@@ -1,6 +1,6 @@
 """An export: a run's candidate as files that can be deployed, each tried on real test images before it counts.
 
-    made = export_run("results/my-run", pick="best", to="deploy")
+    exported = export_run(read_run("results/my-run"), pick="best", to="deploy")
 
 Everything is written into a folder of its own first and moved to its place at the end, `config.json` last: an export
 that has one is whole.
@@ -30,8 +30,9 @@ from search.candidate import Candidate
 from search.engine.unchanged import describe_changes
 from search.export.config import CARD, CONFIG, ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig, read_config
 from search.export.files import Say, Subject, write_files
+from search.export.finished_run import FinishedRun
 from search.export.formats import check_onnx
-from search.export.pick import Picked, Run, pick_candidate, read_run
+from search.export.pick import Picked, pick_candidate
 from search.export.settings import FORMATS
 from search.files.atomic import clear_leftovers, hold_lock, report_unwritable
 from search.files.output_file import check_output_folder
@@ -59,7 +60,7 @@ class Exported:
 
 
 def export_run(
-    run: str | Path,
+    run: FinishedRun,
     *,
     pick: str = "best",
     to: str | Path | None = None,
@@ -73,7 +74,6 @@ def export_run(
     """Export a candidate of a run.
 
     Args:
-        run: the run's folder, or its name below `results`.
         pick: best, knee, smallest, or the beginning of a candidate's key.
         to: the folder to write; None takes `export` in the run's own.
         formats: any of config, safetensors, pt2, onnx.
@@ -86,15 +86,14 @@ def export_run(
     Raises:
         UserError: nothing was written into `to`.
     """
-    record = read_run(run)
-    picked = pick_candidate(record, pick, finetune)
-    folder = record.folder / "export" if to is None else Path(to)
+    picked = pick_candidate(run, pick, finetune)
+    folder = run.folder / "export" if to is None else Path(to)
     check_utf8_names(folder)
     check_folder(folder, force=force)
     check_output_folder(folder)  # before the fine-tune, not after
     if "onnx" in formats:
         check_onnx()
-    subject = fine_tuned(record, picked, pick, device=device, say=say, on_step=on_step)
+    subject = fine_tuned(run, picked, pick, device=device, say=say, on_step=on_step)
     prefix = f".{folder.name}."
     with (
         report_unwritable(folder, "free space or give another folder, and export again: the fine-tune is kept"),
@@ -151,7 +150,7 @@ def _install(stage: Path, folder: Path) -> None:
 
 
 def fine_tuned(
-    run: Run,
+    run: FinishedRun,
     picked: Picked,
     wanted: str,
     *,

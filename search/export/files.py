@@ -34,6 +34,7 @@ from search.export.config import (
     Stored,
     UserFile,
 )
+from search.export.finished_run import FinishedRun
 from search.export.formats import (
     capture,
     check_agreement,
@@ -46,7 +47,7 @@ from search.export.formats import (
     write_pt2,
 )
 from search.export.model_card import model_card
-from search.export.pick import Picked, Run
+from search.export.pick import Picked
 from search.files.atomic import atomic_write
 from search.judge.finetune import measure_accuracy
 from search.judge.packed_weights import pack_weights
@@ -61,7 +62,7 @@ Say = Callable[[str], None]
 class Subject:
     """What is exported, loaded."""
 
-    run: Run
+    run: FinishedRun
     picked: Picked
     wanted: str
     """The pick as the user wrote it."""

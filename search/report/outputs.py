@@ -25,7 +25,8 @@ from search.report.page import write_report
 from search.report.picture import write_picture
 from search.report.ratio_bars import Ratios
 from search.report.view import RunView
-from search.results.tables import Row, allocation_of, candidates_frame, finals_frame, pareto, short_ids, write_csv
+from search.results.run_tables import RunTables
+from search.results.tables import Row, allocation_of, short_ids
 from search.settings.command import export_command, resume_command
 from search.settings.config import RunConfig
 from search.strategies.sensitivity import scan_points
@@ -44,13 +45,10 @@ class Written:
 def write_outputs(outcomes: RunOutcomes, command: str, checked: Mapping[str, Checked] | None = None) -> Written:
     """Write `candidates.csv`, `pareto.csv`, `report.html` and `pareto.png` into the run's folder."""
     view, folder = run_view(outcomes, command, checked or {}), outcomes.prepared.config.folder
-    files = [folder / name for name in ("report.html", "pareto.png", "pareto.csv", "candidates.csv", "finalists.csv")]
-    write_csv(view.frame, folder / "candidates.csv")
-    write_csv(view.front, folder / "pareto.csv")
-    write_csv(view.finals, folder / "finalists.csv")
+    paths = view.tables.write(folder)
     write_picture(folder / "pareto.png", view)
     write_report(folder / "report.html", view)
-    return Written(view, files)
+    return Written(view, [folder / "report.html", folder / "pareto.png", *paths])
 
 
 def run_view(outcomes: RunOutcomes, command: str, checked: Mapping[str, Checked]) -> RunView:
@@ -59,7 +57,6 @@ def run_view(outcomes: RunOutcomes, command: str, checked: Mapping[str, Checked]
     rows_by_method = [rows_of(result) for result in methods]
     rows = [row for own_rows in rows_by_method for row in own_rows]
     ids = short_ids(row.key for row in rows)
-    frame = candidates_frame(rows, run.dense)
     scans = [scan for result in methods if (scan := _sensitivity(result)) is not None]
     targets = {target.asked: budget for method in run.methods for target, budget in method.targets}
     view = RunView(
@@ -70,9 +67,7 @@ def run_view(outcomes: RunOutcomes, command: str, checked: Mapping[str, Checked]
         export_command=export_command(run.config),
         facts=_facts(outcomes),
         dense=run.dense,
-        frame=frame,
-        front=pareto(frame),
-        finals=finals_frame(rows, run.dense, checked),
+        tables=RunTables.from_rows(rows, run.dense, checked),
         allocations=_merged(
             _allocations(result, own_rows, ids) for result, own_rows in zip(methods, rows_by_method, strict=True)
         ),
@@ -200,7 +195,7 @@ def _allocations(result: MethodOutcomes, rows: list[Row], ids: Mapping[str, str]
 def _centroids(outcomes: RunOutcomes, view: RunView) -> dict[str, list[Centroids]]:
     """The codebooks of each target's answer."""
     compressors = {result.prepared.config.method: result.prepared.compressor for result in outcomes.methods}
-    answers = [best.line for target, _ in view.targets if (best := view.best(target))]
+    answers = [best.line for target, _ in view.targets if (best := view.tables.best(target))]
     codebooks: dict[str, list[Centroids]] = {}
     for line in answers:
         compressor = compressors[line["method"]]

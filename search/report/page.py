@@ -24,7 +24,7 @@ def write_report(path: Path, run: RunView) -> None:
 
 
 def report_html(run: RunView) -> str:
-    answers = [(asked, flops, run.best(asked)) for asked, flops in run.targets]
+    answers = [(asked, flops, run.tables.best(asked)) for asked, flops in run.targets]
     sections = [_front(run), _finals(run), _ratios(run, answers), _centroids(run), _sensitivity(run),
                 _candidates(run), _reproduce(run), _skipped(run), _facts(run)]  # fmt: skip
     links = [(name, heading) for name, heading, content in sections if content]
@@ -41,7 +41,7 @@ def report_html(run: RunView) -> str:
 
 
 def _headline(run: RunView, answers: list[tuple[str, int | None, Best | None]]) -> str:
-    dense, frame = run.dense, run.frame
+    dense, frame = run.dense, run.tables.candidates
     known = [("test set", dense.test_accuracy), ("search split", dense.search_accuracy)]
     figures = [f"{si(dense.flops)} FLOPs", f"{si(dense.params)} parameters", si(dense.bytes, "B")]
     figures += [f"{percent(value)} % on the {where}" for where, value in known if value is not None]
@@ -87,7 +87,7 @@ Section = tuple[str, str, str]
 
 def _front(run: RunView) -> Section:
     heading = "Front"
-    figure = front_figure(run.frame, run.front, run.dense, run.lines)
+    figure = front_figure(run.tables.candidates, run.tables.front, run.dense, run.lines)
     if figure is None:
         return "front", heading, "<p>No candidate was judged, so there is no front; the reasons are in the table.</p>"
     text = (
@@ -100,17 +100,17 @@ def _front(run: RunView) -> Section:
 
 def _finals(run: RunView) -> Section:
     heading = "Test results"
-    if run.finals.empty:
+    if run.tables.finals.empty:
         return "finals", heading, "<p>No finalist has met the test set in this run.</p>"
     text = (
         "<p>Finalists, fine-tuned for longer and judged on the test set once per seed. Mean ± standard deviation over "
         "seeds; Δ in percentage points against the dense network. Blank: not measured. "
         "Tried and search: candidates, and the workers' seconds, that finding the allocation took.</p>"
     )
-    figure = finals_figure(run.finals, run.dense, run.lines)
+    figure = finals_figure(run.tables.finals, run.dense, run.lines)
     drawn = plot("finals-plot", "Kept FLOPs against test accuracy of finalists", figure) if figure else ""
-    timed = bool(run.finals["latency_ms"].notna().any())
-    lines = [_final_cells(line) + _latency_cells(line) * timed for line in records(run.finals)]
+    timed = bool(run.tables.finals["latency_ms"].notna().any())
+    lines = [_final_cells(line) + _latency_cells(line) * timed for line in records(run.tables.finals)]
     columns = FINAL_COLUMNS + LATENCY_COLUMNS * timed
     return "finals", heading, text + drawn + table(columns, lines, "finals-table")
 
@@ -154,8 +154,8 @@ def _latency_cells(line: Mapping[str, Any]) -> list[Cell]:
 
 
 def _candidates(run: RunView) -> Section:
-    on_front = set(run.front["key"])
-    lines = [_candidate_cells(line, on_front) for line in records(run.frame)]
+    on_front = set(run.tables.front["key"])
+    lines = [_candidate_cells(line, on_front) for line in records(run.tables.candidates)]
     text = "<p>A click on a heading sorts. ● marks the front.</p>"
     return "candidates", "Candidates", text + table(CANDIDATE_COLUMNS, lines, "candidates-table")
 
@@ -218,12 +218,13 @@ def _ratios(run: RunView, answers: list[tuple[str, int | None, Best | None]]) ->
 
 def _shown_id(run: RunView, line: Mapping[str, Any]) -> str | None:
     """The candidate whose bars are those of `line`: itself, or the searched one with the same allocation."""
-    same = run.frame[(run.frame["method"] == line["method"]) & (run.frame["allocation"] == line["allocation"])]
+    candidates = run.tables.candidates
+    same = candidates[(candidates["method"] == line["method"]) & (candidates["allocation"] == line["allocation"])]
     return next((one for one in (line["candidate"], *same["candidate"]) if one in run.allocations), None)
 
 
 def _describe(run: RunView, candidate: str) -> str:
-    rows = run.frame[run.frame["candidate"] == candidate]
+    rows = run.tables.candidates[run.tables.candidates["candidate"] == candidate]
     if rows.empty:
         return candidate
     row = rows.iloc[0]

@@ -45,7 +45,9 @@ def draw_picture(run: RunView) -> Figure:
     axes = figure.add_subplot()
     axes.margins(x=0.1, y=0.12)  # room for the labels of the outermost points
     scale, unit = _unit(run.dense.flops)
-    judged = run.frame[(run.frame["stage"] == "search") & run.frame["accuracy"].notna() & run.frame["flops"].notna()]
+    candidates = run.tables.candidates
+    searched = candidates[candidates["stage"] == "search"]
+    judged = searched[searched["accuracy"].notna() & searched["flops"].notna()]
     _draw_points(axes, run, judged, scale)
     _draw_targets(axes, run, scale)
     _dress(figure, axes, run, len(judged.drop_duplicates("key")), unit, scale)
@@ -60,7 +62,7 @@ def _unit(flops: int) -> tuple[float, str]:
 
 
 def _draw_points(axes: Axes, run: RunView, judged: pd.DataFrame, scale: float) -> None:
-    front = run.front.astype({"flops": float, "accuracy": float})
+    front = run.tables.front.astype({"flops": float, "accuracy": float})
     axes.plot(
         front["flops"] / scale, 100 * front["accuracy"], color=GREY, drawstyle="steps-post", label="front", zorder=1
     )
@@ -121,7 +123,7 @@ def _label_front(axes: Axes, run: RunView, judged: pd.DataFrame, scale: float, r
     pixels = axes.transData.transform(points[["x", "y"]].to_numpy())
     taken = [Bbox.from_bounds(x - 7, y - 7, 14, 14) for x, y in pixels]
     taken += [text.get_window_extent(renderer) for text in axes.texts]
-    for line in _telling(run.front):
+    for line in _telling(run.tables.front):
         where = (int(line["flops"]) / scale, 100 * line["accuracy"])
         text = f"{100 * line['accuracy']:.1f} % at {100 * line['kept_flops']:.1f} %"
         label = _place(axes, where, text, taken, renderer)

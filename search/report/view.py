@@ -9,7 +9,7 @@ import pandas as pd
 
 from methods.base import Centroids
 from search.report.ratio_bars import Ratios
-from search.results.best import Best, best_of_target
+from search.results.run_tables import RunTables
 from search.results.tables import Dense
 
 
@@ -26,12 +26,7 @@ class RunView:
     facts: Mapping[str, str]
     """Network, data, weights, versions, host, device, notes on the protocol."""
     dense: Dense
-    frame: pd.DataFrame
-    """`candidates_frame`."""
-    front: pd.DataFrame
-    """`pareto` of it."""
-    finals: pd.DataFrame
-    """`finals_frame`."""
+    tables: RunTables
     allocations: Mapping[str, Ratios] = field(default_factory=dict)
     """Short id of each candidate worth looking at -> its sites, in the network's order."""
     centroids: Mapping[str, Sequence[Centroids]] = field(default_factory=dict)
@@ -53,7 +48,3 @@ class RunView:
     def lines(self) -> list[tuple[str, int]]:
         """The targets that can be drawn on an axis of FLOPs."""
         return [(asked, flops) for asked, flops in self.targets if flops is not None]
-
-    def best(self, target: str) -> Best | None:
-        """The answer to a target, as it was asked for."""
-        return best_of_target(self.frame, self.finals, target)

@@ -23,24 +23,25 @@ from search.terminal.console import say
 def show_search_end(outcomes: RunOutcomes, written: Written, console: Console) -> None:
     """The last screen of a search: the front, the finalists, and how to go on."""
     view, folder = written.view, outcomes.prepared.config.folder
+    front, finals = view.tables.front, view.tables.finals
     console.print()
-    if len(view.front):
-        console.print(_front_table(view.front))
-    if len(view.finals):
-        console.print(_finals_table(view.finals, view.dense.test_accuracy))
+    if len(front):
+        console.print(_front_table(front))
+    if len(finals):
+        console.print(_finals_table(finals, view.dense.test_accuracy))
     for remark in view.remarks:
         console.print(Text(remark))
     for asked, _ in view.targets:
-        if (best := view.best(asked)) is not None and best.rival is not None:
+        if (best := view.tables.best(asked)) is not None and best.rival is not None:
             say(console, f"target {asked}: {_named(best.line)} is inside the noise of {_named(best.rival)} (Welch's t)")
     show_latencies(view.latencies, console)
-    failures = view.frame[view.frame["status"] == "failed"]
+    failures = view.tables.candidates[view.tables.candidates["status"] == "failed"]
     for line in records(failures.drop_duplicates("reason")):
         console.print(Text(f"failed: {line['candidate']} ({line['strategy']}, {line['target']}): {line['reason']}"))
     say(console, f"\nfiles     {folder}/: " + ", ".join(path.name for path in written.files))
     if outcomes.complete:
         say(console, f"look      open {shell_word(path_argument(folder / 'report.html'))} in a browser")
-        if not len(view.finals) or view.finals["test_accuracy"].notna().any():  # else every finalist failed
+        if not len(finals) or finals["test_accuracy"].notna().any():  # else every finalist failed
             say(console, f"export    {view.export_command}")
     else:
         say(console, f"stopped   nothing finished is lost; go on with: {view.resume_command}")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from search.candidate import Candidate, Outcome, failed
 from search.report.page import RunView
-from search.results.tables import Dense, Row, candidates_frame, finals_frame, pareto
+from search.results.run_tables import RunTables
+from search.results.tables import Dense, Row
 
 HOSTILE = [
     "<b>bold</b>",
@@ -49,10 +51,11 @@ def fake_run(sites: Sequence[str] = SITES, per_group: int = 40, hostile: bool = 
     rows += [
         _final(rng, rows, strategy, target, seed) for target in TARGETS for strategy in strategies for seed in range(3)
     ]
-    frame = candidates_frame(rows, DENSE)
-    front, finals = pareto(frame), finals_frame(rows, DENSE)
-    chosen = [*front["candidate"], *finals["candidate"]]
-    strengths = {short: _ratios(row) for short, row in zip(frame["candidate"], rows, strict=True) if short in chosen}
+    tables = RunTables.from_rows(rows, DENSE)
+    chosen = [*tables.front["candidate"], *tables.finals["candidate"]]
+    strengths = {
+        short: _ratios(row) for short, row in zip(tables.candidates["candidate"], rows, strict=True) if short in chosen
+    }
     view = {
         "title": "resnet20 on cifar10" + mark,
         "created": "2026-01-31 12:00",
@@ -66,9 +69,7 @@ def fake_run(sites: Sequence[str] = SITES, per_group: int = 40, hostile: bool = 
             "Protocol": "The weights have seen the search split, whose accuracy ranks candidates only.",
         },
         "dense": DENSE,
-        "frame": frame,
-        "front": front,
-        "finals": finals,
+        "tables": tables,
         "allocations": strengths,
         "sensitivity": _scan(rng, sites),
         "skipped": {
@@ -78,6 +79,11 @@ def fake_run(sites: Sequence[str] = SITES, per_group: int = 40, hostile: bool = 
         "targets": TARGETS,
     }
     return RunView(**(view | changes))
+
+
+def with_tables(run: RunView, **changes: Any) -> RunView:
+    """The same run with other tables."""
+    return replace(run, tables=replace(run.tables, **changes))
 
 
 def _row(

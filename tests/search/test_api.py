@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -50,10 +51,16 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Net, RunResult]:
     torch.manual_seed(0)
     network = Net().train()
     results = tmp_path_factory.mktemp("api") / "results"
-    found = api.search(
-        network, arrays(), targets=[0.7, 0.4], strategy="acra-uniform", results=results, name="run", **TINY
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pd, "read_csv", refuse_reading)
+        found = api.search(
+            network, arrays(), targets=[0.7, 0.4], strategy="acra-uniform", results=results, name="run", **TINY
+        )
     return network, found
+
+
+def refuse_reading(*_: object, **__: object) -> None:
+    raise AssertionError("tables of this process were read back from their files")
 
 
 def flops(network: nn.Module) -> int:
@@ -82,6 +89,16 @@ def test_tables_and_networks_agree(searched: tuple[Net, RunResult]) -> None:
     assert set(found.finalists["seeds"]) == {2}
     assert len(found.table[found.table["stage"] == "search"]) == 2
     assert found.pareto["flops"].is_monotonic_increasing
+
+
+def test_a_result_is_what_another_process_reads_from_its_folder(searched: tuple[Net, RunResult]) -> None:
+    network, found = searched
+    read = api.open_run(found.folder, network=network)
+    for name in ("table", "pareto", "finalists", "best"):
+        pd.testing.assert_frame_equal(getattr(found, name), getattr(read, name))
+    assert (read.run.fingerprint, read.run.task_parts, read.config) == (
+        found.run.fingerprint, json.loads(json.dumps(found.run.task_parts)), found.config)  # fmt: skip
+    assert read.run.host == found.run.host
 
 
 def test_the_network_has_the_accuracy_that_the_table_names(searched: tuple[Net, RunResult]) -> None:
@@ -135,6 +152,7 @@ def test_an_export_comes_back_with_the_object_alone(
     searched: tuple[Net, RunResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, found = searched
+    monkeypatch.setattr(pd, "read_csv", refuse_reading)
     made = found.export("0.4", to=tmp_path / "out", formats=("config", "safetensors"))
     monkeypatch.setattr(given_networks, "GIVEN_NETWORKS", {})
     back = api.load_compressed(tmp_path / "out", network=Net())

@@ -58,9 +58,9 @@ def fingerprint(results: Path) -> str:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """Two methods, two strategies, two targets, of which KSE can reach one."""
     results = tmp_path_factory.mktemp("results")
-    record, complete = carry_out(config(results), Observer())
-    assert complete
-    return results, record
+    compared = carry_out(config(results), Observer())
+    assert compared.complete
+    return results, dict(compared.record)
 
 
 def test_every_method_strategy_and_target_has_its_row(finished: tuple[Path, dict[str, Any]]) -> None:
@@ -104,9 +104,9 @@ def test_again_runs_nothing_and_shows_the_same(
 ) -> None:
     results, record = finished
     monkeypatch.setattr("search.judge.evaluate.Evaluator.__call__", lambda *_, **__: pytest.fail("judged again"))
-    again, complete = carry_out(resumed_config(results / "cmp"), Observer())
-    assert complete
-    assert again["tasks"] == record["tasks"]
+    again = carry_out(resumed_config(results / "cmp"), Observer())
+    assert again.complete
+    assert again.record["tasks"] == record["tasks"]
 
 
 def test_only_what_is_new_is_run(finished: tuple[Path, dict[str, Any]]) -> None:
@@ -131,15 +131,15 @@ def test_a_stopped_comparison_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(CandidateQueue, "tell", killed)
-        _, complete = carry_out(given, Observer())
-    assert not complete
+        stopped = carry_out(given, Observer())
+    assert not stopped.complete
     done = {r.key for r in records_of(tmp_path)}
     assert len(done) == 3
-    record, complete = carry_out(resumed_config(tmp_path / "cmp"), Observer())
-    assert complete
+    resumed = carry_out(resumed_config(tmp_path / "cmp"), Observer())
+    assert resumed.complete
     assert done < {r.key for r in records_of(tmp_path)}
     assert len(records_of(tmp_path)) == 2 * (1 + 2)
-    assert [line["n"] for line in record["tasks"][0]["rows"]] == [2, 2]
+    assert [line["n"] for line in resumed.record["tasks"][0]["rows"]] == [2, 2]
 
 
 def test_dense_figures_are_in_the_ledger(finished: tuple[Path, dict[str, Any]]) -> None:

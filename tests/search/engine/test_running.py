@@ -133,7 +133,7 @@ def test_the_report_of_a_comparison_names_every_method_and_what_was_left_out(tmp
     outcomes = run_prepared(prepare_run(config))
     view = run_view(outcomes, "the command", {})
     assert [target for target, _ in view.targets] == ["0.5", "0.05"]
-    assert set(view.frame["method"]) == {"l1", "kse"}
-    assert set(view.allocations) == set(view.frame["candidate"])
+    assert set(view.tables.candidates["method"]) == {"l1", "kse"}
+    assert set(view.allocations) == set(view.tables.candidates["candidate"])
     assert any(remark.startswith("left out: kse at 0.05, ") for remark in view.remarks)
     assert "Left out: kse at 0.05, " in report_html(view)

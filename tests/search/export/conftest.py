@@ -7,6 +7,7 @@ import torch
 from export_samples import searched
 
 from search.export.export import export_run
+from search.export.finished_run import read_run
 from search.latency import timing as latency
 
 
@@ -29,4 +30,4 @@ def run(quick, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def made(run, tmp_path_factory):
-    return export_run(run, to=tmp_path_factory.mktemp("made") / "deploy")
+    return export_run(read_run(run), to=tmp_path_factory.mktemp("made") / "deploy")

@@ -25,7 +25,8 @@ from search.export import formats
 from search.export.compressed import load_compressed
 from search.export.config import VERSION, read_config
 from search.export.export import export_run
-from search.export.pick import pick_candidate, read_run
+from search.export.finished_run import read_run
+from search.export.pick import pick_candidate
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -151,7 +152,7 @@ def test_the_card_says_what_there_is_to_know(made):
 def test_centroids_travel_as_a_picture_and_stand_in_the_report(tmp_path):
     run = searched(tmp_path, "small", "kernel-clustering")
     assert 'href="#centroids"' in (run / "report.html").read_text()
-    made = export_run(run, to=tmp_path / "deploy", formats=("safetensors", "config"))
+    made = export_run(read_run(run), to=tmp_path / "deploy", formats=("safetensors", "config"))
     with Image.open(made.folder / "centroids.png") as image:
         image.load()
         assert image.format == "PNG"
@@ -161,7 +162,7 @@ def test_centroids_travel_as_a_picture_and_stand_in_the_report(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["l1+kse", "l1+kernel-clustering"])
 def test_a_composition_is_searched_exported_and_loaded(method, tmp_path):
-    made = export_run(searched(tmp_path, "small", method), to=tmp_path / "deploy", formats=ALL)
+    made = export_run(read_run(searched(tmp_path, "small", method)), to=tmp_path / "deploy", formats=ALL)
     assert set(made.config.metrics.agreement) == {"model.safetensors", "model.pt2", "model.onnx"}
     network, batch = load_compressed(made.folder), images(7)
     assert torch.equal(network(batch), made.network(batch))
@@ -179,16 +180,16 @@ def test_the_best_seed_is_not_chosen_on_the_test_set(run):
 def test_a_full_folder_is_refused_and_left_alone(run, tmp_path):
     (tmp_path / "README.md").write_text("mine")
     with pytest.raises(UserError, match="is not empty; give another folder, or force"):
-        export_run(run, to=tmp_path, formats=("config",))
+        export_run(read_run(run), to=tmp_path, formats=("config",))
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
     assert (tmp_path / "README.md").read_text() == "mine"
 
 
 def test_force_replaces_an_export_and_nothing_else(run, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    export_run(run, to=tmp_path, formats=("config",), force=True)
+    export_run(read_run(run), to=tmp_path, formats=("config",), force=True)
     (tmp_path / "model.onnx").write_text("of an earlier export")
-    made = export_run(run, to=tmp_path, formats=("config", "safetensors"), force=True)
+    made = export_run(read_run(run), to=tmp_path, formats=("config", "safetensors"), force=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "README.md",
         "config.json",
@@ -203,7 +204,7 @@ def test_force_replaces_an_export_and_nothing_else(run, tmp_path):
 def test_force_replaces_no_file_that_is_of_no_export(run, tmp_path, name):
     (tmp_path / name).write_text("mine")
     with pytest.raises(UserError, match=f"holds {name}, which no whole export has written"):
-        export_run(run, to=tmp_path, formats=("config",), force=True)
+        export_run(read_run(run), to=tmp_path, formats=("config",), force=True)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "mine"
 
@@ -211,7 +212,7 @@ def test_force_replaces_no_file_that_is_of_no_export(run, tmp_path, name):
 def test_a_fault_leaves_no_file_behind(run, tmp_path, monkeypatch):
     monkeypatch.setattr(export_files, "open_onnx", lambda path: lambda batch: torch.zeros(len(batch), 10))
     with pytest.raises(UserError, match=r"model.onnx differs from the fine-tuned network"):
-        export_run(run, to=tmp_path / "deploy", formats=("onnx",))
+        export_run(read_run(run), to=tmp_path / "deploy", formats=("onnx",))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -221,7 +222,7 @@ def test_flops_that_are_not_what_was_promised_are_noticed(run, tmp_path, monkeyp
 
     monkeypatch.setattr(export_files, "count_flops", narrow_only)
     with pytest.raises(UserError, match="FLOPs where its search says"):
-        export_run(run, to=tmp_path / "deploy", formats=("config",))
+        export_run(read_run(run), to=tmp_path / "deploy", formats=("config",))
 
 
 def test_a_task_that_changed_since_is_refused(run, tmp_path):
@@ -230,7 +231,7 @@ def test_a_task_that_changed_since_is_refused(run, tmp_path):
     record["config"]["task"]["split_seed"] = 1
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match=r"have changed .* since the search in"):
-        export_run(tmp_path / "run")
+        export_run(read_run(tmp_path / "run"))
 
 
 def test_weights_that_are_damaged_or_another_networks_are_refused(run, tmp_path):
@@ -239,14 +240,14 @@ def test_weights_that_are_damaged_or_another_networks_are_refused(run, tmp_path)
     content = path.read_bytes()
     path.write_bytes(content[:100])
     with pytest.raises(UserError, match="is not whole; remove it and export again"):
-        export_run(tmp_path / "run")
+        export_run(read_run(tmp_path / "run"))
     path.write_bytes(content)
     with safetensors.safe_open(path, framework="pt") as file:
         metadata = file.metadata()
     tensors = {name: torch.zeros_like(tensor) for name, tensor in safetensors.torch.load(content).items()}
     safetensors.torch.save_file(tensors, path, metadata)
     with pytest.raises(UserError, match="on the test set where the search found"):
-        export_run(tmp_path / "run")
+        export_run(read_run(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(
@@ -296,7 +297,7 @@ def build(classes, channels):
 def test_a_users_network_is_rebuilt_from_the_same_file_only(tmp_path):
     (tmp_path / "net.py").write_text(NETWORK)
     run = searched(tmp_path, f"{tmp_path}/net.py:build", "l1")
-    made = export_run(run, formats=("config", "safetensors"))
+    made = export_run(read_run(run), formats=("config", "safetensors"))
     assert made.folder == run / "export"
     batch = images(4)
     assert torch.equal(load_compressed(made.folder)(batch), made.network(batch))

@@ -18,7 +18,8 @@ from models.task_config import TaskConfig
 from search import api
 from search.export.compressed import load_compressed
 from search.export.export import export_run
-from search.export.pick import pick_candidate, read_run
+from search.export.finished_run import read_run
+from search.export.pick import pick_candidate
 from search.judge.checkpoint import Checkpoint
 from search.judge.evaluate import Evaluator
 from search.judge.finetune import measure_accuracy
@@ -31,7 +32,7 @@ def test_a_candidate_without_weights_is_fine_tuned_first(run, tmp_path):
     shutil.copytree(run, copy)
     shutil.rmtree(copy / "weights")
     steps = []
-    made = export_run(copy, formats=("config",), on_step=lambda done, total: steps.append((done, total)))
+    made = export_run(read_run(copy), formats=("config",), on_step=lambda done, total: steps.append((done, total)))
     assert [done for done, _ in steps] == list(range(1, steps[0][1] + 1))
     before = pick_candidate(read_run(run), "best")
     assert made.config.metrics.test_accuracy == pytest.approx(before.tested[0])  # the same seed, the same outcome

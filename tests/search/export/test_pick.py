@@ -9,8 +9,10 @@ import pytest
 from models.errors import UserError
 from models.task_config import TaskConfig
 from search.candidate import Candidate
-from search.export.pick import Run, pick_candidate, read_run
+from search.export.finished_run import FinishedRun, read_run
+from search.export.pick import pick_candidate
 from search.recipe import Recipe
+from search.results.run_tables import RunTables
 from search.results.tables import CANDIDATE_TYPES, FINAL_TYPES
 from search.settings.config import RunConfig
 
@@ -49,7 +51,7 @@ def line(target: str, flops: int, accuracy: float, seed: int | None, settings: R
     }
 
 
-def run(finals: bool = True, **changes) -> Run:
+def run(finals: bool = True, **changes) -> FinishedRun:
     settings = config(**changes)
     lines = [line(*each, None, settings) for each in SEARCHED]
     front = pd.DataFrame(lines, columns=list(CANDIDATE_TYPES)).astype(CANDIDATE_TYPES)
@@ -60,7 +62,7 @@ def run(finals: bool = True, **changes) -> Run:
         best.append({**rows[0], "test_accuracy": sum(accuracies) / len(accuracies), "seeds": len(accuracies)})
     table = pd.DataFrame(lines, columns=list(CANDIDATE_TYPES)).astype(CANDIDATE_TYPES)
     finalists = pd.DataFrame(best, columns=list(FINAL_TYPES)).astype(FINAL_TYPES)
-    return Run(settings, TASK, {}, table, front, finalists)
+    return FinishedRun(settings, TASK, {}, RunTables(table, front, finalists))
 
 
 def test_best_has_the_highest_mean_and_takes_the_first_seed():
@@ -108,7 +110,7 @@ def test_a_named_seed_is_taken_as_it_is():
 def test_a_fine_tune_of_its_own_is_another_candidate_and_distils():
     plain = Recipe(epochs=2, distill_weight=0)
     settings = config().model_copy(update={"recipe": plain})
-    found = pick_candidate(Run(settings, TASK, {}, run().candidates, run().front, run().finals), "best", 40)
+    found = pick_candidate(FinishedRun(settings, TASK, {}, run().tables), "best", 40)
     assert found.candidate.recipe.epochs == 40
     assert found.candidate.recipe.distill_weight == Recipe().distill_weight
     assert found.key == found.candidate.key(TASK)
@@ -122,25 +124,25 @@ def test_without_finalists_best_says_what_would_do():
 
 def test_failed_unknown_and_ambiguous_picks_are_refused():
     made = run()
-    made.candidates.loc[0, "status"], made.candidates.loc[0, "reason"] = "failed", "the loss was nan"
+    made.tables.candidates.loc[0, "status"], made.tables.candidates.loc[0, "reason"] = "failed", "the loss was nan"
     with pytest.raises(UserError, match=r"failed .the loss was nan"):
-        pick_candidate(made, made.candidates["key"][0])
+        pick_candidate(made, made.tables.candidates["key"][0])
     with pytest.raises(UserError, match="unknown pick 'bset'; did you mean best"):
         pick_candidate(made, "bset")
-    made.candidates["key"] = ["abc" + key for key in made.candidates["key"]]
+    made.tables.candidates["key"] = ["abc" + key for key in made.tables.candidates["key"]]
     with pytest.raises(UserError, match="'abc' fits 10 candidates"):
         pick_candidate(made, "abc")
     with pytest.raises(UserError, match="unknown pick ''"):
         pick_candidate(made, "")
 
 
-def write(folder: Path, made: Run) -> None:
+def write(folder: Path, made: FinishedRun) -> None:
     folder.mkdir()
     body = {"config": made.config.model_dump(mode="json"), "fingerprint": TASK, "host": {"torch": "2"}}
     (folder / "run.json").write_text(json.dumps(body))
-    made.candidates.to_csv(folder / "candidates.csv", index=False)
-    made.front.to_csv(folder / "pareto.csv", index=False)
-    made.finals.to_csv(folder / "finalists.csv", index=False)
+    made.tables.candidates.to_csv(folder / "candidates.csv", index=False)
+    made.tables.front.to_csv(folder / "pareto.csv", index=False)
+    made.tables.finals.to_csv(folder / "finalists.csv", index=False)
 
 
 def test_a_run_is_read_back_from_its_folder(tmp_path):
@@ -153,7 +155,7 @@ def test_a_run_is_read_back_from_its_folder(tmp_path):
 
 def test_keys_that_look_like_numbers_stay_text(tmp_path):
     made = run()
-    for table in (made.candidates, made.finals):
+    for table in (made.tables.candidates, made.tables.finals):
         table.loc[table["candidate"] == candidate("0.3", 0, config()).key(TASK)[:8], "candidate"] = "00123e45"
     write(tmp_path / "run", made)
     assert pick_candidate(read_run(tmp_path / "run"), "smallest").target == "0.3"

@@ -80,7 +80,7 @@ def test_empty_and_hostile_codebooks_are_drawn() -> None:
 
 def test_the_report_shows_the_picture_of_each_answer_and_nothing_without_centroids() -> None:
     run = fake_run()
-    first, second = run.finals["candidate"][:2]
+    first, second = run.tables.finals["candidate"][:2]
     books = [book("layer1.conv", 4)]
     page = report_html(fake_run(centroids={first: books, second: []}))
     pictures = re.findall(r'<img class="centroids" alt="([^"]+)" src="data:image/png;base64,([^"]+)">', page)

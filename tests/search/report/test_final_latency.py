@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from fake_run import fake_run
+from fake_run import fake_run, with_tables
 from test_tables import DENSE, final
 
 from search.allocation.targets import Part, parse_target
@@ -75,12 +75,14 @@ def test_finalists_have_their_latency_beside_them() -> None:
 def test_a_report_shows_it_where_it_was_measured() -> None:
     run = fake_run()
     assert "predicted,\u00a0ms" not in report_html(run)
-    best = run.best("0.5")
+    best = run.tables.best("0.5")
     assert best is not None
-    finals = run.finals.assign(
+    finals = run.tables.finals.assign(
         latency_ms=6.25, dense_latency_ms=10.0, predicted_latency_ms=7.5, latency_device="<chip>"
     )
-    html = report_html(replace(run, finals=finals, latencies={best.line["candidate"]: "measured <6.25> ms"}))
+    html = report_html(
+        replace(with_tables(run, finals=finals), latencies={best.line["candidate"]: "measured <6.25> ms"})
+    )
     assert "predicted,\u00a0ms" in html
     assert ">7.5</td>" in html
     assert "&lt;chip&gt;" in html

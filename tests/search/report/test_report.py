@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from fake_run import DENSE, HOSTILE, TARGETS, fake_run, hostile_sites
+from fake_run import DENSE, HOSTILE, TARGETS, fake_run, hostile_sites, with_tables
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -28,13 +28,15 @@ from search.report.html import data_script, escape
 from search.report.page import RunView, report_html, write_report
 from search.report.picture import draw_picture, write_picture
 from search.results.figure_text import percent, points, shorten, si
-from search.results.tables import Dense, candidates_frame, finals_frame, pareto
+from search.results.run_tables import RunTables
+from search.results.tables import Dense
 
 
 def no_result(run: RunView) -> RunView:
     """The same run, had every candidate failed."""
-    frame = run.frame.assign(status="failed", reason="out of memory", accuracy=np.nan, test_accuracy=np.nan)
-    return dataclasses.replace(run, frame=frame, front=frame[:0], finals=run.finals[:0], allocations={})
+    frame = run.tables.candidates.assign(status="failed", reason="out of memory", accuracy=np.nan, test_accuracy=np.nan)
+    failed = with_tables(run, candidates=frame, front=frame[:0], finals=run.tables.finals[:0])
+    return dataclasses.replace(failed, allocations={})
 
 
 # ---- what a page says
@@ -42,8 +44,8 @@ def no_result(run: RunView) -> RunView:
 
 def test_answers_come_from_the_finals(run: RunView) -> None:
     for asked, _ in TARGETS:
-        best = run.best(asked)
-        rivals = run.finals[run.finals["target"] == asked]["test_accuracy"]
+        best = run.tables.best(asked)
+        rivals = run.tables.finals[run.tables.finals["target"] == asked]["test_accuracy"]
         assert best is not None
         assert best.on_test
         assert best.accuracy == max(rivals)
@@ -51,25 +53,28 @@ def test_answers_come_from_the_finals(run: RunView) -> None:
 
 
 def test_without_finals_the_search_split_answers_and_is_named(run: RunView) -> None:
-    searched = dataclasses.replace(run, finals=run.finals[:0])
-    best = searched.best("0.5")
+    searched = with_tables(run, finals=run.tables.finals[:0])
+    best = searched.tables.best("0.5")
     assert best is not None
     assert not best.on_test
-    at_half = run.frame[(run.frame["target"] == "0.5") & (run.frame["stage"] == "search")]
+    at_half = run.tables.candidates[
+        (run.tables.candidates["target"] == "0.5") & (run.tables.candidates["stage"] == "search")
+    ]
     assert best.accuracy == at_half["accuracy"].max()
     assert "search split: it ranks, it is not a result" in Reader(report_html(searched)).text
 
 
 @pytest.mark.parametrize(("gap", "std", "tied"), [(0.01, 0.002, False), (0.01, 0.02, True), (0.01, np.nan, False)])
 def test_a_rival_inside_the_noise_is_named(run: RunView, gap: float, std: float, tied: bool) -> None:
-    finals = run.finals[run.finals["target"] == "0.5"].assign(test_accuracy=[0.9, 0.9 - gap], test_std=std)
-    best = dataclasses.replace(run, finals=finals).best("0.5")
+    finals = run.tables.finals
+    finals = finals[finals["target"] == "0.5"].assign(test_accuracy=[0.9, 0.9 - gap], test_std=std)
+    best = with_tables(run, finals=finals).tables.best("0.5")
     assert best is not None
     assert (best.rival is not None) == tied
 
 
 def test_a_target_without_success_says_so(run: RunView) -> None:
-    assert no_result(run).best("0.5") is None
+    assert no_result(run).tables.best("0.5") is None
     text = Reader(report_html(no_result(run))).text
     assert text.count("No candidate succeeded.") == len(TARGETS)
     assert "out of memory" in text
@@ -77,22 +82,22 @@ def test_a_target_without_success_says_so(run: RunView) -> None:
 
 def test_every_candidate_command_fact_and_skipped_layer_is_on_the_page(run: RunView) -> None:
     text = Reader(report_html(run)).text
-    said = [*run.frame["candidate"], run.command, run.resume_command, run.export_command, *run.facts.values(),
-            *run.skipped, *run.skipped.values(), *run.frame["reason"].dropna()]  # fmt: skip
+    candidates = run.tables.candidates
+    said = [*candidates["candidate"], run.command, run.resume_command, run.export_command, *run.facts.values(),
+            *run.skipped, *run.skipped.values(), *candidates["reason"].dropna()]  # fmt: skip
     assert [thing for thing in said if thing not in text] == []
 
 
 def test_missing_figures_are_blank(run: RunView) -> None:
     dense = Dense(DENSE.flops, DENSE.params, DENSE.bytes, None, None)
-    finals = run.finals.assign(test_std=np.nan, delta_points=np.nan)
-    text = Reader(report_html(dataclasses.replace(run, dense=dense, finals=finals))).text
+    finals = run.tables.finals.assign(test_std=np.nan, delta_points=np.nan)
+    text = Reader(report_html(dataclasses.replace(with_tables(run, finals=finals), dense=dense))).text
     assert not re.search(r"\b(nan|NaN %|None|<NA>)\b", text)
     assert "points against dense" not in text
 
 
 def test_an_empty_run_has_a_page_and_a_picture(tmp_path: Path) -> None:
-    empty = RunView("nothing yet", "", "", "", "", {}, DENSE, candidates_frame([], DENSE),
-                    pareto(candidates_frame([], DENSE)), finals_frame([], DENSE), targets=TARGETS)  # fmt: skip
+    empty = RunView("nothing yet", "", "", "", "", {}, DENSE, RunTables.from_rows([], DENSE), targets=TARGETS)
     write_report(tmp_path / "report.html", empty)
     write_picture(tmp_path / "pareto.png", empty)
     assert Reader((tmp_path / "report.html").read_text()).text.count("No candidate succeeded.") == len(TARGETS)
@@ -137,8 +142,8 @@ def test_figures_hold_no_tag_of_a_name(hostile: RunView) -> None:
     """plotly would render these tags; its own entities are all that may stand for them."""
     assert hostile.sensitivity is not None
     targets = [(HOSTILE[0], 1), ("%{x}", 2)]
-    figures = [front_figure(hostile.frame, hostile.front, hostile.dense, targets),
-               finals_figure(hostile.finals, hostile.dense, targets),
+    figures = [front_figure(hostile.tables.candidates, hostile.tables.front, hostile.dense, targets),
+               finals_figure(hostile.tables.finals, hostile.dense, targets),
                sensitivity_figure(hostile.sensitivity)]  # fmt: skip
     for figure in figures:
         assert figure is not None
@@ -189,27 +194,27 @@ def test_labels_of_one_row_lie_apart(positions: list[float], gap: float) -> None
 
 def test_figures_are_what_plotly_takes(run: RunView) -> None:
     assert run.sensitivity is not None
-    figures = [front_figure(run.frame, run.front, run.dense, run.lines),
-               finals_figure(run.finals, run.dense, run.lines), sensitivity_figure(run.sensitivity)]  # fmt: skip
+    figures = [front_figure(run.tables.candidates, run.tables.front, run.dense, run.lines),
+               finals_figure(run.tables.finals, run.dense, run.lines), sensitivity_figure(run.sensitivity)]  # fmt: skip
     for figure in figures:
         assert figure is not None
         go.Figure(data=figure["data"], layout=figure["layout"] | figure["narrow"])  # raises on what it does not know
 
 
 def test_the_front_shows_every_judged_candidate_once(run: RunView) -> None:
-    figure = front_figure(run.frame, run.front, run.dense, run.lines)
+    figure = front_figure(run.tables.candidates, run.tables.front, run.dense, run.lines)
     assert figure is not None
     shown = [(row[0], x, y) for trace in figure["data"] if "customdata" in trace
              for row, x, y in zip(trace["customdata"], trace["x"], trace["y"], strict=True)]  # fmt: skip
-    judged = run.frame[run.frame["accuracy"].notna()]
+    judged = run.tables.candidates[run.tables.candidates["accuracy"].notna()]
     expected = zip(judged["candidate"], 100 * judged["kept_flops"], 100 * judged["accuracy"], strict=True)
     assert sorted(shown) == sorted(expected)
     assert len(figure["layout"]["annotations"]) == len(TARGETS)
 
 
 def test_nothing_judged_gives_no_figure(run: RunView) -> None:
-    assert front_figure(no_result(run).frame, run.front, DENSE, TARGETS) is None
-    assert finals_figure(no_result(run).finals, DENSE, TARGETS) is None
+    assert front_figure(no_result(run).tables.candidates, run.tables.front, DENSE, TARGETS) is None
+    assert finals_figure(no_result(run).tables.finals, DENSE, TARGETS) is None
 
 
 # ---- picture
@@ -243,7 +248,7 @@ def test_crowded_points_of_the_front_get_labels_that_do_not_overlap(run: RunView
     kept = [0.30 + 0.012 * step for step in range(12)]  # a label is as wide as six of these steps
     front = pd.DataFrame({"kept_flops": kept, "flops": [int(share * DENSE.flops) for share in kept],
                           "accuracy": [0.9 + 0.001 * step for step in range(12)]})  # fmt: skip
-    figure = draw_picture(dataclasses.replace(run, front=front, targets=[]))
+    figure = draw_picture(dataclasses.replace(with_tables(run, front=front), targets=[]))
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     labels = [text for text in figure.axes[0].texts if " % at " in text.get_text()]
@@ -254,7 +259,7 @@ def test_crowded_points_of_the_front_get_labels_that_do_not_overlap(run: RunView
 
 def test_the_most_accurate_point_of_the_front_is_labelled(run: RunView) -> None:
     texts = [text.get_text() for text in draw_picture(run).axes[0].texts]
-    top = run.frame.loc[run.frame["accuracy"].idxmax()]
+    top = run.tables.candidates.loc[run.tables.candidates["accuracy"].idxmax()]
     assert f"{100 * top['accuracy']:.1f} % at {100 * top['kept_flops']:.1f} %" in texts
 
 

@@ -50,9 +50,9 @@ def test_a_browser_draws_every_point_and_asks_for_nothing(hostile: RunView, brow
     """
     dom, log = browse(hostile, f"setTimeout(() => {{ {probe} }}, 1000);")
     page = Reader(dom)
-    judged = int(hostile.frame["accuracy"].notna().sum())
-    assert page.points["front-plot"] == judged + len(hostile.front) + 1  # the dense network is one
-    assert page.points["finals-plot"] == len(hostile.finals) + 1
+    judged = int(hostile.tables.candidates["accuracy"].notna().sum())
+    assert page.points["front-plot"] == judged + len(hostile.tables.front) + 1  # the dense network is one
+    assert page.points["finals-plot"] == len(hostile.tables.finals) + 1
     assert hostile.sensitivity is not None
     assert page.points["sensitivity-plot-0"] >= len(hostile.sensitivity)
     assert log == ""
@@ -75,7 +75,7 @@ def test_a_click_on_a_heading_sorts_the_table(run: RunView, browse: Browse) -> N
     dom, log = browse(run, clicks)
     body = {name: value for tag, name, value in Reader(dom).attributes if tag == "body"}
     for name, ascending in (("data-up", True), ("data-down", False)):
-        expected = run.frame.sort_values("accuracy", ascending=ascending, kind="stable", na_position="last")
+        expected = run.tables.candidates.sort_values("accuracy", ascending=ascending, kind="stable", na_position="last")
         known = int(expected["accuracy"].notna().sum())
         shown = (body[name] or "").split(",")
         assert shown[:known] == expected["candidate"].to_list()[:known]

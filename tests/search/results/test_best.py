@@ -16,10 +16,12 @@ from search.candidate import Candidate, Outcome
 from search.recipe import Recipe
 from search.engine.finalists import best_candidates
 from search.engine.standings import Standing, family, keep, keep_dense
-from search.export.pick import pick_candidate, read_run
+from search.export.finished_run import read_run
+from search.export.pick import pick_candidate
 from search.leaderboard.board import board
 from search.ledger.ledger import Ledger
 from search.results.best import Best, best_of_target
+from search.results.run_tables import RunTables
 from search.results.tables import Dense, Row, candidates_frame, finals_frame, pareto, write_csv
 from search.settings.config import RunConfig
 from search.strategies.contract import Proposal
@@ -69,8 +71,7 @@ def answers(rows: Sequence[Row], folder: Path) -> dict[str, int]:
     run.mkdir()
     record = {"schema": 2, "config": settings(folder).model_dump(mode="json"), "fingerprint": TASK, "host": {}}
     (run / "run.json").write_text(json.dumps(record))
-    for name, table in {"candidates": frame, "pareto": pareto(frame), "finalists": finals}.items():
-        write_csv(table, run / f"{name}.csv")
+    RunTables(frame, pareto(frame), finals).write(run)
     picked = pick_candidate(read_run(run), TARGET)
     found = {
         "report": number_of(best.line["allocation"]),

@@ -1,0 +1,85 @@
+"""The three tables of a run, made once from its outcomes; their files are read in another process alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from models.errors import UserError, first_line
+from search.latency.check import Checked
+from search.results.best import Best, best_of_target
+from search.results.tables import (
+    ADDED,
+    CANDIDATE_TYPES,
+    FINAL_TYPES,
+    Dense,
+    Row,
+    candidates_frame,
+    finals_frame,
+    pareto,
+    write_csv,
+)
+
+TABLE_TYPES = {"pareto.csv": CANDIDATE_TYPES, "candidates.csv": CANDIDATE_TYPES, "finalists.csv": FINAL_TYPES}
+
+
+@dataclass(frozen=True, eq=False)
+class RunTables:
+    """Every candidate, the front of FLOPs and search accuracy, and the finalists on the test set."""
+
+    candidates: pd.DataFrame
+    """`candidates_frame`."""
+    front: pd.DataFrame
+    """`pareto` of it."""
+    finals: pd.DataFrame
+    """`finals_frame`."""
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[Row], dense: Dense, checked: Mapping[str, Checked] | None = None) -> RunTables:
+        """Args as those of `finals_frame`."""
+        candidates = candidates_frame(rows, dense)
+        return cls(candidates, pareto(candidates), finals_frame(rows, dense, checked))
+
+    @classmethod
+    def read(cls, folder: Path, command: str) -> RunTables:
+        """The tables in a run's folder.
+
+        Args:
+            command: what writes them again.
+
+        Raises:
+            UserError: one is not there, or is no table of a run.
+        """
+        front, candidates, finals = (_read_table(folder / name, command) for name in TABLE_TYPES)
+        return cls(candidates, front, finals)
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write each as CSV into the folder; the paths."""
+        paths = [folder / name for name in TABLE_TYPES]
+        for path, table in zip(paths, (self.front, self.candidates, self.finals), strict=True):
+            write_csv(table, path)
+        return paths
+
+    def best(self, target: str) -> Best | None:
+        """The answer to a target, as it was asked for."""
+        return best_of_target(self.candidates, self.finals, target)
+
+    @property
+    def targets(self) -> list[str]:
+        """As they were asked for, in that order."""
+        return list(dict.fromkeys(self.candidates["target"].dropna()))
+
+
+def _read_table(path: Path, command: str) -> pd.DataFrame:
+    if not path.is_file():
+        raise UserError(f"{path} is not there: the search has not come to its end; go on with {command}")
+    types = TABLE_TYPES[path.name]
+    try:
+        table = pd.read_csv(path, dtype=types, float_precision="round_trip")
+        table[[name for name in types if name not in ADDED]]  # raises for another program's table
+        return table.reindex(columns=list(types)).astype(types)
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path} cannot be read ({first_line(error)}); write it again with {command}") from None
