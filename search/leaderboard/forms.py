@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,22 +15,21 @@ from rich.console import Console
 from models.errors import unknown_name
 from search.files.output_file import check_output_file, write_output_file
 from search.leaderboard.board import TYPES, Board
-from search.leaderboard.cells import (
-    FIELDS,
-    REPORTED_HEADINGS,
+from search.leaderboard.columns import (
+    REPORTED_COLUMNS,
     REPORTED_NOTE,
-    Field,
+    TEXT_COLUMNS,
     band_title,
     dense_text,
-    mean_rank_cells,
-    reported_cells,
+    mean_rank_columns,
     rows_by_band,
+    text_column,
 )
 from search.leaderboard.page import page_html
-from search.leaderboard.reported import Reported
 from search.leaderboard.rich_tables import print_boards
 from search.leaderboard.views import mean_ranks, task_names
-from search.results.figure_text import format_figure, plain_values
+from search.report.rendering import Column, Record
+from search.results.figure_text import plain_values
 from search.results.markup import latex, markdown
 from search.results.tables import inert, records
 
@@ -77,22 +76,18 @@ def write_boards(
 
 def boards_csv(boards: Sequence[Board], with_reported: bool = False) -> str:
     """Every column of every task; text that a spreadsheet would run is made inert."""
+    columns = ["kind", *TYPES, "source"]
     frames = []
     for board, name in zip(boards, task_names(boards), strict=True):
-        lines = [{**line, "task": name, "kind": "measured"} for line in records(board.frame)]
+        table_rows = [{**row, "task": name, "kind": "measured"} for row in records(board.frame)]
         if with_reported:
-            lines += [_reported_record(line, name) for line in board.reported]
-        frames.append(pd.DataFrame(lines, columns=["kind", *TYPES, "source"]).astype({"kind": "str", **TYPES}))
+            table_rows += [{"kind": "reported", "task": name, **paper.as_record()} for paper in board.reported]
+        frames.append(pd.DataFrame(table_rows, columns=columns).astype({"kind": "str", **TYPES}))
     table = pd.concat(frames)
     for column in table.columns:
         if not pd.api.types.is_numeric_dtype(table[column]):
             table[column] = table[column].map(inert, na_action="ignore")
     return table.to_csv(index=False, lineterminator="\n")
-
-
-def _reported_record(line: Reported, task: str) -> dict[str, Any]:
-    columns = ("method", "accuracy", "dense_accuracy", "delta_points", "kept_flops", "compression", "source")
-    return {"kind": "reported", "task": task, **{name: getattr(line, name) for name in columns}}
 
 
 def boards_record(boards: Sequence[Board], with_reported: bool = False) -> dict[str, Any]:
@@ -105,61 +100,59 @@ def boards_record(boards: Sequence[Board], with_reported: bool = False) -> dict[
             "dense": None if board.dense is None else asdict(board.dense),
             "skipped_records": board.skipped,
             "notices": list(board.notices),
-            "rows": [plain_values(line) for line in records(board.frame)],
+            "rows": [plain_values(row) for row in records(board.frame)],
         }
         if with_reported:
-            record["reported"] = [
-                {**asdict(line), "kept_flops": line.kept_flops, "delta_points": line.delta_points}
-                for line in board.reported
-            ]
+            record["reported"] = [paper.as_record() for paper in board.reported]
         tasks.append(record)
-    ranked = [plain_values(line) for line in records(mean_ranks(boards))] if len(boards) > 1 else []
+    ranked = [plain_values(row) for row in records(mean_ranks(boards))] if len(boards) > 1 else []
     return {"tasks": tasks, "mean_ranks": ranked}
 
 
 def boards_markdown(boards: Sequence[Board], with_reported: bool = False) -> str:
     """A heading a task, a table a band."""
-    parts = []
-    for title, headings, rows in _text_tables(boards, with_reported):
-        lines = [headings, ["---"] * len(headings), *rows]
-        parts.append(f"{markdown(title)}\n\n" + "\n".join(f"| {' | '.join(map(markdown, line))} |" for line in lines))
-    return "\n\n".join(parts) + "\n"
+    tables = []
+    for title, headings, body in _text_tables(boards, with_reported):
+        table = [headings, ["---"] * len(headings), *body]
+        table_text = "\n".join(f"| {' | '.join(map(markdown, cells))} |" for cells in table)
+        tables.append(f"{markdown(title)}\n\n{table_text}")
+    return "\n\n".join(tables) + "\n"
 
 
 def boards_latex(boards: Sequence[Board], with_reported: bool = False) -> str:
     """Tables for the package booktabs."""
-    parts = []
-    for title, headings, rows in _text_tables(boards, with_reported):
-        body = [" & ".join(map(latex, line)) + r" \\" for line in [headings, *rows]]
-        parts.append(
+    tables = []
+    for title, headings, body in _text_tables(boards, with_reported):
+        heading, *body_text = [" & ".join(map(latex, cells)) + r" \\" for cells in [headings, *body]]
+        tables.append(
             f"\\begin{{table}}\n\\caption{{{latex(title)}}}\n\\begin{{tabular}}{{{'l' * len(headings)}}}\n"
-            f"\\toprule\n{body[0]}\n\\midrule\n" + "\n".join(body[1:]) + "\n\\bottomrule\n\\end{tabular}\n\\end{table}"
+            f"\\toprule\n{heading}\n\\midrule\n" + "\n".join(body_text) + "\n\\bottomrule\n\\end{tabular}\n\\end{table}"
         )
-    return "% \\usepackage{booktabs}\n" + "\n\n".join(parts) + "\n"
-
-
-def _named_field(column: str) -> Field:
-    return Field(column, lambda line: format_figure(line[column]))
+    return "% \\usepackage{booktabs}\n" + "\n\n".join(tables) + "\n"
 
 
 class _TextTable(NamedTuple):
     title: str
     headings: list[str]
-    rows: list[list[str]]
+    body: list[list[str]]
 
 
 def _text_tables(boards: Sequence[Board], with_reported: bool) -> list[_TextTable]:
-    tables = []
-    fields = [*FIELDS, _named_field("run"), _named_field("note")]
+    """A table a band with the rows' runs and notes, papers' figures, and the mean ranks of several tasks."""
+
+    def add_table(title: str, columns: Sequence[Column], rows: Iterable[Record]) -> None:
+        body = [[column.text(row) for column in columns] for row in rows]
+        tables.append(_TextTable(title, [column.heading for column in columns], body))
+
+    tables = list[_TextTable]()
+    columns = [*TEXT_COLUMNS, text_column("run"), text_column("note")]
     for board, name in zip(boards, task_names(boards), strict=True):
-        for lines in rows_by_band(board.frame):
-            title = f"{name}, {band_title(lines)} ({dense_text(board)})"
-            rows = [[field.text(line) for field in fields] for line in lines]
-            tables.append(_TextTable(title, [field.heading for field in fields], rows))
+        for band_rows in rows_by_band(board.frame):
+            add_table(f"{name}, {band_title(band_rows)} ({dense_text(board)})", columns, band_rows)
         if with_reported and board.reported:
-            rows = [list(reported_cells(line)) for line in board.reported]
-            tables.append(_TextTable(f"{name}, {REPORTED_NOTE}", list(REPORTED_HEADINGS), rows))
+            papers = [paper.as_record() for paper in board.reported]
+            add_table(f"{name}, {REPORTED_NOTE}", REPORTED_COLUMNS, papers)
     if len(boards) > 1:
-        headings, *rows = mean_rank_cells(mean_ranks(boards))
-        tables.append(_TextTable("mean rank over tasks", headings, rows))
+        ranks = mean_ranks(boards)
+        add_table("mean rank over tasks", mean_rank_columns(ranks), records(ranks))
     return tables

@@ -6,7 +6,8 @@ counts them; several give a speed-up instead, and 1 − 1 / speed-up is taken.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 RESREP = "ResRep, ICCV 2021, arXiv 2007.03260"
 DEPGRAPH = "DepGraph, CVPR 2023, arXiv 2301.12900"
@@ -51,6 +52,10 @@ class Reported:
         if self.accuracy is None or self.dense_accuracy is None:
             return None
         return 100 * (self.accuracy - self.dense_accuracy)
+
+    def as_record(self) -> dict[str, Any]:
+        """By column, with what follows from the paper's figures."""
+        return {**asdict(self), "kept_flops": self.kept_flops, "delta_points": self.delta_points}
 
 
 def reported(title: str) -> list[Reported]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 from rich.console import Console
@@ -11,22 +11,20 @@ from rich.text import Text
 
 from models.errors import printable_text
 from search.leaderboard.board import Board
-from search.leaderboard.cells import (
-    FIELDS,
-    REPORTED_HEADINGS,
+from search.leaderboard.columns import (
+    LATENCY,
+    REPORTED_COLUMNS,
     REPORTED_NOTE,
-    Line,
+    TEXT_COLUMNS,
     band_title,
     dense_text,
-    mean_rank_cells,
-    reported_cells,
+    mean_rank_columns,
     rows_by_band,
 )
 from search.leaderboard.views import mean_ranks, task_names
+from search.report.rendering import Column, Record
 from search.results.figure_text import format_figure
 from search.results.tables import records
-
-WORDS = ("method", "strategy", "source")  # columns of text, which stands at the left
 
 
 def print_boards(
@@ -35,18 +33,21 @@ def print_boards(
     """Everything that is known, band by band, then where each row comes from."""
     for board, name in zip(boards, task_names(boards), strict=True):
         _print_line(console, f"{name}    {dense_text(board)}", "bold")
-        for lines in rows_by_band(board.frame):
-            console.print(_band_table(lines))
+        for band_rows in rows_by_band(board.frame):
+            columns = [column for column in TEXT_COLUMNS if column != LATENCY or any(map(column.text, band_rows))]
+            console.print(_make_table(band_title(band_rows), columns, band_rows))
         if with_reported and board.reported:
-            console.print(_text_table(REPORTED_NOTE, [REPORTED_HEADINGS, *map(reported_cells, board.reported)]))
-        for line in records(board.frame):
-            for remark in filter(None, map(format_figure, (line["note"], line["latency_device"]))):
-                _print_line(console, f"{line['row']}  {remark}", "dim")
+            papers = (paper.as_record() for paper in board.reported)
+            console.print(_make_table(REPORTED_NOTE, REPORTED_COLUMNS, papers))
+        for row in records(board.frame):
+            for remark in filter(None, map(format_figure, (row["note"], row["latency_device"]))):
+                _print_line(console, f"{row['row']}  {remark}", "dim")
         if with_commands:
             _print_commands(board.frame, console)
         console.print()
     if len(boards) > 1:
-        console.print(_text_table("mean rank over tasks", mean_rank_cells(mean_ranks(boards))))
+        ranks = mean_ranks(boards)
+        console.print(_make_table("mean rank over tasks", mean_rank_columns(ranks), records(ranks)))
     for notice in dict.fromkeys(notice for board in boards for notice in board.notices):
         _print_line(console, f"note  {notice}", "yellow")
     _print_line(console, "Equal ranks: seeds do not tell them apart (Welch's t-test, 5 %). Blank: not measured.", "dim")
@@ -59,25 +60,15 @@ def _print_line(console: Console, line: str, style: str | None = None) -> None:
 
 def _print_commands(frame: pd.DataFrame, console: Console) -> None:
     """The run of each row, and the command that leads to it."""
-    for line in records(frame[frame["command"].notna()]):
-        _print_line(console, f"\n{line['row']}  from {line['run']}\n{line['command']}")
+    for row in records(frame[frame["command"].notna()]):
+        _print_line(console, f"\n{row['row']}  from {row['run']}\n{row['command']}")
 
 
-def _band_table(lines: Sequence[Line]) -> Table:
-    table = Table(title=Text(band_title(lines)), title_justify="left", box=None, pad_edge=False)
-    fields = [field for field in FIELDS if field.heading != "latency, ms" or any(map(field.text, lines))]
-    for field in fields:
-        table.add_column(field.heading, justify="right" if field.right else "left", no_wrap=not field.right)
-    for line in lines:
-        table.add_row(*(Text(printable_text(field.text(line))) for field in fields))
-    return table
-
-
-def _text_table(title: str, rows: Sequence[Sequence[str]]) -> Table:
-    """A table of texts whose first row holds the headings."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for heading in rows[0]:
-        table.add_column(Text(printable_text(heading)), justify="left" if heading in WORDS else "right")
-    for cells in rows[1:]:
-        table.add_row(*(Text(printable_text(cell)) for cell in cells))
+def _make_table(title: str, columns: Sequence[Column], rows: Iterable[Record]) -> Table:
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        heading = Text(printable_text(column.heading))
+        table.add_column(heading, justify="right" if column.kind == "figure" else "left", no_wrap=column.kind == "word")
+    for row in rows:
+        table.add_row(*(Text(printable_text(column.text(row))) for column in columns))
     return table

@@ -5,7 +5,6 @@ One block of tiles per codebook, all on one scale: blue is negative, red positiv
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 
@@ -17,13 +16,11 @@ from matplotlib.figure import Figure
 from methods.base import Centroids
 from models.errors import printable_text
 from models.wording import plural
-from search.report.html import Markup, escape
 from search.results.figure_text import shorten
 
 COLUMNS = 16
 TILES = 128  # shown of all codebooks together, in whole rows; at least one row of each
 BOOKS = 24  # shown at most
-CSS = ".centroids { max-width: 100%; height: auto; background: #fff; }"
 GAP = 1.6  # between tiles downwards, in kernels' rows: room for a count
 
 
@@ -32,13 +29,6 @@ def centroids_png(books: Sequence[Centroids]) -> bytes:
     buffer = io.BytesIO()
     draw_centroids(books).savefig(buffer, format="png")
     return buffer.getvalue()
-
-
-def centroids_image(books: Sequence[Centroids]) -> Markup:
-    """The same as an element of a page."""
-    data = base64.b64encode(centroids_png(books)).decode("ascii")
-    text = escape(f"Centroids of {len(books)} codebooks, most used first, with how many kernels use each")
-    return Markup(f'<img class="centroids" alt="{text}" src="data:image/png;base64,{data}">')
 
 
 def draw_centroids(books: Sequence[Centroids]) -> Figure:

@@ -6,13 +6,14 @@ goes through `plot_text`, because plotly renders some HTML.
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 from plotly.colors import sample_colorscale
 
-from search.report.html import plot_text
+from models.errors import printable_text
 from search.results.figure_text import shorten
 from search.results.tables import Dense, records
 
@@ -24,6 +25,11 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "cross", "star-triangle-down", "hexagon")
 GREY = "#808a93"
 HOVER = {"bgcolor": "#ffffff", "bordercolor": GREY, "font": {"color": "#1c2024", "size": 13}, "align": "left"}
+
+
+def plot_text(text: object) -> str:
+    """Text as plotly shows it literally: it renders a few tags, decodes `&lt; &gt; &amp;`, and fills in `%{...}`."""
+    return html.escape(printable_text(str(text)), quote=False).replace("%{", "%&#123;")
 
 
 def styles(frame: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFrame]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import html.parser
 import io
 import json
 import re
@@ -22,9 +21,7 @@ from matplotlib.text import Text
 from page_reader import Reader
 from PIL import Image
 
-from models.errors import printable_text
 from search.report.figures import finals_figure, front_figure, sensitivity_figure, stagger
-from search.report.html import data_script, escape
 from search.report.page import RunView, report_html, write_report
 from search.report.picture import draw_picture, write_picture
 from search.results.figure_text import percent, points, shorten, si
@@ -121,21 +118,6 @@ def test_the_page_refers_to_nothing_outside_itself(hostile: RunView) -> None:
     policy = next(value for tag, name, value in page.attributes if tag == "meta" and value and "default-src" in value)
     assert "default-src 'none'" in policy
     assert "http" not in policy
-
-
-@given(st.text())
-def test_escaped_text_reads_back(text: str) -> None:
-    assert html.unescape(escape(text)) == printable_text(text)
-    assert not set(escape(text)) & set("<>\"'")
-
-
-@given(st.dictionaries(st.text(), st.lists(st.one_of(st.text(), st.floats(), st.none()))))
-def test_data_reads_back_and_cannot_end_its_element(data: dict[str, list[object]]) -> None:
-    script = data_script("d", data)
-    inside = script.removeprefix('<script type="application/json" id="d">').removesuffix("</script>")
-    assert not set(inside) & set("<>&")
-    blank = [[None if isinstance(x, float) and not np.isfinite(x) else x for x in xs] for xs in data.values()]
-    assert list(json.loads(inside).values()) == blank
 
 
 def test_figures_hold_no_tag_of_a_name(hostile: RunView) -> None:

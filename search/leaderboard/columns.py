@@ -1,0 +1,97 @@
+"""The columns of leaderboards and their titles, the same in a terminal, in files and on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from search.allocation.targets import beyond_flops
+from search.leaderboard.board import Board
+from search.report.rendering import Column, Record, figure_column
+from search.results.figure_text import percent, points, si
+from search.results.tables import records
+
+REPORTED_NOTE = "reported by papers: not measured here, not ranked"
+
+
+def accuracy_text(row: Record) -> str:
+    """`91.46 ± 0.12 (3)`: mean, standard deviation over seeds, how many."""
+    if pd.isna(row["accuracy"]):
+        return ""
+    spread = "" if pd.isna(row["std"]) else f" ± {percent(row['std'])}"
+    return f"{percent(row['accuracy'])}{spread} ({row['n']})"
+
+
+def method_text(row: Record) -> str:
+    """With the options that are not at their default."""
+    return f"{row['method']} ({row['options']})" if row["options"] else str(row["method"])
+
+
+def text_column(name: str) -> Column:
+    """A column of texts, headed as it is called in the records; blank where there is none."""
+    return Column(name, lambda row: "" if pd.isna(row[name]) else str(row[name]))
+
+
+RANK = figure_column("rank", "rank")
+ROW = text_column("row")
+METHOD = Column("method", method_text)
+STRATEGY = text_column("strategy")
+DELTA = figure_column("Δ, points", "delta_points", lambda delta: points(delta / 100))
+ACCURACY = (Column("test accuracy, %", accuracy_text, "accuracy", "figure"), DELTA)
+KEPT = figure_column("kept FLOPs", "kept_flops", "{:.4f}".format)
+PARAMS = figure_column("params", "params", si)
+SMALLER = figure_column("smaller by", "compression", "{:.2f}×".format)
+LATENCY = figure_column("latency, ms", "latency_ms", "{:.3g}".format)
+EPOCHS = figure_column("epochs", "epochs", "{:g}".format)
+SEARCH_COST = (figure_column("tried", "searched"), figure_column("search, s", "search_seconds", "{:,.0f}".format))
+TEXT_COLUMNS = (RANK, ROW, METHOD, STRATEGY, *ACCURACY, KEPT, PARAMS, SMALLER, LATENCY, *SEARCH_COST, EPOCHS)
+REPORTED_COLUMNS = (
+    text_column("method"),
+    figure_column("top-1, %", "accuracy", percent),
+    figure_column("dense, %", "dense_accuracy", percent),
+    DELTA,
+    figure_column("kept FLOPs", "kept_flops", "{:.3f}".format),
+    figure_column("top-5, %", "top5", percent),
+    SMALLER,
+    text_column("source")._replace(kind="long"),
+)
+
+
+def mean_rank_columns(frame: pd.DataFrame) -> list[Column]:
+    """The columns of `mean_ranks`; the tasks stand behind the mean."""
+    tasks = frame.columns[list(frame.columns).index("mean_rank") + 1 :]
+    return [
+        figure_column("kept FLOPs", "band", "{:.4f}".format),
+        METHOD,
+        STRATEGY,
+        EPOCHS,
+        figure_column("mean rank", "mean_rank", "{:g}".format),
+        *(figure_column(f"rank, {name}", name) for name in tasks),
+    ]
+
+
+def band_title(rows: Sequence[Record]) -> str:
+    """`target 0.5: at most 0.5000 of the dense FLOPs`."""
+    targets = ", ".join(dict.fromkeys(row["target"] for row in rows))
+    if beyond_flops(rows[0]["target"]):
+        return f"target {targets}"
+    return f"target {targets}: at most {rows[0]['band']:.4f} of the dense FLOPs"
+
+
+def rows_by_band(frame: pd.DataFrame) -> list[list[dict[str, Any]]]:
+    """The rows of each band, bands and rows in the table's order."""
+    bands: dict[tuple[float, str], list[dict[str, Any]]] = {}
+    for row in records(frame):
+        bands.setdefault((row["band"], beyond_flops(row["target"])), []).append(row)
+    return list(bands.values())
+
+
+def dense_text(board: Board) -> str:
+    """The dense network in one line."""
+    dense = board.dense
+    if dense is None:
+        return ""
+    tested = "" if dense.test_accuracy is None else f"{percent(dense.test_accuracy)} % on the test set, "
+    return f"dense: {tested}{si(dense.flops)} FLOPs, {si(dense.params)} parameters, {si(dense.bytes, 'B')}"
