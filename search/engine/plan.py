@@ -147,6 +147,11 @@ def _record(
         "allocation": {
             site.name: dict(site.settings[level]) for site, level in zip(compressor.sites, levels, strict=True)
         },
+        "kept_channels": {
+            site.name: {"kept": site.widths[level], "of": site.channels}
+            for site, level in zip(compressor.sites, levels, strict=True)
+            if site.widths
+        },
         "left_dense": dict(choice.left_dense),
         "uncounted_flops": uncounted_flops(compressor.network, compressor.example),
         "solve_seconds": seconds,

@@ -20,8 +20,8 @@ def show_plan(plan: Mapping[str, Any], console: Console) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("site")
     table.add_column("setting")
-    for site, setting in plan["allocation"].items():
-        table.add_row(Text(site), ", ".join(f"{knob}={value}" for knob, value in setting.items()) or "dense")
+    for site in plan["allocation"]:
+        table.add_row(Text(site), _setting_words(plan, site))
     console.print(table)
     for layer, reason in plan["left_dense"].items():
         say(console, f"{layer} stays dense: {reason}", "dim")
@@ -49,6 +49,14 @@ def show_plan(plan: Mapping[str, Any], console: Console) -> None:
         say(console, MISSED[target["too_coarse"]])
     if (most := strategy(plan["strategy"])[0].candidates) > 1:
         say(console, f"this is its own solution; a search tries it against up to {most - 1} others")
+
+
+def _setting_words(plan: Mapping[str, Any], site: str) -> str:
+    """`kept 0.75, 12 of 16 channels` of a site that loses channels, else the method's own knobs: `G=4, T=1`."""
+    if (channels := plan["kept_channels"].get(site)) is None:
+        return ", ".join(f"{knob}={value}" for knob, value in plan["allocation"][site].items()) or "dense"
+    kept, whole = channels["kept"], channels["of"]
+    return "dense" if kept == whole else f"kept {kept / whole:.4g}, {kept} of {whole} channels"
 
 
 def _say_span(plan: Mapping[str, Any], name: str, span: Mapping[str, float], console: Console) -> None:

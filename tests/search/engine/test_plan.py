@@ -33,7 +33,7 @@ def test_form() -> None:
     assert json.loads(json.dumps(found)) == found
     required = {
         "network": str, "method": str, "strategy": str, "target": dict, "dense": dict, "achieved": dict,
-        "reachable": dict, "allocation": dict, "solve_seconds": float,
+        "reachable": dict, "allocation": dict, "kept_channels": dict, "solve_seconds": float,
     }  # fmt: skip
     for name, kind in required.items():
         assert isinstance(found[name], kind), name
@@ -56,6 +56,9 @@ def test_figures_hold_on_the_really_pruned_network(target: str) -> None:
         small.eval()(torch.randn(1, 3, 32, 32))
     assert found["achieved"]["flops"] == counter.get_total_flops() // 2
     assert found["achieved"]["params"] == sum(p.numel() for p in small.parameters())
+    for site, channels in found["kept_channels"].items():  # sites of this network go by the layer that writes them
+        dense_layer, layer = network.get_submodule(site), small.get_submodule(site)
+        assert channels == {"kept": layer.out_channels, "of": dense_layer.out_channels}
     limit = found["target"]["flops"]
     assert limit - 0.005 * DENSE <= found["achieved"]["flops"] <= limit
     assert found["target"]["met"] is True
