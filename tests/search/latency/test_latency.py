@@ -66,6 +66,7 @@ def test_a_machine_that_slows_down_does_not_change_the_speed_up(monkeypatch):
     )
     assert found.dense_spread_ms > 0.1 * found.dense_ms  # the machine did slow down
     assert found.speed_up == pytest.approx(3.0, rel=0.05)
+    assert found.speed_up == found.dense_ms / found.compressed_ms, "the factor fits the two figures beside it"
     assert not found.far_below
     assert (found.batch, found.rounds) == (4, ROUNDS)
 
