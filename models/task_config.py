@@ -23,19 +23,19 @@ class TaskConfig(Settings):
     data_root: str = "data"
     """Where torchvision's data sets lie or are downloaded to."""
     mean: Annotated[tuple[float, ...] | None, Option(default="the data's own")] = None
-    """Per channel, for inputs scaled to 0..1."""
+    """Mean per channel, of inputs scaled to 0..1."""
     std: Annotated[tuple[float, ...] | None, Option(default="the data's own")] = None
-    """Standard deviation per channel, likewise."""
+    """Standard deviation per channel, of inputs scaled to 0..1."""
     flip: Annotated[bool | None, Option(default="the data's own")] = None
     """Mirror training images at random."""
     crop: Annotated[int | None, Field(ge=0, le=1000), Option(default="the data's own")] = None
     """Shift training images at random by up to so many pixels."""
-    search_fraction: float = Field(0.1, gt=0, lt=1)
+    search_fraction: Annotated[float, Field(gt=0, lt=1), Option(default="0.1; 0.25 of the embedded digits")] = 0.1
     """Part of the training set, stratified, that ranks candidates."""
     split_seed: int = Field(0, ge=0, le=MOST_SEED)
     """Seed of the split of the training set."""
     train_images: Annotated[int | None, Field(ge=1, le=MOST_IMAGES), Option(default="all")] = None
-    """Use only so many training images (stratified), for trials; both parts shrink alike."""
+    """Use only so many training images, for a quick trial; both parts shrink alike, stratified."""
 
     def with_absolute_paths(self) -> TaskConfig:
         """The same task with absolute paths, for a process that runs in another folder."""

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from methods.registry import method_info
+from methods.registry import method_info, method_label
 from models.errors import UserError, unknown_name
 from models.networks.catalog import own_names
 from models.paths import user_path
@@ -131,6 +131,8 @@ def _read_option(method: str, pair: str) -> tuple[str, Any]:
     if not equals:
         raise UserError(f"{shown} is not NAME=VALUE")
     defaults = method_info(method).options
+    if option not in defaults:  # in a composition `kse.alpha` is the option's own name
+        option = option.removeprefix(f"{method_label(method)}.")
     if option not in defaults:
         none = UserError(f"{method} takes no option {option!r}")
         raise unknown_name(f"option of {method}", option, defaults) if defaults else none

@@ -84,6 +84,8 @@ def _value_of(config: RunConfig, setting: Setting) -> Any:
         case ("ledger",):
             usual = Path(config.results) / "ledger.db"
             return None if Path(value).absolute() == usual.absolute() else value
+        case ("task", "search_fraction"):
+            return None if value == setting.field.default else value
         case ("task", "data_root"):
             usual = user_path(setting.default)
             return setting.default if Path(value) == usual.absolute() else value
