@@ -19,13 +19,13 @@ class Recipe(Settings):
     lr: float = Field(0.01, gt=0, le=1000)
     """Peak learning rate of SGD with Nesterov momentum."""
     schedule: Literal["one-cycle", "cosine"] = "cosine"
-    """How the learning rate moves; one that rises first drives a compressed network away from its goal."""
+    """How the learning rate moves: cosine falls; one-cycle rises first, which drives a compressed network off."""
     momentum: float = Field(0.9, ge=0, lt=1)
-    """Of SGD; 0 is plain SGD."""
+    """Momentum of SGD; 0 is plain SGD."""
     weight_decay: float = Field(5e-4, ge=0, le=100)
     """L2 penalty of SGD."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """Probability that labels spread over all classes."""
+    """Share of each label that is spread over all classes."""
     distill_weight: Annotated[float, Field(ge=0, le=1), Option("--distill")] = 0.9
     """Share of the loss that follows the dense network's outputs; 0 turns distillation off."""
     temperature: float = Field(4.0, gt=0, le=10_000)

@@ -24,14 +24,14 @@ class ExportSettings(Settings):
     run: Annotated[str, Option(argument=True)]
     """A run's folder, or its name below `results`; of a search or a comparison."""
     pick: NumberText = "best"
-    """best, knee, smallest, a target (its best), or the beginning of a candidate's name."""
+    """Candidate to export: best, knee, smallest, a target (its best), or the beginning of a name."""
     to: Annotated[str | None, Option(metavar="PATH", default="export in the run's folder")] = None
     """Folder to write."""
     formats: Annotated[tuple[Format, ...], AfterValidator(_in_writing_order), Option("--format")] = FORMATS
-    """Comma-separated."""
+    """Files to write, comma-separated."""
     finetune: float | None = Field(None, ge=0, le=MOST_EPOCHS)
-    """Epochs of a fine-tune before, distilled, from the compressed dense weights on; one that was interrupted goes on
-    from its last epoch."""
+    """Epochs of a distilled fine-tune before the export, from the compressed dense weights on; an interrupted one goes
+    on from its last epoch."""
     force: bool = False
     """Replace the export in a folder that is not empty; other files are never replaced."""
 

@@ -15,17 +15,17 @@ class LeaderboardSettings(Settings):
     """Which tasks and rows are shown, in which order."""
 
     task: Annotated[tuple[str, ...], _REPEATABLE] = ()
-    """Titles or fingerprints of tasks, where not all are meant; repeatable."""
+    """Show these tasks alone, by title or fingerprint; repeatable."""
     method: Annotated[tuple[str, ...], _REPEATABLE] = ()
-    """Show these alone, under the ranks that they have among all; repeatable."""
+    """Show these methods alone, under the ranks that they have among all; repeatable."""
     strategy: Annotated[tuple[str, ...], _REPEATABLE] = ()
-    """Likewise; repeatable."""
+    """Show these strategies alone, likewise; repeatable."""
     target: Annotated[tuple[NumberText, ...], _REPEATABLE] = ()
-    """Likewise, as targets were asked for; repeatable."""
+    """Show these targets alone, written as they were asked for; repeatable."""
     sort: str | None = None
-    """A column of the CSV; with - before it, falling."""
+    """Sort by this column of the CSV; with - before it, falling."""
     reported: bool = False
-    """Papers' figures beside: labelled, not ranked."""
+    """Show the figures of papers beside: labelled, not ranked."""
 
 
 class VerifySettings(Settings):
@@ -39,15 +39,15 @@ class LeaderboardFileSettings(Settings):
     """Where the command line puts a leaderboard."""
 
     format: Literal["table", "csv", "md", "tex", "html", "json"] = "table"
-    """What it is written as."""
+    """Form in which it is written."""
     to: Annotated[
         str | None, Option(metavar="PATH", default="<results>/leaderboard.html for html, else the screen")
     ] = None
-    """A file to write."""
+    """File to write."""
     force: bool = False
     """Replace the file if it is there."""
     verify: str | None = None
-    """A row: judge its stored weights on the test set again."""
+    """Name of a row whose stored weights are judged on the test set again."""
 
 
 _PLACE = declare_settings(RunConfig, "results", "ledger")

@@ -18,15 +18,15 @@ class TargetSettings(Settings):
     targets: Annotated[
         tuple[NumberText, ...] | None, Option("--target-flops", default=f"{_USUAL} if there is none")
     ] = None
-    """Of FLOPs, comma-separated: 0.5, 60M, 1.2G, 2.12x."""
+    """Budgets of FLOPs, comma-separated: 0.5, 60M, 1.2G, 2.12x."""
     target_params: tuple[NumberText, ...] | None = None
-    """Likewise of parameters: 0.4, 2M. All targets must be met."""
+    """Budgets of parameters: 0.4, 2M. Those of several measures are met together."""
     target_bytes: tuple[NumberText, ...] | None = None
-    """Likewise of stored bytes: 0.25, 500K."""
+    """Budgets of stored bytes: 0.25, 500K."""
     target_latency: tuple[NumberText, ...] | None = None
-    """Likewise of measured time for a batch: 0.6, 5ms, 1.8x."""
+    """Budgets of the measured time of a batch: 0.6, 5ms, 1.8x."""
     target: tuple[NumberText, ...] | None = None
-    """Several measures in one: 'flops 0.5 + params 0.4', comma-separated."""
+    """Budgets of several measures in one: 'flops 0.5 + params 0.4', comma-separated."""
 
 
 class ResumeSettings(Settings):

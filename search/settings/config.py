@@ -44,9 +44,9 @@ class RunConfig(UsersCode, Settings):
 
     task: TaskConfig
     methods: tuple[str, ...] = Field(("l1",), min_length=1)
-    """Names from `methods`; l1+kse composes two. A search has one."""
+    """Names from `methods`; l1+kse makes two into one. A search has one."""
     options: Annotated[dict[str, dict[str, Any]], Option("--option", repeatable=True)] = {}
-    """NAME=VALUE for the method, in a comparison METHOD.NAME=VALUE; repeatable."""
+    """Option of a method, METHOD.NAME=VALUE; NAME=VALUE will do where there is one method; repeatable."""
     strategies: tuple[str, ...] = ("acra-uniform", "acra-sensitivity")
     """Names from `strategies`. In a comparison a method that learns its allocation does that instead, unless `learned`
     is among them."""
@@ -61,11 +61,11 @@ class RunConfig(UsersCode, Settings):
     final_epochs: Annotated[float | None, Field(ge=0, le=MOST_EPOCHS), Option(default="three times epochs")] = None
     """Epochs of a finalist's fine-tune."""
     final_seeds: int = Field(3, ge=1, le=MOST_REPEATS)
-    """Fine-tunes of every finalist; one alone has no known noise."""
+    """How often each finalist is fine-tuned and tested; once says nothing of the noise."""
     finalists: int = Field(1, ge=0, le=MOST_REPEATS)
-    """Per target, in a comparison per target, method and strategy; 0 leaves the test set alone."""
+    """Candidates to test per target, in a comparison per target, method and strategy; 0 leaves the test set alone."""
     seed: int = Field(0, ge=0, le=MOST_SEED)
-    """Of all that is random in a run."""
+    """Seed of all that is random in a run."""
     scan_levels: int = Field(7, ge=1, le=1000)
     """Strengths measured per site in a sensitivity scan."""
     scan_images: int = Field(2000, ge=1, le=MOST_IMAGES)
@@ -80,15 +80,15 @@ class RunConfig(UsersCode, Settings):
     warm_start: bool = True
     """Strategies that sample begin with what the ledger knows and with the first points of the others."""
     device: Annotated[str | None, Option(default="a GPU if there is one")] = None
-    """cpu, cuda or cuda:N."""
+    """Where networks run: cpu, cuda or cuda:N."""
     workers: Annotated[
         int | None, Field(ge=0, le=1024), Option(default="one per core, four at most, or one per GPU")
     ] = None
-    """Processes; 0 runs in this one, without Ray."""
+    """Processes that judge candidates; 0 judges them in this one, without Ray."""
     gpus_per_worker: Annotated[float | None, Field(ge=0, le=64), Option(default="what there is, shared")] = None
-    """Fractions share a GPU."""
+    """GPUs of each worker; with fractions they share one."""
     ray_address: str | None = None
-    """A running Ray cluster: auto or host:port."""
+    """Address of a running Ray cluster: auto or host:port."""
     time_limit: float | None = Field(None, gt=0, le=366 * 86400)
     """Seconds for one candidate; with 0 workers for its fine-tune alone."""
     ledger: Annotated[str, Option(default="<results>/ledger.db")] = "results/ledger.db"
@@ -96,7 +96,7 @@ class RunConfig(UsersCode, Settings):
     results: Annotated[str, Option(metavar="PATH")] = "results"
     """Where runs, the ledger and baselines lie."""
     name: Annotated[str, Option(default="network, data, method and time", printed=False)]
-    """Of the run's folder below `results`."""
+    """Name of the run's folder below `results`."""
 
     @field_validator("ledger")
     @classmethod

@@ -43,18 +43,22 @@ def takes_settings(settings: Mapping[str, Setting]) -> Callable[[Callable[..., N
     return decorate
 
 
+def _choices(setting: Setting) -> tuple[str, ...]:
+    """The names that a value may be, where they are few."""
+    return get_args(setting.element) if get_origin(setting.element) is Literal else ()
+
+
 def _parameter(setting: Setting) -> inspect.Parameter:
     """A parameter that typer turns into the setting's option; None says that it was not given."""
     kind: Any = list[str] | None if setting.is_list and setting.option.repeatable else str | None
-    flags, metavar = [setting.flag], setting.option.metavar or _METAVARS.get(setting.element)
+    flags = [setting.flag]
+    metavar = "|".join(_choices(setting)) or setting.option.metavar or _METAVARS.get(setting.element)
     if setting.is_list and not setting.option.repeatable and not setting.option.metavar:
         metavar = f"{metavar},..."
     if setting.kind is bool:
         kind, metavar = bool | None, None
         if setting.default is not False:
             flags = [f"{setting.flag}/--no-{setting.flag[2:]}"]
-    elif get_origin(setting.kind) is Literal:
-        metavar = "|".join(get_args(setting.kind))
     declared: Any = typer.Option(*flags, metavar=metavar, help=setting.help, show_default=False)
     if setting.option.argument:
         declared = typer.Argument(help=setting.help, show_default=False)

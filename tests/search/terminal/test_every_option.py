@@ -67,6 +67,23 @@ def test_the_walk_finds_them() -> None:
     assert len(TEXTS) > 50
 
 
+def test_every_option_of_every_command_is_explained() -> None:
+    program = typer.main.get_command(run_search.app)
+    with program.make_context("run_search.py", ["methods"]) as context:
+        for name in program.list_commands(context):
+            command = program.get_command(context, name)
+            assert command.help
+            texts = {parameter.name: parameter.help for parameter in command.params}
+            assert {"json_"} <= texts.keys() or name == "leaderboard"
+            for option, text in texts.items():
+                assert text, f"{name} --{option} has no help"
+                assert text[0].isupper(), f"{name} --{option}: {text}"
+                assert text.endswith((".", ")")), f"{name} --{option}: {text}"
+            assert len({*texts.values()}) == len(texts), f"two options of {name} have the same help"
+            shown = [parameter.metavar for parameter in command.params if parameter.metavar]
+            assert not [metavar for metavar in shown if "None" in metavar]
+
+
 @pytest.mark.parametrize(("command", "option"), NUMERIC)
 def test_numbers_that_make_no_sense(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str, option: str
