@@ -23,10 +23,10 @@ from scipy.sparse import csr_array
 from methods.base import Levels, Site
 from methods.registry import create
 from models.networks.catalog import build_network
-from search.allocation.allocate import ends
+from search.allocation.allocate import extreme_levels
 from search.allocation.budget import Budget
 from search.allocation.knapsack import Floats, Ints, separable_savings, solve_knapsack
-from search.allocation.minimise import total
+from search.allocation.minimise import total_damage
 
 NETWORKS = ("resnet20", "resnet56", "mobilenet_v2")
 METHODS = ("kse", "kernel-clustering")
@@ -36,7 +36,7 @@ TARGETS = (0.7, 0.5, 0.3)  # of the way from the smallest allocation to the dens
 def solve_milp(damage: Sequence[Floats], table: Sequence[Ints], budget: Budget) -> Levels:
     """One binary variable for every setting of every site, one setting a site."""
     dense = np.zeros((1, len(damage)), dtype=np.intp)
-    needed = int(budget.figures(dense)[0, 0]) - next(iter(budget.limits.values()))
+    needed = int(budget.figures_of(dense)[0, 0]) - next(iter(budget.limits.values()))
     sizes, flat = [len(row) for row in damage], np.concatenate(damage)
     site = np.repeat(np.arange(len(damage)), sizes)
     one_each = csr_array((np.ones(len(flat)), (site, np.arange(len(flat)))))
@@ -66,7 +66,7 @@ def main() -> None:
             compressor = create(method, network, torch.randn(2, 3, 32, 32))
             sites, cost = compressor.sites, compressor.cost
             grids = [np.arange(len(site.settings), dtype=np.intp) for site in sites]
-            smallest, dense = int(cost(ends(sites)).flops[0]), cost.dense.flops
+            smallest, dense = int(cost(extreme_levels(sites)).flops[0]), cost.dense.flops
             times, differences, broken = np.zeros((0, 2)), [], 0
             for damage in (made_up(sites, seed) for seed in range(3)):
                 for kept in TARGETS:
@@ -78,8 +78,8 @@ def main() -> None:
                     middle = time.perf_counter()
                     theirs = solve_milp(damage, table, budget)
                     times = np.vstack([times, 1e3 * np.diff([start, middle, time.perf_counter()])])
-                    differences.append(total(damage, theirs) / total(damage, ours) - 1)
-                    broken += budget.excess(theirs[None])[0] > 0
+                    differences.append(total_damage(damage, theirs) / total_damage(damage, ours) - 1)
+                    broken += budget.largest_excess(theirs[None])[0] > 0
             medians, worst = np.median(times, 0), times.max(0)
             print(f"{name} {method}, {len(sites)} sites: {medians[0]:.0f} ms (worst {worst[0]:.0f}), milp "
                   f"{medians[1]:.0f} ms (worst {worst[1]:.0f}), its damage {min(differences):+.1%} to "

@@ -52,7 +52,7 @@ def main() -> None:
     wanted = np.repeat(1 - np.array(KEPT)[:, None], len(compressor.sites), axis=1)
     fitted = [
         off(f"kept {kept:g} of the channels", levels)
-        for kept, levels in zip(KEPT, Ladders(compressor.sites).levels(wanted), strict=True)
+        for kept, levels in zip(KEPT, Ladders(compressor.sites).levels_at(wanted), strict=True)
     ]
     rng = np.random.default_rng(0)
     unseen = [np.array([rng.integers(len(site.settings)) for site in compressor.sites]) for _ in range(RANDOM)]

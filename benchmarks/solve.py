@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from methods.base import Compressor, Levels
 from methods.registry import create
 from models.networks.catalog import build_network
-from search.allocation.allocate import Ladders, project, uniform_shape
+from search.allocation.allocate import Ladders, project_shape, uniform_shape
 from search.allocation.budget import Budget
 
 TARGETS = (0.7, 0.5, 0.3)
@@ -40,7 +40,7 @@ def by_recounting(compressor: Compressor, limit: int, image: torch.Tensor) -> in
     ladders, low, high, best = Ladders(compressor.sites), 0.0, 1.0, 0
     for _ in range(STEPS):
         middle = (low + high) / 2
-        found = count(compressor, ladders.levels(np.full((1, len(compressor.sites)), middle))[0], image)
+        found = count(compressor, ladders.levels_at(np.full((1, len(compressor.sites)), middle))[0], image)
         low, high, best = (low, middle, found) if found <= limit else (middle, high, best)
     return best
 
@@ -59,7 +59,7 @@ def main() -> None:
         limit, times = int(kept * dense), []
         for _ in range(REPEATS):
             start = time.perf_counter()
-            solution = project(uniform_shape(len(sites)), sites, Budget({"flops": limit}, compressor.cost))
+            solution = project_shape(uniform_shape(len(sites)), sites, Budget({"flops": limit}, compressor.cost))
             times.append(time.perf_counter() - start)
         start = time.perf_counter()
         recounted = by_recounting(compressor, limit, image)

@@ -27,7 +27,7 @@ from methods.base import Compressor, Tuning, copy_network, example_input
 from methods.registry import create, methods
 from models.execution.gradients import run_backward
 from models.networks.catalog import build_network
-from search.allocation.allocate import project, uniform_shape
+from search.allocation.allocate import project_shape, uniform_shape
 from search.allocation.budget import Budget
 from search.judge.finetune import mixed_precision
 
@@ -59,7 +59,7 @@ def stepper(network: nn.Module, tuning: Tuning, inputs: Tensor, labels: Tensor) 
 def compressed(compressor: Compressor, kept: float, steps: int) -> tuple[nn.Module, Tuning, float]:
     """A network under uniform widths, what its method adds to fine-tuning, and the FLOPs kept."""
     limit = int(kept * compressor.cost.dense.flops)
-    solution = project(
+    solution = project_shape(
         uniform_shape(len(compressor.sites)), compressor.sites, Budget({"flops": limit}, compressor.cost)
     )
     allocation = compressor.allocation(solution.levels)

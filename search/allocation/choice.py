@@ -1,4 +1,4 @@
-"""What is left to choose of a method on a network, once the user's constraints have shortened its ladders."""
+"""`Choice`: a method's sites and ladders on a network after the user's constraints have shortened the ladders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from methods.base import Compressor, Cost, CostModel, Costs, Levels, Setting, Site
 from models.errors import UserError
-from search.allocation.constraints import Constraints, Rule, names_of, rules
+from search.allocation.constraints import Constraints, Rule, names_of, read_rules
 
 
 @dataclass(frozen=True)
@@ -18,43 +18,41 @@ class Choice:
     """Sites, ladders and costs as strategies see them."""
 
     sites: tuple[Site, ...]
-    """Those with two settings or more, with the settings that are left."""
-    whole: tuple[Site, ...]
-    """The same with their full ladders."""
+    """Sites with two settings or more, with the settings that the constraints leave."""
+    full_sites: tuple[Site, ...]
+    """The same sites with their full ladders."""
     fixed: Mapping[str, Setting]
-    """Sites that are left a single setting, unless it is dense."""
+    """Sites with a single setting left, unless that setting is dense."""
     cost: CostModel
     """Of the levels of `sites`."""
     left_dense: Mapping[str, str]
     """Site or layer -> why it stays dense."""
     compressor: Compressor
-    ruling: tuple[Rule, ...] = ()
+    rules: tuple[Rule, ...] = ()
     """The constraints that shortened the ladders."""
 
     @property
-    def constrained(self) -> bool:
-        return bool(self.ruling)
+    def is_constrained(self) -> bool:
+        return bool(self.rules)
 
-    def full(self, levels: Levels) -> Levels:
+    def full_levels(self, levels: Levels) -> Levels:
         """Levels of `sites`, (n, n_sites), as levels of all the method's sites."""
-        return self.cost.full(levels) if isinstance(self.cost, ShortenedCost) else levels
+        return self.cost.full_levels(levels) if isinstance(self.cost, ShortenedCost) else levels
 
-    def shortened(self, full: Levels) -> Levels:
-        """The inverse of `full`, for one allocation that keeps to the constraints: (n_sites,)."""
-        if not isinstance(self.cost, ShortenedCost):
-            return full
-        return self.cost.shortened(full)
+    def shortened_levels(self, full: Levels) -> Levels:
+        """The inverse of `full_levels`, for one allocation that keeps to the constraints: (n_sites,)."""
+        return self.cost.shortened_levels(full) if isinstance(self.cost, ShortenedCost) else full
 
 
 class ShortenedCost:
-    """Costs by the levels of shortened ladders; sites without a choice stand at their only setting."""
+    """Costs by levels of the shortened ladders; a site without a choice has its only setting."""
 
     def __init__(self, cost: CostModel, start: Levels, columns: Sequence[int], ladders: Sequence[Levels]) -> None:
         """
         Args:
             start: (n_sites of the method,) the level of each site that has no choice.
-            columns: which of the method's sites are left.
-            ladders: for each of these, the levels that are left.
+            columns: the numbers of the method's sites that have a choice.
+            ladders: for each of these sites, the levels that its constraints leave.
         """
         self._cost, self._start, self._columns, self._ladders = cost, start, columns, ladders
 
@@ -62,90 +60,97 @@ class ShortenedCost:
     def dense(self) -> Cost:
         return self._cost.dense
 
-    def full(self, levels: Levels) -> Levels:
-        rows = np.repeat(self._start[None], len(levels), axis=0)
-        for place, (column, ladder) in enumerate(self._pairs()):
-            rows[:, column] = ladder[levels[:, place]]
-        return rows
+    def full_levels(self, levels: Levels) -> Levels:
+        full = np.repeat(self._start[None], len(levels), axis=0)
+        for place, (column, ladder) in enumerate(self._columns_and_ladders()):
+            full[:, column] = ladder[levels[:, place]]
+        return full
 
-    def shortened(self, full: Levels) -> Levels:
-        places = [int(np.searchsorted(ladder, full[column])) for column, ladder in self._pairs()]
+    def shortened_levels(self, full: Levels) -> Levels:
+        places = [int(np.searchsorted(ladder, full[column])) for column, ladder in self._columns_and_ladders()]
         return np.array(places, dtype=np.intp)
 
-    def _pairs(self) -> Iterator[tuple[int, Levels]]:
+    def _columns_and_ladders(self) -> Iterator[tuple[int, Levels]]:
         return zip(self._columns, self._ladders, strict=True)
 
     def __call__(self, levels: Levels) -> Costs:
-        return self._cost(self.full(levels))
+        return self._cost(self.full_levels(levels))
 
 
-def choose(compressor: Compressor, constraints: Constraints) -> Choice:
-    """The method's sites with what the constraints leave of their ladders.
+def constrain_choice(compressor: Compressor, constraints: Constraints) -> Choice:
+    """The method's sites with the settings that the constraints leave.
 
     Raises:
         UserError: a pattern matches nothing (closest names), constraints contradict each other or leave no choice.
     """
-    ruling = rules(constraints)
-    for rule in ruling:
-        _check(rule, compressor)
-    return _under(compressor, ruling)
+    rules = read_rules(constraints)
+    for rule in rules:
+        _check_rule(rule, compressor)
+    return _choice_under(compressor, rules)
 
 
-def blamed(choice: Choice, reaches: Callable[[Choice], bool]) -> list[str]:
-    """The constraints without any one of which a choice would do; all of them if it takes that; none if they are not
-    to blame.
+def blamed_constraints(choice: Choice, would_do: Callable[[Choice], bool]) -> list[str]:
+    """The constraints that keep a choice from being good enough: each whose removal alone helps.
+
+    If no single removal helps, all constraints as one text; nothing if removing all of them would not help either.
 
     Args:
-        reaches: whether a choice would do.
+        would_do: whether a choice is good enough.
     """
-    ruling, compressor = choice.ruling, choice.compressor
-    others = [[other for other in ruling if other is not rule] for rule in ruling]
-    alone = [rule.text for rule, left in zip(ruling, others, strict=True) if reaches(_under(compressor, left))]
-    if alone or len(ruling) < 2 or not reaches(_under(compressor, [])):
-        return alone
-    return [" and ".join(rule.text for rule in ruling)]
+    rules, compressor = choice.rules, choice.compressor
+    others = [[remaining for remaining in rules if remaining is not rule] for rule in rules]
+    sufficient = [
+        rule.text
+        for rule, remaining in zip(rules, others, strict=True)
+        if would_do(_choice_under(compressor, remaining))
+    ]
+    if sufficient or len(rules) < 2 or not would_do(_choice_under(compressor, [])):
+        return sufficient
+    return [" and ".join(rule.text for rule in rules)]
 
 
-def _under(compressor: Compressor, ruling: Sequence[Rule]) -> Choice:
-    """What these constraints leave; UserError if they contradict each other or leave no choice."""
+def _choice_under(compressor: Compressor, rules: Sequence[Rule]) -> Choice:
+    """The choice that these constraints leave; UserError if they contradict each other or leave none."""
     sites = compressor.sites
-    if not ruling:
+    if not rules:
         return Choice(sites, sites, {}, compressor.cost, compressor.skipped, compressor)
-    concerned = [[rule for rule in ruling if rule.concerns(site)] for site in sites]
-    left = [_left(site, own) for site, own in zip(sites, concerned, strict=True)]
-    free = [index for index, levels in enumerate(left) if len(levels) > 1]
+    concerned = [[rule for rule in rules if rule.concerns_site(site)] for site in sites]
+    allowed = [_allowed_levels(site, site_rules) for site, site_rules in zip(sites, concerned, strict=True)]
+    free = [index for index, levels in enumerate(allowed) if len(levels) > 1]
     if not free:
         raise UserError(f"the constraints leave {compressor.info.name} nothing to choose; drop one of them")
-    start = np.array([levels[0] for levels in left], dtype=np.intp)
-    dense = {site.name: _reason(site, own) for site, own, levels in zip(sites, concerned, left, strict=True)
-             if levels.tolist() == [0]}  # fmt: skip
-    fixed = {site.name: site.settings[level] for site, level, levels in zip(sites, start, left, strict=True)
-             if len(levels) == 1 and level}  # fmt: skip
+    start = np.array([levels[0] for levels in allowed], dtype=np.intp)
+    dense, fixed = {}, {}
+    for site, site_rules, levels in zip(sites, concerned, allowed, strict=True):
+        if len(levels) == 1 and levels[0] == 0:
+            dense[site.name] = _dense_reason(site, site_rules)
+        elif len(levels) == 1:
+            fixed[site.name] = site.settings[levels[0]]
     return Choice(
-        tuple(_shortened(sites[index], left[index]) for index in free),
+        tuple(_shorten_site(sites[index], allowed[index]) for index in free),
         tuple(sites[index] for index in free),
         fixed,
-        ShortenedCost(compressor.cost, start, free, [left[index] for index in free]),
+        ShortenedCost(compressor.cost, start, free, [allowed[index] for index in free]),
         {**compressor.skipped, **dense},
         compressor,
-        tuple(ruling),
+        tuple(rules),
     )
 
 
-def _left(site: Site, ruling: Sequence[Rule]) -> Levels:
+def _allowed_levels(site: Site, rules: Sequence[Rule]) -> Levels:
     """The levels of a site that all its constraints allow; UserError if there is none."""
-    levels = [level for level in range(len(site.settings)) if all(rule.allows(site, level) for rule in ruling)]
+    levels = [level for level in range(len(site.settings)) if all(rule.allows(site, level) for rule in rules)]
     if levels:
         return np.array(levels, dtype=np.intp)
-    texts = " and ".join(rule.text for rule in ruling)
-    contradict = "contradict each other" if len(ruling) > 1 else "cannot be met"
+    texts = " and ".join(rule.text for rule in rules)
+    contradict = "contradict each other" if len(rules) > 1 else "cannot be met"
     raise UserError(
         f"{texts} {contradict}: no setting of site {site.name!r} is left of "
         f"{site.settings[0]!r} to {site.settings[-1]!r} ({len(site.settings)} settings); loosen one"
     )
 
 
-def _shortened(site: Site, levels: Levels) -> Site:
+def _shorten_site(site: Site, levels: Levels) -> Site:
     return replace(
         site,
         settings=tuple(site.settings[level] for level in levels),
@@ -154,22 +159,22 @@ def _shortened(site: Site, levels: Levels) -> Site:
     )
 
 
-def _reason(site: Site, ruling: Sequence[Rule]) -> str:
-    """The first constraint that leaves nothing else by itself; all of them where it takes several."""
+def _dense_reason(site: Site, rules: Sequence[Rule]) -> str:
+    """The first constraint that by itself leaves only dense; all constraints where it takes several."""
     smaller = range(1, len(site.settings))
-    alone = [rule for rule in ruling if not any(rule.allows(site, level) for level in smaller)]
-    return "left dense by " + " and ".join(rule.text for rule in alone[:1] or ruling)
+    sufficient = [rule for rule in rules if not any(rule.allows(site, level) for level in smaller)]
+    return "left dense by " + " and ".join(rule.text for rule in sufficient[:1] or rules)
 
 
-def _check(rule: Rule, compressor: Compressor) -> None:
-    """UserError if the rule concerns no site, or speaks of what none of its sites has."""
-    sites = [site for site in compressor.sites if rule.concerns(site)]
+def _check_rule(rule: Rule, compressor: Compressor) -> None:
+    """UserError if the rule concerns no site, or bounds a unit or a width that none of its sites has."""
+    sites = [site for site in compressor.sites if rule.concerns_site(site)]
     method = compressor.info.name
     if not sites:
         idle = [
             (name, reason)
             for name, reason in compressor.skipped.items()
-            if rule.matches(name) or rule.matches(name.partition(":")[2])
+            if rule.matches_name(name) or rule.matches_name(name.partition(":")[2])
         ]  # a composition's are METHOD:LAYER
         if idle and rule.dense:
             return

@@ -1,7 +1,7 @@
 """Constraints on single sites, by name patterns: left dense, bounded, rounded to multiples of channels.
 
-They take settings off a site's ladder before any strategy sees it, so that all strategies obey and what can be
-reached is known. What is measured of a setting stays true, whatever the constraints.
+Constraints take settings off a site's ladder before a strategy sees it, so that every strategy obeys them and the
+reachable range is known beforehand. Sensitivity scans measure full ladders: their outcomes hold under any constraints.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _Repeatable = Option(repeatable=True)
 
 
 class Constraints(Settings):
-    """As the user wrote them; empty ones constrain nothing."""
+    """Constraints as the user wrote them."""
 
     keep_dense: Annotated[tuple[str, ...], _Repeatable] = ()
     """Sites or layers to leave dense, by name or pattern ('layer1.*'); repeatable."""
@@ -45,86 +45,90 @@ class Constraints(Settings):
     """Keep multiples of so many channels: 8, or 'layer3.*=16' for some sites; repeatable."""
 
     @property
-    def given(self) -> bool:
+    def constrains_sites(self) -> bool:
         return bool(self.keep_dense or self.bound or self.round_channels)
 
-    def words(self) -> list[str]:
+    def option_words(self) -> list[str]:
         """As options of the command line."""
-        pairs = [("--keep-dense", self.keep_dense), ("--bound", self.bound), ("--round-channels", self.round_channels)]
-        return [word for option, values in pairs for value in values for word in (option, value)]
+        options = [
+            ("--keep-dense", self.keep_dense),
+            ("--bound", self.bound),
+            ("--round-channels", self.round_channels),
+        ]
+        return [word for option, values in options for value in values for word in (option, value)]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One constraint: which sites it is for, and which of their settings it leaves."""
+    """One constraint: the sites that it concerns, and the settings of theirs that it leaves."""
 
     text: str
-    """With its setting's name."""
+    """As the user wrote it, after the name of its setting."""
     pattern: str
     allows: Callable[[Site, int], bool]
     dense: bool = False
-    """Leaves nothing but dense, so that a layer that is dense anyway may be named."""
+    """Leaves only the dense setting, so that it may name a layer that is dense in any case."""
     knob: str | None = None
     widths: bool = False
-    """Speaks of numbers of channels."""
+    """Concerns numbers of channels."""
 
-    def matches(self, name: str) -> bool:
+    def matches_name(self, name: str) -> bool:
         return self.pattern == name or fnmatchcase(name, self.pattern)
 
-    def concerns(self, site: Site) -> bool:
-        return any(map(self.matches, names_of(site)))
+    def concerns_site(self, site: Site) -> bool:
+        return any(map(self.matches_name, names_of(site)))
 
 
 def names_of(site: Site) -> tuple[str, ...]:
-    """The names that stand for a site: its own, and those of the layers whose outputs it decides."""
+    """The names by which a pattern finds a site: its own, and those of the layers whose output channels it removes."""
     return (site.name, *(site.owned or site.layers))
 
 
-def rules(constraints: Constraints) -> list[Rule]:
-    """The constraints read; UserError for one that is malformed."""
-    found = [
+def read_rules(constraints: Constraints) -> list[Rule]:
+    """The constraints as rules; UserError for a malformed one."""
+    rules = [
         Rule(f"{setting_name('keep_dense')} {text!r}", text, lambda site, level: level == 0, dense=True)
         for text in constraints.keep_dense
     ]
-    found += [_bound(text) for text in constraints.bound]
-    found += [_rounding(text) for text in constraints.round_channels]
-    for rule in found:
+    rules += [_read_bound(text) for text in constraints.bound]
+    rules += [_read_rounding(text) for text in constraints.round_channels]
+    for rule in rules:
         if not rule.pattern.strip():
             raise UserError(f"{rule.text} names no site; write a name or a pattern such as 'layer1.*'")
-    return found
+    return rules
 
 
-def _bound(text: str) -> Rule:
+def _read_bound(text: str) -> Rule:
     shown, match = f"{setting_name('bound')} {text!r}", _BOUND.fullmatch(text)
     if match is None or not (match["low"] or match["high"]) or (match["high"] and not match["dots"]):
         raise UserError(f"{shown} is not understood; {_WAYS}")
     low = float(match["low"] or 0)
     high = float(match["high"] or math.inf) if match["dots"] else low
     knob = match["knob"]
-    endless = low == math.inf or (bool(match["high"]) and high == math.inf)  # hundreds of digits
+    endless = low == math.inf or (bool(match["high"]) and high == math.inf)  # a number with hundreds of digits
     if endless or low > high or (knob is None and (low > 1 or 1 < high < math.inf)):
         raise UserError(f"{shown} holds no kept fraction between 0 and 1; {_WAYS}")
 
-    def allows(site: Site, level: int) -> bool:
+    def is_in_bounds(site: Site, level: int) -> bool:
         value = site.settings[level].get(knob) if knob else kept_fraction(site, level)
         return isinstance(value, int | float) and low - _EDGE <= value <= high + _EDGE
 
-    return Rule(shown, match["pattern"], allows, knob=knob)
+    return Rule(shown, match["pattern"], is_in_bounds, knob=knob)
 
 
-def _rounding(text: str) -> Rule:
+def _read_rounding(text: str) -> Rule:
     shown = f"{setting_name('round_channels')} {text!r}"
     pattern, equals, number = text.rpartition("=")
     if not number.isascii() or not number.isdigit() or len(number) > _DIGITS or int(number) < 1:
         raise UserError(f"{shown} is not understood; write 8, or PATTERN=8 for some sites alone")
     multiple = int(number)
 
-    def allows(site: Site, level: int) -> bool:
+    def is_multiple(site: Site, level: int) -> bool:
         return not site.widths or level == 0 or site.widths[level] % multiple == 0
 
-    return Rule(shown, pattern if equals else "*", allows, widths=True)
+    return Rule(shown, pattern if equals else "*", is_multiple, widths=True)
 
 
 def kept_fraction(site: Site, level: int) -> float:
-    """Of channels where the site removes any; otherwise one less the setting's strength."""
+    """The share of channels kept, for a site that removes channels; otherwise 1 − strength."""
     return site.widths[level] / site.channels if site.widths else 1 - site.strengths[level]

@@ -2,16 +2,21 @@
 
     minimise   Σᵢ damageᵢ(lᵢ)   subject to   figureₘ(l) ≤ limitₘ for every measure m of the budget
 
-Where sites do not influence each other's figure and there is one (FLOPs of tables of kernels), this is a
-multiple-choice knapsack and is solved exactly. Widths do: a layer costs in × out. There the multiplier λ of
-damage + λ·Σₘ wₘ·figureₘ is found by bisection, for a few mixtures w of the measures; for each λ the sites take turns at
-their best response to the others, on the true cost model, until none moves. What rounding left is then used up by
-exchanges between sites. All of it is arithmetic.
+Tables of kernels: each site saves FLOPs independently of the others, so that with one measure this is a multiple-choice
+knapsack, solved exactly (`search.allocation.knapsack`).
+
+Widths: a layer costs in × out, so sites interact. The Lagrangian
+
+    L(l, λ) = Σᵢ damageᵢ(lᵢ) + λ · Σₘ wₘ · figureₘ(l)
+
+is minimised by best responses: the sites take turns at their best setting given all others, on the true cost model,
+until none moves. The multiplier λ is found by bisection, for a few mixtures w of the measures. Exchanges between sites
+then use the room that rounding left below the limits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,81 +25,83 @@ from search.allocation.budget import Budget
 from search.allocation.knapsack import Floats, separable_savings, solve_knapsack
 from search.allocation.targets import TOLERANCE
 
-GRID = 64  # settings per site that the solvers look at; the last exchanges look at all
-_BISECTIONS = 24  # of log λ: its range of e^40 shrinks below one in a million
-_SWEEPS = 20  # turns of all sites; the descent ends after 3 to 5
-SLACK = 0.02  # share of the damage that may be added for figures within the tolerance of the limit
-_MOVERS = 24  # sites on each side of an exchange
+GRID = 64  # settings per site that the solvers try; the last exchanges try all settings
+_BISECTIONS = 24  # of log λ: its range of 40 shrinks below 3e-6
+_SWEEPS = 20  # turns of all sites at most; the descent ends after 3 to 5
+SLACK = 0.02  # share of the damage that may be added to bring the figures within the tolerance of the limits
+_MAX_MOVES = 96  # single moves on each side of an exchange, so that at most 96² pairs are tried at once
+_MIN_GAIN = 1e-12  # damage that an exchange must undo; less is rounding, and could go on for ever
 
 
-def minimise(damage: Sequence[Floats], budget: Budget, *, starts: Sequence[Levels] = ()) -> Levels:
+def minimise_damage(damage: Sequence[Floats], budget: Budget, *, starts: Sequence[Levels] = ()) -> Levels:
     """Levels of least summed damage within the budget.
 
     Args:
         damage: per site, of each of its settings.
         budget: reachable.
-        starts: allocations from which the descent begins as well; they need not be feasible.
+        starts: more allocations from which the descent begins; they need not be feasible.
     """
-    grids = [np.unique(np.linspace(0, len(each) - 1, GRID).round().astype(np.intp)) for each in damage]
+    last = _hardest_levels(damage)
+    grids = [np.unique(np.linspace(0, level, GRID).round().astype(np.intp)) for level in last]
     table = separable_savings(grids, budget)
-    last = np.array([len(each) - 1 for each in damage], dtype=np.intp)
     if table is not None:
         candidates = [solve_knapsack(damage, grids, table, budget)]
-    else:
+    else:  # the descent ends in a local optimum: several origins, of which the best result counts
         origins = [np.zeros_like(last), last, *starts]
-        weights = mixtures(len(budget.limits))
+        weights = price_mixtures(len(budget.limits))
         candidates = [
-            _bisect(damage, grids, budget, mixture, origin.copy()) for mixture in weights for origin in origins
+            _bisect_multiplier(damage, grids, budget, mixture, origin.copy())
+            for mixture in weights
+            for origin in origins
         ]
-    polished = [_polish(levels, damage, grids, budget) for levels in candidates]
-    best = min(polished, key=lambda levels: total(damage, levels))
-    return tighten(best, damage, budget)
+    polished = [_exchange_repeatedly(levels, damage, grids, budget) for levels in candidates]
+    best = min(polished, key=lambda levels: total_damage(damage, levels))
+    return tighten_to_limit(best, damage, budget)
 
 
-def mixtures(measures: int) -> Floats:
-    """Weights of the measures in a price: each alone, all alike, and for two of them two more between."""
-    rows = [*np.eye(measures), np.full(measures, 1 / measures)]
+def price_mixtures(measures: int) -> Floats:
+    """Weights w of the measures, (n_mixtures, n_measures): each alone, all alike, and two more for two measures."""
+    mixtures = [*np.eye(measures), np.full(measures, 1 / measures)]
     if measures == 2:
-        rows += [np.array([0.75, 0.25]), np.array([0.25, 0.75])]
-    return np.unique(np.stack(rows), axis=0)
+        mixtures += [np.array([0.75, 0.25]), np.array([0.25, 0.75])]
+    return np.unique(np.stack(mixtures), axis=0)
 
 
-def total(damage: Sequence[Floats], levels: Levels) -> float:
+def total_damage(damage: Sequence[Floats], levels: Levels) -> float:
     """Σᵢ damageᵢ(lᵢ)."""
-    return float(sum(each[level] for each, level in zip(damage, levels, strict=True)))
-
-
-def _excess(budget: Budget, levels: Levels) -> float:
-    return float(budget.excess(levels[None])[0])
+    return float(sum(site_damage[level] for site_damage, level in zip(damage, levels, strict=True)))
 
 
 # --- coupled costs: bisection on the multiplier, best responses on the true cost model ---
 
 
-def _bisect(
+def _bisect_multiplier(
     damage: Sequence[Floats], grids: Sequence[Levels], budget: Budget, mixture: Floats, levels: Levels
 ) -> Levels:
-    """The best feasible allocation met while λ closes in on the limit; every λ starts where the last one ended."""
-    scale = max(total(damage, _ends(damage)), 1e-12)  # per unit of the dense figures
+    """The best feasible allocation found while λ closes in on the limit.
+
+    The descent for each λ begins where that for the last λ ended.
+    """
+    scale = max(total_damage(damage, _hardest_levels(damage)), 1e-12)  # λ has the unit damage per dense figure
     low, high = np.log(scale) - 20, np.log(scale) + 20
-    best, value = _ends(damage), np.inf
+    best, least = _hardest_levels(damage), np.inf
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        levels = _respond(damage, grids, budget, float(np.exp(middle)) * mixture, levels)
-        if _excess(budget, levels) > 0:
+        levels = _best_responses(damage, grids, budget, float(np.exp(middle)) * mixture, levels)
+        if budget.largest_excess(levels[None])[0] > 0:
             low = middle
             continue
         high = middle
-        if total(damage, levels) < value:
-            best, value = levels, total(damage, levels)
+        if total_damage(damage, levels) < least:
+            best, least = levels, total_damage(damage, levels)
     return best
 
 
-def _ends(damage: Sequence[Floats]) -> Levels:
-    return np.array([len(each) - 1 for each in damage], dtype=np.intp)
+def _hardest_levels(damage: Sequence[Floats]) -> Levels:
+    return np.array([len(site_damage) - 1 for site_damage in damage], dtype=np.intp)
 
 
-def _respond(
+def _best_responses(
     damage: Sequence[Floats], grids: Sequence[Levels], budget: Budget, prices: Floats, levels: Levels
 ) -> Levels:
     """Every site in turn takes its best setting given the others', until none moves."""
@@ -104,7 +111,7 @@ def _respond(
         for site, grid in enumerate(grids):
             tried = np.repeat(levels[None], len(grid), axis=0)
             tried[:, site] = grid
-            levels[site] = grid[int(np.argmin(damage[site][grid] + prices @ budget.shares(tried)))]
+            levels[site] = grid[int(np.argmin(damage[site][grid] + prices @ budget.relative_excess(tried)))]
         if (levels == before).all():
             break
     return levels
@@ -113,90 +120,97 @@ def _respond(
 # --- exchanges: one site gentler, another harder ---
 
 
-def _polish(levels: Levels, damage: Sequence[Floats], grids: Sequence[Levels], budget: Budget) -> Levels:
+def _exchange_repeatedly(levels: Levels, damage: Sequence[Floats], grids: Sequence[Levels], budget: Budget) -> Levels:
     """Exchanges on the grids, then on the full ladders, while they lower the damage."""
-    full = [np.arange(len(each), dtype=np.intp) for each in damage]
-    for ladders in (grids, full):
+    for ladders in (grids, _full_ladders(damage)):
         for _ in range(4 * len(levels)):
-            better = _exchange(levels, damage, ladders, budget)
-            if better is None:
+            exchanged = _best_exchange(levels, damage, ladders, budget)
+            if exchanged is None:
                 break
-            levels = better
+            levels = exchanged
     return levels
 
 
-def _exchange(levels: Levels, damage: Sequence[Floats], ladders: Sequence[Levels], budget: Budget) -> Levels | None:
+def _full_ladders(damage: Sequence[Floats]) -> list[Levels]:
+    return [np.arange(len(site_damage), dtype=np.intp) for site_damage in damage]
+
+
+def _best_exchange(
+    levels: Levels, damage: Sequence[Floats], ladders: Sequence[Levels], budget: Budget
+) -> Levels | None:
     """The feasible move of one site, or of two against each other, that lowers the damage most."""
-    tried = _moves(levels, damage, ladders, budget)
-    change = _change(tried, levels, damage)
-    change[(budget.excess(tried) > 0) | (change > -1e-12)] = np.inf
+    tried = _list_moves(levels, damage, ladders, budget)
+    change = _damage_change(tried, levels, damage)
+    change[(budget.largest_excess(tried) > 0) | (change > -_MIN_GAIN)] = np.inf
     best = int(np.argmin(change)) if len(change) else -1
     return tried[best] if best >= 0 and np.isfinite(change[best]) else None
 
 
-def tighten(levels: Levels, damage: Sequence[Floats], budget: Budget) -> Levels:
-    """Where the figures lie further below the limits than the tolerance, the cheapest exchanges that close in.
+def tighten_to_limit(levels: Levels, damage: Sequence[Floats], budget: Budget) -> Levels:
+    """The allocation after the cheapest exchanges that bring the figures within the tolerance of the limits.
 
-    On a coarse ladder the least damage may lie well below the limit; no more than `SLACK` is given up for being near.
+    On a coarse ladder the allocation of least damage may lie far below the limits. A target is met close to its limit,
+    so up to the share `SLACK` of the damage is added to come closer.
     """
-    full = [np.arange(len(each), dtype=np.intp) for each in damage]
-    allowed = (1 + SLACK) * total(damage, levels)
+    full = _full_ladders(damage)
+    allowed = (1 + SLACK) * total_damage(damage, levels)
     for _ in range(2 * len(levels)):
-        now = _excess(budget, levels)
-        if now >= -TOLERANCE:
+        present = float(budget.largest_excess(levels[None])[0])
+        if present >= -TOLERANCE:
             break
-        tried = _moves(levels, damage, full, budget)
-        change, excess = _change(tried, levels, damage), budget.excess(tried)
-        closer = (excess <= 0) & (excess > now) & (change <= allowed - total(damage, levels))
+        tried = _list_moves(levels, damage, full, budget)
+        change, excess = _damage_change(tried, levels, damage), budget.largest_excess(tried)
+        closer = (excess <= 0) & (excess > present) & (change <= allowed - total_damage(damage, levels))
         if not closer.any():
             break
+        # Moves that reach the tolerance are all close enough; without one, those that come closest.
         enough = closer & (excess >= min(-TOLERANCE, excess[closer].max()))
         levels = tried[int(np.argmin(np.where(enough, change, np.inf)))]
     return levels
 
 
-def _change(tried: Levels, levels: Levels, damage: Sequence[Floats]) -> Floats:
+def _damage_change(tried: Levels, levels: Levels, damage: Sequence[Floats]) -> Floats:
     """Damage of each row of `tried` less that of `levels`."""
     change = np.zeros(len(tried))
-    for site, each in enumerate(damage):
-        change += each[tried[:, site]] - each[levels[site]]
+    for site, site_damage in enumerate(damage):
+        change += site_damage[tried[:, site]] - site_damage[levels[site]]
     return change
 
 
-def _moves(levels: Levels, damage: Sequence[Floats], ladders: Sequence[Levels], budget: Budget) -> Levels:
-    """Single relaxations, and pairs of one site 1 to 3 notches gentler and another 1 to 3 notches harder."""
-    gentler = _singles(levels, ladders, (-1, -2, -3, -8, -64))
-    harder = _singles(levels, ladders, (1, 2, 3, 8, 64))
-    gentler = _promising(gentler, levels, damage, budget)
-    harder = _promising(harder, levels, damage, budget)
+def _list_moves(levels: Levels, damage: Sequence[Floats], ladders: Sequence[Levels], budget: Budget) -> Levels:
+    """Allocations with one site gentler, and those with one site gentler and another harder.
+
+    Steps are short (1 to 3 notches) for the fine adjustment, and long (8, 64) to leave a local optimum.
+    """
+    gentler, harder = (
+        _promising_moves(_single_moves(levels, ladders, notches), levels, damage, budget)
+        for notches in ((-1, -2, -3, -8, -64), (1, 2, 3, 8, 64))
+    )
     if not len(gentler) or not len(harder):
         return gentler
     up, down = np.divmod(np.arange(len(gentler) * len(harder)), len(harder))
     steps = (gentler - levels)[up], (harder - levels)[down]
-    apart = ~((steps[0] != 0) & (steps[1] != 0)).any(1)
-    return np.concatenate([gentler, (levels + steps[0] + steps[1])[apart]])
+    different_sites = ~((steps[0] != 0) & (steps[1] != 0)).any(1)
+    return np.concatenate([gentler, (levels + steps[0] + steps[1])[different_sites]])
 
 
-def _singles(levels: Levels, ladders: Sequence[Levels], notches: Sequence[int]) -> Levels:
-    """All allocations that differ in one site by so many notches of its ladder, as far as they exist."""
-
-    def rows() -> Iterator[Levels]:
-        for site, ladder in enumerate(ladders):
-            place = int(np.searchsorted(ladder, levels[site]))
-            for notch in notches:
-                if 0 <= place + notch < len(ladder):
-                    changed = levels.copy()
-                    changed[site] = ladder[place + notch]
-                    yield changed
-
-    found = list(rows())
-    return np.stack(found) if found else np.empty((0, len(levels)), dtype=np.intp)
+def _single_moves(levels: Levels, ladders: Sequence[Levels], notches: Sequence[int]) -> Levels:
+    """All allocations that differ in one site by one of these numbers of notches, (n_moves, n_sites)."""
+    moves = []
+    for site, ladder in enumerate(ladders):
+        place = int(np.searchsorted(ladder, levels[site]))
+        for notch in notches:
+            if 0 <= place + notch < len(ladder):
+                moved = levels.copy()
+                moved[site] = ladder[place + notch]
+                moves.append(moved)
+    return np.stack(moves) if moves else np.empty((0, len(levels)), dtype=np.intp)
 
 
-def _promising(tried: Levels, levels: Levels, damage: Sequence[Floats], budget: Budget) -> Levels:
-    """The moves with the best exchange rate: most damage undone, or least done, for what it costs."""
-    if len(tried) <= 4 * _MOVERS:
+def _promising_moves(tried: Levels, levels: Levels, damage: Sequence[Floats], budget: Budget) -> Levels:
+    """The moves with the best exchange rate: most damage undone, or least added, per change of the figures."""
+    if len(tried) <= _MAX_MOVES:
         return tried
-    moved = budget.shares(tried).sum(0) - budget.shares(levels[None]).sum()
-    price = _change(tried, levels, damage) / np.maximum(np.abs(moved), 1e-12)
-    return tried[np.sort(np.argsort(price, kind="stable")[: 4 * _MOVERS])]
+    moved = budget.relative_excess(tried).sum(0) - budget.relative_excess(levels[None]).sum()
+    price = _damage_change(tried, levels, damage) / np.maximum(np.abs(moved), 1e-12)
+    return tried[np.sort(np.argsort(price, kind="stable")[:_MAX_MOVES])]

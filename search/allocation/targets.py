@@ -1,10 +1,10 @@
-"""Targets: how a user says what the compressed network may cost, in one measure or in several that must all be met."""
+"""Targets: what the compressed network may cost, as a user writes it, in one measure or in several at once."""
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from models.errors import UserError
 
-MOST_AMOUNT = 2.0**62  # figures of costs are 64-bit integers
+MOST_AMOUNT = 2.0**62  # costs are counted in 64-bit integers
 MOST_SPEED_UP = 1e9
 TOLERANCE = 0.005
 """A target is met by a figure at most this fraction of the dense network's below it, and never above it."""
@@ -37,18 +37,18 @@ def latency_text(nanoseconds: float) -> str:
 
 @dataclass(frozen=True)
 class Measure:
-    """Something that a network costs, counted in whole numbers."""
+    """A kind of cost of a network, counted in whole numbers."""
 
     name: str
     units: Mapping[str, float]
-    """Unit of an amount, in capitals -> what it stands for."""
+    """Unit of an amount, in capitals -> the factor that it stands for."""
     examples: str
     number: Callable[[float], str]
-    """A figure in words."""
+    """A figure as text, without the noun."""
     noun: str = ""
 
-    def text(self, value: float) -> str:
-        """A figure with what it counts."""
+    def figure_text(self, value: float) -> str:
+        """A figure with its noun: `304K FLOPs`."""
         return f"{self.number(value)} {self.noun}".rstrip()
 
 
@@ -56,8 +56,8 @@ _COUNTS = {"K": 1e3, "M": 1e6, "G": 1e9}
 _BYTES = {"B": 1.0, **_COUNTS, **{f"{unit}B": size for unit, size in _COUNTS.items()}}
 _TIMES = {"US": 1e3, "MS": 1e6, "S": 1e9}  # in nanoseconds
 MEASURES: dict[str, Measure] = {
-    each.name: each
-    for each in (
+    measure.name: measure
+    for measure in (
         Measure("flops", _COUNTS, "60M, 1.2G", flops_text, "FLOPs"),
         Measure("params", _COUNTS, "200K, 2M", flops_text, "parameters"),
         Measure("bytes", _BYTES, "500K, 2MB", flops_text, "bytes"),
@@ -67,22 +67,23 @@ MEASURES: dict[str, Measure] = {
 _FORM = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*|%)", re.ASCII)
 
 
-def _ways(measure: Measure) -> str:
+def _ways_to_write(measure: Measure) -> str:
     times = "a speed-up (2.12x)" if measure.name in ("flops", "latency") else "a factor (2.12x)"
     return f"write a kept fraction (0.5), an amount ({measure.examples}) or {times}"
 
 
 @dataclass(frozen=True)
-class Part:
-    """What one measure may be at most; exactly one reading of it is set."""
+class TargetTerm:
+    """The bound of a target on one measure: a kept fraction or an amount, the other one is None."""
 
     measure: str
     asked: str
+    """As the user wrote it: `0.5`, `60M`, `2.12x`."""
     kept: float | None = None
     amount: float | None = None
 
-    def limit(self, dense: int) -> int:
-        """The most that is allowed, given the dense network's figure."""
+    def limit_for(self, dense: int) -> int:
+        """The largest figure allowed, given the dense network's."""
         if self.amount is not None:
             return int(self.amount)
         assert self.kept is not None
@@ -91,20 +92,21 @@ class Part:
 
 @dataclass(frozen=True)
 class Target:
-    """A budget. `asked` is what the user wrote; all parts must be met.
+    """Bounds that must all be met.
 
     A pydantic model may have fields of this type: they take a target or its text, and are written as the text.
     """
 
     asked: str
-    parts: tuple[Part, ...]
+    """As the user wrote it, its terms in the order of `MEASURES`."""
+    terms: tuple[TargetTerm, ...]
 
     def __str__(self) -> str:
         return self.asked
 
     @property
     def measures(self) -> tuple[str, ...]:
-        return tuple(part.measure for part in self.parts)
+        return tuple(term.measure for term in self.terms)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -119,61 +121,61 @@ class Target:
 def parse_target(text: str) -> Target:
     """Read `0.5`, `60M`, `2.12x` (FLOPs), `params 0.4`, or `flops 0.5 + latency 5ms`; UserError for anything else."""
     pieces = [piece.strip() for piece in text.strip().split("+")]
-    parts = tuple(_part(piece, text.strip()) for piece in pieces)
-    if len({part.measure for part in parts}) < len(parts):
+    terms = tuple(_parse_piece(piece, text.strip()) for piece in pieces)
+    if len({term.measure for term in terms}) < len(terms):
         raise UserError(f"target {text.strip()!r} names a measure twice; name each once")
-    parts = tuple(sorted(parts, key=lambda part: list(MEASURES).index(part.measure)))
-    if [part.measure for part in parts] == ["flops"]:
-        return Target(parts[0].asked, parts)
-    return Target(" + ".join(f"{part.measure} {part.asked}" for part in parts), parts)
+    terms = tuple(sorted(terms, key=lambda term: list(MEASURES).index(term.measure)))
+    if [term.measure for term in terms] == ["flops"]:
+        return Target(terms[0].asked, terms)
+    return Target(" + ".join(f"{term.measure} {term.asked}" for term in terms), terms)
 
 
-def _part(piece: str, whole: str) -> Part:
+def _parse_piece(piece: str, target_text: str) -> TargetTerm:
     word, _, rest = piece.partition(" ")
     name = word.lower()
     if name in MEASURES and rest.strip():
-        return parse_part(name, rest)
-    return parse_part("flops", piece, whole)
+        return parse_term(name, rest)
+    return parse_term("flops", piece, target_text)
 
 
-def parse_part(name: str, text: str, whole: str | None = None) -> Part:
+def parse_term(name: str, text: str, target_text: str | None = None) -> TargetTerm:
     """Read one measure's `0.5`, `50%`, `2.12x` or amount; UserError for anything else."""
     text, measure = text.strip(), MEASURES[name]
-    shown = whole or text
+    shown = target_text or text
     match = _FORM.fullmatch(text)
     what = "target" if name == "flops" else f"{name} target"
     if match is None or match[2].upper() not in ("", "%", "X", *measure.units):
-        raise UserError(f"{what} {shown!r} is not understood; {_ways(measure)}")
+        raise UserError(f"{what} {shown!r} is not understood; {_ways_to_write(measure)}")
     number, unit = float(match[1]), match[2].upper()
     if unit == "X":
         if number < 1:
             raise UserError(f"{what} {text!r} asks for a slower network; a speed-up is at least 1x")
         if number > MOST_SPEED_UP:
-            raise UserError(f"{what} {text!r} leaves nothing; {_ways(measure)}")
-        return Part(name, text, kept=1 / number)
+            raise UserError(f"{what} {text!r} leaves nothing; {_ways_to_write(measure)}")
+        return TargetTerm(name, text, kept=1 / number)
     if unit in ("", "%"):
-        kept = number / 100 if unit == "%" else number
-        if not 0 < kept <= 1:
-            raise UserError(f"{what} {text!r} is not a kept fraction between 0 and 1; {_ways(measure)}")
-        return Part(name, text, kept=kept)
+        kept_fraction = number / 100 if unit == "%" else number
+        if not 0 < kept_fraction <= 1:
+            raise UserError(f"{what} {text!r} is not a kept fraction between 0 and 1; {_ways_to_write(measure)}")
+        return TargetTerm(name, text, kept=kept_fraction)
     amount = number * measure.units[unit]
     if not 0 < amount < MOST_AMOUNT:
         wrong = "leaves nothing" if amount == 0 else "is more than any network costs"
-        raise UserError(f"{what} {text!r} {wrong}; {_ways(measure)}")
-    return Part(name, text, amount=amount)
+        raise UserError(f"{what} {text!r} {wrong}; {_ways_to_write(measure)}")
+    return TargetTerm(name, text, amount=amount)
 
 
-def beyond_flops(asked: str) -> str:
-    """A target as `Target.asked` has it if it speaks of more than FLOPs, else nothing."""
-    return asked if asked.partition(" ")[0] in MEASURES else ""
+def beyond_flops(target_text: str) -> str:
+    """The text of a target (`Target.asked`) that bounds more than FLOPs; an empty text for one of FLOPs alone."""
+    return target_text if target_text.partition(" ")[0] in MEASURES else ""
 
 
 def parse_targets(text: str) -> tuple[Target, ...]:
     """Read a comma-separated list of targets, each once, in the order given; all of the same measures."""
-    parts = [part for part in (piece.strip() for piece in text.split(",")) if part]
-    if not parts:
-        raise UserError(f"no target in {text!r}; {_ways(MEASURES['flops'])}")
-    return check_targets(tuple(map(parse_target, parts)))
+    pieces = [piece for piece in (piece.strip() for piece in text.split(",")) if piece]
+    if not pieces:
+        raise UserError(f"no target in {text!r}; {_ways_to_write(MEASURES['flops'])}")
+    return check_targets(tuple(map(parse_target, pieces)))
 
 
 def check_targets(targets: tuple[Target, ...]) -> tuple[Target, ...]:
@@ -189,21 +191,19 @@ def check_targets(targets: tuple[Target, ...]) -> tuple[Target, ...]:
 
 Targets = Annotated[
     tuple[Target, ...],
-    BeforeValidator(lambda given: parse_targets(given) if isinstance(given, str) else given),
+    BeforeValidator(lambda value: parse_targets(value) if isinstance(value, str) else value),
     AfterValidator(check_targets),
 ]
 """A field of a pydantic model for the targets of one search: a list of them, or their comma-separated text."""
 
 
-def combined(given: Mapping[str, str | None]) -> str:
-    """Lists of targets a measure (`flops` -> `0.5,0.3`) as one list of targets, each with each."""
-    lists = [[f"{name} {piece.strip()}" if len(_named(given)) > 1 or name != "flops" else piece.strip()
-              for piece in text.split(",") if piece.strip()] for name, text in _named(given)]  # fmt: skip
-    for (name, text), pieces in zip(_named(given), lists, strict=True):
+def combine_targets(targets: Mapping[str, str | None]) -> str:
+    """The product of one list of targets per measure (`flops` -> `0.5,0.3`), as the text of one list of targets."""
+    texts = {name: text for name, text in targets.items() if text is not None}
+    lists = []
+    for name, text in texts.items():
+        pieces = [piece.strip() for piece in text.split(",") if piece.strip()]
         if not pieces:
-            raise UserError(f"no {name} target in {text!r}; {_ways(MEASURES[name])}")
-    return ",".join(" + ".join(each) for each in itertools.product(*lists))
-
-
-def _named(given: Mapping[str, str | None]) -> Sequence[tuple[str, str]]:
-    return [(name, text) for name, text in given.items() if text is not None]
+            raise UserError(f"no {name} target in {text!r}; {_ways_to_write(MEASURES[name])}")
+        lists.append(pieces if list(texts) == ["flops"] else [f"{name} {piece}" for piece in pieces])
+    return ",".join(" + ".join(terms) for terms in itertools.product(*lists))

@@ -33,7 +33,7 @@ def strategies_of(config: RunConfig, method: str) -> tuple[str, ...]:
     if not config.comparison:
         return config.strategies
     # While it learns, a method can heed neither constraints nor targets of other measures.
-    can_learn = not config.constraints.given and config.targets[0].measures == ("flops",)
+    can_learn = not config.constraints.constrains_sites and config.targets[0].measures == ("flops",)
     if (LEARNED in config.strategies or can_learn) and method_info(method).learns_allocation:
         return config.strategies if LEARNED in config.strategies else (LEARNED,)
     return tuple(name for name in config.strategies if name != LEARNED)

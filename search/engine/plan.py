@@ -18,9 +18,9 @@ from models.data.catalog import data_info
 from models.errors import UserError
 from models.notices import collect_notices
 from models.task import load_network, pick_device
-from search.allocation.allocate import reach, too_coarse
+from search.allocation.allocate import reachable_ranges, too_coarse
 from search.allocation.budget import LATENCY, Budget
-from search.allocation.choice import Choice, choose
+from search.allocation.choice import Choice, constrain_choice
 from search.engine.prepare_method import budget_of, problem_of, table_of
 from search.judge.baseline import train_missing_baseline
 from search.judge.evaluate import Evaluator, bind_method
@@ -83,7 +83,7 @@ def solve(config: RunConfig, say: Say = tell) -> Plan:
             compressor = bind_method(evaluator.task, config.method, config.method_options)
         else:
             compressor = _bound_without_data(config, device if LATENCY in target.measures else torch.device("cpu"))
-    choice = choose(compressor, config.constraints)
+    choice = constrain_choice(compressor, config.constraints)
     table = table_of(config, compressor, [target], say)
     budget = budget_of(config, choice, target, table)
     problem = problem_of(config, choice, [(target, budget)])
@@ -123,12 +123,12 @@ def _record(
     config: RunConfig, compressor: Compressor, choice: Choice, levels: Levels, budget: Budget, seconds: float
 ) -> dict[str, Any]:
     dense, achieved = compressor.cost.dense, compressor.cost_of(compressor.allocation(levels))
-    own = choice.shortened(levels)
-    figures = dict(zip(budget.limits, budget.figures(own[None])[:, 0].tolist(), strict=True))
-    kept = {f"kept_{name}": figure / budget.dense(name) for name, figure in figures.items()}
+    own = choice.shortened_levels(levels)
+    figures = dict(zip(budget.limits, budget.figures_of(own[None])[:, 0].tolist(), strict=True))
+    kept = {f"kept_{name}": figure / budget.dense_figure(name) for name, figure in figures.items()}
     spans = {
-        name: {"min_kept": least / budget.dense(name), "max_kept": most / budget.dense(name)}
-        for name, (least, most) in zip(budget.limits, reach(budget, choice.sites), strict=True)
+        name: {"min_kept": least / budget.dense_figure(name), "max_kept": most / budget.dense_figure(name)}
+        for name, (least, most) in zip(budget.limits, reachable_ranges(budget, choice.sites), strict=True)
     }
     return {
         "network": config.task.network,
@@ -137,11 +137,11 @@ def _record(
         "target": {
             "asked": config.targets[0].asked,
             **budget.limits,
-            "met": budget.met(own),
+            "met": budget.is_met(own),
             "too_coarse": too_coarse(choice.sites, budget),
-            "binding": budget.binding(own),
+            "binding": budget.binding_measures(own),
         },
-        "dense": {**{name: budget.dense(name) for name in budget.limits}, **dense._asdict()},
+        "dense": {**{name: budget.dense_figure(name) for name in budget.limits}, **dense._asdict()},
         "achieved": {**figures, **achieved._asdict(), **kept},
         "reachable": spans["flops"] if len(spans) == 1 and "flops" in spans else spans,
         "allocation": {

@@ -106,7 +106,7 @@ def _refused_standings(config: RunConfig, refusal: Refusal, dense: Dense) -> lis
     """Rows without an answer; limits of latency, which were not measured for a refused target, are 0 there."""
     target, reason = refusal
     measured = {"flops": dense.flops, "params": dense.params, "bytes": dense.bytes}
-    limits = {part.measure: part.limit(measured.get(part.measure, 0)) for part in target.parts}
+    limits = {term.measure: term.limit_for(measured.get(term.measure, 0)) for term in target.terms}
     names = config.strategies or (LEARNED,)
     return [without_finalist(config, name, target.asked, limits, reason) for name in names]
 

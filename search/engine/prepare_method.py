@@ -13,7 +13,7 @@ from models.task import Task
 from models.user.spec_names import network_name
 from search.allocation.allocate import check_reachable
 from search.allocation.budget import LATENCY, Budget
-from search.allocation.choice import Choice, blamed, choose
+from search.allocation.choice import Choice, blamed_constraints, constrain_choice
 from search.allocation.targets import Target
 from search.judge.evaluate import bind_method
 from search.latency.table import ChosenLatency, LatencyTable, Say, latency_table, tell
@@ -38,7 +38,7 @@ class PreparedMethod:
 
     def levels(self, allocation: Allocation) -> Levels:
         """The levels that strategies and budgets know an allocation by."""
-        return self.choice.shortened(self.compressor.levels(allocation))
+        return self.choice.shortened_levels(self.compressor.levels(allocation))
 
     @property
     def limits(self) -> dict[str, Mapping[str, int]]:
@@ -58,7 +58,7 @@ def prepare_method(task: Task, config: RunConfig, say: Say) -> tuple[PreparedMet
     """
     try:
         compressor = bind_sites(task, config)
-        choice = choose(compressor, config.constraints)
+        choice = constrain_choice(compressor, config.constraints)
         table = table_of(config, compressor, config.targets, say)
     except UserError as error:
         return None, [(target, str(error)) for target in config.targets]
@@ -114,7 +114,7 @@ def budget_of(config: RunConfig, choice: Choice, target: Target, table: LatencyT
             target,
             choice.sites,
             choice.cost,
-            None if table is None else ChosenLatency(table, choice.full),
+            None if table is None else ChosenLatency(table, choice.full_levels),
             method=config.method,
             network=network_name(config.task.network),
             skipped=choice.left_dense,
@@ -130,7 +130,7 @@ def budget_of(config: RunConfig, choice: Choice, target: Target, table: LatencyT
     try:
         return check_target(choice)
     except UserError as error:
-        constraints = blamed(choice, can_reach)
+        constraints = blamed_constraints(choice, can_reach)
         if not constraints:
             raise
         raise UserError(f"{error}; without {' or without '.join(constraints)} it would be within reach") from None
@@ -154,7 +154,7 @@ def problem_of(config: RunConfig, choice: Choice, targets: list[tuple[Target, Bu
         seed=config.seed,
         scan=Scan(config.scan_levels, config.scan_images),
         trials=config.trials,
-        whole=choice.whole,
+        whole=choice.full_sites,
         fixed=choice.fixed,
-        constrained=choice.constrained,
+        constrained=choice.is_constrained,
     )

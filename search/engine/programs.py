@@ -63,7 +63,7 @@ def answer_alone(method: PreparedMethod, name: str, ledger: Ledger) -> Program:
 def _finalists(method: PreparedMethod, ledger: Ledger) -> Callable[[Seen], Program]:
     """The program that tests the best candidates; the ledger keeps which they were."""
     config = method.config
-    words = config.constraints.words()
+    words = config.constraints.option_words()
     note = keeper(ledger, method.limits, task=method.fingerprint, run=config.name, constraints=words)
     return finalists(config.finalists, config.final_seeds, config.final_recipe, note)
 

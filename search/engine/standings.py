@@ -130,7 +130,7 @@ def without_finalist(config: RunConfig, strategy: str, target: str, limits: Mapp
         strategy=strategy,
         target=target,
         **limit_fields(limits),
-        constraints=tuple(config.constraints.words()),
+        constraints=tuple(config.constraints.option_words()),
         reason=reason,
         run=config.name,
     )

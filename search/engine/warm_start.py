@@ -51,6 +51,6 @@ def _best(problem: Problem, found: Sequence[Known]) -> list[Known]:
     """The best just below each target."""
     keys = set[str]()
     for _, budget in problem.targets:
-        near = [each for each in found if -REACH <= budget.excess(np.array([each.levels]))[0] <= 0]
+        near = [each for each in found if -REACH <= budget.largest_excess(np.array([each.levels]))[0] <= 0]
         keys |= {each.key for each in near[:MOST]}
     return [each for each in found if each.key in keys]

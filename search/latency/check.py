@@ -10,7 +10,7 @@ import torch
 
 from methods.base import Compressor, Levels
 from methods.graph.trace import evaluating
-from search.allocation.targets import TOLERANCE, Part
+from search.allocation.targets import TOLERANCE, TargetTerm
 from search.latency.layer_times import BLOCK, settled
 from search.latency.table import LatencyTable
 from search.latency.timing import Latency, far_below, in_turns, quiet_clock, spread
@@ -46,7 +46,7 @@ class Checked(Latency):
     def far(self) -> bool:
         return abs(self.off) > FAR
 
-    def missed(self, asked: Part) -> str:
+    def missed(self, asked: TargetTerm) -> str:
         """By how much the measurement lies above what was asked, if it does."""
         over = self.kept / asked.kept if asked.kept else 1e6 * self.compressed_ms / (asked.amount or 1.0)
         return f"; {over - 1:.1%} above what was asked" if over - 1 > TOLERANCE else ""
@@ -101,7 +101,7 @@ def check_whole(compressor: Compressor, levels: Levels, table: LatencyTable) -> 
         theoretical=theoretical,
         far_below=far_below(speed_up, theoretical),
         predicted_ms=int(table(levels[None])[0]) / 1e6,
-        predicted_dense_ms=table.dense / 1e6,
+        predicted_dense_ms=table.dense_nanoseconds / 1e6,
     )
 
 

@@ -109,7 +109,7 @@ class LatencyTable:
         self._parts = found / scale
 
     @property
-    def dense(self) -> int:
+    def dense_nanoseconds(self) -> int:
         return int(self(np.zeros((1, len(self._cost.kept)), dtype=np.intp))[0])
 
     def __call__(self, levels: Levels) -> Ints:
@@ -209,7 +209,7 @@ def _digest(compressor: Compressor, cost: Widths, shapes: Mapping[str, list[Shap
 def _anchors(compressor: Compressor) -> Levels:
     """The whole networks that are measured: dense, all sites alike, and either half of them alone; (n, n_sites)."""
     wanted = np.repeat(np.array(STRENGTHS)[:, None], len(compressor.sites), axis=1)
-    alike = Ladders(compressor.sites).levels(wanted)
+    alike = Ladders(compressor.sites).levels_at(wanted)
     halves = np.repeat(alike[-2:-1], 2, axis=0)
     middle = len(compressor.sites) // 2
     halves[0, :middle] = halves[1, middle:] = 0
@@ -273,8 +273,8 @@ class ChosenLatency:
         self.table, self._full = table, full
 
     @property
-    def dense(self) -> int:
-        return self.table.dense
+    def dense_nanoseconds(self) -> int:
+        return self.table.dense_nanoseconds
 
     def __call__(self, levels: Levels) -> Ints:
         return self.table(self._full(levels))

@@ -32,7 +32,7 @@ class Commands:
         if config is None or standing.method not in config.methods:
             return None
         options = config.options.get(standing.method, {})
-        if (options, tuple(config.constraints.words())) != (standing.options, standing.constraints):
+        if (options, tuple(config.constraints.option_words())) != (standing.options, standing.constraints):
             return None
         # A strategy that samples began with the points of the others. A user's file is not executed here, so one of
         # a file is taken to sample.

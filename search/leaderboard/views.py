@@ -54,8 +54,8 @@ def _in_band(frame: pd.DataFrame, targets: Sequence[str], dense: Dense | None) -
         if target.measures != ("flops",):
             inside |= frame["target"] == target.asked
             continue
-        (part,) = target.parts
-        kept = part.kept if part.kept is not None else part.limit(0) / (dense.flops if dense else math.nan)
+        (part,) = target.terms
+        kept = part.kept if part.kept is not None else part.limit_for(0) / (dense.flops if dense else math.nan)
         inside |= (frame["kept_asked"] - kept).abs() <= TOLERANCE
     return inside
 

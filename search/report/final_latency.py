@@ -53,7 +53,7 @@ def _checked(result: MethodOutcomes, row: Row) -> Checked:
 def _still_true(result: MethodOutcomes, known: Checked | None) -> Checked | None:
     """What was measured before, unless on another device, with other threads or beside another prediction."""
     table = result.prepared.table
-    if known is None or table is None or table.dense != round(1e6 * known.predicted_dense_ms):
+    if known is None or table is None or table.dense_nanoseconds != round(1e6 * known.predicted_dense_ms):
         return None
     same = (known.threads, known.batch) == (table.where.threads, table.where.batch)
     return known if same and table.where.device in known.device else None

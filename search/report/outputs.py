@@ -78,7 +78,7 @@ def run_view(outcomes: RunOutcomes, command: str, checked: Mapping[str, Checked]
             for target in run.config.targets
             if target.asked in targets
         ],
-        limits={target: budget.words() for target, budget in targets.items()},
+        limits={target: budget.limits_text() for target, budget in targets.items()},
         remarks=[
             *_refusals(outcomes),
             *(_of_method(outcomes, result, remark)
@@ -144,7 +144,7 @@ def latencies_in_words(
     result: MethodOutcomes, rows: list[Row], checked: Mapping[str, Checked], ids: Mapping[str, str]
 ) -> dict[str, str]:
     """Short id of each candidate measured whole -> what was found, and by how much it misses its target."""
-    parts = {target.asked: part for target, _ in result.prepared.targets for part in target.parts
+    parts = {target.asked: part for target, _ in result.prepared.targets for part in target.terms
              if part.measure == LATENCY}  # fmt: skip
     return {ids[row.key]: checked[row.key].words() + checked[row.key].missed(parts[row.target])
             for row in rows if row.key in checked and row.target in parts}  # fmt: skip
@@ -155,7 +155,7 @@ def _loose(result: MethodOutcomes, rows: list[Row]) -> list[str]:
     found = list[str]()
     for target, budget in result.prepared.targets:
         judged = [row for row in rows if row.target == target.asked and row.outcome.status == "ok"]
-        met = {row.key: budget.met(result.prepared.levels(allocation_of(row))) for row in judged}
+        met = {row.key: budget.is_met(result.prepared.levels(allocation_of(row))) for row in judged}
         if judged and not any(met.values()):
             found.append(f"target {target.asked}: {MISSED[too_coarse(result.prepared.problem.sites, budget)]}")
             continue
@@ -249,8 +249,8 @@ def _facts(outcomes: RunOutcomes) -> dict[str, str]:
         "time": f"{outcomes.seconds:.0f} s on the clock, {worker_seconds:.0f} s of the workers",
         **outcomes.methods[0].facts,
     }
-    if config.constraints.given:
-        facts["constraints"] = shlex.join(config.constraints.words())
+    if config.constraints.constrains_sites:
+        facts["constraints"] = shlex.join(config.constraints.option_words())
     if task.seen:
         facts["note"] = SEEN
     if not outcomes.complete:

@@ -22,7 +22,7 @@ from models.user.code import is_user_spec
 from models.user.given_networks import is_given_network
 from models.user.spec_names import class_of
 from search.allocation.constraints import Constraints
-from search.allocation.constraints import rules as check_constraints
+from search.allocation.constraints import read_rules as check_constraints
 from search.allocation.targets import MEASURES, parse_targets
 from search.files.atomic import claim_folder
 from search.judge.baseline import baseline_task

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from search.allocation.allocate import Floats, Shape, project, uniform_shape
+from search.allocation.allocate import Floats, Shape, project_shape, uniform_shape
 from search.strategies.contract import Problem, Program, Proposal, StrategyInfo, register
 from search.strategies.sensitivity import Curve, curves, scan_proposals
 
@@ -47,7 +47,7 @@ def sensitivity(problem: Problem) -> Program:
 def _candidates(problem: Problem, name: str, shape: Shape) -> list[Proposal]:
     proposals = []
     for target, budget in problem.targets:
-        solution = project(shape, problem.sites, budget)
+        solution = project_shape(shape, problem.sites, budget)
         proposals.append(Proposal(problem.candidate(solution.levels), "search", name, target))
     return proposals
 

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from methods.base import Levels, Site, as_key
-from search.allocation.allocate import Floats, Ladders, Shape, project, uniform_shape
+from search.allocation.allocate import Floats, Ladders, Shape, project_shape, uniform_shape
 from search.allocation.budget import Budget
-from search.allocation.minimise import minimise
+from search.allocation.minimise import minimise_damage
 from search.allocation.targets import Target
 from search.candidate import Outcome
 from search.ranking import rank_searched
@@ -69,8 +69,8 @@ class _Contest:
         best = [parent.candidate for parent in rank_searched(self.levels, outcomes, names)[:_PARENTS]]
         ladders = Ladders(self._problem.sites)
         halves = [
-            project(
-                halfway_shape(ladders.strength_at(one), ladders.strength_at(other)), self._problem.sites, self._budget
+            project_shape(
+                halfway_shape(ladders.strengths_at(one), ladders.strengths_at(other)), self._problem.sites, self._budget
             )
             for one, other in itertools.combinations(best, 2)
         ]
@@ -88,11 +88,11 @@ def contenders(problem: Problem, measured: Sequence[Curve], budget: Budget) -> I
     curves told nothing; and the same accuracy drop for all (`acra-sensitivity`).
     """
     damage = damages(problem.sites, measured)
-    uniform = project(uniform_shape(len(problem.sites)), problem.sites, budget).levels
-    yield minimise(damage, budget, starts=[uniform])
-    yield minimise([table**2 for table in damage], budget, starts=[uniform])
+    uniform = project_shape(uniform_shape(len(problem.sites)), problem.sites, budget).levels
+    yield minimise_damage(damage, budget, starts=[uniform])
+    yield minimise_damage([table**2 for table in damage], budget, starts=[uniform])
     yield uniform
-    yield project(equal_drop_shape(measured), problem.sites, budget).levels
+    yield project_shape(equal_drop_shape(measured), problem.sites, budget).levels
 
 
 def halfway_shape(one: Floats, other: Floats) -> Shape:

@@ -18,7 +18,7 @@ from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
 from methods.base import Levels, as_key
-from search.allocation.allocate import Floats, Shape, project
+from search.allocation.allocate import Floats, Shape, project_shape
 from search.allocation.budget import Budget
 from search.allocation.targets import Target
 from search.candidate import Outcome
@@ -171,7 +171,7 @@ class _Study:
         sites = self._problem.sites
         queued = set[tuple[int, ...]]()
         for place, (_, budget) in enumerate(self._targets):
-            queued.add(as_key(project(power_shape(np.zeros(len(sites))), sites, budget).levels))
+            queued.add(as_key(project_shape(power_shape(np.zeros(len(sites))), sites, budget).levels))
             self._study.enqueue_trial(self._at(np.zeros(len(sites)), float(place)))
         places = {target: place for place, (target, _) in enumerate(self._targets)}
         for point in points:
@@ -200,10 +200,10 @@ class _Study:
     def _place(self, levels: Levels) -> float | None:
         """Where between targets an allocation lies; None if that is above all, or too far below the lowest."""
         budgets = [budget for _, budget in self._targets]
-        if budgets[-1].excess(levels[None])[0] > 0 or budgets[0].excess(levels[None])[0] < -REACH:
+        if budgets[-1].largest_excess(levels[None])[0] > 0 or budgets[0].largest_excess(levels[None])[0] < -REACH:
             return None
         limits = [next(iter(budget.limits.values())) for budget in budgets]
-        return float(np.interp(math.log(budgets[0].figures(levels[None])[0, 0]), np.log(limits), range(len(limits))))
+        return float(np.interp(math.log(budgets[0].figures_of(levels[None])[0, 0]), np.log(limits), range(len(limits))))
 
     def ask(self, count: int) -> list[Proposal]:
         self.left -= count
@@ -221,7 +221,7 @@ class _Study:
 
     def _exactly(self, levels: Levels) -> Proposal:
         """What is known, or paid for by another strategy: judged at the end alone."""
-        tightest = next(target for target, budget in self._targets if budget.excess(levels[None])[0] <= 0)
+        tightest = next(target for target, budget in self._targets if budget.largest_excess(levels[None])[0] <= 0)
         return Proposal(self._problem.candidate(levels), "search", self._name, tightest, alone=True)
 
     def _budget(self, place: float) -> tuple[Budget, Target]:
@@ -251,11 +251,11 @@ class _Study:
         """How far above the tightest target, in whichever of its measures binds."""
         levels = self._problem.levels(proposal.candidate)
         assert levels is not None
-        return float(self._targets[0][1].excess(levels[None])[0])
+        return float(self._targets[0][1].largest_excess(levels[None])[0])
 
 
 def _proposal(
     problem: Problem, name: str, hardness: Floats, budget: Budget, target: Target, *, alone: bool = False
 ) -> Proposal:
-    levels: Levels = project(power_shape(hardness), problem.sites, budget).levels
+    levels: Levels = project_shape(power_shape(hardness), problem.sites, budget).levels
     return Proposal(problem.candidate(levels), "search", name, target, alone=alone)

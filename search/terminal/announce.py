@@ -36,8 +36,8 @@ def announce_search(run: PreparedRun, console: Console) -> None:
         f"work      {_work(config, counts, _climbing(run, counts) or _most(method))}",
         f"where     {task.device}, {where(run.resources)}",
     ]
-    if config.constraints.given:
-        lines.insert(3, f"under     {shlex.join(config.constraints.words())}")
+    if config.constraints.constrains_sites:
+        lines.insert(3, f"under     {shlex.join(config.constraints.option_words())}")
     if config.task.weights is None:
         lines.append("note      no --weights: this compresses an untrained network; `train` makes a dense baseline")
     if uncounted := uncounted_flops(task.network, method.compressor.example):
@@ -105,7 +105,7 @@ def _either(epochs: Sequence[float]) -> str:
 
 def _limit(budget: Budget) -> str:
     """In FLOPs alone without saying so, as everywhere."""
-    return flops_text(budget.limits["flops"]) if set(budget.limits) == {"flops"} else budget.words()
+    return flops_text(budget.limits["flops"]) if set(budget.limits) == {"flops"} else budget.limits_text()
 
 
 def where(resources: Resources) -> str:

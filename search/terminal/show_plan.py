@@ -32,7 +32,7 @@ def show_plan(plan: Mapping[str, Any], console: Console) -> None:
     say(
         console,
         "; ".join(
-            f"{MEASURES[name].text(dense[name])} -> {MEASURES[name].text(achieved[name])}"
+            f"{MEASURES[name].figure_text(dense[name])} -> {MEASURES[name].figure_text(achieved[name])}"
             for name in ("flops", "params", "bytes")
             if name not in target
         ),
@@ -61,7 +61,7 @@ def _setting_words(plan: Mapping[str, Any], site: str) -> str:
 
 def _say_span(plan: Mapping[str, Any], name: str, span: Mapping[str, float], console: Console) -> None:
     """One measure that the target asks of: dense, achieved, asked and reachable."""
-    text, dense, achieved = MEASURES[name].text, plan["dense"], plan["achieved"]
+    text, dense, achieved = MEASURES[name].figure_text, plan["dense"], plan["achieved"]
     say(
         console,
         f"{text(dense[name])} -> {text(achieved[name])}, kept {achieved[f'kept_{name}']:.4f} for at most "

@@ -13,7 +13,7 @@ from torch import nn
 from methods.base import Compressor, Cost
 from methods.registry import create
 from models.networks.catalog import build_network
-from search.allocation.allocate import project, uniform_shape
+from search.allocation.allocate import project_shape, uniform_shape
 from search.allocation.budget import Budget
 
 CIFAR = ["resnet20", "resnet56", "vgg16-cifar", "densenet40"]
@@ -40,7 +40,7 @@ def cases() -> list[object]:
 
 def uniform(compressor: Compressor, kept: float) -> np.ndarray:
     limit = int(kept * compressor.cost.dense.flops)
-    return project(
+    return project_shape(
         uniform_shape(len(compressor.sites)), compressor.sites, Budget({"flops": limit}, compressor.cost)
     ).levels
 

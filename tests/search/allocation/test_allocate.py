@@ -17,13 +17,21 @@ from methods.base import CostModel, Site
 from methods.registry import create
 from models.errors import UserError
 from models.networks.catalog import build_network
-from search.allocation.allocate import Ladders, Shape, check_reachable, find_scale, project, reach, uniform_shape
+from search.allocation.allocate import (
+    Ladders,
+    Shape,
+    check_reachable,
+    find_scale,
+    project_shape,
+    reachable_ranges,
+    uniform_shape,
+)
 from search.allocation.budget import Budget
 from search.allocation.targets import TOLERANCE, parse_target
 
 
 def flops_reach(sites: list[Site], cost: CostModel) -> tuple[int, int]:
-    (span,) = reach(Budget({"flops": 0}, cost), sites)
+    (span,) = reachable_ranges(Budget({"flops": 0}, cost), sites)
     return span
 
 
@@ -63,7 +71,7 @@ def test_never_above_the_limit_and_never_leaves_room_for_a_step(
     limit = int(flops.min() + share * (flops.max() - flops.min()))
     weights = np.random.default_rng(seed).uniform(0, 1, len(sites))
     shape = lambda scales: np.minimum(1, scales[:, None] * (weights + scales[:, None]))  # noqa: E731
-    found = project(shape, sites, Budget({"flops": limit}, cost))
+    found = project_shape(shape, sites, Budget({"flops": limit}, cost))
     exact = int(cost(found.levels[None]).flops[0])
     assert found.cost.flops == exact <= limit
     assert found.met == (exact >= limit - TOLERANCE * cost.dense.flops)
@@ -86,7 +94,7 @@ def test_met_nearly_whenever_it_can_be() -> None:
         if flops[(flops <= limit)].max(initial=0) < limit - TOLERANCE * cost.dense.flops:
             continue
         possible += 1
-        missed += not project(uniform_shape(4), sites, Budget({"flops": limit}, cost)).met
+        missed += not project_shape(uniform_shape(4), sites, Budget({"flops": limit}, cost)).met
     assert possible > 250
     assert missed <= possible // 100, f"{missed} of {possible}"
 
@@ -155,9 +163,9 @@ def test_the_scale_is_the_least_that_fits_and_its_levels_those_of_the_ladders(si
         levels, scale = find_scale(shape, Ladders(sites), budget)
         assert levels.tolist() == expected.tolist()
         filled = relaxed_by_hand(expected, shape(np.array([scale]))[0], sites, limit, cost)
-        if filled is not None and budget.met(filled):
+        if filled is not None and budget.is_met(filled):
             compared += 1
-            assert project(shape, sites, budget).levels.tolist() == filled.tolist()
+            assert project_shape(shape, sites, budget).levels.tolist() == filled.tolist()
     assert compared > 10, "projection itself was compared, not its first half alone"
 
 
@@ -168,7 +176,7 @@ def test_uniform_is_the_gentlest_common_strength() -> None:
     every = sorted({strength for site in sites for strength in site.strengths})
     for kept in (0.9, 0.7, 0.5, 0.3, 0.1):
         limit = int(kept * cost.dense.flops)
-        found = project(uniform_shape(3), sites, Budget({"flops": limit}, cost))
+        found = project_shape(uniform_shape(3), sites, Budget({"flops": limit}, cost))
         for strength in every:
             levels = [sum(s <= strength + 1e-9 for s in site.strengths) - 1 for site in sites]
             if int(cost(np.array([levels])).flops[0]) <= limit:
@@ -189,14 +197,16 @@ def test_reach_by_brute_force() -> None:
 def test_both_ends_are_within_reach() -> None:
     sites, cost = even_sites([4, 3]), ChainCost([4, 3], [9, 4])
     least, most = flops_reach(sites, cost)
-    assert project(uniform_shape(2), sites, Budget({"flops": most}, cost)).levels.tolist() == [0, 0]
-    assert project(uniform_shape(2), sites, Budget({"flops": least}, cost)).levels.tolist() == [3, 2]
+    assert project_shape(uniform_shape(2), sites, Budget({"flops": most}, cost)).levels.tolist() == [0, 0]
+    assert project_shape(uniform_shape(2), sites, Budget({"flops": least}, cost)).levels.tolist() == [3, 2]
 
 
 def test_a_shape_that_ends_too_soon_still_gives_an_allocation_below_the_limit() -> None:
     sites, cost = even_sites([8, 8]), ChainCost([8, 8], [9, 9])
     limit = int(0.2 * cost.dense.flops)
-    found = project(lambda scales: np.repeat(0.1 * scales[:, None], 2, axis=1), sites, Budget({"flops": limit}, cost))
+    found = project_shape(
+        lambda scales: np.repeat(0.1 * scales[:, None], 2, axis=1), sites, Budget({"flops": limit}, cost)
+    )
     assert found.cost.flops <= limit
 
 
@@ -231,7 +241,7 @@ def test_real_networks_within_half_a_percent(name: str) -> None:
     compressor = create("l1", network, torch.randn(2, channels, size, size))
     for kept in np.linspace(0.05, 0.99, 25):
         limit = int(kept * compressor.cost.dense.flops)
-        found = project(
+        found = project_shape(
             uniform_shape(len(compressor.sites)), compressor.sites, Budget({"flops": limit}, compressor.cost)
         )
         assert kept - TOLERANCE - 1e-6 <= found.cost.flops / compressor.cost.dense.flops <= kept

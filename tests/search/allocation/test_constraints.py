@@ -15,9 +15,9 @@ from methods.registry import create, method_info, methods
 from methods.testing.small_networks import SHAPE, random_batches, small_network
 from models.errors import UserError
 from models.task_config import TaskConfig
-from search.allocation.allocate import reach
+from search.allocation.allocate import reachable_ranges
 from search.allocation.budget import Budget
-from search.allocation.choice import Choice, choose
+from search.allocation.choice import Choice, constrain_choice
 from search.allocation.constraints import Constraints, kept_fraction
 from search.allocation.targets import parse_target
 from search.candidate import Outcome
@@ -40,7 +40,7 @@ def bind(method: str, network: str) -> Compressor:
 
 def problem(choice: Choice, method: str, **changes: Any) -> Problem:
     """Half way between the least and the most that can be reached."""
-    ((least, most),) = reach(Budget({"flops": 0}, choice.cost), choice.sites)
+    ((least, most),) = reachable_ranges(Budget({"flops": 0}, choice.cost), choice.sites)
     target = parse_target(f"{(least + most) / 2 / choice.cost.dense.flops:.4f}")
     config = RunConfig(
         task=TaskConfig(network="small"), methods=(method,), name="x", trials=5, scan_levels=3, **changes
@@ -80,9 +80,9 @@ def test_every_strategy_of_every_method_keeps_to_them(method: str, network: str)
     )
     if not others:
         with pytest.raises(UserError, match="nothing to choose"):
-            choose(compressor, asked)
+            constrain_choice(compressor, asked)
         return
-    choice = choose(compressor, asked)
+    choice = constrain_choice(compressor, asked)
     assert "left dense by keep_dense" in choice.left_dense[first.name]
     for name in STRATEGIES:
         given = problem(choice, method)
@@ -105,7 +105,7 @@ def test_every_strategy_of_every_method_keeps_to_them(method: str, network: str)
 def test_what_is_left_by_hand() -> None:
     compressor = bind("l1", "residual")
     asked = Constraints(bound=("*=0.25..0.5",), round_channels=("4",))
-    choice = choose(compressor, asked)
+    choice = constrain_choice(compressor, asked)
     for site in choice.sites:
         whole = next(each for each in compressor.sites if each.name == site.name)
         by_hand = [
@@ -114,22 +114,22 @@ def test_what_is_left_by_hand() -> None:
         assert list(site.widths) == by_hand
     levels = np.zeros((1, len(choice.sites)), dtype=np.intp)
     assert int(choice.cost(levels).flops[0]) < choice.cost.dense.flops == compressor.cost.dense.flops
-    assert reach(Budget({"flops": 0}, choice.cost), choice.sites)[0][1] == int(choice.cost(levels).flops[0])
+    assert reachable_ranges(Budget({"flops": 0}, choice.cost), choice.sites)[0][1] == int(choice.cost(levels).flops[0])
 
 
 def test_a_scan_is_shared_by_all_constraints() -> None:
     compressor = bind("l1", "residual")
     asked = Constraints(keep_dense=(compressor.sites[0].name,), bound=("*=0.5..",))
-    free, bound = (problem(choose(compressor, each), "l1") for each in (Constraints(), asked))
+    free, bound = (problem(constrain_choice(compressor, each), "l1") for each in (Constraints(), asked))
     scans = [{each.candidate for each in play(given, "acra-sensitivity") if each.stage == "scan"}
              for given in (free, bound)]  # fmt: skip
     assert scans[1] < scans[0]
 
 
 def test_units_of_the_method_itself() -> None:
-    choice = choose(bind("kse", "residual"), Constraints(bound=("*=G:3..4",)))
+    choice = constrain_choice(bind("kse", "residual"), Constraints(bound=("*=G:3..4",)))
     assert {setting["G"] for site in choice.sites for setting in site.settings} <= {3, 4}
-    fixed = choose(bind("kse", "residual"), Constraints(bound=(f"{choice.sites[0].name}=G:3..3",)))
+    fixed = constrain_choice(bind("kse", "residual"), Constraints(bound=(f"{choice.sites[0].name}=G:3..3",)))
     assert all("G" in setting for setting in fixed.fixed.values())
 
 
@@ -138,7 +138,7 @@ def test_a_layer_names_its_site() -> None:
     compressor = bind("l1", "residual")
     stream = next(site for site in compressor.sites if len(site.owned) > 2)
     layer = next(name for name in stream.owned if name != stream.name)
-    assert stream.name in choose(compressor, Constraints(keep_dense=(layer,))).left_dense
+    assert stream.name in constrain_choice(compressor, Constraints(keep_dense=(layer,))).left_dense
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_refused_in_one_sentence(asked: dict[str, tuple[str, ...]], words: list[
     swap = compressor.sites[0].name
     asked = {key: tuple(text.replace("stem*", swap) for text in texts) for key, texts in asked.items()}
     with pytest.raises(UserError) as caught:
-        choose(compressor, Constraints(**asked))
+        constrain_choice(compressor, Constraints(**asked))
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
@@ -175,26 +175,26 @@ def test_refused_in_one_sentence(asked: dict[str, tuple[str, ...]], words: list[
 
 def test_nothing_to_round_where_no_channel_is_removed() -> None:
     with pytest.raises(UserError, match="kse removes no channels"):
-        choose(bind("kse", "residual"), Constraints(round_channels=("8",)))
+        constrain_choice(bind("kse", "residual"), Constraints(round_channels=("8",)))
 
 
 def test_the_first_convolution_of_kse_is_dense_anyway() -> None:
     compressor = bind("kse", "residual")
     idle = next(iter(compressor.skipped))
-    assert len(choose(compressor, Constraints(keep_dense=(idle,))).sites) == len(compressor.sites)
+    assert len(constrain_choice(compressor, Constraints(keep_dense=(idle,))).sites) == len(compressor.sites)
     with pytest.raises(UserError, match="nothing to bind"):
-        choose(compressor, Constraints(bound=(f"{idle}=0.5..",)))
+        constrain_choice(compressor, Constraints(bound=(f"{idle}=0.5..",)))
 
 
 def test_a_layer_names_its_sites_of_both_methods() -> None:
     compressor = bind("l1+kse", "plain")
     layer = "features.1.0"
     both = {f"l1:{layer}", f"kse:{layer}"}
-    left = {site.name for site in choose(compressor, Constraints(keep_dense=(layer,))).sites}
+    left = {site.name for site in constrain_choice(compressor, Constraints(keep_dense=(layer,))).sites}
     assert {site.name for site in compressor.sites} - left == both
-    alone = {site.name for site in choose(compressor, Constraints(keep_dense=("l1:*",))).sites}
+    alone = {site.name for site in constrain_choice(compressor, Constraints(keep_dense=("l1:*",))).sites}
     assert alone == {f"kse:{site.name}" for site in bind("kse", "plain").sites}
-    assert len(choose(compressor, Constraints(keep_dense=("linear",))).sites) == len(compressor.sites)
+    assert len(constrain_choice(compressor, Constraints(keep_dense=("linear",))).sites) == len(compressor.sites)
 
 
 def test_they_are_read_early_and_kept_in_the_configuration() -> None:
@@ -204,7 +204,7 @@ def test_they_are_read_early_and_kept_in_the_configuration() -> None:
 
     config = search_config(keep_dense=("a", "b"), round_channels=8)
     assert RunConfig.model_validate(config.model_dump(mode="json")) == config
-    assert config.constraints.words() == ["--keep-dense", "a", "--keep-dense", "b", "--round-channels", "8"]
+    assert config.constraints.option_words() == ["--keep-dense", "a", "--keep-dense", "b", "--round-channels", "8"]
     with pytest.raises(UserError, match="not understood"):
         search_config(bound="x=")
 
@@ -227,7 +227,7 @@ def test_a_target_that_a_constraint_puts_out_of_reach_names_it(
     big = compressor.sites[int(np.argmax(least))].name
     little = f"{0.9 * max(least):.4f}"  # less than can be reached while that site is dense
     asked = {key: tuple(text.replace("{big}", big) for text in texts) for key, texts in asked.items()}
-    choice = choose(compressor, Constraints(**asked))
+    choice = constrain_choice(compressor, Constraints(**asked))
     config = RunConfig(task=TaskConfig(network="small"), name="x")
     with pytest.raises(UserError, match="out of reach") as caught:
         budget_of(config, choice, parse_target(target.replace("{little}", little)))
@@ -266,7 +266,7 @@ class Grouped(nn.Module):
 def test_grouped_convolutions_keep_to_their_groups_and_to_the_rounding(multiple: int) -> None:
     """Widths that both divide by the four groups and are the multiples asked for; counted on the network itself."""
     compressor = create("l1", Grouped(), example_input(SHAPE))
-    choice = choose(compressor, Constraints(round_channels=(str(multiple),)))
+    choice = constrain_choice(compressor, Constraints(round_channels=(str(multiple),)))
     touching = [site for site in choice.sites if "grouped" in site.layers]  # its inputs and its outputs
     assert len(touching) == 2
     both = math.lcm(4, multiple)
@@ -274,7 +274,7 @@ def test_grouped_convolutions_keep_to_their_groups_and_to_the_rounding(multiple:
         assert set(site.widths) == {32, *range(both, 32, both)}
         for level in range(len(site.settings)):
             levels = np.array([[level if each is site else 0 for each in choice.sites]])
-            small = compressor.compress(compressor.allocation(choice.full(levels)[0]))
+            small = compressor.compress(compressor.allocation(choice.full_levels(levels)[0]))
             with torch.no_grad():
                 assert small(example_input(SHAPE)).shape[1] == 10
             grouped = small.get_submodule("grouped")

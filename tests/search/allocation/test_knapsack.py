@@ -9,7 +9,7 @@ from small_problems import Chain, Separable, rising
 
 from search.allocation.budget import Budget
 from search.allocation.knapsack import separable_savings, solve_knapsack
-from search.allocation.minimise import total
+from search.allocation.minimise import total_damage
 
 
 def least_damage(damage: list[np.ndarray], costs: list[list[int]], limit: int) -> float:
@@ -38,7 +38,7 @@ def test_nothing_within_the_limit_does_less_damage(seed: int) -> None:
         assert table is not None
         levels = solve_knapsack(damage, grids, table, budget)
         assert sum(row[level] for row, level in zip(costs, levels, strict=True)) <= limit
-        assert total(damage, levels) == pytest.approx(least_damage(damage, costs, limit), rel=1e-6)
+        assert total_damage(damage, levels) == pytest.approx(least_damage(damage, costs, limit), rel=1e-6)
 
 
 def test_sites_that_feed_each_other_are_not_separable() -> None:

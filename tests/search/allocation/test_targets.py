@@ -29,7 +29,7 @@ def test_forms(text: str, flops: int | None) -> None:
         with pytest.raises(UserError):
             parse_target(text)
     else:
-        assert parse_target(text).parts[0].limit(1_000_000) == flops
+        assert parse_target(text).terms[0].limit_for(1_000_000) == flops
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_refused_in_one_sentence_with_what_would_do(text: str) -> None:
 @given(st.integers(1, 10**4), st.integers(1, 10**12))
 def test_kept_fractions_never_round_up(thousandths: int, dense: int) -> None:
     exact = Fraction(thousandths, 10**4) * dense
-    found = parse_target(str(thousandths / 10**4)).parts[0].limit(dense)
+    found = parse_target(str(thousandths / 10**4)).terms[0].limit_for(dense)
     assert abs(found - exact) <= 1 + float(exact) * 1e-12
     assert found <= dense
 
@@ -57,11 +57,11 @@ def test_kept_fractions_never_round_up(thousandths: int, dense: int) -> None:
 @given(st.floats(1, 1000))
 def test_a_speed_up_is_its_inverse(speed: float) -> None:
     text = f"{speed:.4f}x"
-    assert math.isclose(parse_target(text).parts[0].limit(10**12), 10**12 / float(text[:-1]), rel_tol=1e-9)
+    assert math.isclose(parse_target(text).terms[0].limit_for(10**12), 10**12 / float(text[:-1]), rel_tol=1e-9)
 
 
 def test_amounts_do_not_depend_on_the_network() -> None:
-    assert {parse_target("60M").parts[0].limit(dense) for dense in (1, 10**6, 10**12)} == {60_000_000}
+    assert {parse_target("60M").terms[0].limit_for(dense) for dense in (1, 10**6, 10**12)} == {60_000_000}
 
 
 def test_lists() -> None:

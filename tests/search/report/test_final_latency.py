@@ -12,7 +12,7 @@ import pytest
 from fake_run import fake_run, with_tables
 from test_tables import DENSE, final
 
-from search.allocation.targets import Part, parse_target
+from search.allocation.targets import TargetTerm, parse_target
 from search.latency.check import Checked, read_latencies
 from search.report.page import report_html
 from search.results.tables import finals_frame
@@ -48,8 +48,8 @@ def test_a_prediction_that_is_far_off_is_said_to_be(predicted: float, dense: flo
      ("latency 5ms", "20.0%"), ("latency 1s", "")],
 )  # fmt: skip
 def test_a_measurement_above_the_target_is_told(asked: str, over: str) -> None:
-    (part,) = parse_target(asked).parts
-    assert isinstance(part, Part)
+    (part,) = parse_target(asked).terms
+    assert isinstance(part, TargetTerm)
     assert checked().missed(part) == (f"; {over} above what was asked" if over else "")
 
 

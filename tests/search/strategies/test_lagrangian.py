@@ -12,9 +12,9 @@ from scipy.interpolate import PchipInterpolator
 from small_problems import Chain, Floats, Separable, every, judged, levels_of, play, problem, rising, sites
 
 from methods.base import Levels
-from search.allocation.allocate import Ladders, project, uniform_shape
+from search.allocation.allocate import Ladders, project_shape, uniform_shape
 from search.allocation.budget import Budget
-from search.allocation.minimise import SLACK, minimise, total
+from search.allocation.minimise import SLACK, minimise_damage, total_damage
 from search.allocation.targets import TOLERANCE
 from search.candidate import Outcome, failed
 from search.strategies import lagrangian
@@ -41,12 +41,12 @@ def test_separable_costs_are_solved_exactly(seed: int) -> None:
     limit = int(span[0] + rng.uniform(0.05, 0.95) * (span[1] - span[0]))
     everything = every(counts)
     fits = everything[cost(everything).flops <= limit]
-    best = min(total(damage, row) for row in fits)
-    found = minimise(damage, Budget({"flops": limit}, cost))
+    best = min(total_damage(damage, row) for row in fits)
+    found = minimise_damage(damage, Budget({"flops": limit}, cost))
     assert cost(found[None]).flops[0] <= limit
     # Exact, unless FLOPs near the limit were bought with a little damage.
     near = cost(found[None]).flops[0] >= limit - TOLERANCE * cost.dense.flops
-    assert total(damage, found) <= (1 + SLACK * near) * best + 1e-9
+    assert total_damage(damage, found) <= (1 + SLACK * near) * best + 1e-9
 
 
 def test_coupled_costs_come_close_to_the_optimum() -> None:
@@ -57,10 +57,10 @@ def test_coupled_costs_come_close_to_the_optimum() -> None:
         cost, damage = chain(rng, counts), [rising(rng, n) for n in counts]
         limit = int(rng.uniform(0.3, 0.8) * cost.dense.flops)
         everything = every(counts)
-        found = minimise(damage, Budget({"flops": limit}, cost))
+        found = minimise_damage(damage, Budget({"flops": limit}, cost))
         assert cost(found[None]).flops[0] <= limit
         fits = everything[cost(everything).flops <= limit]
-        gaps.append(total(damage, found) / min(total(damage, row) for row in fits) - 1)
+        gaps.append(total_damage(damage, found) / min(total_damage(damage, row) for row in fits) - 1)
     assert np.mean(gaps) < 0.02
     assert max(gaps) < 0.15
 
@@ -75,12 +75,12 @@ def test_the_limit_is_kept_and_the_damage_no_more_than_uniform(data: st.DataObje
     last = np.array(counts) - 1
     least = int(cost(last[None]).flops[0])
     limit = data.draw(st.integers(least, cost.dense.flops))
-    found = minimise(damage, Budget({"flops": limit}, cost))
+    found = minimise_damage(damage, Budget({"flops": limit}, cost))
     assert (found >= 0).all()
     assert (found <= last).all()
     assert cost(found[None]).flops[0] <= limit
     if limit == cost.dense.flops:
-        assert total(damage, found) == 0.0
+        assert total_damage(damage, found) == 0.0
 
 
 def test_long_ladders_of_many_sites_meet_the_target() -> None:
@@ -89,7 +89,7 @@ def test_long_ladders_of_many_sites_meet_the_target() -> None:
     cost = chain(rng, counts)
     damage = [rising(rng, n) for n in counts]
     limit = cost.dense.flops // 2
-    found = minimise(damage, Budget({"flops": limit}, cost))
+    found = minimise_damage(damage, Budget({"flops": limit}, cost))
     assert limit - TOLERANCE * cost.dense.flops <= cost(found[None]).flops[0] <= limit
 
 
@@ -156,7 +156,7 @@ def run(given: Problem, loss: object) -> tuple[list[list[Proposal]], dict[str, l
 
 
 def strengths(given: Problem, levels: Levels) -> Floats:
-    return Ladders(given.sites).strength_at(levels)
+    return Ladders(given.sites).strengths_at(levels)
 
 
 def test_one_scan_serves_all_targets_and_each_is_met() -> None:
@@ -284,16 +284,20 @@ def test_what_stands_for_a_target_is_least_sum_least_squares_even_strength_and_e
     fits = everything[given_problem.cost(everything).flops <= budget.limits["flops"]]
     for levels, power in zip(found, (1, 2), strict=False):
         tables = [table**power for table in damage]
-        assert total(tables, levels) <= (1 + SLACK) * min(total(tables, row) for row in fits)
-    assert total([table**2 for table in damage], found[1]) < 0.9 * total([table**2 for table in damage], found[0])
-    assert np.array_equal(found[2], project(uniform_shape(4), given_problem.sites, budget).levels)
-    assert np.array_equal(found[3], project(equal_drop_shape(measured), given_problem.sites, budget).levels)
+        assert total_damage(tables, levels) <= (1 + SLACK) * min(total_damage(tables, row) for row in fits)
+    assert total_damage([table**2 for table in damage], found[1]) < 0.9 * total_damage(
+        [table**2 for table in damage], found[0]
+    )
+    assert np.array_equal(found[2], project_shape(uniform_shape(4), given_problem.sites, budget).levels)
+    assert np.array_equal(found[3], project_shape(equal_drop_shape(measured), given_problem.sites, budget).levels)
     assert len(found) + 3 == CANDIDATES
 
 
 def test_no_more_is_solved_than_trials_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     solved = []
-    monkeypatch.setattr(lagrangian, "minimise", lambda *args, **options: solved.append(1) or minimise(*args, **options))
+    monkeypatch.setattr(
+        lagrangian, "minimise_damage", lambda *args, **options: solved.append(1) or minimise_damage(*args, **options)
+    )
     given_problem = problem([16] * 4, Chain([16] * 4, [90, 50, 20, 10, 5]), [0.5], trials=1)
     run(given_problem, truth([1, 4, 1, 2]))
     assert len(solved) == 1
