@@ -29,14 +29,13 @@ def leaderboard(**settings: Any) -> Leaderboard:
     """
     from search.api_objects import Leaderboard
     from search.leaderboard.board import find_tasks, read_boards
-    from search.leaderboard.views import Filter, select
-    from search.leaderboard.views import sort as ordered
+    from search.leaderboard.views import Filter, select_rows, sort_rows
 
     location = _ledger_location(settings)
     boards = read_boards(location, find_tasks(location, settings["task"]), Path(settings["results"]))
-    boards = select(boards, Filter(settings["method"], settings["strategy"], settings["target"]))
+    boards = select_rows(boards, Filter(settings["method"], settings["strategy"], settings["target"]))
     if settings["sort"]:
-        boards = [dataclasses.replace(board, frame=ordered(board.frame, settings["sort"])) for board in boards]
+        boards = [dataclasses.replace(board, frame=sort_rows(board.frame, settings["sort"])) for board in boards]
     return Leaderboard(boards, settings["reported"])
 
 
@@ -53,8 +52,7 @@ def verify(row: str, *, show: Show = True, **settings: Any) -> Verified:
     """
     from search.api_objects import Verified
     from search.leaderboard.board import find_tasks
-    from search.leaderboard.verify import find_row
-    from search.leaderboard.verify import verify as judge_again
+    from search.leaderboard.verify import find_row, verify_answer
     from search.ledger.ledger import Ledger
     from search.results.figure_text import plain_values
 
@@ -64,7 +62,7 @@ def verify(row: str, *, show: Show = True, **settings: Any) -> Verified:
         tasks = find_tasks(location, settings["task"])
         ledgers = [stack.enter_context(Ledger.open_existing(location, name)) for name in tasks]
         ledger_of_row, answer = find_row(ledgers, row)
-        checks = judge_again(ledger_of_row, answer, results, settings["device"])
+        checks = verify_answer(ledger_of_row, answer, results, settings["device"])
     observer_of(show).verified(ledger_of_row.title, answer, checks)
     holds = all(check.holds for check in checks)
     seeds = [plain_values({**vars(check), "holds": check.holds}) for check in checks]

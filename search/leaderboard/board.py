@@ -1,6 +1,6 @@
-"""What is known of a task, as a table: every method and strategy's answer to a target, on the test set.
+"""Leaderboards as tables: for every method, strategy and target of a task, its finalist's figures on the test set.
 
-All figures come from the ledger; commands, measured latencies and weights from the runs' folders. A missing figure is
+Figures come from the ledger; commands, measured latencies and weights from the runs' folders. A missing figure is
 blank, never guessed. FLOPs are multiply-accumulates for one input, accuracies and kept shares lie in 0..1,
 `delta_points` is in percentage points, `search_seconds` are the workers', latencies milliseconds of one batch, of one
 image where `latency_device` names no other.
@@ -26,7 +26,7 @@ from search.export.config import CONFIG, read_config
 from search.latency.check import FILE, Checked, read_latencies
 from search.latency.timing import Latency
 from search.leaderboard.commands import Commands
-from search.leaderboard.reported import Reported, reported
+from search.leaderboard.reported import Reported, reported_for_task
 from search.ledger.ledger import Ledger, list_tasks
 from search.ledger.location import public_location
 from search.ledger.record import Record
@@ -76,7 +76,7 @@ class Board:
     title: str
     dense: Dense | None
     frame: pd.DataFrame
-    """One line a row, columns `TYPES`, by falling band and accuracy."""
+    """Columns `TYPES`, by falling band and accuracy."""
     reported: tuple[Reported, ...] = ()
     skipped: int = 0
     """Records of the ledger that cannot be read."""
@@ -86,44 +86,45 @@ class Board:
 
 @dataclass(frozen=True)
 class Answer:
-    """A standing with the test outcomes that are known of it, by seed."""
+    """A standing with the test outcomes of its finalist, by seed."""
 
     standing: Standing
     tested: Mapping[int, Record]
 
     @property
-    def good(self) -> list[Record]:
+    def scored_records(self) -> list[Record]:
+        """The records of the seeds that did not fail."""
         return [record for _, record in sorted(self.tested.items()) if record.outcome.accuracy is not None]
 
 
 def find_tasks(location: str, wanted: Sequence[str]) -> list[str]:
-    """Fingerprints of the tasks of a ledger that are called so, by title or by the beginning of the fingerprint.
+    """Fingerprints of a ledger's tasks, each named by its title or by the beginning of its fingerprint.
 
-    All of them where none is wanted; UserError for an unknown or ambiguous one, or a ledger without tasks.
+    All of them where none is named; UserError for an unknown or ambiguous name, or a ledger without tasks.
     """
-    known = list_tasks(location)
-    if not known:
+    titles = list_tasks(location)
+    if not titles:
         raise UserError(f"ledger {public_location(location)} holds no task yet; `search` or `compare` fills it")
-    return list(dict.fromkeys(_find_task(known, name) for name in wanted)) or list(known)
+    return list(dict.fromkeys(_find_task(titles, name) for name in wanted)) or list(titles)
 
 
-def _find_task(known: Mapping[str, str], name: str) -> str:
-    found = [task for task, title in known.items() if name and (title == name or task.startswith(name))]
-    if not found:
-        raise unknown_name("task", name, [*known.values(), *(task[:8] for task in known)])
-    if len(found) > 1:
-        raise UserError(f"{len(found)} tasks are called {name!r}; name one of {', '.join(task[:8] for task in found)}")
-    return found[0]
+def _find_task(titles: Mapping[str, str], name: str) -> str:
+    tasks = [task for task, title in titles.items() if name and (title == name or task.startswith(name))]
+    if not tasks:
+        raise unknown_name("task", name, [*titles.values(), *(task[:8] for task in titles)])
+    if len(tasks) > 1:
+        raise UserError(f"{len(tasks)} tasks are called {name!r}; name one of {', '.join(task[:8] for task in tasks)}")
+    return tasks[0]
 
 
 def read_boards(location: str, tasks: Sequence[str], results: Path) -> list[Board]:
-    """The boards of tasks, given by fingerprint; UserError if nothing of them has met the test set."""
+    """The boards of tasks, given by fingerprint; UserError if no finalist of any has met the test set."""
     boards = []
     for task in tasks:
         with Ledger.open_existing(location, task) as ledger:
-            boards.append(board(ledger, results))
-    if all(each.frame.empty for each in boards):
-        names = ", ".join(each.title for each in boards)
+            boards.append(make_board(ledger, results))
+    if all(board.frame.empty for board in boards):
+        names = ", ".join(board.title for board in boards)
         raise UserError(
             f"ledger {public_location(location)} has no finalist of {names} on the test set; "
             "run `search` or `compare` first"
@@ -132,19 +133,19 @@ def read_boards(location: str, tasks: Sequence[str], results: Path) -> list[Boar
 
 
 def board_of(location: str, task: str, results: Path) -> Board:
-    """The board of one task; UserError if nothing of it has met the test set."""
+    """The board of one task; UserError if no finalist of it has met the test set."""
     return read_boards(location, [task], results)[0]
 
 
-def board(ledger: Ledger, results: Path) -> Board:
+def make_board(ledger: Ledger, results: Path) -> Board:
     """The leaderboard of the ledger's task."""
     dense, answers = dense_of(ledger), answers_of(ledger)
-    commands, latencies = Commands(results), latencies_of(results, ledger.task)
-    lines = [_line(answer, dense, ledger.title, commands, latencies) for answer in answers]
-    frame = pd.DataFrame(lines, columns=[*TYPES, "images", "allocation"]).astype(TYPES)
-    papers = tuple(reported(ledger.title))
+    commands, latencies = Commands(results), measured_latencies(results, ledger.task)
+    board_rows = [_board_row(answer, dense, ledger.title, commands, latencies) for answer in answers]
+    frame = pd.DataFrame(board_rows, columns=[*TYPES, "images", "allocation"]).astype(TYPES)
+    papers = tuple(reported_for_task(ledger.title))
     notices = (*ledger.notices, *commands.notices)
-    return Board(ledger.task, ledger.title, dense, _ranked(frame), papers, ledger.skipped, notices)
+    return Board(ledger.task, ledger.title, dense, _rank_rows(frame), papers, ledger.skipped, notices)
 
 
 def answers_of(ledger: Ledger) -> list[Answer]:
@@ -156,17 +157,20 @@ def answers_of(ledger: Ledger) -> list[Answer]:
     return [Answer(standing, tested.get(standing.final or "", {})) for standing in standings(ledger)]
 
 
-def _line(
+def _board_row(
     answer: Answer, dense: Dense | None, title: str, commands: Commands, latencies: Mapping[str, Latency]
 ) -> dict[str, Any]:
-    standing, good = answer.standing, answer.good
-    outcomes = [record.outcome for record in good]
+    """The columns of `TYPES` but rank and band, and what ranking needs besides: test images and allocation."""
+    standing, scored = answer.standing, answer.scored_records
+    outcomes = [record.outcome for record in scored]
     accuracies = [outcome.accuracy for outcome in outcomes if outcome.accuracy is not None]
     mean = statistics.fmean(accuracies) if accuracies else None
-    flops, size = _mean(o.flops for o in outcomes), _mean(o.bytes for o in outcomes)
+    flops, size = _mean_or_none(o.flops for o in outcomes), _mean_or_none(o.bytes for o in outcomes)
     dense_flops, dense_bytes = (dense.flops, dense.bytes) if dense else (None, None)
-    latency = next((latencies[record.key] for record in good if record.key in latencies), None)
-    kept, asked = _ratio(flops, dense_flops), _ratio(standing.target_flops, dense_flops)
+    dense_accuracy = dense.test_accuracy if dense else None
+    latency = next((latencies[record.key] for record in scored if record.key in latencies), None)
+    kept_asked = _ratio_or_none(standing.target_flops, dense_flops)
+    kept_flops = _ratio_or_none(flops, dense_flops)
     return {
         "task": title,
         "rank": None,
@@ -176,118 +180,119 @@ def _line(
         "strategy": standing.strategy,
         "target": standing.target,
         "band": None,
-        "dense_accuracy": dense and dense.test_accuracy,
+        "dense_accuracy": dense_accuracy,
         "accuracy": mean,
         "std": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
         "n": len(accuracies),
-        "delta_points": _delta(mean, dense),
-        "kept_asked": asked,
-        "kept_flops": kept,
-        "flops": _whole(flops),
-        "params": _whole(_mean(o.params for o in outcomes)),
-        "bytes": _whole(size),
-        "compression": _ratio(dense_bytes, size),
+        "delta_points": None if mean is None or dense_accuracy is None else 100 * (mean - dense_accuracy),
+        "kept_asked": kept_asked,
+        "kept_flops": kept_flops,
+        "flops": _round_or_none(flops),
+        "params": _round_or_none(_mean_or_none(o.params for o in outcomes)),
+        "bytes": _round_or_none(size),
+        "compression": _ratio_or_none(dense_bytes, size),
         "dense_latency_ms": latency and latency.dense_ms,
         "latency_ms": latency and latency.compressed_ms,
         "latency_device": latency and latency.where,
         "searched": standing.searched if standing.final else None,
         "search_seconds": standing.search_seconds if standing.final else None,
-        "epochs": _mean(o.epochs for o in outcomes),
+        "epochs": _mean_or_none(o.epochs for o in outcomes),
         "device": ", ".join(dict.fromkeys(o.device for o in outcomes if o.device)) or None,
         "run": standing.run,
-        "command": commands.of(standing),
-        "note": "; ".join([*_notes(answer, asked, kept), *_far(latency)]) or None,
+        "command": commands.command_of(standing),
+        "note": "; ".join(_row_notes(answer, kept_asked, kept_flops, latency)) or None,
         "images": min((outcome.images for outcome in outcomes), default=0),
-        "allocation": str(good[0].candidate.allocation or outcomes[0].allocation) if good else "",
+        "allocation": str(scored[0].candidate.allocation or outcomes[0].allocation) if scored else "",
     }
 
 
-def _far(latency: Latency | None) -> list[str]:
-    if isinstance(latency, Checked) and latency.far:
-        return [f"the prediction of its latency is {latency.off:+.0%} off"]
-    return []
-
-
-def _notes(answer: Answer, asked: float | None, kept: float | None) -> list[str]:
+def _row_notes(
+    answer: Answer, kept_asked: float | None, kept_flops: float | None, latency: Latency | None
+) -> list[str]:
     """What a reader must know of a row besides its figures."""
-    standing, failures = answer.standing, [r for r in answer.tested.values() if r.outcome.status == "failed"]
+    standing, tested = answer.standing, answer.tested
     if standing.final is None:
         return [standing.reason or "no finalist"]
-    found = [f"under {shlex.join(standing.constraints)}"] if standing.constraints else []
-    if not answer.tested:
-        found.append("its finalist has not met the test set yet, or did so under an earlier version")
-    if len(answer.good) == 1:
-        found.append(ONE_SEED)
+    notes = [f"under {shlex.join(standing.constraints)}"] if standing.constraints else []
+    if not tested:
+        notes.append("its finalist has not met the test set yet, or did so under an earlier version")
+    if len(answer.scored_records) == 1:
+        notes.append(ONE_SEED)
+    failures = [record.outcome for record in tested.values() if record.outcome.status == "failed"]
     if failures:
-        reason = commonest_reason(failure.outcome.reason or "no reason given" for failure in failures)
-        found.append(f"{len(failures)} of {plural(len(answer.tested), 'seed')} failed: {reason}")
-    alone = not beyond_flops(standing.target)
-    if alone and asked is not None and kept is not None and kept < asked - TOLERANCE:
-        found.append(f"its FLOPs lie more than {TOLERANCE:.1%} of the dense ones below the target")
-    return found
+        reason = commonest_reason(failure.reason or "no reason given" for failure in failures)
+        notes.append(f"{len(failures)} of {plural(len(tested), 'seed')} failed: {reason}")
+    # Beside another limit, such as latency, FLOPs may have to lie far below their own.
+    flops_alone = not beyond_flops(standing.target)
+    if flops_alone and kept_asked is not None and kept_flops is not None and kept_flops < kept_asked - TOLERANCE:
+        notes.append(f"its FLOPs lie more than {TOLERANCE:.1%} of the dense ones below the target")
+    if isinstance(latency, Checked) and latency.far:
+        notes.append(f"the prediction of its latency is {latency.off:+.0%} off")
+    return notes
 
 
-def _ranked(frame: pd.DataFrame) -> pd.DataFrame:
-    """With bands and ranks, by falling band, then accuracy; what has none comes last in its band."""
+def _rank_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """With bands and ranks, by falling band, then accuracy; rows without an accuracy come last in their band."""
+    # Targets asked for in different ways (0.5, 2x, 30M) compete where they mean the same FLOPs within the tolerance.
     frame["band"] = bands(frame["kept_asked"].fillna(0.0).tolist(), TOLERANCE)
-    for _, rows in frame.groupby(["band", frame["target"].map(beyond_flops)]):
-        samples = [_sample(line) for line in records(rows)]
-        frame.loc[rows.index, "rank"] = pd.array(ranks(samples), dtype="Int64")
-    by_band = [rows for _, rows in frame.groupby("band")]
-    order = [label for rows in reversed(by_band) for label in _order(rows)]
+    for _, rivals in frame.groupby(["band", frame["target"].map(beyond_flops)]):
+        samples = [_test_sample(board_row) for board_row in records(rivals)]
+        frame.loc[rivals.index, "rank"] = pd.array(ranks(samples), dtype="Int64")
+    by_band = [band_rows for _, band_rows in frame.groupby("band")]
+    order = [label for band_rows in reversed(by_band) for label in _order_band(band_rows)]
     frame = frame.drop(columns=["images", "allocation"]).astype(TYPES)
     return frame.loc[order].reset_index(drop=True)
 
 
-def _order(rows: pd.DataFrame) -> list[int]:
+def _order_band(band_rows: pd.DataFrame) -> list[int]:
     """Labels of one band's rows as `search.ranking` orders finalists; those without a figure last, by name."""
-    lines = dict(zip(rows.index, records(rows), strict=True))
+    by_label = dict(zip(band_rows.index, records(band_rows), strict=True))
     names = {
-        label: (*candidate_name(line["strategy"], line["method"], line["allocation"]), line["row"])
-        for label, line in lines.items()
+        label: (*candidate_name(board_row["strategy"], board_row["method"], board_row["allocation"]), board_row["row"])
+        for label, board_row in by_label.items()
     }
-    samples = {label: sample for label, line in lines.items() if (sample := _sample(line)) is not None}
+    samples = {
+        label: sample for label, board_row in by_label.items() if (sample := _test_sample(board_row)) is not None
+    }
     ranked = rank_tested(list(samples), list(samples.values()), [names[label] for label in samples])
-    return [place.candidate for place in ranked] + sorted(lines.keys() - samples.keys(), key=names.__getitem__)
+    return [place.candidate for place in ranked] + sorted(by_label.keys() - samples.keys(), key=names.__getitem__)
 
 
-def _sample(line: Mapping[str, Any]) -> Sample | None:
-    if pd.isna(line["accuracy"]):
+def _test_sample(board_row: Mapping[str, Any]) -> Sample | None:
+    if pd.isna(board_row["accuracy"]):
         return None
-    std, flops = figure_or_none(line["std"]), figure_or_none(line["flops"])
-    return Sample(line["accuracy"], std, line["n"], line["images"], flops)
+    std, flops = figure_or_none(board_row["std"]), figure_or_none(board_row["flops"])
+    return Sample(board_row["accuracy"], std, board_row["n"], board_row["images"], flops)
 
 
-def latencies_of(results: Path, task: str) -> dict[str, Latency]:
-    """Key of a finalist -> its latency, as a search for a target of latency measured it; of others, for a batch of one,
-    as `export` measured it into a folder below `results`."""
-    found: dict[str, Latency] = {}
+def measured_latencies(results: Path, task: str) -> dict[str, Latency]:
+    """Latencies of the task's finalists, by the candidate's key.
+
+    A search for a target of latency leaves them in its folder; `export` into a folder below a run, where a batch of
+    one is taken. Where both have measured a finalist, the figure of the search is shown.
+    """
+    latencies: dict[str, Latency] = {}
     for path in sorted(results.glob(f"*/*/{CONFIG}")):
         try:
             config = read_config(path.parent)
         except UserError:  # another program's, or of another version
             continue
-        if config.fingerprint == task and (single := [each for each in config.metrics.latency if each.batch == 1]):
-            found[config.origin.candidate] = single[0]
+        single = [latency for latency in config.metrics.latency if latency.batch == 1]
+        if config.fingerprint == task and single:
+            latencies[config.origin.candidate] = single[0]
     for path in sorted(results.glob(f"*/{FILE}")):
-        found |= read_latencies(path)
-    return found
+        latencies |= read_latencies(path)
+    return latencies
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
+def _mean_or_none(figures: Iterable[float | None]) -> float | None:
+    measured = [figure for figure in figures if figure is not None]
+    return statistics.fmean(measured) if measured else None
 
 
-def _ratio(part: float | None, whole: float | None) -> float | None:
-    return None if part is None or not whole else part / whole
+def _ratio_or_none(numerator: float | None, denominator: float | None) -> float | None:
+    return None if numerator is None or not denominator else numerator / denominator
 
 
-def _delta(mean: float | None, dense: Dense | None) -> float | None:
-    if mean is None or dense is None or dense.test_accuracy is None:
-        return None
-    return 100 * (mean - dense.test_accuracy)
-
-
-def _whole(value: float | None) -> int | None:
-    return None if value is None else int(np.rint(value))
+def _round_or_none(figure: float | None) -> int | None:
+    return None if figure is None else int(np.rint(figure))

@@ -16,22 +16,22 @@ from search.results.tables import records
 REPORTED_NOTE = "reported by papers: not measured here, not ranked"
 
 
-def accuracy_text(row: Record) -> str:
+def accuracy_text(board_row: Record) -> str:
     """`91.46 ± 0.12 (3)`: mean, standard deviation over seeds, how many."""
-    if pd.isna(row["accuracy"]):
+    if pd.isna(board_row["accuracy"]):
         return ""
-    spread = "" if pd.isna(row["std"]) else f" ± {percent(row['std'])}"
-    return f"{percent(row['accuracy'])}{spread} ({row['n']})"
+    spread = "" if pd.isna(board_row["std"]) else f" ± {percent(board_row['std'])}"
+    return f"{percent(board_row['accuracy'])}{spread} ({board_row['n']})"
 
 
-def method_text(row: Record) -> str:
+def method_text(board_row: Record) -> str:
     """With the options that are not at their default."""
-    return f"{row['method']} ({row['options']})" if row["options"] else str(row["method"])
+    return f"{board_row['method']} ({board_row['options']})" if board_row["options"] else str(board_row["method"])
 
 
 def text_column(name: str) -> Column:
     """A column of texts, headed as it is called in the records; blank where there is none."""
-    return Column(name, lambda row: "" if pd.isna(row[name]) else str(row[name]))
+    return Column(name, lambda record: "" if pd.isna(record[name]) else str(record[name]))
 
 
 RANK = figure_column("rank", "rank")
@@ -72,19 +72,19 @@ def mean_rank_columns(frame: pd.DataFrame) -> list[Column]:
     ]
 
 
-def band_title(rows: Sequence[Record]) -> str:
+def band_title(board_rows: Sequence[Record]) -> str:
     """`target 0.5: at most 0.5000 of the dense FLOPs`."""
-    targets = ", ".join(dict.fromkeys(row["target"] for row in rows))
-    if beyond_flops(rows[0]["target"]):
+    targets = ", ".join(dict.fromkeys(board_row["target"] for board_row in board_rows))
+    if beyond_flops(board_rows[0]["target"]):
         return f"target {targets}"
-    return f"target {targets}: at most {rows[0]['band']:.4f} of the dense FLOPs"
+    return f"target {targets}: at most {board_rows[0]['band']:.4f} of the dense FLOPs"
 
 
 def rows_by_band(frame: pd.DataFrame) -> list[list[dict[str, Any]]]:
     """The rows of each band, bands and rows in the table's order."""
     bands: dict[tuple[float, str], list[dict[str, Any]]] = {}
-    for row in records(frame):
-        bands.setdefault((row["band"], beyond_flops(row["target"])), []).append(row)
+    for board_row in records(frame):
+        bands.setdefault((board_row["band"], beyond_flops(board_row["target"])), []).append(board_row)
     return list(bands.values())
 
 

@@ -1,4 +1,4 @@
-"""The command that leads to a row of a leaderboard, from the record of the run that it came from."""
+"""The command that reproduces a row of a leaderboard, from the `run.json` of the run that it came from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from search.strategies.contract import strategies
 
 
 class Commands:
-    """The command that leads to a row, from the `run.json` of its run; blank where that is gone or damaged."""
+    """Commands that reproduce rows; each run's `run.json` is read once."""
 
     def __init__(self, results: Path) -> None:
         self._results = results
@@ -23,19 +23,20 @@ class Commands:
         self.notices: list[str] = []
         """What is wrong with the record of a run that is there, a sentence each."""
 
-    def of(self, standing: Standing) -> str | None:
+    def command_of(self, standing: Standing) -> str | None:
+        """None if the run is gone or damaged, or if it has been started anew with other settings."""
         if not standing.run or standing.final is None:
             return None
         if standing.run not in self._configs:
-            self._configs[standing.run] = self._read(self._results / standing.run)
+            self._configs[standing.run] = self._read_config(self._results / standing.run)
         config = self._configs[standing.run]
         if config is None or standing.method not in config.methods:
             return None
         options = config.options.get(standing.method, {})
         if (options, tuple(config.constraints.option_words())) != (standing.options, standing.constraints):
             return None
-        # A strategy that samples began with the points of the others. A user's file is not executed here, so one of
-        # a file is taken to sample.
+        # A strategy that samples began with the points of the others, so it is reproduced only along with them. A
+        # strategy in a user's file is taken to sample: showing a leaderboard must not execute the file.
         info = strategies().get(standing.strategy)
         is_lent = config.warm_start and not config.comparison and (info is None or info.samples)
         changes = {
@@ -47,7 +48,7 @@ class Commands:
         }
         return run_command(config.model_copy(update=changes))
 
-    def _read(self, folder: Path) -> RunConfig | None:
+    def _read_config(self, folder: Path) -> RunConfig | None:
         if not has_run_file(folder):
             return None
         try:

@@ -79,7 +79,7 @@ def boards_csv(boards: Sequence[Board], with_reported: bool = False) -> str:
     columns = ["kind", *TYPES, "source"]
     frames = []
     for board, name in zip(boards, task_names(boards), strict=True):
-        table_rows = [{**row, "task": name, "kind": "measured"} for row in records(board.frame)]
+        table_rows = [{**board_row, "task": name, "kind": "measured"} for board_row in records(board.frame)]
         if with_reported:
             table_rows += [{"kind": "reported", "task": name, **paper.as_record()} for paper in board.reported]
         frames.append(pd.DataFrame(table_rows, columns=columns).astype({"kind": "str", **TYPES}))
@@ -100,12 +100,12 @@ def boards_record(boards: Sequence[Board], with_reported: bool = False) -> dict[
             "dense": None if board.dense is None else asdict(board.dense),
             "skipped_records": board.skipped,
             "notices": list(board.notices),
-            "rows": [plain_values(row) for row in records(board.frame)],
+            "rows": [plain_values(board_row) for board_row in records(board.frame)],
         }
         if with_reported:
             record["reported"] = [paper.as_record() for paper in board.reported]
         tasks.append(record)
-    ranked = [plain_values(row) for row in records(mean_ranks(boards))] if len(boards) > 1 else []
+    ranked = [plain_values(record) for record in records(mean_ranks(boards))] if len(boards) > 1 else []
     return {"tasks": tasks, "mean_ranks": ranked}
 
 
@@ -140,8 +140,8 @@ class _TextTable(NamedTuple):
 def _text_tables(boards: Sequence[Board], with_reported: bool) -> list[_TextTable]:
     """A table a band with the rows' runs and notes, papers' figures, and the mean ranks of several tasks."""
 
-    def add_table(title: str, columns: Sequence[Column], rows: Iterable[Record]) -> None:
-        body = [[column.text(row) for column in columns] for row in rows]
+    def add_table(title: str, columns: Sequence[Column], table_records: Iterable[Record]) -> None:
+        body = [[column.text(record) for column in columns] for record in table_records]
         tables.append(_TextTable(title, [column.heading for column in columns], body))
 
     tables = list[_TextTable]()

@@ -77,26 +77,29 @@ def _describe_task(board: Board, index: int, with_reported: bool) -> dict[str, A
     figure, frame = front_figure(board), board.frame
     label = "Kept FLOPs against test accuracy of every method"
     noted = records(frame[frame["accuracy"].notna() & frame["note"].notna()])
+    reproducible = records(frame[frame["command"].notna()])
     reported = [paper.as_record() for paper in board.reported] if with_reported else []
     return {
         "dense": dense_text(board),
         "fronts": figure and Plot(f"fronts-plot-{index}", label, figure),
         "results": _results_table(frame, index),
-        "notes": [(row["row"], shorten(row["note"], 300)) for row in noted],
+        "notes": [(board_row["row"], shorten(board_row["note"], 300)) for board_row in noted],
         "reported": make_table(f"reported-{index}", REPORTED_COLUMNS, reported) if reported else None,
-        "commands": [(_describe_row(row), row["command"]) for row in records(frame[frame["command"].notna()])],
+        "commands": [(_describe_row(board_row), board_row["command"]) for board_row in reproducible],
     }
 
 
-def _describe_row(row: Record) -> str:
-    return f"{row['row']}: {method_text(row)}, {row['strategy']}, target {row['target']}; run {shorten(row['run'], 60)}"
+def _describe_row(board_row: Record) -> str:
+    """Which row a command reproduces, and the run that it came from."""
+    competitor = f"{method_text(board_row)}, {board_row['strategy']}, target {board_row['target']}"
+    return f"{board_row['row']}: {competitor}; run {shorten(board_row['run'], 60)}"
 
 
 def _results_table(frame: pd.DataFrame, index: int) -> Table:
     """Every row; one without a tested finalist has the reason in the place of its figures."""
 
-    def missing_reason(row: Record) -> str | None:
-        return shorten(format_figure(row["note"]), 300) if pd.isna(row["accuracy"]) else None
+    def missing_reason(board_row: Record) -> str | None:
+        return shorten(format_figure(board_row["note"]), 300) if pd.isna(board_row["accuracy"]) else None
 
     timed = bool(frame["latency_ms"].notna().any())
     columns = [*NAME_COLUMNS, *SIZE_COLUMNS, *(LATENCY_COLUMNS if timed else ()), *SEARCH_COST, EPOCHS]
@@ -111,7 +114,7 @@ def front_figure(board: Board) -> Figure | None:
         columns={"accuracy": "test_accuracy", "std": "test_std", "n": "seeds", "row": "candidate"}
     )
     bands = frame[frame["band"] > 0].drop_duplicates("band")  # 0: a target that does not speak of FLOPs
-    targets = [(str(row["target"]), round(row["band"] * board.dense.flops)) for row in records(bands)]
+    targets = [(str(board_row["target"]), round(board_row["band"] * board.dense.flops)) for board_row in records(bands)]
     figure = finals_figure(frame.sort_values(["method", "strategy", "kept_flops"]), board.dense, targets)
     if figure is not None:
         for trace in figure["data"]:

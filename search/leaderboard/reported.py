@@ -25,7 +25,7 @@ ACRA = "ACRA, abstract"
 
 @dataclass(frozen=True)
 class Reported:
-    """One line of a paper; what it does not say is None."""
+    """One line of a table in a paper; figures that it does not give are None."""
 
     network: str
     data: str
@@ -58,38 +58,38 @@ class Reported:
         return {**asdict(self), "kept_flops": self.kept_flops, "delta_points": self.delta_points}
 
 
-def reported(title: str) -> list[Reported]:
+def reported_for_task(title: str) -> list[Reported]:
     """What papers report for a task, given as a ledger calls it: `resnet56 on cifar10`."""
     network, _, data = title.lower().partition(" on ")
-    return [line for line in REPORTED if line.network == network and line.data in data]
+    return [paper for paper in REPORTED if paper.network == network and paper.data in data]
 
 
-def _sped_up(factor: float) -> float:
+def _saved_by_speed_up(factor: float) -> float:
     return 1 - 1 / factor
 
 
 REPORTED = (
     Reported("resnet56", "cifar10", "ResRep", RESREP, 0.9371, 0.9371, 0.529),
-    Reported("resnet56", "cifar10", "DepGraph, group", DEPGRAPH, 0.9377, 0.9353, _sped_up(2.13)),
-    Reported("resnet56", "cifar10", "DepGraph, group", DEPGRAPH, 0.9364, 0.9353, _sped_up(2.57)),
-    Reported("resnet56", "cifar10", "L1", f"{DEPGRAPH}, its code", 0.9293, 0.9353, _sped_up(2.12)),
-    Reported("resnet56", "cifar10", "BN scale", f"{DEPGRAPH}, its code", 0.9329, 0.9353, _sped_up(2.12)),
+    Reported("resnet56", "cifar10", "DepGraph, group", DEPGRAPH, 0.9377, 0.9353, _saved_by_speed_up(2.13)),
+    Reported("resnet56", "cifar10", "DepGraph, group", DEPGRAPH, 0.9364, 0.9353, _saved_by_speed_up(2.57)),
+    Reported("resnet56", "cifar10", "L1", f"{DEPGRAPH}, its code", 0.9293, 0.9353, _saved_by_speed_up(2.12)),
+    Reported("resnet56", "cifar10", "BN scale", f"{DEPGRAPH}, its code", 0.9329, 0.9353, _saved_by_speed_up(2.12)),
     Reported("resnet56", "cifar10", "SRR-GR", SRR_GR, 0.9375, 0.9338, 0.538),
     Reported("resnet56", "cifar10", "PPSM", PPSM, 0.9357, 0.9344, 0.546),
     Reported("resnet56", "cifar10", "PPSM", PPSM, 0.9322, 0.9344, 0.7562),
     Reported("resnet56", "cifar10", "LRF-60", LRF, 0.9319, 0.9345, 0.739),
     Reported("resnet56", "cifar10", "LFPC", LFPC, 0.9334, 0.9359, 0.529),
     Reported("resnet56", "cifar10", "HRank", HRANK, 0.9317, 0.9326, 0.50),
-    Reported("resnet56", "cifar10", "AMC", AMC, 0.9190, 0.9280, _sped_up(2)),
+    Reported("resnet56", "cifar10", "AMC", AMC, 0.9190, 0.9280, _saved_by_speed_up(2)),
     Reported("vgg16-cifar", "cifar10", "PPSM", PPSM, 0.9378, 0.9372, 0.662),
     Reported("vgg16-cifar", "cifar10", "SCP", SCP, 0.9379, 0.9385, 0.6623),
     Reported("vgg16-cifar", "cifar10", "HRank", HRANK, 0.9234, 0.9396, 0.653),
     Reported("vgg16-cifar", "cifar10", "ACRA", ACRA, reduction=0.2918, drop=0.0124),
     Reported("resnet50", "imagenet", "ResRep", RESREP, 0.7615, 0.7615, 0.545),
-    Reported("resnet50", "imagenet", "KSE (G=5)", KSE, 0.7551, None, _sped_up(3.8), 0.9269, 2.6),
-    Reported("resnet50", "imagenet", "GDP-0.6", KSE_TABLE, 0.7189, None, _sped_up(2.2), 0.9071),
-    Reported("resnet50", "imagenet", "ResNet-50 (2×)", KSE_TABLE, 0.7230, None, _sped_up(1.5), 0.9080),
-    Reported("resnet50", "imagenet", "ThiNet-50", KSE_TABLE, 0.7101, None, _sped_up(2.4), 0.9002, 2.0),
-    Reported("googlenet", "imagenet", "KSE (G=4)", KSE, 0.7036, None, _sped_up(2.1), 0.8979, 1.9),
+    Reported("resnet50", "imagenet", "KSE (G=5)", KSE, 0.7551, None, _saved_by_speed_up(3.8), 0.9269, 2.6),
+    Reported("resnet50", "imagenet", "GDP-0.6", KSE_TABLE, 0.7189, None, _saved_by_speed_up(2.2), 0.9071),
+    Reported("resnet50", "imagenet", "ResNet-50 (2×)", KSE_TABLE, 0.7230, None, _saved_by_speed_up(1.5), 0.9080),
+    Reported("resnet50", "imagenet", "ThiNet-50", KSE_TABLE, 0.7101, None, _saved_by_speed_up(2.4), 0.9002, 2.0),
+    Reported("googlenet", "imagenet", "KSE (G=4)", KSE, 0.7036, None, _saved_by_speed_up(2.1), 0.8979, 1.9),
     Reported("googlenet", "imagenet", "Deep k-means", KSE_TABLE, 0.6950, None, None, 0.8963, 1.5),
 )

@@ -39,9 +39,9 @@ def print_boards(
         if with_reported and board.reported:
             papers = (paper.as_record() for paper in board.reported)
             console.print(_make_table(REPORTED_NOTE, REPORTED_COLUMNS, papers))
-        for row in records(board.frame):
-            for remark in filter(None, map(format_figure, (row["note"], row["latency_device"]))):
-                _print_line(console, f"{row['row']}  {remark}", "dim")
+        for board_row in records(board.frame):
+            for remark in filter(None, map(format_figure, (board_row["note"], board_row["latency_device"]))):
+                _print_line(console, f"{board_row['row']}  {remark}", "dim")
         if with_commands:
             _print_commands(board.frame, console)
         console.print()
@@ -60,15 +60,15 @@ def _print_line(console: Console, line: str, style: str | None = None) -> None:
 
 def _print_commands(frame: pd.DataFrame, console: Console) -> None:
     """The run of each row, and the command that leads to it."""
-    for row in records(frame[frame["command"].notna()]):
-        _print_line(console, f"\n{row['row']}  from {row['run']}\n{row['command']}")
+    for board_row in records(frame[frame["command"].notna()]):
+        _print_line(console, f"\n{board_row['row']}  from {board_row['run']}\n{board_row['command']}")
 
 
-def _make_table(title: str, columns: Sequence[Column], rows: Iterable[Record]) -> Table:
+def _make_table(title: str, columns: Sequence[Column], table_records: Iterable[Record]) -> Table:
     table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
     for column in columns:
         heading = Text(printable_text(column.heading))
         table.add_column(heading, justify="right" if column.kind == "figure" else "left", no_wrap=column.kind == "word")
-    for row in rows:
-        table.add_row(*(Text(printable_text(column.text(row))) for column in columns))
+    for record in table_records:
+        table.add_row(*(Text(printable_text(column.text(record))) for column in columns))
     return table

@@ -1,4 +1,4 @@
-"""Whether a row of a leaderboard holds: its finalists' stored weights, judged on the test set once more."""
+"""Whether a row of a leaderboard holds: its finalist's stored weights, judged on the test set once more."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ from search.ledger.record import Record
 
 @dataclass(frozen=True)
 class Check:
-    """One seed's figure, and what its weights give now."""
+    """Test images that one seed's network classified rightly: as the ledger has it, and as its weights do now."""
 
     seed: int
     recorded: int
-    """Test images that were right."""
     found: int
     images: int
     recorded_on: str
@@ -39,53 +38,55 @@ class Check:
         return self.recorded == self.found
 
     def __str__(self) -> str:
-        was = f"seed {self.seed}: {self.found} of {self.images} test images right"
+        result = f"seed {self.seed}: {self.found} of {self.images} test images right"
         if self.holds:
-            return f"{was}, as recorded"
-        where = "" if self.recorded_on == self.found_on else f" (recorded on {self.recorded_on}, now {self.found_on})"
-        return f"{was}, recorded {self.recorded}: a difference of {self.found - self.recorded:+d}{where}"
+            return f"{result}, as recorded"
+        # Another device adds up in another order, which can turn a close decision.
+        devices = "" if self.recorded_on == self.found_on else f" (recorded on {self.recorded_on}, now {self.found_on})"
+        return f"{result}, recorded {self.recorded}: a difference of {self.found - self.recorded:+d}{devices}"
 
 
 def find_row(ledgers: Sequence[Ledger], row: str) -> tuple[Ledger, Answer]:
     """The row whose name begins so; UserError for an unknown or ambiguous one, or one without test results."""
-    every = [(ledger, answer) for ledger in ledgers for answer in answers_of(ledger)]
-    found = [pair for pair in every if row and pair[1].standing.row.startswith(row)]
-    if not found:
-        raise unknown_name("row", row, [answer.standing.row for _, answer in every])
-    if len(found) > 1:
-        raise UserError(f"{len(found)} rows begin with {row!r}; write more of it, or name the task")
-    if not found[0][1].good:
-        reason = (
-            found[0][1].standing.reason or "its finalist has not met the test set, or did so under an earlier version"
-        )
-        raise UserError(f"row {row!r} has no figure to verify: {reason}")
-    return found[0]
+    answers = [(ledger, answer) for ledger in ledgers for answer in answers_of(ledger)]
+    matches = [(ledger, answer) for ledger, answer in answers if row and answer.standing.row.startswith(row)]
+    if not matches:
+        raise unknown_name("row", row, [answer.standing.row for _, answer in answers])
+    if len(matches) > 1:
+        raise UserError(f"{len(matches)} rows begin with {row!r}; write more of it, or name the task")
+    ledger, answer = matches[0]
+    if not answer.scored_records:
+        untested = "its finalist has not met the test set, or did so under an earlier version"
+        raise UserError(f"row {row!r} has no figure to verify: {answer.standing.reason or untested}")
+    return ledger, answer
 
 
-def verify(ledger: Ledger, answer: Answer, results: Path, device: str | None = None) -> list[Check]:
+def verify_answer(ledger: Ledger, answer: Answer, results: Path, device: str | None = None) -> list[Check]:
     """Judge every seed's stored weights anew; UserError if weights or task are not there any more."""
-    stored = [(record, find_weights(results, record.key)) for record in answer.good]
+    stored = [(record, find_weights(results, record.key)) for record in answer.scored_records]
+    # Any run that holds weights of the finalist describes the task: DIR/weights/KEY.safetensors.
     folder = stored[0][1].parent.parent
-    evaluator = Evaluator(_task(folder, ledger), device=device)
+    evaluator = Evaluator(_read_task(folder, ledger), device=device)
     if evaluator.task.fingerprint != ledger.task:
-        record = recorded(folder)
-        parts = record.get(PARTS) if record.get("fingerprint") == ledger.task else None
-        changes = describe_changes(evaluator.task, ledger.task, parts)
+        fields = recorded(folder)
+        # The fingerprints of network, data and splits tell which of them changed, if the run is of the ledger's task.
+        recorded_parts = fields.get(PARTS) if fields.get("fingerprint") == ledger.task else None
+        changes = describe_changes(evaluator.task, ledger.task, recorded_parts)
         raise UserError(f"{changes} since {ledger.title} was searched; bring back what it was searched with")
-    return [_check(record, path, evaluator) for record, path in stored]
+    return [_check_weights(record, path, evaluator) for record, path in stored]
 
 
 def find_weights(results: Path, key: str) -> Path:
     """The packed weights of a finalist, in whichever run they lie."""
-    found = sorted(results.glob(f"*/weights/{key}.safetensors"))
-    if not found:
+    paths = sorted(results.glob(f"*/weights/{key}.safetensors"))
+    if not paths:
         raise UserError(
             f"the weights of finalist {key} are in no run below {results}; run its command with a new ledger"
         )
-    return found[0]
+    return paths[0]
 
 
-def _task(folder: Path, ledger: Ledger) -> TaskConfig:
+def _read_task(folder: Path, ledger: Ledger) -> TaskConfig:
     """The run's task as `run.json` describes it; UserError if that is gone or damaged."""
     try:
         return read_config(folder).task
@@ -93,7 +94,7 @@ def _task(folder: Path, ledger: Ledger) -> TaskConfig:
         raise UserError(f"what {ledger.title} is cannot be told: {error}") from error
 
 
-def _check(record: Record, path: Path, evaluator: Evaluator) -> Check:
+def _check_weights(record: Record, path: Path, evaluator: Evaluator) -> Check:
     outcome = record.outcome
     compressor = evaluator.compressor(record.candidate)
     allocation = outcome.allocation or record.candidate.allocation

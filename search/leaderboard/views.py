@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,43 +24,45 @@ class Filter:
     targets: Sequence[str] = ()
 
 
-def select(boards: Sequence[Board], wanted: Filter) -> list[Board]:
+def select_rows(boards: Sequence[Board], wanted: Filter) -> list[Board]:
     """The boards with these rows alone, under the ranks that they have among all; UserError if none is left."""
     for column, names in (("method", wanted.methods), ("strategy", wanted.strategies)):
-        known = {name for each in boards for name in each.frame[column]}
+        present = {name for board in boards for name in board.frame[column]}
         for name in names:
-            if name not in known:
-                raise unknown_name(f"{column} on this leaderboard", name, known)
-    chosen = [replace(each, frame=_rows(each, wanted).reset_index(drop=True)) for each in boards]
-    if all(each.frame.empty for each in chosen):
-        known_targets = sorted({target for each in boards for target in each.frame["target"]})
-        raise UserError(f"no row is left by these filters; targets on this leaderboard: {', '.join(known_targets)}")
-    return chosen
+            if name not in present:
+                raise unknown_name(f"{column} on this leaderboard", name, present)
+    filtered = [replace(board, frame=_filter_frame(board, wanted).reset_index(drop=True)) for board in boards]
+    if all(board.frame.empty for board in filtered):
+        targets = sorted({target for board in boards for target in board.frame["target"]})
+        raise UserError(f"no row is left by these filters; targets on this leaderboard: {', '.join(targets)}")
+    return filtered
 
 
-def _rows(board: Board, wanted: Filter) -> pd.DataFrame:
+def _filter_frame(board: Board, wanted: Filter) -> pd.DataFrame:
     frame = board.frame
     if wanted.methods:
         frame = frame[frame["method"].isin(list(wanted.methods))]
     if wanted.strategies:
         frame = frame[frame["strategy"].isin(list(wanted.strategies))]
-    return frame[_in_band(frame, wanted.targets, board.dense)] if wanted.targets else frame
+    return frame[_meets_targets(frame, wanted.targets, board.dense)] if wanted.targets else frame
 
 
-def _in_band(frame: pd.DataFrame, targets: Sequence[str], dense: Dense | None) -> pd.Series[bool]:
+def _meets_targets(frame: pd.DataFrame, targets: Sequence[str], dense: Dense | None) -> pd.Series[bool]:
+    """Which rows were asked for one of the targets, in whatever way: 2x, 0.5 and an amount of FLOPs can be one."""
     inside = pd.Series(False, index=frame.index)
     for text in targets:
         target = parse_target(text)
         if target.measures != ("flops",):
+            # Other measures have no band: such a target is matched by its name.
             inside |= frame["target"] == target.asked
             continue
-        (part,) = target.terms
-        kept = part.kept if part.kept is not None else part.limit_for(0) / (dense.flops if dense else math.nan)
-        inside |= (frame["kept_asked"] - kept).abs() <= TOLERANCE
+        (term,) = target.terms
+        kept_flops = term.kept if term.kept is not None else term.limit_for(0) / (dense.flops if dense else math.nan)
+        inside |= (frame["kept_asked"] - kept_flops).abs() <= TOLERANCE
     return inside
 
 
-def sort(frame: pd.DataFrame, by: str) -> pd.DataFrame:
+def sort_rows(frame: pd.DataFrame, by: str) -> pd.DataFrame:
     """By a column, rising; falling with a `-` before its name. Blanks come last."""
     name = by.removeprefix("-")
     if name not in frame:
@@ -68,22 +70,28 @@ def sort(frame: pd.DataFrame, by: str) -> pd.DataFrame:
     return frame.sort_values(name, ascending=not by.startswith("-"), kind="stable", ignore_index=True)
 
 
-def mean_ranks(boards: Iterable[Board]) -> pd.DataFrame:
+def mean_ranks(boards: Sequence[Board]) -> pd.DataFrame:
     """Methods over tasks: the rank in each (a column each), and the mean for those that are ranked in all of them.
 
-    Ranks among different rivals do not compare, so a line that lacks a task has no mean.
+    Ranks among different rivals do not compare, so a competitor that lacks a task has no mean.
     """
-    boards = list(boards)
     names = task_names(boards)
-    lines: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for each, name in zip(boards, names, strict=True):
-        for row in records(each.frame):
-            who = (row["method"], row["options"], row["strategy"], round(row["band"], 3), row["epochs"])
-            line = lines.setdefault(who, dict.fromkeys(names))
-            best = [rank for rank in (line[name], row["rank"]) if not pd.isna(rank)]
-            line[name] = min(best, default=None)
+    ranks_of: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for board, name in zip(boards, names, strict=True):
+        for board_row in records(board.frame):
+            # Bands of two tasks are rarely equal to the last digit. Epochs tell cheap finalists from long trained ones.
+            competitor = (
+                board_row["method"],
+                board_row["options"],
+                board_row["strategy"],
+                round(board_row["band"], 3),
+                board_row["epochs"],
+            )
+            task_ranks = ranks_of.setdefault(competitor, dict.fromkeys(names))
+            numbers = [rank for rank in (task_ranks[name], board_row["rank"]) if not pd.isna(rank)]
+            task_ranks[name] = min(numbers, default=None)
     frame = pd.DataFrame(
-        [[*who[:3], who[3], who[4], *line.values()] for who, line in lines.items()],
+        [[*competitor, *task_ranks.values()] for competitor, task_ranks in ranks_of.items()],
         columns=["method", "options", "strategy", "band", "epochs", *names],
     ).astype(dict.fromkeys(names, "Int64"))
     ranked = frame[names].notna().all(axis=1)
@@ -94,5 +102,5 @@ def mean_ranks(boards: Iterable[Board]) -> pd.DataFrame:
 
 def task_names(boards: Sequence[Board]) -> list[str]:
     """Titles, with the beginning of the fingerprint where two tasks share one."""
-    titles = [each.title for each in boards]
-    return [each.title if titles.count(each.title) == 1 else f"{each.title} [{each.task[:8]}]" for each in boards]
+    titles = [board.title for board in boards]
+    return [board.title if titles.count(board.title) == 1 else f"{board.title} [{board.task[:8]}]" for board in boards]

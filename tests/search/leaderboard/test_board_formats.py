@@ -15,7 +15,7 @@ from search.engine.standings import Standing, keep
 from search.leaderboard.board import Board, read_boards
 from search.leaderboard.forms import boards_record
 from search.leaderboard.page import front_figure, page_html
-from search.leaderboard.reported import REPORTED, reported
+from search.leaderboard.reported import REPORTED, reported_for_task
 from search.results.markup import latex
 from search.results.tables import records
 
@@ -80,10 +80,10 @@ def test_reported_rows_are_beside_and_never_ranked(path: str, tmp_path: Path, bo
 
 
 def test_reported_figures_follow_from_one_another() -> None:
-    resrep = next(line for line in reported("resnet56 on cifar10") if line.method == "ResRep")
+    resrep = next(line for line in reported_for_task("resnet56 on cifar10") if line.method == "ResRep")
     assert resrep.delta_points == 0
     assert resrep.kept_flops == pytest.approx(1 / 2.12, abs=1e-3)  # the paper gives both
-    assert reported("resnet56 on digits") == []
+    assert reported_for_task("resnet56 on digits") == []
     assert all(line.accuracy is None or 0.5 < line.accuracy < 1 for line in REPORTED)
     assert all(line.reduction is None or 0 < line.reduction < 1 for line in REPORTED)
 

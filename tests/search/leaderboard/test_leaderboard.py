@@ -17,7 +17,7 @@ from search.engine.standings import chosen, dense_of, family, keep_dense, standi
 from search.export.config import CONFIG, read_config
 from search.latency.check import FILE
 from search.leaderboard.board import ONE_SEED, Board, find_tasks, read_boards
-from search.leaderboard.views import Filter, mean_ranks, select, sort
+from search.leaderboard.views import Filter, mean_ranks, select_rows, sort_rows
 from search.ledger.ledger import Ledger, list_tasks
 from search.results.tables import Dense, records
 from search.strategies.contract import Proposal
@@ -156,16 +156,16 @@ def test_latency_comes_from_a_search_for_a_target_of_latency(path: str, tmp_path
 
 
 def test_filters_keep_the_ranks_among_all(board: Board) -> None:
-    (shown,) = select([board], Filter(methods=["l1"], targets=["2x"]))
+    (shown,) = select_rows([board], Filter(methods=["l1"], targets=["2x"]))
     assert list(shown.frame["method"]) == ["l1"]
     assert list(shown.frame["rank"]) == [2]
-    assert set(select([board], Filter(strategies=["lagrangian"]))[0].frame["method"]) == {"fpgm"}
-    assert set(select([board], Filter(targets=["0.3M"]))[0].frame["target"]) == {"0.3"}
+    assert set(select_rows([board], Filter(strategies=["lagrangian"]))[0].frame["method"]) == {"fpgm"}
+    assert set(select_rows([board], Filter(targets=["0.3M"]))[0].frame["target"]) == {"0.3"}
 
 
 @pytest.mark.parametrize("column", ["accuracy", "-accuracy", "kept_flops"])
 def test_sorting_puts_blanks_last(board: Board, column: str) -> None:
-    values = sort(board.frame, column)[column.removeprefix("-")].tolist()
+    values = sort_rows(board.frame, column)[column.removeprefix("-")].tolist()
     known = [value for value in values if not pd.isna(value)]
     assert known == sorted(known, reverse=column.startswith("-"))
     assert all(pd.isna(value) for value in values[len(known) :])

@@ -18,7 +18,7 @@ from search.engine.finalists import best_candidates
 from search.engine.standings import Standing, family, keep, keep_dense
 from search.export.finished_run import read_run
 from search.export.pick import pick_candidate
-from search.leaderboard.board import board
+from search.leaderboard.board import make_board
 from search.ledger.ledger import Ledger
 from search.results.best import Best, best_of_target
 from search.results.run_tables import RunTables
@@ -98,7 +98,7 @@ def first_on_the_leaderboard(rows: Sequence[Row], folder: Path) -> int:
             for key, row in finals.items()
         }
         keep(ledger, standings.values())
-        first = board(ledger, folder).frame["row"][0]
+        first = make_board(ledger, folder).frame["row"][0]
         (key,) = [key for key, standing in standings.items() if standing.row == first]
         return round(100 * finals[key].candidate.allocation["conv"]["ratio"])  # type: ignore[operator]
 
