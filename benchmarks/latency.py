@@ -22,7 +22,7 @@ from methods.base import Levels, example_input
 from methods.registry import create
 from models.networks.catalog import build_network
 from search.allocation.allocate import Ladders
-from search.latency.check import check_whole
+from search.latency.check import check_prediction
 from search.latency.table import latency_table
 
 KEPT = (1.0, 0.75, 0.5, 0.25)  # of every site's channels
@@ -45,9 +45,9 @@ def main() -> None:
     print(f"table in {time.perf_counter() - start:.0f} s on the clock")
 
     def off(label: str, levels: Levels) -> float:
-        checked = check_whole(compressor, levels, table)
-        print(f"{label}: {checked.words()}")
-        return abs(checked.off)
+        checked = check_prediction(compressor, levels, table)
+        print(f"{label}: {checked.figures_text()}")
+        return abs(checked.relative_error)
 
     wanted = np.repeat(1 - np.array(KEPT)[:, None], len(compressor.sites), axis=1)
     fitted = [

@@ -106,6 +106,6 @@ class Outcome(Frozen):
         return self.accuracy if self.merit is None else self.merit
 
 
-def failed(reason: str, seconds: float = 0.0, device: str = "") -> Outcome:
+def failed_outcome(reason: str, seconds: float = 0.0, device: str = "") -> Outcome:
     """An outcome without figures: the candidate could not be judged."""
     return Outcome(status="failed", reason=reason, seconds=seconds, device=device)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
-from search.candidate import Candidate, Outcome, failed
+from search.candidate import Candidate, Outcome, failed_outcome
 from search.dispatch.attempts import ATTEMPTS, NO_MEMORY, AttemptLog, death_reason
 from search.dispatch.contract import Resources, Source
 from search.dispatch.ray_environment import ray, tune
@@ -102,7 +102,7 @@ class Bridge(tune.search.Searcher):
             causes = self._attempts.past_deaths(candidate)  # in earlier processes
             if len(causes) < ATTEMPTS:
                 return Attempt(candidate, causes, alone=causes[-1:] == [NO_MEMORY])
-            self._tell(candidate, failed(death_reason("worker", causes)))
+            self._tell(candidate, failed_outcome(death_reason("worker", causes)))
         return None
 
     def note_start(self, trial_id: str, actor: Any) -> None:
@@ -155,7 +155,7 @@ class Bridge(tune.search.Searcher):
         seconds = max(0.0, time.monotonic() - attempt.started)
         limit = self._time_limit
         if limit is not None and seconds >= limit:
-            self._tell(attempt.candidate, failed(f"took longer than the time limit of {limit:g} s", seconds))
+            self._tell(attempt.candidate, failed_outcome(f"took longer than the time limit of {limit:g} s", seconds))
             return
         if attempt.file is not None:
             self._attempts.note_death(attempt.file, attempt.candidate, cause)
@@ -165,7 +165,7 @@ class Bridge(tune.search.Searcher):
         elif len(causes) < ATTEMPTS and not memory:
             self._again.append(attempt.again(causes=causes, alone=False))
         else:
-            self._tell(attempt.candidate, failed(death_reason("worker", causes), seconds))
+            self._tell(attempt.candidate, failed_outcome(death_reason("worker", causes), seconds))
 
     def _tell(self, candidate: Candidate, outcome: Outcome) -> None:
         self._source.tell(candidate, outcome)

@@ -11,7 +11,7 @@ import time
 import torch
 
 from models.errors import UserError
-from search.candidate import Candidate, Outcome, failed
+from search.candidate import Candidate, Outcome, failed_outcome
 from search.dispatch.contract import Evaluate, Factory
 
 # How torch's allocators put it, on GPUs, on Windows and on Linux.
@@ -44,12 +44,12 @@ def judge_candidate(evaluate: Evaluate, candidate: Candidate) -> Outcome:
     try:
         outcome = evaluate(candidate)
     except (Exception, SystemExit) as error:
-        outcome = failed(_failure_reason(error), seconds=time.perf_counter() - start)
+        outcome = failed_outcome(_failure_reason(error), seconds=time.perf_counter() - start)
     else:
         for name in ("loss", "accuracy"):
             value = getattr(outcome, name)
             if outcome.status == "ok" and value is not None and not math.isfinite(value):
-                outcome = failed(f"diverged: its {name} is {value}", outcome.seconds, outcome.device)
+                outcome = failed_outcome(f"diverged: its {name} is {value}", outcome.seconds, outcome.device)
     release_memory()  # not in the handler above: there the traceback still holds the candidate's tensors
     return outcome
 

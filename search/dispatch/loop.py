@@ -6,7 +6,7 @@ import gc
 import threading
 from collections.abc import Callable
 
-from search.candidate import Candidate, failed
+from search.candidate import Candidate, failed_outcome
 from search.dispatch.attempts import ATTEMPTS, AttemptLog, death_reason
 from search.dispatch.contract import Evaluate, Factory, Resources, Source
 from search.dispatch.evaluation import build_evaluator, judge_candidate
@@ -69,7 +69,7 @@ def _dispatch_in_process(
                 on_start(candidate)
             deaths = attempts.past_deaths(candidate)
             if len(deaths) >= ATTEMPTS:
-                outcome = failed(death_reason("process", deaths))
+                outcome = failed_outcome(death_reason("process", deaths))
             else:
                 with attempts.judging_here(candidate):
                     outcome = judge_candidate(evaluate, candidate)

@@ -7,7 +7,7 @@ import math
 from search.engine.prepare import PreparedRun
 from search.engine.prepare_method import PreparedMethod
 from search.judge.finetune import count_steps
-from search.strategies.contract import Stage, strategy
+from search.strategies.contract import Stage, find_strategy
 from search.strategies.sensitivity import scan_points
 
 TRAINING, TEACHER = 3, 1  # forward passes that a training step costs, and what distillation adds
@@ -24,8 +24,8 @@ def expected_candidates(run: PreparedRun) -> dict[Stage, int]:
 
 def _expected_of_method(method: PreparedMethod) -> dict[Stage, int]:
     config = method.config
-    infos = [strategy(name)[0] for name in config.strategies]
-    points = len(scan_points(method.problem.scanned, config.scan_levels)) + 1
+    infos = [find_strategy(name)[0] for name in config.strategies]
+    points = len(scan_points(method.problem.scanned_sites, config.scan_levels)) + 1
     sampled = sum(info.samples for info in infos)
     alone = sum(min(info.candidates, config.trials) for info in infos if not info.samples)
     reached = [float(config.trials)] if config.ladder is None else config.ladder.expected(config.trials)

@@ -24,10 +24,10 @@ from search.allocation.choice import Choice, constrain_choice
 from search.engine.prepare_method import budget_of, problem_of, table_of
 from search.judge.baseline import train_missing_baseline
 from search.judge.evaluate import Evaluator, bind_method
-from search.latency.check import check_whole
-from search.latency.table import Say, tell
+from search.latency.check import check_prediction
+from search.latency.table import Say, tell_user
 from search.settings.config import RunConfig
-from search.strategies.contract import Problem, Propose, strategy
+from search.strategies.contract import Problem, Propose, find_strategy
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ def plan(config: RunConfig) -> dict[str, Any]:
     return dict(solve(config).record)
 
 
-def solve(config: RunConfig, say: Say = tell) -> Plan:
+def solve(config: RunConfig, say: Say = tell_user) -> Plan:
     """Sites, allocation, predicted cost and reachable range for one target.
 
     Data is loaded only for a strategy that scans or a method that calibrates. A target of latency is checked on the
@@ -72,7 +72,7 @@ def solve(config: RunConfig, say: Say = tell) -> Plan:
     """
     if len(config.targets) != 1 or len(config.strategies) != 1:
         raise UserError("plan takes one target and one strategy; run it once for each")
-    info, propose = strategy(config.strategies[0])
+    info, propose = find_strategy(config.strategies[0])
     (target,) = config.targets
     device = pick_device(config.device)  # refused here even where no device is needed
     train_missing_baseline(config.task)
@@ -90,8 +90,8 @@ def solve(config: RunConfig, say: Say = tell) -> Plan:
     levels, seconds = _solve(problem, propose, compressor, evaluator)
     record = {**_record(config, compressor, choice, levels, budget, seconds), "notices": notices}
     if table is not None:
-        checked = check_whole(compressor, levels, table)
-        record["latency"] = {**checked.model_dump(), "off": checked.off, "words": checked.words()}
+        checked = check_prediction(compressor, levels, table)
+        record["latency"] = {**checked.model_dump(), "off": checked.relative_error, "words": checked.figures_text()}
     return Plan(record, compressor, compressor.allocation(levels))
 
 

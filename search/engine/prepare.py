@@ -22,12 +22,12 @@ from search.engine.unchanged import refuse_changed
 from search.judge.baseline import train_missing_baseline
 from search.judge.evaluate import Evaluator
 from search.judge.finetune import measure_accuracy
-from search.latency.table import Say, tell
+from search.latency.table import Say, tell_user
 from search.ledger.storage import check_location
 from search.machine.host import count_cores
 from search.results.tables import Dense
 from search.settings.config import LEARNED, RunConfig
-from search.strategies.contract import strategy
+from search.strategies.contract import find_strategy
 
 MAX_WORKERS = 4  # by default; every worker holds the data and the dense network
 
@@ -60,7 +60,7 @@ class PreparedRun:
         return " on ".join(class_of(name) if is_given_network(name) else name.rsplit("/", 1)[-1] for name in names)
 
 
-def prepare_run(config: RunConfig, say: Say = tell) -> PreparedRun:
+def prepare_run(config: RunConfig, say: Say = tell_user) -> PreparedRun:
     """Load the task, bind the methods and check every target, before any candidate is paid for.
 
     Args:
@@ -73,7 +73,7 @@ def prepare_run(config: RunConfig, say: Say = tell) -> PreparedRun:
     if not config.strategies:
         raise UserError("no strategy was named; name at least one, e.g. acra-uniform")
     for name in config.strategies:
-        strategy(name)
+        find_strategy(name)
     of_methods = method_configs(config)
     check_samples([name for of_method in of_methods for name in of_method.strategies], config.ladder)
     resources = resources_of(config)

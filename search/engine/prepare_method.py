@@ -16,7 +16,7 @@ from search.allocation.budget import LATENCY, Budget
 from search.allocation.choice import Choice, blamed_constraints, constrain_choice
 from search.allocation.targets import Target
 from search.judge.evaluate import bind_method
-from search.latency.table import ChosenLatency, LatencyTable, Say, latency_table, tell
+from search.latency.table import ChosenLatency, LatencyTable, Say, latency_table, tell_user
 from search.settings.config import RunConfig
 from search.strategies.contract import Problem, Scan
 
@@ -98,7 +98,7 @@ def weightiest_reason(compressor: Compressor) -> str | None:
 
 
 def table_of(
-    config: RunConfig, compressor: Compressor, wanted: Sequence[Target], say: Say = tell
+    config: RunConfig, compressor: Compressor, wanted: Sequence[Target], say: Say = tell_user
 ) -> LatencyTable | None:
     """The measured layer times, if a target asks for latency; UserError if the method gains none."""
     if not any(LATENCY in target.measures for target in wanted):
@@ -154,7 +154,7 @@ def problem_of(config: RunConfig, choice: Choice, targets: list[tuple[Target, Bu
         seed=config.seed,
         scan=Scan(config.scan_levels, config.scan_images),
         trials=config.trials,
-        whole=choice.full_sites,
+        full_sites=choice.full_sites,
         fixed=choice.fixed,
         constrained=choice.is_constrained,
     )

@@ -16,7 +16,7 @@ from search.engine.rungs import climb
 from search.engine.standings import keep, keeper, without_finalist
 from search.judge.evaluate import rung_file
 from search.ledger.ledger import Ledger
-from search.strategies.contract import Program, strategy
+from search.strategies.contract import Program, find_strategy
 
 
 def start_programs(run: PreparedRun, ledger: Ledger) -> tuple[list[Program], Callable[[Seen], Program] | None]:
@@ -30,7 +30,7 @@ def start_programs(run: PreparedRun, ledger: Ledger) -> tuple[list[Program], Cal
 
 def strategy_program(method: PreparedMethod, name: str) -> Program:
     """A strategy at work on its problem, rung by rung if that was asked for and it samples."""
-    info, propose = strategy(name)
+    info, propose = find_strategy(name)
     rungs = method.config.ladder
     if rungs is None or not info.samples:
         return propose(method.problem)

@@ -19,7 +19,7 @@ from models.settings import setting_name
 from search.allocation.targets import Target
 from search.candidate import Candidate, Outcome
 from search.settings.config import Rungs
-from search.strategies.contract import Program, Proposal, strategies, strategy
+from search.strategies.contract import Program, Proposal, find_strategy, strategy_infos
 
 Discard = Callable[[Candidate], None]
 """Called with a candidate (whole) that no later rung goes on from."""
@@ -72,9 +72,9 @@ def climb(program: Program, rungs: Rungs, discard: Discard) -> Program:
 
 def check_samples(names: Sequence[str], rungs: Rungs | None) -> None:
     """UserError if there are rungs, but no strategy whose candidates they could decide between."""
-    if rungs is None or any(strategy(name)[0].samples for name in names):
+    if rungs is None or any(find_strategy(name)[0].samples for name in names):
         return
-    able = ", ".join(name for name, info in strategies().items() if info.samples)
+    able = ", ".join(name for name, info in strategy_infos().items() if info.samples)
     raise UserError(
         f"{setting_name('rungs')} decides between the candidates of strategies that sample, and {', '.join(names)} has "
         f"all of its own fine-tuned to the end; add one of {able}, or leave {setting_name('rungs')} out"

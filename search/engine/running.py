@@ -121,7 +121,7 @@ def _write_run(run: PreparedRun, facts: Mapping[str, str], status: str) -> None:
         facts,
         status,
         targets=[{"asked": target, **limits[target]} for target in limits],
-        warm_start=[outcome.key for method in run.methods for outcome in method.problem.known],
+        warm_start=[outcome.key for method in run.methods for outcome in method.problem.known_candidates],
     )
 
 

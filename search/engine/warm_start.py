@@ -13,7 +13,7 @@ import numpy as np
 
 from methods.base import as_key
 from search.ledger.ledger import Ledger
-from search.strategies.contract import Known, Problem, strategy
+from search.strategies.contract import KnownCandidate, Problem, find_strategy
 from search.strategies.lending import REACH
 
 MOST = 8  # known candidates per target, the best
@@ -26,28 +26,28 @@ def warmed(problem: Problem, ledger: Ledger, strategies: Iterable[str], keys: Se
         strategies: of the search; those that scan and propose a point of their own lend it.
         keys: of the known candidates, if that was settled before; None chooses the best near each target.
     """
-    infos = [strategy(name)[0] for name in strategies]
+    infos = [find_strategy(name)[0] for name in strategies]
     lenders = tuple(info.name for info in infos if info.needs_data is not False and not info.samples)
     if not any(info.samples for info in infos):
         return problem
     found = _usable(problem, ledger)
     chosen = _best(problem, found) if keys is None else [each for each in found if each.key in set(keys)]
-    return replace(problem, known=tuple(chosen), lenders=lenders)
+    return replace(problem, known_candidates=tuple(chosen), lenders=lenders)
 
 
-def _usable(problem: Problem, ledger: Ledger) -> list[Known]:
+def _usable(problem: Problem, ledger: Ledger) -> list[KnownCandidate]:
     """Everything known that this very problem could propose: same method, options, recipe, seed, sites."""
     found = []
     for record in ledger.records():
-        outcome, levels = record.outcome, problem.levels(record.candidate)
+        outcome, levels = record.outcome, problem.levels_of(record.candidate)
         if levels is None or outcome.flops is None or outcome.accuracy is None or outcome.worth is None:
             continue
         if record.key == record.candidate.key(ledger.task):  # else of an earlier version: it would be judged again
-            found.append(Known(record.key, as_key(levels), outcome.flops, outcome.accuracy, outcome.worth))
+            found.append(KnownCandidate(record.key, as_key(levels), outcome.flops, outcome.accuracy, outcome.worth))
     return sorted(found, key=lambda each: (-each.worth, each.key))
 
 
-def _best(problem: Problem, found: Sequence[Known]) -> list[Known]:
+def _best(problem: Problem, found: Sequence[KnownCandidate]) -> list[KnownCandidate]:
     """The best just below each target."""
     keys = set[str]()
     for _, budget in problem.targets:

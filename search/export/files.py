@@ -51,7 +51,7 @@ from search.export.pick import Picked
 from search.files.atomic import atomic_write
 from search.judge.finetune import measure_accuracy
 from search.judge.packed_weights import pack_weights
-from search.latency.timing import BATCHES, Forward, Latency, batch_of, latency
+from search.latency.timing import BATCHES, Forward, Latency, batch_of, measure_latency
 from search.machine.host import host_facts
 from search.report.centroids import centroids_png
 
@@ -180,7 +180,7 @@ def _latencies(subject: Subject, stage: Path, asked: tuple[str, ...], say: Say) 
                 images = batch_of(subject.images, size).to(device)
                 dense_run, small_run = pair
                 found.append(
-                    latency(
+                    measure_latency(
                         dense_run,
                         small_run,
                         images,

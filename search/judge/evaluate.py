@@ -28,7 +28,7 @@ from models.errors import UserError
 from models.task import Task, load_task, pick_device
 from models.task_config import TaskConfig
 from models.user.given_networks import receive_networks
-from search.candidate import Candidate, Outcome, failed
+from search.candidate import Candidate, Outcome, failed_outcome
 from search.files.atomic import atomic_write
 from search.judge.checkpoint import Checkpoint, RungWeights
 from search.judge.drift import Drift
@@ -83,7 +83,7 @@ class Evaluator:
         try:
             outcome = self._judge_candidate(candidate, checkpoint, on_step)
         except (DivergedError, TimeLimitError) as error:
-            return failed(str(error), time.monotonic() - start, device)
+            return failed_outcome(str(error), time.monotonic() - start, device)
         except Exception as error:
             if (fault := machine_fault(error)) is None:
                 raise
@@ -142,7 +142,7 @@ class Evaluator:
             if candidate.judge == "search":
                 drift = self._drift_from(candidate, trained=training)(network, images, candidate.images)
         if not math.isfinite(loss) or not math.isfinite(drift or 0):
-            return failed(f"its outputs are not finite (loss {loss})")
+            return failed_outcome(f"its outputs are not finite (loss {loss})")
         if candidate.learned_target is not None:
             allocation = Allocation(tuning.report()["allocation"])
         if self._keep is not None and candidate.judge == "test":

@@ -12,7 +12,7 @@ import re
 
 from models.data.pictures import UnreadablePictureError
 from models.errors import UserError, first_line
-from search.candidate import Outcome, failed
+from search.candidate import Outcome, failed_outcome
 from search.files.atomic import final_name
 from search.machine.system_errors import KNOWN_NUMBERS, system_advice
 
@@ -55,7 +55,7 @@ def machine_fault(error: BaseException) -> str | None:
 
 def fault_outcome(fault: str, seconds: float = 0.0, device: str = "") -> Outcome:
     """How a fault reaches whoever hands out candidates, from whatever process and machine."""
-    return failed(fault, seconds, device).model_copy(update={"notes": {NOTE: True}})
+    return failed_outcome(fault, seconds, device).model_copy(update={"notes": {NOTE: True}})
 
 
 def is_machine_fault(outcome: Outcome) -> bool:

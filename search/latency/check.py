@@ -11,9 +11,9 @@ import torch
 from methods.base import Compressor, Levels
 from methods.graph.trace import evaluating
 from search.allocation.targets import TOLERANCE, TargetTerm
-from search.latency.layer_times import BLOCK, settled
+from search.latency.layer_times import BLOCK, is_settled
 from search.latency.table import LatencyTable
-from search.latency.timing import Latency, far_below, in_turns, quiet_clock, spread
+from search.latency.timing import Latency, far_below, quartile_distance, quiet_clock, time_in_turns
 
 FILE = "latency.json"  # in a run's folder: key of a candidate -> its figures
 FAR = 0.15  # a prediction that is further off than this is said to be
@@ -22,14 +22,14 @@ LEAST_ROUNDS = 15
 BUDGET = 10.0  # seconds, once it had its least number of rounds
 
 
-class Checked(Latency):
+class CheckedLatency(Latency):
     """What was measured, beside what the table said; the least of all rounds, as in the table."""
 
     predicted_ms: float
     predicted_dense_ms: float
 
     @property
-    def kept(self) -> float:
+    def kept_fraction(self) -> float:
         """Measured, of the dense network's time."""
         return self.compressed_ms / self.dense_ms
 
@@ -38,55 +38,55 @@ class Checked(Latency):
         return self.predicted_ms / self.predicted_dense_ms
 
     @property
-    def off(self) -> float:
+    def relative_error(self) -> float:
         """How far the prediction lies from the measurement, as a share of it."""
         return self.predicted_ms / self.compressed_ms - 1
 
     @property
-    def far(self) -> bool:
-        return abs(self.off) > FAR
+    def is_far_off(self) -> bool:
+        return abs(self.relative_error) > FAR
 
-    def missed(self, asked: TargetTerm) -> str:
+    def excess_text(self, term: TargetTerm) -> str:
         """By how much the measurement lies above what was asked, if it does."""
-        over = self.kept / asked.kept if asked.kept else 1e6 * self.compressed_ms / (asked.amount or 1.0)
+        over = self.kept_fraction / term.kept if term.kept else 1e6 * self.compressed_ms / (term.amount or 1.0)
         return f"; {over - 1:.1%} above what was asked" if over - 1 > TOLERANCE else ""
 
-    def words(self) -> str:
+    def figures_text(self) -> str:
         """Both figures, and a warning where they are far apart."""
         return (
-            f"measured {self.compressed_ms:.3g} ms whole, kept {self.kept:.3f}; predicted {self.predicted_ms:.3g} ms, "
-            f"kept {self.predicted_kept:.3f} ({self.off:+.0%}{self._far()}); dense {self.dense_ms:.3g} ms; "
-            f"{self.where}"
+            f"measured {self.compressed_ms:.3g} ms whole, kept {self.kept_fraction:.3f}; "
+            f"predicted {self.predicted_ms:.3g} ms, kept {self.predicted_kept:.3f} "
+            f"({self.relative_error:+.0%}{self._warning_text()}); dense {self.dense_ms:.3g} ms; {self.where_text}"
         )
 
-    def _far(self) -> str:
-        if not self.far:
+    def _warning_text(self) -> str:
+        if not self.is_far_off:
             return ""
-        if abs(self.predicted_kept / self.kept - 1) <= FAR:
+        if abs(self.predicted_kept / self.kept_fraction - 1) <= FAR:
             return ", far off, as for the dense network: the machine is not as it was when the layers were measured"
         return ", far off: the layers' times do not add up to the network's"
 
 
-def check_whole(compressor: Compressor, levels: Levels, table: LatencyTable) -> Checked:
+def check_prediction(compressor: Compressor, levels: Levels, table: LatencyTable) -> CheckedLatency:
     """Measure the network that one allocation, (n_sites,), comes to."""
     example, batch = compressor.example, table.where.batch
     small, dense = compressor.compress(compressor.allocation(levels)).eval(), compressor.network
     x = torch.randn(batch, *example.shape[1:], device=example.device)
     with evaluating(dense, example), torch.inference_mode():
-        found = in_turns(
+        seconds = time_in_turns(
             [partial(dense, x), partial(small, x)],
             clock=quiet_clock(example.device),
             rounds=ROUNDS,
             least=LEAST_ROUNDS,
             budget=BUDGET,
             block=BLOCK,
-            enough=lambda found: all(map(settled, found)),
+            enough=lambda found: all(map(is_settled, found)),
         )
-    dense_ms, small_ms = ([1e3 * each for each in row] for row in found)
+    dense_ms, small_ms = ([1e3 * each for each in row] for row in seconds)
     speed_up = min(dense_ms) / min(small_ms)
     cost = compressor.cost(levels[None])
     theoretical = compressor.cost.dense.flops / max(int(cost.flops[0]), 1)
-    return Checked(
+    return CheckedLatency(
         engine="torch",
         device=f"{example.device.type} ({table.where.device})",
         threads=table.where.threads,
@@ -94,9 +94,9 @@ def check_whole(compressor: Compressor, levels: Levels, table: LatencyTable) -> 
         rounds=len(dense_ms),
         statistic="least",
         dense_ms=min(dense_ms),
-        dense_spread_ms=spread(dense_ms),
+        dense_spread_ms=quartile_distance(dense_ms),
         compressed_ms=min(small_ms),
-        compressed_spread_ms=spread(small_ms),
+        compressed_spread_ms=quartile_distance(small_ms),
         speed_up=speed_up,
         theoretical=theoretical,
         far_below=far_below(speed_up, theoretical),
@@ -105,9 +105,9 @@ def check_whole(compressor: Compressor, levels: Levels, table: LatencyTable) -> 
     )
 
 
-def read_latencies(path: Path) -> dict[str, Checked]:
+def read_latencies(path: Path) -> dict[str, CheckedLatency]:
     """What a run measured; nothing if it measured none, or the file is not ours."""
     try:
-        return {key: Checked.model_validate(each) for key, each in json.loads(path.read_text()).items()}
+        return {key: CheckedLatency.model_validate(figures) for key, figures in json.loads(path.read_text()).items()}
     except (OSError, ValueError, AttributeError):
         return {}

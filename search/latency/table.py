@@ -32,7 +32,16 @@ from models.wording import plural
 from search.allocation.allocate import Ladders
 from search.allocation.budget import Ints
 from search.files.atomic import atomic_write
-from search.latency.layer_times import Grid, Shape, Timer, input_shapes, kind, least_of, measure_grid, timer
+from search.latency.layer_times import (
+    Grid,
+    Shape,
+    Timer,
+    device_timer,
+    input_shapes,
+    layer_kind,
+    least_nanoseconds,
+    measure_grid,
+)
 from search.machine.host import device_name
 
 Floats = npt.NDArray[np.float64]
@@ -46,9 +55,9 @@ PATIENCE = 5.0  # seconds between two lines about how far it is
 Say = Callable[[str], None]
 
 
-def tell(line: str) -> None:
+def tell_user(sentence: str) -> None:
     """A line for whoever waits, apart from what is printed as a result."""
-    print(line, file=sys.stderr, flush=True)
+    print(sentence, file=sys.stderr, flush=True)
 
 
 @runtime_checkable
@@ -64,7 +73,7 @@ class Widths(Protocol):
 
 
 @dataclass(frozen=True)
-class Where:
+class TimingConditions:
     """What a time holds for."""
 
     device: str
@@ -72,7 +81,7 @@ class Where:
     batch: int
     torch: str
 
-    def words(self) -> str:
+    def conditions_text(self) -> str:
         """`batch 1 on <processor>, 2 threads`."""
         return f"batch {self.batch} on {self.device}, {plural(self.threads, 'thread')}"
 
@@ -80,75 +89,75 @@ class Where:
 class LatencyTable:
     """Nanoseconds of one batch by the levels of all the method's sites."""
 
-    def __init__(self, cost: Widths, grids: Sequence[Grid], where: Where) -> None:
+    def __init__(self, cost: Widths, grids: Sequence[Grid], where: TimingConditions) -> None:
         """`grids`: one for each of `cost.layers`."""
         self.where = where
         self._cost = cost
         self._inputs, self._outputs = (
-            _padded([getattr(grid, side) for grid in grids]) for side in ("inputs", "outputs")
+            _pad_axes([getattr(grid, side) for grid in grids]) for side in ("inputs", "outputs")
         )
         shape = (len(grids), self._inputs.shape[1], self._outputs.shape[1])
         self._times = np.zeros(shape)
-        for row, grid in zip(self._times, grids, strict=True):
+        for grid_times, grid in zip(self._times, grids, strict=True):
             table = np.array(grid.nanoseconds)
-            row[: table.shape[0], : table.shape[1]] = table
+            grid_times[: table.shape[0], : table.shape[1]] = table
         self._parts = np.array([1.0, 0.0, 0.0])  # a nanosecond in the table, an activation, a batch
 
-    def fit(self, levels: Levels, measured: Floats) -> None:
+    def fit_parts(self, levels: Levels, measured: Floats) -> None:
         """Account for what is no layer, and for layers that run otherwise among others than alone.
 
         Args:
             levels: (n, n_sites), the dense network first.
             measured: (n,) nanoseconds of the whole networks.
         """
-        features = self._features(levels)
+        features = self._latency_features(levels)
         weight = 1 / measured
         weight[0] *= DENSE_WEIGHT
         scale = np.maximum(features.max(0), 1.0)
-        found, _ = nnls(features / scale * weight[:, None], measured * weight)
-        self._parts = found / scale
+        parts_per_scale, _ = nnls(features / scale * weight[:, None], measured * weight)
+        self._parts = parts_per_scale / scale
 
     @property
     def dense_nanoseconds(self) -> int:
         return int(self(np.zeros((1, len(self._cost.kept)), dtype=np.intp))[0])
 
     def __call__(self, levels: Levels) -> Ints:
-        whole: Ints = np.rint(np.maximum(self._features(levels) @ self._parts, 1.0)).astype(np.int64)
-        return whole
+        nanoseconds: Ints = np.rint(np.maximum(self._latency_features(levels) @ self._parts, 1.0)).astype(np.int64)
+        return nanoseconds
 
-    def _features(self, levels: Levels) -> Floats:
+    def _latency_features(self, levels: Levels) -> Floats:
         """(n, 3): summed times of the layers, activations that they write, and 1."""
         inputs, outputs = self._cost.widths(levels)
-        low_in, high_in, part_in = _between(self._inputs, inputs)
-        low_out, high_out, part_out = _between(self._outputs, outputs)
-        rows = np.arange(len(self._times))
-        near = _mix(self._times[rows, low_in, low_out], self._times[rows, low_in, high_out], part_out)
-        far = _mix(self._times[rows, high_in, low_out], self._times[rows, high_in, high_out], part_out)
-        layers = _mix(near, far, part_in).sum(1)
-        return np.stack([layers, outputs @ self._cost.positions, np.ones(len(levels))], axis=1)
+        low_in, high_in, part_in = _bracket_widths(self._inputs, inputs)
+        low_out, high_out, part_out = _bracket_widths(self._outputs, outputs)
+        layers = np.arange(len(self._times))
+        near = _interpolate(self._times[layers, low_in, low_out], self._times[layers, low_in, high_out], part_out)
+        far = _interpolate(self._times[layers, high_in, low_out], self._times[layers, high_in, high_out], part_out)
+        layer_sums = _interpolate(near, far, part_in).sum(1)
+        return np.stack([layer_sums, outputs @ self._cost.positions, np.ones(len(levels))], axis=1)
 
 
-def _mix(low: Floats, high: Floats, part: Floats) -> Floats:
-    return low + part * (high - low)
+def _interpolate(low: Floats, high: Floats, fraction: Floats) -> Floats:
+    return low + fraction * (high - low)
 
 
-def _padded(axes: Sequence[Sequence[int]]) -> Floats:
+def _pad_axes(axes: Sequence[Sequence[int]]) -> Floats:
     """(n_layers, longest); NaN after the last width of an axis."""
     table = np.full((len(axes), max(map(len, axes))), np.nan)
-    for row, axis in zip(table, axes, strict=True):
-        row[: len(axis)] = axis
+    for padded, axis in zip(table, axes, strict=True):
+        padded[: len(axis)] = axis
     return table
 
 
-def _between(axes: Floats, widths: Floats) -> tuple[Levels, Levels, Floats]:
+def _bracket_widths(axes: Floats, widths: Floats) -> tuple[Levels, Levels, Floats]:
     """The measured widths around each of `widths`, (n, n_layers), and how far it lies between them, 0 to 1."""
     last = (~np.isnan(axes)).sum(1) - 1
     low = np.clip((axes[None] <= widths[..., None]).sum(-1) - 1, 0, np.maximum(last - 1, 0)).astype(np.intp)
     high = np.minimum(low + 1, last)
-    rows = np.arange(len(axes))
-    apart = axes[rows, high] - axes[rows, low]
-    part = np.clip((widths - axes[rows, low]) / np.maximum(apart, 1e-9), 0.0, 1.0)
-    return low, high, np.where(apart > 0, part, 0.0)
+    layers = np.arange(len(axes))
+    distance = axes[layers, high] - axes[layers, low]
+    fraction = np.clip((widths - axes[layers, low]) / np.maximum(distance, 1e-9), 0.0, 1.0)
+    return low, high, np.where(distance > 0, fraction, 0.0)
 
 
 def latency_table(
@@ -165,48 +174,50 @@ def latency_table(
             f"{compressor.info.name} keeps tables of kernels and runs them as dense ones, so that no latency is gained "
             "by them; ask for FLOPs, parameters or bytes, or take a method that only removes channels, e.g. l1"
         )
-    where = where_of(compressor.example.device, batch)
+    where = timing_conditions(compressor.example.device, batch)
     shapes = input_shapes(compressor.network, compressor.example)
-    path = results / FOLDER / f"{_digest(compressor, cost, shapes, where)}.json"
-    known = _read(path)
-    if known is None:
-        say(f"measuring layer times at several widths, {where.words()}; once, then kept in {path} ...")
-        known = _measured(compressor, cost, shapes, batch, time or timer(compressor.example.device), say)
+    path = results / FOLDER / f"{_table_digest(compressor, cost, shapes, where)}.json"
+    record = _read_record(path)
+    if record is None:
+        say(f"measuring layer times at several widths, {where.conditions_text()}; once, then kept in {path} ...")
+        record = _measure_record(compressor, cost, shapes, batch, time or device_timer(compressor.example.device), say)
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, json.dumps({"schema": SCHEMA, **asdict(where), **known}) + "\n")
-    table = LatencyTable(cost, [Grid(*(map(_tuples, each))) for each in known["grids"]], where)
-    table.fit(np.array(known["levels"], dtype=np.intp), np.array(known["nanoseconds"], dtype=np.float64))
+        atomic_write(path, json.dumps({"schema": SCHEMA, **asdict(where), **record}) + "\n")
+    table = LatencyTable(cost, [Grid(*(map(_as_tuples, each))) for each in record["grids"]], where)
+    table.fit_parts(np.array(record["levels"], dtype=np.intp), np.array(record["nanoseconds"], dtype=np.float64))
     return table
 
 
-def where_of(device: torch.device, batch: int) -> Where:
-    return Where(device_name(device), torch.get_num_threads(), batch, torch.__version__)
+def timing_conditions(device: torch.device, batch: int) -> TimingConditions:
+    return TimingConditions(device_name(device), torch.get_num_threads(), batch, torch.__version__)
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read_record(path: Path) -> dict[str, Any] | None:
     """What was measured before; None if nothing was, or it cannot be read."""
     try:
-        known = json.loads(path.read_text())
-        whole = known["schema"] == SCHEMA and all(known[key] for key in ("grids", "levels", "nanoseconds"))
+        record = json.loads(path.read_text())
+        complete = record["schema"] == SCHEMA and all(record[key] for key in ("grids", "levels", "nanoseconds"))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return dict(known) if whole else None
+    return dict(record) if complete else None
 
 
-def _digest(compressor: Compressor, cost: Widths, shapes: Mapping[str, list[Shape]], where: Where) -> str:
+def _table_digest(
+    compressor: Compressor, cost: Widths, shapes: Mapping[str, list[Shape]], where: TimingConditions
+) -> str:
     """The same for everything that the same table holds for."""
-    levels = _anchors(compressor)
+    levels = _anchor_levels(compressor)
     widths = [side.tolist() for side in cost.widths(levels)]
-    layers = [kind(compressor.network.get_submodule(name), shapes.get(name, [])) for name in cost.layers]
+    layers = [layer_kind(compressor.network.get_submodule(name), shapes.get(name, [])) for name in cost.layers]
     content = json.dumps([asdict(where), str(compressor.network), layers, levels.tolist(), widths])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _anchors(compressor: Compressor) -> Levels:
+def _anchor_levels(compressor: Compressor) -> Levels:
     """The whole networks that are measured: dense, all sites alike, and either half of them alone; (n, n_sites)."""
     wanted = np.repeat(np.array(STRENGTHS)[:, None], len(compressor.sites), axis=1)
     alike = Ladders(compressor.sites).levels_at(wanted)
@@ -216,54 +227,61 @@ def _anchors(compressor: Compressor) -> Levels:
     return np.vstack([alike, halves])
 
 
-def _measured(
+def _measure_record(
     compressor: Compressor, cost: Widths, shapes: Mapping[str, list[Shape]], batch: int, time: Timer, say: Say
 ) -> dict[str, Any]:
     """Grids of all layers, each kind measured once a pass, and the times of the whole networks."""
-    levels = _anchors(compressor)
+    levels = _anchor_levels(compressor)
     smallest = cost.widths(levels.max(0)[None])
     least = list(zip(*(side[0].round().astype(int).tolist() for side in smallest), strict=True))
     layers = [(compressor.network.get_submodule(name), shapes.get(name, [])) for name in cost.layers]
-    names = [f"{kind(*layer)} from {widths}" for layer, widths in zip(layers, least, strict=True)]
+    names = [f"{layer_kind(*layer)} from {widths}" for layer, widths in zip(layers, least, strict=True)]
     kinds = dict(zip(names, zip(layers, least, strict=True), strict=True))
     networks = [compressor.compress(compressor.allocation(row)).eval() for row in levels]
     x = torch.randn(batch, *compressor.example.shape[1:], device=compressor.example.device)
-    whole, grids, news = np.full(len(levels), np.inf), dict[str, Grid](), _News(say, PASSES * (len(kinds) + 1))
+    network_times, grids, progress = (
+        np.full(len(levels), np.inf),
+        dict[str, Grid](),
+        _ProgressLines(say, PASSES * (len(kinds) + 1)),
+    )
     for _ in range(PASSES):
-        again = np.array(least_of([partial(network, x) for network in networks], time))
-        apart, whole = np.maximum(whole / again, again / whole), np.minimum(whole, again)
-        news.one_more()
-        for name, ((layer, own), widths) in kinds.items():
-            grid = measure_grid(layer, own, widths, batch, time)
-            grids[name] = grid.quicker(grids[name]) if name in grids else grid
-            news.one_more()
-    if apart.max() > STEADY:
+        second_times = np.array(least_nanoseconds([partial(network, x) for network in networks], time))
+        disagreement, network_times = (
+            np.maximum(network_times / second_times, second_times / network_times),
+            np.minimum(network_times, second_times),
+        )
+        progress.count_one()
+        for name, ((layer, layer_shapes), widths) in kinds.items():
+            grid = measure_grid(layer, layer_shapes, widths, batch, time)
+            grids[name] = grid.least_times(grids[name]) if name in grids else grid
+            progress.count_one()
+    if disagreement.max() > STEADY:
         say(
-            f"the machine is busy: the same network took {apart.max():.2f} times as long a little later; predictions"
-            " may be as far off; remove the file and measure again when it is idle, or on one thread"
+            f"the machine is busy: the same network took {disagreement.max():.2f} times as long a little later; "
+            "predictions may be as far off; remove the file and measure again when it is idle, or on one thread"
         )
     return {
         "grids": [[grids[name].inputs, grids[name].outputs, grids[name].nanoseconds] for name in names],
         "levels": levels.tolist(),
-        "nanoseconds": whole.tolist(),
+        "nanoseconds": network_times.tolist(),
     }
 
 
-class _News:
+class _ProgressLines:
     """Says now and then how far it is."""
 
     def __init__(self, say: Say, steps: int) -> None:
         self._say, self._steps, self._done = say, steps, 0
         self._start = self._last = clock.monotonic()
 
-    def one_more(self) -> None:
+    def count_one(self) -> None:
         self._done += 1
         now = clock.monotonic()
         if now - self._last < PATIENCE or self._done == self._steps:
             return
         self._last = now
-        left = (now - self._start) * (self._steps / self._done - 1)
-        self._say(f"layer times: {self._done} of {self._steps} measured, about {left:.0f} s left")
+        seconds_left = (now - self._start) * (self._steps / self._done - 1)
+        self._say(f"layer times: {self._done} of {self._steps} measured, about {seconds_left:.0f} s left")
 
 
 class ChosenLatency:

@@ -49,7 +49,7 @@ class Latency(Frozen):
     """Less than half of the gain that the FLOPs promise arrived."""
 
     @property
-    def where(self) -> str:
+    def where_text(self) -> str:
         """`cpu (AMD EPYC), torch, 2 threads`, with what is out of the ordinary."""
         batch = f", batch {self.batch}" if self.batch != 1 else ""
         least = f", least of {self.rounds} rounds" if self.statistic == "least" else ""
@@ -64,17 +64,19 @@ class Times:
     compressed: tuple[float, ...]
 
 
-def measure(dense: Callable[[], object], compressed: Callable[[], object], *, clock: Callable[[], float]) -> Times:
+def measure_pair(dense: Callable[[], object], compressed: Callable[[], object], *, clock: Callable[[], float]) -> Times:
     """Time both in turns; the order within a round alternates.
 
     Args:
         clock: seconds, once everything asked for before is done.
     """
-    found = in_turns((dense, compressed), clock=clock, rounds=ROUNDS, least=LEAST_ROUNDS, budget=BUDGET, block=BLOCK)
-    return Times(*(tuple(1e3 * each for each in row) for row in found))
+    seconds = time_in_turns(
+        (dense, compressed), clock=clock, rounds=ROUNDS, least=LEAST_ROUNDS, budget=BUDGET, block=BLOCK
+    )
+    return Times(*(tuple(1e3 * each for each in row) for row in seconds))
 
 
-def in_turns(
+def time_in_turns(
     runs: Sequence[Callable[[], object]],
     *,
     clock: Callable[[], float],
@@ -82,7 +84,7 @@ def in_turns(
     least: int,
     budget: float,
     block: float,
-    enough: Callable[[Sequence[Sequence[float]]], bool] = lambda found: False,
+    enough: Callable[[Sequence[Sequence[float]]], bool] = lambda seconds: False,
 ) -> list[list[float]]:
     """Seconds of one call of each, a value a round; the order reverses from round to round.
 
@@ -92,18 +94,18 @@ def in_turns(
         block: seconds of calls that are timed together.
         enough: whether what was found will do, once it had these.
     """
-    counts = [_calls(each, clock, block) for each in runs]
+    counts = [_calls_per_block(each, clock, block) for each in runs]
     found: list[list[float]] = [[] for _ in runs]
     start, order = clock(), range(len(runs))
     for number in range(rounds):
         if number >= least and (clock() - start > budget or enough(found)):
             break
         for which in order if number % 2 == 0 else reversed(order):
-            found[which].append(_block(runs[which], counts[which], clock))
+            found[which].append(_time_block(runs[which], counts[which], clock))
     return found
 
 
-def _calls(run: Callable[[], object], clock: Callable[[], float], block: float) -> int:
+def _calls_per_block(run: Callable[[], object], clock: Callable[[], float], block: float) -> int:
     """How many calls fill a block; the first ones, which warm up, do not count."""
     run()
     start, calls = clock(), 0
@@ -113,7 +115,7 @@ def _calls(run: Callable[[], object], clock: Callable[[], float], block: float) 
     return calls
 
 
-def _block(run: Callable[[], object], calls: int, clock: Callable[[], float]) -> float:
+def _time_block(run: Callable[[], object], calls: int, clock: Callable[[], float]) -> float:
     """Seconds for one call, from `calls` of them; the one before ends the other threads' spinning."""
     run()
     start = clock()
@@ -122,11 +124,11 @@ def _block(run: Callable[[], object], calls: int, clock: Callable[[], float]) ->
     return (clock() - start) / calls
 
 
-def latency(
+def measure_latency(
     dense: Forward, compressed: Forward, images: Tensor, *, engine: str, device: str, threads: int, theoretical: float
 ) -> Latency:
     """Both networks on the same batch of images."""
-    times = measure(lambda: dense(images), lambda: compressed(images), clock=clock_of(images.device))
+    times = measure_pair(lambda: dense(images), lambda: compressed(images), clock=clock_of(images.device))
     dense_ms, compressed_ms = statistics.median(times.dense), statistics.median(times.compressed)
     return Latency.model_validate(
         {
@@ -136,9 +138,9 @@ def latency(
             "batch": len(images),
             "rounds": len(times.dense),
             "dense_ms": dense_ms,
-            "dense_spread_ms": spread(times.dense),
+            "dense_spread_ms": quartile_distance(times.dense),
             "compressed_ms": compressed_ms,
-            "compressed_spread_ms": spread(times.compressed),
+            "compressed_spread_ms": quartile_distance(times.compressed),
             "speed_up": dense_ms / compressed_ms,
             "theoretical": theoretical,
             "far_below": far_below(dense_ms / compressed_ms, theoretical),
@@ -153,8 +155,8 @@ def clock_of(device: torch.device) -> Callable[[], float]:
 
 def quiet_clock(device: torch.device) -> Callable[[], float]:
     """Seconds that other processes do not get into, where that can be had: those of this thread, if it is alone."""
-    alone = device.type == "cpu" and torch.get_num_threads() == 1
-    return time.thread_time if alone else clock_of(device)
+    single_thread = device.type == "cpu" and torch.get_num_threads() == 1
+    return time.thread_time if single_thread else clock_of(device)
 
 
 def _cuda_clock() -> float:
@@ -162,7 +164,7 @@ def _cuda_clock() -> float:
     return time.perf_counter()
 
 
-def spread(values: Sequence[float]) -> float:
+def quartile_distance(values: Sequence[float]) -> float:
     """Distance between the quartiles."""
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")
     return high - low

@@ -23,7 +23,7 @@ from models.wording import plural
 from search.allocation.targets import TOLERANCE, beyond_flops
 from search.engine.standings import Standing, dense_of, family, standings
 from search.export.config import CONFIG, read_config
-from search.latency.check import FILE, Checked, read_latencies
+from search.latency.check import FILE, CheckedLatency, read_latencies
 from search.latency.timing import Latency
 from search.leaderboard.commands import Commands
 from search.leaderboard.reported import Reported, reported_for_task
@@ -193,7 +193,7 @@ def _board_row(
         "compression": _ratio_or_none(dense_bytes, size),
         "dense_latency_ms": latency and latency.dense_ms,
         "latency_ms": latency and latency.compressed_ms,
-        "latency_device": latency and latency.where,
+        "latency_device": latency and latency.where_text,
         "searched": standing.searched if standing.final else None,
         "search_seconds": standing.search_seconds if standing.final else None,
         "epochs": _mean_or_none(o.epochs for o in outcomes),
@@ -226,8 +226,8 @@ def _row_notes(
     flops_alone = not beyond_flops(standing.target)
     if flops_alone and kept_asked is not None and kept_flops is not None and kept_flops < kept_asked - TOLERANCE:
         notes.append(f"its FLOPs lie more than {TOLERANCE:.1%} of the dense ones below the target")
-    if isinstance(latency, Checked) and latency.far:
-        notes.append(f"the prediction of its latency is {latency.off:+.0%} off")
+    if isinstance(latency, CheckedLatency) and latency.is_far_off:
+        notes.append(f"the prediction of its latency is {latency.relative_error:+.0%} off")
     return notes
 
 

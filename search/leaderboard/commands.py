@@ -11,7 +11,7 @@ from search.engine.run_record import read_config
 from search.engine.standings import Standing
 from search.settings.command import run_command
 from search.settings.config import RunConfig
-from search.strategies.contract import strategies
+from search.strategies.contract import strategy_infos
 
 
 class Commands:
@@ -37,7 +37,7 @@ class Commands:
             return None
         # A strategy that samples began with the points of the others, so it is reproduced only along with them. A
         # strategy in a user's file is taken to sample: showing a leaderboard must not execute the file.
-        info = strategies().get(standing.strategy)
+        info = strategy_infos().get(standing.strategy)
         is_lent = config.warm_start and not config.comparison and (info is None or info.samples)
         changes = {
             "methods": (standing.method,),

@@ -78,10 +78,10 @@ def _last_frame(dump: str) -> Frame | None:
     return next((frame for _, frames in stacks for frame in frames if not frame.is_library), None)
 
 
-def _read_stacks(lines: Sequence[str]) -> Iterator[tuple[bool, list[Frame]]]:
+def _read_stacks(dump_lines: Sequence[str]) -> Iterator[tuple[bool, list[Frame]]]:
     """(is the thread that crashed, its frames from the innermost on) of every thread."""
     frames: list[Frame] = []
-    for line in lines:
+    for line in dump_lines:
         if thread := _THREAD.match(line):
             frames = []
             yield thread[1] != "Thread", frames  # filled below, before the caller sorts

@@ -9,13 +9,13 @@ from search.allocation.budget import LATENCY
 from search.engine.finalists import best_candidates
 from search.engine.outcomes import MethodOutcomes, RunOutcomes
 from search.files.atomic import atomic_write
-from search.latency.check import FILE, Checked, check_whole, read_latencies
+from search.latency.check import FILE, CheckedLatency, check_prediction, read_latencies
 from search.latency.table import Say
 from search.report.outputs import rows_of
 from search.results.tables import Row, allocation_of
 
 
-def measure_finals(outcomes: RunOutcomes, say: Say) -> dict[str, Checked]:
+def measure_finals(outcomes: RunOutcomes, say: Say) -> dict[str, CheckedLatency]:
     """Key -> latency of every finalist (or best candidate, without finalists) for a target that asks for it.
 
     What the run's folder knows from the same device and threads is not measured again.
@@ -24,9 +24,9 @@ def measure_finals(outcomes: RunOutcomes, say: Say) -> dict[str, Checked]:
     if not wanted:
         return {}
     path = outcomes.prepared.config.folder / FILE
-    known, found = read_latencies(path), dict[str, Checked]()
+    known, found = read_latencies(path), dict[str, CheckedLatency]()
     say("measuring the chosen networks whole, dense and compressed in turns ...")
-    same: dict[tuple[str, Allocation], Checked] = {}
+    same: dict[tuple[str, Allocation], CheckedLatency] = {}
     for result, row in wanted:
         network = (row.method, allocation_of(row))
         here = same.get(network) or _still_true(result, known.get(row.key)) or _checked(result, row)
@@ -44,13 +44,13 @@ def _answers(result: MethodOutcomes) -> list[Row]:
     return finals or [row for row in rows if row.key in best]
 
 
-def _checked(result: MethodOutcomes, row: Row) -> Checked:
+def _checked(result: MethodOutcomes, row: Row) -> CheckedLatency:
     method = result.prepared
     assert method.table is not None
-    return check_whole(method.compressor, method.compressor.levels(allocation_of(row)), method.table)
+    return check_prediction(method.compressor, method.compressor.levels(allocation_of(row)), method.table)
 
 
-def _still_true(result: MethodOutcomes, known: Checked | None) -> Checked | None:
+def _still_true(result: MethodOutcomes, known: CheckedLatency | None) -> CheckedLatency | None:
     """What was measured before, unless on another device, with other threads or beside another prediction."""
     table = result.prepared.table
     if known is None or table is None or table.dense_nanoseconds != round(1e6 * known.predicted_dense_ms):

@@ -20,7 +20,7 @@ from search.allocation.budget import LATENCY
 from search.allocation.targets import TOLERANCE
 from search.engine.outcomes import MethodOutcomes, RunOutcomes
 from search.judge.drift import SEEN
-from search.latency.check import Checked
+from search.latency.check import CheckedLatency
 from search.report.page import write_report
 from search.report.picture import write_picture
 from search.report.ratio_bars import Ratios
@@ -42,7 +42,7 @@ class Written:
     files: list[Path]
 
 
-def write_outputs(outcomes: RunOutcomes, command: str, checked: Mapping[str, Checked] | None = None) -> Written:
+def write_outputs(outcomes: RunOutcomes, command: str, checked: Mapping[str, CheckedLatency] | None = None) -> Written:
     """Write `candidates.csv`, `pareto.csv`, `report.html` and `pareto.png` into the run's folder."""
     view, folder = run_view(outcomes, command, checked or {}), outcomes.prepared.config.folder
     paths = view.tables.write(folder)
@@ -51,7 +51,7 @@ def write_outputs(outcomes: RunOutcomes, command: str, checked: Mapping[str, Che
     return Written(view, [folder / "report.html", folder / "pareto.png", *paths])
 
 
-def run_view(outcomes: RunOutcomes, command: str, checked: Mapping[str, Checked]) -> RunView:
+def run_view(outcomes: RunOutcomes, command: str, checked: Mapping[str, CheckedLatency]) -> RunView:
     """Everything of a run that its report and picture show."""
     run, methods = outcomes.prepared, outcomes.methods
     rows_by_method = [rows_of(result) for result in methods]
@@ -141,12 +141,12 @@ def rows_of(result: MethodOutcomes) -> list[Row]:
 
 
 def latencies_in_words(
-    result: MethodOutcomes, rows: list[Row], checked: Mapping[str, Checked], ids: Mapping[str, str]
+    result: MethodOutcomes, rows: list[Row], checked: Mapping[str, CheckedLatency], ids: Mapping[str, str]
 ) -> dict[str, str]:
     """Short id of each candidate measured whole -> what was found, and by how much it misses its target."""
     parts = {target.asked: part for target, _ in result.prepared.targets for part in target.terms
              if part.measure == LATENCY}  # fmt: skip
-    return {ids[row.key]: checked[row.key].words() + checked[row.key].missed(parts[row.target])
+    return {ids[row.key]: checked[row.key].figures_text() + checked[row.key].excess_text(parts[row.target])
             for row in rows if row.key in checked and row.target in parts}  # fmt: skip
 
 
@@ -212,11 +212,11 @@ def _sensitivity(result: MethodOutcomes) -> pd.DataFrame | None:
     if not scanned:
         return None
     lines = []
-    for point in scan_points(setup.problem.scanned, setup.config.scan_levels):
-        outcome = scanned.get(setup.problem.alone(point.site, point.level))
+    for point in scan_points(setup.problem.scanned_sites, setup.config.scan_levels):
+        outcome = scanned.get(setup.problem.scan_candidate(point.site, point.level))
         if outcome is None or outcome.accuracy is None:
             continue
-        site = setup.problem.scanned[point.site]
+        site = setup.problem.scanned_sites[point.site]
         lines.append(
             {
                 "method": setup.config.method,

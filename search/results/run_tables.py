@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from models.errors import UserError, first_line
-from search.latency.check import Checked
+from search.latency.check import CheckedLatency
 from search.results.best import Best, best_of_target
 from search.results.tables import (
     ADDED,
@@ -38,7 +38,7 @@ class RunTables:
     """`finals_frame`."""
 
     @classmethod
-    def from_rows(cls, rows: Sequence[Row], dense: Dense, checked: Mapping[str, Checked] | None = None) -> RunTables:
+    def from_rows(cls, rows: Sequence[Row], dense: Dense, checked: Mapping[str, CheckedLatency] | None = None) -> RunTables:
         """Args as those of `finals_frame`."""
         candidates = candidates_frame(rows, dense)
         return cls(candidates, pareto(candidates), finals_frame(rows, dense, checked))

@@ -20,7 +20,7 @@ import pandas as pd
 from methods.base import Allocation
 from search.candidate import Candidate, Outcome
 from search.files.atomic import atomic_write
-from search.latency.check import Checked
+from search.latency.check import CheckedLatency
 
 SHORT = 8  # characters of a key that name a candidate in tables
 CANDIDATE_TYPES = {
@@ -170,7 +170,7 @@ def pareto(frame: pd.DataFrame, x: str = "flops", y: str = "accuracy") -> pd.Dat
     return ordered[values > best_so_far].reset_index(drop=True)
 
 
-def finals_frame(rows: Sequence[Row], dense: Dense, checked: Mapping[str, Checked] | None = None) -> pd.DataFrame:
+def finals_frame(rows: Sequence[Row], dense: Dense, checked: Mapping[str, CheckedLatency] | None = None) -> pd.DataFrame:
     """Test results, one line per finalist over its seeds; `std` is the sample's (n − 1) and blank for one seed.
 
     `candidate` and `allocation` are those of the first seed that succeeded. `searched` and `search_seconds` say how
@@ -191,7 +191,7 @@ def finals_frame(rows: Sequence[Row], dense: Dense, checked: Mapping[str, Checke
 
 
 def _final_record(
-    group: list[Row], searched: list[Row], dense: Dense, ids: Mapping[str, str], checked: Mapping[str, Checked]
+    group: list[Row], searched: list[Row], dense: Dense, ids: Mapping[str, str], checked: Mapping[str, CheckedLatency]
 ) -> dict[str, Any]:
     first, by_seed = group[0], {row.candidate.seed: row for row in group}  # the same seed twice is one measurement
     good = sorted((row for row in by_seed.values() if row.outcome.status == "ok"), key=lambda row: row.candidate.seed)
@@ -225,7 +225,7 @@ def _final_record(
         "latency_ms": latency and latency.compressed_ms,
         "dense_latency_ms": latency and latency.dense_ms,
         "predicted_latency_ms": latency and latency.predicted_ms,
-        "latency_device": latency and latency.where,
+        "latency_device": latency and latency.where_text,
         "allocation": str(allocation_of(shown)),
     }
 

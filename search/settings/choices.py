@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from methods.registry import method_info
 from models.task import pick_device
-from search.strategies.contract import strategy
+from search.strategies.contract import find_strategy
 
 
 def check_choices(methods: Iterable[str] = (), strategies: Iterable[str] = (), device: str | None = None) -> None:
@@ -21,5 +21,5 @@ def check_choices(methods: Iterable[str] = (), strategies: Iterable[str] = (), d
     for name in methods:
         method_info(name)
     for name in strategies:
-        strategy(name)
+        find_strategy(name)
     pick_device(device)

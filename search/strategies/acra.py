@@ -11,7 +11,7 @@ import numpy as np
 
 from search.allocation.allocate import Floats, Shape, project_shape, uniform_shape
 from search.strategies.contract import Problem, Program, Proposal, StrategyInfo, register
-from search.strategies.sensitivity import Curve, curves, scan_proposals
+from search.strategies.sensitivity import Curve, scan_proposals, sensitivity_curves
 
 # How much accuracy one unit of strength is taken to cost on top of what was measured. It orders settings between
 # which the measurement saw no difference, towards the gentler, and is far below one image in a hundred.
@@ -26,9 +26,9 @@ GENTLE = 1e-3
         needs_data=False,
     )
 )
-def uniform(problem: Problem) -> Program:
+def acra_uniform(problem: Problem) -> Program:
     """One candidate per target; touches no data before it is judged."""
-    yield _candidates(problem, "acra-uniform", uniform_shape(len(problem.sites)))
+    yield _project_onto_targets(problem, "acra-uniform", uniform_shape(len(problem.sites)))
 
 
 @register(
@@ -38,13 +38,13 @@ def uniform(problem: Problem) -> Program:
         "ACRA, sensitivity-based allocation",
     )
 )
-def sensitivity(problem: Problem) -> Program:
+def acra_sensitivity(problem: Problem) -> Program:
     """A scan, then one candidate per target."""
-    measured = curves(problem, (yield scan_proposals(problem, "acra-sensitivity")))
-    yield _candidates(problem, "acra-sensitivity", equal_drop_shape(measured))
+    measured = sensitivity_curves(problem, (yield scan_proposals(problem, "acra-sensitivity")))
+    yield _project_onto_targets(problem, "acra-sensitivity", equal_drop_shape(measured))
 
 
-def _candidates(problem: Problem, name: str, shape: Shape) -> list[Proposal]:
+def _project_onto_targets(problem: Problem, name: str, shape: Shape) -> list[Proposal]:
     proposals = []
     for target, budget in problem.targets:
         solution = project_shape(shape, problem.sites, budget)
@@ -65,8 +65,8 @@ def equal_drop_shape(measured: Sequence[Curve]) -> Shape:
         drops = np.append(curve.accuracy_drop, worst) + GENTLE * strengths
         inverses.append((drops, strengths))
 
-    def shape(scales: Floats) -> Floats:
+    def equal_drop_strengths(scales: Floats) -> Floats:
         limits = scales * (worst + GENTLE)
         return np.stack([np.interp(limits, drops, strengths) for drops, strengths in inverses], axis=1)
 
-    return shape
+    return equal_drop_strengths

@@ -60,7 +60,7 @@ class Scan:
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownCandidate:
     """A candidate of a problem whose outcome is in the ledger."""
 
     key: str
@@ -86,26 +86,26 @@ class Problem:
     scan: Scan = Scan()
     trials: int = 8
     """Candidates per target at most; strategies that sample use them all."""
-    whole: Sequence[Site] = ()
+    full_sites: Sequence[Site] = ()
     """The sites with their full ladders, which scans measure; empty where nothing constrains them."""
     fixed: Mapping[str, Setting] = field(default_factory=dict)
     """Sites that constraints leave a single setting, unless it is dense."""
     constrained: bool = False
-    known: Sequence[Known] = ()
+    known_candidates: Sequence[KnownCandidate] = ()
     """Known candidates that strategies that sample begin with, the best first."""
     lenders: Sequence[str] = ()
     """Strategies of the same search whose first points they begin with."""
 
     @property
-    def scanned(self) -> Sequence[Site]:
+    def scanned_sites(self) -> Sequence[Site]:
         """What a scan measures: full ladders, so that scans under other constraints know its measurements."""
-        return self.whole or self.sites
+        return self.full_sites or self.sites
 
     def candidate(self, levels: Levels) -> Candidate:
         """The candidate that gives site i its setting number `levels[i]`, under the search recipe."""
-        return self._candidate(self._settings(levels), recipe=self.recipe, images=None)
+        return self._make_candidate(self._settings_at(levels), recipe=self.recipe, images=None)
 
-    def levels(self, candidate: Candidate) -> Levels | None:
+    def levels_of(self, candidate: Candidate) -> Levels | None:
         """The levels for which this problem proposes that very candidate; None if there are none."""
         pairs = [(site, candidate.allocation.get(site.name)) for site in self.sites]
         try:
@@ -114,21 +114,21 @@ class Problem:
             return None
         return levels if self.candidate(levels) == candidate else None
 
-    def alone(self, index: int = 0, level: int = 0) -> Candidate:
+    def scan_candidate(self, index: int = 0, level: int = 0) -> Candidate:
         """For a scan: the site `scanned[index]` at that level, every other one dense; not trained."""
-        site = self.scanned[index]
+        site = self.scanned_sites[index]
         recipe = ZERO_SHOT.model_copy(update={"recalibration_images": self.recipe.recalibration_images})
         alone = {site.name: site.settings[level]} if level else {}
-        return self._candidate(alone, recipe=recipe, images=self.scan.images or 10**9)
+        return self._make_candidate(alone, recipe=recipe, images=self.scan.images or 10**9)
 
-    def _settings(self, levels: Levels) -> dict[str, Setting]:
+    def _settings_at(self, levels: Levels) -> dict[str, Setting]:
         """What is not dense."""
-        chosen = zip(self.sites, self.scanned, levels, strict=True)
+        chosen = zip(self.sites, self.scanned_sites, levels, strict=True)
         own = {site.name: site.settings[int(level)] for site, whole, level in chosen
                if site.settings[int(level)] != whole.settings[0]}  # fmt: skip
         return {**self.fixed, **own}
 
-    def _candidate(self, settings: Mapping[str, Setting], **changes: Any) -> Candidate:
+    def _make_candidate(self, settings: Mapping[str, Setting], **changes: Any) -> Candidate:
         return Candidate(
             method=self.method,
             options=dict(self.options),
@@ -157,15 +157,15 @@ Propose = Callable[[Problem], Program]
 StrategyRecord = tuple[StrategyInfo, Propose]
 
 
-def _read_record(name: str, found: Any) -> StrategyRecord:
+def _read_record(name: str, loaded: Any) -> StrategyRecord:
     """The record of a generator function in a user's file or an installed package."""
-    if not callable(found) or isinstance(found, type):
+    if not callable(loaded) or isinstance(loaded, type):
         raise UserError(f"strategy {name} is no strategy: it must be a generator function that takes a Problem")
-    info = getattr(found, "info", None)
+    info = getattr(loaded, "info", None)
     if not isinstance(info, StrategyInfo):  # not decorated
-        summary = (inspect.getdoc(found) or "").partition("\n")[0]
+        summary = (inspect.getdoc(loaded) or "").partition("\n")[0]
         info = StrategyInfo(name, summary, "a user's own", needs_data=None)
-    return replace(info, name=name), partial(_propose_as, name, found)
+    return replace(info, name=name), partial(_propose_as, name, loaded)
 
 
 def _propose_as(name: str, propose: Propose, problem: Problem) -> Program:
@@ -188,20 +188,20 @@ _STRATEGIES: Registry[StrategyRecord] = Registry(
 def register(info: StrategyInfo) -> Callable[[Propose], Propose]:
     """Make a strategy known under its name, which can be taken only once."""
 
-    def add(propose: Propose) -> Propose:
+    def add_strategy(propose: Propose) -> Propose:
         _STRATEGIES.add(info.name, (info, propose))
         propose.info = info  # type: ignore[attr-defined]
         return propose
 
-    return add
+    return add_strategy
 
 
-def strategies() -> dict[str, StrategyInfo]:
+def strategy_infos() -> dict[str, StrategyInfo]:
     """Every strategy that goes by a name."""
     return {name: info for name, (info, _) in _STRATEGIES.records().items()}
 
 
-def strategy(name: str) -> StrategyRecord:
+def find_strategy(name: str) -> StrategyRecord:
     """One strategy; UserError with the closest names if there is none."""
     return _STRATEGIES.get(name)
 
@@ -210,7 +210,7 @@ def identify_strategy(name: str) -> tuple[str, dict[str, str]]:
     """What configurations and outcomes call a strategy, and where it is if it lies in a user's file."""
     pinned = _STRATEGIES.pin(name)
     identity = code_identity(pinned)
-    strategy(identity)
+    find_strategy(identity)
     return identity, {identity: pinned} if is_user_spec(pinned) else {}
 
 

@@ -22,7 +22,7 @@ from search.candidate import Outcome
 from search.ranking import rank_searched
 from search.strategies.acra import equal_drop_shape
 from search.strategies.contract import Problem, Program, Proposal, StrategyInfo, register
-from search.strategies.sensitivity import Curve, curves, scan_proposals
+from search.strategies.sensitivity import Curve, scan_proposals, sensitivity_curves
 
 NAME = "lagrangian"
 # Drift in nats that one unit of strength is taken to cost on top of what was measured. It orders settings between
@@ -40,17 +40,17 @@ CANDIDATES = 4 + _PARENTS * (_PARENTS - 1) // 2  # those of `contenders`, and th
         candidates=CANDIDATES,
     )
 )
-def lagrangian(problem: Problem) -> Program:
+def lagrangian_allocation(problem: Problem) -> Program:
     """A scan, then per target the solution with its rivals, then what lies halfway between the best of these.
 
     No target gets more than `problem.trials` candidates, the solution first.
     """
-    measured = curves(problem, (yield scan_proposals(problem, NAME)))
+    measured = sensitivity_curves(problem, (yield scan_proposals(problem, NAME)))
     contests = [_Contest(problem, target, budget, measured) for target, budget in problem.targets]
-    outcomes = yield [proposal for contest in contests for proposal in contest.proposals(contest.levels)]
+    outcomes = yield [proposal for contest in contests for proposal in contest.proposals_of(contest.levels)]
     halves = []
     for contest in contests:
-        halves += contest.proposals(contest.between(outcomes[: len(contest.levels)]))
+        halves += contest.proposals_of(contest.halfway_levels(outcomes[: len(contest.levels)]))
         outcomes = outcomes[len(contest.levels) :]
     if halves:
         yield halves
@@ -61,33 +61,35 @@ class _Contest:
 
     def __init__(self, problem: Problem, target: Target, budget: Budget, measured: Sequence[Curve]) -> None:
         self._problem, self._target, self._budget = problem, target, budget
-        self.levels = _distinct(contenders(problem, measured, budget), problem.trials)
+        self.levels = _distinct_levels(rival_allocations(problem, measured, budget), problem.trials)
 
-    def between(self, outcomes: Sequence[Outcome]) -> list[Levels]:
+    def halfway_levels(self, outcomes: Sequence[Outcome]) -> list[Levels]:
         """What lies halfway between the best, nearest to the best first; `outcomes` are those of `levels`."""
         names = [(f"{number:03}",) for number in range(len(outcomes))]
         best = [parent.candidate for parent in rank_searched(self.levels, outcomes, names)[:_PARENTS]]
         ladders = Ladders(self._problem.sites)
         halves = [
             project_shape(
-                halfway_shape(ladders.strengths_at(one), ladders.strengths_at(other)), self._problem.sites, self._budget
+                halfway_shape(ladders.strengths_at(first), ladders.strengths_at(second)),
+                self._problem.sites,
+                self._budget,
             )
-            for one, other in itertools.combinations(best, 2)
+            for first, second in itertools.combinations(best, 2)
         ]
-        found = _distinct([*self.levels, *(half.levels for half in halves)], self._problem.trials)
-        return found[len(self.levels) :]
+        distinct = _distinct_levels([*self.levels, *(half.levels for half in halves)], self._problem.trials)
+        return distinct[len(self.levels) :]
 
-    def proposals(self, chosen: Sequence[Levels]) -> list[Proposal]:
+    def proposals_of(self, chosen: Sequence[Levels]) -> list[Proposal]:
         return [Proposal(self._problem.candidate(levels), "search", NAME, self._target) for levels in chosen]
 
 
-def contenders(problem: Problem, measured: Sequence[Curve], budget: Budget) -> Iterator[Levels]:
+def rival_allocations(problem: Problem, measured: Sequence[Curve], budget: Budget) -> Iterator[Levels]:
     """The solution, and three that expect something else of damages than that they add up.
 
     Least summed squares of the same curves, as if damages made each other worse; the same strength for all sites, as if
     curves told nothing; and the same accuracy drop for all (`acra-sensitivity`).
     """
-    damage = damages(problem.sites, measured)
+    damage = predicted_damages(problem.sites, measured)
     uniform = project_shape(uniform_shape(len(problem.sites)), problem.sites, budget).levels
     yield minimise_damage(damage, budget, starts=[uniform])
     yield minimise_damage([table**2 for table in damage], budget, starts=[uniform])
@@ -95,33 +97,33 @@ def contenders(problem: Problem, measured: Sequence[Curve], budget: Budget) -> I
     yield project_shape(equal_drop_shape(measured), problem.sites, budget).levels
 
 
-def halfway_shape(one: Floats, other: Floats) -> Shape:
+def halfway_shape(first_strengths: Floats, second_strengths: Floats) -> Shape:
     """Strengths whose scale passes through the mean of two allocations' at a half; dense at 0 and smallest at 1.
 
     Args:
         one, other: strengths, (n_sites,). A site that is dense in both stays so.
     """
-    left = 1 - np.clip((one + other) / 2, 0, 1)
+    kept_shares = 1 - np.clip((first_strengths + second_strengths) / 2, 0, 1)
 
-    def shape(scales: Floats) -> Floats:
+    def strengths_at(scales: Floats) -> Floats:
         with np.errstate(divide="ignore"):
             exponents = scales / (1 - scales)
-        return 1 - np.where(left < 1, left ** exponents[:, None], 1.0)
+        return 1 - np.where(kept_shares < 1, kept_shares ** exponents[:, None], 1.0)
 
-    return shape
+    return strengths_at
 
 
-def _distinct(levels: Iterable[Levels], most: int) -> list[Levels]:
+def _distinct_levels(levels: Iterable[Levels], limit: int) -> list[Levels]:
     """The first so many different ones; no more are looked at than that takes."""
-    found: dict[tuple[int, ...], Levels] = {}
+    distinct: dict[tuple[int, ...], Levels] = {}
     for each in levels:
-        found.setdefault(as_key(each), each)
-        if len(found) == most:
+        distinct.setdefault(as_key(each), each)
+        if len(distinct) == limit:
             break
-    return list(found.values())
+    return list(distinct.values())
 
 
-def damages(sites: Sequence[Site], measured: Sequence[Curve]) -> list[Floats]:
+def predicted_damages(sites: Sequence[Site], measured: Sequence[Curve]) -> list[Floats]:
     """Predicted drift for every setting of every site, in nats; never falls along a ladder.
 
     Between measurements a monotone cubic; beyond the last one, where nothing is known, straight up by the largest

@@ -14,7 +14,7 @@ from search.strategies.contract import Problem, Program, Proposal, StrategyInfo,
         "learned", "the method finds its own widths while it trains", "ResRep, arXiv 2007.03260", needs_data=False
     )
 )
-def learned(problem: Problem) -> Program:
+def learned_allocation(problem: Problem) -> Program:
     """One candidate per target; UserError if the method cannot learn."""
     if not method_info(problem.method).learns_allocation:
         able = ", ".join(name for name, info in methods().items() if info.learns_allocation)
@@ -32,7 +32,7 @@ def learned(problem: Problem) -> Program:
                 f"{problem.method} learns its widths for a target of FLOPs alone, not for {target.asked!r}; "
                 "give it an allocation with another strategy, e.g. lagrangian"
             )
-        kept = budget.limits["flops"] / problem.cost.dense.flops
-        candidate = dense.model_copy(update={"learned_target": kept})
+        kept_flops = budget.limits["flops"] / problem.cost.dense.flops
+        candidate = dense.model_copy(update={"learned_target": kept_flops})
         proposals.append(Proposal(candidate, "search", "learned", target))
     yield proposals

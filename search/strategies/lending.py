@@ -6,7 +6,7 @@ from collections.abc import Generator
 from dataclasses import replace
 
 from search.candidate import Outcome
-from search.strategies.contract import Problem, Proposal, strategy
+from search.strategies.contract import Problem, Proposal, find_strategy
 
 REACH = 0.02  # of the dense figure: how far below a target a known candidate may lie
 
@@ -15,7 +15,7 @@ def lent_points(problem: Problem, name: str) -> Generator[list[Proposal], list[O
     """Each other strategy's first point for every target; its measurements are shared and charged to `name` too."""
     points: list[Proposal] = []
     for lender in problem.lenders:
-        program = strategy(lender)[1](replace(problem, trials=1))
+        program = find_strategy(lender)[1](replace(problem, trials=1))
         batch = next(program, [])
         while batch and all(proposal.stage == "scan" for proposal in batch):
             batch = program.send((yield [replace(proposal, strategy=name) for proposal in batch]))

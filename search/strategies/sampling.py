@@ -67,7 +67,7 @@ def hardness_of(strengths: Floats) -> Floats:
         samples=True,
     )
 )
-def random(problem: Problem) -> Program:
+def random_shapes(problem: Problem) -> Program:
     """All at once; the same for a target whatever other targets there are.
 
     Each trial has a spread of its own, so that both near-uniform and extreme allocations are tried.
@@ -77,7 +77,7 @@ def random(problem: Problem) -> Program:
         rng = np.random.default_rng([problem.seed, *budget.limits.values()])
         for _ in range(problem.trials):
             hardness = rng.uniform(0.25, 1) * rng.uniform(-1, 1, len(problem.sites))
-            proposals.append(_proposal(problem, "random", hardness, budget, target))
+            proposals.append(_propose_shape(problem, "random", hardness, budget, target))
     yield proposals
 
 
@@ -90,12 +90,12 @@ def random(problem: Problem) -> Program:
         samples=True,
     )
 )
-def tpe(problem: Problem) -> Program:
+def tpe_shapes(problem: Problem) -> Program:
     """One study a target, all of them a batch at a time."""
     points = yield from lent_points(problem, "tpe")
     targets = range(len(problem.targets))
-    studies = [_Study(problem, "tpe", _tpe_sampler(problem), [index], points, prunes=True) for index in targets]
-    yield from _search(studies)
+    studies = [ShapeStudy(problem, "tpe", _tpe_sampler(problem), [index], points, prunes=True) for index in targets]
+    yield from _run_studies(studies)
 
 
 @register(
@@ -107,12 +107,12 @@ def tpe(problem: Problem) -> Program:
         samples=True,
     )
 )
-def nsga2(problem: Problem) -> Program:
+def nsga2_front(problem: Problem) -> Program:
     """One study for all targets: cost against what a candidate is worth where there are several, that alone for one."""
     sampler = NSGAIISampler(population_size=BATCH, seed=problem.seed)
     targets = sorted(range(len(problem.targets)), key=lambda index: [*problem.targets[index][1].limits.values()])
     points = yield from lent_points(problem, "nsga2")
-    yield from _search([_Study(problem, "nsga2", sampler, targets, points)])
+    yield from _run_studies([ShapeStudy(problem, "nsga2", sampler, targets, points)])
 
 
 def _tpe_sampler(problem: Problem) -> BaseSampler:
@@ -120,17 +120,17 @@ def _tpe_sampler(problem: Problem) -> BaseSampler:
     return TPESampler(seed=problem.seed, n_startup_trials=start, multivariate=True, constant_liar=True)
 
 
-def _search(studies: Sequence[_Study]) -> Program:
+def _run_studies(studies: Sequence[ShapeStudy]) -> Program:
     """Ask all studies for a batch, have it judged, tell; until each has had its trials."""
-    while any(study.left for study in studies):
-        asked = [study.ask(min(BATCH, study.left)) for study in studies]
-        outcomes = yield [proposal for batch in asked for proposal in batch]
-        for study, batch in zip(studies, asked, strict=True):
-            study.tell(outcomes[: len(batch)])
+    while any(study.trials_left for study in studies):
+        batches = [study.ask_batch(min(BATCH, study.trials_left)) for study in studies]
+        outcomes = yield [proposal for batch in batches for proposal in batch]
+        for study, batch in zip(studies, batches, strict=True):
+            study.tell_outcomes(outcomes[: len(batch)])
             outcomes = outcomes[len(batch) :]
 
 
-class _Study:
+class ShapeStudy:
     """An Optuna study in memory over shapes and, where there are several targets, over limits between them."""
 
     def __init__(
@@ -161,43 +161,43 @@ class _Study:
         directions = [StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE][not self._several :]
         self._study = optuna.create_study(sampler=sampler, directions=directions)
         optuna.logging.set_verbosity(verbosity)
-        self.left = problem.trials * len(self._targets)
+        self.trials_left = problem.trials * len(self._targets)
         """Trials to ask for."""
-        self._begin(points)
+        self._enqueue_first_trials(points)
         self._open: list[tuple[Trial, Proposal]] = []
 
-    def _begin(self, points: Sequence[Proposal]) -> None:
+    def _enqueue_first_trials(self, points: Sequence[Proposal]) -> None:
         """Queue uniform points, those of other strategies, and known ones, which cost nothing and come on top."""
         sites = self._problem.sites
         queued = set[tuple[int, ...]]()
         for place, (_, budget) in enumerate(self._targets):
             queued.add(as_key(project_shape(power_shape(np.zeros(len(sites))), sites, budget).levels))
-            self._study.enqueue_trial(self._at(np.zeros(len(sites)), float(place)))
+            self._study.enqueue_trial(self._trial_parameters(np.zeros(len(sites)), float(place)))
         places = {target: place for place, (target, _) in enumerate(self._targets)}
         for point in points:
-            levels = self._problem.levels(point.candidate)
+            levels = self._problem.levels_of(point.candidate)
             if point.target in places and levels is not None and as_key(levels) not in queued:
                 queued.add(as_key(levels))
-                self._queue(levels, float(places[point.target]))
-        for known in self._problem.known:
-            between = self._place(np.array(known.levels, dtype=np.intp))
+                self._enqueue_levels(levels, float(places[point.target]))
+        for known in self._problem.known_candidates:
+            between = self._place_between_targets(np.array(known.levels, dtype=np.intp))
             if between is not None and known.levels not in queued:
                 queued.add(known.levels)
-                self._queue(np.array(known.levels, dtype=np.intp), between)
-                self.left += 1
+                self._enqueue_levels(np.array(known.levels, dtype=np.intp), between)
+                self.trials_left += 1
 
-    def _at(self, hardness: Floats, place: float) -> dict[str, float]:
+    def _trial_parameters(self, hardness: Floats, place: float) -> dict[str, float]:
         """Parameters of a trial."""
         shape = dict(zip((site.name for site in self._problem.sites), map(float, hardness), strict=True))
         return shape | ({_LIMIT: place} if self._several else {})
 
-    def _queue(self, levels: Levels, place: float) -> None:
+    def _enqueue_levels(self, levels: Levels, place: float) -> None:
         """A trial of that very allocation, at the parameters whose shape comes near it."""
         strengths = np.array([site.strengths[level] for site, level in zip(self._problem.sites, levels, strict=True)])
         exact = {_EXACT: [int(level) for level in levels]}
-        self._study.enqueue_trial(self._at(hardness_of(strengths), place), user_attrs=exact)
+        self._study.enqueue_trial(self._trial_parameters(hardness_of(strengths), place), user_attrs=exact)
 
-    def _place(self, levels: Levels) -> float | None:
+    def _place_between_targets(self, levels: Levels) -> float | None:
         """Where between targets an allocation lies; None if that is above all, or too far below the lowest."""
         budgets = [budget for _, budget in self._targets]
         if budgets[-1].largest_excess(levels[None])[0] > 0 or budgets[0].largest_excess(levels[None])[0] < -REACH:
@@ -205,26 +205,26 @@ class _Study:
         limits = [next(iter(budget.limits.values())) for budget in budgets]
         return float(np.interp(math.log(budgets[0].figures_of(levels[None])[0, 0]), np.log(limits), range(len(limits))))
 
-    def ask(self, count: int) -> list[Proposal]:
-        self.left -= count
+    def ask_batch(self, count: int) -> list[Proposal]:
+        self.trials_left -= count
         trials = [self._study.ask(self._space) for _ in range(count)]
-        self._open = [(trial, self._propose(trial)) for trial in trials]
+        self._open = [(trial, self._propose_trial(trial)) for trial in trials]
         return [proposal for _, proposal in self._open]
 
-    def _propose(self, trial: Trial) -> Proposal:
+    def _propose_trial(self, trial: Trial) -> Proposal:
         hardness = np.array([trial.params[site.name] for site in self._problem.sites])
-        budget, target = self._budget(trial.params.get(_LIMIT, 0.0))
+        budget, target = self._budget_at(trial.params.get(_LIMIT, 0.0))
         if (exact := trial.user_attrs.get(_EXACT)) is not None:
-            return self._exactly(np.array(exact, dtype=np.intp))
+            return self._propose_levels(np.array(exact, dtype=np.intp))
         between = budget.limits not in [each.limits for _, each in self._targets]
-        return _proposal(self._problem, self._name, hardness, budget, target, alone=between)
+        return _propose_shape(self._problem, self._name, hardness, budget, target, alone=between)
 
-    def _exactly(self, levels: Levels) -> Proposal:
+    def _propose_levels(self, levels: Levels) -> Proposal:
         """What is known, or paid for by another strategy: judged at the end alone."""
         tightest = next(target for target, budget in self._targets if budget.largest_excess(levels[None])[0] <= 0)
         return Proposal(self._problem.candidate(levels), "search", self._name, tightest, alone=True)
 
-    def _budget(self, place: float) -> tuple[Budget, Target]:
+    def _budget_at(self, place: float) -> tuple[Budget, Target]:
         """What is allowed at a place between targets, and the tightest target asked for that this keeps to."""
         near = round(place)
         if abs(place - near) <= _SNAP:
@@ -235,7 +235,7 @@ class _Study:
         limits = {name: int(low * (above.limits[name] / low) ** (place % 1)) for name, low in below.limits.items()}
         return replace(above, limits=limits), target
 
-    def tell(self, outcomes: Sequence[Outcome]) -> None:
+    def tell_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         """Outcomes of the last batch, in its order; one that could not be judged is told as failed."""
         for (trial, proposal), outcome in zip(self._open, outcomes, strict=True):
             if outcome.worth is None:
@@ -244,17 +244,17 @@ class _Study:
                 trial.report(outcome.worth, round(_RUNG_STEPS * outcome.epochs / self._problem.recipe.epochs))
                 self._study.tell(trial, state=TrialState.PRUNED)
             else:  # NSGA-II breeds from finished trials alone; one that was stopped lies below its rivals as it is
-                values = [self._cost(proposal), outcome.worth] if self._several else [outcome.worth]
+                values = [self._relative_cost(proposal), outcome.worth] if self._several else [outcome.worth]
                 self._study.tell(trial, values)
 
-    def _cost(self, proposal: Proposal) -> float:
+    def _relative_cost(self, proposal: Proposal) -> float:
         """How far above the tightest target, in whichever of its measures binds."""
-        levels = self._problem.levels(proposal.candidate)
+        levels = self._problem.levels_of(proposal.candidate)
         assert levels is not None
         return float(self._targets[0][1].largest_excess(levels[None])[0])
 
 
-def _proposal(
+def _propose_shape(
     problem: Problem, name: str, hardness: Floats, budget: Budget, target: Target, *, alone: bool = False
 ) -> Proposal:
     levels: Levels = project_shape(power_shape(hardness), problem.sites, budget).levels

@@ -39,8 +39,8 @@ def scan_points(sites: Sequence[Site], levels: int) -> list[Point]:
 
 def scan_proposals(problem: Problem, strategy: str) -> list[Proposal]:
     """The dense network first, then every point of the scan."""
-    points = scan_points(problem.scanned, problem.scan.levels)
-    candidates = [problem.alone(), *(problem.alone(point.site, point.level) for point in points)]
+    points = scan_points(problem.scanned_sites, problem.scan.levels)
+    candidates = [problem.scan_candidate(), *(problem.scan_candidate(point.site, point.level) for point in points)]
     return [Proposal(candidate, "scan", strategy) for candidate in candidates]
 
 
@@ -53,7 +53,7 @@ class Curve:
     drift: Floats  # (n,) nats
 
 
-def curves(problem: Problem, outcomes: Sequence[Outcome]) -> list[Curve]:
+def sensitivity_curves(problem: Problem, outcomes: Sequence[Outcome]) -> list[Curve]:
     """Curves from the outcomes of `scan_proposals`, in its order.
 
     Measured noise can make a stronger setting look better; the running maximum takes that back. A measurement that
@@ -65,8 +65,8 @@ def curves(problem: Problem, outcomes: Sequence[Outcome]) -> list[Curve]:
         raise UserError(f"the dense network could not be judged: {dense.reason}")
     rows: list[list[Row]] = [[(0.0, 0.0, 0.0)] for _ in problem.sites]
     broken: list[list[float]] = [[] for _ in problem.sites]  # strengths beyond the last success
-    for point, outcome in zip(scan_points(problem.scanned, problem.scan.levels), measured, strict=True):
-        strength = problem.scanned[point.site].strengths[point.level]
+    for point, outcome in zip(scan_points(problem.scanned_sites, problem.scan.levels), measured, strict=True):
+        strength = problem.scanned_sites[point.site].strengths[point.level]
         if outcome.accuracy is None or outcome.drift is None:
             broken[point.site].append(strength)
             continue

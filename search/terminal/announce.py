@@ -17,7 +17,7 @@ from search.engine.prepare import PreparedRun
 from search.engine.prepare_method import PreparedMethod
 from search.judge.drift import SEEN
 from search.settings.config import RunConfig
-from search.strategies.contract import Stage, strategy
+from search.strategies.contract import Stage, find_strategy
 from search.terminal.console import UNCOUNTED, say
 
 
@@ -68,7 +68,7 @@ def announce_comparison(run: PreparedRun, console: Console) -> None:
 def announce_start(run: PreparedRun, console: Console) -> None:
     """What strategies that sample begin with."""
     for method in run.methods:
-        outcomes, lenders = method.problem.known, method.problem.lenders
+        outcomes, lenders = method.problem.known_candidates, method.problem.lenders
         if outcomes:
             best = max(outcome.accuracy for outcome in outcomes)
             known = plural(len(outcomes), "known candidate")
@@ -95,7 +95,7 @@ def _climbing(run: PreparedRun, counts: Mapping[Stage, int]) -> str:
 
 def _most(method: PreparedMethod) -> str:
     """Whether there may be fewer: contenders that come to the same are tried once."""
-    return "up to " if any(strategy(name)[0].candidates > 1 for name in method.config.strategies) else ""
+    return "up to " if any(find_strategy(name)[0].candidates > 1 for name in method.config.strategies) else ""
 
 
 def _either(epochs: Sequence[float]) -> str:

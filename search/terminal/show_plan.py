@@ -11,7 +11,7 @@ from rich.text import Text
 
 from search.allocation.allocate import MISSED
 from search.allocation.targets import MEASURES, flops_text
-from search.strategies.contract import strategy
+from search.strategies.contract import find_strategy
 from search.terminal.console import UNCOUNTED, say
 
 
@@ -47,7 +47,7 @@ def show_plan(plan: Mapping[str, Any], console: Console) -> None:
         say(console, f"note: {notice}")
     if not target["met"]:
         say(console, MISSED[target["too_coarse"]])
-    if (most := strategy(plan["strategy"])[0].candidates) > 1:
+    if (most := find_strategy(plan["strategy"])[0].candidates) > 1:
         say(console, f"this is its own solution; a search tries it against up to {most - 1} others")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from search import api
-from search.candidate import Candidate, Outcome, failed
+from search.candidate import Candidate, Outcome, failed_outcome
 from search.engine.standings import Standing, family, keep, keep_dense
 from search.ledger.ledger import Ledger
 from search.recipe import Recipe
@@ -44,7 +44,7 @@ def add_row(
     asked = float(target)
     kept = asked if achieved is None else achieved
     for seed, accuracy in enumerate(accuracies):
-        outcome = failed("the loss is not finite") if accuracy is None else judged(accuracy, kept)
+        outcome = failed_outcome("the loss is not finite") if accuracy is None else judged(accuracy, kept)
         ledger.add(final(method, kept, seed), outcome)
     fields = {"method": method, "strategy": strategy, "target": target, "target_flops": int(asked * DENSE.flops),
               "final": family(final(method, kept), ledger.task), "searched": 9, "search_seconds": 41.5,

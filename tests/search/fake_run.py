@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from search.candidate import Candidate, Outcome, failed
+from search.candidate import Candidate, Outcome, failed_outcome
 from search.report.page import RunView
 from search.results.run_tables import RunTables
 from search.results.tables import Dense, Row
@@ -93,7 +93,7 @@ def _row(
     kept = target[1] / DENSE.flops * rng.uniform(0.995, 1.0)
     allocation = {site: {"ratio": round(min(1.0, max(0.0, rng.gauss(1 - kept**0.5, 0.15))), 3)} for site in sites}
     candidate = Candidate(method="l1", allocation=allocation, seed=index)
-    outcome = failed(f"the loss was NaN at step 12{mark}", seconds=3.2)
+    outcome = failed_outcome(f"the loss was NaN at step 12{mark}", seconds=3.2)
     if rng.random() > 0.04:
         accuracy = 0.93 - 0.1 * (1 - kept) ** 2 + (0.004 if strategy != "acra-uniform" else 0) + rng.gauss(0, 0.006)
         outcome = Outcome(status="ok", accuracy=accuracy, loss=3 * (1 - accuracy), drift=1 - accuracy,

@@ -21,8 +21,8 @@ from search.allocation.allocate import check_reachable, project_shape, uniform_s
 from search.allocation.budget import Budget
 from search.allocation.minimise import minimise_damage, total_damage
 from search.allocation.targets import TOLERANCE, combine_targets, parse_target, parse_targets
-from search.latency.check import check_whole
-from search.latency.layer_times import measure_grid, narrowed
+from search.latency.check import check_prediction
+from search.latency.layer_times import measure_grid, narrow_layer
 from search.latency.table import latency_table
 
 
@@ -237,7 +237,7 @@ def test_wider_is_never_faster() -> None:
      (nn.Linear(20, 10), (20,), 7, 10), (nn.ConvTranspose2d(6, 4, 2), (6, 5, 5), 3, 2)],
 )  # fmt: skip
 def test_narrowed_layers_run(layer: nn.Module, shape: tuple[int, ...], inputs: int, outputs: int) -> None:
-    thin = narrowed(layer, inputs, outputs)
+    thin = narrow_layer(layer, inputs, outputs)
     width = outputs if getattr(layer, "groups", 1) == 8 else inputs
     assert thin(torch.randn(2, width, *shape[1:])).shape[1] == outputs
 
@@ -247,11 +247,11 @@ def test_what_is_predicted_of_a_network_is_what_the_table_says(tmp_path: Path) -
     compressor = small()
     table = latency_table(compressor, batch=1, results=tmp_path, say=lambda line: None, time=FakeTime())
     levels = np.array([len(site.settings) // 2 for site in compressor.sites])
-    checked = check_whole(compressor, levels, table)
+    checked = check_prediction(compressor, levels, table)
     predicted, dense = table(levels[None])[0] / 1e6, table(0 * levels[None])[0] / 1e6
     assert (checked.predicted_ms, checked.predicted_dense_ms) == pytest.approx((predicted, dense))
-    assert checked.off == pytest.approx((predicted - checked.compressed_ms) / checked.compressed_ms)
-    assert checked.kept == pytest.approx(1 / checked.speed_up)
+    assert checked.relative_error == pytest.approx((predicted - checked.compressed_ms) / checked.compressed_ms)
+    assert checked.kept_fraction == pytest.approx(1 / checked.speed_up)
     compressed = compressor.compress(compressor.allocation(levels))
     assert checked.theoretical == pytest.approx(_flops(compressor.network) / _flops(compressed))
 

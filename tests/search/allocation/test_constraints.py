@@ -26,9 +26,9 @@ from search.settings.build import build_run
 from search.settings.commands import SEARCH
 from search.settings.config import RunConfig
 from search.settings.setting import read_settings
-from search.strategies.contract import Problem, Proposal, strategies, strategy
+from search.strategies.contract import Problem, Proposal, find_strategy, strategy_infos
 
-STRATEGIES = [name for name in strategies() if name != "learned"]
+STRATEGIES = [name for name in strategy_infos() if name != "learned"]
 
 
 def bind(method: str, network: str) -> Compressor:
@@ -50,7 +50,7 @@ def problem(choice: Choice, method: str, **changes: Any) -> Problem:
 
 def play(given: Problem, name: str) -> list[Proposal]:
     """All that a strategy proposes when judged by a made-up loss."""
-    program, rng, proposals = strategy(name)[1](given), np.random.default_rng(0), list[Proposal]()
+    program, rng, proposals = find_strategy(name)[1](given), np.random.default_rng(0), list[Proposal]()
     try:
         batch = next(program)
         while True:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from search.allocation.targets import parse_target
-from search.candidate import Candidate, Outcome, failed
+from search.candidate import Candidate, Outcome, failed_outcome
 from search.engine.candidate_queue import CandidateQueue
 from search.judge.faults import MachineFaultError, fault_outcome
 from search.ledger.ledger import LedgerError
@@ -157,7 +157,7 @@ def test_failures_are_answers_too() -> None:
     first, second = source.ask(), source.ask()
     assert first is not None
     assert second is not None
-    source.tell(second, failed("diverged"))
+    source.tell(second, failed_outcome("diverged"))
     assert not source.done
     source.tell(first, judged(first))
     assert source.done
@@ -167,7 +167,7 @@ def test_failures_are_answers_too() -> None:
 @pytest.mark.parametrize("retry", [False, True])
 def test_known_failures_are_judged_again_only_on_request_and_once(retry: bool) -> None:
     bad = proposal(1)
-    ledger = FakeLedger({bad.candidate.key(TASK): failed("out of memory")})
+    ledger = FakeLedger({bad.candidate.key(TASK): failed_outcome("out of memory")})
 
     def program(name: str) -> Generator[list[Proposal], list[Outcome], None]:
         yield [proposal(2, name)]
@@ -180,7 +180,7 @@ def test_known_failures_are_judged_again_only_on_request_and_once(retry: bool) -
         candidate = source.ask()
         assert candidate is not None
         asked.append(candidate)
-        source.tell(candidate, failed("again") if candidate == bad.candidate else judged(candidate))
+        source.tell(candidate, failed_outcome("again") if candidate == bad.candidate else judged(candidate))
     assert asked.count(bad.candidate) == int(retry)
 
 
@@ -301,7 +301,7 @@ def test_what_an_earlier_version_recorded_of_a_full_disk_is_judged_again() -> No
     first = queue_of([rounds([], "one", 0, 1)], FakeLedger()).ask()
     assert first is not None
     for reason, again in (("OSError: [Errno 28] No space left on device: '/x'", True), ("diverged", False)):
-        ledger = FakeLedger({first.key(TASK): failed(reason)})
+        ledger = FakeLedger({first.key(TASK): failed_outcome(reason)})
         assert (queue_of([rounds([], "one", 0, 1)], ledger).ask() == first) is again
 
 
@@ -314,4 +314,4 @@ def test_an_outcome_that_can_be_kept_nowhere_ends_the_search() -> None:
     candidate = source.ask()
     assert candidate is not None
     with pytest.raises(MachineFaultError, match="memory alone"):
-        source.tell(candidate, failed("diverged"))
+        source.tell(candidate, failed_outcome("diverged"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from search.allocation.targets import parse_target
-from search.candidate import Candidate, Outcome, failed
+from search.candidate import Candidate, Outcome, failed_outcome
 from search.engine.finalists import Seen, best_candidates, finalists
 from search.recipe import Recipe
 from search.strategies.contract import Proposal
@@ -17,7 +17,7 @@ def entry(
     number: int, accuracy: float | None, *, loss: float = 1.0, target: str = "0.5", strategy: str = "a", **other: object
 ) -> tuple[Proposal, Outcome]:
     candidate = Candidate(method="fake", allocation={"conv": {"ratio": number}}, recipe=Recipe(epochs=1), seed=0)
-    outcome = failed("no") if accuracy is None else Outcome(status="ok", accuracy=accuracy, loss=loss)
+    outcome = failed_outcome("no") if accuracy is None else Outcome(status="ok", accuracy=accuracy, loss=loss)
     return Proposal(candidate, other.get("stage", "search"), strategy, parse_target(target)), outcome  # type: ignore[arg-type]
 
 

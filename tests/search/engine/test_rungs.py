@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from models.task_config import TaskConfig
 from search.allocation.targets import parse_target
-from search.candidate import Candidate, Outcome, failed
+from search.candidate import Candidate, Outcome, failed_outcome
 from search.engine.candidate_queue import CandidateQueue
 from search.engine.finalists import best_candidates
 from search.engine.rungs import Asha, Rungs, climb
@@ -171,14 +171,14 @@ def test_a_plain_search_and_rungs_share_the_last_outcome() -> None:
 
 def test_failed_candidates_go_no_further_and_if_all_survivors_fail_the_rest_are_finalists() -> None:
     def judge(candidate: Candidate) -> Outcome:
-        return failed("loss was NaN") if candidate.until is None else judged(candidate)
+        return failed_outcome("loss was NaN") if candidate.until is None else judged(candidate)
 
     told, _, _, source = search(NUMBERS, Store(), judge=judge)
     ended = [number for number, rungs in expected_rungs(NUMBERS).items() if rungs[-1] is None]
     assert [outcome.status for outcome in told].count("failed") == len(ended)
     (best,) = best_candidates(source.seen, 1)
     assert best.candidate.until == 0.5  # trained for longest of those that have an accuracy
-    first_fails, *_ = search(NUMBERS, Store(), judge=lambda _: failed("out of memory"))
+    first_fails, *_ = search(NUMBERS, Store(), judge=lambda _: failed_outcome("out of memory"))
     assert {outcome.reason for outcome in first_fails} == {"out of memory"}
 
 

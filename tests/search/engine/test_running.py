@@ -10,7 +10,7 @@ import pytest
 from models.errors import UserError
 from models.task_config import TaskConfig
 from search import api
-from search.candidate import Outcome, failed
+from search.candidate import Outcome, failed_outcome
 from search.engine.observer import RunObserver
 from search.engine.prepare import PreparedRun, prepare_run
 from search.engine.run_folder import alone_in, resumed_config
@@ -51,7 +51,7 @@ def test_measurements_that_failed_are_told_and_cost_the_site_its_charm(
     def breaks(self: Evaluator, candidate: object, *rest: object) -> Outcome:
         allocation = candidate.allocation  # type: ignore[attr-defined]
         if candidate.images is not None and set(allocation) == {"conv3"}:  # type: ignore[attr-defined]
-            return failed("<b>its outputs are not finite</b>")
+            return failed_outcome("<b>its outputs are not finite</b>")
         return measured(self, candidate, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Evaluator, "__call__", breaks)
@@ -80,7 +80,7 @@ class Beginnings(RunObserver):
         self.judged_anew = 0
 
     def warmed(self, run: PreparedRun) -> None:
-        self.keys.append([known.key for method in run.methods for known in method.problem.known])
+        self.keys.append([known.key for method in run.methods for known in method.problem.known_candidates])
 
     def judged(self, proposal: Proposal, outcome: Outcome, known: bool) -> None:
         self.judged_anew += not known

@@ -14,11 +14,11 @@ from small_problems import Chain, judged, levels_of, play, problem
 
 from methods.base import Levels
 from search import candidate
-from search.candidate import Outcome, failed
+from search.candidate import Outcome, failed_outcome
 from search.engine.warm_start import MOST, warmed
 from search.ledger.ledger import Ledger
 from search.recipe import Recipe
-from search.strategies.contract import Problem, Proposal, strategy
+from search.strategies.contract import Problem, Proposal, find_strategy
 from search.strategies.lending import REACH
 from search.strategies.sampling import hardness_of, power_shape
 
@@ -43,7 +43,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 def fill(ledger: Ledger, given: Problem, name: str = "random") -> list[tuple[str, Levels, Outcome]]:
     """What an earlier search left: key, levels, outcome."""
     left = []
-    for batch in play(given, strategy(name)[1](given), lambda levels, _: judge(given, levels)):
+    for batch in play(given, find_strategy(name)[1](given), lambda levels, _: judge(given, levels)):
         for each in batch:
             levels = levels_of(given, each.candidate)
             ledger.add(each.candidate, judge(given, levels))
@@ -52,7 +52,7 @@ def fill(ledger: Ledger, given: Problem, name: str = "random") -> list[tuple[str
 
 
 def run(name: str, given: Problem) -> list[list[Proposal]]:
-    return play(given, strategy(name)[1](given), lambda levels, _: judge(given, levels))
+    return play(given, find_strategy(name)[1](given), lambda levels, _: judge(given, levels))
 
 
 @settings(max_examples=80)
@@ -83,7 +83,7 @@ def test_the_best_known_below_each_target_come_first_and_on_top(
         limit = budget.limits["flops"]
         near = [each for each in left if limit - REACH * COST.dense.flops <= (each[2].flops or 0) <= limit]
         wanted |= {key for key, *_ in sorted(near, key=lambda each: -(each[2].accuracy or 0))[:MOST]}
-    assert {known.key for known in start.known} == wanted
+    assert {known.key for known in start.known_candidates} == wanted
     flat = [each for batch in run(name, start) for each in batch]
     known = [each for each in flat if each.candidate.key(TASK) in wanted]
     assert {each.candidate.key(TASK) for each in known} == wanted
@@ -102,19 +102,19 @@ def test_what_another_question_left_is_no_start(ledger: Ledger) -> None:
     for changes in ({"recipe": Recipe(epochs=7)}, {"seed": 5}):
         fill(ledger, replace(given, **changes))  # type: ignore[arg-type]
     fill(ledger, replace(given, targets=given_problem((0.3,)).targets))
-    spoilt = strategy("random")[1](given)
+    spoilt = find_strategy("random")[1](given)
     for each in next(spoilt):
-        ledger.add(each.candidate, failed("loss was NaN"))
-    assert warmed(given, ledger, ["tpe"], None).known == ()
+        ledger.add(each.candidate, failed_outcome("loss was NaN"))
+    assert warmed(given, ledger, ["tpe"], None).known_candidates == ()
 
 
 def test_what_would_be_judged_again_is_not_known(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """Outcomes of an earlier version have other keys."""
     given = given_problem(trials=12)
     fill(ledger, given)
-    assert warmed(given, ledger, ["tpe"], None).known
+    assert warmed(given, ledger, ["tpe"], None).known_candidates
     monkeypatch.setattr(candidate, "_VERSIONS", {"search": 99, "test": 99})
-    assert warmed(given, ledger, ["tpe"], None).known == ()
+    assert warmed(given, ledger, ["tpe"], None).known_candidates == ()
 
 
 def test_what_a_run_began_with_stays_when_the_ledger_grows(ledger: Ledger) -> None:
@@ -125,11 +125,11 @@ def test_what_a_run_began_with_stays_when_the_ledger_grows(ledger: Ledger) -> No
     for batch in proposed:
         for each in batch:
             ledger.add(each.candidate, judge(given, levels_of(given, each.candidate)))
-    again = warmed(given, ledger, ["tpe"], [known.key for known in first.known])
+    again = warmed(given, ledger, ["tpe"], [known.key for known in first.known_candidates])
     assert again == first
     assert run("tpe", again) == proposed
-    assert warmed(given, ledger, ["tpe"], None).known != first.known
-    assert warmed(given, ledger, ["acra-uniform"], None).known == ()
+    assert warmed(given, ledger, ["tpe"], None).known_candidates != first.known_candidates
+    assert warmed(given, ledger, ["acra-uniform"], None).known_candidates == ()
 
 
 @pytest.mark.parametrize("name", ["tpe", "nsga2"])

@@ -17,7 +17,7 @@ from models.data.pictures import decode_picture
 from models.errors import UserError
 from models.task_config import TaskConfig
 from search import api
-from search.candidate import failed
+from search.candidate import failed_outcome
 from search.judge.evaluate import Evaluator
 from search.judge.faults import MachineFaultError, is_machine_fault, machine_fault
 from search.judge.finetune import DivergedError
@@ -89,7 +89,7 @@ def test_of_whatever_number(number: int) -> None:
 )  # fmt: skip
 def test_what_a_candidate_may_be_to_blame_for_is_none(error: Exception) -> None:
     assert machine_fault(error) is None
-    assert not is_machine_fault(failed(str(error)))
+    assert not is_machine_fault(failed_outcome(str(error)))
 
 
 def test_a_search_stops_at_a_damaged_picture_and_goes_on_when_it_is_replaced(

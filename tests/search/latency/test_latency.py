@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from search.export.model_card import time_text
 from search.latency import timing as module
-from search.latency.timing import BLOCK, LEAST_ROUNDS, ROUNDS, batch_of, far_below, latency, measure, spread
+from search.latency.timing import (
+    BLOCK,
+    LEAST_ROUNDS,
+    ROUNDS,
+    batch_of,
+    far_below,
+    measure_latency,
+    measure_pair,
+    quartile_distance,
+)
 
 
 class Clock:
@@ -32,7 +41,7 @@ class Clock:
 
 def test_each_round_gives_the_time_of_one_call():
     clock = Clock()
-    times = measure(clock.takes("dense", 0.002), clock.takes("small", 0.0005), clock=clock)
+    times = measure_pair(clock.takes("dense", 0.002), clock.takes("small", 0.0005), clock=clock)
     assert len(times.dense) == len(times.compressed) == ROUNDS
     assert times.dense == pytest.approx([2.0] * ROUNDS)
     assert times.compressed == pytest.approx([0.5] * ROUNDS)
@@ -40,7 +49,7 @@ def test_each_round_gives_the_time_of_one_call():
 
 def test_both_take_turns_and_the_first_of_a_round_alternates():
     clock = Clock()
-    measure(clock.takes("d", BLOCK), clock.takes("s", BLOCK), clock=clock)
+    measure_pair(clock.takes("d", BLOCK), clock.takes("s", BLOCK), clock=clock)
     warm_up = 4  # of each: one call, then one that fills the block
     turns = "".join(clock.calls[warm_up:])
     assert turns == ("ddss" + "ssdd") * (ROUNDS // 2) + "ddss" * (ROUNDS % 2)
@@ -48,14 +57,14 @@ def test_both_take_turns_and_the_first_of_a_round_alternates():
 
 def test_slow_calls_stop_at_the_least_number_of_rounds():
     clock = Clock()
-    times = measure(clock.takes("dense", 60.0), clock.takes("small", 30.0), clock=clock)
+    times = measure_pair(clock.takes("dense", 60.0), clock.takes("small", 30.0), clock=clock)
     assert len(times.dense) == LEAST_ROUNDS
 
 
 def test_a_machine_that_slows_down_does_not_change_the_speed_up(monkeypatch):
     clock = Clock(slowdown=1.0)  # a call takes twice as long after a second
     monkeypatch.setattr(module.time, "perf_counter", clock)
-    found = latency(
+    found = measure_latency(
         clock.takes("dense", 0.003),
         clock.takes("small", 0.001),
         torch.zeros(4, 1),
@@ -74,7 +83,7 @@ def test_a_machine_that_slows_down_does_not_change_the_speed_up(monkeypatch):
 @given(st.lists(st.floats(0, 1e3), min_size=2, max_size=30))
 def test_spread_is_the_distance_of_the_quartiles(values):
     low, high = np.percentile(values, [25, 75])
-    assert math.isclose(spread(values), high - low, rel_tol=1e-9, abs_tol=1e-9)
+    assert math.isclose(quartile_distance(values), high - low, rel_tol=1e-9, abs_tol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from board_fakes import DENSE, TASK, add_row, filled, final, judged, printed
 
 from models.errors import UserError
 from search.allocation.targets import parse_target
-from search.candidate import failed
+from search.candidate import failed_outcome
 from search.engine.standings import chosen, dense_of, family, keep_dense, standings
 from search.export.config import CONFIG, read_config
 from search.latency.check import FILE
@@ -103,7 +103,7 @@ def test_search_cost_counts_what_the_row_alone_took() -> None:
 
     asked = [proposal(1, "a", None, "scan"), proposal(2, "a", "0.5"), proposal(2, "a", "0.5"), proposal(3, "a", "0.3"),
              proposal(4, "b", "0.5")]  # fmt: skip
-    seen = [(each, failed("x", seconds=2.0)) for each in asked]
+    seen = [(each, failed_outcome("x", seconds=2.0)) for each in asked]
     finals = [Proposal(final("l1", 0.02, seed), "final", "a", parse_target("0.5")) for seed in range(3)]
     (standing,) = chosen(seen, finals, {"0.5": {"flops": 500_000}}, task=TASK, run="r")
     assert (standing.searched, standing.search_seconds) == (2, 4.0)

@@ -15,7 +15,7 @@ import pytest
 from ledger_samples import TASK, TITLE, candidate, outcome
 
 from models.errors import UserError
-from search.candidate import failed
+from search.candidate import failed_outcome
 from search.ledger import storage as storage_module
 from search.ledger.ledger import Ledger, list_tasks
 from search.ledger.location import public_location
@@ -36,11 +36,11 @@ def test_what_was_added_is_there_after_reopening(path: str) -> None:
     ledger.add(candidate(), outcome(), {"strategy": "tpe", "target": 0.5})
     ledger.add(sensitivity, outcome(1))
     ledger.add(final, outcome(2))
-    ledger.add(bad, failed("ran out of memory"))
+    ledger.add(bad, failed_outcome("ran out of memory"))
     for known in (ledger, Ledger(path, TASK, TITLE), Ledger.open_existing(path, TASK)):
         assert known.get(candidate().key(TASK)) == outcome()
         assert known.get(sensitivity.key(TASK)) == outcome(1)
-        assert known.get(bad.key(TASK)) == failed("ran out of memory")
+        assert known.get(bad.key(TASK)) == failed_outcome("ran out of memory")
         assert known.get(candidate(4).key(TASK)) is None
         records = {record.key: record for record in known.records()}
         assert len(records) == 4
@@ -57,7 +57,7 @@ def test_a_record_survives_json() -> None:
 def test_optuna_and_its_dashboard_see_a_search(path: str) -> None:
     ledger = Ledger(path, TASK, TITLE)
     ledger.add(candidate(), outcome())
-    ledger.add(candidate(1), failed("diverged"))
+    ledger.add(candidate(1), failed_outcome("diverged"))
     ledger.add(candidate(2, recipe=ZERO_SHOT, images=500), outcome(2))
     ledger.add(candidate(3, judge="test"), outcome(3))
     url = f"sqlite:///{path}"
@@ -78,8 +78,9 @@ def test_optuna_and_its_dashboard_see_a_search(path: str) -> None:
 def test_a_key_keeps_its_outcome_and_only_success_replaces_failure(path: str) -> None:
     ledger = Ledger(path, TASK, TITLE)
     key = candidate().key(TASK)
-    for new, expected in ((failed("a"), failed("a")), (failed("b"), failed("a")), (outcome(1), outcome(1)),
-                          (outcome(2), outcome(1)), (failed("c"), outcome(1))):  # fmt: skip
+    first, second, third = (failed_outcome(reason) for reason in "abc")
+    for new, expected in ((first, first), (second, first), (outcome(1), outcome(1)), (outcome(2), outcome(1)),
+                          (third, outcome(1))):  # fmt: skip
         ledger.add(candidate(), new)
         assert ledger.get(key) == expected
         assert Ledger(path, TASK, TITLE).get(key) == expected

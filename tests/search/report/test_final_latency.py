@@ -13,19 +13,19 @@ from fake_run import fake_run, with_tables
 from test_tables import DENSE, final
 
 from search.allocation.targets import TargetTerm, parse_target
-from search.latency.check import Checked, read_latencies
+from search.latency.check import CheckedLatency, read_latencies
 from search.report.page import report_html
 from search.results.tables import finals_frame
 
 
-def checked(**changes: Any) -> Checked:
+def checked(**changes: Any) -> CheckedLatency:
     """Dense 10 ms, compressed 6 ms, predicted to the point."""
     fields = {
         "engine": "torch", "device": "cpu (a chip)", "threads": 2, "batch": 1, "rounds": 20, "statistic": "least",
         "dense_ms": 10.0, "dense_spread_ms": 1.0, "compressed_ms": 6.0, "compressed_spread_ms": 1.0, "speed_up": 10 / 6,
         "theoretical": 2.0, "far_below": False, "predicted_ms": 6.0, "predicted_dense_ms": 10.0,
     }  # fmt: skip
-    return Checked.model_validate(fields | changes)
+    return CheckedLatency.model_validate(fields | changes)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def checked(**changes: Any) -> Checked:
      (9.0, 15.0, "+50%, far off, as for the dense network", "do not add up")],
 )  # fmt: skip
 def test_a_prediction_that_is_far_off_is_said_to_be(predicted: float, dense: float, says: str, silent: str) -> None:
-    words = checked(predicted_ms=predicted, predicted_dense_ms=dense).words()
+    words = checked(predicted_ms=predicted, predicted_dense_ms=dense).figures_text()
     assert says in words
     assert silent not in words
     assert "measured 6 ms whole, kept 0.600" in words
@@ -50,7 +50,7 @@ def test_a_prediction_that_is_far_off_is_said_to_be(predicted: float, dense: flo
 def test_a_measurement_above_the_target_is_told(asked: str, over: str) -> None:
     (part,) = parse_target(asked).terms
     assert isinstance(part, TargetTerm)
-    assert checked().missed(part) == (f"; {over} above what was asked" if over else "")
+    assert checked().excess_text(part) == (f"; {over} above what was asked" if over else "")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"key": 1}', '{"key": {"dense_ms": 1}}'])

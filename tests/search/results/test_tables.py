@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.candidate import Candidate, Outcome, failed
+from search.candidate import Candidate, Outcome, failed_outcome
 from search.files.atomic import atomic_write
 from search.results.tables import Dense, Row, candidates_frame, finals_frame, pareto, short_ids, write_csv
 
@@ -33,7 +33,7 @@ def row(key: str = "k" * 20, stage: Any = "search", outcome: Outcome | None = No
 
 
 def test_a_line_says_what_was_measured_and_leaves_the_rest_blank() -> None:
-    rows = [row("aaaa" * 5), row("bbbb" * 5, stage="final", seed=3), row("cccc" * 5, outcome=failed("loss was NaN"))]
+    rows = [row("aaaa" * 5), row("bbbb" * 5, stage="final", seed=3), row("cccc" * 5, outcome=failed_outcome("loss was NaN"))]
     searched, final, broken = candidates_frame(rows, DENSE).to_dict("records")
     assert (searched["candidate"], searched["accuracy"], searched["loss"]) == ("aaaaaaaa", 0.8, 0.6)
     assert (searched["kept_flops"], searched["kept_params"], searched["compression"]) == (0.498, 0.5, 2.5)
@@ -47,7 +47,7 @@ def test_a_line_says_what_was_measured_and_leaves_the_rest_blank() -> None:
 
 
 def test_integers_stay_integers_beside_blanks() -> None:
-    rows = [row("a" * 20), row("b" * 20, outcome=failed("out of memory"))]
+    rows = [row("a" * 20), row("b" * 20, outcome=failed_outcome("out of memory"))]
     assert candidates_frame(rows, DENSE)["flops"].to_list() == [498, pd.NA]
 
 
@@ -140,7 +140,7 @@ def test_one_seed_has_no_spread_and_a_missing_dense_figure_gives_no_delta() -> N
 
 
 def test_failed_seeds_are_counted_not_averaged() -> None:
-    bad = row("f" * 20, "final", failed("out of memory", seconds=5), seed=9)
+    bad = row("f" * 20, "final", failed_outcome("out of memory", seconds=5), seed=9)
     (line,) = finals_frame([final(0, 0.8), bad], DENSE).to_dict("records")
     assert (line["seeds"], line["failed"], line["test_accuracy"], line["seconds"]) == (1, 1, 0.8, 15)
     (lost,) = finals_frame([bad], DENSE).to_dict("records")
@@ -164,7 +164,7 @@ def test_the_same_seed_twice_is_one_measurement() -> None:
 def test_search_cost_is_that_of_the_same_question() -> None:
     took = Outcome(status="ok", accuracy=0.5, seconds=7)
     other = {"allocation": {"a": {"ratio": 0.6}}}
-    rows = [row("1" * 20, outcome=took), row("2" * 20, outcome=failed("NaN", seconds=2), **other),
+    rows = [row("1" * 20, outcome=took), row("2" * 20, outcome=failed_outcome("NaN", seconds=2), **other),
             row("4" * 20, "rung", Outcome(status="ok", seconds=1), until=0.5, **other),
             row("3" * 20, outcome=took, strategy="tpe"), row("1" * 20, outcome=took), final(0, 0.8)]  # fmt: skip
     (line,) = finals_frame(rows, DENSE).to_dict("records")
@@ -175,7 +175,7 @@ def test_search_cost_is_that_of_the_same_question() -> None:
 
 
 def test_csv_reads_back_as_written(tmp_path: Path) -> None:
-    rows = [row("a" * 20), row("b" * 20, outcome=failed('said "no", twice\nand left'))]
+    rows = [row("a" * 20), row("b" * 20, outcome=failed_outcome('said "no", twice\nand left'))]
     frame = candidates_frame(rows, DENSE)
     write_csv(frame, tmp_path / "run" / "candidates.csv")
     with (tmp_path / "run" / "candidates.csv").open(newline="") as file:

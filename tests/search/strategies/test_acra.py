@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from toys import ChainCost, even_sites, judged, toy_problem
 
-from search.candidate import Outcome, failed
+from search.candidate import Outcome, failed_outcome
 from search.strategies.acra import equal_drop_shape
-from search.strategies.contract import Problem, Proposal, Scan, strategy
+from search.strategies.contract import Problem, Proposal, Scan, find_strategy
 from search.strategies.sensitivity import Curve
 
 SIZES, PLACES = [16, 16, 24, 24], [64, 64, 16, 16]
@@ -20,7 +20,7 @@ def problem(**fields: object) -> Problem:
 
 def drive(name: str, given: Problem, measure: object) -> list[list[Proposal]]:
     """All batches of a strategy whose outcomes `measure` makes up."""
-    program, batches = strategy(name)[1](given), []
+    program, batches = find_strategy(name)[1](given), []
     try:
         batch = next(program)
         while True:
@@ -75,7 +75,7 @@ def test_failed_measurements_do_not_stop_it() -> None:
 
     def patchy(proposal: Proposal) -> Outcome:
         alone = list(proposal.candidate.allocation)
-        return failed("diverged") if alone == ["s2"] else measure(proposal)  # type: ignore[operator]
+        return failed_outcome("diverged") if alone == ["s2"] else measure(proposal)  # type: ignore[operator]
 
     *_, search = drive("acra-sensitivity", problem(scan=Scan(3, 100)), patchy)
     assert len(search) == 3

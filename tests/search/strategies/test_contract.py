@@ -8,37 +8,37 @@ from toys import ChainCost, even_sites, toy_problem
 
 from models.errors import UserError
 from search.recipe import Recipe
-from search.strategies.contract import Scan, StrategyInfo, register, strategies, strategy
+from search.strategies.contract import Scan, StrategyInfo, find_strategy, register, strategy_infos
 
 
 def test_every_strategy_says_what_it_is() -> None:
-    known = strategies()
+    known = strategy_infos()
     assert {"acra-uniform", "acra-sensitivity"} <= known.keys()
     assert list(known) == sorted(known)
     for name, info in known.items():
         assert info.name == name
         assert info.summary
         assert info.source
-        assert strategy(name)[0] is info
+        assert find_strategy(name)[0] is info
 
 
 def test_acra_uniform_needs_no_data() -> None:
-    assert not strategies()["acra-uniform"].needs_data
-    assert strategies()["acra-sensitivity"].needs_data
+    assert not strategy_infos()["acra-uniform"].needs_data
+    assert strategy_infos()["acra-sensitivity"].needs_data
 
 
 def test_a_name_can_be_taken_only_once() -> None:
-    before = strategy("acra-uniform")
+    before = find_strategy("acra-uniform")
     with pytest.raises(ValueError, match="acra-uniform"):
         register(StrategyInfo("acra-uniform", "again", "nowhere"))(lambda problem: iter(()))  # type: ignore[arg-type, return-value]
-    assert strategy("acra-uniform") is before
+    assert find_strategy("acra-uniform") is before
 
 
 def test_an_unknown_name_is_told_the_closest() -> None:
     with pytest.raises(UserError, match="acra-uniform"):
-        strategy("acra-unifrom")
+        find_strategy("acra-unifrom")
     with pytest.raises(UserError, match="known: "):
-        strategy("zzzzzz")
+        find_strategy("zzzzzz")
 
 
 def test_candidates_name_only_what_is_compressed() -> None:
@@ -53,7 +53,7 @@ def test_candidates_name_only_what_is_compressed() -> None:
 def test_scans_never_train(images: int | None, wanted: int) -> None:
     recipe = Recipe(epochs=3, recalibration_images=64)
     problem = toy_problem(even_sites([4]), ChainCost([4], [1]), [0.5], scan=Scan(2, images), recipe=recipe)
-    candidate = problem.alone(0, 1)
+    candidate = problem.scan_candidate(0, 1)
     assert candidate.recipe.epochs == 0
     assert candidate.recipe.recalibration_images == 64
     assert candidate.images == wanted

@@ -16,11 +16,11 @@ from search.allocation.allocate import Ladders, project_shape, uniform_shape
 from search.allocation.budget import Budget
 from search.allocation.minimise import SLACK, minimise_damage, total_damage
 from search.allocation.targets import TOLERANCE
-from search.candidate import Outcome, failed
+from search.candidate import Outcome, failed_outcome
 from search.strategies import lagrangian
 from search.strategies.acra import equal_drop_shape
-from search.strategies.contract import Problem, Proposal, strategy
-from search.strategies.lagrangian import CANDIDATES, contenders, damages, halfway_shape, monotone_cubic
+from search.strategies.contract import Problem, Proposal, find_strategy
+from search.strategies.lagrangian import CANDIDATES, halfway_shape, monotone_cubic, predicted_damages, rival_allocations
 from search.strategies.sensitivity import Curve
 
 
@@ -111,7 +111,7 @@ def test_damage_passes_through_the_measurements_and_is_steep_beyond_them() -> No
         Curve(np.array([0, 3 / 11, 6 / 11]), np.zeros(3), np.array([0.0, 0.5, 2.0])),
         Curve(np.array([0.0]), np.zeros(1), np.zeros(1)),  # every measurement failed
     ]
-    one, other = damages(ladder, measured)
+    one, other = predicted_damages(ladder, measured)
     assert one[[0, 3, 6]] == pytest.approx([0, 0.5, 2.0], abs=2e-3)
     assert one[10] > 3.5
     assert (np.diff(one) > 0).all()
@@ -127,9 +127,11 @@ def test_where_measurements_see_no_difference_the_gentlest_allocation_is_taken()
     everything = every(counts)
     fits = everything[given_problem.cost(everything).flops <= budget.limits["flops"]]
     least = min(strengths(given_problem, row).sum() for row in fits)
-    solution = next(contenders(given_problem, flat, budget))
+    solution = next(rival_allocations(given_problem, flat, budget))
     assert strengths(given_problem, solution).sum() <= (1 + SLACK) * least
-    assert all((np.diff(table) > 0).all() and table[-1] < 1e-3 for table in damages(given_problem.sites, flat))
+    assert all(
+        (np.diff(table) > 0).all() and table[-1] < 1e-3 for table in predicted_damages(given_problem.sites, flat)
+    )
 
 
 def truth(curves: list[float], coupling: float = 0.0) -> object:
@@ -148,7 +150,7 @@ def run(given: Problem, loss: object) -> tuple[list[list[Proposal]], dict[str, l
     def judge(levels: Levels, proposal: Proposal) -> Outcome:
         return judged(given, levels, loss(given, levels))  # type: ignore[operator]
 
-    batches = play(given, strategy("lagrangian")[1](given), judge)
+    batches = play(given, find_strategy("lagrangian")[1](given), judge)
     chosen: dict[str, list[Levels]] = {}
     for proposal in itertools.chain(*batches[1:]):
         chosen.setdefault(str(proposal.target), []).append(levels_of(given, proposal.candidate))
@@ -198,7 +200,7 @@ def test_it_stands_against_what_the_other_strategies_propose(seed: int) -> None:
         return judged(given_problem, levels, loss(given_problem, levels))  # type: ignore[operator]
 
     for other in ("acra-uniform", "acra-sensitivity"):
-        (proposal,) = play(given_problem, strategy(other)[1](given_problem), judge)[-1]
+        (proposal,) = play(given_problem, find_strategy(other)[1](given_problem), judge)[-1]
         levels = levels_of(given_problem, proposal.candidate)
         assert any(np.array_equal(levels, each) for each in chosen["0.5"])
 
@@ -244,9 +246,9 @@ def test_failed_measurements_do_not_stop_it() -> None:
     given_problem = problem([16] * 3, Chain([16] * 3, [9, 9, 9, 9]), [0.5])
 
     def judge(levels: Levels, proposal: Proposal) -> Outcome:
-        return judged(given_problem, levels, 0.1) if not levels.any() else failed("out of memory")
+        return judged(given_problem, levels, 0.1) if not levels.any() else failed_outcome("out of memory")
 
-    batches = play(given_problem, strategy("lagrangian")[1](given_problem), judge)
+    batches = play(given_problem, find_strategy("lagrangian")[1](given_problem), judge)
     assert [{each.stage for each in batch} for batch in batches] == [{"scan"}, {"search"}]
     for proposal in batches[-1]:
         flops = given_problem.cost(levels_of(given_problem, proposal.candidate)[None]).flops[0]
@@ -262,10 +264,10 @@ def test_of_one_that_failed_nothing_is_halved() -> None:
         if proposal.stage == "search":
             asked.append(levels)
             if len(asked) > 2:
-                return failed("out of memory")
+                return failed_outcome("out of memory")
         return judged(given_problem, levels, loss(given_problem, levels))  # type: ignore[operator]
 
-    batches = play(given_problem, strategy("lagrangian")[1](given_problem), judge)
+    batches = play(given_problem, find_strategy("lagrangian")[1](given_problem), judge)
     assert len(batches[-1]) == 1
     middle = (strengths(given_problem, asked[0]) + strengths(given_problem, asked[1])) / 2
     half = strengths(given_problem, levels_of(given_problem, batches[-1][0].candidate))
@@ -278,8 +280,8 @@ def test_what_stands_for_a_target_is_least_sum_least_squares_even_strength_and_e
     ends = np.linspace(0, 7 / 8, 8)
     measured = [Curve(ends, slope / 9 * ends, slope * ends) for slope in (1.0, 1.2, 1.5, 4.0)]
     budget = given_problem.targets[0][1]
-    found = list(contenders(given_problem, measured, budget))
-    damage = damages(given_problem.sites, measured)
+    found = list(rival_allocations(given_problem, measured, budget))
+    damage = predicted_damages(given_problem.sites, measured)
     everything = every([8] * 4)
     fits = everything[given_problem.cost(everything).flops <= budget.limits["flops"]]
     for levels, power in zip(found, (1, 2), strict=False):

@@ -14,9 +14,9 @@ from small_problems import Chain, judged, levels_of, play, problem
 from methods.base import Cost, Costs, Levels
 from search.allocation.budget import Budget
 from search.allocation.targets import TOLERANCE, parse_target
-from search.candidate import Outcome, failed
-from search.strategies.contract import Problem, Proposal, strategies, strategy
-from search.strategies.sampling import BATCH, _Study, power_shape
+from search.candidate import Outcome, failed_outcome
+from search.strategies.contract import Problem, Proposal, find_strategy, strategy_infos
+from search.strategies.sampling import BATCH, ShapeStudy, power_shape
 
 NAMES = ("random", "tpe", "nsga2")
 COST = Chain([64] * 5, [90, 50, 20, 60, 10, 5])
@@ -32,7 +32,7 @@ def loss(levels: Levels) -> float:
 
 
 def proposed(name: str, given: Problem) -> list[list[Proposal]]:
-    return play(given, strategy(name)[1](given), lambda levels, _: judged(given, levels, loss(levels)))
+    return play(given, find_strategy(name)[1](given), lambda levels, _: judged(given, levels, loss(levels)))
 
 
 def keys(batches: list[list[Proposal]]) -> list[list[str]]:
@@ -80,7 +80,7 @@ def test_the_same_seed_proposes_the_same_and_another_something_else(name: str) -
 def test_the_uniform_allocation_comes_first(name: str) -> None:
     given = given_problem()
     first = proposed(name, given)[0][0]
-    uniform = next(strategy("acra-uniform")[1](given))[0]
+    uniform = next(find_strategy("acra-uniform")[1](given))[0]
     assert first.candidate == uniform.candidate
 
 
@@ -93,7 +93,7 @@ def test_what_is_told_decides_what_is_proposed_next(name: str) -> None:
     def opposite(levels: Levels, _: Proposal) -> Outcome:
         return judged(given, levels, 10 - loss(levels))
 
-    other = play(given, strategy(name)[1](given), opposite)
+    other = play(given, find_strategy(name)[1](given), opposite)
     assert keys(other)[0] == keys(batches)[0]
     assert keys(other)[-1] != keys(batches)[-1]
 
@@ -117,10 +117,12 @@ def test_failed_candidates_do_not_stop_it(name: str, kept: tuple[float, ...]) ->
     count = iter(range(1000))
 
     def judge(levels: Levels, _: Proposal) -> Outcome:
-        return failed("loss was NaN") if next(count) % 3 else judged(given, levels, loss(levels))
+        return failed_outcome("loss was NaN") if next(count) % 3 else judged(given, levels, loss(levels))
 
-    assert sum(map(len, play(given, strategy(name)[1](given), judge))) == 12 * len(kept)
-    assert sum(map(len, play(given, strategy(name)[1](given), lambda *_: failed("out of memory")))) == 12 * len(kept)
+    assert sum(map(len, play(given, find_strategy(name)[1](given), judge))) == 12 * len(kept)
+    assert sum(
+        map(len, play(given, find_strategy(name)[1](given), lambda *_: failed_outcome("out of memory")))
+    ) == 12 * len(kept)
 
 
 def test_random_proposals_of_a_target_do_not_depend_on_the_other_targets() -> None:
@@ -161,20 +163,20 @@ def test_nsga2_trades_worth_against_the_measure_of_its_targets() -> None:
     cost = Opposed()
     given = problem([64] * 5, cost, (), trials=8)
     targets = [(parse_target(f"params {kept}"), Budget({"params": int(kept * 500)}, cost)) for kept in (0.8, 0.5)]
-    study = _Study(replace(given, targets=targets), "nsga2", NSGAIISampler(population_size=4, seed=0), [1, 0], [])
+    study = ShapeStudy(replace(given, targets=targets), "nsga2", NSGAIISampler(population_size=4, seed=0), [1, 0], [])
     shown = []
-    while study.left:
-        batch = study.ask(4)
+    while study.trials_left:
+        batch = study.ask_batch(4)
         levels = [levels_of(given, each.candidate) for each in batch]
         shown += [int(cost(row[None]).params[0]) for row in levels]
-        study.tell([judged(given, row, loss(row)) for row in levels])
+        study.tell_outcomes([judged(given, row, loss(row)) for row in levels])
     told = [trial.values[0] for trial in study._study.trials]
     assert [one - told[0] for one in told] == pytest.approx([(params - shown[0]) / 500 for params in shown])
     assert len(set(told)) > 2
 
 
 def test_they_are_known_as_sampling_and_need_no_scan() -> None:
-    known = strategies()
+    known = strategy_infos()
     assert all(known[name].samples and not known[name].needs_data for name in NAMES)
     assert not known["lagrangian"].samples
     assert known["lagrangian"].needs_data

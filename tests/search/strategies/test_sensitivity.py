@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import ChainCost, even_sites, judged, toy_problem
 
-from search.candidate import failed
+from search.candidate import failed_outcome
 from search.strategies.contract import Scan
-from search.strategies.sensitivity import curves, scan_points, scan_proposals
+from search.strategies.sensitivity import scan_points, scan_proposals, sensitivity_curves
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=5), st.integers(1, 9))
@@ -47,8 +47,8 @@ def test_curves_by_hand() -> None:
     assert [(p.site, p.level) for p in scan_points(sites, 3)] == [(0, 1), (0, 2), (0, 4), (1, 1), (1, 2), (1, 4)]
     dense = judged(0.9, 0.5)
     first = [judged(0.8, 0.7), judged(0.85, 0.6), judged(0.2, 3.0)]
-    second = [judged(0.95, 0.4), failed("no"), judged(0.9, 0.5)]
-    one, two = curves(problem, [dense, *first, *second])
+    second = [judged(0.95, 0.4), failed_outcome("no"), judged(0.9, 0.5)]
+    one, two = sensitivity_curves(problem, [dense, *first, *second])
     assert one.accuracy_drop.tolist() == pytest.approx([0, 0.1, 0.1, 0.7])
     assert one.drift.tolist() == pytest.approx([0, 0.2, 0.2, 2.5])
     assert one.strengths.tolist()[0] == 0
@@ -62,8 +62,8 @@ def test_a_site_that_breaks_is_as_bad_as_the_worst_from_there_on() -> None:
     sites = even_sites([6, 6])
     problem = toy_problem(sites, ChainCost([6, 6], [1, 1]), [0.5], scan=Scan(3, 100))
     first = [judged(0.8, 0.7), judged(0.85, 0.6), judged(0.2, 3.0)]
-    second = [judged(0.9, 0.6), failed("no"), failed("not finite")]
-    one, two = curves(problem, [judged(0.9, 0.5), *first, *second])
+    second = [judged(0.9, 0.6), failed_outcome("no"), failed_outcome("not finite")]
+    one, two = sensitivity_curves(problem, [judged(0.9, 0.5), *first, *second])
     assert two.strengths.tolist() == pytest.approx([0, 1 / 6, 2 / 6, 4 / 6])
     assert two.drift.tolist() == pytest.approx([0, 0.1, 2.5, 2.5])
     assert two.accuracy_drop.tolist() == pytest.approx([0, 0, 0.7, 0.7])
@@ -73,4 +73,4 @@ def test_a_site_that_breaks_is_as_bad_as_the_worst_from_there_on() -> None:
 def test_without_a_dense_measurement_there_are_no_curves() -> None:
     problem = toy_problem(even_sites([4]), ChainCost([4], [1]), [0.5], scan=Scan(1, 100))
     with pytest.raises(ValueError, match="out of memory"):
-        curves(problem, [failed("out of memory"), judged(0.5)])
+        sensitivity_curves(problem, [failed_outcome("out of memory"), judged(0.5)])
