@@ -9,7 +9,7 @@ import pandas as pd
 
 from search.allocation.targets import beyond_flops
 from search.leaderboard.board import Board
-from search.report.rendering import Column, Record, figure_column
+from search.report.rendering import Column, Record, figure_column, text_column
 from search.results.figure_text import percent, points, si
 from search.results.tables import records
 
@@ -27,11 +27,6 @@ def accuracy_text(board_row: Record) -> str:
 def method_text(board_row: Record) -> str:
     """With the options that are not at their default."""
     return f"{board_row['method']} ({board_row['options']})" if board_row["options"] else str(board_row["method"])
-
-
-def text_column(name: str) -> Column:
-    """A column of texts, headed as it is called in the records; blank where there is none."""
-    return Column(name, lambda record: "" if pd.isna(record[name]) else str(record[name]))
 
 
 RANK = figure_column("rank", "rank")
@@ -55,7 +50,7 @@ REPORTED_COLUMNS = (
     figure_column("kept FLOPs", "kept_flops", "{:.3f}".format),
     figure_column("top-5, %", "top5", percent),
     SMALLER,
-    text_column("source")._replace(kind="long"),
+    text_column("source", kind="long"),
 )
 
 

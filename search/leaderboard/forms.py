@@ -23,12 +23,11 @@ from search.leaderboard.columns import (
     dense_text,
     mean_rank_columns,
     rows_by_band,
-    text_column,
 )
 from search.leaderboard.page import page_html
 from search.leaderboard.rich_tables import print_boards
 from search.leaderboard.views import mean_ranks, task_names
-from search.report.rendering import Column, Record
+from search.report.rendering import Column, Record, text_column
 from search.results.figure_text import plain_values
 from search.results.markup import latex, markdown
 from search.results.tables import inert, records

@@ -26,15 +26,14 @@ from search.leaderboard.columns import (
     dense_text,
     mean_rank_columns,
     method_text,
-    text_column,
 )
 from search.leaderboard.views import mean_ranks, task_names
 from search.report.figures import Figure, finals_figure
-from search.report.rendering import Column, Plot, Record, Table, figure_column, make_table, render_page
+from search.report.rendering import Plot, Record, Table, figure_column, make_table, render_page, text_column
 from search.results.figure_text import format_figure, percent, shorten, si
 from search.results.tables import records
 
-NAME_COLUMNS = (RANK, *(column.shortened(40) for column in (ROW, text_column("target"), METHOD, STRATEGY)))
+NAME_COLUMNS = (RANK, *(column.with_short_text() for column in (ROW, text_column("target"), METHOD, STRATEGY)))
 SIZE_COLUMNS = (
     *ACCURACY,
     figure_column("dense, %", "dense_accuracy", percent),
@@ -47,7 +46,7 @@ SIZE_COLUMNS = (
 LATENCY_COLUMNS = (
     LATENCY,
     figure_column("dense, ms", "dense_latency_ms", "{:.3g}".format),
-    Column("measured on", text_column("latency_device").text, kind="long"),
+    text_column("latency_device", "measured on", "long"),
 )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from plotly.colors import sample_colorscale
@@ -24,6 +24,7 @@ Target = tuple[str, int]  # as asked, and the FLOPs that are meant
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f")
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "cross", "star-triangle-down", "hexagon")
 GREY = "#808a93"
+LABEL_HEIGHT = 17  # pixels between levels of labels
 HOVER = {"bgcolor": "#ffffff", "bordercolor": GREY, "font": {"color": "#1c2024", "size": 13}, "align": "left"}
 
 
@@ -32,25 +33,36 @@ def plot_text(text: object) -> str:
     return html.escape(printable_text(str(text)), quote=False).replace("%{", "%&#123;")
 
 
-def styles(frame: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
-    """(name, colour, symbol, rows) of each method and strategy; a colour tells methods apart if there are several."""
+class StyledGroup(NamedTuple):
+    """The candidates of one method and strategy, and how their points look."""
+
+    name: str
+    color: str
+    symbol: str
+    candidates: pd.DataFrame
+
+
+def styled_groups(frame: pd.DataFrame) -> Iterator[StyledGroup]:
+    """Symbols tell strategies apart; colours tell methods apart, or strategies where there is one method."""
     methods, strategies = list(dict.fromkeys(frame["method"])), list(dict.fromkeys(frame["strategy"]))
-    for (method, strategy), rows in frame.groupby(["method", "strategy"], sort=False):
-        mark = strategies.index(strategy)
-        color = methods.index(method) if len(methods) > 1 else mark
+    for (method, strategy), candidates in frame.groupby(["method", "strategy"], sort=False):
+        symbol_index = strategies.index(strategy)
+        color_index = methods.index(method) if len(methods) > 1 else symbol_index
         name = f"{method}, {strategy}" if len(methods) > 1 else str(strategy)
-        yield shorten(name, 36), COLORS[color % len(COLORS)], SYMBOLS[mark % len(SYMBOLS)], rows
+        color, symbol = COLORS[color_index % len(COLORS)], SYMBOLS[symbol_index % len(SYMBOLS)]
+        yield StyledGroup(shorten(name, 36), color, symbol, candidates)
 
 
-def stagger(positions: Sequence[float], gap: float) -> list[int]:
-    """A row (0 is the lowest) for the label at each position, so that labels of one row lie `gap` apart."""
-    rows, ends = [0] * len(positions), list[float]()
+def stagger_labels(positions: Sequence[float], gap: float) -> list[int]:
+    """A level (0 is the lowest) for the label at each position, so that labels of one level lie `gap` apart."""
+    levels, ends = [0] * len(positions), list[float]()
     for index in sorted(range(len(positions)), key=lambda i: positions[i]):
         position = positions[index]
-        row = next((r for r, end in enumerate(ends) if position - end >= gap), len(ends))
-        ends[row : row + 1] = [position]
-        rows[index] = row
-    return rows
+        # The lowest level whose last label ends far enough to the left, or a new one on top.
+        level = next((i for i, end in enumerate(ends) if position - end >= gap), len(ends))
+        ends[level : level + 1] = [position]
+        levels[index] = level
+    return levels
 
 
 def front_figure(frame: pd.DataFrame, front: pd.DataFrame, dense: Dense, targets: Sequence[Target]) -> Figure | None:
@@ -58,11 +70,13 @@ def front_figure(frame: pd.DataFrame, front: pd.DataFrame, dense: Dense, targets
     judged = frame[(frame["stage"] == "search") & frame["accuracy"].notna() & frame["kept_flops"].notna()]
     if judged.empty:
         return None
-    data = [_candidates_trace(*style) for style in styles(judged)]
+    data = [_candidates_trace(group) for group in styled_groups(judged)]
     data.insert(0, _front_trace(front))
     if dense.search_accuracy is not None:
         data.append(_dense_trace(dense.search_accuracy, "dense, search split"))
-    return _figure(data, _axes("accuracy on the search split"), targets, dense.flops, dense.search_accuracy)
+    return _with_targets(
+        data, _axes_layout("accuracy on the search split"), targets, dense.flops, dense.search_accuracy
+    )
 
 
 def finals_figure(finals: pd.DataFrame, dense: Dense, targets: Sequence[Target]) -> Figure | None:
@@ -70,34 +84,35 @@ def finals_figure(finals: pd.DataFrame, dense: Dense, targets: Sequence[Target])
     judged = finals[finals["test_accuracy"].notna() & finals["kept_flops"].notna()]
     if judged.empty:
         return None
-    data = [_finals_trace(*style) for style in styles(judged)]
+    data = [_finals_trace(group) for group in styled_groups(judged)]
     if dense.test_accuracy is not None:
         data.append(_dense_trace(dense.test_accuracy, "dense, test set"))
-    return _figure(data, _axes("accuracy on the test set"), targets, dense.flops, dense.test_accuracy)
+    return _with_targets(data, _axes_layout("accuracy on the test set"), targets, dense.flops, dense.test_accuracy)
 
 
 def sensitivity_figure(scan: pd.DataFrame) -> Figure:
     """One line per site of one method: how accuracy falls when that site alone is compressed."""
     sites = list(dict.fromkeys(scan["site"]))
     places = [0.1 + 0.8 * index / max(1, len(sites) - 1) for index in range(len(sites))]
+    # A rainbow, which keeps neighbours in the network alike, where the palette would repeat itself.
     colors = sample_colorscale("Turbo", places) if len(sites) > len(COLORS) else COLORS
     data = [
         _site_trace(str(site), color, scan[scan["site"] == site].sort_values("strength"))
         for site, color in zip(sites, colors, strict=False)
     ]
-    layout = _axes("accuracy, nothing fine-tuned") | {"height": 480, "hovermode": "closest"}
+    layout = _axes_layout("accuracy, nothing fine-tuned") | {"height": 480, "hovermode": "closest"}
     layout["xaxis"] |= {"title": {"text": "strength (0 dense, 1 hardest)", "standoff": 6}, "ticksuffix": ""}
     layout["legend"] = {"x": 1.02, "y": 1, "font": {"size": 11}, "itemsizing": "constant"}
     below = {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top", "font": {"size": 11}, "maxheight": 160}
-    return {"data": data, "layout": layout, "narrow": {"legend": below, "height": 560, "margin": _margin(0)}}
+    return {"data": data, "layout": layout, "narrow": {"legend": below, "height": 560, "margin": _plot_margins(0)}}
 
 
-def _candidates_trace(name: str, color: str, symbol: str, rows: pd.DataFrame) -> dict[str, Any]:
-    labels = ("candidate", "method", "strategy", "target")
-    return _points(name, color, symbol, rows["kept_flops"], rows["accuracy"]) | {
+def _candidates_trace(group: StyledGroup) -> dict[str, Any]:
+    columns = ("candidate", "method", "strategy", "target")
+    return _marker_trace(group, "accuracy") | {
         "customdata": [
-            [*(plot_text(row[label]) for label in labels), row["epochs"], int(row["flops"]) / 1e6]
-            for row in records(rows)
+            [*(plot_text(candidate[column]) for column in columns), candidate["epochs"], int(candidate["flops"]) / 1e6]
+            for candidate in records(group.candidates)
         ],
         "hovertemplate": "<b>%{customdata[0]}</b><br>%{customdata[1]}, %{customdata[2]}, target %{customdata[3]}<br>"
         "kept %{x:.2f} % (%{customdata[5]:.4~g} M FLOPs)<br>search accuracy %{y:.2f} %<br>"
@@ -105,30 +120,32 @@ def _candidates_trace(name: str, color: str, symbol: str, rows: pd.DataFrame) ->
     }
 
 
-def _finals_trace(name: str, color: str, symbol: str, rows: pd.DataFrame) -> dict[str, Any]:
-    spread = (100 * rows["test_std"]).fillna(0).to_list()
-    return _points(name, color, symbol, rows["kept_flops"], rows["test_accuracy"]) | {
+def _finals_trace(group: StyledGroup) -> dict[str, Any]:
+    # A single seed has no spread: its error bar has no length.
+    spread = (100 * group.candidates["test_std"]).fillna(0).to_list()
+    columns = ("candidate", "method", "strategy")
+    return _marker_trace(group, "test_accuracy") | {
         "error_y": {"type": "data", "array": spread, "thickness": 1.5, "width": 4},
         "customdata": [
-            [plot_text(row["candidate"]), plot_text(row["method"]), plot_text(row["strategy"]), int(row["seeds"])]
-            for row in records(rows)
+            [*(plot_text(finalist[column]) for column in columns), int(finalist["seeds"])]
+            for finalist in records(group.candidates)
         ],
         "hovertemplate": "<b>%{customdata[0]}</b><br>%{customdata[1]}, %{customdata[2]}<br>kept %{x:.2f} %<br>"
         "test accuracy %{y:.2f} %, n = %{customdata[3]}<extra></extra>",
     }
 
 
-def _site_trace(site: str, color: str, rows: pd.DataFrame) -> dict[str, Any]:
+def _site_trace(site: str, color: str, measurements: pd.DataFrame) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "lines+markers",
         "name": plot_text(shorten(site, 26)),
         "meta": plot_text(shorten(site, 90)),
-        "x": rows["strength"].astype(float).to_list(),
-        "y": (100 * rows["accuracy"].astype(float)).to_list(),
+        "x": measurements["strength"].astype(float).to_list(),
+        "y": (100 * measurements["accuracy"].astype(float)).to_list(),
         "customdata": [
             [plot_text(setting), loss]
-            for setting, loss in zip(rows["setting"], rows["loss"].astype(float), strict=True)
+            for setting, loss in zip(measurements["setting"], measurements["loss"].astype(float), strict=True)
         ],
         "line": {"color": color, "width": 1.5},
         "marker": {"color": color, "size": 5},
@@ -137,20 +154,21 @@ def _site_trace(site: str, color: str, rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _points(name: str, color: str, symbol: str, kept: pd.Series[float], accuracy: pd.Series[float]) -> dict[str, Any]:
+def _marker_trace(group: StyledGroup, accuracy: str) -> dict[str, Any]:
+    """Kept FLOPs against the column `accuracy`."""
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": plot_text(name),
-        "x": (100 * kept.astype(float)).to_list(),
-        "y": (100 * accuracy.astype(float)).to_list(),
-        "marker": {"color": color, "symbol": symbol, "size": 9, "opacity": 0.8},
+        "name": plot_text(group.name),
+        "x": (100 * group.candidates["kept_flops"].astype(float)).to_list(),
+        "y": (100 * group.candidates[accuracy].astype(float)).to_list(),
+        "marker": {"color": group.color, "symbol": group.symbol, "size": 9, "opacity": 0.8},
     }
 
 
 def _front_trace(front: pd.DataFrame) -> dict[str, Any]:
-    """A staircase: between two points of the front, the cheaper one is the best that is known."""
-    return _points("front", GREY, "circle-open", front["kept_flops"], front["accuracy"]) | {
+    """A staircase: between two points of the front, no candidate is known that does better than the cheaper one."""
+    return _marker_trace(StyledGroup("front", GREY, "circle-open", front), "accuracy") | {
         "mode": "lines+markers",
         "line": {"shape": "hv", "color": GREY, "width": 1.5},
         "marker": {"symbol": "circle-open", "size": 15, "color": GREY, "line": {"width": 1.5}},
@@ -170,7 +188,7 @@ def _dense_trace(accuracy: float, name: str) -> dict[str, Any]:
     }
 
 
-def _axes(y_title: str) -> dict[str, Any]:
+def _axes_layout(y_title: str) -> dict[str, Any]:
     clear, axis = "rgba(0,0,0,0)", {"zeroline": False, "automargin": True, "ticks": "outside", "tickcolor": GREY}
     return {
         "paper_bgcolor": clear,
@@ -179,7 +197,7 @@ def _axes(y_title: str) -> dict[str, Any]:
         "hoverlabel": HOVER,
         "hovermode": "closest",
         "height": 460,
-        "margin": _margin(0),
+        "margin": _plot_margins(0),
         "showlegend": True,
         "legend": {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
         "xaxis": axis | {"title": {"text": "kept FLOPs", "standoff": 6}, "ticksuffix": " %"},
@@ -187,34 +205,38 @@ def _axes(y_title: str) -> dict[str, Any]:
     }
 
 
-def _margin(rows: int) -> dict[str, int]:
-    return {"l": 16, "r": 16, "t": 14 + 17 * rows, "b": 44}
+def _plot_margins(label_levels: int) -> dict[str, int]:
+    """Pixels around a plot, with room above it for labels on so many levels."""
+    return {"l": 16, "r": 16, "t": 14 + LABEL_HEIGHT * label_levels, "b": 44}
 
 
-def _figure(
-    data: list[Any], layout: dict[str, Any], targets: Sequence[Target], dense_flops: int, level: float | None
+def _with_targets(
+    data: list[Any], layout: dict[str, Any], targets: Sequence[Target], dense_flops: int, dense_accuracy: float | None
 ) -> Figure:
     """With a dashed line at the dense accuracy, and a dotted one per target with its label above."""
-    kept = [100 * flops / dense_flops for _, flops in targets]
-    line = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "line": {"color": GREY, "width": 1, "dash": "dot"}}
-    layout["shapes"] = [line | {"x0": x, "x1": x} for x in kept]
-    if level is not None:
-        across = {"xref": "paper", "x0": 0, "x1": 1, "yref": "y", "y0": 100 * level, "y1": 100 * level}
-        layout["shapes"].append(line | across | {"line": {"color": GREY, "width": 1, "dash": "dash"}})
-    names = [plot_text(f"target {shorten(asked, 12)}") for asked, _ in targets]
-    known = [x for trace in data for x in trace["x"]] + kept
-    span = max(1.0, max(known) - min(known))
+    target_positions = [100 * flops / dense_flops for _, flops in targets]
+    dotted = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "line": {"color": GREY, "width": 1, "dash": "dot"}}
+    layout["shapes"] = [dotted | {"x0": x, "x1": x} for x in target_positions]
+    if dense_accuracy is not None:
+        y = 100 * dense_accuracy
+        across = {"xref": "paper", "x0": 0, "x1": 1, "yref": "y", "y0": y, "y1": y}
+        layout["shapes"].append(dotted | across | {"line": {"color": GREY, "width": 1, "dash": "dash"}})
+    names = [plot_text(f"target {shorten(target, 12)}") for target, _ in targets]
+    positions = [x for trace in data for x in trace["x"]] + target_positions
+    span = max(1.0, max(positions) - min(positions))
     # The share of the figure's width that a label of twelve letters takes, on a page and on a phone.
-    layout |= _labels(names, kept, 0.12 * span)
+    layout |= _target_labels(names, target_positions, 0.12 * span)
+    narrow_labels = _target_labels(names, target_positions, 0.34 * span)
     height = 440 + 19 * max(0, len(data) - 3)  # a phone's legend takes a line each: not at the plot's expense
-    return {"data": data, "layout": layout, "narrow": {"height": height} | _labels(names, kept, 0.34 * span)}
+    return {"data": data, "layout": layout, "narrow": {"height": height} | narrow_labels}
 
 
-def _labels(names: Sequence[str], kept: Sequence[float], gap: float) -> dict[str, Any]:
-    """Labels above the figure, in as many rows as it takes to keep them apart, and the room for them."""
-    rows = stagger(kept, gap)
+def _target_labels(names: Sequence[str], positions: Sequence[float], gap: float) -> dict[str, Any]:
+    """Labels above the figure, on as many levels as it takes to keep them apart, and the room for them."""
+    levels = stagger_labels(positions, gap)
     label = {"yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False, "font": {"size": 12}}
     annotations = [
-        label | {"x": x, "yshift": 17 * row, "text": name} for x, row, name in zip(kept, rows, names, strict=True)
+        label | {"x": x, "yshift": LABEL_HEIGHT * level, "text": name}
+        for x, level, name in zip(positions, levels, names, strict=True)
     ]
-    return {"annotations": annotations, "margin": _margin(1 + max(rows, default=-1))}
+    return {"annotations": annotations, "margin": _plot_margins(1 + max(levels, default=-1))}

@@ -21,7 +21,7 @@ from search.report.rendering import (
     figure_column,
     make_table,
     render_page,
-    word_column,
+    text_column,
 )
 from search.report.view import RunView
 from search.results.best import Best
@@ -36,8 +36,8 @@ def write_report(path: Path, run: RunView) -> None:
 
 def report_html(run: RunView) -> str:
     answers = {target: run.tables.best(target) for target, _ in run.targets}
-    front = front_figure(run.tables.candidates, run.tables.front, run.dense, run.lines)
-    finals = finals_figure(run.tables.finals, run.dense, run.lines)
+    front = front_figure(run.tables.candidates, run.tables.front, run.dense, run.drawn_targets)
+    finals = finals_figure(run.tables.finals, run.dense, run.drawn_targets)
     return render_page(
         "report/templates/report.html",
         run=run,
@@ -48,7 +48,7 @@ def report_html(run: RunView) -> str:
         front=front and Plot("front-plot", "Kept FLOPs against search accuracy", front),
         finals=_finals_table(run.tables.finals),
         finals_plot=finals and Plot("finals-plot", "Kept FLOPs against test accuracy of finalists", finals),
-        ratios=_ratios(run, [best.line for best in answers.values() if best]),
+        ratios=_ratio_choices(run, [best.line for best in answers.values() if best]),
         centroids=_centroid_pictures(run),
         sensitivity=_sensitivity_scans(run),
         candidates=_candidates_table(run),
@@ -73,20 +73,22 @@ def _make_card(run: RunView, target: str, flops: int | None, best: Best | None) 
     limit = f"{si(flops)} FLOPs" if flops is not None and "+" not in target else run.limits[target]
     if best is None:
         return Card(target, limit)
-    line = best.line
+    answer = best.line
     spread = f" ± {percent(best.std)}" if best.std is not None else ""
     dense_accuracy = run.dense.test_accuracy if best.on_test else run.dense.search_accuracy
     change = "" if dense_accuracy is None else f"{points(best.accuracy - dense_accuracy)} points against dense; "
-    seeds = f"test set, n\u00a0=\u00a0{line['seeds']}" if best.on_test else "search split: it ranks, it is not a result"
-    smaller = f"; file {line['compression']:.2f}× smaller" if pd.notna(line["compression"]) else ""
+    seeds = (
+        f"test set, n\u00a0=\u00a0{answer['seeds']}" if best.on_test else "search split: it ranks, it is not a result"
+    )
+    smaller = f"; file {answer['compression']:.2f}× smaller" if pd.notna(answer["compression"]) else ""
     facts = [
         f"{change}{seeds}",
-        f"kept {percent(line['kept_flops'])} % of FLOPs ({si(line['flops'])}){smaller}",
-        f"{line['method']}, {line['strategy']}, candidate {line['candidate']}",
+        f"kept {percent(answer['kept_flops'])} % of FLOPs ({si(answer['flops'])}){smaller}",
+        f"{answer['method']}, {answer['strategy']}, candidate {answer['candidate']}",
         f"Why this one: {best.reason}",
     ]
-    if line["candidate"] in run.latencies:
-        facts.append(f"Latency: {run.latencies[line['candidate']]}")
+    if answer["candidate"] in run.latencies:
+        facts.append(f"Latency: {run.latencies[answer['candidate']]}")
     if best.rival is not None:
         rival = best.rival
         rival_accuracy = f"{percent(rival['test_accuracy'])} ± {percent(rival['test_std'])} %"
@@ -121,7 +123,9 @@ def _seeds_text(record: Record) -> str:
     return f"{record['seeds']}" + (f" ({record['failed']} failed)" if record["failed"] else "")
 
 
-NAMES = [word_column(name) for name in ("method", "strategy", "target")]
+CANDIDATE, STAGE, METHOD, STRATEGY, TARGET = (
+    text_column(name).with_short_text() for name in ("candidate", "stage", "method", "strategy", "target")
+)
 SIZES = [
     figure_column("FLOPs", "flops", si),
     figure_column("params", "params", si),
@@ -130,8 +134,10 @@ SIZES = [
 ]
 EPOCHS = figure_column("epochs", "epochs", "{:.3g}".format)
 FINAL_COLUMNS = [
-    word_column("candidate"),
-    *NAMES,
+    CANDIDATE,
+    METHOD,
+    STRATEGY,
+    TARGET,
     Column("test accuracy, %", _tested_accuracy, "test_accuracy", "figure"),
     figure_column("Δ, points", "delta_points", lambda delta: points(delta / 100)),
     Column("seeds", _seeds_text, "seeds", "figure"),
@@ -147,16 +153,19 @@ LATENCY_COLUMNS = [
     figure_column("latency, ms", "latency_ms", "{:.3g}".format),
     figure_column("predicted, ms", "predicted_latency_ms", "{:.3g}".format),
     figure_column("dense, ms", "dense_latency_ms", "{:.3g}".format),
-    Column("measured on", lambda record: format_figure(record["latency_device"]), kind="long"),
+    text_column("latency_device", "measured on", "long"),
 ]
 CANDIDATE_NAMES = [
     Column("front", lambda record: "●" if record["on_front"] else ""),
-    *map(word_column, ("candidate", "stage")),
-    *NAMES,
+    CANDIDATE,
+    STAGE,
+    METHOD,
+    STRATEGY,
+    TARGET,
     figure_column("seed", "seed"),
     EPOCHS,
     figure_column("time, s", "seconds", "{:,.1f}".format),
-    word_column("status"),
+    text_column("status"),
 ]
 CANDIDATE_FIGURES = [
     figure_column("kept, %", "kept_flops", percent),
@@ -196,12 +205,12 @@ def _left_dense_table(reasons: Mapping[str, str]) -> Table:
     for layer, reason in reasons.items():
         layers_by_reason.setdefault(reason, []).append(layer)
     columns = [
-        Column("layers", lambda record: record["layers"], kind="long"),
+        text_column("layers", kind="long"),
         figure_column("how many", "count"),
-        Column("why", lambda record: record["reason"], kind="long"),
+        text_column("why", kind="long"),
     ]
     reasons_with_layers = [
-        {"layers": ", ".join(layers), "count": len(layers), "reason": reason}
+        {"layers": ", ".join(layers), "count": len(layers), "why": reason}
         for reason, layers in layers_by_reason.items()
     ]
     return make_table("dense-table", columns, reasons_with_layers)
@@ -210,7 +219,7 @@ def _left_dense_table(reasons: Mapping[str, str]) -> Table:
 # ---- pictures
 
 
-def _ratios(run: RunView, answers: list[Mapping[str, Any]]) -> dict[str, Any] | None:
+def _ratio_choices(run: RunView, answers: list[Mapping[str, Any]]) -> dict[str, Any] | None:
     """What `report.js` draws as bars: every candidate with known sites, the answers first and chosen."""
     if not run.allocations:
         return None
@@ -233,8 +242,8 @@ def _describe_candidate(run: RunView, candidate: str) -> str:
     if matches.empty:
         return candidate
     record = matches.iloc[0]
-    kept = f", kept {percent(record['kept_flops'])} %" if pd.notna(record["kept_flops"]) else ""
-    return f"{candidate}: {record['method']}, {record['strategy']}{kept}"
+    share = f", kept {percent(record['kept_flops'])} %" if pd.notna(record["kept_flops"]) else ""
+    return f"{candidate}: {record['method']}, {record['strategy']}{share}"
 
 
 def _centroid_pictures(run: RunView) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from matplotlib.transforms import Bbox
 from models.errors import printable_text
 from models.wording import plural
 from search.files.atomic import atomic_write
-from search.report.figures import GREY, stagger, styles
+from search.report.figures import GREY, stagger_labels, styled_groups
 from search.report.view import RunView
 from search.results.figure_text import shorten
 from search.results.tables import records
@@ -44,20 +44,21 @@ def draw_picture(run: RunView) -> Figure:
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.margins(x=0.1, y=0.12)  # room for the labels of the outermost points
-    scale, unit = _unit(run.dense.flops)
+    scale, unit = _flops_unit(run.dense.flops)
     candidates = run.tables.candidates
     searched = candidates[candidates["stage"] == "search"]
     judged = searched[searched["accuracy"].notna() & searched["flops"].notna()]
     _draw_points(axes, run, judged, scale)
     _draw_targets(axes, run, scale)
-    _dress(figure, axes, run, len(judged.drop_duplicates("key")), unit, scale)
+    _decorate_axes(figure, axes, run, len(judged.drop_duplicates("key")), unit, scale)
     canvas.draw()  # the layout must stand before labels can be told to overlap
-    figure.set_layout_engine("none")
+    figure.set_layout_engine("none")  # else the labels of the front would move the axes again
     _label_front(axes, run, judged, scale, canvas.get_renderer())
     return figure
 
 
-def _unit(flops: int) -> tuple[float, str]:
+def _flops_unit(flops: int) -> tuple[float, str]:
+    """The unit of the axis, in FLOPs, and its prefix."""
     return next(((size, name) for size, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if flops >= size), (1.0, ""))
 
 
@@ -66,10 +67,11 @@ def _draw_points(axes: Axes, run: RunView, judged: pd.DataFrame, scale: float) -
     axes.plot(
         front["flops"] / scale, 100 * front["accuracy"], color=GREY, drawstyle="steps-post", label="front", zorder=1
     )
-    for name, color, symbol, rows in styles(judged):
-        figures = rows.astype({"flops": float, "accuracy": float})
-        axes.scatter(figures["flops"] / scale, 100 * figures["accuracy"], color=color, marker=MARKERS[symbol], s=34,
-                     alpha=0.75, linewidths=0, label=printable_text(name), zorder=2)  # fmt: skip
+    for group in styled_groups(judged):
+        points = group.candidates.astype({"flops": float, "accuracy": float})
+        axes.scatter(points["flops"] / scale, 100 * points["accuracy"], color=group.color,
+                     marker=MARKERS[group.symbol], s=34, alpha=0.75, linewidths=0, label=printable_text(group.name),
+                     zorder=2)  # fmt: skip
     axes.scatter(front["flops"] / scale, 100 * front["accuracy"], s=120, facecolors="none", edgecolors="#1c2024",
                  linewidths=1.2, zorder=3)  # fmt: skip
     if run.dense.search_accuracy is not None:
@@ -79,19 +81,20 @@ def _draw_points(axes: Axes, run: RunView, judged: pd.DataFrame, scale: float) -
 
 
 def _draw_targets(axes: Axes, run: RunView, scale: float) -> None:
-    """Dotted lines; their labels stand inside at the bottom, in rows where they would meet."""
-    kept = [flops / scale for _, flops in run.lines]
+    """Dotted lines; their labels stand inside at the bottom, on several levels where they would meet."""
+    positions = [flops / scale for _, flops in run.drawn_targets]
     low, high = axes.get_xlim()
-    rows = stagger(kept, gap=0.13 * (high - low))
-    for (asked, _), x, row in zip(run.lines, kept, rows, strict=True):
+    # A label takes about an eighth of the width.
+    levels = stagger_labels(positions, gap=0.13 * (high - low))
+    for (target, _), x, level in zip(run.drawn_targets, positions, levels, strict=True):
         axes.axvline(x, color=GREY, linewidth=0.9, linestyle=":", zorder=0)
-        name = printable_text(shorten(asked, 12))
+        name = printable_text(shorten(target, 12))
         axes.annotate(f"target {name}", (x, 0), xycoords=("data", "axes fraction"), va="bottom",
-                      xytext=(4, 4 + 13 * row), textcoords="offset points", fontsize=9, color="#5d666f",
+                      xytext=(4, 4 + 13 * level), textcoords="offset points", fontsize=9, color="#5d666f",
                       parse_math=False)  # fmt: skip
 
 
-def _dress(figure: Figure, axes: Axes, run: RunView, count: int, unit: str, scale: float) -> None:
+def _decorate_axes(figure: Figure, axes: Axes, run: RunView, count: int, unit: str, scale: float) -> None:
     title = f"{printable_text(shorten(run.title, 90))}\n{plural(count, 'candidate')} judged on the search split"
     axes.set_title(title, loc="left", fontsize=12, linespacing=1.5).set_parse_math(False)
     axes.set_xlabel(f"{unit}FLOPs (multiply-accumulates for one input)")
@@ -108,7 +111,7 @@ def _dress(figure: Figure, axes: Axes, run: RunView, count: int, unit: str, scal
     handles, names = axes.get_legend_handles_labels()
     legend = figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     for text in legend.get_texts():
-        text.set_parse_math(False)
+        text.set_parse_math(False)  # a $ in a name is no formula
 
 
 def _kept_percent(scale: float, dense: int) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
@@ -118,38 +121,38 @@ def _kept_percent(scale: float, dense: int) -> tuple[Callable[[Any], Any], Calla
 
 
 def _label_front(axes: Axes, run: RunView, judged: pd.DataFrame, scale: float, renderer: RendererAgg) -> None:
-    """Accuracy and kept share beside the telling points of the front; a label that finds no free place is left out."""
+    """Accuracy and kept share beside points of the front; a label that finds no free place is left out."""
     points = judged.assign(x=judged["flops"].astype(float) / scale, y=100 * judged["accuracy"].astype(float))
     pixels = axes.transData.transform(points[["x", "y"]].to_numpy())
-    taken = [Bbox.from_bounds(x - 7, y - 7, 14, 14) for x, y in pixels]
-    taken += [text.get_window_extent(renderer) for text in axes.texts]
-    for line in _telling(run.tables.front):
-        where = (int(line["flops"]) / scale, 100 * line["accuracy"])
-        text = f"{100 * line['accuracy']:.1f} % at {100 * line['kept_flops']:.1f} %"
-        label = _place(axes, where, text, taken, renderer)
+    occupied = [Bbox.from_bounds(x - 7, y - 7, 14, 14) for x, y in pixels]
+    occupied += [text.get_window_extent(renderer) for text in axes.texts]
+    for point in _labelled_points(run.tables.front):
+        position = (int(point["flops"]) / scale, 100 * point["accuracy"])
+        text = f"{100 * point['accuracy']:.1f} % at {100 * point['kept_flops']:.1f} %"
+        label = _place_label(axes, position, text, occupied, renderer)
         if label is not None:
-            taken.append(label.get_window_extent(renderer).padded(2))
+            occupied.append(label.get_window_extent(renderer).padded(2))
 
 
-def _telling(front: pd.DataFrame) -> list[dict[str, Any]]:
+def _labelled_points(front: pd.DataFrame) -> list[dict[str, Any]]:
     """The points of the front, less those with a more accurate one within a hundredth of the dense FLOPs above."""
-    lines = records(front)  # by rising FLOPs, and so by rising accuracy
-    return [one for one, next_one in zip_longest(lines, lines[1:])
-            if next_one is None or next_one["kept_flops"] - one["kept_flops"] > 0.01]  # fmt: skip
+    points = records(front)  # by rising FLOPs, and so by rising accuracy
+    return [point for point, above in zip_longest(points, points[1:])
+            if above is None or above["kept_flops"] - point["kept_flops"] > 0.01]  # fmt: skip
 
 
-def _place(
-    axes: Axes, where: tuple[float, float], text: str, taken: Sequence[Bbox], renderer: RendererAgg
+def _place_label(
+    axes: Axes, position: tuple[float, float], text: str, occupied: Sequence[Bbox], renderer: RendererAgg
 ) -> Text | None:
     """The label at the first of `PLACES` that lies inside the axes and on nothing else."""
     inside = axes.get_window_extent(renderer)
     for x, y, horizontal, vertical in PLACES:
-        label = axes.annotate(text, where, xytext=(x, y), textcoords="offset points", ha=horizontal, va=vertical,
+        label = axes.annotate(text, position, xytext=(x, y), textcoords="offset points", ha=horizontal, va=vertical,
                               fontsize=9, color="#1c2024",
                               bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})  # fmt: skip
         box = label.get_window_extent(renderer)
         within = inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1
-        if within and not any(box.overlaps(other) for other in taken):
+        if within and not any(map(box.overlaps, occupied)):
             return label
         label.remove()
     return None

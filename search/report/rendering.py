@@ -37,18 +37,18 @@ class Column(NamedTuple):
     kind: Literal["word", "figure", "long"] = "word"
     """`figure`: right-aligned, sorts by value; `long`: text that may wrap."""
 
-    def cell(self, record: Record) -> Cell:
+    def make_cell(self, record: Record) -> Cell:
         value = record[self.figure] if self.figure else None
         return Cell(self.text(record), None if pd.isna(value) else float(value))
 
-    def shortened(self, width: int) -> Column:
-        """The same with texts of at most `width` characters."""
+    def with_short_text(self, width: int = 40) -> Column:
+        """The same with texts of at most `width` characters: a user's names may be of any length."""
         return self._replace(text=lambda record: shorten(self.text(record), width))
 
 
-def word_column(name: str) -> Column:
-    """A column of names, headed as it is called in the records."""
-    return Column(name, lambda record: str(record[name])).shortened(40)
+def text_column(name: str, heading: str | None = None, kind: Literal["word", "long"] = "word") -> Column:
+    """A column of texts, headed as it is called in the records; blank where there is none."""
+    return Column(heading or name, lambda record: "" if pd.isna(record[name]) else str(record[name]), kind=kind)
 
 
 def figure_column(heading: str, name: str, as_text: Callable[[Any], str] = str) -> Column:
@@ -74,14 +74,14 @@ def make_table(
     Args:
         reason_of: why a record has no figures; the reason fills the columns from `reason_from` on.
     """
-    rows = []
+    table = Table(name, columns, [])
     for record in records:
-        cells = [column.cell(record) for column in columns]
+        cells = [column.make_cell(record) for column in columns]
         reason = reason_of(record)
         if reason is not None:
             cells[reason_from:] = [Cell(reason, span=len(columns) - reason_from)]
-        rows.append(cells)
-    return Table(name, columns, rows)
+        table.rows.append(cells)
+    return table
 
 
 class Plot(NamedTuple):
@@ -97,12 +97,12 @@ def render_page(template: str, **values: Any) -> str:
     return TEMPLATES.get_template(template).render(values)
 
 
-def _printable(value: Any) -> Any:
+def _printable_value(value: Any) -> Any:
     """Texts without what no page should be sent; markup, such as what a macro returns, stands as it is."""
     return printable_text(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
-def _sentence(text: str) -> str:
+def _as_sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
@@ -111,11 +111,11 @@ TEMPLATES = Environment(
     loader=PackageLoader("search", "."),
     autoescape=True,
     undefined=StrictUndefined,
-    finalize=_printable,
+    finalize=_printable_value,
     trim_blocks=True,
     lstrip_blocks=True,
 )
-TEMPLATES.filters["sentence"] = _sentence
+TEMPLATES.filters["sentence"] = _as_sentence
 TEMPLATES.globals["plotly_js"] = get_plotlyjs
 # Objects keep their order, and NaN, which JSON does not know, becomes null.
 TEMPLATES.policies["json.dumps_function"] = lambda data, **options: json.dumps(plain_values(data), **options)

@@ -45,6 +45,6 @@ class RunView:
     """Short id of each candidate that was measured whole -> what was found beside what was predicted."""
 
     @property
-    def lines(self) -> list[tuple[str, int]]:
+    def drawn_targets(self) -> list[tuple[str, int]]:
         """The targets that can be drawn on an axis of FLOPs."""
-        return [(asked, flops) for asked, flops in self.targets if flops is not None]
+        return [(target, flops) for target, flops in self.targets if flops is not None]

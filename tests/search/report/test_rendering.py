@@ -15,7 +15,7 @@ from jinja2 import UndefinedError
 from page_reader import Reader
 
 from models.errors import printable_text
-from search.report.rendering import TEMPLATES, Column, figure_column, make_table, render_page, word_column
+from search.report.rendering import TEMPLATES, Column, figure_column, make_table, render_page, text_column
 
 ROOT = Path(__file__).parents[3]
 IMPORT = '{% import "report/templates/pieces.html" as pieces %}'
@@ -44,7 +44,7 @@ def test_a_name_that_was_not_given_raises() -> None:
 
 def test_tables_show_figures_blanks_and_reasons() -> None:
     columns = [
-        word_column("name"),
+        text_column("name").with_short_text(),
         figure_column("kept, %", "kept", "{:.1f}".format),
         Column("device", lambda record: record["device"], kind="long"),
     ]

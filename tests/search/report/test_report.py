@@ -21,7 +21,7 @@ from matplotlib.text import Text
 from page_reader import Reader
 from PIL import Image
 
-from search.report.figures import finals_figure, front_figure, sensitivity_figure, stagger
+from search.report.figures import finals_figure, front_figure, sensitivity_figure, stagger_labels
 from search.report.page import RunView, report_html, write_report
 from search.report.picture import draw_picture, write_picture
 from search.results.figure_text import percent, points, shorten, si
@@ -164,7 +164,7 @@ def test_shortened_text_keeps_both_ends(text: str, width: int) -> None:
 
 @given(st.lists(st.floats(0, 100), max_size=12), st.floats(0.1, 40))
 def test_labels_of_one_row_lie_apart(positions: list[float], gap: float) -> None:
-    rows = stagger(positions, gap)
+    rows = stagger_labels(positions, gap)
     labels = list(zip(rows, positions, strict=True))
     assert all(row != other or abs(a - b) >= gap for (row, a), (other, b) in combinations(labels, 2))
     lonely = all(abs(a - b) >= gap for a, b in combinations(positions, 2))
@@ -176,15 +176,16 @@ def test_labels_of_one_row_lie_apart(positions: list[float], gap: float) -> None
 
 def test_figures_are_what_plotly_takes(run: RunView) -> None:
     assert run.sensitivity is not None
-    figures = [front_figure(run.tables.candidates, run.tables.front, run.dense, run.lines),
-               finals_figure(run.tables.finals, run.dense, run.lines), sensitivity_figure(run.sensitivity)]  # fmt: skip
+    figures = [front_figure(run.tables.candidates, run.tables.front, run.dense, run.drawn_targets),
+               finals_figure(run.tables.finals, run.dense, run.drawn_targets),
+               sensitivity_figure(run.sensitivity)]  # fmt: skip
     for figure in figures:
         assert figure is not None
         go.Figure(data=figure["data"], layout=figure["layout"] | figure["narrow"])  # raises on what it does not know
 
 
 def test_the_front_shows_every_judged_candidate_once(run: RunView) -> None:
-    figure = front_figure(run.tables.candidates, run.tables.front, run.dense, run.lines)
+    figure = front_figure(run.tables.candidates, run.tables.front, run.dense, run.drawn_targets)
     assert figure is not None
     shown = [(row[0], x, y) for trace in figure["data"] if "customdata" in trace
              for row, x, y in zip(trace["customdata"], trace["x"], trace["y"], strict=True)]  # fmt: skip
