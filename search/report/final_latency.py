@@ -12,13 +12,13 @@ from search.allocation.budget import LATENCY
 from search.engine.finalists import best_candidates
 from search.engine.outcomes import MethodOutcomes, RunOutcomes
 from search.files.atomic import atomic_write
-from search.latency.check import FILE, Checked, check_whole, read_latencies
+from search.latency.check import FILE, CheckedLatency, check_prediction, read_latencies
 from search.latency.table import Say
 from search.report.outputs import rows_of
 from search.results.tables import Row, allocation_of
 
 
-def measure_finals(outcomes: RunOutcomes, say: Say) -> dict[str, Checked]:
+def measure_finals(outcomes: RunOutcomes, say: Say) -> dict[str, CheckedLatency]:
     """Latency by key of every finalist (or best candidate, without finalists) for a target that asks for it.
 
     Latencies in the run's folder that were measured on the same device with as many threads are not measured again.
@@ -27,10 +27,10 @@ def measure_finals(outcomes: RunOutcomes, say: Say) -> dict[str, Checked]:
     if not answers:
         return {}
     path = outcomes.prepared.config.folder / FILE
-    recorded, latencies = read_latencies(path), dict[str, Checked]()
+    recorded, latencies = read_latencies(path), dict[str, CheckedLatency]()
     say("measuring the chosen networks whole, dense and compressed in turns ...")
     # Seeds of a finalist differ in their weights alone, which take the same time.
-    by_network: dict[tuple[str, Allocation], Checked] = {}
+    by_network: dict[tuple[str, Allocation], CheckedLatency] = {}
     for result, answer in answers:
         network = (answer.method, allocation_of(answer))
         valid = by_network.get(network) or _still_valid(result, recorded.get(answer.key))
@@ -48,17 +48,17 @@ def _answer_rows(result: MethodOutcomes) -> list[Row]:
         candidate for candidate in rows_of(result) if candidate.target in targets and candidate.outcome.status == "ok"
     ]
     finalists = [candidate for candidate in candidates if candidate.stage == "final"]
-    best = {result.candidate_key(proposal.candidate) for proposal in best_candidates(result.seen, 1)}
+    best = {result.key(proposal.candidate) for proposal in best_candidates(result.seen, 1)}
     return finalists or [candidate for candidate in candidates if candidate.key in best]
 
 
-def _measure_network(result: MethodOutcomes, answer: Row) -> Checked:
+def _measure_network(result: MethodOutcomes, answer: Row) -> CheckedLatency:
     method = result.prepared
     assert method.table is not None
-    return check_whole(method.compressor, method.compressor.levels(allocation_of(answer)), method.table)
+    return check_prediction(method.compressor, method.compressor.levels(allocation_of(answer)), method.table)
 
 
-def _still_valid(result: MethodOutcomes, recorded: Checked | None) -> Checked | None:
+def _still_valid(result: MethodOutcomes, recorded: CheckedLatency | None) -> CheckedLatency | None:
     """A recorded latency, unless it is of another device or number of threads, or beside another prediction."""
     table = result.prepared.table
     if recorded is None or table is None or table.dense_nanoseconds != round(1e6 * recorded.predicted_dense_ms):
