@@ -106,7 +106,7 @@ def _new_run(
     """A run's configuration; what can be refused at once is, before network and data are touched."""
     chosen = model_fields(declared, values, RunConfig)
     check_choices(chosen["methods"], chosen["strategies"], values["device"])
-    return build_run(declared, values, _task(network, data, declared, values), **fixed)
+    return build_run(declared, values, _task_config(network, data, declared, values), **fixed)
 
 
 def run_config(
@@ -167,7 +167,7 @@ def train(
     from search.judge import baseline
 
     check_choices(device=settings["device"])
-    task = _task(network, data, TRAIN, settings, fresh=True)
+    task = _task_config(network, data, TRAIN, settings, fresh=True)
     recipe = Recipe(**{**DENSE_TRAINING.model_dump(), **model_fields(TRAIN, settings, RunConfig)["recipe"]})
     observer, path, notices = observer_of(show), Path(settings["out"]), list[str]()
 
@@ -229,7 +229,7 @@ def export(run: str | Path, *, network: Network | None = None, show: Show = True
     return exported
 
 
-def _task(
+def _task_config(
     network: Network | None,
     data: Data | None,
     declared: Mapping[str, Setting],

@@ -15,7 +15,7 @@ from models.task import load_network
 from models.task_config import TaskConfig
 from models.wording import plural
 from search.engine.run_record import read_record
-from search.export.export import Exported, export_run, fine_tuned
+from search.export.export import Exported, export_run, prepare_subject
 from search.export.finished_run import FinishedRun, read_run
 from search.export.pick import pick_candidate
 from search.export.settings import EXPORT, NETWORK
@@ -100,7 +100,7 @@ class RunResult:
             UserError: no such candidate, or network, weights or data have changed since.
         """
         picked = pick_candidate(self.run, pick, settings["finetune"])
-        return fine_tuned(self.run, picked, pick, device=settings["device"]).network
+        return prepare_subject(self.run, picked, pick, device=settings["device"]).network
 
     @takes_keywords({name: setting for name, setting in EXPORT.items() if name != "run"})
     def export(self, pick: str = "best", **settings: Any) -> Exported:

@@ -74,14 +74,14 @@ def methods() -> pd.DataFrame:
     """The compression methods: name, summary, source, what they can do, their options' defaults."""
     from methods.registry import methods as known
 
-    return _records(known())
+    return _records_table(known())
 
 
 def strategies() -> pd.DataFrame:
     """The search strategies: name, summary, source, what they need."""
     from search.strategies.contract import strategy_infos as known
 
-    return _records(known())
+    return _records_table(known())
 
 
 def networks() -> list[str]:
@@ -91,5 +91,5 @@ def networks() -> list[str]:
     return network_names()
 
 
-def _records(known: Mapping[str, Any]) -> pd.DataFrame:
+def _records_table(known: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame([dataclasses.asdict(record) for record in known.values()])

@@ -134,10 +134,10 @@ def rank_tested(finalists: Sequence[T], samples: Sequence[Sample], names: Sequen
 
 def is_indistinct(one: Sample, other: Sample) -> bool:
     """Whether Welch's t-test does not tell two means apart; False where a spread is unknown."""
-    return one.std is not None and other.std is not None and welch(one, other) >= LEVEL
+    return one.std is not None and other.std is not None and welch_p_value(one, other) >= LEVEL
 
 
-def ranks(samples: Sequence[Sample | None]) -> list[int | None]:
+def rank_numbers(samples: Sequence[Sample | None]) -> list[int | None]:
     """The rank of each sample among those of one band; None where there is no spread to rank by."""
     numbers: list[int | None] = [None] * len(samples)
     last = 1
@@ -145,19 +145,19 @@ def ranks(samples: Sequence[Sample | None]) -> list[int | None]:
         (index, sample) for index, sample in enumerate(samples) if sample is not None and sample.std is not None
     ]
     for index, sample in sorted(measured, key=lambda pair: -pair[1].mean):
-        last = numbers[index] = max(last, 1 + sum(better(rival, sample) for rival in samples))
+        last = numbers[index] = max(last, 1 + sum(is_better(rival, sample) for rival in samples))
     return numbers
 
 
-def better(one: Sample | None, other: Sample | None) -> bool:
+def is_better(one: Sample | None, other: Sample | None) -> bool:
     """Whether `one` is better than `other` beyond the noise; never if either spread is unknown."""
     if one is None or other is None or one.std is None or other.std is None:
         return False
     image = 1 / max(1, min(one.images, other.images))
-    return one.mean - other.mean > image * (1 + ROUNDING) and welch(one, other) < LEVEL
+    return one.mean - other.mean > image * (1 + ROUNDING) and welch_p_value(one, other) < LEVEL
 
 
-def welch(one: Sample, other: Sample) -> float:
+def welch_p_value(one: Sample, other: Sample) -> float:
     """Two-sided p-value of Welch's t-test; 0 for different means without any spread."""
     if not one.std and not other.std:  # no spread, no t
         return float(one.mean == other.mean)
@@ -167,7 +167,7 @@ def welch(one: Sample, other: Sample) -> float:
     return float(test.pvalue)
 
 
-def bands(kept: Sequence[float], width: float) -> list[float]:
+def target_bands(kept: Sequence[float], width: float) -> list[float]:
     """For each target the largest one of its band: targets that lie within `width` of it are asked the same."""
     heads: dict[float, float] = {}
     head = None

@@ -51,7 +51,7 @@ def load_compressed(
     config = read_config(folder)
     _locate_method(config, folder, method)
     tensors = _read_weights(folder, config)
-    compressor = _bind(config, _network_spec(config, folder, network))
+    compressor = _bind_method(config, _network_spec(config, folder, network))
     try:
         return unpack_weights(compressor, config.allocation, tensors)
     except (RuntimeError, AssertionError, AttributeError, LookupError, ValueError) as error:
@@ -88,7 +88,7 @@ def _read_weights(folder: Path, config: ExportConfig) -> dict[str, Tensor]:
         raise UserError(f"{path} cannot be read ({first_line(error)}); export again") from error
 
 
-def _bind(config: ExportConfig, network: str) -> Compressor:
+def _bind_method(config: ExportConfig, network: str) -> Compressor:
     """The export's method on its architecture with fresh weights, of which nothing will be left."""
     task = config.task.model_copy(update={"network": network, "weights": None})
     shape = config.inputs.shape

@@ -93,7 +93,7 @@ def export_run(
     check_output_folder(folder)  # before the fine-tune, not after
     if "onnx" in formats:
         check_onnx()
-    subject = fine_tuned(run, picked, pick, device=device, say=say, on_step=on_step)
+    subject = prepare_subject(run, picked, pick, device=device, say=say, on_step=on_step)
     prefix = f".{folder.name}."
     with (
         report_unwritable(folder, "free space or give another folder, and export again: the fine-tune is kept"),
@@ -103,7 +103,7 @@ def export_run(
     ):
         config = write_files(subject, Path(stage), folder, formats, say)
         check_folder(folder, force=force)
-        _install(Path(stage), folder)
+        _move_into_place(Path(stage), folder)
     return Exported(folder, config, subject.network)
 
 
@@ -138,7 +138,7 @@ def _check_is_export(folder: Path, taken: list[str]) -> None:
         ) from error
 
 
-def _install(stage: Path, folder: Path) -> None:
+def _move_into_place(stage: Path, folder: Path) -> None:
     """Move the files to their place; without `config.json` in between, so that a mixture is never taken for whole."""
     folder.mkdir(exist_ok=True)
     (folder / CONFIG).unlink(missing_ok=True)
@@ -149,7 +149,7 @@ def _install(stage: Path, folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)  # of an earlier export; it does not belong to this one
 
 
-def fine_tuned(
+def prepare_subject(
     run: FinishedRun,
     picked: Picked,
     wanted: str,
@@ -175,8 +175,8 @@ def fine_tuned(
         changes = describe_changes(task, run.fingerprint, run.task_parts)
         raise UserError(f"{changes} since the search in {run.folder}; bring back what it was made with, or search anew")
     if not path.is_file():
-        path = _finetuned(evaluator, picked.candidate, weights, say, on_step)
-    candidate, allocation = _described(path)
+        path = _finetune_candidate(evaluator, picked.candidate, weights, say, on_step)
+    candidate, allocation = _read_description(path)
     compressor = evaluator.compressor(candidate)
     if any(compressor.levels(allocation) != compressor.levels(picked.allocation)):
         raise UserError(
@@ -184,8 +184,8 @@ def fine_tuned(
             "again on the device of the search, or pick another candidate"
         )
     network = unpack_weights(compressor, allocation, safetensors.torch.load_file(path))
-    accuracy = _accuracy(network, task, picked, candidate)
-    small, images = copy_network(network).cpu().eval(), _images(task, TRIAL_IMAGES)
+    accuracy = _check_accuracy(network, task, picked, candidate)
+    small, images = copy_network(network).cpu().eval(), _trial_images(task, TRIAL_IMAGES)
     return Subject(run, picked, wanted, task, compressor, candidate, allocation, small, images, accuracy)
 
 
@@ -199,7 +199,7 @@ def _check_can_keep(folder: Path) -> None:
         )
 
 
-def _described(path: Path) -> tuple[Candidate, Allocation]:
+def _read_description(path: Path) -> tuple[Candidate, Allocation]:
     """Candidate and allocation of stored weights; UserError if the file is not whole."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -210,7 +210,9 @@ def _described(path: Path) -> tuple[Candidate, Allocation]:
         raise UserError(f"{path} is not whole; remove it and export again: its candidate is fine-tuned anew") from error
 
 
-def _finetuned(evaluator: Evaluator, candidate: Candidate, weights: Path, say: Say, on_step: OnStep | None) -> Path:
+def _finetune_candidate(
+    evaluator: Evaluator, candidate: Candidate, weights: Path, say: Say, on_step: OnStep | None
+) -> Path:
     """Fine-tune a candidate, from its checkpoint if there is one; the file of its weights."""
     key = candidate.key(evaluator.task.fingerprint)
     checkpoint = Checkpoint(weights.parent / CHECKPOINTS / f"{key}.safetensors")
@@ -226,7 +228,7 @@ def _finetuned(evaluator: Evaluator, candidate: Candidate, weights: Path, say: S
     return weights / f"{key}.safetensors"
 
 
-def _accuracy(network: nn.Module, task: Task, picked: Picked, candidate: Candidate) -> float:
+def _check_accuracy(network: nn.Module, task: Task, picked: Picked, candidate: Candidate) -> float:
     """Of the stored weights on the test set, which must be what the search found."""
     accuracy, _ = measure_accuracy(network, task.test)
     known = picked.tested.get(candidate.seed)
@@ -238,7 +240,7 @@ def _accuracy(network: nn.Module, task: Task, picked: Picked, candidate: Candida
     return accuracy
 
 
-def _images(task: Task, count: int) -> Tensor:
+def _trial_images(task: Task, count: int) -> Tensor:
     """The first test images, as a network takes them, (count, C, H, W) on the CPU."""
     batches = task.test.subset(torch.arange(min(count, len(task.test)))).batches(64)
     return torch.cat([images.cpu().contiguous() for images, _ in batches])

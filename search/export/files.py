@@ -36,13 +36,13 @@ from search.export.config import (
 )
 from search.export.finished_run import FinishedRun
 from search.export.formats import (
-    capture,
+    capture_program,
     check_agreement,
     count_flops,
-    disagreement,
     open_onnx,
     open_pt2,
-    plain,
+    output_difference,
+    plain_network,
     write_onnx,
     write_pt2,
 )
@@ -94,19 +94,21 @@ def write_files(subject: Subject, stage: Path, folder: Path, asked: tuple[str, .
         UserError: a form does not compute what the network does, or costs what it should not.
     """
     say(f"writing and trying {', '.join(asked)} ...")
-    small = plain(subject.network)
-    flops = _recount(subject, small)
+    small = plain_network(subject.network)
+    flops = _count_exported_flops(subject, small)
     _write_forms(small, subject.example, stage, asked)
-    config = _config(subject, flops, _stored(stage))
-    agreement = {name: disagreement(run, subject.network, subject.images) for name, run in _opened(stage).items()}
+    config = _export_config(subject, flops, _stored_files(stage))
+    agreement = {
+        name: output_difference(run, subject.network, subject.images) for name, run in _open_forms(stage).items()
+    }
     if "safetensors" in asked:
         atomic_write(stage / WEIGHTS, safetensors.torch.save(pack_weights(subject.compressor, subject.network)))
-        config = config.model_copy(update={"files": _stored(stage)})
+        config = config.model_copy(update={"files": _stored_files(stage)})
         _write_config(stage, config)
-        agreement[WEIGHTS] = _rebuilt(subject, stage)
+        agreement[WEIGHTS] = _rebuilt_difference(subject, stage)
     for name, difference in agreement.items():
         check_agreement(name, difference)
-    metrics = {"agreement": agreement, "latency": _latencies(subject, stage, asked, say)}
+    metrics = {"agreement": agreement, "latency": _measure_latencies(subject, stage, asked, say)}
     config = config.model_copy(update={"metrics": config.metrics.model_copy(update=metrics)})
     _write_config(stage, config)
     if "config" not in asked:
@@ -118,14 +120,16 @@ def write_files(subject: Subject, stage: Path, folder: Path, asked: tuple[str, .
     return config
 
 
-def _recount(subject: Subject, small: nn.Module) -> int:
+def _count_exported_flops(subject: Subject, small: nn.Module) -> int:
     """FLOPs of what is exported, by torch's counter; they must be those that the search promised.
 
     Shared kernels are written out in these forms and cost as much as dense ones; and where the counter sees more in
     the dense network than convolution and linear layers (attention), the two cannot be compared.
     """
     counted, promised = count_flops(small, subject.example), subject.cost.flops
-    comparable = count_flops(plain(subject.task.network), subject.example) == subject.compressor.cost.dense.flops
+    comparable = (
+        count_flops(plain_network(subject.task.network), subject.example) == subject.compressor.cost.dense.flops
+    )
     if subject.compressor.info.shrinks_channels and comparable and counted != promised:
         raise UserError(f"the network to export has {counted:,} FLOPs where its search says {promised:,}; search anew")
     return counted
@@ -135,14 +139,14 @@ def _write_forms(network: nn.Module, example: Tensor, stage: Path, asked: tuple[
     """`model.pt2` and `model.onnx` of a network made of standard layers."""
     if "pt2" not in asked and "onnx" not in asked:
         return
-    program = capture(network, example)
+    program = capture_program(network, example)
     if "pt2" in asked:
         write_pt2(program, stage / PROGRAM)
     if "onnx" in asked:
         write_onnx(program, stage / ONNX)
 
 
-def _opened(stage: Path) -> dict[str, Forward]:
+def _open_forms(stage: Path) -> dict[str, Forward]:
     """The forms that were written, as a user would open them."""
     opened: dict[str, Forward] = {}
     if (stage / PROGRAM).is_file():
@@ -152,7 +156,7 @@ def _opened(stage: Path) -> dict[str, Forward]:
     return opened
 
 
-def _rebuilt(subject: Subject, stage: Path) -> float:
+def _rebuilt_difference(subject: Subject, stage: Path) -> float:
     """How far the network that `load_compressed` gives is from the fine-tuned one."""
     network = load_compressed(stage)
 
@@ -161,10 +165,10 @@ def _rebuilt(subject: Subject, stage: Path) -> float:
         outputs: Tensor = network(images)
         return outputs
 
-    return disagreement(run, subject.network, subject.images)
+    return output_difference(run, subject.network, subject.images)
 
 
-def _latencies(subject: Subject, stage: Path, asked: tuple[str, ...], say: Say) -> tuple[Latency, ...]:
+def _measure_latencies(subject: Subject, stage: Path, asked: tuple[str, ...], say: Say) -> tuple[Latency, ...]:
     """Dense and compressed in the forms that were written, for a single image and for a batch."""
     if not {"pt2", "onnx"} & set(asked):
         return ()
@@ -172,9 +176,9 @@ def _latencies(subject: Subject, stage: Path, asked: tuple[str, ...], say: Say) 
     theoretical = subject.compressor.cost.dense.flops / max(subject.cost.flops, 1)
     with tempfile.TemporaryDirectory() as folder:
         dense = Path(folder)
-        _write_forms(plain(subject.task.network), subject.example, dense, asked)
+        _write_forms(plain_network(subject.task.network), subject.example, dense, asked)
         found = []
-        for engine, device, pair in _pairs(dense, stage, subject.task.device):
+        for engine, device, pair in _forms_to_time(dense, stage, subject.task.device):
             name, threads = host_facts(device)["device"], torch.get_num_threads()
             for size in BATCHES:
                 images = batch_of(subject.images, size).to(device)
@@ -193,18 +197,20 @@ def _latencies(subject: Subject, stage: Path, asked: tuple[str, ...], say: Say) 
         return tuple(found)
 
 
-def _pairs(dense: Path, small: Path, device: torch.device) -> list[tuple[str, torch.device, tuple[Forward, Forward]]]:
+def _forms_to_time(
+    dense: Path, small: Path, device: torch.device
+) -> list[tuple[str, torch.device, tuple[Forward, Forward]]]:
     """(engine, device, (dense, compressed)), for each that can be measured here."""
     cpu = torch.device("cpu")
     names = {PROGRAM: "torch", ONNX: "onnxruntime"}
-    whole, narrow = _opened(dense), _opened(small)
+    whole, narrow = _open_forms(dense), _open_forms(small)
     pairs = [(names[name], cpu, (whole[name], narrow[name])) for name in whole]
     if device.type != "cpu" and PROGRAM in whole:
         pairs.append(("torch", device, (open_pt2(dense / PROGRAM, device), open_pt2(small / PROGRAM, device))))
     return pairs
 
 
-def _stored(stage: Path) -> dict[str, Stored]:
+def _stored_files(stage: Path) -> dict[str, Stored]:
     """Sizes and digests of the model's files."""
     paths = [stage / name for name in (WEIGHTS, PROGRAM, ONNX)]
     return {p.name: Stored(bytes=p.stat().st_size, sha256=file_digest(p)) for p in paths if p.is_file()}
@@ -214,7 +220,7 @@ def _write_config(stage: Path, config: ExportConfig) -> None:
     atomic_write(stage / CONFIG, config.model_dump_json(indent=2) + "\n")
 
 
-def _config(subject: Subject, flops: int, files: Mapping[str, Stored]) -> ExportConfig:
+def _export_config(subject: Subject, flops: int, files: Mapping[str, Stored]) -> ExportConfig:
     task, info = subject.task, subject.task.info
     compressor = subject.compressor
     return ExportConfig(
@@ -235,11 +241,11 @@ def _config(subject: Subject, flops: int, files: Mapping[str, Stored]) -> Export
         allocation=compressor.allocation(compressor.levels(subject.allocation)),
         cost=Costs(**subject.cost._asdict()),
         dense=Costs(**compressor.cost.dense._asdict()),
-        metrics=_metrics(subject, flops),
+        metrics=_test_metrics(subject, flops),
         recipe=subject.candidate.recipe,
         seen=task.seen,
         files=dict(files),
-        origin=_origin(subject),
+        origin=_candidate_origin(subject),
     )
 
 
@@ -256,7 +262,7 @@ def _user_file(network: str) -> UserFile | None:
     return UserFile(path=str(file), function=function, sha256=file_digest(file))
 
 
-def _metrics(subject: Subject, flops: int) -> Metrics:
+def _test_metrics(subject: Subject, flops: int) -> Metrics:
     seed = subject.candidate.seed
     tested = {**subject.picked.tested, seed: subject.picked.tested.get(seed, subject.accuracy)}
     accuracies = list(tested.values())
@@ -273,7 +279,7 @@ def _metrics(subject: Subject, flops: int) -> Metrics:
     )
 
 
-def _origin(subject: Subject) -> Origin:
+def _candidate_origin(subject: Subject) -> Origin:
     picked, run = subject.picked, subject.run
     return Origin(
         run=run.folder.name,

@@ -40,7 +40,7 @@ def check_onnx() -> None:
         )
 
 
-def plain(network: nn.Module) -> nn.Module:
+def plain_network(network: nn.Module) -> nn.Module:
     """A copy on the CPU for evaluation, made of standard layers: shared kernels are written out."""
     twin = copy_network(network).cpu().eval()
     for name, layer in codebook_layers(twin).items():
@@ -57,7 +57,7 @@ def count_flops(network: nn.Module, example: Tensor) -> int:
     return counter.get_total_flops() // (2 * len(example))
 
 
-def capture(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+def capture_program(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
     """The program of a network made of standard layers, for batches of any size.
 
     Args:
@@ -67,7 +67,7 @@ def capture(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram
         UserError: torch.export cannot follow the network, or only for one batch size.
     """
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet_exporters(), torch.no_grad():
             program = torch.export.export(
                 network, (example.contiguous(),), dynamic_shapes=({0: torch.export.Dim(BATCH, min=1)},)
             )
@@ -94,7 +94,7 @@ def write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
     By way of the memory: torch's own writer aborts the process when a disk is full (its destructor throws).
     """
     content = io.BytesIO()
-    with _quiet():
+    with _quiet_exporters():
         torch.export.save(program, content)
     path.write_bytes(content.getbuffer())
 
@@ -121,7 +121,7 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
     import onnx
 
     try:
-        with _quiet():
+        with _quiet_exporters():
             made = torch.onnx.export(
                 program, dynamo=True, verbose=False, input_names=[INPUT], output_names=[OUTPUT], external_data=False
             )
@@ -135,12 +135,12 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
             f"this network cannot be written as ONNX ({type(fault).__name__}: {first_line(fault)}); "
             f"leave onnx out of {setting_name('formats', '--format')}"
         ) from error
-    _tidy(model)
+    _tidy_onnx(model)
     onnx.checker.check_model(model)
     onnx.save(model, path)
 
 
-def _tidy(model: Any) -> None:
+def _tidy_onnx(model: Any) -> None:
     """Name the batch dimension; drop notes on how the exporter arrived at each node."""
     graph = model.graph
     symbol = graph.input[0].type.tensor_type.shape.dim[0].dim_param
@@ -164,7 +164,7 @@ def open_onnx(path: Path, threads: int | None = None) -> Forward:
 
 
 @torch.no_grad()
-def disagreement(run: Forward, network: nn.Module, images: Tensor) -> float:
+def output_difference(run: Forward, network: nn.Module, images: Tensor) -> float:
     """The largest difference to the network's outputs over their largest magnitude, over batches of several sizes.
 
     Args:
@@ -200,7 +200,7 @@ def check_agreement(what: str, difference: float) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet_exporters() -> Iterator[None]:
     """The exporters' notes are of no use to who exports, and standard output may be JSON."""
     levels = {name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")}
     for name in levels:

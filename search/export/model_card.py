@@ -8,7 +8,7 @@ from models.user.spec_names import OBJECT_PREFIX, class_of, data_name, network_n
 from models.wording import plural
 from search.export.config import ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig
 from search.latency.timing import Latency
-from search.results.markup import markdown, markdown_code
+from search.results.markup import escape_markdown, markdown_code
 
 _CENTROIDS = (
     "## Centroids\n\nThe kernels that each codebook holds, most used first, and how many of the network's kernels use "
@@ -20,33 +20,40 @@ _SETTINGS = 24  # sites shown; the rest is in config.json
 
 def model_card(config: ExportConfig, folder: Path, *, pictured: bool = False) -> str:
     """`README.md` of the export in `folder`, in Markdown; `pictured`: its centroids lie there as a picture."""
-    parts = [_head(config), _accuracy(config), _cost(config), _files(config), _latency(config)]
-    parts += [_CENTROIDS if pictured else "", _found(config), _loading(config, folder)]
+    parts = [
+        _title_section(config),
+        _accuracy_section(config),
+        _cost_section(config),
+        _files_section(config),
+        _latency_section(config),
+    ]
+    parts += [_CENTROIDS if pictured else "", _origin_section(config), _loading_section(config, folder)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _head(config: ExportConfig) -> str:
+def _title_section(config: ExportConfig) -> str:
     inputs = config.inputs
     shape = "×".join(map(str, inputs.shape))
     network, data = markdown_code(network_name(config.task.network)), markdown_code(data_name(config.task.data))
+    title = escape_markdown(_short_network_name(config.task.network))
     low, high = inputs.pixel_range
-    outputs = f", in the order of the labels {_labels(inputs.labels)}" if inputs.labels else ""
+    outputs = f", in the order of the labels {_label_list(inputs.labels)}" if inputs.labels else ""
     return (
-        f"# {markdown(_name(config.task.network))}, compressed by {markdown(config.method)}\n\n"
+        f"# {title}, compressed by {escape_markdown(config.method)}\n\n"
         f"{network} for {data}, {config.cost.flops / config.dense.flops:.1%} of its FLOPs. "
         f"It takes float32 images (N, {shape.replace('×', ', ')}), scaled from [{low:g}, {high:g}] to [0, 1] and "
-        f"normalised with mean {_numbers(inputs.mean)} and std {_numbers(inputs.std)} per channel, and returns "
+        f"normalised with mean {_number_list(inputs.mean)} and std {_number_list(inputs.std)} per channel, and returns "
         f"{inputs.classes} logits each{outputs}."
     )
 
 
-def _labels(labels: tuple[int | str, ...]) -> str:
+def _label_list(labels: tuple[int | str, ...]) -> str:
     """The first of them as code, so that no name is taken for Markdown; all are in `config.json`."""
     shown = ", ".join(f"`{str(label).replace('`', ' ')}`" for label in labels[:_LABELS])
     return shown if len(labels) <= _LABELS else f"{shown}, ... (all {len(labels)} are in `config.json`)"
 
 
-def _accuracy(config: ExportConfig) -> str:
+def _accuracy_section(config: ExportConfig) -> str:
     m = config.metrics
     std = "" if m.std is None else f" ± {m.std:.2%}"
     lines = [
@@ -60,7 +67,7 @@ def _accuracy(config: ExportConfig) -> str:
     return lines[0] + "\n\n" + "\n".join(lines[1:])
 
 
-def _cost(config: ExportConfig) -> str:
+def _cost_section(config: ExportConfig) -> str:
     rows = []
     for what in ("flops", "params", "bytes"):
         dense, small = getattr(config.dense, what), getattr(config.cost, what)
@@ -76,7 +83,7 @@ def _cost(config: ExportConfig) -> str:
     return text
 
 
-def _files(config: ExportConfig) -> str:
+def _files_section(config: ExportConfig) -> str:
     if not config.files:
         return ""
     what = {WEIGHTS: "packed weights", PROGRAM: "torch.export program", ONNX: "ONNX"}
@@ -91,7 +98,7 @@ def _files(config: ExportConfig) -> str:
     )
 
 
-def _latency(config: ExportConfig) -> str:
+def _latency_section(config: ExportConfig) -> str:
     timed = config.metrics.latency
     if not timed:
         return ""
@@ -101,24 +108,24 @@ def _latency(config: ExportConfig) -> str:
         small = time_text(each.compressed_ms, each.compressed_spread_ms)
         where = f"{each.device}, {plural(each.threads, 'thread')}"
         speed_up = f"{each.speed_up:.2f}× | {each.theoretical:.2f}×"
-        rows.append(f"| {each.engine} | {markdown(where)} | {each.batch} | {dense} | {small} | {speed_up} |")
+        rows.append(f"| {each.engine} | {escape_markdown(where)} | {each.batch} | {dense} | {small} | {speed_up} |")
     head = "| engine | device | batch | dense ms | compressed ms | measured | by FLOPs |"
     return (
         "## Latency\n\n" + head + "\n| --- | --- | ---: | ---: | ---: | ---: | ---: |\n" + "\n".join(rows) + "\n\n"
-        "Median over rounds in which both took turns, ± the distance between quartiles.\n" + shortfall(timed)
+        "Median over rounds in which both took turns, ± the distance between quartiles.\n" + shortfall_sentence(timed)
     ).rstrip()
 
 
 def time_text(median: float, spread: float) -> str:
     """Milliseconds to three digits, and to one digit how far they spread; never with an exponent."""
-    return f"{_digits(median, 3)} ± {_digits(spread, 1)}"
+    return f"{_rounded_text(median, 3)} ± {_rounded_text(spread, 1)}"
 
 
-def _digits(value: float, count: int) -> str:
+def _rounded_text(value: float, count: int) -> str:
     return f"{value:.{count}g}" if 1e-4 <= value < 10**count else f"{value:.0f}"
 
 
-def shortfall(timed: tuple[Latency, ...]) -> str:
+def shortfall_sentence(timed: tuple[Latency, ...]) -> str:
     """A sentence on where the real speed-up is far below the theoretical one; empty if it is nowhere."""
     short = [each for each in timed if each.far_below]
     if not short:
@@ -128,7 +135,7 @@ def shortfall(timed: tuple[Latency, ...]) -> str:
     return f"The real speed-up is far below what the FLOPs promise for {where}: less than half of the gain arrived."
 
 
-def _found(config: ExportConfig) -> str:
+def _origin_section(config: ExportConfig) -> str:
     origin, recipe = config.origin, config.recipe
     distil = f", distilled from the dense network (weight {recipe.distill_weight:g})" if recipe.distill_weight else ""
     run, pick, strategy, target = map(markdown_code, (origin.run, origin.pick, origin.strategy, origin.target))
@@ -142,7 +149,7 @@ def _found(config: ExportConfig) -> str:
         text += " The dense weights may have been trained on the images that ranked candidates."
     settings = config.allocation
     rows = [
-        f"| {markdown_code(site, in_table=True)} | {markdown(repr(settings[site]))} |"
+        f"| {markdown_code(site, in_table=True)} | {escape_markdown(repr(settings[site]))} |"
         for site in list(settings)[:_SETTINGS]
     ]
     more = len(settings) - _SETTINGS
@@ -150,7 +157,7 @@ def _found(config: ExportConfig) -> str:
     return text + "\n\n| site | setting |\n| --- | --- |\n" + "\n".join(rows) + rest
 
 
-def _loading(config: ExportConfig, folder: Path) -> str:
+def _loading_section(config: ExportConfig, folder: Path) -> str:
     blocks = []
     if WEIGHTS in config.files:
         blocks.append(
@@ -170,12 +177,12 @@ def _loading(config: ExportConfig, folder: Path) -> str:
     return "## How to load it\n\n" + "\n\n".join(blocks) if blocks else ""
 
 
-def _name(network: str) -> str:
+def _short_network_name(network: str) -> str:
     """A network's name, its function's in a user's file, or an object's class."""
     if network.startswith(OBJECT_PREFIX):
         return class_of(network)
     return network.rsplit(":", 1)[-1].rsplit("/", 1)[-1]
 
 
-def _numbers(values: tuple[float, ...]) -> str:
+def _number_list(values: tuple[float, ...]) -> str:
     return "(" + ", ".join(f"{value:g}" for value in values) + ")"

@@ -11,7 +11,7 @@ from search.candidate import Candidate
 from search.export.finished_run import FinishedRun
 from search.recipe import Recipe
 from search.results.best import Line, rank_finals
-from search.results.tables import figure_or_none, records
+from search.results.tables import figure_or_none, table_records
 
 PICKS = ("best", "knee", "smallest")
 
@@ -40,13 +40,13 @@ def pick_candidate(run: FinishedRun, wanted: str, finetune: float | None = None)
     Args:
         finetune: epochs of a fine-tune of its own, distilled from the dense network; None: the finalists' recipe.
     """
-    line = _line(run, wanted)
+    line = _find_record(run, wanted)
     if line["status"] != "ok":
         raise UserError(f"candidate {line['candidate']} failed ({line['reason']}); pick another one")
     itself = line["stage"] == "final" and finetune is None
     allocation = Allocation.from_text(line["allocation"])
     learned = figure_or_none(line["learned_target"]) if itself else None
-    recipe = run.config.final_recipe if finetune is None else _long(run.config.recipe, finetune)
+    recipe = run.config.final_recipe if finetune is None else _distilled_recipe(run.config.recipe, finetune)
     candidate = Candidate(
         method=line["method"],
         options=run.config.options.get(line["method"], {}),
@@ -57,19 +57,19 @@ def pick_candidate(run: FinishedRun, wanted: str, finetune: float | None = None)
         judge="test",
     )
     key = line["key"] if itself else candidate.key(run.fingerprint)
-    return Picked(candidate, allocation, key, line["strategy"], line["target"], _tested(run, key))
+    return Picked(candidate, allocation, key, line["strategy"], line["target"], _accuracy_by_seed(run, key))
 
 
-def _long(recipe: Recipe, epochs: float) -> Recipe:
+def _distilled_recipe(recipe: Recipe, epochs: float) -> Recipe:
     weight = recipe.distill_weight or Recipe().distill_weight
     return recipe.model_copy(update={"epochs": epochs, "distill_weight": weight})
 
 
-def _line(run: FinishedRun, wanted: str) -> Line:
+def _find_record(run: FinishedRun, wanted: str) -> Line:
     if wanted == "knee":
-        return knee(run)
+        return knee_of_front(run)
     if wanted in PICKS or wanted in run.tables.targets:
-        return _best_line(run, wanted)
+        return _best_record(run, wanted)
     candidates = run.tables.candidates
     named = candidates[candidates["key"].str.startswith(wanted)] if wanted else candidates[:0]
     keys = list(dict.fromkeys(named["key"]))
@@ -77,10 +77,10 @@ def _line(run: FinishedRun, wanted: str) -> Line:
         raise unknown_name("pick", wanted, [*PICKS, *run.tables.targets, *candidates["candidate"]])
     if len(keys) > 1:
         raise UserError(f"pick {wanted!r} fits {len(keys)} candidates, {keys[0]} and {keys[1]} among them; write more")
-    return records(named)[0]
+    return table_records(named)[0]
 
 
-def _best_line(run: FinishedRun, wanted: str) -> Line:
+def _best_record(run: FinishedRun, wanted: str) -> Line:
     """The answer to a target; of all finalists the one with the highest mean test accuracy, or of fewest FLOPs.
 
     Of a finalist it is the first seed that succeeded. The seed is not chosen: the test set ranks finalists here, and
@@ -102,10 +102,10 @@ def _best_line(run: FinishedRun, wanted: str) -> Line:
     rows = run.tables.candidates[run.tables.candidates["candidate"] == chosen["candidate"]]
     if not len(rows):
         raise UserError(f"the tables of {run.folder} do not belong together; write them again by resuming the search")
-    return records(rows)[0]
+    return table_records(rows)[0]
 
 
-def knee(run: FinishedRun) -> Line:
+def knee_of_front(run: FinishedRun) -> Line:
     """Of the front, the candidate farthest above the line from its smallest to its largest.
 
     Both axes are scaled to [0, 1] first. Where nothing lies above that line, the one of fewest FLOPs.
@@ -114,16 +114,16 @@ def knee(run: FinishedRun) -> Line:
     if not len(front):
         raise UserError(f"{run.folder} has no front: no candidate succeeded; pick another run")
     flops, accuracy = front["flops"].to_numpy(dtype=float), front["accuracy"].to_numpy(dtype=float)
-    above = _scaled(accuracy) - _scaled(flops)
-    return records(front)[int(above.argmax())]
+    above = _unit_range(accuracy) - _unit_range(flops)
+    return table_records(front)[int(above.argmax())]
 
 
-def _scaled(values: Any) -> Any:
+def _unit_range(values: Any) -> Any:
     width = values.max() - values.min()
     return (values - values.min()) / width if width > 0 else values * 0
 
 
-def _tested(run: FinishedRun, key: str) -> dict[int, float]:
+def _accuracy_by_seed(run: FinishedRun, key: str) -> dict[int, float]:
     """Seed -> test accuracy, of all lines that differ from `key`'s in their seed alone; empty if it has none."""
     candidates = run.tables.candidates
     finals = candidates[(candidates["stage"] == "final") & (candidates["status"] == "ok")]
@@ -134,4 +134,4 @@ def _tested(run: FinishedRun, key: str) -> dict[int, float]:
     if run.config.finalists > 1:  # a method that learns its allocation has another one for every seed
         columns.append("allocation")
     siblings = finals[(finals[columns] == picked[columns].iloc[0]).all(axis=1)]
-    return {int(line["seed"]): float(line["test_accuracy"]) for line in records(siblings)}
+    return {int(line["seed"]): float(line["test_accuracy"]) for line in table_records(siblings)}

@@ -30,8 +30,8 @@ from search.leaderboard.reported import Reported, reported_for_task
 from search.ledger.ledger import Ledger, list_tasks
 from search.ledger.location import public_location
 from search.ledger.record import Record
-from search.ranking import Sample, bands, candidate_name, rank_tested, ranks
-from search.results.tables import Dense, figure_or_none, records
+from search.ranking import Sample, candidate_name, rank_numbers, rank_tested, target_bands
+from search.results.tables import Dense, figure_or_none, table_records
 
 TYPES = {
     "task": "str",
@@ -234,10 +234,10 @@ def _row_notes(
 def _rank_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """With bands and ranks, by falling band, then accuracy; rows without an accuracy come last in their band."""
     # Targets asked for in different ways (0.5, 2x, 30M) compete where they mean the same FLOPs within the tolerance.
-    frame["band"] = bands(frame["kept_asked"].fillna(0.0).tolist(), TOLERANCE)
+    frame["band"] = target_bands(frame["kept_asked"].fillna(0.0).tolist(), TOLERANCE)
     for _, rivals in frame.groupby(["band", frame["target"].map(beyond_flops)]):
-        samples = [_test_sample(board_row) for board_row in records(rivals)]
-        frame.loc[rivals.index, "rank"] = pd.array(ranks(samples), dtype="Int64")
+        samples = [_test_sample(board_row) for board_row in table_records(rivals)]
+        frame.loc[rivals.index, "rank"] = pd.array(rank_numbers(samples), dtype="Int64")
     by_band = [band_rows for _, band_rows in frame.groupby("band")]
     order = [label for band_rows in reversed(by_band) for label in _order_band(band_rows)]
     frame = frame.drop(columns=["images", "allocation"]).astype(TYPES)
@@ -246,7 +246,7 @@ def _rank_rows(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _order_band(band_rows: pd.DataFrame) -> list[int]:
     """Labels of one band's rows as `search.ranking` orders finalists; those without a figure last, by name."""
-    by_label = dict(zip(band_rows.index, records(band_rows), strict=True))
+    by_label = dict(zip(band_rows.index, table_records(band_rows), strict=True))
     names = {
         label: (*candidate_name(board_row["strategy"], board_row["method"], board_row["allocation"]), board_row["row"])
         for label, board_row in by_label.items()

@@ -10,8 +10,8 @@ import pandas as pd
 from search.allocation.targets import beyond_flops
 from search.leaderboard.board import Board
 from search.report.rendering import Column, Record, figure_column, text_column
-from search.results.figure_text import percent, points, si
-from search.results.tables import records
+from search.results.figure_text import percent_text, points_text, si_text
+from search.results.tables import table_records
 
 REPORTED_NOTE = "reported by papers: not measured here, not ranked"
 
@@ -20,8 +20,8 @@ def accuracy_text(board_row: Record) -> str:
     """`91.46 ± 0.12 (3)`: mean, standard deviation over seeds, how many."""
     if pd.isna(board_row["accuracy"]):
         return ""
-    spread = "" if pd.isna(board_row["std"]) else f" ± {percent(board_row['std'])}"
-    return f"{percent(board_row['accuracy'])}{spread} ({board_row['n']})"
+    spread = "" if pd.isna(board_row["std"]) else f" ± {percent_text(board_row['std'])}"
+    return f"{percent_text(board_row['accuracy'])}{spread} ({board_row['n']})"
 
 
 def method_text(board_row: Record) -> str:
@@ -33,10 +33,10 @@ RANK = figure_column("rank", "rank")
 ROW = text_column("row")
 METHOD = Column("method", method_text)
 STRATEGY = text_column("strategy")
-DELTA = figure_column("Δ, points", "delta_points", lambda delta: points(delta / 100))
+DELTA = figure_column("Δ, points", "delta_points", lambda delta: points_text(delta / 100))
 ACCURACY = (Column("test accuracy, %", accuracy_text, "accuracy", "figure"), DELTA)
 KEPT = figure_column("kept FLOPs", "kept_flops", "{:.4f}".format)
-PARAMS = figure_column("params", "params", si)
+PARAMS = figure_column("params", "params", si_text)
 SMALLER = figure_column("smaller by", "compression", "{:.2f}×".format)
 LATENCY = figure_column("latency, ms", "latency_ms", "{:.3g}".format)
 EPOCHS = figure_column("epochs", "epochs", "{:g}".format)
@@ -44,11 +44,11 @@ SEARCH_COST = (figure_column("tried", "searched"), figure_column("search, s", "s
 TEXT_COLUMNS = (RANK, ROW, METHOD, STRATEGY, *ACCURACY, KEPT, PARAMS, SMALLER, LATENCY, *SEARCH_COST, EPOCHS)
 REPORTED_COLUMNS = (
     text_column("method"),
-    figure_column("top-1, %", "accuracy", percent),
-    figure_column("dense, %", "dense_accuracy", percent),
+    figure_column("top-1, %", "accuracy", percent_text),
+    figure_column("dense, %", "dense_accuracy", percent_text),
     DELTA,
     figure_column("kept FLOPs", "kept_flops", "{:.3f}".format),
-    figure_column("top-5, %", "top5", percent),
+    figure_column("top-5, %", "top5", percent_text),
     SMALLER,
     text_column("source", kind="long"),
 )
@@ -78,7 +78,7 @@ def band_title(board_rows: Sequence[Record]) -> str:
 def rows_by_band(frame: pd.DataFrame) -> list[list[dict[str, Any]]]:
     """The rows of each band, bands and rows in the table's order."""
     bands: dict[tuple[float, str], list[dict[str, Any]]] = {}
-    for board_row in records(frame):
+    for board_row in table_records(frame):
         bands.setdefault((board_row["band"], beyond_flops(board_row["target"])), []).append(board_row)
     return list(bands.values())
 
@@ -88,5 +88,7 @@ def dense_text(board: Board) -> str:
     dense = board.dense
     if dense is None:
         return ""
-    tested = "" if dense.test_accuracy is None else f"{percent(dense.test_accuracy)} % on the test set, "
-    return f"dense: {tested}{si(dense.flops)} FLOPs, {si(dense.params)} parameters, {si(dense.bytes, 'B')}"
+    tested = "" if dense.test_accuracy is None else f"{percent_text(dense.test_accuracy)} % on the test set, "
+    return (
+        f"dense: {tested}{si_text(dense.flops)} FLOPs, {si_text(dense.params)} parameters, {si_text(dense.bytes, 'B')}"
+    )

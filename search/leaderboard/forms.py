@@ -29,8 +29,8 @@ from search.leaderboard.rich_tables import print_boards
 from search.leaderboard.views import mean_ranks, task_names
 from search.report.rendering import Column, Record, text_column
 from search.results.figure_text import plain_values
-from search.results.markup import latex, markdown
-from search.results.tables import inert, records
+from search.results.markup import escape_latex, escape_markdown
+from search.results.tables import inert_cell, table_records
 
 FORMATS = ("table", "csv", "md", "tex", "html", "json")
 PIPE_WIDTH = 160  # characters of a table, where output is no terminal
@@ -78,14 +78,14 @@ def boards_csv(boards: Sequence[Board], with_reported: bool = False) -> str:
     columns = ["kind", *TYPES, "source"]
     frames = []
     for board, name in zip(boards, task_names(boards), strict=True):
-        table_rows = [{**board_row, "task": name, "kind": "measured"} for board_row in records(board.frame)]
+        table_rows = [{**board_row, "task": name, "kind": "measured"} for board_row in table_records(board.frame)]
         if with_reported:
             table_rows += [{"kind": "reported", "task": name, **paper.as_record()} for paper in board.reported]
         frames.append(pd.DataFrame(table_rows, columns=columns).astype({"kind": "str", **TYPES}))
     table = pd.concat(frames)
     for column in table.columns:
         if not pd.api.types.is_numeric_dtype(table[column]):
-            table[column] = table[column].map(inert, na_action="ignore")
+            table[column] = table[column].map(inert_cell, na_action="ignore")
     return table.to_csv(index=False, lineterminator="\n")
 
 
@@ -99,12 +99,12 @@ def boards_record(boards: Sequence[Board], with_reported: bool = False) -> dict[
             "dense": None if board.dense is None else asdict(board.dense),
             "skipped_records": board.skipped,
             "notices": list(board.notices),
-            "rows": [plain_values(board_row) for board_row in records(board.frame)],
+            "rows": [plain_values(board_row) for board_row in table_records(board.frame)],
         }
         if with_reported:
             record["reported"] = [paper.as_record() for paper in board.reported]
         tasks.append(record)
-    ranked = [plain_values(record) for record in records(mean_ranks(boards))] if len(boards) > 1 else []
+    ranked = [plain_values(record) for record in table_records(mean_ranks(boards))] if len(boards) > 1 else []
     return {"tasks": tasks, "mean_ranks": ranked}
 
 
@@ -113,8 +113,8 @@ def boards_markdown(boards: Sequence[Board], with_reported: bool = False) -> str
     tables = []
     for title, headings, body in _text_tables(boards, with_reported):
         table = [headings, ["---"] * len(headings), *body]
-        table_text = "\n".join(f"| {' | '.join(map(markdown, cells))} |" for cells in table)
-        tables.append(f"{markdown(title)}\n\n{table_text}")
+        table_text = "\n".join(f"| {' | '.join(map(escape_markdown, cells))} |" for cells in table)
+        tables.append(f"{escape_markdown(title)}\n\n{table_text}")
     return "\n\n".join(tables) + "\n"
 
 
@@ -122,9 +122,9 @@ def boards_latex(boards: Sequence[Board], with_reported: bool = False) -> str:
     """Tables for the package booktabs."""
     tables = []
     for title, headings, body in _text_tables(boards, with_reported):
-        heading, *body_text = [" & ".join(map(latex, cells)) + r" \\" for cells in [headings, *body]]
+        heading, *body_text = [" & ".join(map(escape_latex, cells)) + r" \\" for cells in [headings, *body]]
         tables.append(
-            f"\\begin{{table}}\n\\caption{{{latex(title)}}}\n\\begin{{tabular}}{{{'l' * len(headings)}}}\n"
+            f"\\begin{{table}}\n\\caption{{{escape_latex(title)}}}\n\\begin{{tabular}}{{{'l' * len(headings)}}}\n"
             f"\\toprule\n{heading}\n\\midrule\n" + "\n".join(body_text) + "\n\\bottomrule\n\\end{tabular}\n\\end{table}"
         )
     return "% \\usepackage{booktabs}\n" + "\n\n".join(tables) + "\n"
@@ -153,5 +153,5 @@ def _text_tables(boards: Sequence[Board], with_reported: bool) -> list[_TextTabl
             add_table(f"{name}, {REPORTED_NOTE}", REPORTED_COLUMNS, papers)
     if len(boards) > 1:
         ranks = mean_ranks(boards)
-        add_table("mean rank over tasks", mean_rank_columns(ranks), records(ranks))
+        add_table("mean rank over tasks", mean_rank_columns(ranks), table_records(ranks))
     return tables

@@ -30,17 +30,17 @@ from search.leaderboard.columns import (
 from search.leaderboard.views import mean_ranks, task_names
 from search.report.figures import Figure, finals_figure
 from search.report.rendering import Plot, Record, Table, figure_column, make_table, render_page, text_column
-from search.results.figure_text import format_figure, percent, shorten, si
-from search.results.tables import records
+from search.results.figure_text import format_figure, percent_text, shorten_middle, si_text
+from search.results.tables import table_records
 
 NAME_COLUMNS = (RANK, *(column.with_short_text() for column in (ROW, text_column("target"), METHOD, STRATEGY)))
 SIZE_COLUMNS = (
     *ACCURACY,
-    figure_column("dense, %", "dense_accuracy", percent),
+    figure_column("dense, %", "dense_accuracy", percent_text),
     figure_column("asked", "kept_asked", "{:.4f}".format),
     KEPT._replace(heading="kept"),
     PARAMS,
-    figure_column("size", "bytes", lambda size: si(size, "B")),
+    figure_column("size", "bytes", lambda size: si_text(size, "B")),
     SMALLER,
 )
 LATENCY_COLUMNS = (
@@ -62,7 +62,7 @@ def page_html(boards: Sequence[Board], *, created: str | None = None, with_repor
         "leaderboard/templates/leaderboard.html",
         title=f"Leaderboard: {names[0]}" if len(names) == 1 else f"Leaderboard of {len(names)} tasks",
         created=created or time.strftime("%Y-%m-%d %H:%M %Z"),
-        mean_ranks=None if ranks is None else make_table("mean-table", mean_rank_columns(ranks), records(ranks)),
+        mean_ranks=None if ranks is None else make_table("mean-table", mean_rank_columns(ranks), table_records(ranks)),
         tasks=[
             (f"task-{index}", name, _describe_task(board, index, with_reported))
             for index, (board, name) in enumerate(zip(boards, names, strict=True))
@@ -75,14 +75,14 @@ def _describe_task(board: Board, index: int, with_reported: bool) -> dict[str, A
     """What the page shows of one task."""
     figure, frame = front_figure(board), board.frame
     label = "Kept FLOPs against test accuracy of every method"
-    noted = records(frame[frame["accuracy"].notna() & frame["note"].notna()])
-    reproducible = records(frame[frame["command"].notna()])
+    noted = table_records(frame[frame["accuracy"].notna() & frame["note"].notna()])
+    reproducible = table_records(frame[frame["command"].notna()])
     reported = [paper.as_record() for paper in board.reported] if with_reported else []
     return {
         "dense": dense_text(board),
         "fronts": figure and Plot(f"fronts-plot-{index}", label, figure),
         "results": _results_table(frame, index),
-        "notes": [(board_row["row"], shorten(board_row["note"], 300)) for board_row in noted],
+        "notes": [(board_row["row"], shorten_middle(board_row["note"], 300)) for board_row in noted],
         "reported": make_table(f"reported-{index}", REPORTED_COLUMNS, reported) if reported else None,
         "commands": [(_describe_row(board_row), board_row["command"]) for board_row in reproducible],
     }
@@ -91,18 +91,18 @@ def _describe_task(board: Board, index: int, with_reported: bool) -> dict[str, A
 def _describe_row(board_row: Record) -> str:
     """Which row a command reproduces, and the run that it came from."""
     competitor = f"{method_text(board_row)}, {board_row['strategy']}, target {board_row['target']}"
-    return f"{board_row['row']}: {competitor}; run {shorten(board_row['run'], 60)}"
+    return f"{board_row['row']}: {competitor}; run {shorten_middle(board_row['run'], 60)}"
 
 
 def _results_table(frame: pd.DataFrame, index: int) -> Table:
     """Every row; one without a tested finalist has the reason in the place of its figures."""
 
     def missing_reason(board_row: Record) -> str | None:
-        return shorten(format_figure(board_row["note"]), 300) if pd.isna(board_row["accuracy"]) else None
+        return shorten_middle(format_figure(board_row["note"]), 300) if pd.isna(board_row["accuracy"]) else None
 
     timed = bool(frame["latency_ms"].notna().any())
     columns = [*NAME_COLUMNS, *SIZE_COLUMNS, *(LATENCY_COLUMNS if timed else ()), *SEARCH_COST, EPOCHS]
-    return make_table(f"board-{index}", columns, records(frame), missing_reason, reason_from=len(NAME_COLUMNS))
+    return make_table(f"board-{index}", columns, table_records(frame), missing_reason, reason_from=len(NAME_COLUMNS))
 
 
 def front_figure(board: Board) -> Figure | None:
@@ -113,7 +113,9 @@ def front_figure(board: Board) -> Figure | None:
         columns={"accuracy": "test_accuracy", "std": "test_std", "n": "seeds", "row": "candidate"}
     )
     bands = frame[frame["band"] > 0].drop_duplicates("band")  # 0: a target that does not speak of FLOPs
-    targets = [(str(board_row["target"]), round(board_row["band"] * board.dense.flops)) for board_row in records(bands)]
+    targets = [
+        (str(board_row["target"]), round(board_row["band"] * board.dense.flops)) for board_row in table_records(bands)
+    ]
     figure = finals_figure(frame.sort_values(["method", "strategy", "kept_flops"]), board.dense, targets)
     if figure is not None:
         for trace in figure["data"]:

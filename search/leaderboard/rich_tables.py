@@ -24,7 +24,7 @@ from search.leaderboard.columns import (
 from search.leaderboard.views import mean_ranks, task_names
 from search.report.rendering import Column, Record
 from search.results.figure_text import format_figure
-from search.results.tables import records
+from search.results.tables import table_records
 
 
 def print_boards(
@@ -39,7 +39,7 @@ def print_boards(
         if with_reported and board.reported:
             papers = (paper.as_record() for paper in board.reported)
             console.print(_make_table(REPORTED_NOTE, REPORTED_COLUMNS, papers))
-        for board_row in records(board.frame):
+        for board_row in table_records(board.frame):
             for remark in filter(None, map(format_figure, (board_row["note"], board_row["latency_device"]))):
                 _print_line(console, f"{board_row['row']}  {remark}", "dim")
         if with_commands:
@@ -47,7 +47,7 @@ def print_boards(
         console.print()
     if len(boards) > 1:
         ranks = mean_ranks(boards)
-        console.print(_make_table("mean rank over tasks", mean_rank_columns(ranks), records(ranks)))
+        console.print(_make_table("mean rank over tasks", mean_rank_columns(ranks), table_records(ranks)))
     for notice in dict.fromkeys(notice for board in boards for notice in board.notices):
         _print_line(console, f"note  {notice}", "yellow")
     _print_line(console, "Equal ranks: seeds do not tell them apart (Welch's t-test, 5 %). Blank: not measured.", "dim")
@@ -60,7 +60,7 @@ def _print_line(console: Console, line: str, style: str | None = None) -> None:
 
 def _print_commands(frame: pd.DataFrame, console: Console) -> None:
     """The run of each row, and the command that leads to it."""
-    for board_row in records(frame[frame["command"].notna()]):
+    for board_row in table_records(frame[frame["command"].notna()]):
         _print_line(console, f"\n{board_row['row']}  from {board_row['run']}\n{board_row['command']}")
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from models.errors import UserError, unknown_name
 from search.allocation.targets import TOLERANCE, parse_target
 from search.leaderboard.board import Board
-from search.results.tables import Dense, records
+from search.results.tables import Dense, table_records
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def mean_ranks(boards: Sequence[Board]) -> pd.DataFrame:
     names = task_names(boards)
     ranks_of: dict[tuple[Any, ...], dict[str, Any]] = {}
     for board, name in zip(boards, names, strict=True):
-        for board_row in records(board.frame):
+        for board_row in table_records(board.frame):
             # Bands of two tasks are rarely equal to the last digit. Epochs tell cheap finalists from long trained ones.
             competitor = (
                 board_row["method"],

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from methods.base import Centroids
 from models.errors import printable_text
 from models.wording import plural
-from search.results.figure_text import shorten
+from search.results.figure_text import shorten_middle
 
 COLUMNS = 16
 TILES = 128  # shown of all codebooks together, in whole rows; at least one row of each
@@ -78,7 +78,7 @@ def _draw_tile(axes: Axes, kernel: npt.NDArray[np.float32], x: float, top: float
 def _describe_book(book: Centroids, shown: int) -> str:
     """Name, how many centroids and kernels, and what share of the kernels the tiles shown stand for."""
     total = int(book.counts.sum())
-    text = f"{shorten(printable_text(book.name), 60)}: {len(book.counts):,} centroids, {total:,} kernels"
+    text = f"{shorten_middle(printable_text(book.name), 60)}: {len(book.counts):,} centroids, {total:,} kernels"
     if shown < len(book.counts) and total:
         text += f"; the {shown} most used, {float(book.counts[:shown].sum()) / total:.0%} of the kernels"
     return text

@@ -14,8 +14,8 @@ import pandas as pd
 from plotly.colors import sample_colorscale
 
 from models.errors import printable_text
-from search.results.figure_text import shorten
-from search.results.tables import Dense, records
+from search.results.figure_text import shorten_middle
+from search.results.tables import Dense, table_records
 
 Figure = dict[str, Any]
 Target = tuple[str, int]  # as asked, and the FLOPs that are meant
@@ -50,7 +50,7 @@ def styled_groups(frame: pd.DataFrame) -> Iterator[StyledGroup]:
         color_index = methods.index(method) if len(methods) > 1 else symbol_index
         name = f"{method}, {strategy}" if len(methods) > 1 else str(strategy)
         color, symbol = COLORS[color_index % len(COLORS)], SYMBOLS[symbol_index % len(SYMBOLS)]
-        yield StyledGroup(shorten(name, 36), color, symbol, candidates)
+        yield StyledGroup(shorten_middle(name, 36), color, symbol, candidates)
 
 
 def stagger_labels(positions: Sequence[float], gap: float) -> list[int]:
@@ -112,7 +112,7 @@ def _candidates_trace(group: StyledGroup) -> dict[str, Any]:
     return _marker_trace(group, "accuracy") | {
         "customdata": [
             [*(plot_text(candidate[column]) for column in columns), candidate["epochs"], int(candidate["flops"]) / 1e6]
-            for candidate in records(group.candidates)
+            for candidate in table_records(group.candidates)
         ],
         "hovertemplate": "<b>%{customdata[0]}</b><br>%{customdata[1]}, %{customdata[2]}, target %{customdata[3]}<br>"
         "kept %{x:.2f} % (%{customdata[5]:.4~g} M FLOPs)<br>search accuracy %{y:.2f} %<br>"
@@ -128,7 +128,7 @@ def _finals_trace(group: StyledGroup) -> dict[str, Any]:
         "error_y": {"type": "data", "array": spread, "thickness": 1.5, "width": 4},
         "customdata": [
             [*(plot_text(finalist[column]) for column in columns), int(finalist["seeds"])]
-            for finalist in records(group.candidates)
+            for finalist in table_records(group.candidates)
         ],
         "hovertemplate": "<b>%{customdata[0]}</b><br>%{customdata[1]}, %{customdata[2]}<br>kept %{x:.2f} %<br>"
         "test accuracy %{y:.2f} %, n = %{customdata[3]}<extra></extra>",
@@ -139,8 +139,8 @@ def _site_trace(site: str, color: str, measurements: pd.DataFrame) -> dict[str, 
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": plot_text(shorten(site, 26)),
-        "meta": plot_text(shorten(site, 90)),
+        "name": plot_text(shorten_middle(site, 26)),
+        "meta": plot_text(shorten_middle(site, 90)),
         "x": measurements["strength"].astype(float).to_list(),
         "y": (100 * measurements["accuracy"].astype(float)).to_list(),
         "customdata": [
@@ -221,7 +221,7 @@ def _with_targets(
         y = 100 * dense_accuracy
         across = {"xref": "paper", "x0": 0, "x1": 1, "yref": "y", "y0": y, "y1": y}
         layout["shapes"].append(dotted | across | {"line": {"color": GREY, "width": 1, "dash": "dash"}})
-    names = [plot_text(f"target {shorten(target, 12)}") for target, _ in targets]
+    names = [plot_text(f"target {shorten_middle(target, 12)}") for target, _ in targets]
     positions = [x for trace in data for x in trace["x"]] + target_positions
     span = max(1.0, max(positions) - min(positions))
     # The share of the figure's width that a label of twelve letters takes, on a page and on a phone.

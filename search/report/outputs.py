@@ -57,7 +57,7 @@ def run_view(outcomes: RunOutcomes, command: str, checked: Mapping[str, CheckedL
     rows_by_method = [rows_of(result) for result in methods]
     rows = [row for own_rows in rows_by_method for row in own_rows]
     ids = short_ids(row.key for row in rows)
-    scans = [scan for result in methods if (scan := _sensitivity(result)) is not None]
+    scans = [scan for result in methods if (scan := _scan_table(result)) is not None]
     targets = {target.asked: budget for method in run.methods for target, budget in method.targets}
     view = RunView(
         title=f"{run.title}, {', '.join(method.config.method for method in run.methods)}",
@@ -65,11 +65,11 @@ def run_view(outcomes: RunOutcomes, command: str, checked: Mapping[str, CheckedL
         command=command,
         resume_command=resume_command(run.config),
         export_command=export_command(run.config),
-        facts=_facts(outcomes),
+        facts=_run_facts(outcomes),
         dense=run.dense,
         tables=RunTables.from_rows(rows, run.dense, checked),
-        allocations=_merged(
-            _allocations(result, own_rows, ids) for result, own_rows in zip(methods, rows_by_method, strict=True)
+        allocations=_merge_mappings(
+            _site_ratios(result, own_rows, ids) for result, own_rows in zip(methods, rows_by_method, strict=True)
         ),
         sensitivity=pd.concat(scans, ignore_index=True) if scans else None,
         skipped=_left_dense(outcomes),
@@ -80,20 +80,20 @@ def run_view(outcomes: RunOutcomes, command: str, checked: Mapping[str, CheckedL
         ],
         limits={target: budget.limits_text() for target, budget in targets.items()},
         remarks=[
-            *_refusals(outcomes),
+            *_refusal_remarks(outcomes),
             *(_of_method(outcomes, result, remark)
               for result, own_rows in zip(methods, rows_by_method, strict=True)
-              for remark in [*_loose(result, own_rows), *_failed_scans(result)]),
+              for remark in [*_loose_remarks(result, own_rows), *_failed_scans(result)]),
         ],
-        latencies=_merged(
+        latencies=_merge_mappings(
             latencies_in_words(result, own_rows, checked, ids)
             for result, own_rows in zip(methods, rows_by_method, strict=True)
         ),
     )  # fmt: skip
-    return replace(view, centroids=_centroids(outcomes, view))
+    return replace(view, centroids=_answer_codebooks(outcomes, view))
 
 
-def _merged(parts: Iterable[Mapping[str, Item]]) -> dict[str, Item]:
+def _merge_mappings(parts: Iterable[Mapping[str, Item]]) -> dict[str, Item]:
     """The mappings of all methods as one."""
     return {name: item for part in parts for name, item in part.items()}
 
@@ -103,7 +103,7 @@ def _of_method(outcomes: RunOutcomes, result: MethodOutcomes, text: str) -> str:
     return text if len(outcomes.methods) == 1 else f"{text} ({result.prepared.config.method})"
 
 
-def _refusals(outcomes: RunOutcomes) -> list[str]:
+def _refusal_remarks(outcomes: RunOutcomes) -> list[str]:
     """What a comparison could not answer, each method and target once."""
     refused = {(standing.method, standing.target): standing.reason for standing in outcomes.prepared.refused}
     return [f"left out: {method} at {target}, {reason}" for (method, target), reason in refused.items()]
@@ -150,7 +150,7 @@ def latencies_in_words(
             for row in rows if row.key in checked and row.target in parts}  # fmt: skip
 
 
-def _loose(result: MethodOutcomes, rows: list[Row]) -> list[str]:
+def _loose_remarks(result: MethodOutcomes, rows: list[Row]) -> list[str]:
     """Of targets that no candidate meets within the tolerance, and of finalists that lie further below theirs."""
     found = list[str]()
     for target, budget in result.prepared.targets:
@@ -179,7 +179,7 @@ def _failed_scans(result: MethodOutcomes) -> list[str]:
     ]
 
 
-def _allocations(result: MethodOutcomes, rows: list[Row], ids: Mapping[str, str]) -> dict[str, Ratios]:
+def _site_ratios(result: MethodOutcomes, rows: list[Row], ids: Mapping[str, str]) -> dict[str, Ratios]:
     """Per candidate how strongly each site is compressed, and its setting in words."""
     compressor = result.prepared.compressor
     found: dict[str, Ratios] = {}
@@ -192,7 +192,7 @@ def _allocations(result: MethodOutcomes, rows: list[Row], ids: Mapping[str, str]
     return found
 
 
-def _centroids(outcomes: RunOutcomes, view: RunView) -> dict[str, list[Centroids]]:
+def _answer_codebooks(outcomes: RunOutcomes, view: RunView) -> dict[str, list[Centroids]]:
     """The codebooks of each target's answer."""
     compressors = {result.prepared.config.method: result.prepared.compressor for result in outcomes.methods}
     answers = [best.line for target, _ in view.targets if (best := view.tables.best(target))]
@@ -205,7 +205,7 @@ def _centroids(outcomes: RunOutcomes, view: RunView) -> dict[str, list[Centroids
     return codebooks
 
 
-def _sensitivity(result: MethodOutcomes) -> pd.DataFrame | None:
+def _scan_table(result: MethodOutcomes) -> pd.DataFrame | None:
     """The scan as measured, one line per site and setting."""
     setup = result.prepared
     scanned = {p.candidate: o for p, o in result.seen if p.stage == "scan"}
@@ -232,7 +232,7 @@ def _sensitivity(result: MethodOutcomes) -> pd.DataFrame | None:
     return pd.DataFrame(lines) if lines else None
 
 
-def _facts(outcomes: RunOutcomes) -> dict[str, str]:
+def _run_facts(outcomes: RunOutcomes) -> dict[str, str]:
     run, task, config = outcomes.prepared, outcomes.prepared.task, outcomes.prepared.config
     worker_seconds = sum(outcome.seconds for result in outcomes.methods for _, outcome in result.seen)
     facts = {

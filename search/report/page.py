@@ -25,8 +25,8 @@ from search.report.rendering import (
 )
 from search.report.view import RunView
 from search.results.best import Best
-from search.results.figure_text import format_figure, percent, points, shorten, si
-from search.results.tables import records
+from search.results.figure_text import format_figure, percent_text, points_text, shorten_middle, si_text
+from search.results.tables import table_records
 
 
 def write_report(path: Path, run: RunView) -> None:
@@ -70,20 +70,20 @@ class Card(NamedTuple):
 
 def _make_card(run: RunView, target: str, flops: int | None, best: Best | None) -> Card:
     # A target with several parts names all of its limits, not only the FLOPs.
-    limit = f"{si(flops)} FLOPs" if flops is not None and "+" not in target else run.limits[target]
+    limit = f"{si_text(flops)} FLOPs" if flops is not None and "+" not in target else run.limits[target]
     if best is None:
         return Card(target, limit)
     answer = best.line
-    spread = f" ± {percent(best.std)}" if best.std is not None else ""
+    spread = f" ± {percent_text(best.std)}" if best.std is not None else ""
     dense_accuracy = run.dense.test_accuracy if best.on_test else run.dense.search_accuracy
-    change = "" if dense_accuracy is None else f"{points(best.accuracy - dense_accuracy)} points against dense; "
+    change = "" if dense_accuracy is None else f"{points_text(best.accuracy - dense_accuracy)} points against dense; "
     seeds = (
         f"test set, n\u00a0=\u00a0{answer['seeds']}" if best.on_test else "search split: it ranks, it is not a result"
     )
     smaller = f"; file {answer['compression']:.2f}× smaller" if pd.notna(answer["compression"]) else ""
     facts = [
         f"{change}{seeds}",
-        f"kept {percent(answer['kept_flops'])} % of FLOPs ({si(answer['flops'])}){smaller}",
+        f"kept {percent_text(answer['kept_flops'])} % of FLOPs ({si_text(answer['flops'])}){smaller}",
         f"{answer['method']}, {answer['strategy']}, candidate {answer['candidate']}",
         f"Why this one: {best.reason}",
     ]
@@ -91,17 +91,17 @@ def _make_card(run: RunView, target: str, flops: int | None, best: Best | None) 
         facts.append(f"Latency: {run.latencies[answer['candidate']]}")
     if best.rival is not None:
         rival = best.rival
-        rival_accuracy = f"{percent(rival['test_accuracy'])} ± {percent(rival['test_std'])} %"
+        rival_accuracy = f"{percent_text(rival['test_accuracy'])} ± {percent_text(rival['test_std'])} %"
         facts.append(f"Within the noise of {rival['method']}, {rival['strategy']}: {rival_accuracy}")
-    return Card(target, limit, f"{percent(best.accuracy)}{spread} %", tuple(facts))
+    return Card(target, limit, f"{percent_text(best.accuracy)}{spread} %", tuple(facts))
 
 
 def _summarize_run(run: RunView) -> str:
     """The dense network and what the search took, in two sentences."""
     dense = run.dense
     accuracies = [("test set", dense.test_accuracy), ("search split", dense.search_accuracy)]
-    figures = [f"{si(dense.flops)} FLOPs", f"{si(dense.params)} parameters", si(dense.bytes, "B")]
-    figures += [f"{percent(accuracy)} % on the {split}" for split, accuracy in accuracies if accuracy is not None]
+    figures = [f"{si_text(dense.flops)} FLOPs", f"{si_text(dense.params)} parameters", si_text(dense.bytes, "B")]
+    figures += [f"{percent_text(accuracy)} % on the {split}" for split, accuracy in accuracies if accuracy is not None]
     # A candidate that two strategies propose has two rows, but was judged once.
     candidates = run.tables.candidates.drop_duplicates("key")
     failures = int((candidates["status"] == "failed").sum())
@@ -116,7 +116,7 @@ def _summarize_run(run: RunView) -> str:
 
 def _tested_accuracy(record: Record) -> str:
     mean, std = record["test_accuracy"], record["test_std"]
-    return percent(mean) if pd.isna(std) else f"{percent(mean)} ± {percent(std)}"
+    return percent_text(mean) if pd.isna(std) else f"{percent_text(mean)} ± {percent_text(std)}"
 
 
 def _seeds_text(record: Record) -> str:
@@ -127,9 +127,9 @@ CANDIDATE, STAGE, METHOD, STRATEGY, TARGET = (
     text_column(name).with_short_text() for name in ("candidate", "stage", "method", "strategy", "target")
 )
 SIZES = [
-    figure_column("FLOPs", "flops", si),
-    figure_column("params", "params", si),
-    figure_column("size", "bytes", lambda size: si(size, "B")),
+    figure_column("FLOPs", "flops", si_text),
+    figure_column("params", "params", si_text),
+    figure_column("size", "bytes", lambda size: si_text(size, "B")),
     figure_column("smaller by", "compression", "{:.2f}×".format),
 ]
 EPOCHS = figure_column("epochs", "epochs", "{:.3g}".format)
@@ -139,10 +139,10 @@ FINAL_COLUMNS = [
     STRATEGY,
     TARGET,
     Column("test accuracy, %", _tested_accuracy, "test_accuracy", "figure"),
-    figure_column("Δ, points", "delta_points", lambda delta: points(delta / 100)),
+    figure_column("Δ, points", "delta_points", lambda delta: points_text(delta / 100)),
     Column("seeds", _seeds_text, "seeds", "figure"),
-    figure_column("asked, %", "kept_asked", percent),
-    figure_column("kept, %", "kept_flops", percent),
+    figure_column("asked, %", "kept_asked", percent_text),
+    figure_column("kept, %", "kept_flops", percent_text),
     *SIZES,
     EPOCHS,
     figure_column("time, s", "seconds", "{:,.0f}".format),
@@ -168,32 +168,32 @@ CANDIDATE_NAMES = [
     text_column("status"),
 ]
 CANDIDATE_FIGURES = [
-    figure_column("kept, %", "kept_flops", percent),
-    figure_column("search, %", "accuracy", percent),
+    figure_column("kept, %", "kept_flops", percent_text),
+    figure_column("search, %", "accuracy", percent_text),
     figure_column("loss", "loss", "{:.3f}".format),
     figure_column("drift", "drift", "{:.3f}".format),
-    figure_column("test, %", "test_accuracy", percent),
+    figure_column("test, %", "test_accuracy", percent_text),
     *SIZES,
 ]
 
 
 def _finals_table(finals: pd.DataFrame) -> Table:
     timed = bool(finals["latency_ms"].notna().any())
-    return make_table("finals-table", FINAL_COLUMNS + (LATENCY_COLUMNS if timed else []), records(finals))
+    return make_table("finals-table", FINAL_COLUMNS + (LATENCY_COLUMNS if timed else []), table_records(finals))
 
 
 def _candidates_table(run: RunView) -> Table:
     """Every candidate; one that failed has its reason in the place of its figures."""
 
     def failure_reason(record: Record) -> str | None:
-        return None if record["status"] == "ok" else shorten(format_figure(record["reason"]), 400)
+        return None if record["status"] == "ok" else shorten_middle(format_figure(record["reason"]), 400)
 
     table = run.tables.candidates
     on_front = table["key"].isin(run.tables.front["key"]) & (table["stage"] == "search")
     return make_table(
         "candidates-table",
         CANDIDATE_NAMES + CANDIDATE_FIGURES,
-        records(table.assign(on_front=on_front)),
+        table_records(table.assign(on_front=on_front)),
         failure_reason,
         reason_from=len(CANDIDATE_NAMES),
     )
@@ -242,7 +242,7 @@ def _describe_candidate(run: RunView, candidate: str) -> str:
     if matches.empty:
         return candidate
     record = matches.iloc[0]
-    share = f", kept {percent(record['kept_flops'])} %" if pd.notna(record["kept_flops"]) else ""
+    share = f", kept {percent_text(record['kept_flops'])} %" if pd.notna(record["kept_flops"]) else ""
     return f"{candidate}: {record['method']}, {record['strategy']}{share}"
 
 

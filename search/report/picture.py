@@ -20,8 +20,8 @@ from models.wording import plural
 from search.files.atomic import atomic_write
 from search.report.figures import GREY, stagger_labels, styled_groups
 from search.report.view import RunView
-from search.results.figure_text import shorten
-from search.results.tables import records
+from search.results.figure_text import shorten_middle
+from search.results.tables import table_records
 
 MARKERS = {"circle": "o", "square": "s", "triangle-up": "^", "diamond": "D", "cross": "P", "star-triangle-down": "v",
            "hexagon": "h"}  # fmt: skip
@@ -88,14 +88,14 @@ def _draw_targets(axes: Axes, run: RunView, scale: float) -> None:
     levels = stagger_labels(positions, gap=0.13 * (high - low))
     for (target, _), x, level in zip(run.drawn_targets, positions, levels, strict=True):
         axes.axvline(x, color=GREY, linewidth=0.9, linestyle=":", zorder=0)
-        name = printable_text(shorten(target, 12))
+        name = printable_text(shorten_middle(target, 12))
         axes.annotate(f"target {name}", (x, 0), xycoords=("data", "axes fraction"), va="bottom",
                       xytext=(4, 4 + 13 * level), textcoords="offset points", fontsize=9, color="#5d666f",
                       parse_math=False)  # fmt: skip
 
 
 def _decorate_axes(figure: Figure, axes: Axes, run: RunView, count: int, unit: str, scale: float) -> None:
-    title = f"{printable_text(shorten(run.title, 90))}\n{plural(count, 'candidate')} judged on the search split"
+    title = f"{printable_text(shorten_middle(run.title, 90))}\n{plural(count, 'candidate')} judged on the search split"
     axes.set_title(title, loc="left", fontsize=12, linespacing=1.5).set_parse_math(False)
     axes.set_xlabel(f"{unit}FLOPs (multiply-accumulates for one input)")
     axes.set_ylabel("accuracy on the search split, %")
@@ -136,7 +136,7 @@ def _label_front(axes: Axes, run: RunView, judged: pd.DataFrame, scale: float, r
 
 def _labelled_points(front: pd.DataFrame) -> list[dict[str, Any]]:
     """The points of the front, less those with a more accurate one within a hundredth of the dense FLOPs above."""
-    points = records(front)  # by rising FLOPs, and so by rising accuracy
+    points = table_records(front)  # by rising FLOPs, and so by rising accuracy
     return [point for point, above in zip_longest(points, points[1:])
             if above is None or above["kept_flops"] - point["kept_flops"] > 0.01]  # fmt: skip
 

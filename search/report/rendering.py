@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from models.errors import printable_text
-from search.results.figure_text import plain_values, shorten
+from search.results.figure_text import plain_values, shorten_middle
 
 Record = Mapping[str, Any]  # what a row of a table is about: a candidate, a finalist, a row of a leaderboard
 
@@ -43,7 +43,7 @@ class Column(NamedTuple):
 
     def with_short_text(self, width: int = 40) -> Column:
         """The same with texts of at most `width` characters: a user's names may be of any length."""
-        return self._replace(text=lambda record: shorten(self.text(record), width))
+        return self._replace(text=lambda record: shorten_middle(self.text(record), width))
 
 
 def text_column(name: str, heading: str | None = None, kind: Literal["word", "long"] = "word") -> Column:

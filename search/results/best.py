@@ -10,7 +10,7 @@ import pandas as pd
 
 from search.candidate import Outcome
 from search.ranking import Name, Ranked, Sample, candidate_name, is_indistinct, rank_searched, rank_tested
-from search.results.tables import figure_or_none, records
+from search.results.tables import figure_or_none, table_records
 
 Line = dict[str, Any]
 
@@ -47,14 +47,14 @@ def best_of_target(candidates: pd.DataFrame, finals: pd.DataFrame, target: str) 
 def rank_finals(finals: pd.DataFrame, target: str | None = None) -> list[Ranked[Line]]:
     """The lines of finalists that met the test set; of one target, or of all."""
     tested = finals[finals["test_accuracy"].notna()]
-    lines = records(tested if target is None else tested[tested["target"] == target])
+    lines = table_records(tested if target is None else tested[tested["target"] == target])
     return rank_tested(lines, [_sample(line) for line in lines], [_name(line) for line in lines])
 
 
 def rank_candidates(candidates: pd.DataFrame, target: str) -> list[Ranked[Line]]:
     """The lines of a target's searched candidates, those that were stopped at a rung last."""
     searched = candidates["stage"].isin(["search", "rung"]) & candidates["accuracy"].notna()
-    lines = records(candidates[searched & (candidates["target"] == target)])
+    lines = table_records(candidates[searched & (candidates["target"] == target)])
     return rank_searched(lines, [_outcome(line) for line in lines], [_name(line) for line in lines])
 
 

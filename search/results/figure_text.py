@@ -15,17 +15,17 @@ def format_figure(value: Any, form: str = "{}") -> str:
     return "" if value is None or pd.isna(value) else form.format(value)
 
 
-def percent(share: Any) -> str:
+def percent_text(share: Any) -> str:
     """0.9173 -> `91.73`."""
     return "" if pd.isna(share) else f"{100 * share:.2f}"
 
 
-def points(difference: Any) -> str:
+def points_text(difference: Any) -> str:
     """-0.0071 -> `−0.71`, with a true minus sign."""
     return "" if pd.isna(difference) else f"{100 * difference:+.2f}".replace("-", "−")
 
 
-def si(value: Any, unit: str = "") -> str:
+def si_text(value: Any, unit: str = "") -> str:
     """41_000_000 -> `41.0 M`, a figure with the prefix of its unit."""
     if pd.isna(value):
         return ""
@@ -35,7 +35,7 @@ def si(value: Any, unit: str = "") -> str:
     return f"{value:.0f} {unit}".strip()
 
 
-def shorten(text: str, width: int) -> str:
+def shorten_middle(text: str, width: int) -> str:
     """At most `width` characters, the middle left out: both ends of a layer's name tell it apart."""
     if len(text) <= width:
         return text

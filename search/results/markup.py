@@ -14,12 +14,12 @@ _LATEX = {
 }  # fmt: skip
 
 
-def markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """A text as part of a heading, a paragraph or a cell of a table."""
-    return _MARKDOWN.sub(_escaped, one_line(text))
+    return _MARKDOWN.sub(_escape_match, one_line(text))
 
 
-def _escaped(match: re.Match[str]) -> str:
+def _escape_match(match: re.Match[str]) -> str:
     """A character with a backslash before it; of what would begin a list at least the last one."""
     if match[1]:
         return f"\\{match[1]}"
@@ -35,6 +35,6 @@ def markdown_code(text: str, *, in_table: bool = False) -> str:
     return f"{fence}{space}{line.replace('|', chr(92) + '|') if in_table else line}{space}{fence}"
 
 
-def latex(text: str) -> str:
+def escape_latex(text: str) -> str:
     """A text in LaTeX's text mode."""
     return "".join(_LATEX.get(char, char) for char in one_line(text))

@@ -19,7 +19,7 @@ from search.results.tables import (
     Row,
     candidates_frame,
     finals_frame,
-    pareto,
+    pareto_front,
     write_csv,
 )
 
@@ -41,7 +41,7 @@ class RunTables:
     def from_rows(cls, rows: Sequence[Row], dense: Dense, checked: Mapping[str, CheckedLatency] | None = None) -> RunTables:
         """Args as those of `finals_frame`."""
         candidates = candidates_frame(rows, dense)
-        return cls(candidates, pareto(candidates), finals_frame(rows, dense, checked))
+        return cls(candidates, pareto_front(candidates), finals_frame(rows, dense, checked))
 
     @classmethod
     def read(cls, folder: Path, command: str) -> RunTables:

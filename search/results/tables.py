@@ -120,7 +120,7 @@ def short_ids(keys: Iterable[str]) -> dict[str, str]:
 def candidates_frame(rows: Sequence[Row], dense: Dense) -> pd.DataFrame:
     """One line per row, in their order. `loss` is that of the images that judged the candidate."""
     ids = short_ids(row.key for row in rows)
-    return _frame([_candidate_record(row, dense, ids[row.key]) for row in rows], CANDIDATE_TYPES)
+    return _typed_frame([_candidate_record(row, dense, ids[row.key]) for row in rows], CANDIDATE_TYPES)
 
 
 def _candidate_record(row: Row, dense: Dense, candidate: str) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def allocation_of(row: Row) -> Allocation:
     return row.candidate.allocation or row.outcome.allocation or Allocation()
 
 
-def pareto(frame: pd.DataFrame, x: str = "flops", y: str = "accuracy") -> pd.DataFrame:
+def pareto_front(frame: pd.DataFrame, x: str = "flops", y: str = "accuracy") -> pd.DataFrame:
     """The searched candidates that no other beats with less `x` and more `y`, by rising `x`; equal figures once."""
     judged = frame[(frame["stage"] == "search") & (frame["status"] == "ok") & frame[x].notna() & frame[y].notna()]
     ordered = judged.sort_values([x, y], ascending=[True, False], kind="stable")
@@ -187,7 +187,7 @@ def finals_frame(rows: Sequence[Row], dense: Dense, checked: Mapping[str, Checke
             question = (row.method, row.strategy, row.target, row.candidate.without_seed)
             groups.setdefault(question, []).append(row)
     searched = [row for row in rows if row.stage != "final"]
-    return _frame([_final_record(group, searched, dense, ids, checked or {}) for group in groups.values()], FINAL_TYPES)
+    return _typed_frame([_final_record(group, searched, dense, ids, checked or {}) for group in groups.values()], FINAL_TYPES)
 
 
 def _final_record(
@@ -243,11 +243,11 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     safe = frame.copy()
     for column in safe.columns:
         if not pd.api.types.is_numeric_dtype(safe[column]):
-            safe[column] = safe[column].map(inert, na_action="ignore")
+            safe[column] = safe[column].map(inert_cell, na_action="ignore")
     atomic_write(path, safe.to_csv(index=False, lineterminator="\n"))
 
 
-def inert(cell: object) -> object:
+def inert_cell(cell: object) -> object:
     """A table cell that no spreadsheet runs as a formula."""
     if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
         return cell
@@ -258,7 +258,7 @@ def inert(cell: object) -> object:
     return cell
 
 
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def table_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The lines of a table as dictionaries, column -> cell."""
     return [dict(zip(frame.columns, line, strict=True)) for line in frame.itertuples(index=False, name=None)]
 
@@ -268,7 +268,7 @@ def figure_or_none(value: Any) -> float | None:
     return None if pd.isna(value) else float(value)
 
 
-def _frame(lines: list[dict[str, Any]], types: Mapping[str, str]) -> pd.DataFrame:
+def _typed_frame(lines: list[dict[str, Any]], types: Mapping[str, str]) -> pd.DataFrame:
     """All columns with their types, also when there is no record."""
     return pd.DataFrame(lines, columns=list(types)).astype(dict(types))
 

@@ -12,7 +12,7 @@ from models.wording import plural
 from search.allocation.targets import flops_text
 from search.export.config import CARD, CONFIG, PICTURE
 from search.export.export import Exported
-from search.export.model_card import shortfall, time_text
+from search.export.model_card import shortfall_sentence, time_text
 from search.latency.timing import Latency
 from search.terminal.console import say
 
@@ -68,7 +68,7 @@ def show_export(made: Exported, console: Console) -> None:
         f"params {dense.params:,} -> {cost.params:,}; bytes {dense.bytes:,} -> {cost.bytes:,}",
         f"accuracy  {metrics.test_accuracy:.2%} on the test set, dense {metrics.dense_test_accuracy:.2%}; "
         f"{metrics.mean:.2%}{std} over {plural(metrics.n, 'seed')}",
-        *([f"note      {shortfall(metrics.latency)}"] if shortfall(metrics.latency) else []),
+        *([f"note      {shortfall_sentence(metrics.latency)}"] if shortfall_sentence(metrics.latency) else []),
         f"load      from search.api import load_compressed; network = load_compressed({str(made.folder)!r})",
     ):
         say(console, line)

@@ -15,7 +15,7 @@ from search.engine.outcomes import RunOutcomes
 from search.leaderboard.board import Board
 from search.leaderboard.rich_tables import print_boards
 from search.report.outputs import Written
-from search.results.tables import records
+from search.results.tables import table_records
 from search.settings.shell import path_argument, shell_word
 from search.terminal.console import say
 
@@ -36,7 +36,7 @@ def show_search_end(outcomes: RunOutcomes, written: Written, console: Console) -
             say(console, f"target {asked}: {_named(best.line)} is inside the noise of {_named(best.rival)} (Welch's t)")
     show_latencies(view.latencies, console)
     failures = view.tables.candidates[view.tables.candidates["status"] == "failed"]
-    for line in records(failures.drop_duplicates("reason")):
+    for line in table_records(failures.drop_duplicates("reason")):
         console.print(Text(f"failed: {line['candidate']} ({line['strategy']}, {line['target']}): {line['reason']}"))
     say(console, f"\nfiles     {folder}/: " + ", ".join(path.name for path in written.files))
     if outcomes.complete:
@@ -73,7 +73,7 @@ def _front_table(front: pd.DataFrame) -> Table:
     table = Table(title="Pareto front, search split", title_justify="left", box=None, pad_edge=False)
     for column in ("candidate", "strategy", "target", "kept FLOPs", "FLOPs", "accuracy"):
         table.add_column(column, justify="right" if column in ("kept FLOPs", "FLOPs", "accuracy") else "left")
-    for line in records(front):
+    for line in table_records(front):
         kept, accuracy = f"{line['kept_flops']:.4f}", f"{line['accuracy']:.2%}"
         table.add_row(line["candidate"], line["strategy"], line["target"], kept, flops_text(line["flops"]), accuracy)
     return table
@@ -87,7 +87,7 @@ def _finals_table(finals: pd.DataFrame, dense: float | None) -> Table:
         table.add_column(column, justify="left" if column in ("target", "strategy") else "right")
     if timed:
         table.add_column("latency, ms", justify="right")
-    for line in records(finals):
+    for line in table_records(finals):
         table.add_row(
             line["target"],
             line["strategy"],

@@ -28,7 +28,7 @@ from search.leaderboard.board import read_boards
 from search.ledger.ledger import Ledger
 from search.observer import Observer
 from search.recipe import Recipe
-from search.results.tables import records
+from search.results.tables import table_records
 from search.settings.build import build_run
 from search.settings.commands import COMPARE, COMPARE_FIXED
 from search.settings.config import RunConfig
@@ -180,7 +180,7 @@ def test_a_search_leaves_its_row_as_well(finished: tuple[Path, dict[str, Any]]) 
 
 def rows_of(results: Path) -> list[dict[str, Any]]:
     (board,) = read_boards(str(results / "ledger.db"), [fingerprint(results)], results)
-    return records(board.frame)
+    return table_records(board.frame)
 
 
 def verified(results: Path, row: str) -> tuple[dict[str, Any], bool]:

@@ -11,14 +11,14 @@ from methods.registry import create
 from models.errors import UserError
 from search.export import formats
 from search.export.formats import (
-    capture,
+    capture_program,
     check_agreement,
     check_onnx,
     count_flops,
-    disagreement,
     open_onnx,
     open_pt2,
-    plain,
+    output_difference,
+    plain_network,
     trial_batches,
     write_onnx,
     write_pt2,
@@ -53,7 +53,7 @@ def test_flops_are_those_counted_by_hand(net):
 @pytest.fixture(scope="module")
 def written(net, tmp_path_factory):
     folder = tmp_path_factory.mktemp("forms")
-    program = capture(plain(net), torch.randn(2, 3, 6, 6))
+    program = capture_program(plain_network(net), torch.randn(2, 3, 6, 6))
     write_pt2(program, folder / "model.pt2")
     write_onnx(program, folder / "model.onnx")
     return folder
@@ -79,7 +79,7 @@ def test_files_tell_nothing_of_this_machine(written):
 
 def test_exporters_print_nothing_and_leave_logging_as_it_was(net, tmp_path, capfd):
     logging.getLogger("torch.onnx").setLevel(logging.INFO)
-    write_onnx(capture(plain(net), torch.randn(2, 3, 6, 6)), tmp_path / "model.onnx")
+    write_onnx(capture_program(plain_network(net), torch.randn(2, 3, 6, 6)), tmp_path / "model.onnx")
     assert capfd.readouterr().out == ""
     assert logging.getLogger("torch.onnx").level == logging.INFO
 
@@ -89,7 +89,7 @@ def test_shared_kernels_are_written_out(net, method):
     example = torch.randn(2, 3, 6, 6)
     compressor = create(method, net, example)
     small = compressor.compress(compressor.allocation([len(site.settings) - 1 for site in compressor.sites]))
-    twin = plain(small)
+    twin = plain_network(small)
     kinds = {type(module) for module in twin.modules()}
     assert kinds == {Net, nn.Conv2d, nn.BatchNorm2d, nn.Linear}
     torch.testing.assert_close(twin(example), small(example).detach(), rtol=1e-5, atol=1e-5)
@@ -98,7 +98,7 @@ def test_shared_kernels_are_written_out(net, method):
 
 def test_the_original_is_left_as_it_was(net):
     net.to(memory_format=torch.channels_last)
-    twin = plain(net)
+    twin = plain_network(net)
     assert net.conv.weight.requires_grad
     assert net.conv.weight.is_contiguous(memory_format=torch.channels_last)
     assert twin.conv.weight.is_contiguous()
@@ -118,7 +118,7 @@ class FixedBatch(nn.Module):
 @pytest.mark.parametrize("network", [Branching(), FixedBatch()])
 def test_networks_that_cannot_be_captured_are_named(network):
     with pytest.raises(UserError, match=r"torch.export cannot capture this network .*leave pt2 and onnx out"):
-        capture(network, torch.ones(2, 3, 4, 4))
+        capture_program(network, torch.ones(2, 3, 4, 4))
 
 
 def test_disagreement_is_relative_to_the_largest_output():
@@ -127,9 +127,9 @@ def test_disagreement_is_relative_to_the_largest_output():
     trial = list(trial_batches(images))
     assert torch.equal(torch.cat(trial), images)
     assert len({len(batch) for batch in trial}) > 1
-    off = disagreement(lambda x: x.flatten(1) + 0.5, network, images)
+    off = output_difference(lambda x: x.flatten(1) + 0.5, network, images)
     assert off == pytest.approx(0.5)  # the batch of one, whose only output is 1, is off by half of it
-    assert disagreement(network, network, images) == 0.0
+    assert output_difference(network, network, images) == 0.0
 
 
 @pytest.mark.parametrize(("difference", "fits"), [(0.0, True), (9.9e-5, True), (2e-4, False), (float("nan"), False)])

@@ -16,8 +16,8 @@ from search.leaderboard.board import Board, read_boards
 from search.leaderboard.forms import boards_record
 from search.leaderboard.page import front_figure, page_html
 from search.leaderboard.reported import REPORTED, reported_for_task
-from search.results.markup import latex
-from search.results.tables import records
+from search.results.markup import escape_latex
+from search.results.tables import table_records
 
 
 def test_csv_reads_back(path: str, tmp_path: Path, board: Board) -> None:
@@ -41,7 +41,7 @@ def test_json_reads_back(path: str, tmp_path: Path, board: Board) -> None:
 @pytest.mark.parametrize("form", ["table", "md", "tex"])
 def test_every_row_is_in_the_text(path: str, tmp_path: Path, board: Board, form: str) -> None:
     text = printed(path, tmp_path, form)
-    for line in records(board.frame):
+    for line in table_records(board.frame):
         assert line["row"] in text
     spread = "$\\pm$" if form == "tex" else "±"
     assert f"94.20 {spread} 0.10 (3)" in text
@@ -58,7 +58,7 @@ def test_markdown_tables_are_whole(path: str, tmp_path: Path) -> None:
 
 
 def test_latex_is_balanced_and_escaped(path: str, tmp_path: Path) -> None:
-    assert latex("50 % of a_b & c\\d") == r"50 \% of a\_b \& c\textbackslash{}d"
+    assert escape_latex("50 % of a_b & c\\d") == r"50 \% of a\_b \& c\textbackslash{}d"
     filled(path).close()
     text = printed(path, tmp_path, "tex", reported=True)
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3
@@ -96,7 +96,7 @@ def test_the_page_tells_everything_and_refers_to_nothing(path: str, tmp_path: Pa
     printed(path, tmp_path, "html", out=out, reported=True)
     page = out.read_text()
     body = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
-    for line in records(board.frame):
+    for line in table_records(board.frame):
         assert line["row"] in body
     assert "DepGraph" in body
     assert not re.search(r'(src|href)="(?!#)', body)
@@ -118,7 +118,7 @@ def test_the_picture_holds_every_tested_row_with_its_spread(board: Board) -> Non
                                        strict=True)}  # fmt: skip
     known = board.frame[board.frame["accuracy"].notna()].fillna({"std": 0.0})
     assert drawn == {(line["row"], round(100 * line["kept_flops"], 9), round(100 * line["accuracy"], 9),
-                      round(100 * line["std"], 9)) for line in records(known)}  # fmt: skip
+                      round(100 * line["std"], 9)) for line in table_records(known)}  # fmt: skip
 
 
 def test_json_and_text_agree(path: str, tmp_path: Path, board: Board) -> None:

@@ -19,12 +19,12 @@ from search.latency.check import FILE
 from search.leaderboard.board import ONE_SEED, Board, find_tasks, read_boards
 from search.leaderboard.views import Filter, mean_ranks, select_rows, sort_rows
 from search.ledger.ledger import Ledger, list_tasks
-from search.results.tables import Dense, records
+from search.results.tables import Dense, table_records
 from search.strategies.contract import Proposal
 
 
 def row(board: Board, method: str, target: str) -> dict[str, object]:
-    found = [line for line in records(board.frame) if (line["method"], line["target"]) == (method, target)]
+    found = [line for line in table_records(board.frame) if (line["method"], line["target"]) == (method, target)]
     assert len(found) == 1
     return found[0]
 
@@ -48,7 +48,7 @@ def test_figures_of_a_row(board: Board) -> None:
 
 
 def test_ranks_within_each_target(board: Board) -> None:
-    ranked = {(line["method"], line["target"]): line["rank"] for line in records(board.frame)}
+    ranked = {(line["method"], line["target"]): line["rank"] for line in table_records(board.frame)}
     assert {who: rank for who, rank in ranked.items() if not pd.isna(rank)} == {
         ("kse", "0.5"): 1, ("l1", "0.5"): 2, ("fpgm", "0.5"): 2, ("l1", "0.3"): 1}  # fmt: skip
     assert list(board.frame["target"]) == ["0.5"] * 4 + ["0.3"] * 2
@@ -178,7 +178,7 @@ def test_mean_ranks_over_tasks_by_hand(path: str, tmp_path: Path) -> None:
         add_row(second, "l1", "0.5", (0.94, 0.941, 0.942))
         add_row(second, "kse", "0.5", (0.90, 0.901, 0.902))
     boards = read_boards(path, find_tasks(path, []), tmp_path)
-    lines = {(line["method"], line["band"]): line for line in records(mean_ranks(boards))}
+    lines = {(line["method"], line["band"]): line for line in table_records(mean_ranks(boards))}
     assert lines["l1", 0.5]["mean_rank"] == 1.5  # 2 and 1
     assert lines["kse", 0.5]["mean_rank"] == 1.5  # 1 and 2
     assert pd.isna(lines["fpgm", 0.5]["mean_rank"])  # not in both

@@ -24,7 +24,7 @@ from PIL import Image
 from search.report.figures import finals_figure, front_figure, sensitivity_figure, stagger_labels
 from search.report.page import RunView, report_html, write_report
 from search.report.picture import draw_picture, write_picture
-from search.results.figure_text import percent, points, shorten, si
+from search.results.figure_text import percent_text, points_text, shorten_middle, si_text
 from search.results.run_tables import RunTables
 from search.results.tables import Dense
 
@@ -143,23 +143,25 @@ def test_figures_hold_no_tag_of_a_name(hostile: RunView) -> None:
      (4_089_184_256, "4.09 G"), (pd.NA, ""), (None, "")],
 )  # fmt: skip
 def test_si(value: int | None, text: str) -> None:
-    assert si(value) == text
+    assert si_text(value) == text
 
 
 def test_si_with_a_unit() -> None:
-    assert [si(512, "B"), si(1_089_896, "B")] == ["512 B", "1.09 MB"]
+    assert [si_text(512, "B"), si_text(1_089_896, "B")] == ["512 B", "1.09 MB"]
 
 
 def test_percent_and_points() -> None:
-    assert [percent(0.9173), percent(None), points(-0.0071), points(0.0071), points(np.nan)] == [
-        "91.73", "", "−0.71", "+0.71", ""]  # fmt: skip
+    assert [percent_text(0.9173), percent_text(None)] == ["91.73", ""]
+    assert [points_text(-0.0071), points_text(0.0071), points_text(np.nan)] == ["−0.71", "+0.71", ""]
 
 
 @given(st.text(max_size=40), st.integers(3, 30))
 def test_shortened_text_keeps_both_ends(text: str, width: int) -> None:
     halves = [(text[:head], text[-tail:]) for head in range(width) if abs(2 * head - width + 1) <= 1
               and (tail := width - 1 - head)]  # fmt: skip
-    assert shorten(text, width) in ([text] if len(text) <= width else [f"{head}…{tail}" for head, tail in halves])
+    assert shorten_middle(text, width) in (
+        [text] if len(text) <= width else [f"{head}…{tail}" for head, tail in halves]
+    )
 
 
 @given(st.lists(st.floats(0, 100), max_size=12), st.floats(0.1, 40))

@@ -22,7 +22,7 @@ from search.leaderboard.board import make_board
 from search.ledger.ledger import Ledger
 from search.results.best import Best, best_of_target
 from search.results.run_tables import RunTables
-from search.results.tables import Dense, Row, candidates_frame, finals_frame, pareto, write_csv
+from search.results.tables import Dense, Row, candidates_frame, finals_frame, pareto_front, write_csv
 from search.settings.config import RunConfig
 from search.strategies.contract import Proposal
 
@@ -71,7 +71,7 @@ def answers(rows: Sequence[Row], folder: Path) -> dict[str, int]:
     run.mkdir()
     record = {"schema": 2, "config": settings(folder).model_dump(mode="json"), "fingerprint": TASK, "host": {}}
     (run / "run.json").write_text(json.dumps(record))
-    RunTables(frame, pareto(frame), finals).write(run)
+    RunTables(frame, pareto_front(frame), finals).write(run)
     picked = pick_candidate(read_run(run), TARGET)
     found = {
         "report": number_of(best.line["allocation"]),

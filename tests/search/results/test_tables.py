@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from search.candidate import Candidate, Outcome, failed_outcome
 from search.files.atomic import atomic_write
-from search.results.tables import Dense, Row, candidates_frame, finals_frame, pareto, short_ids, write_csv
+from search.results.tables import Dense, Row, candidates_frame, finals_frame, pareto_front, short_ids, write_csv
 
 DENSE = Dense(flops=1000, params=200, bytes=800, search_accuracy=0.95, test_accuracy=0.9)
 
@@ -63,7 +63,7 @@ def test_no_rows_still_give_every_column() -> None:
         assert list(empty.columns) == list(full.columns)
         assert list(empty.dtypes) == list(full.dtypes)
         assert empty.empty
-    assert pareto(candidates_frame([], DENSE)).empty
+    assert pareto_front(candidates_frame([], DENSE)).empty
 
 
 def test_short_ids_grow_until_they_differ() -> None:
@@ -91,24 +91,24 @@ def brute_front(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
 
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12).map(lambda n: n / 12)), max_size=30))
 def test_front_equals_the_definition(points: list[tuple[int, float]]) -> None:
-    front = pareto(frame_of(points))
+    front = pareto_front(frame_of(points))
     assert list(zip(front["flops"], front["accuracy"], strict=True)) == brute_front(points)
 
 
 @given(st.permutations([(1, 0.1), (2, 0.3), (3, 0.3), (3, 0.2), (5, 0.9), (5, 0.9)]))
 def test_front_does_not_depend_on_order(points: list[tuple[int, float]]) -> None:
-    assert pareto(frame_of(points))["flops"].to_list() == [1, 2, 5]
+    assert pareto_front(frame_of(points))["flops"].to_list() == [1, 2, 5]
 
 
 def test_front_leaves_out_finalists_failures_and_blanks() -> None:
     frame = pd.concat([frame_of([(9, 0.5)]), frame_of([(1, 0.9)], stage="final"), frame_of([(2, 0.9)], status="failed"),
                        frame_of([(3, math.nan)])])  # fmt: skip
-    assert pareto(frame)["flops"].to_list() == [9]
+    assert pareto_front(frame)["flops"].to_list() == [9]
 
 
 def test_front_takes_other_columns() -> None:
     frame = frame_of([(1, 0.1), (2, 0.2), (3, 0.3)]).assign(bytes=[30, 10, 20])
-    assert pareto(frame, x="bytes")["bytes"].to_list() == [10, 20]
+    assert pareto_front(frame, x="bytes")["bytes"].to_list() == [10, 20]
 
 
 # ---- finalists
