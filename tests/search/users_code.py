@@ -47,7 +47,7 @@ HELPER = "def largest(rows):\n    return rows.abs().amax(1)\n"
 STRATEGY = '''
 import numpy as np
 
-from search.allocation.allocate import project
+from search.allocation.allocate import project_shape
 from search.strategies.contract import Proposal, StrategyInfo, register
 
 
@@ -56,7 +56,7 @@ def sloping(problem):
     slope = np.linspace(0.5, 1, len(problem.sites))
     shape = lambda scales: np.outer(scales, slope)
     yield [
-        Proposal(problem.candidate(project(shape, problem.sites, budget).levels), "search", "of its own", target)
+        Proposal(problem.candidate(project_shape(shape, problem.sites, budget).levels), "search", "of its own", target)
         for target, budget in problem.targets
     ]
 
