@@ -79,7 +79,7 @@ def methods() -> pd.DataFrame:
 
 def strategies() -> pd.DataFrame:
     """The search strategies: name, summary, source, what they need."""
-    from search.strategies.contract import strategy_infos as known
+    from search.strategies.registry import strategy_infos as known
 
     return _records_table(known())
 

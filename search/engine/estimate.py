@@ -7,7 +7,8 @@ import math
 from search.engine.prepare import PreparedRun
 from search.engine.prepare_method import PreparedMethod
 from search.judge.finetune import count_steps
-from search.strategies.contract import Stage, find_strategy
+from search.strategies.contract import Stage
+from search.strategies.registry import find_strategy
 from search.strategies.sensitivity import scan_points
 
 TRAINING, TEACHER = 3, 1  # forward passes that a training step costs, and what distillation adds

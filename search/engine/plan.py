@@ -27,7 +27,9 @@ from search.judge.evaluate import Evaluator, bind_method
 from search.latency.check import check_prediction
 from search.latency.table import Say, tell_user
 from search.settings.config import RunConfig
-from search.strategies.contract import Problem, Propose, find_strategy
+from search.strategies.contract import Propose
+from search.strategies.problem import Problem
+from search.strategies.registry import find_strategy
 
 
 @dataclass(frozen=True, eq=False)

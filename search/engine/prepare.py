@@ -27,7 +27,7 @@ from search.ledger.storage import check_location
 from search.machine.host import count_cores
 from search.results.tables import Dense
 from search.settings.config import LEARNED, RunConfig
-from search.strategies.contract import find_strategy
+from search.strategies.registry import find_strategy
 
 MAX_WORKERS = 4  # by default; every worker holds the data and the dense network
 

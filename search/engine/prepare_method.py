@@ -18,7 +18,7 @@ from search.allocation.targets import Target
 from search.judge.evaluate import bind_method
 from search.latency.table import ChosenLatency, LatencyTable, Say, latency_table, tell_user
 from search.settings.config import RunConfig
-from search.strategies.contract import Problem, Scan
+from search.strategies.problem import Problem, Scan
 
 
 @dataclass

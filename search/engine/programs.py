@@ -16,7 +16,8 @@ from search.engine.rungs import climb
 from search.engine.standings import keep, keeper, without_finalist
 from search.judge.evaluate import rung_file
 from search.ledger.ledger import Ledger
-from search.strategies.contract import Program, find_strategy
+from search.strategies.contract import Program
+from search.strategies.registry import find_strategy
 
 
 def start_programs(run: PreparedRun, ledger: Ledger) -> tuple[list[Program], Callable[[Seen], Program] | None]:

@@ -19,7 +19,8 @@ from models.settings import setting_name
 from search.allocation.targets import Target
 from search.candidate import Candidate, Outcome
 from search.settings.config import Rungs
-from search.strategies.contract import Program, Proposal, find_strategy, strategy_infos
+from search.strategies.contract import Program, Proposal
+from search.strategies.registry import find_strategy, strategy_infos
 
 Discard = Callable[[Candidate], None]
 """Called with a candidate (whole) that no later rung goes on from."""

@@ -13,8 +13,9 @@ import numpy as np
 
 from methods.base import as_key
 from search.ledger.ledger import Ledger
-from search.strategies.contract import KnownCandidate, Problem, find_strategy
 from search.strategies.lending import REACH
+from search.strategies.problem import KnownCandidate, Problem
+from search.strategies.registry import find_strategy
 
 MOST = 8  # known candidates per target, the best
 

@@ -11,7 +11,7 @@ from search.engine.run_record import read_config
 from search.engine.standings import Standing
 from search.settings.command import run_command
 from search.settings.config import RunConfig
-from search.strategies.contract import strategy_infos
+from search.strategies.registry import strategy_infos
 
 
 class Commands:

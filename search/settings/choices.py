@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from methods.registry import method_info
 from models.task import pick_device
-from search.strategies.contract import find_strategy
+from search.strategies.registry import find_strategy
 
 
 def check_choices(methods: Iterable[str] = (), strategies: Iterable[str] = (), device: str | None = None) -> None:

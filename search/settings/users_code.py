@@ -21,7 +21,7 @@ class UsersCode(Settings):
     def _locate_code(self) -> Self:
         """Wherever a configuration is read, its names can be looked up; nothing is executed for that."""
         from methods.registry import locate_methods  # imports torch: the command line shows its help without
-        from search.strategies.contract import locate_strategies
+        from search.strategies.registry import locate_strategies
 
         locate_methods(self.code)
         locate_strategies(self.code)
@@ -39,7 +39,7 @@ class Identified(NamedTuple):
 def identify_names(methods: Sequence[str], strategies: Sequence[str]) -> Identified:
     """Names as they are typed; UserError for an unknown one."""
     from methods.registry import identify_method
-    from search.strategies.contract import identify_strategy
+    from search.strategies.registry import identify_strategy
 
     known_methods = [identify_method(name) for name in methods]
     known_strategies = [identify_strategy(name) for name in strategies]

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from search.allocation.allocate import Floats, Shape, project_shape, uniform_shape
-from search.strategies.contract import Problem, Program, Proposal, StrategyInfo, register
+from search.strategies.contract import Program, Proposal, StrategyInfo
+from search.strategies.problem import Problem
+from search.strategies.registry import register
 from search.strategies.sensitivity import Curve, scan_proposals, sensitivity_curves
 
 # How much accuracy one unit of strength is taken to cost on top of what was measured. It orders settings between

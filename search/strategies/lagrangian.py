@@ -21,7 +21,9 @@ from search.allocation.targets import Target
 from search.candidate import Outcome
 from search.ranking import rank_searched
 from search.strategies.acra import equal_drop_shape
-from search.strategies.contract import Problem, Program, Proposal, StrategyInfo, register
+from search.strategies.contract import Program, Proposal, StrategyInfo
+from search.strategies.problem import Problem
+from search.strategies.registry import register
 from search.strategies.sensitivity import Curve, scan_proposals, sensitivity_curves
 
 NAME = "lagrangian"

@@ -6,7 +6,9 @@ import numpy as np
 
 from methods.registry import method_info, methods
 from models.errors import UserError
-from search.strategies.contract import Problem, Program, Proposal, StrategyInfo, register
+from search.strategies.contract import Program, Proposal, StrategyInfo
+from search.strategies.problem import Problem
+from search.strategies.registry import register
 
 
 @register(

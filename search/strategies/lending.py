@@ -6,7 +6,9 @@ from collections.abc import Generator
 from dataclasses import replace
 
 from search.candidate import Outcome
-from search.strategies.contract import Problem, Proposal, find_strategy
+from search.strategies.contract import Proposal
+from search.strategies.problem import Problem
+from search.strategies.registry import find_strategy
 
 REACH = 0.02  # of the dense figure: how far below a target a known candidate may lie
 

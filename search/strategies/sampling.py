@@ -22,8 +22,10 @@ from search.allocation.allocate import Floats, Shape, project_shape
 from search.allocation.budget import Budget
 from search.allocation.targets import Target
 from search.candidate import Outcome
-from search.strategies.contract import Problem, Program, Proposal, StrategyInfo, register
+from search.strategies.contract import Program, Proposal, StrategyInfo
 from search.strategies.lending import REACH, lent_points
+from search.strategies.problem import Problem
+from search.strategies.registry import register
 
 BATCH = 4  # trials asked for at once, and the population of a generation: enough for four workers
 _STEEP = 4.0  # ratio of exponents between a site of average and one of extreme softness or hardness

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from methods.base import Site
 from models.errors import UserError
 from search.candidate import Outcome
-from search.strategies.contract import Problem, Proposal
+from search.strategies.contract import Proposal
+from search.strategies.problem import Problem
 
 Floats = npt.NDArray[np.float64]
 Row = tuple[float, float, float]  # strength, accuracy drop, drift

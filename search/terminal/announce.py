@@ -17,7 +17,8 @@ from search.engine.prepare import PreparedRun
 from search.engine.prepare_method import PreparedMethod
 from search.judge.drift import SEEN
 from search.settings.config import RunConfig
-from search.strategies.contract import Stage, find_strategy
+from search.strategies.contract import Stage
+from search.strategies.registry import find_strategy
 from search.terminal.console import UNCOUNTED, say
 
 

@@ -27,7 +27,7 @@ def methods(json_: AsJson = False) -> None:
 
 def strategies(json_: AsJson = False) -> None:
     """The search strategies."""
-    from search.strategies.contract import strategy_infos as registered_strategies
+    from search.strategies.registry import strategy_infos as registered_strategies
 
     _list_registry(registered_strategies(), as_json=json_)
 

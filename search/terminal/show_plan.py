@@ -11,7 +11,7 @@ from rich.text import Text
 
 from search.allocation.allocate import MISSED
 from search.allocation.targets import MEASURES, flops_text
-from search.strategies.contract import find_strategy
+from search.strategies.registry import find_strategy
 from search.terminal.console import UNCOUNTED, say
 
 

@@ -13,7 +13,8 @@ from methods.base import Cost, Costs, Levels, Setting, Site
 from search.allocation.budget import Budget
 from search.allocation.targets import parse_target
 from search.candidate import Candidate, Outcome
-from search.strategies.contract import Problem, Program, Proposal, Scan
+from search.strategies.contract import Program, Proposal
+from search.strategies.problem import Problem, Scan
 
 Floats = npt.NDArray[np.float64]
 

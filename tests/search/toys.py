@@ -11,7 +11,7 @@ from search.allocation.budget import Budget
 from search.allocation.targets import parse_target
 from search.candidate import Outcome
 from search.recipe import Recipe
-from search.strategies.contract import Problem, Scan
+from search.strategies.problem import Problem, Scan
 
 
 def toy_site(name: str, strengths: Sequence[float]) -> Site:

@@ -48,7 +48,8 @@ STRATEGY = '''
 import numpy as np
 
 from search.allocation.allocate import project_shape
-from search.strategies.contract import Proposal, StrategyInfo, register
+from search.strategies.contract import Proposal, StrategyInfo
+from search.strategies.registry import register
 
 
 @register(StrategyInfo("sloping-for-tests", "less and less is left, from site to site", "a test", needs_data=False))

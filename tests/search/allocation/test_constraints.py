@@ -26,7 +26,9 @@ from search.settings.build import build_run
 from search.settings.commands import SEARCH
 from search.settings.config import RunConfig
 from search.settings.setting import read_settings
-from search.strategies.contract import Problem, Proposal, find_strategy, strategy_infos
+from search.strategies.contract import Proposal
+from search.strategies.problem import Problem
+from search.strategies.registry import find_strategy, strategy_infos
 
 STRATEGIES = [name for name in strategy_infos() if name != "learned"]
 

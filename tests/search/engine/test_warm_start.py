@@ -18,8 +18,10 @@ from search.candidate import Outcome, failed_outcome
 from search.engine.warm_start import MOST, warmed
 from search.ledger.ledger import Ledger
 from search.recipe import Recipe
-from search.strategies.contract import Problem, Proposal, find_strategy
+from search.strategies.contract import Proposal
 from search.strategies.lending import REACH
+from search.strategies.problem import Problem
+from search.strategies.registry import find_strategy
 from search.strategies.sampling import hardness_of, power_shape
 
 COST = Chain([64] * 5, [90, 50, 20, 60, 10, 5])

@@ -8,7 +8,9 @@ from toys import ChainCost, even_sites, judged, toy_problem
 
 from search.candidate import Outcome, failed_outcome
 from search.strategies.acra import equal_drop_shape
-from search.strategies.contract import Problem, Proposal, Scan, find_strategy
+from search.strategies.contract import Proposal
+from search.strategies.problem import Problem, Scan
+from search.strategies.registry import find_strategy
 from search.strategies.sensitivity import Curve
 
 SIZES, PLACES = [16, 16, 24, 24], [64, 64, 16, 16]

@@ -8,7 +8,9 @@ from toys import ChainCost, even_sites, toy_problem
 
 from models.errors import UserError
 from search.recipe import Recipe
-from search.strategies.contract import Scan, StrategyInfo, find_strategy, register, strategy_infos
+from search.strategies.contract import StrategyInfo
+from search.strategies.problem import Scan
+from search.strategies.registry import find_strategy, register, strategy_infos
 
 
 def test_every_strategy_says_what_it_is() -> None:

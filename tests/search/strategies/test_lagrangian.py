@@ -19,8 +19,10 @@ from search.allocation.targets import TOLERANCE
 from search.candidate import Outcome, failed_outcome
 from search.strategies import lagrangian
 from search.strategies.acra import equal_drop_shape
-from search.strategies.contract import Problem, Proposal, find_strategy
+from search.strategies.contract import Proposal
 from search.strategies.lagrangian import CANDIDATES, halfway_shape, monotone_cubic, predicted_damages, rival_allocations
+from search.strategies.problem import Problem
+from search.strategies.registry import find_strategy
 from search.strategies.sensitivity import Curve
 
 

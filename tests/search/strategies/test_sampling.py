@@ -15,7 +15,9 @@ from methods.base import Cost, Costs, Levels
 from search.allocation.budget import Budget
 from search.allocation.targets import TOLERANCE, parse_target
 from search.candidate import Outcome, failed_outcome
-from search.strategies.contract import Problem, Proposal, find_strategy, strategy_infos
+from search.strategies.contract import Proposal
+from search.strategies.problem import Problem
+from search.strategies.registry import find_strategy, strategy_infos
 from search.strategies.sampling import BATCH, ShapeStudy, power_shape
 
 NAMES = ("random", "tpe", "nsga2")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from toys import ChainCost, even_sites, judged, toy_problem
 
 from search.candidate import failed_outcome
-from search.strategies.contract import Scan
+from search.strategies.problem import Scan
 from search.strategies.sensitivity import scan_points, scan_proposals, sensitivity_curves
 
 
