@@ -26,27 +26,26 @@ Stage = Literal["scan", "rung", "search", "final"]
 
 @dataclass(frozen=True)
 class Proposal:
-    """A candidate and why it is tried."""
+    """A candidate, and the reason why it is judged."""
 
     candidate: Candidate
     stage: Stage
     strategy: str
     target: Target | None = None
-    """None for a measurement of a scan, which serves every target."""
+    """None for a measurement of a scan, which serves all targets."""
     alone: bool = False
-    """No other candidate has its limit: it is compared with none on the way, and judged at the end alone."""
+    """No other candidate has its limit, so that rungs cannot compare it with any; it is judged at the end only."""
     after: float = 0.0
-    """Epochs of the rung whose weights it goes on from."""
+    """Epochs of the rung whose weights the fine-tune goes on from; the engine sets it, no strategy."""
 
 
 Program = Generator[list[Proposal], list[Outcome], None]
-
 Propose = Callable[[Problem], Program]
 
 
 @dataclass(frozen=True)
 class StrategyInfo:
-    """What a strategy is and needs."""
+    """What a strategy is, needs and costs."""
 
     name: str
     summary: str
@@ -54,6 +53,6 @@ class StrategyInfo:
     needs_data: bool | None = True
     """Whether it starts from a sensitivity scan; None where nobody has said so."""
     samples: bool = False
-    """Whether it tries `trials` candidates per target, by chance in part, instead of what its curves say."""
+    """Whether it tries all `trials` candidates per target, partly by chance."""
     candidates: int = 1
-    """Candidates per target, at most `trials`, for one that does not sample."""
+    """Candidates per target of a strategy that does not sample; at most `trials`."""

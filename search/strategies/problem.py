@@ -1,4 +1,4 @@
-"""`Problem`: a method's sites and costs, the targets and the recipe, as a strategy sees them; it makes the candidates."""
+"""`Problem`: sites, costs, targets and recipe as a strategy sees them, and the candidates that it can propose."""
 
 from __future__ import annotations
 
@@ -27,44 +27,44 @@ class Scan:
 
 @dataclass(frozen=True)
 class KnownCandidate:
-    """A candidate of a problem whose outcome is in the ledger."""
+    """A candidate of the problem with an outcome in the ledger."""
 
     key: str
     levels: tuple[int, ...]
     flops: int
     accuracy: float
     worth: float
-    """What ranks it."""
+    """The value that it is ranked by (`Outcome.worth`)."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What a strategy knows: a method's sites and costs, the targets, and how candidates are judged."""
+    """A method on a network, the targets, and how candidates are judged."""
 
     method: str
     options: Mapping[str, Any]
     sites: Sequence[Site]
     cost: CostModel
     targets: Sequence[tuple[Target, Budget]]
-    """Each with what it comes to on this network; all reachable, all of the same measures."""
+    """Each with its budget on this network; all can be reached, all bound the same measures."""
     recipe: Recipe
     seed: int = 0
     scan: Scan = Scan()
     trials: int = 8
-    """Candidates per target at most; strategies that sample use them all."""
+    """The most candidates per target; strategies that sample use all of them."""
     full_sites: Sequence[Site] = ()
-    """The sites with their full ladders, which scans measure; empty where nothing constrains them."""
+    """The sites with their full ladders; empty without constraints."""
     fixed: Mapping[str, Setting] = field(default_factory=dict)
-    """Sites that constraints leave a single setting, unless it is dense."""
+    """Sites with a single setting left by constraints, unless that setting is dense."""
     constrained: bool = False
     known_candidates: Sequence[KnownCandidate] = ()
-    """Known candidates that strategies that sample begin with, the best first."""
+    """The candidates that strategies that sample begin with, the best first."""
     lenders: Sequence[str] = ()
-    """Strategies of the same search whose first points they begin with."""
+    """Strategies of the same search whose first proposals strategies that sample begin with."""
 
     @property
     def scanned_sites(self) -> Sequence[Site]:
-        """What a scan measures: full ladders, so that scans under other constraints know its measurements."""
+        """The sites with full ladders, so that a scan under other constraints finds its measurements in the ledger."""
         return self.full_sites or self.sites
 
     def candidate(self, levels: Levels) -> Candidate:
@@ -72,11 +72,17 @@ class Problem:
         return self._make_candidate(self._settings_at(levels), recipe=self.recipe, images=None)
 
     def levels_of(self, candidate: Candidate) -> Levels | None:
-        """The levels for which this problem proposes that very candidate; None if there are none."""
-        pairs = [(site, candidate.allocation.get(site.name)) for site in self.sites]
+        """The levels at which this problem proposes that very candidate; None if there are none."""
+        settings = [candidate.allocation.get(site.name) for site in self.sites]
         try:
-            levels = np.array([0 if own is None else site.level_of(own) for site, own in pairs], dtype=np.intp)
-        except ValueError:  # a setting of other sites or options
+            levels = np.array(
+                [
+                    0 if setting is None else site.level_of(setting)
+                    for site, setting in zip(self.sites, settings, strict=True)
+                ],
+                dtype=np.intp,
+            )
+        except ValueError:  # the setting is none of this site's: the candidate has other constraints or options
             return None
         return levels if self.candidate(levels) == candidate else None
 
@@ -84,15 +90,16 @@ class Problem:
         """For a scan: the site `scanned[index]` at that level, every other one dense; not trained."""
         site = self.scanned_sites[index]
         recipe = ZERO_SHOT.model_copy(update={"recalibration_images": self.recipe.recalibration_images})
-        alone = {site.name: site.settings[level]} if level else {}
-        return self._make_candidate(alone, recipe=recipe, images=self.scan.images or 10**9)
+        settings = {site.name: site.settings[level]} if level else {}
+        return self._make_candidate(settings, recipe=recipe, images=self.scan.images or 10**9)
 
     def _settings_at(self, levels: Levels) -> dict[str, Setting]:
-        """What is not dense."""
-        chosen = zip(self.sites, self.scanned_sites, levels, strict=True)
-        own = {site.name: site.settings[int(level)] for site, whole, level in chosen
-               if site.settings[int(level)] != whole.settings[0]}  # fmt: skip
-        return {**self.fixed, **own}
+        """The settings that are not dense, of the sites without a choice included."""
+        settings = dict(self.fixed)
+        for site, full_site, level in zip(self.sites, self.scanned_sites, levels, strict=True):
+            if site.settings[level] != full_site.settings[0]:  # a constraint may leave no dense setting
+                settings[site.name] = site.settings[level]
+        return settings
 
     def _make_candidate(self, settings: Mapping[str, Setting], **changes: Any) -> Candidate:
         return Candidate(
