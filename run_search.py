@@ -18,7 +18,7 @@ from search.settings.setting import read_settings
 from search.terminal.arguments import take_arguments
 from search.terminal.console import PlainConsole
 from search.terminal.failures import INTERRUPTED, report_failure
-from search.terminal.lists import methods, networks, strategies
+from search.terminal.lists import list_methods, list_networks, list_strategies
 from search.terminal.streams import flush_streams, json_output, prepare_streams
 
 app = typer.Typer(
@@ -38,7 +38,7 @@ def default(context: typer.Context) -> None:
         from search import api
         from search.settings.demo import DEMO
 
-        _end(api.search(**DEMO, show=PlainConsole(), command=_typed_command()))
+        _end_command(api.search(**DEMO, show=PlainConsole(), command=_typed_command()))
 
 
 @app.command()
@@ -50,7 +50,7 @@ def search(json_: AsJson = False, **settings: Any) -> None:
     with json_output(json_) as write_json:
         result = api.search(**settings, show=PlainConsole(stderr=json_), command=_typed_command())
         write_json(result.record)
-    _end(result)
+    _end_command(result)
 
 
 @app.command()
@@ -77,7 +77,7 @@ def compare(json_: AsJson = False, **settings: Any) -> None:
     with json_output(json_) as write_json:
         result = api.compare(**settings, show=wide_console(sys.stderr if json_ else sys.stdout))
         write_json(result.record)
-    _end(result)
+    _end_command(result)
 
 
 @app.command()
@@ -91,13 +91,13 @@ def leaderboard(**settings: Any) -> None:
     from search.terminal.console import wide_console
 
     values = read_settings(LEADERBOARD_COMMAND, settings)
-    form, to, force, row = values["format"], values["to"], values["force"], values["verify"]
+    form, to, force, row_id = values["format"], values["to"], values["force"], values["verify"]
     if to is not None:
         check_output_file(Path(to), force=force)
-    with json_output(form == "json" and (to is None or row is not None)) as write_json:
-        if row is not None:
+    with json_output(form == "json" and (to is None or row_id is not None)) as write_json:
+        if row_id is not None:
             chosen = {name: values[name] for name in VERIFY if name in values}
-            verified = api.verify(row, show=wide_console(sys.stdout), **chosen)
+            verified = api.verify(row_id, show=wide_console(sys.stdout), **chosen)
             write_json(verified.record)
             raise typer.Exit(0 if verified.holds else 1)
         board = api.leaderboard(**{name: values[name] for name in LEADERBOARD})
@@ -119,8 +119,9 @@ def train(json_: AsJson = False, **settings: Any) -> None:
     from search import api
 
     with json_output(json_) as write_json:
-        made = api.train(**settings, show=PlainConsole(stderr=json_))
-        write_json({"weights": str(made.weights), "accuracy": dict(made.accuracy), "notices": list(made.notices)})
+        trained = api.train(**settings, show=PlainConsole(stderr=json_))
+        figures = {"accuracy": dict(trained.accuracy), "notices": list(trained.notices)}
+        write_json({"weights": str(trained.weights), **figures})
 
 
 @app.command()
@@ -134,8 +135,9 @@ def export(json_: AsJson = False, **settings: Any) -> None:
         write_json(as_json(api.export(**settings, show=PlainConsole(stderr=json_))))
 
 
-for list_command in (methods, strategies, networks):
-    app.command()(list_command)
+app.command("methods")(list_methods)
+app.command("strategies")(list_strategies)
+app.command("networks")(list_networks)
 
 
 def _typed_command() -> str:
@@ -144,7 +146,7 @@ def _typed_command() -> str:
     return command_line(sys.argv[1:])
 
 
-def _end(result: Any) -> None:
+def _end_command(result: Any) -> None:
     if not result.complete:  # which it has said
         raise SystemExit(INTERRUPTED)
 

@@ -125,9 +125,9 @@ def plan(network: Network | None = None, data: Data | None = None, **settings: A
     Raises:
         UserError: an input that cannot be worked with, a target out of reach, or more than one target or strategy.
     """
-    from search.engine.plan import solve
+    from search.engine.plan import solve_plan
 
-    return solve(_new_run(network, data, PLAN, settings, name="plan"))
+    return solve_plan(_new_run(network, data, PLAN, settings, name="plan"))
 
 
 @takes_keywords(COMPARE)
@@ -173,10 +173,10 @@ def train(
 
     def take_note(notice: str) -> None:
         notices.append(notice)
-        observer.note(notice)
+        observer.on_data_notice(notice)
 
     baseline.check_weights_file(path, force=settings["force"])  # before a bar is drawn
-    with observer.training() as on_step:
+    with observer.while_training() as on_step:
         accuracy = baseline.train_baseline(
             task,
             recipe,
@@ -186,7 +186,7 @@ def train(
             spare=[Path(settings["results"])],
             **{name: settings[name] for name in ("seed", "device", "force")},
         )
-    observer.trained(path, accuracy)
+    observer.on_trained(path, accuracy)
     return Trained(path, accuracy, task.model_copy(update={"weights": str(path.absolute())}), tuple(notices))
 
 
@@ -223,9 +223,9 @@ def export(run: str | Path, *, network: Network | None = None, show: Show = True
     check_choices(device=settings["device"])
     finished = open_run(run, network=network).run
     observer = observer_of(show)
-    with observer.exporting() as on_step:
+    with observer.while_exporting() as on_step:
         exported = export_run(finished, say=observer.say, on_step=on_step, **settings)
-    observer.exported(exported)
+    observer.on_exported(exported)
     return exported
 
 

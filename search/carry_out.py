@@ -39,9 +39,9 @@ def carry_out(
         UserError: an input that cannot be worked with, or every candidate failed; or every finalist did, after the
             files were written.
     """
-    observer.loading(config)
+    observer.on_loading(config)
     run = prepare_run(config, observer.say)
-    observer.prepared(run)
+    observer.on_prepared(run)
     with stop_signals():  # beyond the search: its files are written and its last line is said
         outcomes = run_prepared(run, observer, retry_failed=retry_failed)
         boards = _task_boards(run)
@@ -49,7 +49,7 @@ def carry_out(
             checked = measure_finals(outcomes, observer.say)
             written = write_outputs(outcomes, command or run_command(config), checked)
             written.files.extend(_write_boards(boards, config.folder))
-        observer.written(outcomes, written, boards)
+        observer.on_files_written(outcomes, written, boards)
     check_finalists(outcomes)
     finished = FinishedRun.from_outcomes(outcomes, written.view.tables)
     return RunResult(finished, outcomes.complete, _run_summary(outcomes, written, boards))

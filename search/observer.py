@@ -23,27 +23,27 @@ OnStep = Callable[[int, int], None]
 class Observer(RunObserver):
     """It shows nothing by itself: override what is to be shown."""
 
-    def written(self, outcomes: RunOutcomes, written: Written, boards: Sequence[Board]) -> None:
+    def on_files_written(self, outcomes: RunOutcomes, written: Written, boards: Sequence[Board]) -> None:
         """The files of a run are there."""
 
-    def exporting(self) -> AbstractContextManager[OnStep]:
+    def while_exporting(self) -> AbstractContextManager[OnStep]:
         """Entered before an export, left after it; what it gives is told of the steps of a fine-tune."""
         return nullcontext(_ignore_step)
 
-    def exported(self, exported: Exported) -> None:
+    def on_exported(self, exported: Exported) -> None:
         """The files of an export are there."""
 
-    def training(self) -> AbstractContextManager[OnStep]:
+    def while_training(self) -> AbstractContextManager[OnStep]:
         """Entered before a dense network is trained, left after it; what it gives is told of its steps."""
         return nullcontext(_ignore_step)
 
-    def note(self, notice: str) -> None:
+    def on_data_notice(self, notice: str) -> None:
         """How network and data were read, before a dense network is trained."""
 
-    def trained(self, weights: Path, accuracy: Mapping[str, float]) -> None:
+    def on_trained(self, weights: Path, accuracy: Mapping[str, float]) -> None:
         """The weights of a dense network are there."""
 
-    def verified(self, title: str, answer: Answer, checks: Sequence[Check]) -> None:
+    def on_row_verified(self, title: str, answer: Answer, checks: Sequence[Check]) -> None:
         """A row of a leaderboard was judged again."""
 
 

@@ -59,7 +59,7 @@ def parse_arguments(arguments: list[str]) -> None:
             given = command.make_context(name, rest, parent=context).params
             for setting in SETTINGS.get(name, {}).values():
                 if given[setting.name] not in (None, []):
-                    setting.read(given[setting.name])
+                    setting.read_value(given[setting.name])
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=str)

@@ -17,8 +17,8 @@ from search.judge.faults import MachineFaultError, is_machine_fault
 from search.ledger.ledger import Ledger, LedgerError
 from search.strategies.contract import Program, Proposal
 
-Observer = Callable[[Proposal, Outcome, bool], None]
-"""Called with every outcome; the flag says that it was in the ledger already."""
+OnOutcome = Callable[[Proposal, Outcome, bool], None]
+"""Called with every outcome; the flag says that it came from the ledger and was not judged now."""
 
 
 @dataclass
@@ -32,10 +32,10 @@ class _Batch:
     def __post_init__(self) -> None:
         self.outcomes = [None] * len(self.proposals)
 
-    def complete(self) -> list[Outcome] | None:
+    def all_outcomes(self) -> list[Outcome] | None:
         """All outcomes in order, once they are there."""
-        known = [outcome for outcome in self.outcomes if outcome is not None]
-        return known if len(known) == len(self.proposals) else None
+        judged = [outcome for outcome in self.outcomes if outcome is not None]
+        return judged if len(judged) == len(self.proposals) else None
 
 
 class CandidateQueue:
@@ -56,7 +56,7 @@ class CandidateQueue:
         task: str,
         *,
         finalists: Callable[[list[tuple[Proposal, Outcome]]], Program] | None = None,
-        observe: Observer | None = None,
+        observe: OnOutcome | None = None,
         retry_failed: bool = False,
         warn: Callable[[str], None] = print,
     ) -> None:
@@ -65,12 +65,12 @@ class CandidateQueue:
         self._queue: deque[str] = deque()  # keys, in the order of their proposals
         self._from_the_end = False
         self._waiting: dict[str, list[tuple[_Batch, int]]] = {}
-        self._told: set[str] = set()  # judged in this run: whoever asks again gets that answer
-        self._running = 0
+        self._told: set[str] = set()  # keys judged in this run: whoever proposes one again gets that answer
+        self._running = 0  # programs that are not through
         self.seen: list[tuple[Proposal, Outcome]] = []
         for program in programs:
-            self._advance(program, None)
-        self._maybe_finish()
+            self._advance_program(program, None)
+        self._start_finalists()
 
     @property
     def done(self) -> bool:
@@ -94,7 +94,9 @@ class CandidateQueue:
             raise MachineFaultError(outcome.reason)
         key = candidate.key(self._task)
         self._told.add(key)
-        if key in self._take_in():  # another search was at it too: begin where that one will end
+        if key in self._take_in_news():
+            # Another search judged this candidate at the same time: take from the other end of the queue, so that the
+            # two do not duplicate each other.
             self._from_the_end = not self._from_the_end
         batch, index = self._waiting[key][0]
         proposal = batch.proposals[index]
@@ -109,27 +111,27 @@ class CandidateQueue:
             if not error.kept:
                 raise MachineFaultError(str(error)) from error
             self._warn(str(error))
-        self._deliver(key, outcome, known=False)
-        self._maybe_finish()
+        self._deliver_outcome(key, outcome, from_ledger=False)
+        self._start_finalists()
 
-    def _take_in(self) -> set[str]:
+    def _take_in_news(self) -> set[str]:
         """The keys of what other searches have found; what is queued here of it need not be judged any more."""
         try:
             news = self._ledger.refresh()
-        except UserError:  # locked, or gone: a write will say so
+        except UserError:  # locked, or gone: the next write says so
             return set()
         for key in [key for key in self._queue if key in news]:
             outcome = self._ledger.get(key)
-            if outcome is not None and self._settled(key, outcome):
+            if outcome is not None and self._is_answered(key, outcome):
                 self._queue.remove(key)
-                self._deliver(key, outcome, known=True)
+                self._deliver_outcome(key, outcome, from_ledger=True)
         return news
 
-    def _settled(self, key: str, known: Outcome) -> bool:
-        """Whether the ledger's answer will do."""
-        return known.status == "ok" or key in self._told or not (self._retry_failed or is_machine_fault(known))
+    def _is_answered(self, key: str, recorded: Outcome) -> bool:
+        """Whether the ledger's answer will do; a failure that says nothing of the candidate is no answer."""
+        return recorded.status == "ok" or key in self._told or not (self._retry_failed or is_machine_fault(recorded))
 
-    def _advance(self, program: Program, outcomes: list[Outcome] | None) -> None:
+    def _advance_program(self, program: Program, outcomes: list[Outcome] | None) -> None:
         """Let a program go on and queue its next batch; goes over batches that the ledger answers whole."""
         self._running += outcomes is None
         while True:
@@ -140,40 +142,39 @@ class CandidateQueue:
                 return
             batch = _Batch(program, proposals)
             for index, proposal in enumerate(proposals):
-                self._enlist(batch, index, proposal)
-            outcomes = batch.complete()
+                self._enlist_proposal(batch, index, proposal)
+            outcomes = batch.all_outcomes()
             if outcomes is None:
                 return
 
-    def _enlist(self, batch: _Batch, index: int, proposal: Proposal) -> None:
+    def _enlist_proposal(self, batch: _Batch, index: int, proposal: Proposal) -> None:
+        """Answer a proposal from the ledger, or queue its candidate unless another proposal has queued it."""
         key = proposal.candidate.key(self._task)
-        known = self._ledger.get(key)
-        if known is not None and self._settled(key, known):
-            batch.outcomes[index] = known
-            self._note(proposal, known, known=True)
+        recorded = self._ledger.get(key)
+        if recorded is not None and self._is_answered(key, recorded):
+            batch.outcomes[index] = recorded
+            self._note_outcome(proposal, recorded, from_ledger=True)
         elif key in self._waiting:
             self._waiting[key].append((batch, index))
         else:
             self._waiting[key] = [(batch, index)]
             self._queue.append(key)
 
-    def _deliver(self, key: str, outcome: Outcome, *, known: bool) -> None:
+    def _deliver_outcome(self, key: str, outcome: Outcome, *, from_ledger: bool) -> None:
+        """Hand an outcome to every batch that waits for it; a batch that is complete lets its program go on."""
         for batch, index in self._waiting.pop(key):
             batch.outcomes[index] = outcome
-            self._note(batch.proposals[index], outcome, known=known)
-            self._settle(batch)
+            self._note_outcome(batch.proposals[index], outcome, from_ledger=from_ledger)
+            if (outcomes := batch.all_outcomes()) is not None:
+                self._advance_program(batch.program, outcomes)
 
-    def _settle(self, batch: _Batch) -> None:
-        outcomes = batch.complete()
-        if outcomes is not None:
-            self._advance(batch.program, outcomes)
-
-    def _note(self, proposal: Proposal, outcome: Outcome, *, known: bool) -> None:
+    def _note_outcome(self, proposal: Proposal, outcome: Outcome, *, from_ledger: bool) -> None:
         self.seen.append((proposal, outcome))
         if self._observe is not None:
-            self._observe(proposal, outcome, known)
+            self._observe(proposal, outcome, from_ledger)
 
-    def _maybe_finish(self) -> None:
+    def _start_finalists(self) -> None:
+        """Once the programs are through, the one that follows them starts, a single time."""
         if not self._running and self._finalists is not None:
             finalists, self._finalists = self._finalists, None
-            self._advance(finalists(self.seen), None)
+            self._advance_program(finalists(self.seen), None)

@@ -22,16 +22,18 @@ class Doubts:
         self._failures: dict[bool, list[str]] = {True: [], False: []}  # scan or not -> reasons
         self._successes = {True: 0, False: 0}
 
-    def __call__(self, proposal: Proposal, outcome: Outcome, known: bool) -> None:
+    def note_outcome(self, proposal: Proposal, outcome: Outcome, from_ledger: bool) -> None:
+        """Stop the search once ten candidates were judged and none of them succeeded."""
         scan = proposal.stage == "scan"
         if outcome.status == "ok":
             self._successes[scan] += 1
         else:
             self._failures[scan].append(outcome.reason or "no reason given")
-        if not known and not self._successes[scan] and len(self._failures[scan]) >= HOPELESS:
+        # What the ledger knows costs nothing, so a run of known failures alone stops nothing.
+        if not from_ledger and not self._successes[scan] and len(self._failures[scan]) >= HOPELESS:
             self._stop.set()
 
-    def check(self) -> None:
+    def check_successes(self) -> None:
         """UserError if nothing but failures came of the search."""
         for scan, what in ((False, "candidate"), (True, "measurement of the scan")):
             failures = self._failures[scan]

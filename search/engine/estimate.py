@@ -28,9 +28,9 @@ def _expected_of_method(method: PreparedMethod) -> dict[Stage, int]:
     infos = [find_strategy(name)[0] for name in config.strategies]
     points = len(scan_points(method.problem.scanned_sites, config.scan_levels)) + 1
     sampled = sum(info.samples for info in infos)
-    alone = sum(min(info.candidates, config.trials) for info in infos if not info.samples)
-    reached = [float(config.trials)] if config.ladder is None else config.ladder.expected(config.trials)
-    per_target = alone + sampled * reached[-1]
+    unsampled = sum(min(info.candidates, config.trials) for info in infos if not info.samples)
+    reached = [float(config.trials)] if config.ladder is None else config.ladder.expected_counts(config.trials)
+    per_target = unsampled + sampled * reached[-1]
     answers = len(config.strategies) if config.comparison else 1  # per target
     return {
         "scan": points if any(info.needs_data for info in infos) else 0,
@@ -47,14 +47,14 @@ def forward_passes(run: PreparedRun) -> dict[Stage, float]:
 
     step = TRAINING + (TEACHER if config.recipe.distill_weight else 0)
 
-    def training(epochs: float, images: int) -> float:
+    def training_passes(epochs: float, images: int) -> float:
         recipe = config.recipe.model_copy(update={"epochs": epochs})
         return count_steps(recipe, images) * recipe.batch_size * step
 
     # A rung is charged with the first one's training, though later ones train for longer: most are stopped there.
     return {
-        "rung": 2 * recalibrate + len(task.search) + training((*config.rungs, 0.0)[0], len(task.tune)),
+        "rung": 2 * recalibrate + len(task.search) + training_passes((*config.rungs, 0.0)[0], len(task.tune)),
         "scan": recalibrate + min(config.scan_images or len(task.search), len(task.search)),
-        "search": 2 * recalibrate + len(task.search) + training(config.recipe.epochs, len(task.tune)),
-        "final": 2 * recalibrate + len(task.test) + training(config.final_recipe.epochs, len(task.train)),
+        "search": 2 * recalibrate + len(task.search) + training_passes(config.recipe.epochs, len(task.tune)),
+        "final": 2 * recalibrate + len(task.test) + training_passes(config.final_recipe.epochs, len(task.train)),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 
 from search.candidate import Outcome
@@ -14,14 +13,14 @@ Seen = Sequence[tuple[Proposal, Outcome]]
 Note = Callable[[Seen, list[Proposal]], None]
 
 
-def finalists(count: int, seeds: int, recipe: Recipe, note: Note | None = None) -> Callable[[Seen], Program]:
+def finalist_program(count: int, seeds: int, recipe: Recipe, note: Note | None = None) -> Callable[[Seen], Program]:
     """A program that tests the best `count` candidates of every target with `seeds` seeds each.
 
     Args:
         note: told what was searched and which finalists were chosen of it, before they are tested.
     """
 
-    def program(seen: Seen) -> Program:
+    def test_finalists(seen: Seen) -> Program:
         proposals = []
         for chosen in best_candidates(seen, count):
             for seed in range(seeds):
@@ -32,16 +31,18 @@ def finalists(count: int, seeds: int, recipe: Recipe, note: Note | None = None) 
             note(seen, proposals)
         yield proposals
 
-    return program
+    return test_finalists
 
 
 def best_candidates(seen: Seen, count: int) -> list[Proposal]:
     """Per target the first `count` searched candidates of the ranking, each allocation once."""
-    judged = [pair for pair in seen if pair[0].stage in ("search", "rung")]
-    judged.sort(key=lambda pair: str(pair[0].target))
+    by_target: dict[str, list[tuple[Proposal, Outcome]]] = {}
+    for proposal, outcome in seen:
+        if proposal.stage in ("search", "rung"):
+            by_target.setdefault(str(proposal.target), []).append((proposal, outcome))
     chosen: list[Proposal] = []
-    for _, group in itertools.groupby(judged, key=lambda pair: str(pair[0].target)):
-        proposals, outcomes = zip(*group, strict=True)
+    for target in sorted(by_target):
+        proposals, outcomes = zip(*by_target[target], strict=True)
         names = [
             candidate_name(
                 proposal.strategy,

@@ -14,38 +14,38 @@ from search.strategies.contract import Proposal
 class RunObserver:
     """Called in this order. It shows nothing by itself: override what is to be shown."""
 
-    def loading(self, config: RunConfig) -> None:
+    def on_loading(self, config: RunConfig) -> None:
         """The task is about to be loaded."""
 
-    def say(self, line: str) -> None:
+    def say(self, text: str) -> None:
         """What is being done that takes a while: layer times are measured."""
 
-    def prepared(self, run: PreparedRun) -> None:
+    def on_prepared(self, run: PreparedRun) -> None:
         """Everything was checked, and nothing is paid for yet."""
 
-    def warmed(self, run: PreparedRun) -> None:
+    def on_warm_start(self, run: PreparedRun) -> None:
         """What strategies that sample begin with is settled."""
 
-    def recorded(self, run: PreparedRun, resume_command: str) -> None:
+    def on_recorded(self, run: PreparedRun, resume_command: str) -> None:
         """`run.json` is written: from now on the command goes on with the run."""
 
-    def searching(self, run: PreparedRun) -> AbstractContextManager[None]:
+    def while_searching(self, run: PreparedRun) -> AbstractContextManager[None]:
         """Entered before the first candidate, left after the last."""
         return nullcontext()
 
-    def started(self, candidate: Candidate) -> None:
+    def on_candidate_started(self, candidate: Candidate) -> None:
         """A worker has taken a candidate up."""
 
-    def judged(self, proposal: Proposal, outcome: Outcome, known: bool) -> None:
-        """An outcome has come in; `known` ones were in the ledger."""
+    def on_outcome(self, proposal: Proposal, outcome: Outcome, from_ledger: bool) -> None:
+        """An outcome has come in, from a worker or from the ledger."""
 
     def warn(self, text: str) -> None:
         """Something is odd, and the run goes on."""
 
-    def all_judged(self) -> None:
+    def on_all_judged(self) -> None:
         """No candidate is left."""
 
-    def searched(self, outcomes: RunOutcomes) -> None:
+    def on_searched(self, outcomes: RunOutcomes) -> None:
         """The run is through, or was stopped; its files are not written yet."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from search.candidate import Candidate, Outcome
@@ -26,7 +26,7 @@ class MethodOutcomes:
     facts: Mapping[str, str]
     """Of the host, and versions."""
 
-    def key(self, candidate: Candidate) -> str:
+    def candidate_key(self, candidate: Candidate) -> str:
         """The candidate's key in the ledger."""
         return candidate.key(self.prepared.fingerprint)
 
@@ -48,10 +48,7 @@ def split_by_method(
     run: PreparedRun, seen: Judged, *, complete: bool, seconds: float, facts: Mapping[str, str]
 ) -> list[MethodOutcomes]:
     """The outcomes of each method, which a comparison's strategies left in one list."""
-    return [MethodOutcomes(method, _of_method(seen, method), complete, seconds, facts) for method in run.methods]
-
-
-def _of_method(seen: Sequence[tuple[Proposal, Outcome]], method: PreparedMethod) -> Judged:
-    """A method may be used once with options and once without, but not in one run: its name and options are enough."""
-    mine = (method.config.method, method.config.method_options)
-    return [pair for pair in seen if (pair[0].candidate.method, pair[0].candidate.options) == mine]
+    by_method: dict[str, Judged] = {method.config.method: [] for method in run.methods}  # each is named once in a run
+    for proposal, outcome in seen:
+        by_method[proposal.candidate.method].append((proposal, outcome))
+    return [MethodOutcomes(method, by_method[method.config.method], complete, seconds, facts) for method in run.methods]

@@ -45,11 +45,11 @@ class Plan:
     def table(self) -> pd.DataFrame:
         """One line per site: its channels (or kernels), setting, and strength from 0 (dense) to 1."""
         levels = self.compressor.levels(self.allocation)
-        lines = [
+        settings = [
             {"site": site.name, "channels": site.channels, **site.settings[level], "strength": site.strengths[level]}
             for site, level in zip(self.compressor.sites, levels, strict=True)
         ]
-        return pd.DataFrame(lines)
+        return pd.DataFrame(settings)
 
     @property
     def kept_flops(self) -> float:
@@ -61,12 +61,7 @@ class Plan:
         return self.compressor.compress(self.allocation)
 
 
-def plan(config: RunConfig) -> dict[str, Any]:
-    """The record of `solve`; JSON."""
-    return dict(solve(config).record)
-
-
-def solve(config: RunConfig, say: Say = tell_user) -> Plan:
+def solve_plan(config: RunConfig, say: Say = tell_user) -> Plan:
     """Sites, allocation, predicted cost and reachable range for one target.
 
     Data is loaded only for a strategy that scans or a method that calibrates. A target of latency is checked on the
@@ -89,8 +84,8 @@ def solve(config: RunConfig, say: Say = tell_user) -> Plan:
     table = table_of(config, compressor, [target], say)
     budget = budget_of(config, choice, target, table)
     problem = problem_of(config, choice, [(target, budget)])
-    levels, seconds = _solve(problem, propose, compressor, evaluator)
-    record = {**_record(config, compressor, choice, levels, budget, seconds), "notices": notices}
+    levels, seconds = _propose_levels(problem, propose, compressor, evaluator)
+    record = {**_plan_record(config, compressor, choice, levels, budget, seconds), "notices": notices}
     if table is not None:
         checked = check_prediction(compressor, levels, table)
         record["latency"] = {**checked.model_dump(), "off": checked.relative_error, "words": checked.figures_text()}
@@ -103,7 +98,7 @@ def _bound_without_data(config: RunConfig, device: torch.device) -> Compressor:
     return create(config.method, network, example_input(info.shape, device), config.method_options)
 
 
-def _solve(
+def _propose_levels(
     problem: Problem, propose: Propose, compressor: Compressor, evaluator: Evaluator | None
 ) -> tuple[Levels, float]:
     """The levels of the first candidate that the strategy would search, and the seconds it took to choose them.
@@ -121,16 +116,16 @@ def _solve(
     return compressor.levels(proposals[0].candidate.allocation), seconds
 
 
-def _record(
+def _plan_record(
     config: RunConfig, compressor: Compressor, choice: Choice, levels: Levels, budget: Budget, seconds: float
 ) -> dict[str, Any]:
     dense, achieved = compressor.cost.dense, compressor.cost_of(compressor.allocation(levels))
-    own = choice.shortened_levels(levels)
-    figures = dict(zip(budget.limits, budget.figures_of(own[None])[:, 0].tolist(), strict=True))
-    kept = {f"kept_{name}": figure / budget.dense_figure(name) for name, figure in figures.items()}
+    chosen_levels = choice.shortened_levels(levels)
+    figures = dict(zip(budget.limits, budget.figures_of(chosen_levels[None])[:, 0].tolist(), strict=True))
+    kept_shares = {f"kept_{name}": figure / budget.dense_figure(name) for name, figure in figures.items()}
     spans = {
-        name: {"min_kept": least / budget.dense_figure(name), "max_kept": most / budget.dense_figure(name)}
-        for name, (least, most) in zip(budget.limits, reachable_ranges(budget, choice.sites), strict=True)
+        name: {"min_kept": least / budget.dense_figure(name), "max_kept": greatest / budget.dense_figure(name)}
+        for name, (least, greatest) in zip(budget.limits, reachable_ranges(budget, choice.sites), strict=True)
     }
     return {
         "network": config.task.network,
@@ -139,12 +134,12 @@ def _record(
         "target": {
             "asked": config.targets[0].asked,
             **budget.limits,
-            "met": budget.is_met(own),
+            "met": budget.is_met(chosen_levels),
             "too_coarse": too_coarse(choice.sites, budget),
-            "binding": budget.binding_measures(own),
+            "binding": budget.binding_measures(chosen_levels),
         },
         "dense": {**{name: budget.dense_figure(name) for name in budget.limits}, **dense._asdict()},
-        "achieved": {**figures, **achieved._asdict(), **kept},
+        "achieved": {**figures, **achieved._asdict(), **kept_shares},
         "reachable": spans["flops"] if len(spans) == 1 and "flops" in spans else spans,
         "allocation": {
             site.name: dict(site.settings[level]) for site, level in zip(compressor.sites, levels, strict=True)

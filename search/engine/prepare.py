@@ -15,7 +15,7 @@ from search.dispatch.availability import check_resources
 from search.dispatch.contract import Resources
 from search.engine.method_configs import method_configs
 from search.engine.prepare_method import PreparedMethod, Refusal, prepare_method
-from search.engine.run_folder import check_run_folder, refuse_other
+from search.engine.run_folder import check_run_folder, refuse_other_run
 from search.engine.rungs import check_samples
 from search.engine.standings import Standing, without_finalist
 from search.engine.unchanged import refuse_changed
@@ -80,7 +80,7 @@ def prepare_run(config: RunConfig, say: Say = tell_user) -> PreparedRun:
     check_resources(resources)
     check_run_folder(config)
     check_location(config.ledger)
-    refuse_other(config.folder, config)
+    refuse_other_run(config.folder, config)
     # What can be refused without the network and the data was refused above: loading them may take minutes.
     evaluator = evaluator_of(config)
     refuse_changed(config.folder, evaluator.task)

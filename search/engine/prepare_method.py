@@ -137,7 +137,7 @@ def budget_of(config: RunConfig, choice: Choice, target: Target, table: LatencyT
 
 
 def distinct_targets(targets: Sequence[tuple[Target, Budget]]) -> list[tuple[Target, Budget]]:
-    """Without those that come to the same as an earlier one: `0.5` and `50%` are one target."""
+    """Targets without those that come to the same limits as an earlier one: `0.5` and `50%` are one target."""
     first = {tuple(budget.limits.items()): (target, budget) for target, budget in reversed(targets)}
     return [*reversed(first.values())]
 

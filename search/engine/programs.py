@@ -8,15 +8,15 @@ from pathlib import Path
 
 from models.errors import UserError, commonest_reason
 from search.candidate import Candidate
-from search.engine.finalists import Seen, best_candidates, finalists
+from search.engine.finalists import Seen, best_candidates, finalist_program
 from search.engine.outcomes import Judged
 from search.engine.prepare import PreparedRun
 from search.engine.prepare_method import PreparedMethod
-from search.engine.rungs import climb
-from search.engine.standings import keep, keeper, without_finalist
+from search.engine.rungs import climb_rungs
+from search.engine.standings import finalist_standings, store_standings, without_finalist
 from search.judge.evaluate import rung_file
 from search.ledger.ledger import Ledger
-from search.strategies.contract import Program
+from search.strategies.contract import Program, Proposal
 from search.strategies.registry import find_strategy
 
 
@@ -26,7 +26,7 @@ def start_programs(run: PreparedRun, ledger: Ledger) -> tuple[list[Program], Cal
         return [answer_alone(method, name, ledger) for method in run.methods for name in method.config.strategies], None
     (method,) = run.methods
     programs = [strategy_program(method, name) for name in run.config.strategies]
-    return programs, _finalists(method, ledger) if run.config.finalists else None
+    return programs, _finalist_program(method, ledger) if run.config.finalists else None
 
 
 def strategy_program(method: PreparedMethod, name: str) -> Program:
@@ -35,10 +35,11 @@ def strategy_program(method: PreparedMethod, name: str) -> Program:
     rungs = method.config.ladder
     if rungs is None or not info.samples:
         return propose(method.problem)
-    return climb(propose(method.problem), rungs, partial(_discard, method.config.rungs_folder, method.fingerprint))
+    discard = partial(_discard_rung, method.config.rungs_folder, method.fingerprint)
+    return climb_rungs(propose(method.problem), rungs, discard)
 
 
-def _discard(folder: Path, task: str, candidate: Candidate) -> None:
+def _discard_rung(folder: Path, task: str, candidate: Candidate) -> None:
     """Remove the weights of a candidate that no later rung goes on from."""
     rung_file(folder, candidate, task).unlink(missing_ok=True)
 
@@ -47,29 +48,39 @@ def answer_alone(method: PreparedMethod, name: str, ledger: Ledger) -> Program:
     """One strategy's search for all targets of a method, then its own best candidate of each before the test set."""
     config, seen = method.config, Judged()
     try:
-        yield from _listening(strategy_program(method, name), seen)
+        yield from _noting_outcomes(strategy_program(method, name), seen)
     except UserError as error:
         reasons = {target: str(error) for target in method.limits}
     else:
         answered = {str(proposal.target) for proposal in best_candidates(seen, 1)}
         reasons = {target: _why_none(seen, target) for target in method.limits if target not in answered}
-    keep(
+    store_standings(
         ledger,
         [without_finalist(config, name, target, method.limits[target], why) for target, why in reasons.items()],
     )
     if len(reasons) < len(method.limits):
-        yield from _finalists(method, ledger)(seen)
+        yield from _finalist_program(method, ledger)(seen)
 
 
-def _finalists(method: PreparedMethod, ledger: Ledger) -> Callable[[Seen], Program]:
+def _finalist_program(method: PreparedMethod, ledger: Ledger) -> Callable[[Seen], Program]:
     """The program that tests the best candidates; the ledger keeps which they were."""
     config = method.config
-    words = config.constraints.option_words()
-    note = keeper(ledger, method.limits, task=method.fingerprint, run=config.name, constraints=words)
-    return finalists(config.finalists, config.final_seeds, config.final_recipe, note)
+
+    def keep_choice(seen: Seen, finals: list[Proposal]) -> None:
+        standings = finalist_standings(
+            seen,
+            finals,
+            method.limits,
+            task=method.fingerprint,
+            run=config.name,
+            constraints=config.constraints.option_words(),
+        )
+        store_standings(ledger, standings)
+
+    return finalist_program(config.finalists, config.final_seeds, config.final_recipe, keep_choice)
 
 
-def _listening(program: Program, seen: Judged) -> Program:
+def _noting_outcomes(program: Program, seen: Judged) -> Program:
     """The program as it is, with its outcomes written down."""
     try:
         proposals = next(program)

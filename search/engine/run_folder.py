@@ -11,7 +11,7 @@ from models.errors import UserError, unknown_name
 from models.paths import check_utf8_names, user_path
 from models.settings import setting_name
 from search.engine.run_file import RUN_FILE, DamagedRunError, has_run_file
-from search.engine.run_record import config_fields, read_config, recorded
+from search.engine.run_record import config_fields, read_config, recorded_fields
 from search.files.atomic import hold_lock, report_unwritable
 from search.files.output_file import check_output_folder
 from search.settings.config import RunConfig
@@ -54,7 +54,7 @@ def check_run_folder(config: RunConfig) -> None:
 
 
 @contextmanager
-def alone_in(folder: Path, config: RunConfig) -> Iterator[None]:
+def claim_run_folder(folder: Path, config: RunConfig) -> Iterator[None]:
     """The folder is this run's while this lasts; UserError if it is another's, running or done with other settings."""
     with report_unwritable(folder, f"choose another folder with {setting_name('results')}"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,18 +65,18 @@ def alone_in(folder: Path, config: RunConfig) -> Iterator[None]:
             raise UserError(
                 f"a search is running in {folder}; wait for it, or give this one another {setting_name('name')}"
             ) from error
-        refuse_other(folder, config)
+        refuse_other_run(folder, config)
         yield
 
 
-def refuse_other(folder: Path, config: RunConfig) -> None:
+def refuse_other_run(folder: Path, config: RunConfig) -> None:
     """UserError if the folder holds a run of other settings, which this one would overwrite."""
     try:
-        fields = config_fields(folder / RUN_FILE, recorded(folder))
+        fields = config_fields(folder / RUN_FILE, recorded_fields(folder))
     except DamagedRunError:  # or there is none yet
         return
     try:
-        same = _settings(RunConfig.model_validate(fields)) == _settings(config)
+        same = _comparable_settings(RunConfig.model_validate(fields)) == _comparable_settings(config)
     except (ValueError, RecursionError):  # of another version
         same = False
     if not same:
@@ -86,6 +86,6 @@ def refuse_other(folder: Path, config: RunConfig) -> None:
         )
 
 
-def _settings(config: RunConfig) -> dict[str, Any]:
+def _comparable_settings(config: RunConfig) -> dict[str, Any]:
     """Everything but where results lie: a run may be copied, and resumed there."""
     return config.model_dump(mode="json", exclude={"results", "name"})

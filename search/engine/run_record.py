@@ -30,7 +30,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def recorded(folder: Path) -> dict[str, Any]:
+def recorded_fields(folder: Path) -> dict[str, Any]:
     """What the folder's `run.json` says; empty if there is none, or a damaged one, which the run then writes anew.
 
     Raises:
@@ -116,7 +116,7 @@ def write_record(
     record = {
         "schema": SCHEMA,
         "status": status,
-        "created": recorded(folder).get("created") or time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "created": recorded_fields(folder).get("created") or time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "config": config.model_dump(mode="json"),
         "fingerprint": task.fingerprint,
         PARTS: task.parts,

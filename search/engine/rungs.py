@@ -43,7 +43,7 @@ class Asha:
         )  # fmt: skip
         self._names = 0
 
-    def enter(self) -> SimpleNamespace:
+    def add_trial(self) -> SimpleNamespace:
         """A new candidate, by what the scheduler knows it by."""
         trial = SimpleNamespace(trial_id=str(self._names))
         self._names += 1
@@ -52,11 +52,12 @@ class Asha:
 
     def goes_on(self, trial: SimpleNamespace, rung: int, worth: float) -> bool:
         """Whether what it is worth is in the upper part of those that were judged at this rung so far."""
+        # A quarter of a power above the rung: ASHA compares the time with factor**rung, which rounding may raise.
         result = {"time": self._factor ** (rung + 0.25), "worth": worth}
         return bool(self._scheduler.on_trial_result(None, trial, result) != self._stop)
 
 
-def climb(program: Program, rungs: Rungs, discard: Discard) -> Program:
+def climb_rungs(program: Program, rungs: Rungs, discard: Discard) -> Program:
     """The program, each of its candidates judged rung by rung; a stopped one's outcome is that of its last rung.
 
     Candidates of one target are compared with each other; measurements and those that stand alone are judged as ever.
@@ -65,7 +66,7 @@ def climb(program: Program, rungs: Rungs, discard: Discard) -> Program:
     try:
         batch = next(program)
         while True:
-            outcomes = yield from _climbed(batch, rungs, rivals, discard)
+            outcomes = yield from _climb_batch(batch, rungs, rivals, discard)
             batch = program.send(outcomes)
     except StopIteration:
         return
@@ -91,7 +92,7 @@ class _Climber:
     asha: Asha
     trial: Any
 
-    def at(self, epochs: float | None, after: float) -> Proposal:
+    def proposal_at(self, epochs: float | None, after: float) -> Proposal:
         """The proposal to judge it at a rung, the last one if `epochs` is None."""
         if epochs is None:
             return replace(self.proposal, after=after)
@@ -102,7 +103,7 @@ class _Climber:
         return outcome.worth is not None and self.asha.goes_on(self.trial, rung, outcome.worth)
 
 
-def _climbed(
+def _climb_batch(
     batch: Sequence[Proposal], rungs: Rungs, rivals: dict[Target | None, Asha], discard: Discard
 ) -> Generator[list[Proposal], list[Outcome], list[Outcome]]:
     """The outcomes of a batch, of each proposal from the last rung it was judged at."""
@@ -110,27 +111,28 @@ def _climbed(
     for index, proposal in enumerate(batch):
         if proposal.stage == "search" and not proposal.alone:
             asha = rivals.setdefault(proposal.target, Asha(rungs))
-            climbers.append(_Climber(index, proposal, asha, asha.enter()))
+            climbers.append(_Climber(index, proposal, asha, asha.add_trial()))
     climbing = {climber.index for climber in climbers}
     plain = [index for index in range(len(batch)) if index not in climbing]
-    answers = yield [batch[index] for index in plain] + [each.at(rungs.epochs[0], 0.0) for each in climbers]
-    found = dict(zip(plain, answers, strict=False))
+    first_rung = [climber.proposal_at(rungs.epochs[0], 0.0) for climber in climbers]
+    answers = yield [batch[index] for index in plain] + first_rung
+    outcomes = dict(zip(plain, answers, strict=False))  # index in the batch -> of the last rung so far
     answers = answers[len(plain) :]
     for rung, (after, epochs) in enumerate(pairwise((*rungs.epochs, None))):
-        found |= {each.index: outcome for each, outcome in zip(climbers, answers, strict=True)}
-        passed = [each for each, outcome in zip(climbers, answers, strict=True) if each.goes_on(rung, outcome)]
-        _forget(climbers, passed, discard)
+        outcomes |= {climber.index: outcome for climber, outcome in zip(climbers, answers, strict=True)}
+        passed = [climber for climber, outcome in zip(climbers, answers, strict=True) if climber.goes_on(rung, outcome)]
+        _discard_stopped(climbers, passed, discard)
         climbers = passed
         assert after is not None
-        answers = (yield [each.at(epochs, after) for each in climbers]) if climbers else []
-    found |= {each.index: outcome for each, outcome in zip(climbers, answers, strict=True)}
-    _forget(climbers, [], discard)
-    return [found[index] for index in range(len(batch))]
+        answers = (yield [climber.proposal_at(epochs, after) for climber in climbers]) if climbers else []
+    outcomes |= {climber.index: outcome for climber, outcome in zip(climbers, answers, strict=True)}
+    _discard_stopped(climbers, [], discard)
+    return [outcomes[index] for index in range(len(batch))]
 
 
-def _forget(before: Sequence[_Climber], after: Sequence[_Climber], discard: Discard) -> None:
-    """Discard whoever was stopped, unless the same candidate goes on for another proposal."""
-    needed = [each.proposal.candidate for each in after]
-    for each in before:
-        if each.proposal.candidate not in needed:
-            discard(each.proposal.candidate)
+def _discard_stopped(before: Sequence[_Climber], after: Sequence[_Climber], discard: Discard) -> None:
+    """Discard the weights of whoever was stopped, unless the same candidate goes on for another proposal."""
+    needed = [climber.proposal.candidate for climber in after]
+    for climber in before:
+        if climber.proposal.candidate not in needed:
+            discard(climber.proposal.candidate)

@@ -22,11 +22,11 @@ from search.engine.observer import SILENT, RunObserver
 from search.engine.outcomes import RunOutcomes, split_by_method
 from search.engine.prepare import PreparedRun
 from search.engine.programs import start_programs
-from search.engine.run_folder import alone_in
-from search.engine.run_record import recorded, write_record
-from search.engine.standings import keep, keep_dense
+from search.engine.run_folder import claim_run_folder
+from search.engine.run_record import recorded_fields, write_record
+from search.engine.standings import store_dense, store_standings
 from search.engine.stopping import stop_signals
-from search.engine.warm_start import warmed
+from search.engine.warm_start import warm_problem
 from search.judge.evaluate import Evaluator, load_evaluator
 from search.ledger.ledger import Ledger, LedgerError
 from search.machine.host import host_facts
@@ -50,63 +50,63 @@ def run_prepared(run: PreparedRun, observer: RunObserver = SILENT, *, retry_fail
     attempts = attempt_log(config, run.fingerprint)
     with ExitStack() as stack:
         signals = stack.enter_context(stop_signals())
-        stack.enter_context(alone_in(config.folder, config))
+        stack.enter_context(claim_run_folder(config.folder, config))
         ledger = stack.enter_context(open_ledger(run, observer.warn))
         if config.warm_start and not config.comparison:
             _warm_up(run, ledger)
-            observer.warmed(run)
+            observer.on_warm_start(run)
         _write_run(run, facts, "running")
         stack.enter_context(last_words(f"while it {'compared' if config.comparison else 'searched'}", attempts.advice))
-        observer.recorded(run, resume)  # not before: the command reads what was just written
+        observer.on_recorded(run, resume)  # not before: the command reads what was just written
         stack.enter_context(told_how_to_go_on(partial(_write_run, run, facts, "stopped"), resume))
-        stack.enter_context(observer.searching(run))
+        stack.enter_context(observer.while_searching(run))
         doubts = Doubts(signals.stop)
 
-        def tell(proposal: Proposal, outcome: Outcome, known: bool) -> None:
-            observer.judged(proposal, outcome, known)
-            doubts(proposal, outcome, known)
-            if not known and began_again(proposal, outcome):
+        def note_outcome(proposal: Proposal, outcome: Outcome, from_ledger: bool) -> None:
+            observer.on_outcome(proposal, outcome, from_ledger)
+            doubts.note_outcome(proposal, outcome, from_ledger)
+            if not from_ledger and began_again(proposal, outcome):
                 observer.warn(f"what a rung of {proposal.strategy} left was gone: fine-tuned again from the start")
 
-        keep_dense(ledger, run.dense)
-        keep(ledger, run.refused)
+        store_dense(ledger, run.dense)
+        store_standings(ledger, run.refused)
         programs, finals = start_programs(run, ledger)
         queue = CandidateQueue(
             programs,
             ledger,
             run.fingerprint,
             finalists=finals,
-            observe=tell,
+            observe=note_outcome,
             retry_failed=retry_failed,
             warn=observer.warn,
         )
-        with signals.judging(attempts):
+        with signals.while_judging(attempts):
             dispatch(
                 queue,
                 evaluator_factory(run),
                 run.resources,
-                on_start=observer.started,
+                on_start=observer.on_candidate_started,
                 stop=signals.stop,
                 attempts=attempts,
             )
         if queue.done:
-            observer.all_judged()
+            observer.on_all_judged()
     seconds = time.monotonic() - start
     if queue.done:
         shutil.rmtree(config.rungs_folder, ignore_errors=True)
     _write_run(run, facts, "finished" if queue.done else "stopped")
-    doubts.check()
+    doubts.check_successes()
     methods = split_by_method(run, queue.seen, complete=queue.done, seconds=seconds, facts=facts)
     outcomes = RunOutcomes(run, methods, queue.done, seconds, ledger.skipped)
-    observer.searched(outcomes)
+    observer.on_searched(outcomes)
     return outcomes
 
 
 def _warm_up(run: PreparedRun, ledger: Ledger) -> None:
     """Let strategies that sample begin with what the ledger knows; a run that is resumed, with what it began with."""
-    keys = recorded(run.config.folder).get("warm_start")
+    keys = recorded_fields(run.config.folder).get("warm_start")
     run.methods = [
-        replace(method, problem=warmed(method.problem, ledger, method.config.strategies, keys))
+        replace(method, problem=warm_problem(method.problem, ledger, method.config.strategies, keys))
         for method in run.methods
     ]
 
@@ -132,7 +132,7 @@ def evaluator_factory(run: PreparedRun) -> partial[Evaluator]:
         UserError: workers cannot reach a method.
     """
     if run.resources.workers == 0:
-        return partial(_same, run.evaluator)
+        return partial(_return_evaluator, run.evaluator)
     config = run.config
     for method in run.methods:
         check_reachable(method.config.method)
@@ -151,7 +151,7 @@ def evaluator_factory(run: PreparedRun) -> partial[Evaluator]:
     )
 
 
-def _same(evaluator: Evaluator) -> Evaluator:
+def _return_evaluator(evaluator: Evaluator) -> Evaluator:
     return evaluator
 
 

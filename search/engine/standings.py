@@ -1,4 +1,4 @@
-"""Standings: who stands for what on the leaderboard, kept in the ledger beside the outcomes that are read from it.
+"""Leaderboard rows as the ledger keeps them: which finalist a method and strategy chose for a target, and its cost.
 
 An outcome belongs to a candidate, and several strategies may propose the same candidate. A standing says that one
 method and strategy chose this finalist for this target, and what finding it took; its test results are whatever the
@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from search.candidate import Candidate, Frozen
-from search.engine.finalists import Note, Seen
+from search.engine.finalists import Seen
 from search.ledger.ledger import Ledger
 from search.results.tables import Dense
 from search.settings.config import RunConfig
@@ -55,8 +55,8 @@ class Standing(Frozen):
     @property
     def question(self) -> str:
         """What was asked, whatever the answer."""
-        asked = [self.method, self.options, self.strategy, self.target_flops]
-        return json.dumps([*asked, *self.constraints, *self.target_limits.items()], sort_keys=True)
+        fields = [self.method, self.options, self.strategy, self.target_flops]
+        return json.dumps([*fields, *self.constraints, *self.target_limits.items()], sort_keys=True)
 
     @property
     def row(self) -> str:
@@ -64,12 +64,12 @@ class Standing(Frozen):
         return hashlib.sha256(f"{self.question}{self.final}".encode()).hexdigest()[:ID_LENGTH]
 
 
-def family(candidate: Candidate, task: str) -> str:
+def seedless_key(candidate: Candidate, task: str) -> str:
     """What finalists that differ in their seed alone have in common."""
     return candidate.without_seed.key(task)
 
 
-def chosen(
+def finalist_standings(
     seen: Seen,
     finals: Iterable[Proposal],
     targets: Mapping[str, Mapping[str, int]],
@@ -83,10 +83,10 @@ def chosen(
     Args:
         targets: as asked -> measure -> limit.
     """
-    found: dict[str, Standing] = {}
+    standings: dict[str, Standing] = {}
     for proposal in finals:
         candidate, target = proposal.candidate, str(proposal.target)
-        searched, seconds = _spent(seen, proposal)
+        searched, seconds = _search_cost(seen, proposal)
         standing = Standing(
             method=candidate.method,
             options=candidate.options,
@@ -94,17 +94,17 @@ def chosen(
             target=target,
             **limit_fields(targets[target]),
             targets=tuple(targets),
-            final=family(candidate, task),
+            final=seedless_key(candidate, task),
             searched=searched,
             search_seconds=seconds,
             constraints=tuple(constraints),
             run=run,
         )
-        found[standing.row] = standing
-    return list(found.values())
+        standings[standing.row] = standing
+    return list(standings.values())
 
 
-def _spent(seen: Seen, final: Proposal) -> tuple[int, float]:
+def _search_cost(seen: Seen, final: Proposal) -> tuple[int, float]:
     """Distinct candidates, and their seconds, that the finalist's method and strategy judged for its target."""
     mine = {
         proposal.candidate: outcome.seconds
@@ -116,7 +116,7 @@ def _spent(seen: Seen, final: Proposal) -> tuple[int, float]:
     return len({candidate.without_rung for candidate in mine}), sum(mine.values())
 
 
-def keep(ledger: Ledger, standings: Iterable[Standing]) -> None:
+def store_standings(ledger: Ledger, standings: Iterable[Standing]) -> None:
     """Write standings into the ledger; the same row again replaces itself."""
     for standing in standings:
         ledger.store_fact(ROW + standing.row, standing.model_dump(mode="json"))
@@ -142,33 +142,26 @@ def limit_fields(limits: Mapping[str, int]) -> dict[str, Any]:
     return {"target_flops": limits.get("flops"), "target_limits": others}
 
 
-def keeper(
-    ledger: Ledger, targets: Mapping[str, Mapping[str, int]], *, task: str, run: str, constraints: Sequence[str] = ()
-) -> Note:
-    """What `finalists` calls with its choice: keeps the standings."""
-    return lambda seen, finals: keep(ledger, chosen(seen, finals, targets, task=task, run=run, constraints=constraints))
-
-
-def standings(ledger: Ledger) -> list[Standing]:
+def read_standings(ledger: Ledger) -> list[Standing]:
     """All rows of the ledger's task; a reason for having no finalist goes once there is one."""
-    found = []
+    standings = []
     for fact in ledger.facts(ROW).values():
         try:
-            found.append(Standing.model_validate(fact))
+            standings.append(Standing.model_validate(fact))
         except ValidationError:  # of a later version
             ledger.skipped += 1
-    answered = {standing.question for standing in found if standing.final is not None}
-    return [standing for standing in found if standing.final is not None or standing.question not in answered]
+    answered = {standing.question for standing in standings if standing.final is not None}
+    return [standing for standing in standings if standing.final is not None or standing.question not in answered]
 
 
-def keep_dense(ledger: Ledger, dense: Dense) -> None:
+def store_dense(ledger: Ledger, dense: Dense) -> None:
     """Write what is known of the dense network; a figure that is not measured this time stays."""
-    known = ledger.facts(DENSE).get(DENSE, {})
+    recorded = ledger.facts(DENSE).get(DENSE, {})
     measured = {name: value for name, value in vars(dense).items() if value is not None}
-    ledger.store_fact(DENSE, {**known, **measured})
+    ledger.store_fact(DENSE, {**recorded, **measured})
 
 
-def dense_of(ledger: Ledger) -> Dense | None:
+def read_dense(ledger: Ledger) -> Dense | None:
     """The dense network's figures; None if no search of this task has left them."""
     fact = ledger.facts(DENSE).get(DENSE)
     try:

@@ -24,7 +24,7 @@ class StopSignals:
         self._interrupted = False
 
     @contextmanager
-    def judging(self, attempts: AttemptLog) -> Iterator[None]:
+    def while_judging(self, attempts: AttemptLog) -> Iterator[None]:
         """While this lasts, the second signal raises KeyboardInterrupt, once: candidates are not waited for.
 
         Before and after it does not, so that the run's files are written whole and the last line is said.
@@ -35,7 +35,7 @@ class StopSignals:
         finally:
             self._attempts = None
 
-    def receive(self, number: int, frame: object) -> None:
+    def receive_signal(self, number: int, frame: object) -> None:
         """The handler of both signals."""
         self._signals += 1
         if self._attempts is not None:
@@ -60,7 +60,7 @@ def stop_signals() -> Iterator[StopSignals]:
     signals = StopSignals()
     token = _current.set(signals)
     try:
-        with handle_signals(signals.receive):
+        with handle_signals(signals.receive_signal):
             yield signals
     finally:
         _current.reset(token)

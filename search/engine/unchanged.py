@@ -12,14 +12,14 @@ from models.settings import setting_name
 from models.task import Task
 from models.user.spec_names import data_name, network_name
 from search.engine.run_file import RUN_FILE
-from search.engine.run_record import PARTS, check_schema, recorded
+from search.engine.run_record import PARTS, check_schema, recorded_fields
 
 DIGITS = 12  # of a digest that are shown
 
 
 def refuse_changed(folder: Path, task: Task) -> None:
     """UserError if the folder holds a run of another task: what its outcomes say would not hold for this one."""
-    record = recorded(folder)
+    record = recorded_fields(folder)
     check_schema(folder / RUN_FILE, record.get("schema", 1))
     fingerprint = record.get("fingerprint")
     if isinstance(fingerprint, str) and fingerprint != task.fingerprint:
@@ -30,32 +30,33 @@ def refuse_changed(folder: Path, task: Task) -> None:
         )
 
 
-def describe_changes(task: Task, fingerprint: str, parts: Any) -> str:
+def describe_changes(task: Task, fingerprint: str, recorded_parts: Any) -> str:
     """What is not as it was, with the former and the present digest or value: `weights w.pt have changed (...)`.
 
     Args:
         fingerprint: of the task as it was.
-        parts: the recorded `Task.parts`; anything else if none were recorded.
+        recorded_parts: `Task.parts` of the record; anything else if none were recorded.
     """
     present = json.loads(json.dumps(task.parts))  # tuples become lists, as in the file
-    changed = [] if not isinstance(parts, Mapping) else [name for name in present if parts.get(name) != present[name]]
+    former = recorded_parts if isinstance(recorded_parts, Mapping) else present
+    changed = [name for name in present if former.get(name) != present[name]]
     if not changed:
-        then, now = _short(fingerprint), _short(task.fingerprint)
+        then, now = _shorten_digest(fingerprint), _shorten_digest(task.fingerprint)
         return f"network, weights or data have changed (task {then} then, {now} now)"
-    assert isinstance(parts, Mapping)
-    return ", ".join(_change(name, task, parts.get(name), present[name]) for name in changed)
+    return ", ".join(_describe_change(name, task, former.get(name), present[name]) for name in changed)
 
 
-def _change(name: str, task: Task, then: Any, now: Any) -> str:
+def _describe_change(name: str, task: Task, then: Any, now: Any) -> str:
     config = task.config
     places = {"network": network_name(config.network), "weights": config.weights, "data": data_name(config.data)}
     place = places.get(name)
     label = name.replace("_", " ") if place is None else f"{name} {place}"
-    return f"{label} {'has' if name == 'network' else 'have'} changed ({_short(then)} then, {_short(now)} now)"
+    verb = "has" if name == "network" else "have"
+    return f"{label} {verb} changed ({_shorten_digest(then)} then, {_shorten_digest(now)} now)"
 
 
-def _short(value: Any) -> str:
+def _shorten_digest(value: Any) -> str:
     """The last part of what may be `file-digest:function` or `arrays:digest`, shortened if it is a digest."""
     text = "none" if value is None else str(value)
-    words = [part[:DIGITS] if len(part) > 2 * DIGITS and part.isalnum() else part for part in text.split(":")]
+    words = [word[:DIGITS] if len(word) > 2 * DIGITS and word.isalnum() else word for word in text.split(":")]
     return ":".join(words)

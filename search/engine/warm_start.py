@@ -6,7 +6,7 @@ it begins and kept in its `run.json`: resumed, it proposes what it would have pr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from search.strategies.registry import find_strategy
 MOST = 8  # known candidates per target, the best
 
 
-def warmed(problem: Problem, ledger: Ledger, strategies: Iterable[str], keys: Sequence[str] | None) -> Problem:
+def warm_problem(problem: Problem, ledger: Ledger, strategies: Iterable[str], keys: Collection[str] | None) -> Problem:
     """The problem with what its sampling strategies may begin with.
 
     Args:
@@ -31,27 +31,34 @@ def warmed(problem: Problem, ledger: Ledger, strategies: Iterable[str], keys: Se
     lenders = tuple(info.name for info in infos if info.needs_data is not False and not info.samples)
     if not any(info.samples for info in infos):
         return problem
-    found = _usable(problem, ledger)
-    chosen = _best(problem, found) if keys is None else [each for each in found if each.key in set(keys)]
+    outcomes = _known_outcomes(problem, ledger)
+    if keys is None:
+        keys = _best_below_targets(problem, outcomes)
+    chosen = [outcome for outcome in outcomes if outcome.key in keys]
     return replace(problem, known_candidates=tuple(chosen), lenders=lenders)
 
 
-def _usable(problem: Problem, ledger: Ledger) -> list[KnownCandidate]:
+def _known_outcomes(problem: Problem, ledger: Ledger) -> list[KnownCandidate]:
     """Everything known that this very problem could propose: same method, options, recipe, seed, sites."""
-    found = []
+    outcomes = []
     for record in ledger.records():
         outcome, levels = record.outcome, problem.levels_of(record.candidate)
         if levels is None or outcome.flops is None or outcome.accuracy is None or outcome.worth is None:
             continue
-        if record.key == record.candidate.key(ledger.task):  # else of an earlier version: it would be judged again
-            found.append(KnownCandidate(record.key, as_key(levels), outcome.flops, outcome.accuracy, outcome.worth))
-    return sorted(found, key=lambda each: (-each.worth, each.key))
+        # An outcome of an earlier version has another key: its candidate would be judged again.
+        if record.key == record.candidate.key(ledger.task):
+            outcomes.append(KnownCandidate(record.key, as_key(levels), outcome.flops, outcome.accuracy, outcome.worth))
+    return sorted(outcomes, key=lambda outcome: (-outcome.worth, outcome.key))
 
 
-def _best(problem: Problem, found: Sequence[KnownCandidate]) -> list[KnownCandidate]:
-    """The best just below each target."""
+def _best_below_targets(problem: Problem, outcomes: Sequence[KnownCandidate]) -> set[str]:
+    """The keys of the best just below each target.
+
+    Args:
+        outcomes: the best first.
+    """
     keys = set[str]()
     for _, budget in problem.targets:
-        near = [each for each in found if -REACH <= budget.largest_excess(np.array([each.levels]))[0] <= 0]
-        keys |= {each.key for each in near[:MOST]}
-    return [each for each in found if each.key in keys]
+        near = [outcome for outcome in outcomes if -REACH <= budget.largest_excess(np.array([outcome.levels]))[0] <= 0]
+        keys |= {outcome.key for outcome in near[:MOST]}
+    return keys

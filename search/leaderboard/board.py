@@ -21,7 +21,7 @@ import pandas as pd
 from models.errors import UserError, commonest_reason, unknown_name
 from models.wording import plural
 from search.allocation.targets import TOLERANCE, beyond_flops
-from search.engine.standings import Standing, dense_of, family, standings
+from search.engine.standings import Standing, read_dense, read_standings, seedless_key
 from search.export.config import CONFIG, read_config
 from search.latency.check import FILE, CheckedLatency, read_latencies
 from search.latency.timing import Latency
@@ -139,7 +139,7 @@ def board_of(location: str, task: str, results: Path) -> Board:
 
 def make_board(ledger: Ledger, results: Path) -> Board:
     """The leaderboard of the ledger's task."""
-    dense, answers = dense_of(ledger), answers_of(ledger)
+    dense, answers = read_dense(ledger), answers_of(ledger)
     commands, latencies = Commands(results), measured_latencies(results, ledger.task)
     board_rows = [_board_row(answer, dense, ledger.title, commands, latencies) for answer in answers]
     frame = pd.DataFrame(board_rows, columns=[*TYPES, "images", "allocation"]).astype(TYPES)
@@ -153,8 +153,8 @@ def answers_of(ledger: Ledger) -> list[Answer]:
     tested: dict[str, dict[int, Record]] = {}
     for record in ledger.records():
         if record.candidate.judge == "test":
-            tested.setdefault(family(record.candidate, ledger.task), {})[record.candidate.seed] = record
-    return [Answer(standing, tested.get(standing.final or "", {})) for standing in standings(ledger)]
+            tested.setdefault(seedless_key(record.candidate, ledger.task), {})[record.candidate.seed] = record
+    return [Answer(standing, tested.get(standing.final or "", {})) for standing in read_standings(ledger)]
 
 
 def _board_row(

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from models.errors import UserError, first_line, unknown_name
 from models.task_config import TaskConfig
-from search.engine.run_record import PARTS, read_config, recorded
+from search.engine.run_record import PARTS, read_config, recorded_fields
 from search.engine.unchanged import describe_changes
 from search.judge.evaluate import Evaluator
 from search.judge.finetune import measure_accuracy
@@ -68,7 +68,7 @@ def verify_answer(ledger: Ledger, answer: Answer, results: Path, device: str | N
     folder = stored[0][1].parent.parent
     evaluator = Evaluator(_read_task(folder, ledger), device=device)
     if evaluator.task.fingerprint != ledger.task:
-        fields = recorded(folder)
+        fields = recorded_fields(folder)
         # The fingerprints of network, data and splits tell which of them changed, if the run is of the ledger's task.
         recorded_parts = fields.get(PARTS) if fields.get("fingerprint") == ledger.task else None
         changes = describe_changes(evaluator.task, ledger.task, recorded_parts)

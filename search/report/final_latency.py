@@ -48,7 +48,7 @@ def _answer_rows(result: MethodOutcomes) -> list[Row]:
         candidate for candidate in rows_of(result) if candidate.target in targets and candidate.outcome.status == "ok"
     ]
     finalists = [candidate for candidate in candidates if candidate.stage == "final"]
-    best = {result.key(proposal.candidate) for proposal in best_candidates(result.seen, 1)}
+    best = {result.candidate_key(proposal.candidate) for proposal in best_candidates(result.seen, 1)}
     return finalists or [candidate for candidate in candidates if candidate.key in best]
 
 

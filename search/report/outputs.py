@@ -123,7 +123,7 @@ def rows_of(result: MethodOutcomes) -> list[Row]:
     limits = {target.asked: budget.limits.get("flops") for target, budget in result.prepared.targets}
     rows = [
         Row(
-            key=result.key(proposal.candidate),
+            key=result.candidate_key(proposal.candidate),
             stage=proposal.stage,
             method=proposal.candidate.method,
             strategy=proposal.strategy,
@@ -169,7 +169,11 @@ def _loose_remarks(result: MethodOutcomes, rows: list[Row]) -> list[str]:
 
 
 def _failed_scans(result: MethodOutcomes) -> list[str]:
-    scans = {result.key(proposal.candidate): outcome for proposal, outcome in result.seen if proposal.stage == "scan"}
+    scans = {
+        result.candidate_key(proposal.candidate): outcome
+        for proposal, outcome in result.seen
+        if proposal.stage == "scan"
+    }
     reasons = [outcome.reason or "no reason given" for outcome in scans.values() if outcome.status == "failed"]
     if not reasons:
         return []

@@ -56,9 +56,9 @@ def build_task(
                         "they belong to")  # fmt: skip
     if network is None and not fresh:
         embedded = baseline_task(Path(results) / BASELINES).model_dump()
-        return make(TaskConfig, **{**embedded, **fields}).with_absolute_paths()
+        return validate_model(TaskConfig, **{**embedded, **fields}).with_absolute_paths()
     network = network or "small"
-    chosen = make(TaskConfig, network=network, weights=weights, data=data or _usual_data(network), **fields)
+    chosen = validate_model(TaskConfig, network=network, weights=weights, data=data or _usual_data(network), **fields)
     return chosen.with_absolute_paths()
 
 
@@ -86,19 +86,19 @@ def build_run(settings: Mapping[str, Setting], values: Mapping[str, Any], task: 
     methods, strategies, code = identify_names(typed, tuple(dict.fromkeys(fields["strategies"])))
     fields |= {"methods": methods, "strategies": strategies, "code": code}
     comparison = bool(fields.get("comparison"))
-    pairs = split_options(fields["options"], methods) if comparison else {methods[0]: fields["options"]}
-    fields["options"] = {method: dict(_read_option(method, pair) for pair in pairs[method]) for method in pairs}
-    check_constraints(make(Constraints, **fields["constraints"]))
+    texts = split_options(fields["options"], methods) if comparison else {methods[0]: fields["options"]}
+    fields["options"] = {method: dict(_read_option(method, text) for text in texts[method]) for method in texts}
+    check_constraints(validate_model(Constraints, **fields["constraints"]))
     if (targets := asked_targets(values)) is not None:
         fields["targets"] = parse_targets(",".join(targets))
     if fields.get("rungs"):
         fields["recipe"]["epochs"] = fields["rungs"][-1]
     ledger = fields.get("ledger") or str(Path(fields["results"]) / "ledger.db")
     fields["ledger"] = _absolute_location(public_location(ledger))
-    make(RunConfig, **{"name": "unnamed", **fields})  # refused before a folder of the run's name is claimed
+    validate_model(RunConfig, **{"name": "unnamed", **fields})  # refused before a folder of the run's name is claimed
     purpose = "compare" if comparison else "+".join(typed)
     fields["name"] = run_name(fields.get("name"), task, purpose, Path(fields["results"]))
-    return make(RunConfig, **fields)
+    return validate_model(RunConfig, **fields)
 
 
 def asked_targets(values: Mapping[str, Any]) -> Sequence[str] | None:
@@ -124,10 +124,10 @@ def _absolute_location(ledger: str) -> str:
     return ledger if "://" in ledger else str(user_path(ledger).absolute())
 
 
-def _read_option(method: str, pair: str) -> tuple[str, Any]:
+def _read_option(method: str, name_and_value: str) -> tuple[str, Any]:
     """An option of a method and its value, of the kind of its default."""
-    shown = f"{setting_name('options', '--option')} {pair!r}"
-    option, equals, text = pair.partition("=")
+    shown = f"{setting_name('options', '--option')} {name_and_value!r}"
+    option, equals, text = name_and_value.partition("=")
     if not equals:
         raise UserError(f"{shown} is not NAME=VALUE")
     defaults = method_info(method).options
@@ -155,15 +155,15 @@ def run_name(name: str | None, task: TaskConfig, method: str, results: Path) -> 
     """A run's folder name: as given, or from network, data, method and the time."""
     if name is None:
         network = class_of(task.network) if is_given_network(task.network) else Path(task.network).name
-        parts = [network, Path(task.data.partition(":")[2] or task.data).stem, method]
-        readable = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", part).strip("-.") for part in parts)
+        words = [network, Path(task.data.partition(":")[2] or task.data).stem, method]
+        readable = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", word).strip("-.") for word in words)
         return claim_folder(results.absolute(), f"{readable}-{time.strftime('%Y%m%d-%H%M%S')}")
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise UserError(f"run name {name!r} is not a plain folder name; use letters, digits, '.', '_' and '-'")
     return name
 
 
-def make(model: type[Model], **fields: Any) -> Model:
+def validate_model(model: type[Model], **fields: Any) -> Model:
     """A validated model; UserError naming the first field that is off."""
     try:
         return model(**fields)

@@ -61,20 +61,20 @@ def _setting_words(config: RunConfig, settings: Mapping[str, Setting]) -> list[s
     for name, setting in settings.items():
         if name == "targets":
             is_flops = all(target.measures == ("flops",) for target in config.targets)
-            words += (setting if is_flops else settings["target"]).words(config.targets)
+            words += (setting if is_flops else settings["target"]).to_words(config.targets)
         if setting.owner is not RunConfig or not setting.option.printed:
             continue
         value = _value_of(config, setting)
         if value != setting.default or setting.path[-1] in ALWAYS_PRINTED:
-            words += setting.words(value)
+            words += setting.to_words(value)
     return words
 
 
 def _value_of(config: RunConfig, setting: Setting) -> Any:
     """The value of a setting as it is given; None where it follows from others."""
     value: Any = config
-    for part in setting.path:
-        value = getattr(value, part)
+    for name in setting.path:
+        value = getattr(value, name)
     match setting.path:
         case ("options",):
             return {f"{method_label(method)}.{name}" if config.comparison else name: option

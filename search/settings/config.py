@@ -29,7 +29,7 @@ class Rungs:
     reduction: float = 3.0
     """One of so many goes on."""
 
-    def expected(self, count: int) -> list[float]:
+    def expected_counts(self, count: int) -> list[float]:
         """How many of `count` candidates reach each rung, the last included: the first one always goes on."""
         reached = [float(count)]
         for _ in self.epochs:
@@ -105,7 +105,7 @@ class RunConfig(UsersCode, Settings):
 
     @field_validator("rungs")
     @classmethod
-    def _rising(cls, rungs: tuple[float, ...]) -> tuple[float, ...]:
+    def _check_rungs(cls, rungs: tuple[float, ...]) -> tuple[float, ...]:
         if rungs and (len(rungs) < 2 or any(earlier >= later for earlier, later in pairwise(rungs))):
             raise ValueError("give two or more numbers of epochs, each more than the one before, as in 0,0.25,1")
         return rungs

@@ -23,9 +23,9 @@ _METAVARS = {int: "INTEGER", float: "FLOAT", str: "TEXT"}
 def takes_settings(settings: Mapping[str, Setting]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Let a command with `**given` have an option for each setting; it is handed those that were given."""
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+    def decorate_command(command: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(command, include_extras=True)
-        parameters = [_parameter(setting) for setting in settings.values()]
+        parameters = [_typer_parameter(setting) for setting in settings.values()]
         for name, parameter in inspect.signature(command).parameters.items():
             if parameter.kind is not parameter.VAR_KEYWORD:
                 parameters.append(parameter.replace(annotation=hints[name], kind=parameter.KEYWORD_ONLY))
@@ -40,7 +40,7 @@ def takes_settings(settings: Mapping[str, Setting]) -> Callable[[Callable[..., N
         with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return with_options
 
-    return decorate
+    return decorate_command
 
 
 def _choices(setting: Setting) -> tuple[str, ...]:
@@ -48,7 +48,7 @@ def _choices(setting: Setting) -> tuple[str, ...]:
     return get_args(setting.element) if get_origin(setting.element) is Literal else ()
 
 
-def _parameter(setting: Setting) -> inspect.Parameter:
+def _typer_parameter(setting: Setting) -> inspect.Parameter:
     """A parameter that typer turns into the setting's option; None says that it was not given."""
     kind: Any = list[str] | None if setting.is_list and setting.option.repeatable else str | None
     flags = [setting.flag]

@@ -35,21 +35,21 @@ def task_of(
     """The configuration of a task given by names or objects; `fields` as `build_task` takes them."""
     folder = Path(results) / GIVEN_FOLDER
     spec = None if data is None else data_spec(data, folder)
-    given = {"weights": weights, "data": spec, "results": results, **fields}
+    chosen = {"weights": weights, "data": spec, "results": results, **fields}
     if network is not None and not isinstance(network, str | Path | nn.Module):
         raise UserError(
             f"network of type {type(network).__name__} is not understood; give a name, path/to/file.py:function, "
             "or a torch.nn.Module"
         )
     if not isinstance(network, nn.Module):
-        return build_task(network=None if network is None else str(network), **given)
+        return build_task(network=None if network is None else str(network), **chosen)
     if spec is None:
         raise UserError(f"data None does not go with network {type(network).__name__}, an object; {DATA_FORMS}")
-    shape = data_info(build_task(**{**given, "network": "small", "weights": None})).shape
+    shape = data_info(build_task(**{**chosen, "network": "small", "weights": None})).shape
     name = give_network(network, shape)
     if weights is None:
-        given["weights"] = str(stored_weights(given_network(name), folder))
-    return build_task(network=name, **given)
+        chosen["weights"] = str(stored_weights(given_network(name), folder))
+    return build_task(network=name, **chosen)
 
 
 def check_same(network: Network | None, task: TaskConfig) -> None:

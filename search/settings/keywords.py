@@ -20,21 +20,22 @@ def takes_keywords(settings: Mapping[str, Setting]) -> Callable[[Callable[P, R]]
     Parameters of its own that go by the name of a setting are checked as well.
     """
 
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+    def decorate_function(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
         parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
         names = [parameter.name for parameter in parameters]
         listed = {name: setting for name, setting in settings.items() if name not in names}
 
         @wraps(function)
-        def checked(*args: P.args, **given: P.kwargs) -> R:
+        def call_checked(*args: P.args, **given: P.kwargs) -> R:
             for name in given:
                 if name not in names and name not in listed:
                     raise TypeError(f"{function.__name__}(): {unknown_name('keyword', name, [*names, *listed])}")
+            # Required settings are missed last, so that a wrong value or a misspelt name is what is told first.
             bound = signature.bind(*args, **{name: value for name, value in given.items() if name in names})
             for name in bound.arguments:
                 if name in settings:
-                    bound.arguments[name] = settings[name].read(bound.arguments[name])
+                    bound.arguments[name] = settings[name].read_value(bound.arguments[name])
             for name, setting in listed.items():
                 if setting.default is REQUIRED and name not in given:
                     raise TypeError(f"{function.__name__}() is not given its keyword {name!r}")
@@ -46,10 +47,12 @@ def takes_keywords(settings: Mapping[str, Setting]) -> Callable[[Callable[P, R]]
             )
             for name, setting in listed.items()
         ]
-        checked.__signature__ = signature.replace(parameters=parameters + keywords)  # type: ignore[attr-defined]
-        lines = [f"    {name} = {setting.default!r}: {setting.help}" for name, setting in listed.items()]
+        call_checked.__signature__ = signature.replace(parameters=parameters + keywords)  # type: ignore[attr-defined]
+        setting_lines = [f"    {name} = {setting.default!r}: {setting.help}" for name, setting in listed.items()]
         text = inspect.cleandoc(function.__doc__ or "")
-        checked.__doc__ = "\n".join([text, "", "Settings, as on the command line:", *lines]) if lines else text
-        return checked
+        call_checked.__doc__ = (
+            "\n".join([text, "", "Settings, as on the command line:", *setting_lines]) if setting_lines else text
+        )
+        return call_checked
 
-    return decorate
+    return decorate_function

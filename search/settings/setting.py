@@ -84,12 +84,12 @@ class Setting:
         return f"{text} ({'; '.join(notes)})".strip() if notes else text
 
     def _default_words(self) -> list[str]:
-        default = self.option.default or self.text(self.default)
+        default = self.option.default or self.to_text(self.default)
         if not default or self.default is REQUIRED or isinstance(self.default, bool):
             return []
         return [f"default: {default}"]
 
-    def read(self, value: Any) -> Any:
+    def read_value(self, value: Any) -> Any:
         """The value as its field declares it; UserError for one that is of another kind, empty or out of range."""
         if value is None and self.default is None:
             return None
@@ -97,16 +97,16 @@ class Setting:
             return value
         name = setting_name(self.name, self.flag)
         try:
-            return self._adapter.validate_python(self._prepared(value, name))
+            return self._type_adapter.validate_python(self._prepare_value(value, name))
         except ValidationError as error:
             raise UserError(fault_sentence(error, name, value)) from None
 
     @cached_property
-    def _adapter(self) -> TypeAdapter[Any]:
+    def _type_adapter(self) -> TypeAdapter[Any]:
         kind = tuple[str, ...] if get_origin(self.kind) is dict else self.field.rebuild_annotation()
         return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False, strict=self.kind is bool))
 
-    def _prepared(self, value: Any, name: str) -> Any:
+    def _prepare_value(self, value: Any, name: str) -> Any:
         """The value in a form that pydantic reads; lists from text with commas or from a single element."""
         value = _without_numpy(value)
         if not self.is_list:
@@ -118,26 +118,26 @@ class Setting:
         if self.option.repeatable:
             return elements
         texts = [element.split(",") if isinstance(element, str) else [element] for element in elements]
-        parts = [part.strip() if isinstance(part, str) else part for text in texts for part in text]
-        if elements and not any(part != "" for part in parts):
+        items = [item.strip() if isinstance(item, str) else item for text in texts for item in text]
+        if elements and not any(item != "" for item in items):
             raise UserError(f"{name} {value_text(value)} names nothing; give at least one")
-        return [part for part in parts if part != ""]
+        return [item for item in items if item != ""]
 
-    def text(self, value: Any) -> str:
+    def to_text(self, value: Any) -> str:
         """The value as one word; empty for None and for nothing."""
         if isinstance(value, tuple):
-            return ",".join(map(self.text, value))
+            return ",".join(map(self.to_text, value))
         if isinstance(value, float) and value.is_integer():
             return f"{value:.0f}"
         return "" if value is None or value == {} else str(value)
 
-    def words(self, value: Any) -> list[str]:
+    def to_words(self, value: Any) -> list[str]:
         """The words of the command line that give the value."""
         if isinstance(value, bool):
             return [self.flag if value else f"--no-{self.flag[2:]}"]
         if isinstance(value, Mapping):
             value = option_pairs(value, self.name)
-        texts = map(str, value) if self.option.repeatable else [self.text(value)]
+        texts = map(str, value) if self.option.repeatable else [self.to_text(value)]
         return [word for text in texts if text for word in option_words(self.flag, text)]
 
 
@@ -157,7 +157,7 @@ def declare_settings(
         keywords: field -> its name here, where that is not the field's.
     """
     settings: dict[str, Setting] = {}
-    for path, field in _leaves(model):
+    for path, field in _leaf_fields(model):
         if (names and path[0] not in names) or set(path) & {*without}:
             continue
         name = (keywords or {}).get(path[-1], path[-1])
@@ -168,18 +168,21 @@ def declare_settings(
     return settings
 
 
-def _leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+def _leaf_fields(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
     """All fields of a model and of its parts, with the way to them."""
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
-            yield from _leaves(field.annotation, (*path, name))
+            yield from _leaf_fields(field.annotation, (*path, name))
         else:
             yield (*path, name), field
 
 
-def read_settings(settings: Mapping[str, Setting], given: Mapping[str, Any]) -> dict[str, Any]:
+def read_settings(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> dict[str, Any]:
     """A value for every setting by keyword: what was given, checked, or the default."""
-    return {name: setting.read(given[name]) if name in given else setting.default for name, setting in settings.items()}
+    return {
+        name: setting.read_value(values[name]) if name in values else setting.default
+        for name, setting in settings.items()
+    }
 
 
 def model_fields(settings: Mapping[str, Setting], values: Mapping[str, Any], owner: type[BaseModel]) -> dict[str, Any]:
@@ -188,8 +191,8 @@ def model_fields(settings: Mapping[str, Setting], values: Mapping[str, Any], own
     for name, setting in settings.items():
         if setting.owner is owner and values.get(name) is not None:
             place = fields
-            for part in setting.path[:-1]:
-                place = place.setdefault(part, {})
+            for name_of_part in setting.path[:-1]:
+                place = place.setdefault(name_of_part, {})
             place[setting.path[-1]] = values[name]
     return fields
 
@@ -204,21 +207,21 @@ def check_text(name: str, text: str) -> None:
 
 def option_pairs(options: Mapping[str, Any], name: str) -> list[str]:
     """`NAME=VALUE` for each option of a method; texts as they are, other values as JSON."""
-    pairs = []
+    texts = []
     for option, value in options.items():
         try:
-            pairs.append(f"{option}={value if isinstance(value, str) else json.dumps(value)}")
+            texts.append(f"{option}={value if isinstance(value, str) else json.dumps(value)}")
         except (TypeError, ValueError, RecursionError):
             raise UserError(f"{name} has {option!r} {value_text(value)}; give text, a number or a bool") from None
-    return pairs
+    return texts
 
 
-def fault_sentence(error: ValidationError, name: str, given: Any = REQUIRED) -> str:
+def fault_sentence(error: ValidationError, name: str, typed: Any = REQUIRED) -> str:
     """The first fault of a validation error in one sentence.
 
     Args:
         name: of the setting that is at fault.
-        given: its value as the user wrote it; left out, the value at fault.
+        typed: its value as the user wrote it; left out, the value at fault.
     """
     fault = error.errors()[0]
     cause = fault.get("ctx", {}).get("error")
@@ -229,9 +232,9 @@ def fault_sentence(error: ValidationError, name: str, given: Any = REQUIRED) -> 
         words = words.replace(theirs, ours)
     if not fault["loc"] and not name:  # several settings that do not go together
         return words
-    if isinstance(given, str) and "," in given:
+    if isinstance(typed, str) and "," in typed:
         words += f", and {fault['input']!r} is none; several are comma-separated"
-    return f"{name} {value_text(fault['input'] if given is REQUIRED else given)} will not do: {words}"
+    return f"{name} {value_text(fault['input'] if typed is REQUIRED else typed)} will not do: {words}"
 
 
 def value_text(value: Any) -> str:

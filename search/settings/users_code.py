@@ -51,17 +51,17 @@ def identify_names(methods: Sequence[str], strategies: Sequence[str]) -> Identif
     )
 
 
-def split_options(pairs: Sequence[str], methods: Sequence[str]) -> dict[str, list[str]]:
+def split_options(texts: Sequence[str], methods: Sequence[str]) -> dict[str, list[str]]:
     """`METHOD.NAME=VALUE` pairs as each method's `NAME=VALUE`; a method of a file goes by its class's name."""
     from methods.registry import method_label
 
     by_label = {method_label(method): method for method in methods}
     options: dict[str, list[str]] = {method: [] for method in methods}
     name = setting_name("options", "--option")
-    for pair in pairs:
-        label, dot, rest = pair.partition(".")
+    for text in texts:
+        label, dot, rest = text.partition(".")
         if not dot or "=" in label:
-            raise UserError(f"{name} {pair!r} is not METHOD.NAME=VALUE")
+            raise UserError(f"{name} {text!r} is not METHOD.NAME=VALUE")
         if label not in by_label:
             raise unknown_name(f"method in {name}", label, by_label)
         options[by_label[label]].append(rest)

@@ -43,7 +43,7 @@ def _overwrite_argument(argument: bytes, shown: bytes) -> None:
     """Write over an argument where the kernel keeps it for `/proc/PID/cmdline`, as setproctitle does."""
     fields = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     start, end = int(fields[_ARG_START]), int(fields[_ARG_END])
-    whole = b"\0" + argument + b"\0"
-    place = ctypes.string_at(start, end - start).find(whole)
+    # Between NULs, as all arguments lie there: what is sought may be the end of another argument.
+    place = ctypes.string_at(start, end - start).find(b"\0" + argument + b"\0")
     if start and place >= 0:
         ctypes.memmove(start + place + 1, shown[: len(argument)].ljust(len(argument)), len(argument))

@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from models.errors import printable_text
-from search.terminal.streams import readable
+from search.terminal.streams import readable_text
 
 UNCOUNTED = "FLOPs lie outside layers: neither counted nor compressed"
 BROKEN_PIPE = 141  # exit code: what a shell reports of a program that SIGPIPE ended
@@ -31,7 +31,7 @@ class PlainConsole(Console):
             if segment.control:
                 yield segment
             else:
-                text = readable(printable_text(segment.text), self.encoding)
+                text = readable_text(printable_text(segment.text), self.encoding)
                 yield segment if text == segment.text else Segment(text, segment.style)
 
     def on_broken_pipe(self) -> None:
@@ -48,6 +48,6 @@ def wide_console(file: IO[str]) -> Console:
     return PlainConsole(file=file) if file.isatty() else PlainConsole(file=file, width=PIPE_WIDTH)
 
 
-def say(console: Console, line: str, style: str | None = None) -> None:
-    """One line as it is; long ones are left to the terminal to wrap, so that commands can be copied."""
-    console.print(printable_text(line), style=style, highlight=False, markup=False, emoji=False, soft_wrap=True)
+def print_line(console: Console, text: str, style: str | None = None) -> None:
+    """One line of text as it is; long ones are left to the terminal to wrap, so that commands can be copied."""
+    console.print(printable_text(text), style=style, highlight=False, markup=False, emoji=False, soft_wrap=True)

@@ -14,7 +14,7 @@ from search.export.config import CARD, CONFIG, PICTURE
 from search.export.export import Exported
 from search.export.model_card import shortfall_sentence, time_text
 from search.latency.timing import Latency
-from search.terminal.console import say
+from search.terminal.console import print_line
 
 LINES = 10  # of progress where a bar cannot be drawn
 
@@ -45,7 +45,7 @@ class ExportBar:
         if not self._console.is_terminal:
             if done * LINES // steps > self._line:
                 self._line = done * LINES // steps
-                say(self._console, f"fine-tune {done}/{steps} steps")
+                print_line(self._console, f"fine-tune {done}/{steps} steps")
             return
         if self._task is None:
             self._bar.start()
@@ -55,32 +55,32 @@ class ExportBar:
             self._bar.stop()
 
 
-def show_export(made: Exported, console: Console) -> None:
+def show_export(exported: Exported, console: Console) -> None:
     """What was made: files, latencies, costs and accuracy."""
-    config, metrics = made.config, made.config.metrics
-    console.print(_files(made))
+    config, metrics = exported.config, exported.config.metrics
+    console.print(_files_table(exported))
     if metrics.latency:
-        console.print(_times(metrics.latency))
+        console.print(_latency_table(metrics.latency))
     dense, cost = config.dense, config.cost
     std = "" if metrics.std is None else f" ± {metrics.std:.2%}"
-    for line in (
+    for text in (
         f"FLOPs     {flops_text(dense.flops)} -> {flops_text(cost.flops)}, kept {cost.flops / dense.flops:.4f}; "
         f"params {dense.params:,} -> {cost.params:,}; bytes {dense.bytes:,} -> {cost.bytes:,}",
         f"accuracy  {metrics.test_accuracy:.2%} on the test set, dense {metrics.dense_test_accuracy:.2%}; "
         f"{metrics.mean:.2%}{std} over {plural(metrics.n, 'seed')}",
         *([f"note      {shortfall_sentence(metrics.latency)}"] if shortfall_sentence(metrics.latency) else []),
-        f"load      from search.api import load_compressed; network = load_compressed({str(made.folder)!r})",
+        f"load      from search.api import load_compressed; network = load_compressed({str(exported.folder)!r})",
     ):
-        say(console, line)
+        print_line(console, text)
 
 
-def _files(made: Exported) -> Table:
-    table = Table(title=str(made.folder), title_justify="left", box=None, pad_edge=False)
+def _files_table(exported: Exported) -> Table:
+    table = Table(title=str(exported.folder), title_justify="left", box=None, pad_edge=False)
     for column in ("file", "bytes", "largest difference"):
         table.add_column(column, justify="left" if column == "file" else "right")
-    agreement = made.config.metrics.agreement
-    names = [*made.config.files, PICTURE, CARD, CONFIG]
-    for path in (made.folder / name for name in names):
+    agreement = exported.config.metrics.agreement
+    names = [*exported.config.files, PICTURE, CARD, CONFIG]
+    for path in (exported.folder / name for name in names):
         if path.is_file():
             difference = agreement.get(path.name)
             table.add_row(
@@ -89,20 +89,20 @@ def _files(made: Exported) -> Table:
     return table
 
 
-def _times(timed: tuple[Latency, ...]) -> Table:
-    devices = ", ".join(dict.fromkeys(each.device for each in timed))
+def _latency_table(timed: tuple[Latency, ...]) -> Table:
+    devices = ", ".join(dict.fromkeys(latency.device for latency in timed))
     threads = plural(timed[0].threads, "thread")
     title = f"Latency in ms, median ± quartile distance; {devices}, {threads}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for column in ("engine", "batch", "dense", "compressed", "measured", "by FLOPs"):
         table.add_column(column, justify="left" if column == "engine" else "right", no_wrap=True)
-    for each in timed:
+    for latency in timed:
         table.add_row(
-            f"{each.engine} on {each.device.split(' ')[0]}",
-            str(each.batch),
-            time_text(each.dense_ms, each.dense_spread_ms),
-            time_text(each.compressed_ms, each.compressed_spread_ms),
-            f"{each.speed_up:.2f}×",
-            f"{each.theoretical:.2f}×",
+            f"{latency.engine} on {latency.device.split(' ')[0]}",
+            str(latency.batch),
+            time_text(latency.dense_ms, latency.dense_spread_ms),
+            time_text(latency.compressed_ms, latency.compressed_spread_ms),
+            f"{latency.speed_up:.2f}×",
+            f"{latency.theoretical:.2f}×",
         )
     return table

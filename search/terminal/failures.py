@@ -32,7 +32,7 @@ _LONGEST = 1500  # characters of a sentence of our own: a value in it may be of 
 
 def report_failure(error: BaseException) -> int:
     """Say on standard error what went wrong; the exit code. Nothing is said where nobody reads."""
-    code, sentence = explain(error)
+    code, sentence = explain_failure(error)
     if code == BROKEN_PIPE:
         return code
     try:
@@ -42,7 +42,7 @@ def report_failure(error: BaseException) -> int:
     return code
 
 
-def explain(error: BaseException) -> tuple[int, str]:
+def explain_failure(error: BaseException) -> tuple[int, str]:
     """The exit code and the sentence for anything that can end a command."""
     if isinstance(error, UserError):
         return REFUSED, _both_ends(one_line(str(error)))
@@ -69,7 +69,7 @@ def _of_option(error: TyperException) -> str:
         fault = cause.errors()[0]
         value, words = str(fault["input"]), fault["msg"].partition(",")[0]
         hint = parameter.get_error_hint().strip("'")
-        return one_line(f"{hint} {_shortened(value)!r} will not do: {words[0].lower()}{words[1:]}")
+        return one_line(f"{hint} {_shorten_text(value)!r} will not do: {words[0].lower()}{words[1:]}")
     return one_line(error.format_message())
 
 
@@ -85,7 +85,7 @@ def _of_system(error: OSError) -> str:
 
 
 def _of_bug(error: BaseException) -> str:
-    what = _shortened(one_line(f"{type(error).__name__}: {error}".rstrip(": ")))
+    what = _shorten_text(one_line(f"{type(error).__name__}: {error}".rstrip(": ")))
     try:
         where = f"details are in {_save_details(error)}"
     except OSError as refusal:
@@ -97,10 +97,9 @@ def _save_details(error: BaseException) -> str:
     """The traceback and what it takes to understand it, in a file that its owner alone can read."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     handle, path = tempfile.mkstemp(prefix=f"ratio-search-fault-{stamp}-", suffix=".txt")
-    lines = traceback.format_exception(error)
     with open(handle, "w", encoding="utf-8", errors=READABLE) as file:
         facts = f"command: {sys.argv}\npython {sys.version}\n{platform.platform()}\n\n"
-        file.write(scrub_passwords(facts + "".join(lines)))
+        file.write(scrub_passwords(facts + "".join(traceback.format_exception(error))))
     return path
 
 
@@ -109,5 +108,5 @@ def _both_ends(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:half]} … {text[-half:]}"
 
 
-def _shortened(text: str) -> str:
+def _shorten_text(text: str) -> str:
     return text if len(text) <= _LENGTH else f"{text[: _LENGTH - 1]}…"

@@ -16,23 +16,23 @@ from search.terminal.streams import json_output
 _COLUMNS = ("name", "summary", "source")
 
 
-def methods(json_: AsJson = False) -> None:
+def list_methods(json_: AsJson = False) -> None:
     """The compression methods."""
     from methods.compose import how_to_compose
-    from methods.registry import methods as registered_methods
+    from methods.registry import methods
 
-    records = registered_methods()
+    records = methods()
     _list_registry(records, f"\nTwo methods make one: {how_to_compose(records.values())}.", as_json=json_)
 
 
-def strategies(json_: AsJson = False) -> None:
+def list_strategies(json_: AsJson = False) -> None:
     """The search strategies."""
-    from search.strategies.registry import strategy_infos as registered_strategies
+    from search.strategies.registry import strategy_infos
 
-    _list_registry(registered_strategies(), as_json=json_)
+    _list_registry(strategy_infos(), as_json=json_)
 
 
-def networks(json_: AsJson = False) -> None:
+def list_networks(json_: AsJson = False) -> None:
     """The networks that go by a name."""
     from models.networks.catalog import network_names
 
@@ -46,12 +46,12 @@ def networks(json_: AsJson = False) -> None:
 def _list_registry(records: Mapping[str, Any], remark: str | None = None, *, as_json: bool) -> None:
     """A registry as JSON, or as a table with a remark below it."""
     with json_output(as_json) as write_json:
-        rows = [dataclasses.asdict(record) for record in records.values()]
+        fields = [dataclasses.asdict(record) for record in records.values()]
         if not as_json:
             table = Table(*_COLUMNS, box=None, pad_edge=False)
-            for row in rows:
-                table.add_row(*(Text(str(row[column])) for column in _COLUMNS))
+            for record in fields:
+                table.add_row(*(Text(str(record[column])) for column in _COLUMNS))
             PlainConsole().print(table)
             if remark is not None:
                 print(remark)
-        write_json(rows)
+        write_json(fields)

@@ -22,7 +22,7 @@ from search.report.outputs import Written
 from search.settings.config import RunConfig
 from search.strategies.contract import Proposal
 from search.terminal.announce import announce_comparison, announce_search, announce_start
-from search.terminal.console import PlainConsole, say
+from search.terminal.console import PlainConsole, print_line
 from search.terminal.exports import ExportBar, show_export
 from search.terminal.progress import Progress
 from search.terminal.show import show_comparison_end, show_search_end
@@ -40,82 +40,82 @@ class ConsoleObserver(Observer):
         self._console = console
         self._progress: Progress | None = None
 
-    def loading(self, config: RunConfig) -> None:
+    def on_loading(self, config: RunConfig) -> None:
         step = "binding the methods" if config.comparison else "measuring the dense network"
         self._console.print(f"loading the task, {step} ...", style="dim")
 
-    def say(self, line: str) -> None:
-        say(self._console, line, "dim")
+    def say(self, text: str) -> None:
+        print_line(self._console, text, "dim")
 
-    def prepared(self, run: PreparedRun) -> None:
+    def on_prepared(self, run: PreparedRun) -> None:
         announce = announce_comparison if run.config.comparison else announce_search
         announce(run, self._console)
 
-    def warmed(self, run: PreparedRun) -> None:
+    def on_warm_start(self, run: PreparedRun) -> None:
         announce_start(run, self._console)
 
-    def recorded(self, run: PreparedRun, resume_command: str) -> None:
-        say(self._console, f"resume    {resume_command}\n")
+    def on_recorded(self, run: PreparedRun, resume_command: str) -> None:
+        print_line(self._console, f"resume    {resume_command}\n")
 
     @contextmanager
-    def searching(self, run: PreparedRun) -> Iterator[None]:
+    def while_searching(self, run: PreparedRun) -> Iterator[None]:
         with Progress(self._console, expected_candidates(run), forward_passes(run)) as self._progress:
             yield
 
-    def started(self, candidate: Candidate) -> None:
+    def on_candidate_started(self, candidate: Candidate) -> None:
         if self._progress is not None:
-            self._progress.started(candidate)
+            self._progress.count_started(candidate)
 
-    def judged(self, proposal: Proposal, outcome: Outcome, known: bool) -> None:
+    def on_outcome(self, proposal: Proposal, outcome: Outcome, from_ledger: bool) -> None:
         if self._progress is not None:
-            self._progress.finished(proposal, outcome, known)
+            self._progress.count_outcome(proposal, outcome, from_ledger)
 
-    def all_judged(self) -> None:
+    def on_all_judged(self) -> None:
         if self._progress is not None:
-            self._progress.complete()
+            self._progress.stop_waiting()
 
     def warn(self, text: str) -> None:
         """A warning on a line of its own, above the live table."""
         self._console.print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
-    def written(self, outcomes: RunOutcomes, written: Written, boards: Sequence[Board]) -> None:
+    def on_files_written(self, outcomes: RunOutcomes, written: Written, boards: Sequence[Board]) -> None:
         if outcomes.prepared.config.comparison:
             show_comparison_end(outcomes, written, boards, self._console)
         else:
             show_search_end(outcomes, written, self._console)
 
     @contextmanager
-    def exporting(self) -> Iterator[OnStep]:
+    def while_exporting(self) -> Iterator[OnStep]:
         try:
             with ExportBar(self._console) as bar:
                 yield bar
         except KeyboardInterrupt:
-            say(self._console, "stopped   the same command goes on from the last whole epoch of its fine-tune")
+            print_line(self._console, "stopped   the same command goes on from the last whole epoch of its fine-tune")
             raise
 
-    def exported(self, exported: Exported) -> None:
+    def on_exported(self, exported: Exported) -> None:
         show_export(exported, self._console)
 
     @contextmanager
-    def training(self) -> Iterator[OnStep]:
+    def while_training(self) -> Iterator[OnStep]:
         columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"),
                    TimeRemainingColumn())  # fmt: skip
         with RichProgress(*columns, console=self._console) as bar:
             job = bar.add_task("training")
             yield lambda done, steps: bar.update(job, completed=done, total=steps)
 
-    def note(self, notice: str) -> None:
-        say(self._console, f"note      {notice}")
+    def on_data_notice(self, notice: str) -> None:
+        print_line(self._console, f"note      {notice}")
 
-    def trained(self, weights: Path, accuracy: Mapping[str, float]) -> None:
+    def on_trained(self, weights: Path, accuracy: Mapping[str, float]) -> None:
         figures = f"{accuracy['search']:.2%} on the search split, {accuracy['test']:.2%} on the test set"
-        say(self._console, f"{weights}: {figures}")
+        print_line(self._console, f"{weights}: {figures}")
 
-    def verified(self, title: str, answer: Answer, checks: Sequence[Check]) -> None:
+    def on_row_verified(self, title: str, answer: Answer, checks: Sequence[Check]) -> None:
         standing = answer.standing
-        row = f"{standing.row}  {title}, {standing.method}, {standing.strategy}, {standing.target}"
-        say(self._console, row, "bold")
+        heading = f"{standing.row}  {title}, {standing.method}, {standing.strategy}, {standing.target}"
+        print_line(self._console, heading, "bold")
         for check in checks:
-            say(self._console, str(check))
+            print_line(self._console, str(check))
         holds = all(check.holds for check in checks)
-        say(self._console, "the figure holds" if holds else "the figure does NOT hold")
+        print_line(self._console, "the figure holds" if holds else "the figure does NOT hold")

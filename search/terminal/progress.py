@@ -54,7 +54,7 @@ class Progress:
         self._first: float | None = None  # when the first candidate started; before that, workers start
         self._running = set[Candidate]()
         self._counted = set[Candidate]()
-        self._live = Live(console=console, get_renderable=self._table, refresh_per_second=4, transient=False)
+        self._live = Live(console=console, get_renderable=self._build_table, refresh_per_second=4, transient=False)
 
     def __enter__(self) -> Progress:
         if self._console.is_terminal:
@@ -65,15 +65,15 @@ class Progress:
         if self._console.is_terminal:
             self._live.stop()
         else:
-            self._line()
+            self._print_line()
 
-    def started(self, candidate: Candidate) -> None:
+    def count_started(self, candidate: Candidate) -> None:
         """A worker has taken a candidate up."""
         self._first = self._first or time.monotonic()
         self._running.add(candidate)
 
-    def finished(self, proposal: Proposal, outcome: Outcome, known: bool) -> None:
-        """Count an outcome once; `known` ones came from the ledger and say nothing about speed."""
+    def count_outcome(self, proposal: Proposal, outcome: Outcome, from_ledger: bool) -> None:
+        """Count an outcome once; one from the ledger says nothing about speed."""
         candidate = proposal.candidate
         if candidate in self._counted:
             return  # several strategies asked for it
@@ -81,18 +81,18 @@ class Progress:
         self._running.discard(candidate)
         tally = self._tallies.setdefault(proposal.stage, _Tally())
         tally.done += 1
-        tally.known += known
+        tally.known += from_ledger
         tally.failed += outcome.status == "failed"
         tally.expected = max(tally.expected, tally.done)
         if outcome.accuracy is not None and proposal.stage != "scan":
             tally.best = max(tally.best or 0.0, outcome.accuracy)
-        if not known:
+        if not from_ledger:
             tally.judged += 1
             tally.seconds += outcome.seconds
         if not self._console.is_terminal and time.monotonic() - self._last_line > self.LINE_EVERY:
-            self._line()
+            self._print_line()
 
-    def complete(self) -> None:
+    def stop_waiting(self) -> None:
         """Nothing is left: what was expected beyond what was done turned out to be known, or the same."""
         for tally in self._tallies.values():
             tally.expected = tally.done
@@ -103,27 +103,27 @@ class Progress:
         spent = sum(tally.seconds for tally in tallies.values())
         if self._first is None or not spent or sum(tally.judged for tally in tallies.values()) < self.PACE_AFTER:
             return None
-        each = spent / sum(self._work.get(stage, 1.0) * tally.judged for stage, tally in tallies.items())
+        pace = spent / sum(self._work.get(stage, 1.0) * tally.judged for stage, tally in tallies.items())
         remaining = sum(
             (tally.expected - tally.done)
-            * (tally.seconds / tally.judged if tally.judged else each * self._work.get(stage, 1.0))
+            * (tally.seconds / tally.judged if tally.judged else pace * self._work.get(stage, 1.0))
             for stage, tally in tallies.items()
         )
         return (time.monotonic() - self._first) / spent * remaining  # several workers spend seconds at once
 
-    def _line(self) -> None:
+    def _print_line(self) -> None:
         self._last_line = time.monotonic()
-        parts = [f"{TITLES[stage]} {tally.done}/{tally.expected}" for stage, tally in self._tallies.items()]
-        self._console.print(", ".join(parts) + f", {self._clock()}", highlight=False, soft_wrap=True)
+        counts = [f"{TITLES[stage]} {tally.done}/{tally.expected}" for stage, tally in self._tallies.items()]
+        self._console.print(", ".join(counts) + f", {self._clock_text()}", highlight=False, soft_wrap=True)
 
-    def _clock(self) -> str:
-        left = self.seconds_left()
-        elapsed = duration(time.monotonic() - self._start)
-        if left is None and any(tally.done < tally.expected for tally in self._tallies.values()):
+    def _clock_text(self) -> str:
+        seconds_left = self.seconds_left()
+        elapsed = duration_text(time.monotonic() - self._start)
+        if seconds_left is None and any(tally.done < tally.expected for tally in self._tallies.values()):
             return f"{elapsed} elapsed, time left told after the first outcomes"
-        return f"{elapsed} elapsed" + (f", about {duration(left)} left" if left else "")
+        return f"{elapsed} elapsed" + (f", about {duration_text(seconds_left)} left" if seconds_left else "")
 
-    def _table(self) -> Group:
+    def _build_table(self) -> Group:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in ("stage", "done", "known", "running", "failed", "best"):
             table.add_column(column, justify="left" if column == "stage" else "right")
@@ -137,7 +137,7 @@ class Progress:
                 str(tally.failed or ""),
                 "" if tally.best is None else f"{tally.best:.2%}",
             )
-        return Group(table, Text(self._clock(), style="dim"))
+        return Group(table, Text(self._clock_text(), style="dim"))
 
 
 def _stage_of(candidate: Candidate) -> Stage:
@@ -148,11 +148,11 @@ def _stage_of(candidate: Candidate) -> Stage:
     return "scan" if candidate.images is not None else "search"
 
 
-def duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """`12 s`, `3 min 05 s`, `2 h 10 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    minutes, seconds_over = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{seconds_over} s"
+    if minutes < 60:
+        return f"{minutes} min {seconds_over:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -12,7 +12,7 @@ from rich.text import Text
 from search.allocation.allocate import MISSED
 from search.allocation.targets import MEASURES, flops_text
 from search.strategies.registry import find_strategy
-from search.terminal.console import UNCOUNTED, say
+from search.terminal.console import UNCOUNTED, print_line
 
 
 def show_plan(plan: Mapping[str, Any], console: Console) -> None:
@@ -24,12 +24,12 @@ def show_plan(plan: Mapping[str, Any], console: Console) -> None:
         table.add_row(Text(site), _setting_words(plan, site))
     console.print(table)
     for layer, reason in plan["left_dense"].items():
-        say(console, f"{layer} stays dense: {reason}", "dim")
+        print_line(console, f"{layer} stays dense: {reason}", "dim")
     target, spans = plan["target"], plan["reachable"]
     for name, span in ({"flops": spans} if "min_kept" in spans else spans).items():
         _say_span(plan, name, span, console)
     dense, achieved = plan["dense"], plan["achieved"]
-    say(
+    print_line(
         console,
         "; ".join(
             f"{MEASURES[name].figure_text(dense[name])} -> {MEASURES[name].figure_text(achieved[name])}"
@@ -38,31 +38,31 @@ def show_plan(plan: Mapping[str, Any], console: Console) -> None:
         ),
     )
     if "latency" in plan:
-        say(console, f"latency {plan['latency']['words']}")
+        print_line(console, f"latency {plan['latency']['words']}")
     if len(target["binding"]) < len([name for name in MEASURES if name in target]):
-        say(console, f"what binds: {', '.join(target['binding'])}")
+        print_line(console, f"what binds: {', '.join(target['binding'])}")
     if plan["uncounted_flops"]:
-        say(console, f"{flops_text(plan['uncounted_flops'])} {UNCOUNTED}")
+        print_line(console, f"{flops_text(plan['uncounted_flops'])} {UNCOUNTED}")
     for notice in plan["notices"]:
-        say(console, f"note: {notice}")
+        print_line(console, f"note: {notice}")
     if not target["met"]:
-        say(console, MISSED[target["too_coarse"]])
-    if (most := find_strategy(plan["strategy"])[0].candidates) > 1:
-        say(console, f"this is its own solution; a search tries it against up to {most - 1} others")
+        print_line(console, MISSED[target["too_coarse"]])
+    if (contenders := find_strategy(plan["strategy"])[0].candidates) > 1:
+        print_line(console, f"this is its own solution; a search tries it against up to {contenders - 1} others")
 
 
 def _setting_words(plan: Mapping[str, Any], site: str) -> str:
     """`kept 0.75, 12 of 16 channels` of a site that loses channels, else the method's own knobs: `G=4, T=1`."""
     if (channels := plan["kept_channels"].get(site)) is None:
         return ", ".join(f"{knob}={value}" for knob, value in plan["allocation"][site].items()) or "dense"
-    kept, whole = channels["kept"], channels["of"]
-    return "dense" if kept == whole else f"kept {kept / whole:.4g}, {kept} of {whole} channels"
+    kept, width = channels["kept"], channels["of"]
+    return "dense" if kept == width else f"kept {kept / width:.4g}, {kept} of {width} channels"
 
 
 def _say_span(plan: Mapping[str, Any], name: str, span: Mapping[str, float], console: Console) -> None:
     """One measure that the target asks of: dense, achieved, asked and reachable."""
     text, dense, achieved = MEASURES[name].figure_text, plan["dense"], plan["achieved"]
-    say(
+    print_line(
         console,
         f"{text(dense[name])} -> {text(achieved[name])}, kept {achieved[f'kept_{name}']:.4f} for at most "
         f"{text(plan['target'][name])}; reachable: kept {span['min_kept']:.4f} to {span['max_kept']:.4g}",

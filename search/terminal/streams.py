@@ -32,7 +32,7 @@ def _stand_in(error: UnicodeError) -> tuple[str | bytes, int]:
 codecs.register_error(READABLE, _stand_in)
 
 
-def readable(text: str, encoding: str) -> str:
+def readable_text(text: str, encoding: str) -> str:
     """The text as a stream of this encoding can carry it."""
     try:
         return text.encode(encoding, READABLE).decode(encoding)
@@ -83,13 +83,13 @@ def json_output(wanted: bool) -> Iterator[Callable[[Any], None]]:
         return
     stream = sys.stdout
     stream.flush()
-    own = _own_copy(stream)
+    copy = _own_copy(stream)
     try:
         with redirect_stdout(sys.stderr):
-            yield lambda value: _write_json(value, own or stream)
+            yield lambda value: _write_json(value, copy or stream)
     finally:
-        if own is not None:
-            own.close()
+        if copy is not None:
+            copy.close()
 
 
 def _write_nothing(value: Any) -> None:

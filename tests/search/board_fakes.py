@@ -8,7 +8,7 @@ from typing import Any
 
 from search import api
 from search.candidate import Candidate, Outcome, failed_outcome
-from search.engine.standings import Standing, family, keep, keep_dense
+from search.engine.standings import Standing, seedless_key, store_dense, store_standings
 from search.ledger.ledger import Ledger
 from search.recipe import Recipe
 from search.results.tables import Dense
@@ -47,23 +47,23 @@ def add_row(
         outcome = failed_outcome("the loss is not finite") if accuracy is None else judged(accuracy, kept)
         ledger.add(final(method, kept, seed), outcome)
     fields = {"method": method, "strategy": strategy, "target": target, "target_flops": int(asked * DENSE.flops),
-              "final": family(final(method, kept), ledger.task), "searched": 9, "search_seconds": 41.5,
+              "final": seedless_key(final(method, kept), ledger.task), "searched": 9, "search_seconds": 41.5,
               "run": "some-run"}  # fmt: skip
     standing = Standing(**(fields | changes))
-    keep(ledger, [standing])
+    store_standings(ledger, [standing])
     return standing
 
 
 def filled(path: str, task: str = TASK, title: str = "resnet56 on cifar10") -> Ledger:
     """Two targets: one with a winner, a tie and a single seed; one with a coarse ladder, a failure and a refusal."""
     ledger = Ledger(path, task, title)
-    keep_dense(ledger, DENSE)
+    store_dense(ledger, DENSE)
     add_row(ledger, "kse", "0.5", (0.941, 0.942, 0.943))
     add_row(ledger, "l1", "0.5", (0.930, 0.931, 0.932), achieved=0.498)
     add_row(ledger, "fpgm", "0.5", (0.9312, 0.9302, 0.9327), strategy="lagrangian")
     add_row(ledger, "taylor", "0.5", (0.999,))
     add_row(ledger, "l1", "0.3", (0.90, None, 0.91), achieved=0.27)
-    keep(ledger, [Standing(method="kse", strategy="acra-uniform", target="0.3", target_flops=300_000,
+    store_standings(ledger, [Standing(method="kse", strategy="acra-uniform", target="0.3", target_flops=300_000,
                            reason="target '0.3' is out of reach", run="some-run")])  # fmt: skip
     return ledger
 

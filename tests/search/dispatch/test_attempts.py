@@ -31,7 +31,7 @@ from search.engine.stopping import stop_signals
 
 attempts = AttemptLog(Path("crashes"), advice="go on")
 source = fakes.ListSource([fakes.candidate(i, **options) for i, options in enumerate(json.loads(sys.argv[1]))])
-with stop_signals() as signals, signals.judging(attempts):
+with stop_signals() as signals, signals.while_judging(attempts):
     dispatch(source, fakes.factory, Resources(), stop=signals.stop, attempts=attempts)
 print(json.dumps([source.outcomes[i].reason for i in sorted(source.outcomes)]))
 """

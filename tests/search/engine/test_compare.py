@@ -23,7 +23,7 @@ from search.engine.method_configs import method_configs, strategies_of
 from search.engine.prepare import prepare_run
 from search.engine.run_folder import resumed_config
 from search.engine.running import run_prepared
-from search.engine.standings import DENSE, dense_of, standings
+from search.engine.standings import DENSE, read_dense, read_standings
 from search.leaderboard.board import read_boards
 from search.ledger.ledger import Ledger
 from search.observer import Observer
@@ -145,7 +145,7 @@ def test_a_stopped_comparison_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_dense_figures_are_in_the_ledger(finished: tuple[Path, dict[str, Any]]) -> None:
     results, record = finished
     with Ledger(str(results / "ledger.db"), fingerprint(results), "t") as ledger:
-        dense = dense_of(ledger)
+        dense = read_dense(ledger)
         assert ledger.facts(DENSE)
     assert dense is not None
     assert record["tasks"][0]["dense"]["test_accuracy"] == dense.test_accuracy
@@ -167,7 +167,7 @@ def test_a_search_leaves_its_row_as_well(finished: tuple[Path, dict[str, Any]]) 
     (result,) = run_prepared(prepare_run(alone)).methods
     finals = {proposal.strategy for proposal, _ in result.seen if proposal.stage == "final"}
     with Ledger(str(results / "ledger.db"), fingerprint(results), "t") as ledger:
-        (standing,) = [each for each in standings(ledger) if each.run == "alone"]
+        (standing,) = [each for each in read_standings(ledger) if each.run == "alone"]
     assert {standing.strategy} == finals
     line = next(line for line in rows_of(results) if line["row"] == standing.row)
     assert line["run"] == "alone"

@@ -17,7 +17,7 @@ from models.errors import UserError
 from models.settings import naming_flags
 from models.task_config import TaskConfig
 from search import api
-from search.engine.run_folder import alone_in, resumed_config
+from search.engine.run_folder import claim_run_folder, resumed_config
 from search.recipe import Recipe
 from search.settings.config import RunConfig
 
@@ -79,14 +79,14 @@ def test_whoever_reads_it_says_so(folder: Path, content: bytes, words: str) -> N
     for naming, advice in ((nullcontext, "and name run: "), (naming_flags, "and --name run: ")):
         with naming(), pytest.raises(UserError, match=advice):
             resumed_config(folder)
-    with alone_in(folder, CONFIG):
+    with claim_run_folder(folder, CONFIG):
         pass  # the search itself writes a damaged record anew
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
 def test_what_is_no_file_is_said_to_be_none(folder: Path, make: Callable[[Path], None]) -> None:
     make(folder / "run.json")
-    for reader in (*READERS.values(), lambda folder: alone_in(folder, CONFIG).__enter__()):
+    for reader in (*READERS.values(), lambda folder: claim_run_folder(folder, CONFIG).__enter__()):
         with pytest.raises(UserError, match=r"run/run.json is a .* and not the record of a run; move it away"):
             reader(folder)
 

@@ -6,7 +6,7 @@ import random
 
 from search.allocation.targets import parse_target
 from search.candidate import Candidate, Outcome, failed_outcome
-from search.engine.finalists import Seen, best_candidates, finalists
+from search.engine.finalists import Seen, best_candidates, finalist_program
 from search.recipe import Recipe
 from search.strategies.contract import Proposal
 
@@ -69,7 +69,7 @@ def test_what_accuracy_cannot_tell_apart_is_ordered_by_drift() -> None:
 def test_every_seed_meets_the_test_set_once() -> None:
     seen = [entry(1, 0.5), entry(2, 0.7), entry(4, 0.2, target="0.3")]
     noted: list[object] = []
-    program = finalists(1, 3, RECIPE, lambda *event: noted.append(event))(seen)
+    program = finalist_program(1, 3, RECIPE, lambda *event: noted.append(event))(seen)
     batch = next(program)
     assert [(str(p.target), p.candidate.seed) for p in batch] == [(t, s) for t in ("0.3", "0.5") for s in range(3)]
     assert {p.candidate.judge for p in batch} == {"test"}
@@ -80,7 +80,7 @@ def test_every_seed_meets_the_test_set_once() -> None:
 
 
 def test_nobody_qualifies() -> None:
-    assert next(finalists(2, 3, RECIPE)([entry(1, None)])) == []
+    assert next(finalist_program(2, 3, RECIPE)([entry(1, None)])) == []
 
 
 def test_where_weights_remember_the_search_images_merit_ranks() -> None:

@@ -50,8 +50,8 @@ class Watch(Observer):
         self.task = task
         self.from_ledger, self.paid = list[str](), list[str]()
 
-    def judged(self, proposal: Proposal, outcome: Outcome, known: bool) -> None:
-        (self.from_ledger if known else self.paid).append(proposal.candidate.key(self.task))
+    def on_outcome(self, proposal: Proposal, outcome: Outcome, from_ledger: bool) -> None:
+        (self.from_ledger if from_ledger else self.paid).append(proposal.candidate.key(self.task))
 
 
 @pytest.mark.parametrize(("kind", "finals"), [("search", 2), ("compare", 4)])

@@ -14,7 +14,7 @@ from models.errors import UserError
 from models.networks.catalog import build_network
 from models.task_config import TaskConfig
 from search.engine import plan as planning
-from search.engine.plan import plan
+from search.engine.plan import solve_plan
 from search.settings.config import RunConfig
 
 # stem and six convolutions of 16 at 32×32; then one that widens and five at 16×16; the same at 8×8; the classifier
@@ -29,7 +29,7 @@ def config(target: str = "0.5", *, root: Path | str = "/nonexistent", **fields: 
 
 
 def test_form() -> None:
-    found = plan(config())
+    found = solve_plan(config()).record
     assert json.loads(json.dumps(found)) == found
     required = {
         "network": str, "method": str, "strategy": str, "target": dict, "dense": dict, "achieved": dict,
@@ -46,7 +46,7 @@ def test_form() -> None:
 
 @pytest.mark.parametrize("target", ["0.7", "0.5", "0.3", "2x", "20M", "50%"])
 def test_figures_hold_on_the_really_pruned_network(target: str) -> None:
-    found = plan(config(target))
+    found = solve_plan(config(target)).record
     network = build_network("resnet20", classes=10)
     compressor = create("l1", network, torch.randn(2, 3, 32, 32))
     assert found["dense"]["flops"] == DENSE
@@ -70,30 +70,30 @@ def test_needs_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("data was loaded")
 
     monkeypatch.setattr(planning, "Evaluator", forbidden)
-    plan(config(root=tmp_path))
+    solve_plan(config(root=tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_scan_is_judged_on_the_way() -> None:
     task = TaskConfig(network="small", data="digits", train_images=300)
-    found = plan(config(task=task, strategies=("acra-sensitivity",), scan_levels=1, scan_images=20))
+    found = solve_plan(config(task=task, strategies=("acra-sensitivity",), scan_levels=1, scan_images=20)).record
     assert found["strategy"] == "acra-sensitivity"
     assert found["achieved"]["flops"] <= found["target"]["flops"]
 
 
 def test_calibrating_methods_are_given_their_batches() -> None:
     task = TaskConfig(network="small", data="digits", train_images=300)
-    assert plan(config(task=task, methods=("taylor",)))["method"] == "taylor"
+    assert solve_plan(config(task=task, methods=("taylor",))).record["method"] == "taylor"
 
 
 def test_one_target_and_one_strategy() -> None:
     for fields in ({"targets": ("0.5", "0.3")}, {"strategies": ("acra-uniform", "acra-sensitivity")}):
         with pytest.raises(UserError, match="one target and one strategy"):
-            plan(config(**fields))  # type: ignore[arg-type]
+            solve_plan(config(**fields))  # type: ignore[arg-type]
 
 
 def test_out_of_reach_says_what_is_within() -> None:
-    least = plan(config())["reachable"]["min_kept"]
+    least = solve_plan(config()).record["reachable"]["min_kept"]
     with pytest.raises(UserError, match=f"kept {least:.4f} to 1"):
-        plan(config(f"{least / 2:.9f}"))
-    assert plan(config(f"{least * 1.01:.9f}"))["achieved"]["kept_flops"] <= least * 1.01
+        solve_plan(config(f"{least / 2:.9f}"))
+    assert solve_plan(config(f"{least * 1.01:.9f}")).record["achieved"]["kept_flops"] <= least * 1.01

@@ -12,7 +12,7 @@ import pytest
 from models.errors import UserError
 from models.settings import naming_flags
 from search.engine.method_configs import method_configs
-from search.engine.run_folder import refuse_other, resumed_config
+from search.engine.run_folder import refuse_other_run, resumed_config
 from search.engine.run_record import read_config
 from search.recipe import Recipe
 
@@ -71,10 +71,10 @@ def test_a_folder_of_schema_1_is_still_that_run(tmp_path: Path, kind: str) -> No
     folder = tmp_path / "elsewhere"
     old_run(folder, kind)
     config = resumed_config(folder)
-    refuse_other(folder, config)
+    refuse_other_run(folder, config)
     other = config.model_copy(update={"trials": 3})
     for naming, advice in ((nullcontext, "resume"), (naming_flags, "--resume")):
         with naming(), pytest.raises(UserError, match=f"a run with other settings.* that one by {advice} {folder}$"):
-            refuse_other(folder, other)
+            refuse_other_run(folder, other)
     with pytest.raises(UserError, match="holds a run with other settings"):
-        refuse_other(folder, config.model_copy(update={"comparison": not config.comparison}))
+        refuse_other_run(folder, config.model_copy(update={"comparison": not config.comparison}))

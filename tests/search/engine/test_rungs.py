@@ -17,7 +17,7 @@ from search.allocation.targets import parse_target
 from search.candidate import Candidate, Outcome, failed_outcome
 from search.engine.candidate_queue import CandidateQueue
 from search.engine.finalists import best_candidates
-from search.engine.rungs import Asha, Rungs, climb
+from search.engine.rungs import Asha, Rungs, climb_rungs
 from search.judge.evaluate import SPARED, Evaluator, rung_file
 from search.recipe import Recipe
 from search.strategies.contract import Program, Proposal
@@ -66,7 +66,7 @@ def test_who_goes_on_is_the_upper_part_of_those_before(hundredths: list[int], re
     """At every rung by itself, whatever the factor."""
     accuracies = [value / 100 for value in hundredths]
     asha = Asha(Rungs((0.0, 0.1, 0.2, 1.0), reduction))
-    trials = [asha.enter() for _ in accuracies]
+    trials = [asha.add_trial() for _ in accuracies]
     for rung in range(4):
         said = [asha.goes_on(trial, rung, value) for trial, value in zip(trials, accuracies, strict=True)]
         assert said == goes_on(accuracies, reduction)
@@ -120,7 +120,7 @@ def search(
     def strategy() -> Program:
         told.extend((yield [proposal(number) for number in numbers]))
 
-    source = CandidateQueue([climb(strategy(), RUNGS, gone.append)], store, TASK)  # type: ignore[arg-type]
+    source = CandidateQueue([climb_rungs(strategy(), RUNGS, gone.append)], store, TASK)  # type: ignore[arg-type]
     paid, running = [], []
     while not source.done:
         while len(running) < 3 and (candidate := source.ask()) is not None:
@@ -185,7 +185,7 @@ def test_failed_candidates_go_no_further_and_if_all_survivors_fail_the_rest_are_
 def test_measurements_and_those_without_rivals_are_judged_as_they_are() -> None:
     scan = Proposal(proposal(1).candidate.model_copy(update={"images": 5}), "scan", "one")
     single = proposal(2, alone=True)
-    program = climb(iter_program([scan, proposal(3), single]), RUNGS, lambda _: None)
+    program = climb_rungs(iter_program([scan, proposal(3), single]), RUNGS, lambda _: None)
     batch = next(program)
     assert batch[:2] == [scan, single]
     assert (batch[2].stage, batch[2].candidate.until) == ("rung", 0.0)
@@ -200,7 +200,7 @@ def iter_program(batch: list[Proposal]) -> Program:
 def test_targets_are_not_compared_with_each_other() -> None:
     """A worse one at a tighter target goes on all the same."""
     tight = Proposal(proposal(2).candidate, "search", "one", parse_target("0.1"))
-    program = climb(iter_program([proposal(1), tight]), RUNGS, lambda _: None)
+    program = climb_rungs(iter_program([proposal(1), tight]), RUNGS, lambda _: None)
     next(program)
     outcomes = [Outcome(status="ok", accuracy=0.9, loss=1.0), Outcome(status="ok", accuracy=0.1, loss=1.0)]
     assert len(program.send(outcomes)) == 2

@@ -13,7 +13,7 @@ from search import api
 from search.candidate import Outcome, failed_outcome
 from search.engine.observer import RunObserver
 from search.engine.prepare import PreparedRun, prepare_run
-from search.engine.run_folder import alone_in, resumed_config
+from search.engine.run_folder import claim_run_folder, resumed_config
 from search.engine.running import run_prepared
 from search.judge.evaluate import Evaluator
 from search.recipe import Recipe
@@ -34,12 +34,12 @@ def config_of(folder: Path, **changes: object) -> RunConfig:
 def test_a_folder_belongs_to_one_search_at_a_time(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     with (
-        alone_in(config.folder, config),
+        claim_run_folder(config.folder, config),
         pytest.raises(UserError, match=r"a search is running in .*name"),
-        alone_in(config.folder, config),
+        claim_run_folder(config.folder, config),
     ):
         pass
-    with alone_in(config.folder, config):
+    with claim_run_folder(config.folder, config):
         pass  # free again
 
 
@@ -79,11 +79,11 @@ class Beginnings(RunObserver):
         self.keys: list[list[str]] = []
         self.judged_anew = 0
 
-    def warmed(self, run: PreparedRun) -> None:
+    def on_warm_start(self, run: PreparedRun) -> None:
         self.keys.append([known.key for method in run.methods for known in method.problem.known_candidates])
 
-    def judged(self, proposal: Proposal, outcome: Outcome, known: bool) -> None:
-        self.judged_anew += not known
+    def on_outcome(self, proposal: Proposal, outcome: Outcome, from_ledger: bool) -> None:
+        self.judged_anew += not from_ledger
 
 
 def test_a_resumed_run_begins_with_what_it_began_with_though_the_ledger_has_grown(tmp_path: Path) -> None:

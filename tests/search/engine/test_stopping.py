@@ -21,7 +21,7 @@ def test_the_second_signal_interrupts_the_judging_once() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with stop_signals() as signals, stop_signals() as inner:
         assert inner is signals
-        with pytest.raises(KeyboardInterrupt), signals.judging(AttemptLog(None)):  # noqa: PT012
+        with pytest.raises(KeyboardInterrupt), signals.while_judging(AttemptLog(None)):  # noqa: PT012
             send()
             assert signals.stop.is_set()
             send()
@@ -40,5 +40,5 @@ def test_whoever_insists_is_heard() -> None:
 def test_a_search_that_is_hopeless_is_interrupted_by_one_signal() -> None:
     with stop_signals() as signals:
         signals.stop.set()
-        with pytest.raises(KeyboardInterrupt), signals.judging(AttemptLog(None)):
+        with pytest.raises(KeyboardInterrupt), signals.while_judging(AttemptLog(None)):
             send()

@@ -161,7 +161,7 @@ def test_the_resume_line_is_told_when_it_works(tmp_path: Path, comparison: bool)
     told: list[tuple[RunConfig, str]] = []
 
     class Watching(RunObserver):
-        def recorded(self, run: PreparedRun, resume_command: str) -> None:
+        def on_recorded(self, run: PreparedRun, resume_command: str) -> None:
             told.append((resumed_config(tmp_path / "run"), resume_command))
 
     run_prepared(prepare_run(config), Watching())

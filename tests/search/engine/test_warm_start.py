@@ -15,7 +15,7 @@ from small_problems import Chain, judged, levels_of, play, problem
 from methods.base import Levels
 from search import candidate
 from search.candidate import Outcome, failed_outcome
-from search.engine.warm_start import MOST, warmed
+from search.engine.warm_start import MOST, warm_problem
 from search.ledger.ledger import Ledger
 from search.recipe import Recipe
 from search.strategies.contract import Proposal
@@ -79,7 +79,7 @@ def test_the_best_known_below_each_target_come_first_and_on_top(
 ) -> None:
     given = given_problem(kept, trials=12)
     left = fill(ledger, given)
-    start = warmed(given, ledger, [name], None)
+    start = warm_problem(given, ledger, [name], None)
     wanted = set()
     for _, budget in given.targets:
         limit = budget.limits["flops"]
@@ -107,36 +107,36 @@ def test_what_another_question_left_is_no_start(ledger: Ledger) -> None:
     spoilt = find_strategy("random")[1](given)
     for each in next(spoilt):
         ledger.add(each.candidate, failed_outcome("loss was NaN"))
-    assert warmed(given, ledger, ["tpe"], None).known_candidates == ()
+    assert warm_problem(given, ledger, ["tpe"], None).known_candidates == ()
 
 
 def test_what_would_be_judged_again_is_not_known(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """Outcomes of an earlier version have other keys."""
     given = given_problem(trials=12)
     fill(ledger, given)
-    assert warmed(given, ledger, ["tpe"], None).known_candidates
+    assert warm_problem(given, ledger, ["tpe"], None).known_candidates
     monkeypatch.setattr(candidate, "_VERSIONS", {"search": 99, "test": 99})
-    assert warmed(given, ledger, ["tpe"], None).known_candidates == ()
+    assert warm_problem(given, ledger, ["tpe"], None).known_candidates == ()
 
 
 def test_what_a_run_began_with_stays_when_the_ledger_grows(ledger: Ledger) -> None:
     given = given_problem(trials=12)
     fill(ledger, given)
-    first = warmed(given, ledger, ["tpe"], None)
+    first = warm_problem(given, ledger, ["tpe"], None)
     proposed = run("tpe", first)
     for batch in proposed:
         for each in batch:
             ledger.add(each.candidate, judge(given, levels_of(given, each.candidate)))
-    again = warmed(given, ledger, ["tpe"], [known.key for known in first.known_candidates])
+    again = warm_problem(given, ledger, ["tpe"], [known.key for known in first.known_candidates])
     assert again == first
     assert run("tpe", again) == proposed
-    assert warmed(given, ledger, ["tpe"], None).known_candidates != first.known_candidates
-    assert warmed(given, ledger, ["acra-uniform"], None).known_candidates == ()
+    assert warm_problem(given, ledger, ["tpe"], None).known_candidates != first.known_candidates
+    assert warm_problem(given, ledger, ["acra-uniform"], None).known_candidates == ()
 
 
 @pytest.mark.parametrize("name", ["tpe", "nsga2"])
 def test_points_of_other_strategies_are_tried_first_and_their_scan_is_shared(ledger: Ledger, name: str) -> None:
-    given = warmed(given_problem((0.5, 0.3), trials=8), ledger, ["lagrangian", "acra-uniform", name], None)
+    given = warm_problem(given_problem((0.5, 0.3), trials=8), ledger, ["lagrangian", "acra-uniform", name], None)
     assert given.lenders == ("lagrangian",)
     alone = run("lagrangian", given)
     points = {each.target: each.candidate for each in reversed(alone[1])}  # the first of each: its own solution

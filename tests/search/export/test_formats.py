@@ -142,11 +142,11 @@ def test_a_form_that_computes_something_else_is_refused(difference, fits):
 
 
 def test_formats_are_checked_and_ordered():
-    assert EXPORT["formats"].read("onnx, config") == ("config", "onnx")
+    assert EXPORT["formats"].read_value("onnx, config") == ("config", "onnx")
     with pytest.raises(UserError, match=r"formats 'config,onxx' will not do: .*'onnx', and 'onxx' is none"):
-        EXPORT["formats"].read("config,onxx")
+        EXPORT["formats"].read_value("config,onxx")
     with pytest.raises(UserError, match="names nothing"):
-        EXPORT["formats"].read(" , ")
+        EXPORT["formats"].read_value(" , ")
 
 
 def test_missing_extras_are_named_with_what_to_install(monkeypatch):

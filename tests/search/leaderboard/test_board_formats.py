@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from board_fakes import DENSE, TASK, add_row, filled, printed
 
-from search.engine.standings import Standing, keep
+from search.engine.standings import Standing, store_standings
 from search.leaderboard.board import Board, read_boards
 from search.leaderboard.forms import boards_record
 from search.leaderboard.page import front_figure, page_html
@@ -106,7 +106,7 @@ def test_names_on_the_page_cannot_act(path: str, tmp_path: Path) -> None:
     evil = "<script>document.title='owned'</script>"
     with filled(path, title=evil) as ledger:
         add_row(ledger, evil, "0.5", (0.9, 0.91), strategy=evil, run=evil)
-        keep(ledger, [Standing(method=evil, strategy=evil, target=evil, target_flops=1, reason=evil)])
+        store_standings(ledger, [Standing(method=evil, strategy=evil, target=evil, target_flops=1, reason=evil)])
     assert evil not in page_html(read_boards(path, [TASK], tmp_path), created="now")
 
 

@@ -13,7 +13,7 @@ from board_fakes import DENSE, TASK, add_row, filled, final, judged, printed
 from models.errors import UserError
 from search.allocation.targets import parse_target
 from search.candidate import failed_outcome
-from search.engine.standings import chosen, dense_of, family, keep_dense, standings
+from search.engine.standings import finalist_standings, read_dense, read_standings, seedless_key, store_dense
 from search.export.config import CONFIG, read_config
 from search.latency.check import FILE
 from search.leaderboard.board import ONE_SEED, Board, find_tasks, read_boards
@@ -86,15 +86,15 @@ def test_a_candidate_that_two_strategies_chose_has_a_row_for_each(path: str, tmp
 
 def test_a_reason_goes_once_there_is_an_answer(path: str) -> None:
     with filled(path) as ledger:
-        assert any(standing.reason for standing in standings(ledger))
+        assert any(standing.reason for standing in read_standings(ledger))
         add_row(ledger, "kse", "0.3", (0.9, 0.91))
-        assert not any(standing.reason for standing in standings(ledger))
+        assert not any(standing.reason for standing in read_standings(ledger))
 
 
 def test_the_dense_network_keeps_what_was_measured_once(path: str) -> None:
     with filled(path) as ledger:
-        keep_dense(ledger, Dense(DENSE.flops, DENSE.params, DENSE.bytes, 0.98, None))
-        assert dense_of(ledger) == Dense(DENSE.flops, DENSE.params, DENSE.bytes, 0.98, DENSE.test_accuracy)
+        store_dense(ledger, Dense(DENSE.flops, DENSE.params, DENSE.bytes, 0.98, None))
+        assert read_dense(ledger) == Dense(DENSE.flops, DENSE.params, DENSE.bytes, 0.98, DENSE.test_accuracy)
 
 
 def test_search_cost_counts_what_the_row_alone_took() -> None:
@@ -105,9 +105,9 @@ def test_search_cost_counts_what_the_row_alone_took() -> None:
              proposal(4, "b", "0.5")]  # fmt: skip
     seen = [(each, failed_outcome("x", seconds=2.0)) for each in asked]
     finals = [Proposal(final("l1", 0.02, seed), "final", "a", parse_target("0.5")) for seed in range(3)]
-    (standing,) = chosen(seen, finals, {"0.5": {"flops": 500_000}}, task=TASK, run="r")
+    (standing,) = finalist_standings(seen, finals, {"0.5": {"flops": 500_000}}, task=TASK, run="r")
     assert (standing.searched, standing.search_seconds) == (2, 4.0)
-    assert standing.final == family(final("l1", 0.02), TASK)
+    assert standing.final == seedless_key(final("l1", 0.02), TASK)
 
 
 def test_latency_comes_from_an_export_of_the_same_finalist(path: str, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_sorting_puts_blanks_last(board: Board, column: str) -> None:
 def test_mean_ranks_over_tasks_by_hand(path: str, tmp_path: Path) -> None:
     filled(path).close()
     with Ledger(path, "ffff", "vgg16-cifar on cifar10") as second:
-        keep_dense(second, DENSE)
+        store_dense(second, DENSE)
         add_row(second, "l1", "0.5", (0.94, 0.941, 0.942))
         add_row(second, "kse", "0.5", (0.90, 0.901, 0.902))
     boards = read_boards(path, find_tasks(path, []), tmp_path)
@@ -218,6 +218,6 @@ def test_mistakes_are_one_sentence(path: str, tmp_path: Path, board: Board) -> N
 
 def test_a_task_without_finalists_says_so(path: str, tmp_path: Path) -> None:
     with Ledger(path, TASK, "t") as ledger:
-        keep_dense(ledger, DENSE)
+        store_dense(ledger, DENSE)
     with pytest.raises(UserError, match="has no finalist of t on the test set"):
         read_boards(path, list(list_tasks(path)), tmp_path)

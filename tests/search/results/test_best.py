@@ -15,7 +15,7 @@ from search.api import open_run
 from search.candidate import Candidate, Outcome
 from search.recipe import Recipe
 from search.engine.finalists import best_candidates
-from search.engine.standings import Standing, family, keep, keep_dense
+from search.engine.standings import Standing, seedless_key, store_dense, store_standings
 from search.export.finished_run import read_run
 from search.export.pick import pick_candidate
 from search.leaderboard.board import make_board
@@ -89,15 +89,15 @@ def answers(rows: Sequence[Row], folder: Path) -> dict[str, int]:
 
 def first_on_the_leaderboard(rows: Sequence[Row], folder: Path) -> int:
     with Ledger(str(folder / "ledger.db"), TASK, "small on digits") as ledger:
-        keep_dense(ledger, DENSE)
+        store_dense(ledger, DENSE)
         for row in rows:
             ledger.add(row.candidate, row.outcome)
-        finals = {family(row.candidate, TASK): row for row in rows if row.stage == "final"}
+        finals = {seedless_key(row.candidate, TASK): row for row in rows if row.stage == "final"}
         standings = {
             key: Standing(method="l1", strategy=row.strategy, target=TARGET, target_flops=500, final=key)
             for key, row in finals.items()
         }
-        keep(ledger, standings.values())
+        store_standings(ledger, standings.values())
         first = make_board(ledger, folder).frame["row"][0]
         (key,) = [key for key, standing in standings.items() if standing.row == first]
         return round(100 * finals[key].candidate.allocation["conv"]["ratio"])  # type: ignore[operator]

@@ -23,15 +23,15 @@ from search.settings.commands import COMPARE, PLAN, SEARCH, TRAIN
      ("alpha=2", "mode=x")), ("epochs", "2.5", 2.5), ("ledger", None, None)],
 )  # fmt: skip
 def test_forms_that_are_read(name: str, given: object, value: object) -> None:
-    assert SEARCH[name].read(given) == value
+    assert SEARCH[name].read_value(given) == value
 
 
 def test_a_mistake_is_named_as_the_caller_knows_it() -> None:
     for name, flag in (("distill_weight", "--distill"), ("targets", "--target-flops"), ("results", "--results")):
         with pytest.raises(UserError, match=f"^{name} "):
-            SEARCH[name].read(object())
+            SEARCH[name].read_value(object())
         with naming_flags(), pytest.raises(UserError, match=f"^{flag} "):
-            SEARCH[name].read(object())
+            SEARCH[name].read_value(object())
 
 
 def test_defaults_that_differ_between_commands() -> None:

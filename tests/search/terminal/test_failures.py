@@ -17,7 +17,7 @@ import run_search
 from models.errors import UserError
 from search.files.atomic import atomic_write
 from search.ledger.location import public_location
-from search.terminal.failures import explain, report_failure
+from search.terminal.failures import explain_failure, report_failure
 
 SCRIPT = str(Path(run_search.__file__).resolve())
 
@@ -61,7 +61,7 @@ def _details_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("error", "code", "words"), CASES, ids=lambda value: str(value)[:30])
 def test_a_sentence_and_a_code(error: BaseException, code: int, words: list[str]) -> None:
-    found, sentence = explain(error)
+    found, sentence = explain_failure(error)
     assert found == code
     assert "\n" not in sentence
     assert ".tmp" not in sentence

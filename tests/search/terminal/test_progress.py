@@ -47,9 +47,9 @@ def finish(progress: Progress, clock: Clock, stage: Stage, count: int, seconds: 
     for number in range(count):
         asked = proposal(stage, number + 1000 * len(stage))
         if not known:
-            progress.started(asked.candidate)
+            progress.count_started(asked.candidate)
             clock.now += seconds
-        progress.finished(asked, Outcome(status="ok", accuracy=0.5, seconds=seconds), known)
+        progress.count_outcome(asked, Outcome(status="ok", accuracy=0.5, seconds=seconds), known)
 
 
 def test_nothing_is_guessed_before_outcomes_are_in(clock: Clock) -> None:
@@ -80,10 +80,10 @@ def test_workers_that_overlap_shorten_what_is_left(clock: Clock) -> None:
     for first in range(0, 4, 2):
         pair = [proposal("search", first), proposal("search", first + 1)]
         for asked in pair:
-            progress.started(asked.candidate)
+            progress.count_started(asked.candidate)
         clock.now += 10
         for asked in pair:
-            progress.finished(asked, Outcome(status="ok", accuracy=0.5, seconds=10.0), False)
+            progress.count_outcome(asked, Outcome(status="ok", accuracy=0.5, seconds=10.0), False)
     assert progress.seconds_left() == pytest.approx(20)  # four more, two at a time
 
 
