@@ -53,7 +53,7 @@ def show_comparison_end(outcomes: RunOutcomes, written: Written, boards: Sequenc
     """The last screen of a comparison: the task's leaderboard, and how to go on."""
     folder = outcomes.prepared.config.folder
     if boards:
-        print_boards(boards, console, with_commands=False)
+        print_boards(boards, console)
     show_latencies(written.view.latencies, console)
     print_line(console, f"files     {folder}/: " + ", ".join(path.name for path in written.files))
     if not outcomes.complete:
