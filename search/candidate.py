@@ -18,8 +18,8 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-KEY_LENGTH = 20  # hexadecimal digits: 80 bits, so that no two candidates of a ledger share one
-# Each grows when outcomes say more or come out otherwise, so that older ones are not taken for them.
+KEY_LENGTH = 20  # hexadecimal digits: 80 bits, so that no two candidates of a ledger share a key
+# Raised when outcomes of that split gain a field or change, so that outcomes of earlier versions are judged anew.
 _VERSIONS = {"search": 5, "test": 4}
 
 
@@ -33,7 +33,7 @@ class Candidate(Frozen):
     method: str
     options: dict[str, Any] = {}
     allocation: Allocation
-    """Site -> setting; None of the sites left out is compressed."""
+    """Site -> setting; sites that it leaves out stay dense."""
     recipe: Recipe = Recipe()
     seed: int = 0
     judge: Literal["search", "test"] = "search"
@@ -41,13 +41,13 @@ class Candidate(Frozen):
     images: int | None = None
     """Judge on the first so many images only (sensitivity scans)."""
     learned_target: float | None = None
-    """For a method that learns its own allocation: kept FLOPs to reach; `allocation` is then empty."""
+    """Kept FLOPs to reach, for a method that learns its allocation; `allocation` is then empty."""
     until: float | None = Field(None, ge=0)
-    """A rung: judge after so many epochs, in the middle of the recipe's fine-tune; None waits for its end."""
+    """A rung: judge after so many epochs of the recipe's fine-tune; None judges at its end."""
 
     @property
     def identity(self) -> str:
-        """Every field, as JSON with sorted keys: two candidates are the same if these texts are."""
+        """Every field, as JSON with sorted keys: two candidates are the same if their texts are equal."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
     def __eq__(self, other: object) -> bool:
@@ -68,7 +68,7 @@ class Candidate(Frozen):
 
     @property
     def without_seed(self) -> Candidate:
-        """The same for all seeds of one finalist."""
+        """The candidate with seed 0: equal for all seeds of one finalist."""
         return self.model_copy(update={"seed": 0})
 
 
@@ -86,26 +86,26 @@ class Outcome(Frozen):
 
     For a network that was not trained, the dense one has its batch norm measured anew too."""
     merit: float | None = None
-    """What ranks it if that is not its accuracy: larger is better."""
+    """The value that ranks it in place of the accuracy; larger is better."""
     images: int = 0
     flops: int | None = None
     params: int | None = None
     bytes: int | None = None
     epochs: float = 0.0
     seconds: float = 0.0
-    """Of the worker's time, all included."""
+    """Of the worker's time, from compression to the figures."""
     device: str = ""
     allocation: Allocation | None = None
-    """What a method that learns its allocation arrived at."""
+    """The allocation that a method found which learns its own."""
     notes: dict[str, Any] = {}
-    """What the method reports of its run."""
+    """What the method reports about the fine-tune (`Tuning.report`)."""
 
     @property
     def worth(self) -> float | None:
-        """What candidates are ranked by, larger is better; None if it was not judged."""
+        """The value that candidates are ranked by, larger is better; None of a failed one."""
         return self.accuracy if self.merit is None else self.merit
 
 
 def failed_outcome(reason: str, seconds: float = 0.0, device: str = "") -> Outcome:
-    """An outcome without figures: the candidate could not be judged."""
+    """An outcome without figures, of a candidate that could not be judged."""
     return Outcome(status="failed", reason=reason, seconds=seconds, device=device)

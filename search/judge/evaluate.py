@@ -7,6 +7,7 @@ already, on all of it before it meets the test set.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import socket
@@ -228,7 +229,7 @@ def bind_method(task: Task, method: str, options: dict[str, Any]) -> Compressor:
     compressor = create(method, task.network, example, options)
     if method_info(method).needs_calibration:
         batches = task.tune.batches(min(128, len(task.tune)), seed=0, drop_last=True)
-        compressor.calibrate(pair for _, pair in zip(range(CALIBRATION_BATCHES), batches, strict=False))
+        compressor.calibrate(itertools.islice(batches, CALIBRATION_BATCHES))
     return compressor
 
 

@@ -1,4 +1,4 @@
-"""A prediction held against the whole compressed network, measured in turns with the dense one."""
+"""Check of a predicted latency: the whole compressed network is measured, in turns with the dense one."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from search.latency.table import LatencyTable
 from search.latency.timing import Latency, far_below, quartile_distance, quiet_clock, time_in_turns
 
 FILE = "latency.json"  # in a run's folder: key of a candidate -> its figures
-FAR = 0.15  # a prediction that is further off than this is said to be
+FAR = 0.15  # the user is warned of a prediction with a larger relative error
 ROUNDS = 60
 LEAST_ROUNDS = 15
-BUDGET = 10.0  # seconds, once it had its least number of rounds
+BUDGET = 10.0  # seconds, after which no round begins beyond the least number
 
 
 class CheckedLatency(Latency):
-    """What was measured, beside what the table said; the least of all rounds, as in the table."""
+    """Measured and predicted latency; measured is the least of all rounds, as in the table."""
 
     predicted_ms: float
     predicted_dense_ms: float
 
     @property
     def kept_fraction(self) -> float:
-        """Measured, of the dense network's time."""
+        """Measured time as a share of the dense network's."""
         return self.compressed_ms / self.dense_ms
 
     @property
@@ -39,7 +39,7 @@ class CheckedLatency(Latency):
 
     @property
     def relative_error(self) -> float:
-        """How far the prediction lies from the measurement, as a share of it."""
+        """(predicted − measured) / measured."""
         return self.predicted_ms / self.compressed_ms - 1
 
     @property
@@ -47,7 +47,7 @@ class CheckedLatency(Latency):
         return abs(self.relative_error) > FAR
 
     def excess_text(self, term: TargetTerm) -> str:
-        """By how much the measurement lies above what was asked, if it does."""
+        """A clause on the excess of the measurement over the target; empty within the tolerance."""
         over = self.kept_fraction / term.kept if term.kept else 1e6 * self.compressed_ms / (term.amount or 1.0)
         return f"; {over - 1:.1%} above what was asked" if over - 1 > TOLERANCE else ""
 
@@ -68,7 +68,7 @@ class CheckedLatency(Latency):
 
 
 def check_prediction(compressor: Compressor, levels: Levels, table: LatencyTable) -> CheckedLatency:
-    """Measure the network that one allocation, (n_sites,), comes to."""
+    """Measure the network compressed under one allocation, (n_sites,)."""
     example, batch = compressor.example, table.where.batch
     small, dense = compressor.compress(compressor.allocation(levels)).eval(), compressor.network
     x = torch.randn(batch, *example.shape[1:], device=example.device)
@@ -80,9 +80,9 @@ def check_prediction(compressor: Compressor, levels: Levels, table: LatencyTable
             least=LEAST_ROUNDS,
             budget=BUDGET,
             block=BLOCK,
-            enough=lambda found: all(map(is_settled, found)),
+            enough=lambda seconds: all(map(is_settled, seconds)),
         )
-    dense_ms, small_ms = ([1e3 * each for each in row] for row in seconds)
+    dense_ms, small_ms = ([1e3 * value for value in rounds] for rounds in seconds)
     speed_up = min(dense_ms) / min(small_ms)
     cost = compressor.cost(levels[None])
     theoretical = compressor.cost.dense.flops / max(int(cost.flops[0]), 1)
@@ -106,7 +106,7 @@ def check_prediction(compressor: Compressor, levels: Levels, table: LatencyTable
 
 
 def read_latencies(path: Path) -> dict[str, CheckedLatency]:
-    """What a run measured; nothing if it measured none, or the file is not ours."""
+    """The latencies that a run measured; none if it has no such file, or not one of this format."""
     try:
         return {key: CheckedLatency.model_validate(figures) for key, figures in json.loads(path.read_text()).items()}
     except (OSError, ValueError, AttributeError):

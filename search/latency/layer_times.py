@@ -1,4 +1,4 @@
-"""How long a layer takes at other widths: its own module, narrowed, on noise of the shape that it really sees."""
+"""Times of a layer at smaller widths: its module, narrowed, on noise of the shape that it gets in the network."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from search.latency.timing import quiet_clock, time_in_turns
 
 ROUNDS = 60
 LEAST_ROUNDS = 3
-BUDGET = 2.0  # seconds for calls that are timed in turns, once they had their least number of rounds
-BLOCK = 0.0005  # seconds of calls timed together: short, so that some block escapes what else the machine does
-AGREE = 1.03  # the least time is taken for the true one once another round came as near to it
+BUDGET = 2.0  # seconds for runs that are timed in turns, after which no round begins beyond the least number
+BLOCK = 0.0005  # seconds of calls timed together: short, so that other processes interrupt only some of the blocks
+AGREE = 1.03  # a least time counts as the true one once another round has come this near to it
 POINTS = (0.25, 0.5, 1.0)  # widths that are measured, as shares of the dense one
 
 Shape = tuple[int, ...]
 Timer = Callable[[Sequence[Callable[[], object]]], list[list[float]]]
-"""Seconds of one call of each, a value a round, timed in turns."""
+"""Seconds of one call of each run, a value per round, timed in turns."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Grid:
     """(n_inputs, n_outputs)"""
 
     def least_times(self, second: Grid) -> Grid:
-        """The lesser time of two measurements of the same layer, width by width."""
+        """The lesser of two measurements of the same layer, width by width."""
         times = np.minimum(np.array(self.nanoseconds), np.array(second.nanoseconds))
         return Grid(self.inputs, self.outputs, tuple(map(tuple, times.tolist())))
 
 
 def device_timer(device: torch.device) -> Timer:
-    """What times calls on this device, in turns, until each has shown its least time twice."""
+    """A timer for this device; it stops once every run has shown its least time twice."""
 
     def time_calls(runs: Sequence[Callable[[], object]]) -> list[list[float]]:
         with torch.inference_mode():
@@ -56,7 +56,7 @@ def device_timer(device: torch.device) -> Timer:
                 least=LEAST_ROUNDS,
                 budget=BUDGET,
                 block=BLOCK,
-                enough=lambda found: all(map(is_settled, found)),
+                enough=lambda seconds: all(map(is_settled, seconds)),
             )
 
     return time_calls
@@ -69,12 +69,12 @@ def is_settled(seconds: Sequence[float]) -> bool:
 
 
 def least_nanoseconds(runs: Sequence[Callable[[], object]], time: Timer) -> list[float]:
-    """Nanoseconds of one call of each: its least time, as other work on the machine only ever adds to it."""
-    return [1e9 * min(row) for row in time(runs)]
+    """Nanoseconds of one call of each run: its least time, because other work on the machine only adds to it."""
+    return [1e9 * min(seconds) for seconds in time(runs)]
 
 
 def input_shapes(network: nn.Module, example: Tensor) -> dict[str, list[Shape]]:
-    """Layer -> the shape of its input, without the batch, in each of its calls."""
+    """Layer -> the shape of its input in each of its calls, without the batch."""
     shapes: dict[str, list[Shape]] = {}
 
     def record_shape(name: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -88,30 +88,31 @@ def input_shapes(network: nn.Module, example: Tensor) -> dict[str, list[Shape]]:
 
 
 def layer_kind(layer: nn.Module, shapes: list[Shape]) -> str:
-    """Layers of one kind take the same time at the same widths."""
+    """A text that is the same for layers that take the same time at the same widths."""
     return f"{type(layer).__name__}({layer.extra_repr()}) on {shapes}"
 
 
 def measure_grid(layer: nn.Module, shapes: list[Shape], least: tuple[int, int], batch: int, time: Timer) -> Grid:
-    """The layer's times over a grid of widths from `least` (in, out) to its own."""
+    """The layer's times over a grid of widths, from `least` (in, out) to its dense ones."""
     groups = int(getattr(layer, "groups", 1))
     inputs = [1] if is_depthwise(layer) else _grid_widths(channels_of(layer, "in"), least[0], groups)
     outputs = _grid_widths(channels_of(layer, "out"), least[1], 1 if is_depthwise(layer) else groups)
-    runs = [each for width in inputs for each in _layer_calls(layer, shapes, width, outputs, batch)]
+    runs = [run for width in inputs for run in _layer_calls(layer, shapes, width, outputs, batch)]
     table = np.array(least_nanoseconds(runs, time)).reshape(len(inputs), len(outputs))
     return Grid(tuple(inputs), tuple(outputs), tuple(map(tuple, _make_monotone(table))))
 
 
 def _grid_widths(width: int, least: int, multiple: int) -> list[int]:
-    """Widths to measure: multiples of what the layer's groups need, the least and the whole among them."""
+    """Widths to measure, `least` and `width` among them; all are multiples of the layer's groups."""
     if least >= width:
         return [width]
     wanted = [least, *(share * width for share in POINTS)]
-    return sorted({max(multiple, round(each / multiple) * multiple) for each in wanted if each >= least} | {width})
+    rounded = {max(multiple, round(point / multiple) * multiple) for point in wanted if point >= least}
+    return sorted(rounded | {width})
 
 
 def _make_monotone(times: npt.NDArray[np.float64]) -> list[list[float]]:
-    """A wider layer is never taken to be faster: what noise and kernels' favourite widths say otherwise goes."""
+    """Times that never fall with the width: noise, and kernels that prefer some widths, would let wider be faster."""
     rising: list[list[float]] = np.maximum.accumulate(np.maximum.accumulate(times, axis=0), axis=1).tolist()
     return rising
 
@@ -119,7 +120,10 @@ def _make_monotone(times: npt.NDArray[np.float64]) -> list[list[float]]:
 def _layer_calls(
     layer: nn.Module, shapes: list[Shape], inputs: int, outputs: list[int], batch: int
 ) -> list[partial[None]]:
-    """For each width of the output all the layer's calls for one batch; they share their inputs, unless depthwise."""
+    """For each output width a run: all calls of the layer for one batch, on inputs that the runs share.
+
+    A depthwise layer has as many inputs as outputs, so its runs have inputs of their own.
+    """
     device = next(layer.parameters()).device
 
     def draw_noise(width: int) -> list[Tensor]:
@@ -139,7 +143,7 @@ def _call_layer(layer: nn.Module, batches: Sequence[Tensor]) -> None:
 
 
 def narrow_layer(layer: nn.Module, inputs: int, outputs: int) -> nn.Module:
-    """A copy of the layer with so many channels in and out; of each group as many."""
+    """A copy of the layer with so many channels in and out, equally many in each group."""
     small = copy_network(layer)
     if not is_depthwise(layer):
         narrow(small, "in", _first_channels(channels_of(layer, "in"), inputs, int(getattr(layer, "groups", 1))))

@@ -2,11 +2,11 @@
 
     latency = s · Σ over layers of t(in, out) + b · activations + a
 
-t comes from a grid of measured widths, linear between. What is no layer (norms, activations, additions, calls) is
-taken to grow with the activations that the layers write; s, b and a, none below 0 so that a wider network is never
-faster, come from whole networks, measured dense and at several strengths. The table is measured once per device,
-threads, batch and network, and kept in a file. All times are the least of many, and with a single thread those of
-the processor, so that other work on the machine does not get into them.
+t is interpolated linearly in a grid of measured widths. Norms, activations, additions and calls are no layers: their
+time grows with the activations that the layers write. s, b and a are fitted to whole networks, measured dense and at
+several strengths; they are at least 0, so that a wider network is never faster. The table is measured once per device,
+number of threads, batch and network, and kept in a file. All times are the least of many rounds, and with a single
+thread processor time, so that other work on the machine does not count.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ Floats = npt.NDArray[np.float64]
 SCHEMA = 2
 FOLDER = "latency"  # below results
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of all sites alike, in the whole networks that are measured
-DENSE_WEIGHT = 3.0  # of the dense network in the fit: kept fractions are fractions of it
-PASSES = 2  # over everything, so that a busy minute spoils no layer
-STEADY = 1.3  # what two measurements of the same network may differ by, before the user is told
-PATIENCE = 5.0  # seconds between two lines about how far it is
+DENSE_WEIGHT = 3.0  # weight of the dense network in the fit: every kept fraction is a share of its time
+PASSES = 2  # over all layers and networks, so that a busy minute spoils none of them
+STEADY = 1.3  # the user is told if two measurements of the same network differ by a larger factor
+PATIENCE = 5.0  # seconds between two lines on the progress
 Say = Callable[[str], None]
 
 
 def tell_user(sentence: str) -> None:
-    """A line for whoever waits, apart from what is printed as a result."""
+    """Print a line for the user who waits, on standard error: standard output is for results."""
     print(sentence, file=sys.stderr, flush=True)
 
 
@@ -74,7 +74,7 @@ class Widths(Protocol):
 
 @dataclass(frozen=True)
 class TimingConditions:
-    """What a time holds for."""
+    """The conditions that a time was measured under."""
 
     device: str
     threads: int
@@ -87,7 +87,7 @@ class TimingConditions:
 
 
 class LatencyTable:
-    """Nanoseconds of one batch by the levels of all the method's sites."""
+    """Predicted nanoseconds of one batch, by the levels of all sites of the method."""
 
     def __init__(self, cost: Widths, grids: Sequence[Grid], where: TimingConditions) -> None:
         """`grids`: one for each of `cost.layers`."""
@@ -101,10 +101,12 @@ class LatencyTable:
         for grid_times, grid in zip(self._times, grids, strict=True):
             table = np.array(grid.nanoseconds)
             grid_times[: table.shape[0], : table.shape[1]] = table
-        self._parts = np.array([1.0, 0.0, 0.0])  # a nanosecond in the table, an activation, a batch
+        self._parts = np.array([1.0, 0.0, 0.0])  # s, b and a of the equation above
 
     def fit_parts(self, levels: Levels, measured: Floats) -> None:
-        """Account for what is no layer, and for layers that run otherwise among others than alone.
+        """Fit s, b and a by non-negative least squares on relative errors.
+
+        s differs from 1 where layers take another time within a network than alone.
 
         Args:
             levels: (n, n_sites), the dense network first.
@@ -126,7 +128,7 @@ class LatencyTable:
         return nanoseconds
 
     def _latency_features(self, levels: Levels) -> Floats:
-        """(n, 3): summed times of the layers, activations that they write, and 1."""
+        """(n, 3): the sum of the layers' times, the activations that they write, and 1."""
         inputs, outputs = self._cost.widths(levels)
         low_in, high_in, part_in = _bracket_widths(self._inputs, inputs)
         low_out, high_out, part_out = _bracket_widths(self._outputs, outputs)
@@ -142,7 +144,7 @@ def _interpolate(low: Floats, high: Floats, fraction: Floats) -> Floats:
 
 
 def _pad_axes(axes: Sequence[Sequence[int]]) -> Floats:
-    """(n_layers, longest); NaN after the last width of an axis."""
+    """The axes as one table, (n_layers, longest), with NaN after the last width of each."""
     table = np.full((len(axes), max(map(len, axes))), np.nan)
     for padded, axis in zip(table, axes, strict=True):
         padded[: len(axis)] = axis
@@ -150,7 +152,7 @@ def _pad_axes(axes: Sequence[Sequence[int]]) -> Floats:
 
 
 def _bracket_widths(axes: Floats, widths: Floats) -> tuple[Levels, Levels, Floats]:
-    """The measured widths around each of `widths`, (n, n_layers), and how far it lies between them, 0 to 1."""
+    """Indices of the measured widths around each of `widths`, (n, n_layers), and its place between them, 0 to 1."""
     last = (~np.isnan(axes)).sum(1) - 1
     low = np.clip((axes[None] <= widths[..., None]).sum(-1) - 1, 0, np.maximum(last - 1, 0)).astype(np.intp)
     high = np.minimum(low + 1, last)
@@ -163,10 +165,10 @@ def _bracket_widths(axes: Floats, widths: Floats) -> tuple[Levels, Levels, Float
 def latency_table(
     compressor: Compressor, *, batch: int, results: Path, say: Say, time: Timer | None = None
 ) -> LatencyTable:
-    """The table of a method on a network and device, from its file or measured now.
+    """The table of a method on a network and device, read from its file or measured now.
 
     Raises:
-        UserError: the method's tables of kernels take as long as dense ones.
+        UserError: the method makes tables of kernels, which take as long as dense ones.
     """
     cost = compressor.cost
     if not compressor.info.shrinks_channels or not isinstance(cost, Widths):
@@ -183,7 +185,7 @@ def latency_table(
         record = _measure_record(compressor, cost, shapes, batch, time or device_timer(compressor.example.device), say)
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, json.dumps({"schema": SCHEMA, **asdict(where), **record}) + "\n")
-    table = LatencyTable(cost, [Grid(*(map(_as_tuples, each))) for each in record["grids"]], where)
+    table = LatencyTable(cost, [Grid(*(map(_as_tuples, grid))) for grid in record["grids"]], where)
     table.fit_parts(np.array(record["levels"], dtype=np.intp), np.array(record["nanoseconds"], dtype=np.float64))
     return table
 
@@ -197,7 +199,7 @@ def _as_tuples(value: Any) -> Any:
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:
-    """What was measured before; None if nothing was, or it cannot be read."""
+    """The record of an earlier measurement; None without a file, or for one of another format."""
     try:
         record = json.loads(path.read_text())
         complete = record["schema"] == SCHEMA and all(record[key] for key in ("grids", "levels", "nanoseconds"))
@@ -209,7 +211,7 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 def _table_digest(
     compressor: Compressor, cost: Widths, shapes: Mapping[str, list[Shape]], where: TimingConditions
 ) -> str:
-    """The same for everything that the same table holds for."""
+    """A digest of all that the times depend on: the name of the table's file."""
     levels = _anchor_levels(compressor)
     widths = [side.tolist() for side in cost.widths(levels)]
     layers = [layer_kind(compressor.network.get_submodule(name), shapes.get(name, [])) for name in cost.layers]
@@ -218,7 +220,7 @@ def _table_digest(
 
 
 def _anchor_levels(compressor: Compressor) -> Levels:
-    """The whole networks that are measured: dense, all sites alike, and either half of them alone; (n, n_sites)."""
+    """Levels of the whole networks that are measured, (n, n_sites): all sites alike, then either half of them dense."""
     wanted = np.repeat(np.array(STRENGTHS)[:, None], len(compressor.sites), axis=1)
     alike = Ladders(compressor.sites).levels_at(wanted)
     halves = np.repeat(alike[-2:-1], 2, axis=0)
@@ -230,14 +232,14 @@ def _anchor_levels(compressor: Compressor) -> Levels:
 def _measure_record(
     compressor: Compressor, cost: Widths, shapes: Mapping[str, list[Shape]], batch: int, time: Timer, say: Say
 ) -> dict[str, Any]:
-    """Grids of all layers, each kind measured once a pass, and the times of the whole networks."""
+    """Measure the grids of all layers, each kind of layer once per pass, and the whole networks."""
     levels = _anchor_levels(compressor)
     smallest = cost.widths(levels.max(0)[None])
     least = list(zip(*(side[0].round().astype(int).tolist() for side in smallest), strict=True))
     layers = [(compressor.network.get_submodule(name), shapes.get(name, [])) for name in cost.layers]
     names = [f"{layer_kind(*layer)} from {widths}" for layer, widths in zip(layers, least, strict=True)]
     kinds = dict(zip(names, zip(layers, least, strict=True), strict=True))
-    networks = [compressor.compress(compressor.allocation(row)).eval() for row in levels]
+    networks = [compressor.compress(compressor.allocation(anchor)).eval() for anchor in levels]
     x = torch.randn(batch, *compressor.example.shape[1:], device=compressor.example.device)
     network_times, grids, progress = (
         np.full(len(levels), np.inf),
@@ -268,7 +270,7 @@ def _measure_record(
 
 
 class _ProgressLines:
-    """Says now and then how far it is."""
+    """Tells the user every few seconds how many measurements are done."""
 
     def __init__(self, say: Say, steps: int) -> None:
         self._say, self._steps, self._done = say, steps, 0
@@ -285,7 +287,7 @@ class _ProgressLines:
 
 
 class ChosenLatency:
-    """The table by the levels of the sites that constraints leave."""
+    """The table's predictions by the levels of the sites that constraints leave a choice."""
 
     def __init__(self, table: LatencyTable, full: Callable[[Levels], Levels]) -> None:
         self.table, self._full = table, full

@@ -1,7 +1,7 @@
-"""How long dense and compressed really take: in turns, in the same exported form, on the same machine.
+"""Measured latency of a dense and a compressed network, in turns, in the same exported form on the same machine.
 
-Each round times both, one after the other, so that a machine that slows down or is shared slows both. What is
-reported is the median over rounds and the distance between the quartiles.
+Each round times both, one after the other, so that a machine that slows down or is shared slows both. Reported are the
+median of the rounds and the distance between their quartiles.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from search.candidate import Frozen
 
 ROUNDS = 15
 LEAST_ROUNDS = 5
-BUDGET = 12.0  # seconds for one pair, once it had its least number of rounds
-BLOCK = 0.03  # seconds of calls that are timed together, so that the clock's grain does not matter
+BUDGET = 12.0  # seconds for one pair, after which no round begins beyond the least number
+BLOCK = 0.03  # seconds of calls that are timed together: far longer than the resolution of the clock
 BATCHES = (1, 64)
-Forward = Callable[[Tensor], Tensor]  # a network in whatever form it is run
+Forward = Callable[[Tensor], Tensor]  # a network, in torch or in an exported form
 
 
 class Latency(Frozen):
@@ -35,7 +35,7 @@ class Latency(Frozen):
     batch: int
     rounds: int
     statistic: Literal["median", "least"] = "median"
-    """Of the rounds: the medians of what is exported, the least where a table of least times is checked."""
+    """Over the rounds: the median for an export, the least where a table of least times is checked."""
     dense_ms: float
     dense_spread_ms: float
     """Between the quartiles."""
@@ -46,11 +46,11 @@ class Latency(Frozen):
     theoretical: float
     """Dense FLOPs / compressed FLOPs."""
     far_below: bool
-    """Less than half of the gain that the FLOPs promise arrived."""
+    """The measured gain is less than half of the one by FLOPs."""
 
     @property
     def where_text(self) -> str:
-        """`cpu (AMD EPYC), torch, 2 threads`, with what is out of the ordinary."""
+        """`cpu (AMD EPYC), torch, 2 threads`; the batch if it is not 1, the statistic if it is not the median."""
         batch = f", batch {self.batch}" if self.batch != 1 else ""
         least = f", least of {self.rounds} rounds" if self.statistic == "least" else ""
         return f"{self.device}, {self.engine}, {plural(self.threads, 'thread')}{batch}{least}"
@@ -58,7 +58,7 @@ class Latency(Frozen):
 
 @dataclass(frozen=True)
 class Times:
-    """Milliseconds of one call, a value a round."""
+    """Milliseconds of one call, a value per round."""
 
     dense: tuple[float, ...]
     compressed: tuple[float, ...]
@@ -73,7 +73,8 @@ def measure_pair(dense: Callable[[], object], compressed: Callable[[], object], 
     seconds = time_in_turns(
         (dense, compressed), clock=clock, rounds=ROUNDS, least=LEAST_ROUNDS, budget=BUDGET, block=BLOCK
     )
-    return Times(*(tuple(1e3 * each for each in row) for row in seconds))
+    dense_ms, compressed_ms = (tuple(1e3 * value for value in rounds) for rounds in seconds)
+    return Times(dense_ms, compressed_ms)
 
 
 def time_in_turns(
@@ -86,15 +87,15 @@ def time_in_turns(
     block: float,
     enough: Callable[[Sequence[Sequence[float]]], bool] = lambda seconds: False,
 ) -> list[list[float]]:
-    """Seconds of one call of each, a value a round; the order reverses from round to round.
+    """Seconds of one call of each run, a value per round; the order of the runs reverses from round to round.
 
     Args:
-        least: rounds that are made whatever they take.
-        budget: seconds for all of it, once it had these.
+        least: rounds that are made in any case.
+        budget: seconds, after which no further round begins.
         block: seconds of calls that are timed together.
-        enough: whether what was found will do, once it had these.
+        enough: whether the seconds so far will do, so that no further round begins.
     """
-    counts = [_calls_per_block(each, clock, block) for each in runs]
+    counts = [_calls_per_block(run, clock, block) for run in runs]
     found: list[list[float]] = [[] for _ in runs]
     start, order = clock(), range(len(runs))
     for number in range(rounds):
@@ -106,7 +107,7 @@ def time_in_turns(
 
 
 def _calls_per_block(run: Callable[[], object], clock: Callable[[], float], block: float) -> int:
-    """How many calls fill a block; the first ones, which warm up, do not count."""
+    """The number of calls that fill a block; a first call warms up and does not count."""
     run()
     start, calls = clock(), 0
     while clock() - start < block:
@@ -116,8 +117,8 @@ def _calls_per_block(run: Callable[[], object], clock: Callable[[], float], bloc
 
 
 def _time_block(run: Callable[[], object], calls: int, clock: Callable[[], float]) -> float:
-    """Seconds for one call, from `calls` of them; the one before ends the other threads' spinning."""
-    run()
+    """Seconds per call, over `calls` calls."""
+    run()  # threads may still spin idly after the run before; this call ends that
     start = clock()
     for _ in range(calls):
         run()
@@ -127,7 +128,7 @@ def _time_block(run: Callable[[], object], calls: int, clock: Callable[[], float
 def measure_latency(
     dense: Forward, compressed: Forward, images: Tensor, *, engine: str, device: str, threads: int, theoretical: float
 ) -> Latency:
-    """Both networks on the same batch of images."""
+    """Latency of both networks on the same batch of images."""
     times = measure_pair(lambda: dense(images), lambda: compressed(images), clock=clock_of(images.device))
     dense_ms, compressed_ms = statistics.median(times.dense), statistics.median(times.compressed)
     return Latency.model_validate(
@@ -149,12 +150,15 @@ def measure_latency(
 
 
 def clock_of(device: torch.device) -> Callable[[], float]:
-    """Seconds, once everything asked of the device before is done."""
+    """A clock in seconds that waits until all work queued on the device is done."""
     return _cuda_clock if device.type == "cuda" else time.perf_counter
 
 
 def quiet_clock(device: torch.device) -> Callable[[], float]:
-    """Seconds that other processes do not get into, where that can be had: those of this thread, if it is alone."""
+    """A clock of this thread's processor time, unless a GPU or more threads work; then that of `clock_of`.
+
+    Processor time excludes what other processes take.
+    """
     single_thread = device.type == "cpu" and torch.get_num_threads() == 1
     return time.thread_time if single_thread else clock_of(device)
 
@@ -171,10 +175,10 @@ def quartile_distance(values: Sequence[float]) -> float:
 
 
 def far_below(speed_up: float, theoretical: float) -> bool:
-    """Whether less than half of the promised gain arrived."""
+    """Whether the measured gain is less than half of the one by FLOPs."""
     return speed_up - 1 < 0.5 * (theoretical - 1)
 
 
 def batch_of(images: Tensor, size: int) -> Tensor:
-    """The first `size` images, from the beginning again where there are fewer."""
+    """The first `size` images, repeated from the beginning if there are fewer."""
     return images[torch.arange(size) % len(images)].contiguous()

@@ -1,4 +1,4 @@
-"""faulthandler's text on a fatal signal, put into one sentence; and the script that prints it after a process died.
+"""One sentence from faulthandler's dump of a fatal signal, and the script that prints it after a process has died.
 
 This file imports nothing but the standard library: `last_words` starts it as a script for each process, which must be
 ready in milliseconds.
@@ -45,22 +45,22 @@ class Frame:
     @property
     def is_library(self) -> bool:
         """Whether it belongs to Python or to an installed package that is not this one."""
-        parts = PurePath(self.path).parts
+        folders = PurePath(self.path).parts
         if self.path.startswith("<"):
             return True
         for folder in _LIBRARIES:
-            if folder in parts:  # this project may be installed there too
-                return parts[parts.index(folder) + 1] not in PACKAGES
+            if folder in folders:  # this project may be installed there too
+                return folders[folders.index(folder) + 1] not in PACKAGES
         return self.path.startswith(sysconfig.get_path("stdlib") + os.sep)
 
     def __str__(self) -> str:
-        parts = PurePath(self.path).parts
-        start = max((i for i, part in enumerate(parts[:-1]) if part in PACKAGES), default=len(parts) - 1)
-        return f"{'/'.join(parts[start:])}:{self.line} ({self.function})"
+        names = PurePath(self.path).parts
+        start = max((i for i, folder in enumerate(names[:-1]) if folder in PACKAGES), default=len(names) - 1)
+        return f"{'/'.join(names[start:])}:{self.line} ({self.function})"
 
 
 def describe_crash(text: str) -> str | None:
-    """`SIGSEGV in search/judge/finetune.py:101 (finetune)`; None if no fatal signal was written down."""
+    """`SIGSEGV in search/judge/finetune.py:101 (finetune)`; None if the dump names no fatal signal."""
     header = _FATAL.search(text)
     if header is None:
         return None
@@ -70,9 +70,9 @@ def describe_crash(text: str) -> str | None:
 
 
 def _last_frame(dump: str) -> Frame | None:
-    """The innermost frame of our code or the user's: of the thread that crashed, or of any if it has no Python frame.
+    """The innermost frame of our code or the user's, in the thread that crashed or else in any thread.
 
-    A crash in a thread of OpenMP's pool is told with all Python threads, none of them the current one.
+    A thread of OpenMP's pool has no Python frames: faulthandler then dumps all Python threads, none as the current one.
     """
     stacks = sorted(_read_stacks(dump.splitlines()), key=lambda stack: not stack[0])
     return next((frame for _, frames in stacks for frame in frames if not frame.is_library), None)
@@ -81,25 +81,25 @@ def _last_frame(dump: str) -> Frame | None:
 def _read_stacks(dump_lines: Sequence[str]) -> Iterator[tuple[bool, list[Frame]]]:
     """(is the thread that crashed, its frames from the innermost on) of every thread."""
     frames: list[Frame] = []
-    for line in dump_lines:
-        if thread := _THREAD.match(line):
+    for text in dump_lines:
+        if thread := _THREAD.match(text):
             frames = []
             yield thread[1] != "Thread", frames  # filled below, before the caller sorts
-        elif frame := _FRAME.match(line):
+        elif frame := _FRAME.match(text):
             frames.append(Frame(frame["path"], int(frame["line"]), frame["function"]))
 
 
 def main() -> None:
-    """Wait until the process at the other end of standard input is gone; say what it died of, unless it said goodbye.
+    """Wait for the end of the process at the other end of standard input; print what it died of unless it said goodbye.
 
-    Each line that comes in is a JSON object: `log`, the file or descriptor that faulthandler writes to, `doing`, a
-    clause on what goes on, and `advice`. The last one holds. An empty object is the goodbye.
+    Each line of standard input is a JSON object: `log`, the file or descriptor that faulthandler writes to; `doing`, a
+    clause on the work in progress; `advice`. The last object holds. An empty one is the goodbye.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # sent to all processes of a job, as by Slurm
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # Slurm sends them to all processes of a job
         signal.signal(number, signal.SIG_IGN)
     state: dict[str, str | int] = {}
-    for line in sys.stdin:
-        state = json.loads(line)
+    for message in sys.stdin:
+        state = json.loads(message)
     if not state:
         return
     died = f"error: the process died {state['doing']}".rstrip()

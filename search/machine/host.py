@@ -1,4 +1,4 @@
-"""Where a run took place: machine, device, versions."""
+"""Facts about the host that a run takes place on: processor cores, device, versions of packages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def device_name(device: torch.device) -> str:
 
 def _processor_name() -> str:
     try:
-        with open("/proc/cpuinfo") as lines:
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        with open("/proc/cpuinfo") as facts:
+            return next(fact.split(":", 1)[1].strip() for fact in facts if fact.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or "unknown processor"

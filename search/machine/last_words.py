@@ -1,7 +1,7 @@
-"""One sentence on standard error when this process dies of a crash in native code, in place of silence.
+"""One sentence on standard error when this process dies of a crash in native code.
 
-A process that gets SIGSEGV or SIGKILL can print nothing any more. A small second process, its companion, waits until
-their pipe closes, reads the file of faulthandler, and prints the sentence. Each process of ours has one companion.
+A process that gets SIGSEGV or SIGKILL cannot print anything. A small second process, its companion, waits until the
+pipe between them closes, reads faulthandler's file, and prints the sentence. A process has at most one companion.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class Companion:
 
     @contextlib.contextmanager
     def at_work(self, doing: str, advice: str = "", log: Path | None = None) -> Iterator[None]:
-        """While this lasts, a crash is reported as having happened during this; afterwards as before.
+        """While this lasts, the sentence on a crash says what the process was doing; afterwards what it did before.
 
         Args:
             doing: a clause: "while it trained the network".
-            advice: what the user can do then.
-            log: where faulthandler is writing; None for a file of its own.
+            advice: what the user can do after the crash.
+            log: the file that faulthandler writes to; None for the companion's own.
         """
         state = {"log": str(log) if log else self._faults.fileno(), "doing": doing, "advice": advice}
         self._states.append(state)
@@ -55,13 +55,13 @@ class Companion:
 
     def _send_state(self, state: dict[str, str | int]) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError, ValueError):  # it was killed: nobody will speak
+        with contextlib.suppress(OSError, ValueError):  # the companion was killed: there will be no sentence
             self._process.stdin.write(json.dumps(state) + "\n")
             self._process.stdin.flush()
 
     @contextlib.contextmanager
     def receiving_faults(self) -> Iterator[None]:
-        """Faults are written where the companion finds them; at the end it goes in silence."""
+        """faulthandler writes to the companion's file while this lasts; at the end the companion exits silently."""
         with redirect_faulthandler(self._faults):
             try:
                 yield
@@ -77,7 +77,7 @@ _companion: Companion | None = None
 
 @contextlib.contextmanager
 def last_words(doing: str = "", advice: str = "", log: Path | None = None) -> Iterator[None]:
-    """While this lasts, a crash of this process is said in a sentence. Nests: the innermost clause holds.
+    """While this lasts, a crash of this process is reported in a sentence. Nests: the innermost clause holds.
 
     Args: as of `Companion.at_work`.
     """
@@ -86,7 +86,7 @@ def last_words(doing: str = "", advice: str = "", log: Path | None = None) -> It
         if _companion is None:
             try:
                 _companion = Companion()
-            except OSError:  # no process can be started: faulthandler's own words must do
+            except OSError:  # no process can be started: faulthandler's own dump is all there will be
                 yield
                 return
             stack.callback(_forget_companion)
@@ -102,8 +102,8 @@ def _forget_companion() -> None:
 
 @contextlib.contextmanager
 def redirect_faulthandler(file: IO[bytes]) -> Iterator[None]:
-    """faulthandler writes to this file while this lasts; afterwards to the file before, or as Python was started."""
-    foreign = not _files and faulthandler.is_enabled()  # `python -X faulthandler`, IPython, pytest
+    """faulthandler writes to this file while this lasts, and afterwards to the file that it wrote to before."""
+    foreign = not _files and faulthandler.is_enabled()  # by `python -X faulthandler`, IPython or pytest
     faulthandler.enable(file)
     _files.append(file)
     try:

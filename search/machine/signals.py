@@ -1,4 +1,4 @@
-"""Signals that ask for an end: SIGINT (Ctrl-C), SIGTERM (`timeout`, Slurm), SIGHUP (a terminal that goes)."""
+"""Handlers of the signals that ask for an end: SIGINT (Ctrl-C), SIGTERM (`timeout`, Slurm), SIGHUP."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Handler = Callable[[int, object], None]
-RAISED_AGAIN_AFTER = 0.05  # seconds: the finalizer that dropped the interrupt has ended
+RAISED_AGAIN_AFTER = 0.05  # seconds, in which the finalizer that dropped the interrupt ends
 
 
 def _stop_signals() -> tuple[signal.Signals, ...]:
-    """SIGHUP is left out where it is ignored: `nohup` asks for that."""
+    """The three signals; without SIGHUP if it is ignored, because `nohup` asks for that."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     return numbers if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (*numbers, signal.SIGHUP)
 
@@ -35,7 +35,7 @@ def handle_signals(handler: Handler) -> Iterator[None]:
 
 
 def raise_interrupt(number: int, frame: object) -> None:
-    """The handler of commands that have nothing to write before they end: what Python does at Ctrl-C."""
+    """Raise KeyboardInterrupt, as Python does at Ctrl-C: for commands that write nothing before they end."""
     raise KeyboardInterrupt
 
 
@@ -66,23 +66,23 @@ def interrupt_on_signals() -> Iterator[None]:
 
 
 def _interrupt_main_thread() -> None:
-    """Without a signal, which a run of the engine would count as one more."""
+    """Raise KeyboardInterrupt in the main thread without a signal: the engine would count it as the user's second."""
     main_thread = ctypes.c_ulong(threading.main_thread().ident or 0)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(main_thread, ctypes.py_object(KeyboardInterrupt))
 
 
 @contextmanager
 def ignore_signals() -> Iterator[None]:
-    """Ignore them while this lasts: for work of seconds that must not be left half done, as removing folders."""
+    """Ignore the three signals while this lasts: for seconds of work that must not stop half-way (removing folders)."""
     with handle_signals(lambda number, frame: None):
         yield
 
 
 @contextmanager
 def keep_handlers() -> Iterator[None]:
-    """Put back the present handlers at the end, whatever a library installs while this lasts.
+    """Restore the present handlers at the end, whatever a library installs while this lasts.
 
-    A signal that comes in between meets the library's handler.
+    A signal that arrives in between reaches the library's handler.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -97,7 +97,7 @@ def keep_handlers() -> Iterator[None]:
 
 
 def reinstall_handlers() -> None:
-    """Tell the system of Python's handlers again: native code may have replaced them without Python noticing."""
+    """Install Python's handlers anew: native code may have replaced them without Python noticing."""
     if threading.current_thread() is threading.main_thread():
         for number in _stop_signals():
             handler = signal.getsignal(number)

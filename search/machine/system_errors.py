@@ -1,4 +1,4 @@
-"""Advice against errors of the operating system, by their numbers: for commands and for searches alike."""
+"""Advice on errors of the operating system, by error number."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ GONE = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.EIO, errno.ENOTCONN, errno.EHOSTDOWN,
      errno.ENOLINK}
 )  # fmt: skip
-"""A file or disk was there, or was meant to be; without its name they say nothing."""
+"""A file or disk is missing; the message must name it."""
 PROCESS_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""Limits of the process or the machine: another place for the file changes nothing."""
+"""Limits of the process or the machine: another place for the file would not help."""
 _ADVICE = {
     errno.ENOSPC: "free space",
     errno.EDQUOT: "free space",
@@ -27,5 +27,5 @@ KNOWN_NUMBERS = frozenset(_ADVICE)
 
 
 def system_advice(number: int | None) -> str:
-    """What the user can do, in the imperative and without a full stop."""
+    """What the user can do, in the imperative, without a full stop."""
     return _ADVICE.get(number or 0, "put that right")

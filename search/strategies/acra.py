@@ -1,6 +1,7 @@
 """ACRA, automatic compression-ratio allocation: its uniform and its sensitivity-based strategy.
 
-Both find one common scale by bisection on the FLOPs of the whole compressed network (`search.allocation.allocate`).
+Both project a shape onto the target: one common scale, found by bisection on the cost of the whole compressed network
+(`search.allocation.allocate`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from search.strategies.problem import Problem
 from search.strategies.registry import register
 from search.strategies.sensitivity import Curve, scan_proposals, sensitivity_curves
 
-# How much accuracy one unit of strength is taken to cost on top of what was measured. It orders settings between
-# which the measurement saw no difference, towards the gentler, and is far below one image in a hundred.
+# Accuracy that one unit of strength costs in addition to the measured drop, far below one image in a hundred. Between
+# settings with the same measured drop the gentler one is preferred.
 GENTLE = 1e-3
 
 
@@ -29,7 +30,7 @@ GENTLE = 1e-3
     )
 )
 def acra_uniform(problem: Problem) -> Program:
-    """One candidate per target; touches no data before it is judged."""
+    """One candidate per target, found without data."""
     yield _project_onto_targets(problem, "acra-uniform", uniform_shape(len(problem.sites)))
 
 
@@ -55,10 +56,12 @@ def _project_onto_targets(problem: Problem, name: str, shape: Shape) -> list[Pro
 
 
 def equal_drop_shape(measured: Sequence[Curve]) -> Shape:
-    """Every site as strong as it can be within one common accuracy drop; the scale is the drop.
+    """Every site at the largest strength within one common accuracy drop, which the scale sets.
 
-    Beyond its last measurement a site's curve rises straight to the largest drop seen anywhere at strength 1, so
-    that the scale's end is the end of every ladder.
+        strengthᵢ(s) = dropᵢ⁻¹(s · worst drop),   dropᵢ(x) = measured dropᵢ(x) + GENTLE · x
+
+    Beyond the last measurement of a site its curve rises linearly to the worst drop of all sites at strength 1, so that
+    scale 1 takes every site to the end of its ladder.
     """
     worst = max(float(curve.accuracy_drop[-1]) for curve in measured) + GENTLE
     inverses = []

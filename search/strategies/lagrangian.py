@@ -1,9 +1,11 @@
-"""Lagrangian allocation: least summed drift predicted from sensitivity curves, within the budget.
+"""Lagrangian allocation: the least sum of the drifts that sensitivity curves predict, within the budget.
 
-One scan serves every target. But curves know each site alone and before any fine-tuning, and how damages add up in a
-whole network, and how much of them training heals, differs from method to method. So the solution stands against
-rivals that take less for granted, the uniform allocation among them; short fine-tunes decide, and one round of
-refinement then tries what lies halfway between the best.
+    minimise   Σᵢ driftᵢ(lᵢ)   subject to   figureₘ(l) ≤ limitₘ for every measure m   (`search.allocation.minimise`)
+
+One scan serves every target. Curves are measured on each site alone and without fine-tuning: how drifts add up in a
+whole network, and how much of them training heals, differs from method to method. So the solution competes with rivals
+that assume less, the uniform allocation among them. Short fine-tunes decide, and a second round tries the allocations
+halfway between the best ones.
 """
 
 from __future__ import annotations
@@ -27,11 +29,11 @@ from search.strategies.registry import register
 from search.strategies.sensitivity import Curve, scan_proposals, sensitivity_curves
 
 NAME = "lagrangian"
-# Drift in nats that one unit of strength is taken to cost on top of what was measured. It orders settings between
-# which the measurement saw no difference, towards the gentler.
+# Drift in nats that one unit of strength costs in addition to the measured drift. Between settings with the same
+# measured drift the gentler one is preferred.
 GENTLE = 2e-4
-_PARENTS = 3  # what lies halfway between any two of the best so many is tried
-CANDIDATES = 4 + _PARENTS * (_PARENTS - 1) // 2  # those of `contenders`, and the pairs
+_PARENTS = 3  # of the best so many allocations each two have a child halfway between them
+CANDIDATES = 4 + _PARENTS * (_PARENTS - 1) // 2  # those of `rival_allocations`, and the pairs
 
 
 @register(
@@ -43,10 +45,7 @@ CANDIDATES = 4 + _PARENTS * (_PARENTS - 1) // 2  # those of `contenders`, and th
     )
 )
 def lagrangian_allocation(problem: Problem) -> Program:
-    """A scan, then per target the solution with its rivals, then what lies halfway between the best of these.
-
-    No target gets more than `problem.trials` candidates, the solution first.
-    """
+    """A scan; per target the solution and its rivals; then the allocations halfway between the best of these."""
     measured = sensitivity_curves(problem, (yield scan_proposals(problem, NAME)))
     contests = [_Contest(problem, target, budget, measured) for target, budget in problem.targets]
     outcomes = yield [proposal for contest in contests for proposal in contest.proposals_of(contest.levels)]
@@ -66,7 +65,11 @@ class _Contest:
         self.levels = _distinct_levels(rival_allocations(problem, measured, budget), problem.trials)
 
     def halfway_levels(self, outcomes: Sequence[Outcome]) -> list[Levels]:
-        """What lies halfway between the best, nearest to the best first; `outcomes` are those of `levels`."""
+        """Allocations halfway between each two of the best, those of the best two first.
+
+        Args:
+            outcomes: of `levels`, in the same order.
+        """
         names = [(f"{number:03}",) for number in range(len(outcomes))]
         best = [parent.candidate for parent in rank_searched(self.levels, outcomes, names)[:_PARENTS]]
         ladders = Ladders(self._problem.sites)
@@ -86,10 +89,10 @@ class _Contest:
 
 
 def rival_allocations(problem: Problem, measured: Sequence[Curve], budget: Budget) -> Iterator[Levels]:
-    """The solution, and three that expect something else of damages than that they add up.
+    """The allocation of least summed damage, and three that do not assume that damages add up.
 
-    Least summed squares of the same curves, as if damages made each other worse; the same strength for all sites, as if
-    curves told nothing; and the same accuracy drop for all (`acra-sensitivity`).
+    The least sum of squares assumes that damages make each other worse; the same strength for all sites assumes nothing
+    about the curves; the same accuracy drop for all sites is that of `acra-sensitivity`.
     """
     damage = predicted_damages(problem.sites, measured)
     uniform = project_shape(uniform_shape(len(problem.sites)), problem.sites, budget).levels
@@ -100,10 +103,14 @@ def rival_allocations(problem: Problem, measured: Sequence[Curve], budget: Budge
 
 
 def halfway_shape(first_strengths: Floats, second_strengths: Floats) -> Shape:
-    """Strengths whose scale passes through the mean of two allocations' at a half; dense at 0 and smallest at 1.
+    """A shape through the mean of two allocations at scale ½; dense at 0, every site at its smallest at 1.
+
+        strength(s) = 1 − (1 − mean)^(s / (1 − s))
+
+    A site that is dense in both allocations stays dense.
 
     Args:
-        one, other: strengths, (n_sites,). A site that is dense in both stays so.
+        first_strengths, second_strengths: (n_sites,).
     """
     kept_shares = 1 - np.clip((first_strengths + second_strengths) / 2, 0, 1)
 
@@ -116,20 +123,20 @@ def halfway_shape(first_strengths: Floats, second_strengths: Floats) -> Shape:
 
 
 def _distinct_levels(levels: Iterable[Levels], limit: int) -> list[Levels]:
-    """The first so many different ones; no more are looked at than that takes."""
+    """The first `limit` different allocations; the iterable, which solves for each, is read no further."""
     distinct: dict[tuple[int, ...], Levels] = {}
-    for each in levels:
-        distinct.setdefault(as_key(each), each)
+    for allocation in levels:
+        distinct.setdefault(as_key(allocation), allocation)
         if len(distinct) == limit:
             break
     return list(distinct.values())
 
 
 def predicted_damages(sites: Sequence[Site], measured: Sequence[Curve]) -> list[Floats]:
-    """Predicted drift for every setting of every site, in nats; never falls along a ladder.
+    """Predicted drift of every setting of every site, in nats, per site non-decreasing along its ladder.
 
-    Between measurements a monotone cubic; beyond the last one, where nothing is known, straight up by the largest
-    rise seen anywhere, reached at strength 1.
+    Between measurements it follows a monotone cubic. Beyond the last measurement nothing is known: it rises
+    linearly, by the largest drift of all sites at strength 1.
     """
     worst = max(float(curve.drift[-1]) for curve in measured) + GENTLE
     tables = []
@@ -145,12 +152,14 @@ def predicted_damages(sites: Sequence[Site], measured: Sequence[Curve]) -> list[
 def monotone_cubic(x: Floats, y: Floats, at: Floats) -> Floats:
     """Piecewise cubic through non-decreasing points that does not overshoot them (Fritsch and Butland, 1984).
 
-    SciPy's PCHIP but for the ends, where it extrapolates the slope from three points: a curve's first measurement alone
-    says how it begins.
+    Inside, the tangents are those of SciPy's PCHIP. At the two ends PCHIP extrapolates the slope from three points;
+    here it is the slope of the end interval, because only a curve's first measurement says how the curve begins. With
+    PCHIP's own ends the predicted drifts, and so the proposals of recorded runs, would change.
     """
-    if len(x) < 3:
+    if len(x) < 3:  # a straight line has no inner tangents
         return np.interp(at, x, y)
-    from scipy.interpolate import CubicHermiteSpline, PchipInterpolator  # slow to import, and few commands scan
+    # Imported here for start-up time: SciPy's interpolation takes long to import, and few commands scan.
+    from scipy.interpolate import CubicHermiteSpline, PchipInterpolator
 
     slopes = np.diff(y) / np.diff(x)
     tangents = PchipInterpolator(x, y).derivative()(x)

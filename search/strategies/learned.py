@@ -1,4 +1,4 @@
-"""For methods that find their own widths while they train (ResRep): one candidate per target, its allocation open."""
+"""`learned`: one candidate per target, without an allocation; the method finds its widths while it trains (ResRep)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What strategies that sample begin with: known candidates near a target, and the first points of other strategies."""
+"""The first proposals of other strategies, with which strategies that sample begin."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from search.strategies.contract import Proposal
 from search.strategies.problem import Problem
 from search.strategies.registry import find_strategy
 
-REACH = 0.02  # of the dense figure: how far below a target a known candidate may lie
+REACH = 0.02  # a known candidate may lie below a target by this share of the dense figure
 
 
 def lent_points(problem: Problem, name: str) -> Generator[list[Proposal], list[Outcome], list[Proposal]]:
-    """Each other strategy's first point for every target; its measurements are shared and charged to `name` too."""
+    """The first proposal of each lender for every target.
+
+    The scans that lenders need are judged under the name of the borrowing strategy, which is charged for them too; the
+    ledger shares their outcomes.
+    """
     points: list[Proposal] = []
     for lender in problem.lenders:
         program = find_strategy(lender)[1](replace(problem, trials=1))

@@ -1,7 +1,7 @@
-"""Strategies that sample: at random, by TPE, by NSGA-II. They search the *shape* of an allocation, one number a site.
+"""Strategies that sample: at random, by TPE, by NSGA-II. They search the *shape* of an allocation, one number per site.
 
-Every shape is projected onto its target by bisection, so no trial is spent on an infeasible point. Trials are asked
-for in batches of constant size and told in the order asked: proposals depend on outcomes and seed alone.
+Every shape is projected onto its target, so that no trial is spent on an infeasible point. Batches have a constant
+size, and their outcomes are told in the order of the batch: proposals depend on outcomes and seed alone.
 """
 
 from __future__ import annotations
@@ -28,15 +28,17 @@ from search.strategies.problem import Problem
 from search.strategies.registry import register
 
 BATCH = 4  # trials asked for at once, and the population of a generation: enough for four workers
-_STEEP = 4.0  # ratio of exponents between a site of average and one of extreme softness or hardness
-_SNAP = 1 / 3  # how near, in steps between targets, a free target is taken to be one that was asked for
-_RUNG_STEPS = 1000  # parts of a recipe's epochs in which a sampler is told how far a candidate came
-_EXACT = "levels"  # what a trial stands for that its parameters only come near
-_LIMIT = ".limit"  # a parameter beside the sites' names, none of which begins with a dot
+_STEEP = 4.0  # ratio of the exponents of a site of hardness 1 and one of hardness 0
+_SNAP = 1 / 3  # a limit between targets becomes that of a target nearer than this, in steps between targets
+_RUNG_STEPS = 1000  # Optuna's steps are integers: the epochs of a rung as thousandths of the recipe's
+_EXACT = "levels"  # a trial's attribute: the allocation to judge, which the shape of its parameters only comes near
+_LIMIT = ".limit"  # the parameter of the limit; no site's name begins with a dot
 
 
 def power_shape(hardness: Floats) -> Shape:
-    """Strength = scale^(4^−h): 0 is uniform, 1 hardens a site, −1 spares it; dense at 0 and smallest at 1, always.
+    """Strength(s) = s^(4^−h): dense at scale 0 and smallest at 1 for any hardness h.
+
+    With h = 0 for all sites it is uniform; h = 1 hardens a site, h = −1 spares it.
 
     Args:
         hardness: (n_sites,), −1 to 1.
@@ -48,10 +50,12 @@ def power_shape(hardness: Floats) -> Shape:
 def hardness_of(strengths: Floats) -> Floats:
     """The hardness whose shape comes nearest to an allocation: the inverse of `power_shape` where it has one.
 
-    −log strength = −log scale · 4^−h. The scale is free: it puts the middle of the sites at h = 0.
+        h = (log(−log s) − log(−log strength)) / log 4
+
+    The scale s is free: it puts the middle of the sites at h = 0.
 
     Args:
-        strengths: (n_sites,), 0 to 1; dense sites are spared and smallest ones hardened as far as it goes.
+        strengths: (n_sites,), 0 to 1. A dense site gets h = −1, one at its smallest setting h = 1.
     """
     with np.errstate(divide="ignore"):
         logs = np.log(-np.log(np.clip(strengths, 0, 1)))
@@ -70,9 +74,9 @@ def hardness_of(strengths: Floats) -> Floats:
     )
 )
 def random_shapes(problem: Problem) -> Program:
-    """All at once; the same for a target whatever other targets there are.
+    """All trials in one batch; those of a target do not depend on the other targets.
 
-    Each trial has a spread of its own, so that both near-uniform and extreme allocations are tried.
+    The spread of hardness is drawn per trial, so that near-uniform and extreme allocations are both tried.
     """
     proposals = []
     for target, budget in problem.targets:
@@ -93,7 +97,7 @@ def random_shapes(problem: Problem) -> Program:
     )
 )
 def tpe_shapes(problem: Problem) -> Program:
-    """One study a target, all of them a batch at a time."""
+    """One study per target; a batch holds the trials of all studies."""
     points = yield from lent_points(problem, "tpe")
     targets = range(len(problem.targets))
     studies = [ShapeStudy(problem, "tpe", _tpe_sampler(problem), [index], points, prunes=True) for index in targets]
@@ -110,7 +114,7 @@ def tpe_shapes(problem: Problem) -> Program:
     )
 )
 def nsga2_front(problem: Problem) -> Program:
-    """One study for all targets: cost against what a candidate is worth where there are several, that alone for one."""
+    """One study for all targets: it minimises cost and maximises worth; with one target it maximises worth alone."""
     sampler = NSGAIISampler(population_size=BATCH, seed=problem.seed)
     targets = sorted(range(len(problem.targets)), key=lambda index: [*problem.targets[index][1].limits.values()])
     points = yield from lent_points(problem, "nsga2")
@@ -133,7 +137,7 @@ def _run_studies(studies: Sequence[ShapeStudy]) -> Program:
 
 
 class ShapeStudy:
-    """An Optuna study in memory over shapes and, where there are several targets, over limits between them."""
+    """An Optuna study in memory over shapes and, with several targets, over limits between the targets."""
 
     def __init__(
         self,
@@ -148,8 +152,8 @@ class ShapeStudy:
         """
         Args:
             targets: indices into the problem's targets, by rising limit.
-            points: to begin with, besides the uniform ones and what is known.
-            prunes: the sampler knows that a candidate stopped at a rung is worse than those that went further.
+            points: first proposals of other strategies.
+            prunes: the sampler makes use of candidates that were stopped at a rung (TPE does, NSGA-II does not).
         """
         self._prunes = prunes
         self._problem, self._name = problem, name
@@ -159,17 +163,21 @@ class ShapeStudy:
         if self._several:
             self._space[_LIMIT] = FloatDistribution(0, len(self._targets) - 1)
         verbosity = optuna.logging.get_verbosity()
-        optuna.logging.set_verbosity(optuna.logging.WARNING)  # Optuna announces every study
-        directions = [StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE][not self._several :]
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # Optuna announces every study on the terminal
+        worth, cost = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+        directions = [cost, worth] if self._several else [worth]
         self._study = optuna.create_study(sampler=sampler, directions=directions)
         optuna.logging.set_verbosity(verbosity)
         self.trials_left = problem.trials * len(self._targets)
-        """Trials to ask for."""
+        """Trials that are still to be asked for."""
         self._enqueue_first_trials(points)
         self._open: list[tuple[Trial, Proposal]] = []
 
     def _enqueue_first_trials(self, points: Sequence[Proposal]) -> None:
-        """Queue uniform points, those of other strategies, and known ones, which cost nothing and come on top."""
+        """Enqueue uniform allocations, first proposals of other strategies, and known candidates.
+
+        Known candidates cost nothing, so they do not count against the trials.
+        """
         sites = self._problem.sites
         queued = set[tuple[int, ...]]()
         for place, (_, budget) in enumerate(self._targets):
@@ -181,26 +189,30 @@ class ShapeStudy:
             if point.target in places and levels is not None and as_key(levels) not in queued:
                 queued.add(as_key(levels))
                 self._enqueue_levels(levels, float(places[point.target]))
-        for known in self._problem.known_candidates:
-            between = self._place_between_targets(np.array(known.levels, dtype=np.intp))
-            if between is not None and known.levels not in queued:
-                queued.add(known.levels)
-                self._enqueue_levels(np.array(known.levels, dtype=np.intp), between)
+        for candidate in self._problem.known_candidates:
+            levels = np.array(candidate.levels, dtype=np.intp)
+            between = self._place_between_targets(levels)
+            if between is not None and candidate.levels not in queued:
+                queued.add(candidate.levels)
+                self._enqueue_levels(levels, between)
                 self.trials_left += 1
 
     def _trial_parameters(self, hardness: Floats, place: float) -> dict[str, float]:
-        """Parameters of a trial."""
+        """A trial's parameters: the hardness of every site, and its place between the targets if there are several."""
         shape = dict(zip((site.name for site in self._problem.sites), map(float, hardness), strict=True))
         return shape | ({_LIMIT: place} if self._several else {})
 
     def _enqueue_levels(self, levels: Levels, place: float) -> None:
-        """A trial of that very allocation, at the parameters whose shape comes near it."""
+        """Enqueue a trial of that very allocation, at the parameters whose shape comes nearest to it."""
         strengths = np.array([site.strengths[level] for site, level in zip(self._problem.sites, levels, strict=True)])
         exact = {_EXACT: [int(level) for level in levels]}
         self._study.enqueue_trial(self._trial_parameters(hardness_of(strengths), place), user_attrs=exact)
 
     def _place_between_targets(self, levels: Levels) -> float | None:
-        """Where between targets an allocation lies; None if that is above all, or too far below the lowest."""
+        """Where between the targets an allocation lies, 0 to their number − 1, linear in the logarithm of the limit.
+
+        None if it exceeds all limits, or lies more than `REACH` below the lowest.
+        """
         budgets = [budget for _, budget in self._targets]
         if budgets[-1].largest_excess(levels[None])[0] > 0 or budgets[0].largest_excess(levels[None])[0] < -REACH:
             return None
@@ -208,6 +220,7 @@ class ShapeStudy:
         return float(np.interp(math.log(budgets[0].figures_of(levels[None])[0, 0]), np.log(limits), range(len(limits))))
 
     def ask_batch(self, count: int) -> list[Proposal]:
+        """The proposals of the next trials."""
         self.trials_left -= count
         trials = [self._study.ask(self._space) for _ in range(count)]
         self._open = [(trial, self._propose_trial(trial)) for trial in trials]
@@ -218,16 +231,19 @@ class ShapeStudy:
         budget, target = self._budget_at(trial.params.get(_LIMIT, 0.0))
         if (exact := trial.user_attrs.get(_EXACT)) is not None:
             return self._propose_levels(np.array(exact, dtype=np.intp))
-        between = budget.limits not in [each.limits for _, each in self._targets]
-        return _propose_shape(self._problem, self._name, hardness, budget, target, alone=between)
+        between = budget.limits not in [asked.limits for _, asked in self._targets]
+        return _propose_shape(self._problem, self._name, hardness, budget, target, has_no_rival=between)
 
     def _propose_levels(self, levels: Levels) -> Proposal:
-        """What is known, or paid for by another strategy: judged at the end alone."""
+        """A known allocation, or one that another strategy proposes too: judged at the end only, not at rungs."""
         tightest = next(target for target, budget in self._targets if budget.largest_excess(levels[None])[0] <= 0)
         return Proposal(self._problem.candidate(levels), "search", self._name, tightest, alone=True)
 
     def _budget_at(self, place: float) -> tuple[Budget, Target]:
-        """What is allowed at a place between targets, and the tightest target asked for that this keeps to."""
+        """The budget at a place between the targets, and the tightest of the targets that it keeps to.
+
+        limit = low · (high / low)^fraction, between the limits of the targets below and above.
+        """
         near = round(place)
         if abs(place - near) <= _SNAP:
             target, budget = self._targets[near]
@@ -238,26 +254,26 @@ class ShapeStudy:
         return replace(above, limits=limits), target
 
     def tell_outcomes(self, outcomes: Sequence[Outcome]) -> None:
-        """Outcomes of the last batch, in its order; one that could not be judged is told as failed."""
+        """Tell the sampler the outcomes of the last batch, in its order."""
         for (trial, proposal), outcome in zip(self._open, outcomes, strict=True):
             if outcome.worth is None:
                 self._study.tell(trial, state=TrialState.FAIL)
             elif self._prunes and outcome.epochs < self._problem.recipe.epochs:
                 trial.report(outcome.worth, round(_RUNG_STEPS * outcome.epochs / self._problem.recipe.epochs))
                 self._study.tell(trial, state=TrialState.PRUNED)
-            else:  # NSGA-II breeds from finished trials alone; one that was stopped lies below its rivals as it is
+            else:  # NSGA-II breeds only from finished trials, so a candidate stopped at a rung counts as finished
                 values = [self._relative_cost(proposal), outcome.worth] if self._several else [outcome.worth]
                 self._study.tell(trial, values)
 
     def _relative_cost(self, proposal: Proposal) -> float:
-        """How far above the tightest target, in whichever of its measures binds."""
+        """The excess over the tightest target, a share of the dense figure of the measure that binds."""
         levels = self._problem.levels_of(proposal.candidate)
         assert levels is not None
         return float(self._targets[0][1].largest_excess(levels[None])[0])
 
 
 def _propose_shape(
-    problem: Problem, name: str, hardness: Floats, budget: Budget, target: Target, *, alone: bool = False
+    problem: Problem, name: str, hardness: Floats, budget: Budget, target: Target, *, has_no_rival: bool = False
 ) -> Proposal:
     levels: Levels = project_shape(power_shape(hardness), problem.sites, budget).levels
-    return Proposal(problem.candidate(levels), "search", name, target, alone=alone)
+    return Proposal(problem.candidate(levels), "search", name, target, alone=has_no_rival)

@@ -1,4 +1,4 @@
-"""Sensitivity curves: what each site costs when it is compressed alone, without fine-tuning."""
+"""Sensitivity curves: accuracy drop and drift of the network with one site compressed, without fine-tuning."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from search.strategies.contract import Proposal
 from search.strategies.problem import Problem
 
 Floats = npt.NDArray[np.float64]
-Row = tuple[float, float, float]  # strength, accuracy drop, drift
+Measurement = tuple[float, float, float]  # strength, accuracy drop, drift
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Point:
 
 
 def scan_points(sites: Sequence[Site], levels: int) -> list[Point]:
-    """For every site the settings nearest to `levels` strengths spread evenly between dense and the smallest."""
+    """For every site the settings nearest to `levels` evenly spaced strengths between dense and the smallest."""
     points = []
     for index, site in enumerate(sites):
         strengths = np.array(site.strengths)
@@ -47,7 +47,7 @@ def scan_proposals(problem: Problem, strategy: str) -> list[Proposal]:
 
 @dataclass(frozen=True)
 class Curve:
-    """Damage of one site against its strength; starts at (0, 0), never falls."""
+    """Damage of one site by its strength: begins at (0, 0), non-decreasing."""
 
     strengths: Floats  # (n,)
     accuracy_drop: Floats  # (n,) 0 to 1
@@ -55,31 +55,28 @@ class Curve:
 
 
 def sensitivity_curves(problem: Problem, outcomes: Sequence[Outcome]) -> list[Curve]:
-    """Curves from the outcomes of `scan_proposals`, in its order.
+    """Curves from the outcomes of `scan_proposals`, in the same order.
 
-    Measured noise can make a stronger setting look better; the running maximum takes that back. A measurement that
-    failed is left out if a stronger setting of its site could be measured; if none could, the site breaks there, which
-    counts as the worst that was seen anywhere.
+    Noise can make a stronger setting look better, so the curve is the running maximum. A failed measurement is left out
+    if a stronger setting of the site was measured; otherwise the site counts as broken from there on, with the largest
+    damage of all sites.
     """
     dense, measured = outcomes[0], outcomes[1:]
     if dense.accuracy is None or dense.drift is None:
         raise UserError(f"the dense network could not be judged: {dense.reason}")
-    rows: list[list[Row]] = [[(0.0, 0.0, 0.0)] for _ in problem.sites]
+    measurements: list[list[Measurement]] = [[(0.0, 0.0, 0.0)] for _ in problem.sites]
     broken: list[list[float]] = [[] for _ in problem.sites]  # strengths beyond the last success
     for point, outcome in zip(scan_points(problem.scanned_sites, problem.scan.levels), measured, strict=True):
         strength = problem.scanned_sites[point.site].strengths[point.level]
         if outcome.accuracy is None or outcome.drift is None:
             broken[point.site].append(strength)
             continue
-        rows[point.site].append((strength, dense.accuracy - outcome.accuracy, outcome.drift - dense.drift))
+        measurements[point.site].append((strength, dense.accuracy - outcome.accuracy, outcome.drift - dense.drift))
         broken[point.site].clear()
-    _, drop, drift = (max(column) for column in zip(*itertools.chain(*rows), strict=True))
-    return [
-        _curve(np.array([*own, *((strength, drop, drift) for strength in beyond)]))
-        for own, beyond in zip(rows, broken, strict=True)
-    ]
-
-
-def _curve(rows: Floats) -> Curve:
-    strengths, drops, drifts = rows.T
-    return Curve(strengths, np.maximum.accumulate(drops), np.maximum.accumulate(drifts))
+    _, worst_drop, worst_drift = (max(column) for column in zip(*itertools.chain(*measurements), strict=True))
+    curves = []
+    for measured_points, broken_strengths in zip(measurements, broken, strict=True):
+        broken_points = [(strength, worst_drop, worst_drift) for strength in broken_strengths]
+        strengths, drops, drifts = np.array([*measured_points, *broken_points]).T
+        curves.append(Curve(strengths, np.maximum.accumulate(drops), np.maximum.accumulate(drifts)))
+    return curves

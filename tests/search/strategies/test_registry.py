@@ -1,15 +1,11 @@
-"""The registry of strategies, and what a problem makes of levels."""
+"""The registry of strategies: names taken once, and the closest ones to a name that is unknown."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-from toys import ChainCost, even_sites, toy_problem
 
 from models.errors import UserError
-from search.recipe import Recipe
 from search.strategies.contract import StrategyInfo
-from search.strategies.problem import Scan
 from search.strategies.registry import find_strategy, register, strategy_infos
 
 
@@ -41,22 +37,3 @@ def test_an_unknown_name_is_told_the_closest() -> None:
         find_strategy("acra-unifrom")
     with pytest.raises(UserError, match="known: "):
         find_strategy("zzzzzz")
-
-
-def test_candidates_name_only_what_is_compressed() -> None:
-    sites = even_sites([4, 5, 6])
-    problem = toy_problem(sites, ChainCost([4, 5, 6], [1, 1, 1]), [0.5], seed=7, recipe=Recipe(epochs=3))
-    candidate = problem.candidate(np.array([0, 2, 5]))
-    assert candidate.allocation == {"s1": {"ratio": pytest.approx(0.4)}, "s2": {"ratio": pytest.approx(5 / 6)}}
-    assert (candidate.seed, candidate.recipe.epochs, candidate.images, candidate.judge) == (7, 3, None, "search")
-
-
-@pytest.mark.parametrize(("images", "wanted"), [(50, 50), (None, 10**9)])
-def test_scans_never_train(images: int | None, wanted: int) -> None:
-    recipe = Recipe(epochs=3, recalibration_images=64)
-    problem = toy_problem(even_sites([4]), ChainCost([4], [1]), [0.5], scan=Scan(2, images), recipe=recipe)
-    candidate = problem.scan_candidate(0, 1)
-    assert candidate.recipe.epochs == 0
-    assert candidate.recipe.recalibration_images == 64
-    assert candidate.images == wanted
-    assert candidate.judge == "search"
