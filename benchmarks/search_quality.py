@@ -31,8 +31,8 @@ from search.engine.prepare import prepare_run
 from search.engine.running import run_prepared
 from search.machine.host import host_facts
 from search.recipe import Recipe
-from search.settings.build import build_run
 from search.settings.commands import COMPARE, COMPARE_FIXED
+from search.settings.new_config import new_run_config
 from search.settings.setting import read_settings
 from search.terminal.observer import ConsoleObserver
 
@@ -116,7 +116,7 @@ def _searched(
         "results": arguments.results,
     }
     task = task_of(arguments, size["train_images"])
-    config = build_run(COMPARE, read_settings(COMPARE, given), task, **COMPARE_FIXED)
+    config = new_run_config(COMPARE, read_settings(COMPARE, given), task, **COMPARE_FIXED)
     compared = run_prepared(prepare_run(config, observer.say), observer)
     assert compared.complete, "broken off; the same command goes on"
     return [row for result in compared.methods for row in _rows(result, seed)]

@@ -31,12 +31,12 @@ from search.export.settings import EXPORT
 from search.lookups import leaderboard, methods, networks, strategies, verify
 from search.recipe import DENSE_TRAINING, Recipe
 from search.screens import Show, observer_of
-from search.settings.build import build_run
 from search.settings.choices import check_choices
 from search.settings.commands import COMPARE, COMPARE_FIXED, PLAN, SEARCH, TRAIN
 from search.settings.config import RunConfig
 from search.settings.inputs import Data, Network, check_same, task_of
 from search.settings.keywords import takes_keywords
+from search.settings.new_config import new_run_config
 from search.settings.setting import Setting, model_fields
 
 if TYPE_CHECKING:  # each function imports what it needs: a plan does without databases and pictures
@@ -106,7 +106,7 @@ def _new_run(
     """A run's configuration; what can be refused at once is, before network and data are touched."""
     chosen = model_fields(declared, values, RunConfig)
     check_choices(chosen["methods"], chosen["strategies"], values["device"])
-    return build_run(declared, values, _task_config(network, data, declared, values), **fixed)
+    return new_run_config(declared, values, _task_config(network, data, declared, values), **fixed)
 
 
 def run_config(

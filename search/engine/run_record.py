@@ -15,8 +15,8 @@ from models.task import Task
 from search.engine.run_file import RUN_FILE, DamagedRunError, has_run_file, json_kind, read_run_file
 from search.files.atomic import atomic_write, report_unwritable
 from search.results.tables import Dense
-from search.settings.build import first_fault
 from search.settings.config import LEARNED, RunConfig
+from search.settings.mistakes import first_fault
 
 SCHEMA = 2  # of run.json
 PARTS = "task_parts"  # in run.json: what the fingerprint is a hash of; runs of earlier versions lack it

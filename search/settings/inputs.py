@@ -23,7 +23,7 @@ from models.tensor_digest import digest_tensors
 from models.user.given_networks import give_network, given_network
 from models.user.spec_names import ARRAYS, GIVEN_FOLDER, network_name, objects_name
 from search.files.atomic import atomic_file, atomic_write, report_unwritable
-from search.settings.build import build_task
+from search.settings.new_config import new_task_config
 
 Network = str | Path | nn.Module
 Data = str | Path | Sequence[Any]
@@ -32,7 +32,7 @@ Data = str | Path | Sequence[Any]
 def task_of(
     network: Network | None, data: Data | None, *, results: str, weights: str | None = None, **fields: Any
 ) -> TaskConfig:
-    """The configuration of a task given by names or objects; `fields` as `build_task` takes them."""
+    """The configuration of a task given by names or objects; `fields` as `new_task_config` takes them."""
     folder = Path(results) / GIVEN_FOLDER
     spec = None if data is None else data_spec(data, folder)
     chosen = {"weights": weights, "data": spec, "results": results, **fields}
@@ -42,14 +42,14 @@ def task_of(
             "or a torch.nn.Module"
         )
     if not isinstance(network, nn.Module):
-        return build_task(network=None if network is None else str(network), **chosen)
+        return new_task_config(network=None if network is None else str(network), **chosen)
     if spec is None:
         raise UserError(f"data None does not go with network {type(network).__name__}, an object; {DATA_FORMS}")
-    shape = data_info(build_task(**{**chosen, "network": "small", "weights": None})).shape
+    shape = data_info(new_task_config(**{**chosen, "network": "small", "weights": None})).shape
     name = give_network(network, shape)
     if weights is None:
         chosen["weights"] = str(stored_weights(given_network(name), folder))
-    return build_task(network=name, **chosen)
+    return new_task_config(network=name, **chosen)
 
 
 def check_same(network: Network | None, task: TaskConfig) -> None:

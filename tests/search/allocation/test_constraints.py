@@ -22,9 +22,9 @@ from search.allocation.constraints import Constraints, kept_fraction
 from search.allocation.targets import parse_target
 from search.candidate import Outcome
 from search.engine.prepare_method import budget_of, problem_of
-from search.settings.build import build_run
 from search.settings.commands import SEARCH
 from search.settings.config import RunConfig
+from search.settings.new_config import new_run_config
 from search.settings.setting import read_settings
 from search.strategies.contract import Proposal
 from search.strategies.problem import Problem
@@ -202,7 +202,7 @@ def test_a_layer_names_its_sites_of_both_methods() -> None:
 def test_they_are_read_early_and_kept_in_the_configuration() -> None:
     def search_config(**given: object) -> RunConfig:
         values = read_settings(SEARCH, {"strategy": "random", "name": "x", **given})
-        return build_run(SEARCH, values, TaskConfig(network="small"))
+        return new_run_config(SEARCH, values, TaskConfig(network="small"))
 
     config = search_config(keep_dense=("a", "b"), round_channels=8)
     assert RunConfig.model_validate(config.model_dump(mode="json")) == config

@@ -29,9 +29,9 @@ from search.ledger.ledger import Ledger
 from search.observer import Observer
 from search.recipe import Recipe
 from search.results.tables import table_records
-from search.settings.build import build_run
 from search.settings.commands import COMPARE, COMPARE_FIXED
 from search.settings.config import RunConfig
+from search.settings.new_config import new_run_config
 from search.settings.setting import read_settings
 
 TASK = TaskConfig(network="small", data="digits", train_images=160, search_fraction=0.25)
@@ -42,7 +42,7 @@ def config(results: Path, **changes: Any) -> RunConfig:
     given = {"methods": "l1,kse", "strategies": "acra-uniform,acra-sensitivity", "options": [],
              "targets": "0.5,0.05", "seeds": 2, **RECIPE.model_dump(), "final_epochs": 0.5, "scan_levels": 1,
              "scan_images": 40, "workers": 0, "device": "cpu", "results": str(results), "name": "cmp"}  # fmt: skip
-    return build_run(COMPARE, read_settings(COMPARE, given | changes), TASK, **COMPARE_FIXED)
+    return new_run_config(COMPARE, read_settings(COMPARE, given | changes), TASK, **COMPARE_FIXED)
 
 
 def records_of(results: Path) -> list[Any]:

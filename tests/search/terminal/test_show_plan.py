@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from models.task import TaskConfig
-from search.engine.plan import plan
+from models.task_config import TaskConfig
+from search.engine.plan import solve_plan
 from search.settings.config import RunConfig
 from search.terminal.console import PlainConsole
 from search.terminal.show_plan import show_plan
@@ -20,10 +20,10 @@ def shown(method: str, target: str = "0.5") -> dict[str, str]:
         name="plan",
     )  # fmt: skip
     console = PlainConsole(file=io.StringIO(), width=120)
-    show_plan(plan(config), console)
+    show_plan(solve_plan(config).record, console)
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
-    sites = plan(config)["allocation"]
+    sites = solve_plan(config).record["allocation"]
     rows = [line.split(maxsplit=1) for line in lines[1 : 1 + len(sites)]]
     return {site: setting.strip() for site, setting in rows}
 

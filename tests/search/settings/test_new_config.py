@@ -10,10 +10,10 @@ import pytest
 from models.errors import UserError
 from models.task import load_task
 from search.judge.baseline import train_missing_baseline
-from search.settings.build import build_run
 from search.settings.commands import COMPARE, COMPARE_FIXED, SEARCH
 from search.settings.config import RunConfig
 from search.settings.inputs import task_of
+from search.settings.new_config import new_run_config
 from search.settings.setting import model_fields, read_settings
 
 
@@ -21,7 +21,7 @@ def searched(folder: Path, network: str | None = None, **given: Any) -> RunConfi
     """The configuration of `search` with these keywords."""
     values = read_settings(SEARCH, {"results": str(folder), "name": "x", **given})
     fields = model_fields(SEARCH, values, RunConfig)["task"]
-    return build_run(SEARCH, values, task_of(network, None, results=str(folder), **fields))
+    return new_run_config(SEARCH, values, task_of(network, None, results=str(folder), **fields))
 
 
 def test_the_embedded_network_has_not_seen_the_images_that_rank_its_candidates(tmp_path: Path) -> None:
@@ -52,4 +52,4 @@ def test_an_option_of_another_method_is_refused(tmp_path: Path) -> None:
         searched(tmp_path, network="resnet20", method="kse", options=["random.seed=2"])
     values = read_settings(COMPARE, {"methods": ["kse"], "options": ["alpha=2"], "name": "x"})
     with pytest.raises(UserError, match=r"'alpha=2' is not METHOD\.NAME=VALUE"):
-        build_run(COMPARE, values, task_of("resnet20", None, results=str(tmp_path)), **COMPARE_FIXED)
+        new_run_config(COMPARE, values, task_of("resnet20", None, results=str(tmp_path)), **COMPARE_FIXED)

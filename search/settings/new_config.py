@@ -1,4 +1,4 @@
-"""Configurations from what a user typed: defaults filled in, every value checked, one sentence for each mistake."""
+"""The configuration of a new run or task from what a user gave: names looked up, defaults that depend on others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from search.files.atomic import claim_folder
 from search.judge.baseline import baseline_task
 from search.ledger.location import public_location
 from search.settings.config import RunConfig
-from search.settings.setting import Setting, fault_sentence, model_fields
+from search.settings.mistakes import fault_sentence
+from search.settings.setting import Setting, model_fields
 from search.settings.users_code import identify_names, split_options
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -37,7 +38,7 @@ BASELINES = "baselines"  # folder below results
 MOST_OPTION = 2.0**53  # of a method's option: where floats stop telling integers apart
 
 
-def build_task(
+def new_task_config(
     *,
     network: str | None,
     results: str,
@@ -74,7 +75,9 @@ def _usual_data(network: str) -> str:
     return "cifar10" if network in own_names() else "imagenet"
 
 
-def build_run(settings: Mapping[str, Setting], values: Mapping[str, Any], task: TaskConfig, **fixed: Any) -> RunConfig:
+def new_run_config(
+    settings: Mapping[str, Setting], values: Mapping[str, Any], task: TaskConfig, **fixed: Any
+) -> RunConfig:
     """A run from checked values of its settings; unknown names and malformed targets are refused here.
 
     Args:
@@ -170,10 +173,3 @@ def validate_model(model: type[Model], **fields: Any) -> Model:
     except ValidationError as error:
         place = error.errors()[0]["loc"]
         raise UserError(fault_sentence(error, setting_name(str(place[-1])) if place else "")) from None
-
-
-def first_fault(error: Exception) -> str:
-    """The first fault of a validation error in one clause."""
-    if not isinstance(error, ValidationError):
-        return " ".join(str(error).split())
-    return fault_sentence(error, ".".join(map(str, error.errors()[0]["loc"])))
