@@ -23,6 +23,7 @@ from search.ledger.record import Record
 from search.ledger.rescue import Rescue
 from search.ledger.storage import open_for_reading, open_for_writing, read_attributes, read_studies, root_cause
 from search.ledger.studies import FACT, RECORD, create_study, finished_trial, judgement_kind, study_name, study_owner
+from search.ledger.waiting import tell_long_wait
 
 STORAGE_ERRORS = (StorageInternalError, SQLAlchemyError, OSError)
 
@@ -125,8 +126,9 @@ class Ledger:
             LedgerError: the storage refused it.
         """
         try:
-            self._reopen_if_replaced()
-            self._storage.set_study_user_attr(self._study_id(""), FACT + name, dict(fact))
+            with tell_long_wait(self.location):
+                self._reopen_if_replaced()
+                self._storage.set_study_user_attr(self._study_id(""), FACT + name, dict(fact))
         except STORAGE_ERRORS as error:
             raise LedgerError(
                 f"could not write to ledger {self.location} ({root_cause(error)}); free space or unlock it"
@@ -150,7 +152,8 @@ class Ledger:
         """Write the outcomes that the storage refused before; LedgerError if it still does."""
         while self._pending:
             try:
-                self._write_record(self._pending[0])
+                with tell_long_wait(self.location):
+                    self._write_record(self._pending[0])
             except STORAGE_ERRORS as error:
                 where, kept = self._rescue.save_records(self._pending)
                 raise LedgerError(f"could not write to ledger {self.location} ({root_cause(error)}); {where}, "
@@ -162,13 +165,14 @@ class Ledger:
         """Read the outcomes that other searches added since; the keys that had none, or a failed one, until now."""
         changed = set[str]()
         try:
-            self._reopen_if_replaced()
-            self._studies.update(self._read_own_studies())
-            for name, study in self._studies.items():
-                last = self._read_up_to.get(name, -1)
-                for trial, text in read_attributes(self._opened.engine, study, RECORD, after=last):
-                    changed |= self._index_text(text)
-                    self._read_up_to[name] = trial
+            with tell_long_wait(self.location):
+                self._reopen_if_replaced()
+                self._studies.update(self._read_own_studies())
+                for name, study in self._studies.items():
+                    last = self._read_up_to.get(name, -1)
+                    for trial, text in read_attributes(self._opened.engine, study, RECORD, after=last):
+                        changed |= self._index_text(text)
+                        self._read_up_to[name] = trial
         except STORAGE_ERRORS as error:
             raise UserError(f"ledger {self.location} cannot be read: {root_cause(error)}") from error
         return changed

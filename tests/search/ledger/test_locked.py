@@ -7,7 +7,7 @@ import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -169,6 +169,33 @@ def test_what_is_waited_for_is_said_once(
     check_location(str(path))
     release.join()
     assert [f"ledger {path} is locked by another process" in message for message in caplog.messages] == [True]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda ledger: ledger.add(candidate(50), outcome(50)),
+        lambda ledger: ledger.store_fact("dense", {"flops": 8}),
+        lambda ledger: ledger.refresh(),
+    ],
+    ids=["add", "store_fact", "refresh"],
+)
+def test_a_search_that_waits_for_its_ledger_says_so_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, use: Callable[[Ledger], object]
+) -> None:
+    monkeypatch.setattr(sqlite_file, "SAID_AFTER", 0.2)
+    with Ledger(str(path), TASK, TITLE) as ledger:
+        blocker = sqlite3.connect(path, check_same_thread=False)
+        blocker.execute("BEGIN EXCLUSIVE")
+        release = threading.Timer(1.0, blocker.rollback)
+        release.start()
+        use(ledger)
+        release.join()
+        assert [f"ledger {path} is not free yet" in message for message in caplog.messages] == [True]
+        caplog.clear()
+        monkeypatch.setattr(sqlite_file, "SAID_AFTER", 60.0)
+        use(ledger)
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("gone", ["file", "folder"])
