@@ -112,9 +112,9 @@ def boards_markdown(boards: Sequence[Board], with_reported: bool = False) -> str
     """A heading a task, a table a band."""
     tables = []
     for title, headings, body in _text_tables(boards, with_reported):
-        table = [headings, ["---"] * len(headings), *body]
-        table_text = "\n".join(f"| {' | '.join(map(escape_markdown, cells))} |" for cells in table)
-        tables.append(f"{escape_markdown(title)}\n\n{table_text}")
+        heading, *rows = [f"| {' | '.join(map(escape_markdown, cells))} |" for cells in [headings, *body]]
+        rule = f"|{' --- |' * len(headings)}"
+        tables.append("\n".join([escape_markdown(title), "", heading, rule, *rows]))
     return "\n\n".join(tables) + "\n"
 
 

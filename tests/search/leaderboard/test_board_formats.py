@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from board_fakes import DENSE, TASK, add_row, filled, printed
+from markdown_it import MarkdownIt
 
 from search.engine.standings import Standing, store_standings
 from search.leaderboard.board import Board, read_boards
@@ -51,10 +52,12 @@ def test_every_row_is_in_the_text(path: str, tmp_path: Path, board: Board, form:
 def test_markdown_tables_are_whole(path: str, tmp_path: Path) -> None:
     with filled(path) as ledger:
         add_row(ledger, "l1", "0.5", (0.92, 0.921), options={"a|b": "*"}, achieved=0.4991)
-    rows = [line for line in printed(path, tmp_path, "md").splitlines() if line.startswith("|")]
-    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in rows]
+    text = printed(path, tmp_path, "md")
+    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines() if line.startswith("|")]
     assert len({len(line) for line in cells}) == 1
-    assert sum(line.count("---") == len(cells[0]) for line in rows) == 2  # one a band
+    read = [token.type for token in MarkdownIt().enable("table").parse(text)]
+    assert read.count("table_open") == 2  # one a band
+    assert read.count("tr_open") == len(cells) - 2  # all but the rules below the headings
 
 
 def test_latex_is_balanced_and_escaped(path: str, tmp_path: Path) -> None:
