@@ -39,7 +39,8 @@ class ExportBar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if self._task is not None:  # else rich would end a bar that was never drawn by an empty line
+            self._bar.stop()
 
     def __call__(self, done: int, steps: int) -> None:
         if not self._console.is_terminal:

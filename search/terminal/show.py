@@ -22,7 +22,7 @@ from search.terminal.console import print_line
 
 def show_search_end(outcomes: RunOutcomes, written: Written, console: Console) -> None:
     """The last screen of a search: the front, the finalists, and how to go on."""
-    view, folder = written.view, outcomes.prepared.config.folder
+    view = written.view
     front, finals = view.tables.front, view.tables.finals
     console.print()
     if len(front):
@@ -40,24 +40,28 @@ def show_search_end(outcomes: RunOutcomes, written: Written, console: Console) -
     for failure in table_records(failures.drop_duplicates("reason")):
         who = f"{failure['candidate']} ({failure['strategy']}, {failure['target']})"
         console.print(Text(f"failed: {who}: {failure['reason']}"))
-    print_line(console, f"\nfiles     {folder}/: " + ", ".join(path.name for path in written.files))
-    if outcomes.complete:
-        print_line(console, f"look      open {shell_word(path_argument(folder / 'report.html'))} in a browser")
-        if not len(finals) or finals["test_accuracy"].notna().any():  # else every finalist failed
-            print_line(console, f"export    {view.export_command}")
-    else:
-        print_line(console, f"stopped   nothing finished is lost; go on with: {view.resume_command}")
+    _show_next_steps(outcomes, written, console)
 
 
 def show_comparison_end(outcomes: RunOutcomes, written: Written, boards: Sequence[Board], console: Console) -> None:
     """The last screen of a comparison: the task's leaderboard, and how to go on."""
-    folder = outcomes.prepared.config.folder
     if boards:
         print_boards(boards, console)
     show_latencies(written.view.latencies, console)
-    print_line(console, f"files     {folder}/: " + ", ".join(path.name for path in written.files))
+    _show_next_steps(outcomes, written, console)
+
+
+def _show_next_steps(outcomes: RunOutcomes, written: Written, console: Console) -> None:
+    """Where the files of a run are, and how to look at them, export the best, or go on."""
+    view, folder = written.view, outcomes.prepared.config.folder
+    print_line(console, f"\nfiles     {folder}/: " + ", ".join(path.name for path in written.files))
     if not outcomes.complete:
-        print_line(console, f"stopped   nothing finished is lost; go on with: {written.view.resume_command}")
+        print_line(console, f"stopped   nothing finished is lost; go on with: {view.resume_command}")
+        return
+    print_line(console, f"look      open {shell_word(path_argument(folder / 'report.html'))} in a browser")
+    finals = view.tables.finals
+    if not len(finals) or finals["test_accuracy"].notna().any():  # else every finalist failed
+        print_line(console, f"export    {view.export_command}")
 
 
 def show_latencies(latencies: Mapping[str, str], console: Console) -> None:
