@@ -14,11 +14,11 @@ from search.terminal.announce import announce_comparison, announce_search
 from search.terminal.console import PlainConsole
 
 OWN_STRATEGY = """
-from search.strategies.acra import uniform
+from search.strategies.acra import acra_uniform
 
 
 def mine(problem):
-    yield from uniform(problem)
+    yield from acra_uniform(problem)
 """
 
 
