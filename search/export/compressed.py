@@ -61,10 +61,10 @@ def load_compressed(
         ) from error
 
 
-def _locate_method(config: ExportConfig, folder: Path, given: str | None) -> None:
+def _locate_method(config: ExportConfig, folder: Path, method: str | None) -> None:
     """Let the registry know the file of a user's method; what an export brings along itself is never executed."""
-    if given is not None and identify_method(given)[0] != config.method:
-        raise UserError(f"{given} is not {config.method}, by which {folder} was compressed: its content is another")
+    if method is not None and identify_method(method)[0] != config.method:
+        raise UserError(f"{method} is not {config.method}, by which {folder} was compressed: its content is another")
     places = {identity: Path(place.rpartition(":")[0]) for identity, place in config.method_files.items()}
     locate_methods({
         identity: config.method_files[identity] for identity, file in places.items()
@@ -102,14 +102,14 @@ def _data_info(task: TaskConfig, config: ExportConfig) -> DataInfo:
     return DataInfo(task.data, inputs.shape, inputs.classes, inputs.mean, inputs.std, flip=False, crop=0)
 
 
-def _network_spec(config: ExportConfig, folder: Path, given: str | nn.Module | None) -> str:
+def _network_spec(config: ExportConfig, folder: Path, network: str | nn.Module | None) -> str:
     """The name of the network, or where its file lies; what is given must be what was exported.
 
     An export may come from anybody: what it brings along is never executed unless the caller names it.
     """
     recorded = config.network_file
-    if isinstance(given, nn.Module):
-        spec = give_network(given, config.inputs.shape)
+    if isinstance(network, nn.Module):
+        spec = give_network(network, config.inputs.shape)
         if spec != config.task.network:
             held = network_subject(config.task.network)
             raise UserError(f"{folder} holds {held}, and {network_name(spec)} computes something else")
@@ -119,13 +119,14 @@ def _network_spec(config: ExportConfig, folder: Path, given: str | nn.Module | N
             raise UserError(f"{folder / CONFIG} names a network file without its digest; export again")
         return config.task.network
     path = Path(recorded.path)
-    known = path.is_absolute() and path.is_file() and not path.resolve().is_relative_to(folder.resolve())
-    if given is None and not known:
+    # A relative path would name whatever lies in the folder that this process happens to run in.
+    is_trusted = path.is_absolute() and path.is_file() and not path.resolve().is_relative_to(folder.resolve())
+    if network is None and not is_trusted:
         raise UserError(
             f"the network's file {path} is not there any more; say where it is: "
             f"network='path/to/file.py:{recorded.function}'"
         )
-    spec = given or f"{path}:{recorded.function}"
+    spec = network or f"{path}:{recorded.function}"
     file, _ = split_spec(spec, "network")
     if file_digest(file) != recorded.sha256:
         raise UserError(f"{file} is not the file that was exported: its content has changed; give the one of that time")

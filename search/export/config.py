@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from methods.base import Allocation
 from models.errors import UserError, first_line
 from models.task_config import TaskConfig
+from search.allocation.targets import Target
 from search.candidate import Frozen
 from search.latency.timing import Latency
 from search.recipe import Recipe
@@ -95,7 +96,7 @@ class Origin(Frozen):
     """The key of its outcome."""
     pick: str
     strategy: str
-    target: str
+    target: Target
     searched: int
     """Candidates that the run judged."""
     host: dict[str, str] = {}

@@ -191,9 +191,9 @@ def prepare_subject(
 
 def _check_can_keep(folder: Path) -> None:
     """UserError, before the fine-tune, if the run's folder cannot take what comes of it."""
-    for part in ("weights", CHECKPOINTS):
+    for name in ("weights", CHECKPOINTS):
         check_output_folder(
-            folder / part,
+            folder / name,
             "a fine-tune is kept in its run's folder: make it writable, or copy the run to another place and export it "
             "from there",
         )
@@ -231,11 +231,11 @@ def _finetune_candidate(
 def _check_accuracy(network: nn.Module, task: Task, picked: Picked, candidate: Candidate) -> float:
     """Of the stored weights on the test set, which must be what the search found."""
     accuracy, _ = measure_accuracy(network, task.test)
-    known = picked.tested.get(candidate.seed)
-    if known is not None and abs(known - accuracy) > SAME_ACCURACY:
+    searched = picked.tested.get(candidate.seed)
+    if searched is not None and abs(searched - accuracy) > SAME_ACCURACY:
         raise UserError(
             f"the stored weights of {picked.key} reach {accuracy:.2%} on the test set where the search found "
-            f"{known:.2%}; remove them and export again: the candidate is fine-tuned anew"
+            f"{searched:.2%}; remove them and export again: the candidate is fine-tuned anew"
         )
     return accuracy
 
@@ -246,6 +246,6 @@ def _trial_images(task: Task, count: int) -> Tensor:
     return torch.cat([images.cpu().contiguous() for images, _ in batches])
 
 
-def as_json(made: Exported) -> dict[str, object]:
+def as_json(exported: Exported) -> dict[str, object]:
     """What an export made, as plain values."""
-    return {"to": str(made.folder), **made.config.model_dump(mode="json")}
+    return {"to": str(exported.folder), **exported.config.model_dump(mode="json")}

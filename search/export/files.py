@@ -87,31 +87,31 @@ class Subject:
         return example_input(self.task.info.shape)
 
 
-def write_files(subject: Subject, stage: Path, folder: Path, asked: tuple[str, ...], say: Say) -> ExportConfig:
+def write_files(subject: Subject, stage: Path, folder: Path, formats: tuple[str, ...], say: Say) -> ExportConfig:
     """Write the formats asked for and the model card into `stage`; the export is going to lie in `folder`.
 
     Raises:
         UserError: a form does not compute what the network does, or costs what it should not.
     """
-    say(f"writing and trying {', '.join(asked)} ...")
+    say(f"writing and trying {', '.join(formats)} ...")
     small = plain_network(subject.network)
     flops = _count_exported_flops(subject, small)
-    _write_forms(small, subject.example, stage, asked)
+    _write_forms(small, subject.example, stage, formats)
     config = _export_config(subject, flops, _stored_files(stage))
     agreement = {
         name: output_difference(run, subject.network, subject.images) for name, run in _open_forms(stage).items()
     }
-    if "safetensors" in asked:
+    if "safetensors" in formats:
         atomic_write(stage / WEIGHTS, safetensors.torch.save(pack_weights(subject.compressor, subject.network)))
         config = config.model_copy(update={"files": _stored_files(stage)})
-        _write_config(stage, config)
+        _write_config(stage, config)  # `load_compressed` reads it beside the weights
         agreement[WEIGHTS] = _rebuilt_difference(subject, stage)
     for name, difference in agreement.items():
         check_agreement(name, difference)
-    metrics = {"agreement": agreement, "latency": _measure_latencies(subject, stage, asked, say)}
+    metrics = {"agreement": agreement, "latency": _measure_latencies(subject, stage, formats, say)}
     config = config.model_copy(update={"metrics": config.metrics.model_copy(update=metrics)})
     _write_config(stage, config)
-    if "config" not in asked:
+    if "config" not in formats:
         (stage / CONFIG).unlink()
     books = subject.compressor.centroids(subject.network)
     if books:
@@ -127,6 +127,8 @@ def _count_exported_flops(subject: Subject, small: nn.Module) -> int:
     the dense network than convolution and linear layers (attention), the two cannot be compared.
     """
     counted, promised = count_flops(small, subject.example), subject.cost.flops
+    # The costs of methods are those of convolution and linear layers: an equal count of the dense network says that it
+    # has no other operator that torch's counter knows.
     comparable = (
         count_flops(plain_network(subject.task.network), subject.example) == subject.compressor.cost.dense.flops
     )
@@ -135,25 +137,21 @@ def _count_exported_flops(subject: Subject, small: nn.Module) -> int:
     return counted
 
 
-def _write_forms(network: nn.Module, example: Tensor, stage: Path, asked: tuple[str, ...]) -> None:
+def _write_forms(network: nn.Module, example: Tensor, stage: Path, formats: tuple[str, ...]) -> None:
     """`model.pt2` and `model.onnx` of a network made of standard layers."""
-    if "pt2" not in asked and "onnx" not in asked:
+    if "pt2" not in formats and "onnx" not in formats:
         return
     program = capture_program(network, example)
-    if "pt2" in asked:
+    if "pt2" in formats:
         write_pt2(program, stage / PROGRAM)
-    if "onnx" in asked:
+    if "onnx" in formats:
         write_onnx(program, stage / ONNX)
 
 
 def _open_forms(stage: Path) -> dict[str, Forward]:
     """The forms that were written, as a user would open them."""
-    opened: dict[str, Forward] = {}
-    if (stage / PROGRAM).is_file():
-        opened[PROGRAM] = open_pt2(stage / PROGRAM)
-    if (stage / ONNX).is_file():
-        opened[ONNX] = open_onnx(stage / ONNX)
-    return opened
+    openers: dict[str, Callable[[Path], Forward]] = {PROGRAM: open_pt2, ONNX: open_onnx}
+    return {name: opener(stage / name) for name, opener in openers.items() if (stage / name).is_file()}
 
 
 def _rebuilt_difference(subject: Subject, stage: Path) -> float:
@@ -168,46 +166,44 @@ def _rebuilt_difference(subject: Subject, stage: Path) -> float:
     return output_difference(run, subject.network, subject.images)
 
 
-def _measure_latencies(subject: Subject, stage: Path, asked: tuple[str, ...], say: Say) -> tuple[Latency, ...]:
+def _measure_latencies(subject: Subject, stage: Path, formats: tuple[str, ...], say: Say) -> tuple[Latency, ...]:
     """Dense and compressed in the forms that were written, for a single image and for a batch."""
-    if not {"pt2", "onnx"} & set(asked):
+    if not {"pt2", "onnx"} & set(formats):
         return ()
     say("measuring latency, dense and compressed in turns ...")
+    # max: everything may have been removed, and a ratio to no FLOPs at all is of no use to a reader.
     theoretical = subject.compressor.cost.dense.flops / max(subject.cost.flops, 1)
     with tempfile.TemporaryDirectory() as folder:
         dense = Path(folder)
-        _write_forms(plain_network(subject.task.network), subject.example, dense, asked)
-        found = []
-        for engine, device, pair in _forms_to_time(dense, stage, subject.task.device):
-            name, threads = host_facts(device)["device"], torch.get_num_threads()
-            for size in BATCHES:
-                images = batch_of(subject.images, size).to(device)
-                dense_run, small_run = pair
-                found.append(
-                    measure_latency(
-                        dense_run,
-                        small_run,
-                        images,
-                        engine=engine,
-                        device=name,
-                        threads=threads,
-                        theoretical=theoretical,
-                    )
-                )
-        return tuple(found)
+        _write_forms(plain_network(subject.task.network), subject.example, dense, formats)
+        return tuple(
+            measure_latency(
+                dense_run,
+                compressed_run,
+                batch_of(subject.images, size).to(device),
+                engine=engine,
+                device=host_facts(device)["device"],
+                threads=torch.get_num_threads(),
+                theoretical=theoretical,
+            )
+            for engine, device, dense_run, compressed_run in _forms_to_time(dense, stage, subject.task.device)
+            for size in BATCHES
+        )
 
 
 def _forms_to_time(
-    dense: Path, small: Path, device: torch.device
-) -> list[tuple[str, torch.device, tuple[Forward, Forward]]]:
-    """(engine, device, (dense, compressed)), for each that can be measured here."""
-    cpu = torch.device("cpu")
-    names = {PROGRAM: "torch", ONNX: "onnxruntime"}
-    whole, narrow = _open_forms(dense), _open_forms(small)
-    pairs = [(names[name], cpu, (whole[name], narrow[name])) for name in whole]
-    if device.type != "cpu" and PROGRAM in whole:
-        pairs.append(("torch", device, (open_pt2(dense / PROGRAM, device), open_pt2(small / PROGRAM, device))))
-    return pairs
+    dense: Path, compressed: Path, device: torch.device
+) -> list[tuple[str, torch.device, Forward, Forward]]:
+    """(engine, device, dense, compressed), for each form that can be measured here.
+
+    onnxruntime runs on the CPU here, so a GPU times the program of torch.export alone.
+    """
+    cpu, engines = torch.device("cpu"), {PROGRAM: "torch", ONNX: "onnxruntime"}
+    dense_forms, compressed_forms = _open_forms(dense), _open_forms(compressed)
+    timed = [(engines[name], cpu, dense_forms[name], compressed_forms[name]) for name in dense_forms]
+    if device.type != "cpu" and PROGRAM in dense_forms:
+        timed.append(("torch", device, open_pt2(dense / PROGRAM, device), open_pt2(compressed / PROGRAM, device)))
+    return timed
 
 
 def _stored_files(stage: Path) -> dict[str, Stored]:
@@ -252,7 +248,7 @@ def _export_config(subject: Subject, flops: int, files: Mapping[str, Stored]) ->
 def _method_files(subject: Subject) -> dict[str, str]:
     """Of the places that the run knows, those of the candidate's method."""
     code = subject.run.config.code
-    return {part: code[part] for part in split_parts(subject.candidate.method) if part in code}
+    return {name: code[name] for name in split_parts(subject.candidate.method) if name in code}
 
 
 def _user_file(network: str) -> UserFile | None:
@@ -264,6 +260,7 @@ def _user_file(network: str) -> UserFile | None:
 
 def _test_metrics(subject: Subject, flops: int) -> Metrics:
     seed = subject.candidate.seed
+    # A candidate that no search tested (knee, a fine-tune of its own) has the figure of these weights alone.
     tested = {**subject.picked.tested, seed: subject.picked.tested.get(seed, subject.accuracy)}
     accuracies = list(tested.values())
     return Metrics(

@@ -45,7 +45,7 @@ def plain_network(network: nn.Module) -> nn.Module:
     twin = copy_network(network).cpu().eval()
     for name, layer in codebook_layers(twin).items():
         replace_module(twin, name, expand_layer(layer))
-    for tensor in (*twin.parameters(), *twin.buffers()):
+    for tensor in (*twin.parameters(), *twin.buffers()):  # channels_last strides would end up in the files
         tensor.data = tensor.data.contiguous()
     return twin.requires_grad_(False)
 
@@ -54,6 +54,7 @@ def count_flops(network: nn.Module, example: Tensor) -> int:
     """Multiply-accumulates for one input as torch's own counter sees them; `network` is in evaluation mode."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(example)
+    # torch counts a multiply-accumulate as two operations, for the whole batch.
     return counter.get_total_flops() // (2 * len(example))
 
 
@@ -122,11 +123,11 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
 
     try:
         with _quiet_exporters():
-            made = torch.onnx.export(
+            onnx_program = torch.onnx.export(
                 program, dynamo=True, verbose=False, input_names=[INPUT], output_names=[OUTPUT], external_data=False
             )
-        assert made is not None
-        model: Any = made.model_proto
+        assert onnx_program is not None
+        model: Any = onnx_program.model_proto
     except Exception as error:  # the exporter wraps every fault in a class of its own
         fault: BaseException = error
         while fault.__cause__ is not None:
@@ -148,8 +149,10 @@ def _tidy_onnx(model: Any) -> None:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param and dim.dim_param == symbol:
                 dim.dim_param = BATCH
-    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        del part.metadata_props[:]
+    # The notes name folders and source lines of this machine.
+    protos = (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    for proto in protos:
+        del proto.metadata_props[:]
 
 
 def open_onnx(path: Path, threads: int | None = None) -> Forward:
@@ -158,7 +161,7 @@ def open_onnx(path: Path, threads: int | None = None) -> Forward:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
-    options.log_severity_level = 3
+    options.log_severity_level = 3  # errors alone: warnings go to standard error past Python's own
     session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
 
@@ -174,9 +177,10 @@ def output_difference(run: Forward, network: nn.Module, images: Tensor) -> float
     """
     worst = 0.0
     for batch in trial_batches(images):
-        expected, found = network(batch).float(), run(batch).float()
-        assert found.shape == expected.shape
-        worst = max(worst, float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30)))
+        expected, outputs = network(batch).float(), run(batch).float()
+        assert outputs.shape == expected.shape
+        # 1e-30: a network whose outputs are all zero agrees with one that gives the same, and divides by nothing.
+        worst = max(worst, float((outputs - expected).abs().max() / expected.abs().max().clamp(min=1e-30)))
     return worst
 
 

@@ -138,7 +138,7 @@ def shortfall_sentence(timed: tuple[Latency, ...]) -> str:
 def _origin_section(config: ExportConfig) -> str:
     origin, recipe = config.origin, config.recipe
     distil = f", distilled from the dense network (weight {recipe.distill_weight:g})" if recipe.distill_weight else ""
-    run, pick, strategy, target = map(markdown_code, (origin.run, origin.pick, origin.strategy, origin.target))
+    run, pick, strategy, target = map(markdown_code, (origin.run, origin.pick, origin.strategy, str(origin.target)))
     text = (
         f"## How it was found\n\nRun {run}, candidate `{origin.candidate[:8]}`, picked as {pick}, "
         f"after {plural(origin.searched, 'candidate')} had been ranked on images held out from the training set; "

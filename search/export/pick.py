@@ -7,11 +7,12 @@ from typing import Any
 
 from methods.base import Allocation
 from models.errors import UserError, unknown_name
+from search.allocation.targets import Target, parse_target
 from search.candidate import Candidate
 from search.export.finished_run import FinishedRun
 from search.recipe import Recipe
-from search.results.best import Line, rank_finals
-from search.results.tables import figure_or_none, table_records
+from search.results.best import rank_finals
+from search.results.tables import TableRecord, figure_or_none, table_records
 
 PICKS = ("best", "knee", "smallest")
 
@@ -25,7 +26,7 @@ class Picked:
     """Of the candidate that was judged; a fine-tune must arrive at it, or start from it."""
     key: str
     strategy: str
-    target: str
+    target: Target
     tested: dict[int, float]
     """Seed -> test accuracy of the same finalist."""
 
@@ -40,32 +41,35 @@ def pick_candidate(run: FinishedRun, wanted: str, finetune: float | None = None)
     Args:
         finetune: epochs of a fine-tune of its own, distilled from the dense network; None: the finalists' recipe.
     """
-    line = _find_record(run, wanted)
-    if line["status"] != "ok":
-        raise UserError(f"candidate {line['candidate']} failed ({line['reason']}); pick another one")
-    itself = line["stage"] == "final" and finetune is None
-    allocation = Allocation.from_text(line["allocation"])
-    learned = figure_or_none(line["learned_target"]) if itself else None
+    record = _find_record(run, wanted)
+    if record["status"] != "ok":
+        raise UserError(f"candidate {record['candidate']} failed ({record['reason']}); pick another one")
+    # A fine-tune of its own has another recipe, so even a finalist then becomes another candidate.
+    itself = record["stage"] == "final" and finetune is None
+    allocation = Allocation.from_text(record["allocation"])
+    learned = figure_or_none(record["learned_target"]) if itself else None
     recipe = run.config.final_recipe if finetune is None else _distilled_recipe(run.config.recipe, finetune)
     candidate = Candidate(
-        method=line["method"],
-        options=run.config.options.get(line["method"], {}),
+        method=record["method"],
+        options=run.config.options.get(record["method"], {}),
         allocation=Allocation() if learned is not None else allocation,
         learned_target=learned,
         recipe=recipe,
-        seed=int(line["seed"]) if line["stage"] == "final" else 0,
+        seed=int(record["seed"]) if record["stage"] == "final" else 0,
         judge="test",
     )
-    key = line["key"] if itself else candidate.key(run.fingerprint)
-    return Picked(candidate, allocation, key, line["strategy"], line["target"], _accuracy_by_seed(run, key))
+    key = record["key"] if itself else candidate.key(run.fingerprint)
+    target = parse_target(record["target"])
+    return Picked(candidate, allocation, key, record["strategy"], target, _accuracy_by_seed(run, key))
 
 
 def _distilled_recipe(recipe: Recipe, epochs: float) -> Recipe:
+    """The search's recipe for so many epochs; distilled even where the search was not, as the teacher is at hand."""
     weight = recipe.distill_weight or Recipe().distill_weight
     return recipe.model_copy(update={"epochs": epochs, "distill_weight": weight})
 
 
-def _find_record(run: FinishedRun, wanted: str) -> Line:
+def _find_record(run: FinishedRun, wanted: str) -> TableRecord:
     if wanted == "knee":
         return knee_of_front(run)
     if wanted in PICKS or wanted in run.tables.targets:
@@ -80,7 +84,7 @@ def _find_record(run: FinishedRun, wanted: str) -> Line:
     return table_records(named)[0]
 
 
-def _best_record(run: FinishedRun, wanted: str) -> Line:
+def _best_record(run: FinishedRun, wanted: str) -> TableRecord:
     """The answer to a target; of all finalists the one with the highest mean test accuracy, or of fewest FLOPs.
 
     Of a finalist it is the first seed that succeeded. The seed is not chosen: the test set ranks finalists here, and
@@ -98,14 +102,16 @@ def _best_record(run: FinishedRun, wanted: str) -> Line:
                 f"no finalist of {run.folder} has met the test set; pick knee, a target, or a candidate from "
                 f"{run.folder / 'candidates.csv'}"
             )
-        chosen = finalists[0] if wanted == "best" else min(finalists, key=lambda line: line["flops"])
-    rows = run.tables.candidates[run.tables.candidates["candidate"] == chosen["candidate"]]
-    if not len(rows):
+        chosen = finalists[0] if wanted == "best" else min(finalists, key=lambda finalist: finalist["flops"])
+    # The table of finalists has means over seeds; status, stage, seed and key stand in the table of candidates.
+    candidates = run.tables.candidates
+    matches = candidates[candidates["candidate"] == chosen["candidate"]]
+    if matches.empty:
         raise UserError(f"the tables of {run.folder} do not belong together; write them again by resuming the search")
-    return table_records(rows)[0]
+    return table_records(matches)[0]
 
 
-def knee_of_front(run: FinishedRun) -> Line:
+def knee_of_front(run: FinishedRun) -> TableRecord:
     """Of the front, the candidate farthest above the line from its smallest to its largest.
 
     Both axes are scaled to [0, 1] first. Where nothing lies above that line, the one of fewest FLOPs.
@@ -114,11 +120,14 @@ def knee_of_front(run: FinishedRun) -> Line:
     if not len(front):
         raise UserError(f"{run.folder} has no front: no candidate succeeded; pick another run")
     flops, accuracy = front["flops"].to_numpy(dtype=float), front["accuracy"].to_numpy(dtype=float)
+    # In the unit square the line from the smallest to the largest is the diagonal: the height above it ranks as the
+    # distance from it does.
     above = _unit_range(accuracy) - _unit_range(flops)
     return table_records(front)[int(above.argmax())]
 
 
 def _unit_range(values: Any) -> Any:
+    """Scaled to [0, 1]; all 0 where they are equal, so that a front of one point has a knee."""
     width = values.max() - values.min()
     return (values - values.min()) / width if width > 0 else values * 0
 
@@ -134,4 +143,4 @@ def _accuracy_by_seed(run: FinishedRun, key: str) -> dict[int, float]:
     if run.config.finalists > 1:  # a method that learns its allocation has another one for every seed
         columns.append("allocation")
     siblings = finals[(finals[columns] == picked[columns].iloc[0]).all(axis=1)]
-    return {int(line["seed"]): float(line["test_accuracy"]) for line in table_records(siblings)}
+    return {int(record["seed"]): float(record["test_accuracy"]) for record in table_records(siblings)}

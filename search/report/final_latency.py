@@ -14,8 +14,8 @@ from search.engine.outcomes import MethodOutcomes, RunOutcomes
 from search.files.atomic import atomic_write
 from search.latency.check import FILE, CheckedLatency, check_prediction, read_latencies
 from search.latency.table import Say
-from search.report.outputs import rows_of
-from search.results.tables import Row, allocation_of
+from search.report.outputs import method_entries
+from search.results.tables import CandidateEntry
 
 
 def measure_finals(outcomes: RunOutcomes, say: Say) -> dict[str, CheckedLatency]:
@@ -23,7 +23,9 @@ def measure_finals(outcomes: RunOutcomes, say: Say) -> dict[str, CheckedLatency]
 
     Latencies in the run's folder that were measured on the same device with as many threads are not measured again.
     """
-    answers = [(result, answer) for result in outcomes.methods if result.complete for answer in _answer_rows(result)]
+    answers = [
+        (result, answer) for result in outcomes.methods if result.complete for answer in _entries_to_measure(result)
+    ]
     if not answers:
         return {}
     path = outcomes.prepared.config.folder / FILE
@@ -32,7 +34,7 @@ def measure_finals(outcomes: RunOutcomes, say: Say) -> dict[str, CheckedLatency]
     # Seeds of a finalist differ in their weights alone, which take the same time.
     by_network: dict[tuple[str, Allocation], CheckedLatency] = {}
     for result, answer in answers:
-        network = (answer.method, allocation_of(answer))
+        network = (answer.candidate.method, answer.allocation)
         valid = by_network.get(network) or _still_valid(result, recorded.get(answer.key))
         latency = valid or _measure_network(result, answer)
         latencies[answer.key] = by_network[network] = latency
@@ -41,21 +43,19 @@ def measure_finals(outcomes: RunOutcomes, say: Say) -> dict[str, CheckedLatency]
     return latencies
 
 
-def _answer_rows(result: MethodOutcomes) -> list[Row]:
+def _entries_to_measure(result: MethodOutcomes) -> list[CandidateEntry]:
     """The finalists of the targets that ask for latency; without any, the best of what was searched."""
-    targets = {target.asked for target, _ in result.prepared.targets if LATENCY in target.measures}
-    candidates = [
-        candidate for candidate in rows_of(result) if candidate.target in targets and candidate.outcome.status == "ok"
-    ]
-    finalists = [candidate for candidate in candidates if candidate.stage == "final"]
+    targets = {target for target, _ in result.prepared.targets if LATENCY in target.measures}
+    judged = [entry for entry in method_entries(result) if entry.target in targets and entry.outcome.status == "ok"]
+    finalists = [entry for entry in judged if entry.stage == "final"]
     best = {result.candidate_key(proposal.candidate) for proposal in best_candidates(result.seen, 1)}
-    return finalists or [candidate for candidate in candidates if candidate.key in best]
+    return finalists or [entry for entry in judged if entry.key in best]
 
 
-def _measure_network(result: MethodOutcomes, answer: Row) -> CheckedLatency:
+def _measure_network(result: MethodOutcomes, answer: CandidateEntry) -> CheckedLatency:
     method = result.prepared
     assert method.table is not None
-    return check_prediction(method.compressor, method.compressor.levels(allocation_of(answer)), method.table)
+    return check_prediction(method.compressor, method.compressor.levels(answer.allocation), method.table)
 
 
 def _still_valid(result: MethodOutcomes, recorded: CheckedLatency | None) -> CheckedLatency | None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import pandas as pd
 
-from methods.base import Allocation, Centroids
+from methods.base import Centroids
 from models.errors import commonest_reason
 from models.user.spec_names import data_name, network_name
 from models.wording import plural
@@ -26,7 +26,7 @@ from search.report.picture import write_picture
 from search.report.ratio_bars import Ratios
 from search.report.view import RunView
 from search.results.run_tables import RunTables
-from search.results.tables import Row, allocation_of, short_ids
+from search.results.tables import CandidateEntry, short_ids
 from search.settings.command import export_command, resume_command
 from search.settings.config import RunConfig
 from search.strategies.sensitivity import scan_points
@@ -54,9 +54,9 @@ def write_outputs(outcomes: RunOutcomes, command: str, checked: Mapping[str, Che
 def run_view(outcomes: RunOutcomes, command: str, checked: Mapping[str, CheckedLatency]) -> RunView:
     """Everything of a run that its report and picture show."""
     run, methods = outcomes.prepared, outcomes.methods
-    rows_by_method = [rows_of(result) for result in methods]
-    rows = [row for own_rows in rows_by_method for row in own_rows]
-    ids = short_ids(row.key for row in rows)
+    by_method = [(result, method_entries(result)) for result in methods]
+    entries = [entry for _, method in by_method for entry in method]
+    ids = short_ids(entry.key for entry in entries)
     scans = [scan for result in methods if (scan := _scan_table(result)) is not None]
     targets = {target.asked: budget for method in run.methods for target, budget in method.targets}
     view = RunView(
@@ -67,9 +67,9 @@ def run_view(outcomes: RunOutcomes, command: str, checked: Mapping[str, CheckedL
         export_command=export_command(run.config),
         facts=_run_facts(outcomes),
         dense=run.dense,
-        tables=RunTables.from_rows(rows, run.dense, checked),
+        tables=RunTables.from_entries(entries, run.dense, checked),
         allocations=_merge_mappings(
-            _site_ratios(result, own_rows, ids) for result, own_rows in zip(methods, rows_by_method, strict=True)
+            _site_ratios(result, method, ids) for result, method in by_method
         ),
         sensitivity=pd.concat(scans, ignore_index=True) if scans else None,
         skipped=_left_dense(outcomes),
@@ -82,15 +82,15 @@ def run_view(outcomes: RunOutcomes, command: str, checked: Mapping[str, CheckedL
         remarks=[
             *_refusal_remarks(outcomes),
             *(_of_method(outcomes, result, remark)
-              for result, own_rows in zip(methods, rows_by_method, strict=True)
-              for remark in [*_loose_remarks(result, own_rows), *_failed_scans(result)]),
+              for result, method in by_method
+              for remark in [*_loose_remarks(result, method), *_failed_scans(result)]),
         ],
         latencies=_merge_mappings(
-            latencies_in_words(result, own_rows, checked, ids)
-            for result, own_rows in zip(methods, rows_by_method, strict=True)
+            latencies_in_words(result, method, checked, ids)
+            for result, method in by_method
         ),
     )  # fmt: skip
-    return replace(view, centroids=_answer_codebooks(outcomes, view))
+    return replace(view, centroids=_answer_codebooks(by_method, view, ids))
 
 
 def _merge_mappings(parts: Iterable[Mapping[str, Item]]) -> dict[str, Item]:
@@ -118,54 +118,57 @@ def _left_dense(outcomes: RunOutcomes) -> dict[str, str]:
     }
 
 
-def rows_of(result: MethodOutcomes) -> list[Row]:
+def method_entries(result: MethodOutcomes) -> list[CandidateEntry]:
     """Searched and final candidates in a stable order: by stage, target, strategy, then key."""
-    limits = {target.asked: budget.limits.get("flops") for target, budget in result.prepared.targets}
-    rows = [
-        Row(
+    limits = {target: budget.limits.get("flops") for target, budget in result.prepared.targets}
+    entries = [
+        CandidateEntry(
             key=result.candidate_key(proposal.candidate),
             stage=proposal.stage,
-            method=proposal.candidate.method,
             strategy=proposal.strategy,
-            target=str(proposal.target),
-            target_flops=limits.get(str(proposal.target)),
+            target=proposal.target,
+            target_flops=limits[proposal.target],
             candidate=proposal.candidate,
             outcome=outcome,
         )
         for proposal, outcome in result.seen
-        if proposal.stage != "scan"
+        if proposal.stage != "scan" and proposal.target is not None
     ]
-    order = list(limits)
-    stages = ("search", "rung", "final")
-    return sorted(rows, key=lambda row: (stages.index(row.stage), order.index(row.target), row.strategy, row.key))
+    order, stages = list(limits), ("search", "rung", "final")
+    return sorted(entries, key=lambda e: (stages.index(e.stage), order.index(e.target), e.strategy, e.key))
 
 
 def latencies_in_words(
-    result: MethodOutcomes, rows: list[Row], checked: Mapping[str, CheckedLatency], ids: Mapping[str, str]
+    result: MethodOutcomes,
+    entries: list[CandidateEntry],
+    checked: Mapping[str, CheckedLatency],
+    ids: Mapping[str, str],
 ) -> dict[str, str]:
-    """Short id of each candidate measured whole -> what was found, and by how much it misses its target."""
-    parts = {target.asked: part for target, _ in result.prepared.targets for part in target.terms
-             if part.measure == LATENCY}  # fmt: skip
-    return {ids[row.key]: checked[row.key].figures_text() + checked[row.key].excess_text(parts[row.target])
-            for row in rows if row.key in checked and row.target in parts}  # fmt: skip
+    """Short id of each candidate measured whole -> its latency, and by how much it misses its target."""
+    limits = {target: term for target, _ in result.prepared.targets for term in target.terms if term.measure == LATENCY}
+    return {
+        ids[entry.key]: checked[entry.key].figures_text() + checked[entry.key].excess_text(limits[entry.target])
+        for entry in entries
+        if entry.key in checked and entry.target in limits
+    }
 
 
-def _loose_remarks(result: MethodOutcomes, rows: list[Row]) -> list[str]:
+def _loose_remarks(result: MethodOutcomes, entries: list[CandidateEntry]) -> list[str]:
     """Of targets that no candidate meets within the tolerance, and of finalists that lie further below theirs."""
-    found = list[str]()
+    remarks = list[str]()
     for target, budget in result.prepared.targets:
-        judged = [row for row in rows if row.target == target.asked and row.outcome.status == "ok"]
-        met = {row.key: budget.is_met(result.prepared.levels(allocation_of(row))) for row in judged}
-        if judged and not any(met.values()):
-            found.append(f"target {target.asked}: {MISSED[too_coarse(result.prepared.problem.sites, budget)]}")
+        judged = [entry for entry in entries if entry.target == target and entry.outcome.status == "ok"]
+        is_met = {entry.key: budget.is_met(result.prepared.levels(entry.allocation)) for entry in judged}
+        if judged and not any(is_met.values()):
+            remarks.append(f"target {target}: {MISSED[too_coarse(result.prepared.problem.sites, budget)]}")
             continue
-        loose = {row.strategy for row in judged if row.stage == "final" and not met[row.key]}
-        found += [
-            f"target {target.asked}: {name}'s finalist lies more than {TOLERANCE:.1%} of the dense figure below it; "
+        loose = {entry.strategy for entry in judged if entry.stage == "final" and not is_met[entry.key]}
+        remarks += [
+            f"target {target}: {strategy}'s finalist lies more than {TOLERANCE:.1%} of the dense figure below it; "
             "none that meets it closely ranked higher"
-            for name in sorted(loose)
+            for strategy in sorted(loose)
         ]
-    return found
+    return remarks
 
 
 def _failed_scans(result: MethodOutcomes) -> list[str]:
@@ -183,29 +186,32 @@ def _failed_scans(result: MethodOutcomes) -> list[str]:
     ]
 
 
-def _site_ratios(result: MethodOutcomes, rows: list[Row], ids: Mapping[str, str]) -> dict[str, Ratios]:
+def _site_ratios(result: MethodOutcomes, entries: list[CandidateEntry], ids: Mapping[str, str]) -> dict[str, Ratios]:
     """Per candidate how strongly each site is compressed, and its setting in words."""
     compressor = result.prepared.compressor
-    found: dict[str, Ratios] = {}
-    for row in rows:
-        if row.outcome.status != "ok":
-            continue
-        levels = compressor.levels(row.outcome.allocation or row.candidate.allocation)
-        pairs = zip(compressor.sites, levels, strict=True)
-        found[ids[row.key]] = {site.name: (site.strengths[level], repr(site.settings[level])) for site, level in pairs}
-    return found
+    ratios: dict[str, Ratios] = {}
+    for entry in entries:
+        if entry.outcome.status == "ok":
+            levels = zip(compressor.sites, compressor.levels(entry.allocation), strict=True)
+            ratios[ids[entry.key]] = {
+                site.name: (site.strengths[level], repr(site.settings[level])) for site, level in levels
+            }
+    return ratios
 
 
-def _answer_codebooks(outcomes: RunOutcomes, view: RunView) -> dict[str, list[Centroids]]:
+def _answer_codebooks(
+    by_method: list[tuple[MethodOutcomes, list[CandidateEntry]]], view: RunView, ids: Mapping[str, str]
+) -> dict[str, list[Centroids]]:
     """The codebooks of each target's answer."""
-    compressors = {result.prepared.config.method: result.prepared.compressor for result in outcomes.methods}
-    answers = [best.line for target, _ in view.targets if (best := view.tables.best(target))]
+    candidates = {
+        ids[entry.key]: (result.prepared.compressor, entry) for result, entries in by_method for entry in entries
+    }
+    answers = [best.line["candidate"] for target, _ in view.targets if (best := view.tables.best(target))]
     codebooks: dict[str, list[Centroids]] = {}
-    for line in answers:
-        compressor = compressors[line["method"]]
+    for short_id in answers:
+        compressor, entry = candidates[short_id]
         if compressor.info.has_centroids:
-            network = compressor.compress(Allocation.from_text(line["allocation"]))
-            codebooks[line["candidate"]] = compressor.centroids(network)
+            codebooks[short_id] = compressor.centroids(compressor.compress(entry.allocation))
     return codebooks
 
 

@@ -10,9 +10,7 @@ import pandas as pd
 
 from search.candidate import Outcome
 from search.ranking import Name, Ranked, Sample, candidate_name, is_indistinct, rank_searched, rank_tested
-from search.results.tables import figure_or_none, table_records
-
-Line = dict[str, Any]
+from search.results.tables import TableRecord, figure_or_none, table_records
 
 
 @dataclass(frozen=True)
@@ -44,29 +42,37 @@ def best_of_target(candidates: pd.DataFrame, finals: pd.DataFrame, target: str) 
     return Best(searched[0].candidate, False, searched[0].candidate["accuracy"], None, searched[0].reason, None)
 
 
-def rank_finals(finals: pd.DataFrame, target: str | None = None) -> list[Ranked[Line]]:
+def rank_finals(finals: pd.DataFrame, target: str | None = None) -> list[Ranked[TableRecord]]:
     """The lines of finalists that met the test set; of one target, or of all."""
     tested = finals[finals["test_accuracy"].notna()]
     lines = table_records(tested if target is None else tested[tested["target"] == target])
     return rank_tested(lines, [_sample(line) for line in lines], [_name(line) for line in lines])
 
 
-def rank_candidates(candidates: pd.DataFrame, target: str) -> list[Ranked[Line]]:
+def rank_candidates(candidates: pd.DataFrame, target: str) -> list[Ranked[TableRecord]]:
     """The lines of a target's searched candidates, those that were stopped at a rung last."""
     searched = candidates["stage"].isin(["search", "rung"]) & candidates["accuracy"].notna()
     lines = table_records(candidates[searched & (candidates["target"] == target)])
     return rank_searched(lines, [_outcome(line) for line in lines], [_name(line) for line in lines])
 
 
-def _sample(line: Line) -> Sample:
-    return Sample(line["test_accuracy"], figure_or_none(line["test_std"]), line["seeds"], images=1, flops=figure_or_none(line["flops"]))
+def _sample(line: TableRecord) -> Sample:
+    return Sample(
+        line["test_accuracy"],
+        figure_or_none(line["test_std"]),
+        line["seeds"],
+        images=1,
+        flops=figure_or_none(line["flops"]),
+    )
 
 
-def _outcome(line: Line) -> Outcome:
+def _outcome(line: TableRecord) -> Outcome:
     """What a table keeps of an outcome, as far as the ranking looks at it."""
-    figures = {name: figure_or_none(line[name]) for name in ("accuracy", "loss", "drift", "merit", "flops", "images", "epochs")}
+    figures = {
+        name: figure_or_none(line[name]) for name in ("accuracy", "loss", "drift", "merit", "flops", "images", "epochs")
+    }
     return Outcome(status="ok", **{name: figure for name, figure in figures.items() if figure is not None})
 
 
-def _name(line: Line) -> Name:
+def _name(line: TableRecord) -> Name:
     return candidate_name(line["strategy"], line["method"], line["allocation"])

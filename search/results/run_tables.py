@@ -15,8 +15,8 @@ from search.results.tables import (
     ADDED,
     CANDIDATE_TYPES,
     FINAL_TYPES,
+    CandidateEntry,
     Dense,
-    Row,
     candidates_frame,
     finals_frame,
     pareto_front,
@@ -38,10 +38,12 @@ class RunTables:
     """`finals_frame`."""
 
     @classmethod
-    def from_rows(cls, rows: Sequence[Row], dense: Dense, checked: Mapping[str, CheckedLatency] | None = None) -> RunTables:
+    def from_entries(
+        cls, entries: Sequence[CandidateEntry], dense: Dense, latencies: Mapping[str, CheckedLatency] | None = None
+    ) -> RunTables:
         """Args as those of `finals_frame`."""
-        candidates = candidates_frame(rows, dense)
-        return cls(candidates, pareto_front(candidates), finals_frame(rows, dense, checked))
+        candidates = candidates_frame(entries, dense)
+        return cls(candidates, pareto_front(candidates), finals_frame(entries, dense, latencies))
 
     @classmethod
     def read(cls, folder: Path, command: str) -> RunTables:

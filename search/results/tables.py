@@ -6,7 +6,6 @@ FLOPs are multiply-accumulates for one input, `kept` a share of the dense networ
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from methods.base import Allocation
+from search.allocation.targets import Target
 from search.candidate import Candidate, Outcome
 from search.files.atomic import atomic_write
 from search.latency.check import CheckedLatency
@@ -80,6 +80,9 @@ FINAL_TYPES = {
 }
 
 
+TableRecord = dict[str, Any]  # a line of a table: column -> cell
+
+
 @dataclass(frozen=True)
 class Dense:
     """The network before compression; an accuracy that was not measured is None."""
@@ -92,20 +95,28 @@ class Dense:
 
 
 @dataclass(frozen=True)
-class Row:
+class CandidateEntry:
     """One candidate as a strategy asked for it, and what came of it."""
 
     key: str
     stage: Literal["search", "rung", "final"]
-    """`rung`: judged on the way; who went on has a row of its own for the end."""
-    method: str
+    """`rung`: judged on the way; who went on has an entry of its own for the end."""
     strategy: str
-    target: str
-    """As the user asked for it, e.g. `0.5` or `60M`."""
+    target: Target
     target_flops: int | None
     """None for a target that does not speak of FLOPs."""
     candidate: Candidate
     outcome: Outcome
+
+    @property
+    def allocation(self) -> Allocation:
+        """What the candidate was given, or, for a method that learns its widths, what it arrived at."""
+        return self.candidate.allocation or self.outcome.allocation or Allocation()
+
+    @property
+    def question(self) -> tuple[str, str, Target]:
+        """Method, strategy and target: what the candidate was asked for, whatever its allocation and seed."""
+        return self.candidate.method, self.strategy, self.target
 
 
 def short_ids(keys: Iterable[str]) -> dict[str, str]:
@@ -117,22 +128,22 @@ def short_ids(keys: Iterable[str]) -> dict[str, str]:
     return {key: key[:length] for key in distinct}
 
 
-def candidates_frame(rows: Sequence[Row], dense: Dense) -> pd.DataFrame:
-    """One line per row, in their order. `loss` is that of the images that judged the candidate."""
-    ids = short_ids(row.key for row in rows)
-    return _typed_frame([_candidate_record(row, dense, ids[row.key]) for row in rows], CANDIDATE_TYPES)
+def candidates_frame(entries: Sequence[CandidateEntry], dense: Dense) -> pd.DataFrame:
+    """One line per entry, in their order. `loss` is that of the images that judged the candidate."""
+    ids = short_ids(entry.key for entry in entries)
+    return _typed_frame([_candidate_record(entry, dense, ids[entry.key]) for entry in entries], CANDIDATE_TYPES)
 
 
-def _candidate_record(row: Row, dense: Dense, candidate: str) -> dict[str, Any]:
-    outcome = row.outcome
-    on_test = row.candidate.judge == "test"
+def _candidate_record(entry: CandidateEntry, dense: Dense, short_id: str) -> TableRecord:
+    candidate, outcome = entry.candidate, entry.outcome
+    on_test = candidate.judge == "test"  # accuracies of search split and test set stand in columns of their own
     return {
-        "candidate": candidate,
-        "stage": row.stage,
-        "method": row.method,
-        "strategy": row.strategy,
-        "target": row.target,
-        "seed": row.candidate.seed,
+        "candidate": short_id,
+        "stage": entry.stage,
+        "method": candidate.method,
+        "strategy": entry.strategy,
+        "target": str(entry.target),
+        "seed": candidate.seed,
         "status": outcome.status,
         "reason": outcome.reason,
         "accuracy": None if on_test else outcome.accuracy,
@@ -142,23 +153,18 @@ def _candidate_record(row: Row, dense: Dense, candidate: str) -> dict[str, Any]:
         "images": outcome.images or None,
         "test_accuracy": outcome.accuracy if on_test else None,
         "flops": outcome.flops,
-        "kept_flops": _ratio(outcome.flops, dense.flops),
+        "kept_flops": ratio_or_none(outcome.flops, dense.flops),
         "params": outcome.params,
-        "kept_params": _ratio(outcome.params, dense.params),
+        "kept_params": ratio_or_none(outcome.params, dense.params),
         "bytes": outcome.bytes,
-        "compression": _ratio(dense.bytes, outcome.bytes),
+        "compression": ratio_or_none(dense.bytes, outcome.bytes),
         "epochs": outcome.epochs,
         "seconds": outcome.seconds,
         "device": outcome.device,
-        "key": row.key,
-        "learned_target": row.candidate.learned_target,
-        "allocation": str(allocation_of(row)),
+        "key": entry.key,
+        "learned_target": candidate.learned_target,
+        "allocation": str(entry.allocation),
     }
-
-
-def allocation_of(row: Row) -> Allocation:
-    """What the candidate was given, or, for a method that learns its widths, what it arrived at."""
-    return row.candidate.allocation or row.outcome.allocation or Allocation()
 
 
 def pareto_front(frame: pd.DataFrame, x: str = "flops", y: str = "accuracy") -> pd.DataFrame:
@@ -166,72 +172,86 @@ def pareto_front(frame: pd.DataFrame, x: str = "flops", y: str = "accuracy") -> 
     judged = frame[(frame["stage"] == "search") & (frame["status"] == "ok") & frame[x].notna() & frame[y].notna()]
     ordered = judged.sort_values([x, y], ascending=[True, False], kind="stable")
     values = ordered[y].to_numpy(dtype=float)
+    # Of equal x the largest y comes first, so a candidate is on the front if it exceeds every y before it.
     best_so_far = np.maximum.accumulate(np.concatenate([[-np.inf], values]))[:-1]
     return ordered[values > best_so_far].reset_index(drop=True)
 
 
-def finals_frame(rows: Sequence[Row], dense: Dense, checked: Mapping[str, CheckedLatency] | None = None) -> pd.DataFrame:
+def finals_frame(
+    entries: Sequence[CandidateEntry], dense: Dense, latencies: Mapping[str, CheckedLatency] | None = None
+) -> pd.DataFrame:
     """Test results, one line per finalist over its seeds; `std` is the sample's (n − 1) and blank for one seed.
 
     `candidate` and `allocation` are those of the first seed that succeeded. `searched` and `search_seconds` say how
     many candidates, and how much of the workers' time, the same method and strategy took for the same target.
 
     Args:
-        checked: key -> measured latency, of those for a target that asks for it.
+        latencies: key -> measured latency, of those for a target that asks for it.
     """
-    ids = short_ids(row.key for row in rows)
-    groups: dict[tuple[str, str, str, Candidate], list[Row]] = {}
-    for row in rows:
-        if row.stage == "final" and row.candidate.judge == "test":
+    ids = short_ids(entry.key for entry in entries)
+    finalists: dict[tuple[str, Target, Candidate], list[CandidateEntry]] = {}
+    for entry in entries:
+        if entry.stage == "final" and entry.candidate.judge == "test":
             # Everything but the seed: seeds of different allocations are never averaged.
-            question = (row.method, row.strategy, row.target, row.candidate.without_seed)
-            groups.setdefault(question, []).append(row)
-    searched = [row for row in rows if row.stage != "final"]
-    return _typed_frame([_final_record(group, searched, dense, ids, checked or {}) for group in groups.values()], FINAL_TYPES)
+            finalist = (entry.strategy, entry.target, entry.candidate.without_seed)
+            finalists.setdefault(finalist, []).append(entry)
+    searched = [entry for entry in entries if entry.stage != "final"]
+    records = [_final_record(seeds, searched, dense, ids, latencies or {}) for seeds in finalists.values()]
+    return _typed_frame(records, FINAL_TYPES)
 
 
 def _final_record(
-    group: list[Row], searched: list[Row], dense: Dense, ids: Mapping[str, str], checked: Mapping[str, CheckedLatency]
-) -> dict[str, Any]:
-    first, by_seed = group[0], {row.candidate.seed: row for row in group}  # the same seed twice is one measurement
-    good = sorted((row for row in by_seed.values() if row.outcome.status == "ok"), key=lambda row: row.candidate.seed)
-    outcomes = [row.outcome for row in good]
-    accuracies = [outcome.accuracy for outcome in outcomes if outcome.accuracy is not None]
-    mean = _mean(accuracies)
-    flops, size = _mean(o.flops for o in outcomes), _mean(o.bytes for o in outcomes)
-    shown = good[0] if good else first
-    latency = checked.get(shown.key)
-    cost = list({row.key: row for row in searched if _same_question(row, first)}.values())
+    seeds: list[CandidateEntry],
+    searched: list[CandidateEntry],
+    dense: Dense,
+    ids: Mapping[str, str],
+    latencies: Mapping[str, CheckedLatency],
+) -> TableRecord:
+    by_seed = {entry.candidate.seed: entry for entry in seeds}  # the same seed twice is one measurement
+    succeeded = [entry for _, entry in sorted(by_seed.items()) if entry.outcome.status == "ok"]
+    shown = succeeded[0] if succeeded else seeds[0]
+    method, strategy, target = shown.question
+    latency = latencies.get(shown.key)
+    # Several strategies may propose the same candidate, and rungs judge it several times: a key is paid for once.
+    paid = list({entry.key: entry for entry in searched if entry.question == shown.question}.values())
     return {
         "candidate": ids[shown.key],
-        "method": first.method,
-        "strategy": first.strategy,
-        "target": first.target,
-        "seeds": len(good),
-        "failed": len(by_seed) - len(good),
-        "test_accuracy": mean,
-        "test_std": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
-        "delta_points": None if mean is None or dense.test_accuracy is None else 100 * (mean - dense.test_accuracy),
-        "kept_asked": _ratio(first.target_flops, dense.flops),
-        "kept_flops": _ratio(flops, dense.flops),
-        "flops": _whole(flops),
-        "params": _whole(_mean(o.params for o in outcomes)),
-        "bytes": _whole(size),
-        "compression": _ratio(dense.bytes, size),
-        "epochs": _mean(o.epochs for o in outcomes),
-        "seconds": math.fsum(row.outcome.seconds for row in by_seed.values()),
-        "searched": len({row.candidate.without_rung for row in cost}),
-        "search_seconds": math.fsum(row.outcome.seconds for row in cost),
+        "method": method,
+        "strategy": strategy,
+        "target": str(target),
+        "seeds": len(succeeded),
+        "failed": len(by_seed) - len(succeeded),
+        **summarize_seeds([entry.outcome for entry in succeeded], dense),
+        "kept_asked": ratio_or_none(shown.target_flops, dense.flops),
+        "seconds": math.fsum(entry.outcome.seconds for entry in by_seed.values()),
+        "searched": len({entry.candidate.without_rung for entry in paid}),
+        "search_seconds": math.fsum(entry.outcome.seconds for entry in paid),
         "latency_ms": latency and latency.compressed_ms,
         "dense_latency_ms": latency and latency.dense_ms,
         "predicted_latency_ms": latency and latency.predicted_ms,
         "latency_device": latency and latency.where_text,
-        "allocation": str(allocation_of(shown)),
+        "allocation": str(shown.allocation),
     }
 
 
-def _same_question(one: Row, other: Row) -> bool:
-    return (one.method, one.strategy, one.target) == (other.method, other.strategy, other.target)
+def summarize_seeds(outcomes: Sequence[Outcome], dense: Dense | None) -> TableRecord:
+    """Test accuracy and cost of a finalist over the seeds that succeeded, as columns of the table of finalists."""
+    accuracies = [outcome.accuracy for outcome in outcomes if outcome.accuracy is not None]
+    mean = mean_or_none(accuracies)
+    dense_accuracy = None if dense is None else dense.test_accuracy
+    flops = mean_or_none(outcome.flops for outcome in outcomes)
+    size = mean_or_none(outcome.bytes for outcome in outcomes)
+    return {
+        "test_accuracy": mean,
+        "test_std": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
+        "delta_points": None if mean is None or dense_accuracy is None else 100 * (mean - dense_accuracy),
+        "kept_flops": None if dense is None else ratio_or_none(flops, dense.flops),
+        "flops": _round_or_none(flops),
+        "params": _round_or_none(mean_or_none(outcome.params for outcome in outcomes)),
+        "bytes": _round_or_none(size),
+        "compression": None if dense is None else ratio_or_none(dense.bytes, size),
+        "epochs": mean_or_none(outcome.epochs for outcome in outcomes),
+    }
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
@@ -258,9 +278,9 @@ def inert_cell(cell: object) -> object:
     return cell
 
 
-def table_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def table_records(frame: pd.DataFrame) -> list[TableRecord]:
     """The lines of a table as dictionaries, column -> cell."""
-    return [dict(zip(frame.columns, line, strict=True)) for line in frame.itertuples(index=False, name=None)]
+    return [dict(zip(frame.columns, cells, strict=True)) for cells in frame.itertuples(index=False, name=None)]
 
 
 def figure_or_none(value: Any) -> float | None:
@@ -268,19 +288,21 @@ def figure_or_none(value: Any) -> float | None:
     return None if pd.isna(value) else float(value)
 
 
-def _typed_frame(lines: list[dict[str, Any]], types: Mapping[str, str]) -> pd.DataFrame:
+def _typed_frame(records: list[TableRecord], types: Mapping[str, str]) -> pd.DataFrame:
     """All columns with their types, also when there is no record."""
-    return pd.DataFrame(lines, columns=list(types)).astype(dict(types))
+    return pd.DataFrame(records, columns=list(types)).astype(dict(types))
 
 
-def _ratio(part: float | None, whole: float | None) -> float | None:
-    return None if part is None or not whole else part / whole
+def ratio_or_none(numerator: float | None, denominator: float | None) -> float | None:
+    """None where either is missing, or the denominator 0."""
+    return None if numerator is None or not denominator else numerator / denominator
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
+def _round_or_none(figure: float | None) -> int | None:
+    return None if figure is None else round(figure)
 
 
-def _whole(value: float | None) -> int | None:
-    return None if value is None else round(value)
+def mean_or_none(figures: Iterable[float | None]) -> float | None:
+    """Of the figures that are there."""
+    measured = [figure for figure in figures if figure is not None]
+    return statistics.fmean(measured) if measured else None

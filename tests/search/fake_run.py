@@ -9,10 +9,11 @@ from typing import Any
 
 import pandas as pd
 
+from search.allocation.targets import parse_target
 from search.candidate import Candidate, Outcome, failed_outcome
 from search.report.page import RunView
 from search.results.run_tables import RunTables
-from search.results.tables import Dense, Row
+from search.results.tables import CandidateEntry, Dense
 
 HOSTILE = [
     "<b>bold</b>",
@@ -51,7 +52,7 @@ def fake_run(sites: Sequence[str] = SITES, per_group: int = 40, hostile: bool = 
     rows += [
         _final(rng, rows, strategy, target, seed) for target in TARGETS for strategy in strategies for seed in range(3)
     ]
-    tables = RunTables.from_rows(rows, DENSE)
+    tables = RunTables.from_entries(rows, DENSE)
     chosen = [*tables.front["candidate"], *tables.finals["candidate"]]
     strengths = {
         short: _ratios(row) for short, row in zip(tables.candidates["candidate"], rows, strict=True) if short in chosen
@@ -88,7 +89,7 @@ def with_tables(run: RunView, **changes: Any) -> RunView:
 
 def _row(
     rng: random.Random, sites: Sequence[str], strategy: str, target: tuple[str, int], index: int, mark: str
-) -> Row:
+) -> CandidateEntry:
     key = f"{rng.getrandbits(80):020x}"
     kept = target[1] / DENSE.flops * rng.uniform(0.995, 1.0)
     allocation = {site: {"ratio": round(min(1.0, max(0.0, rng.gauss(1 - kept**0.5, 0.15))), 3)} for site in sites}
@@ -100,19 +101,23 @@ def _row(
                           flops=int(kept * DENSE.flops),
                           params=int(DENSE.params * kept), bytes=int(DENSE.bytes * kept), epochs=1, seconds=21.5,
                           device="cpu")  # fmt: skip
-    return Row(key, "search", "l1", strategy, *target, candidate, outcome)
+    return CandidateEntry(key, "search", strategy, parse_target(target[0]), target[1], candidate, outcome)
 
 
-def _final(rng: random.Random, rows: Sequence[Row], strategy: str, target: tuple[str, int], seed: int) -> Row:
-    group = [row for row in rows if (row.strategy, row.target) == (strategy, target[0]) and row.stage == "search"]
+def _final(
+    rng: random.Random, rows: Sequence[CandidateEntry], strategy: str, target: tuple[str, int], seed: int
+) -> CandidateEntry:
+    group = [row for row in rows if (row.strategy, str(row.target)) == (strategy, target[0]) and row.stage == "search"]
     best = max(group, key=lambda row: row.outcome.accuracy or 0)
     candidate = best.candidate.model_copy(update={"seed": seed, "judge": "test"})
     accuracy = (best.outcome.accuracy or 0) - 0.012 + rng.gauss(0, 0.002)
     outcome = best.outcome.model_copy(update={"accuracy": accuracy, "epochs": 10, "seconds": 210})
-    return Row(f"{rng.getrandbits(80):020x}", "final", "l1", strategy, *target, candidate, outcome)
+    return CandidateEntry(
+        f"{rng.getrandbits(80):020x}", "final", strategy, parse_target(target[0]), target[1], candidate, outcome
+    )
 
 
-def _ratios(row: Row) -> dict[str, tuple[float, str]]:
+def _ratios(row: CandidateEntry) -> dict[str, tuple[float, str]]:
     return {
         site: (float(knobs["ratio"]), f"ratio={knobs['ratio']}") for site, knobs in row.candidate.allocation.items()
     }

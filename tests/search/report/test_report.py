@@ -94,7 +94,7 @@ def test_missing_figures_are_blank(run: RunView) -> None:
 
 
 def test_an_empty_run_has_a_page_and_a_picture(tmp_path: Path) -> None:
-    empty = RunView("nothing yet", "", "", "", "", {}, DENSE, RunTables.from_rows([], DENSE), targets=TARGETS)
+    empty = RunView("nothing yet", "", "", "", "", {}, DENSE, RunTables.from_entries([], DENSE), targets=TARGETS)
     write_report(tmp_path / "report.html", empty)
     write_picture(tmp_path / "pareto.png", empty)
     assert Reader((tmp_path / "report.html").read_text()).text.count("No candidate succeeded.") == len(TARGETS)

@@ -13,16 +13,16 @@ from models.task_config import TaskConfig
 from search.allocation.targets import parse_target
 from search.api import open_run
 from search.candidate import Candidate, Outcome
-from search.recipe import Recipe
 from search.engine.finalists import best_candidates
 from search.engine.standings import Standing, seedless_key, store_dense, store_standings
 from search.export.finished_run import read_run
 from search.export.pick import pick_candidate
 from search.leaderboard.board import make_board
 from search.ledger.ledger import Ledger
+from search.recipe import Recipe
 from search.results.best import Best, best_of_target
 from search.results.run_tables import RunTables
-from search.results.tables import Dense, Row, candidates_frame, finals_frame, pareto_front, write_csv
+from search.results.tables import CandidateEntry, Dense, candidates_frame, finals_frame, pareto_front, write_csv
 from search.settings.config import RunConfig
 from search.strategies.contract import Proposal
 
@@ -43,26 +43,26 @@ def settings(folder: Path) -> RunConfig:
     return RunConfig(task=TaskConfig(network="small"), name="run", results=str(folder), recipe=Recipe(epochs=2))
 
 
-def searched_row(number: int, outcome: Outcome) -> Row:
+def searched_row(number: int, outcome: Outcome) -> CandidateEntry:
     return made_row(candidate(number), "search", outcome)
 
 
-def final_rows(number: int, accuracies: Sequence[float], flops: int) -> list[Row]:
+def final_rows(number: int, accuracies: Sequence[float], flops: int) -> list[CandidateEntry]:
     outcomes = [Outcome(status="ok", accuracy=accuracy, flops=flops, images=100) for accuracy in accuracies]
     return [made_row(candidate(number, "test", seed), "final", outcome) for seed, outcome in enumerate(outcomes)]
 
 
-def made_row(made: Candidate, stage: str, outcome: Outcome) -> Row:
+def made_row(made: Candidate, stage: str, outcome: Outcome) -> CandidateEntry:
     number = round(100 * made.allocation["conv"]["ratio"])  # type: ignore[operator]
     strategy = f"strategy{number % 2}"
-    return Row(made.key(TASK), stage, "l1", strategy, TARGET, 500, made, outcome)  # type: ignore[arg-type]
+    return CandidateEntry(made.key(TASK), stage, strategy, parse_target(TARGET), 500, made, outcome)  # type: ignore[arg-type]
 
 
 def number_of(line: object) -> int:
     return round(100 * json.loads(line)["conv"]["ratio"])  # type: ignore[arg-type]
 
 
-def answers(rows: Sequence[Row], folder: Path) -> dict[str, int]:
+def answers(rows: Sequence[CandidateEntry], folder: Path) -> dict[str, int]:
     """Who asks -> the number of the allocation that is the answer; the tables go by way of their files."""
     frame, finals = candidates_frame(rows, DENSE), finals_frame(rows, DENSE)
     best = best_of_target(frame, finals, TARGET)
@@ -81,13 +81,13 @@ def answers(rows: Sequence[Row], folder: Path) -> dict[str, int]:
     if best.on_test:
         found["leaderboard"] = first_on_the_leaderboard(rows, folder)
     else:
-        seen = [(Proposal(row.candidate, "search", row.strategy, parse_target(row.target)), row.outcome) for row in rows]
+        seen = [(Proposal(row.candidate, "search", row.strategy, row.target), row.outcome) for row in rows]
         random.Random(0).shuffle(seen)
         found["finalists"] = round(100 * best_candidates(seen, 1)[0].candidate.allocation["conv"]["ratio"])  # type: ignore[operator]
     return found
 
 
-def first_on_the_leaderboard(rows: Sequence[Row], folder: Path) -> int:
+def first_on_the_leaderboard(rows: Sequence[CandidateEntry], folder: Path) -> int:
     with Ledger(str(folder / "ledger.db"), TASK, "small on digits") as ledger:
         store_dense(ledger, DENSE)
         for row in rows:
@@ -130,7 +130,7 @@ def test_where_weights_have_seen_the_split_drift_alone_decides_everywhere(tmp_pa
 def test_they_agree_on_figures_that_tie_often(seed: int, tmp_path: Path) -> None:
     """Accuracies in tenths, drifts of two values, costs of two: nearly every place is a tie."""
     rng = random.Random(seed)
-    rows: list[Row] = []
+    rows: list[CandidateEntry] = []
     for number in range(10, 18):
         figures = {"accuracy": rng.choice((0.7, 0.8)), "loss": rng.choice((0.5, 0.6)), "flops": rng.choice((490, 498))}
         if seed % 3 == 0:
@@ -144,7 +144,7 @@ def test_they_agree_on_figures_that_tie_often(seed: int, tmp_path: Path) -> None
 
 
 def test_the_reason_is_said() -> None:
-    def best(rows: Sequence[Row]) -> Best:
+    def best(rows: Sequence[CandidateEntry]) -> Best:
         answer = best_of_target(candidates_frame(rows, DENSE), finals_frame(rows, DENSE), TARGET)
         assert answer is not None
         return answer

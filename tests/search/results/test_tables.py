@@ -1,4 +1,4 @@
-"""Tables against hand-made rows, brute force and the standard library's own CSV reader."""
+"""Tables against hand-made entries, brute force and the standard library's own CSV reader."""
 
 from __future__ import annotations
 
@@ -15,26 +15,43 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search.allocation.targets import parse_target
 from search.candidate import Candidate, Outcome, failed_outcome
 from search.files.atomic import atomic_write
-from search.results.tables import Dense, Row, candidates_frame, finals_frame, pareto_front, short_ids, write_csv
+from search.results.tables import (
+    CandidateEntry,
+    Dense,
+    candidates_frame,
+    finals_frame,
+    pareto_front,
+    short_ids,
+    write_csv,
+)
 
 DENSE = Dense(flops=1000, params=200, bytes=800, search_accuracy=0.95, test_accuracy=0.9)
 
 
-def row(key: str = "k" * 20, stage: Any = "search", outcome: Outcome | None = None, **more: Any) -> Row:
-    names = {"method": "l1", "strategy": "random", "target": "0.5"}
-    names |= {name: more.pop(name) for name in list(more) if name in names}
-    target_flops = more.pop("target_flops", 500)
+def entry(
+    key: str = "k" * 20,
+    stage: Any = "search",
+    outcome: Outcome | None = None,
+    strategy: str = "random",
+    target: str = "0.5",
+    **more: Any,
+) -> CandidateEntry:
     judge = "test" if stage == "final" else "search"
     candidate = Candidate(**({"method": "l1", "allocation": {"a": {"ratio": 0.5}}, "judge": judge} | more))
     outcome = outcome or Outcome(status="ok", accuracy=0.8, loss=0.6, flops=498, params=100, bytes=320)
-    return Row(key=key, stage=stage, target_flops=target_flops, candidate=candidate, outcome=outcome, **names)
+    return CandidateEntry(key, stage, strategy, parse_target(target), 500, candidate, outcome)
 
 
 def test_a_line_says_what_was_measured_and_leaves_the_rest_blank() -> None:
-    rows = [row("aaaa" * 5), row("bbbb" * 5, stage="final", seed=3), row("cccc" * 5, outcome=failed_outcome("loss was NaN"))]
-    searched, final, broken = candidates_frame(rows, DENSE).to_dict("records")
+    entries = [
+        entry("aaaa" * 5),
+        entry("bbbb" * 5, stage="final", seed=3),
+        entry("cccc" * 5, outcome=failed_outcome("loss was NaN")),
+    ]
+    searched, final, broken = candidates_frame(entries, DENSE).to_dict("records")
     assert (searched["candidate"], searched["accuracy"], searched["loss"]) == ("aaaaaaaa", 0.8, 0.6)
     assert (searched["kept_flops"], searched["kept_params"], searched["compression"]) == (0.498, 0.5, 2.5)
     assert pd.isna(searched["test_accuracy"])
@@ -47,19 +64,19 @@ def test_a_line_says_what_was_measured_and_leaves_the_rest_blank() -> None:
 
 
 def test_integers_stay_integers_beside_blanks() -> None:
-    rows = [row("a" * 20), row("b" * 20, outcome=failed_outcome("out of memory"))]
-    assert candidates_frame(rows, DENSE)["flops"].to_list() == [498, pd.NA]
+    entries = [entry("a" * 20), entry("b" * 20, outcome=failed_outcome("out of memory"))]
+    assert candidates_frame(entries, DENSE)["flops"].to_list() == [498, pd.NA]
 
 
 def test_a_learned_allocation_is_shown_where_none_was_given() -> None:
     outcome = Outcome(status="ok", accuracy=0.8, allocation={"a": {"ratio": 0.25}})
-    learned = row(outcome=outcome, allocation={}, learned_target=0.5)
+    learned = entry(outcome=outcome, allocation={}, learned_target=0.5)
     assert json.loads(candidates_frame([learned], DENSE)["allocation"][0]) == {"a": {"ratio": 0.25}}
 
 
 def test_no_rows_still_give_every_column() -> None:
     for make in (candidates_frame, finals_frame):
-        empty, full = make([], DENSE), make([row(), row(stage="final")], DENSE)
+        empty, full = make([], DENSE), make([entry(), entry(stage="final")], DENSE)
         assert list(empty.columns) == list(full.columns)
         assert list(empty.dtypes) == list(full.dtypes)
         assert empty.empty
@@ -114,15 +131,15 @@ def test_front_takes_other_columns() -> None:
 # ---- finalists
 
 
-def final(seed: int, accuracy: float, **more: Any) -> Row:
+def final(seed: int, accuracy: float, **more: Any) -> CandidateEntry:
     outcome = Outcome(status="ok", accuracy=accuracy, flops=498, params=100, bytes=320, epochs=4, seconds=10)
-    return row(f"{more.get('strategy', 'random')}{seed}".ljust(20, "0"), "final", outcome, seed=seed, **more)
+    return entry(f"{more.get('strategy', 'random')}{seed}".ljust(20, "0"), "final", outcome, seed=seed, **more)
 
 
 def test_finals_mean_std_and_delta() -> None:
     accuracies = [0.85, 0.87, 0.86]
-    rows = [final(seed, accuracy) for seed, accuracy in enumerate(accuracies)]
-    (line,) = finals_frame(rows, DENSE).to_dict("records")
+    entries = [final(seed, accuracy) for seed, accuracy in enumerate(accuracies)]
+    (line,) = finals_frame(entries, DENSE).to_dict("records")
     assert (line["seeds"], line["failed"], line["candidate"]) == (3, 0, "random00")
     assert line["test_accuracy"] == pytest.approx(statistics.mean(accuracies))
     assert line["test_std"] == pytest.approx(0.01)  # by hand: sqrt((0.01² + 0.01²) / 2)
@@ -140,7 +157,7 @@ def test_one_seed_has_no_spread_and_a_missing_dense_figure_gives_no_delta() -> N
 
 
 def test_failed_seeds_are_counted_not_averaged() -> None:
-    bad = row("f" * 20, "final", failed_outcome("out of memory", seconds=5), seed=9)
+    bad = entry("f" * 20, "final", failed_outcome("out of memory", seconds=5), seed=9)
     (line,) = finals_frame([final(0, 0.8), bad], DENSE).to_dict("records")
     assert (line["seeds"], line["failed"], line["test_accuracy"], line["seconds"]) == (1, 1, 0.8, 15)
     (lost,) = finals_frame([bad], DENSE).to_dict("records")
@@ -150,9 +167,9 @@ def test_failed_seeds_are_counted_not_averaged() -> None:
 
 
 def test_seeds_of_different_allocations_strategies_or_targets_are_not_averaged() -> None:
-    rows = [final(0, 0.8), final(1, 0.7, allocation={"a": {"ratio": 0.9}}), final(0, 0.6, strategy="tpe"),
+    entries = [final(0, 0.8), final(1, 0.7, allocation={"a": {"ratio": 0.9}}), final(0, 0.6, strategy="tpe"),
             final(0, 0.5, target="0.3")]  # fmt: skip
-    assert finals_frame(rows, DENSE)["test_accuracy"].to_list() == [0.8, 0.7, 0.6, 0.5]
+    assert finals_frame(entries, DENSE)["test_accuracy"].to_list() == [0.8, 0.7, 0.6, 0.5]
 
 
 def test_the_same_seed_twice_is_one_measurement() -> None:
@@ -164,10 +181,10 @@ def test_the_same_seed_twice_is_one_measurement() -> None:
 def test_search_cost_is_that_of_the_same_question() -> None:
     took = Outcome(status="ok", accuracy=0.5, seconds=7)
     other = {"allocation": {"a": {"ratio": 0.6}}}
-    rows = [row("1" * 20, outcome=took), row("2" * 20, outcome=failed_outcome("NaN", seconds=2), **other),
-            row("4" * 20, "rung", Outcome(status="ok", seconds=1), until=0.5, **other),
-            row("3" * 20, outcome=took, strategy="tpe"), row("1" * 20, outcome=took), final(0, 0.8)]  # fmt: skip
-    (line,) = finals_frame(rows, DENSE).to_dict("records")
+    entries = [entry("1" * 20, outcome=took), entry("2" * 20, outcome=failed_outcome("NaN", seconds=2), **other),
+            entry("4" * 20, "rung", Outcome(status="ok", seconds=1), until=0.5, **other),
+            entry("3" * 20, outcome=took, strategy="tpe"), entry("1" * 20, outcome=took), final(0, 0.8)]  # fmt: skip
+    (line,) = finals_frame(entries, DENSE).to_dict("records")
     assert (line["searched"], line["search_seconds"]) == (2, 10)
 
 
@@ -175,8 +192,8 @@ def test_search_cost_is_that_of_the_same_question() -> None:
 
 
 def test_csv_reads_back_as_written(tmp_path: Path) -> None:
-    rows = [row("a" * 20), row("b" * 20, outcome=failed_outcome('said "no", twice\nand left'))]
-    frame = candidates_frame(rows, DENSE)
+    entries = [entry("a" * 20), entry("b" * 20, outcome=failed_outcome('said "no", twice\nand left'))]
+    frame = candidates_frame(entries, DENSE)
     write_csv(frame, tmp_path / "run" / "candidates.csv")
     with (tmp_path / "run" / "candidates.csv").open(newline="") as file:
         first, second = csv.DictReader(file)
