@@ -12,7 +12,8 @@ from search.engine.observer import RunObserver
 if TYPE_CHECKING:  # what is told about, which a plan does not need
     from search.engine.outcomes import RunOutcomes
     from search.export.export import Exported
-    from search.leaderboard.board import Answer, Board
+    from search.leaderboard.answers import Answer
+    from search.leaderboard.board import Board
     from search.leaderboard.verify import Check
     from search.report.outputs import Written
 

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from models.errors import unknown_name
 from search.files.output_file import check_output_file, write_output_file
-from search.leaderboard.board import TYPES, Board
+from search.leaderboard.board import Board
+from search.leaderboard.board_rows import TYPES
 from search.leaderboard.columns import (
     REPORTED_COLUMNS,
     REPORTED_NOTE,
@@ -139,8 +140,8 @@ class _TextTable(NamedTuple):
 def _text_tables(boards: Sequence[Board], with_reported: bool) -> list[_TextTable]:
     """A table a band with the rows' runs and notes, papers' figures, and the mean ranks of several tasks."""
 
-    def add_table(title: str, columns: Sequence[Column], table_records: Iterable[Record]) -> None:
-        body = [[column.text(record) for column in columns] for record in table_records]
+    def add_table(title: str, columns: Sequence[Column], row_records: Iterable[Record]) -> None:
+        body = [[column.text(record) for column in columns] for record in row_records]
         tables.append(_TextTable(title, [column.heading for column in columns], body))
 
     tables = list[_TextTable]()

@@ -16,7 +16,7 @@ from search.engine.unchanged import describe_changes
 from search.judge.evaluate import Evaluator
 from search.judge.finetune import measure_accuracy
 from search.judge.packed_weights import unpack_weights
-from search.leaderboard.board import Answer, answers_of
+from search.leaderboard.answers import Answer, answers_of
 from search.ledger.ledger import Ledger
 from search.ledger.record import Record
 

@@ -15,7 +15,8 @@ from search.engine.estimate import expected_candidates, forward_passes
 from search.engine.outcomes import RunOutcomes
 from search.engine.prepare import PreparedRun
 from search.export.export import Exported
-from search.leaderboard.board import Answer, Board
+from search.leaderboard.answers import Answer
+from search.leaderboard.board import Board
 from search.leaderboard.verify import Check
 from search.observer import Observer, OnStep
 from search.report.outputs import Written

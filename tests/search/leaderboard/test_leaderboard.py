@@ -16,7 +16,8 @@ from search.candidate import failed_outcome
 from search.engine.standings import finalist_standings, read_dense, read_standings, seedless_key, store_dense
 from search.export.config import CONFIG, read_config
 from search.latency.check import FILE
-from search.leaderboard.board import ONE_SEED, Board, find_tasks, read_boards
+from search.leaderboard.board import Board, find_tasks, read_boards
+from search.leaderboard.board_rows import ONE_SEED
 from search.leaderboard.views import Filter, mean_ranks, select_rows, sort_rows
 from search.ledger.ledger import Ledger, list_tasks
 from search.results.tables import Dense, table_records
