@@ -1,8 +1,8 @@
 """Kernel clustering (Son et al., ECCV 2018): 2-D kernels as signed scales times the centroids of a codebook.
 
-Kernels are divided by a = sign(center weight) · norm, clustered, and become a · centroid; with transforms, a centroid
-flipped or rotated. Centroids and scales train, indices stay; kernels of zeros are pruned. Kernels of one filter (or of
-one input channel) that share a codeword need one convolution between them: that is what FLOPs count.
+Kernels are divided by a = sign(center weight) · norm and clustered; each becomes a · centroid, where transforms flip or
+rotate the centroid. Centroids and scales are trained, indices stay. Kernels of zeros are pruned. FLOPs count one
+convolution for all kernels of a filter (or of an input channel) that share a codeword.
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ from methods.clustering.scaled_kernels import (
     unpack_codewords,
 )
 from methods.clustering.scopes import Share, centroid_count, ladder_of_k, share_layers
-from methods.clustering.shared_work import Clustered, SharedChange, SharedLayer, shared_convolutions
+from methods.clustering.shared_work import ClusteredSite, SharedChange, SharedLayer, shared_convolutions
 from methods.graph.removal import Change, RemovalOrder, cut_table
 from methods.graph.trace import LayerUse
 from methods.registry import register
 from methods.tables.bitpack import bits_for
 from methods.tables.codebook import CodebookConv2d, codebook_layers, replace_module
 from methods.tables.kernel_tables import KernelTables, TableSite
+from methods.tables.table_cost import sum_costs
 from methods.tables.vector_quantizer import fit_codebooks, kernel_symmetries, recentre_clusters
 from models.errors import UserError
 
@@ -58,14 +59,14 @@ INFO = MethodInfo(
 
 @dataclass(frozen=True)
 class Fit:
-    """A codebook (k, Kh·Kw) and, for each of its layers, codewords (N, C / groups); pruned kernels have k·t."""
+    """A codebook (k, Kh·Kw), and codewords (N, C / groups) of each of its layers; pruned kernels have k·t."""
 
     centers: Tensor
     codewords: dict[str, Tensor]
 
 
 class KernelClustering(KernelTables):
-    """One site per codebook. All sizes are fitted when first asked for: what they save depends on who shares."""
+    """One site per codebook. All sizes are fitted when first needed, as their cost depends on shared codewords."""
 
     info = INFO
     saves_nothing = "too few kernels for a codebook to save anything"
@@ -75,7 +76,7 @@ class KernelClustering(KernelTables):
             raise UserError(f"kernel-clustering knows 1, 2, 4 or 8 transforms, not {options['transforms']!r}")
         largest = centroid_count(options["largest"], "kernel-clustering")
         super().__init__(network, example, options)
-        shapes = {name: self._shape(name) for name in self._names}
+        shapes = {name: self._kernel_shape(name) for name in self._names}
         self._shares = share_layers(options["scope"], shapes, largest)
         for name in shapes.keys() - {layer for share in self._shares for layer in share.layers}:
             self._left_dense[name] = "in none of the listed ranges"
@@ -90,22 +91,23 @@ class KernelClustering(KernelTables):
         return None
 
     @cached_property
-    def _fits(self) -> dict[str, dict[int, Fit]]:
-        """Per codebook, by its number of centroids."""
-        return {share.name: self._fit(share) for share in self._shares}
+    def _codebook_fits(self) -> dict[str, dict[int, Fit]]:
+        """The fits of each codebook, by number of centroids."""
+        return {share.name: self._fit_share(share) for share in self._shares}
 
-    def _shape(self, name: str) -> tuple[int, int]:
-        height, width = self._layer(name).kernel_size
+    def _kernel_shape(self, name: str) -> tuple[int, int]:
+        height, width = self._conv_layer(name).kernel_size
         return height, width
 
-    def _orders(self, name: str) -> Tensor:
-        return kernel_symmetries(*self._shape(name), self.options["transforms"]).to(self.example.device)
+    def _kernel_orders(self, name: str) -> Tensor:
+        return kernel_symmetries(*self._kernel_shape(name), self.options["transforms"]).to(self.example.device)
 
-    def _fit(self, share: Share) -> dict[int, Fit]:
-        """Codebooks for every k of the ladder, of the normalised kernels of all layers that share."""
-        orders = self._orders(share.layers[0])
-        alive = {name: self._scale(name) != 0 for name in share.layers}
-        points = torch.cat([self._normalised(name)[alive[name]] for name in share.layers])
+    def _fit_share(self, share: Share) -> dict[int, Fit]:
+        """Fits for every k of the ladder, to the normalised kernels of all layers that share the codebook."""
+        orders = self._kernel_orders(share.layers[0])
+        # Kernels of zeros have no direction: they are pruned, not clustered.
+        alive = {name: self._kernel_scales(name) != 0 for name in share.layers}
+        points = torch.cat([self._normalised_kernels(name)[alive[name]] for name in share.layers])
         counts = ladder_of_k(share.largest, len(points))
         fits: dict[int, Fit] = {}
         if not counts:
@@ -119,76 +121,73 @@ class KernelClustering(KernelTables):
             fits[k] = Fit(book.centers, tables)
         return fits
 
-    def _scale(self, name: str) -> Tensor:
-        return signed_scales(self._layer(name).weight.detach().float())
+    def _kernel_scales(self, name: str) -> Tensor:
+        return signed_scales(self._conv_layer(name).weight.detach().float())
 
-    def _normalised(self, name: str) -> Tensor:
-        """(N, C / groups, Kh·Kw); rows of kernels of zeros mean nothing."""
-        scale = self._scale(name)[..., None]
-        return self._layer(name).weight.detach().float().flatten(2) / torch.where(scale == 0, 1, scale)
+    def _normalised_kernels(self, name: str) -> Tensor:
+        """(N, C / groups, Kh·Kw) kernels over their scales; kernels of zeros stay zeros."""
+        scale = self._kernel_scales(name)[..., None]
+        return self._conv_layer(name).weight.detach().float().flatten(2) / torch.where(scale == 0, 1, scale)
 
     def table_sites(self) -> Iterator[TableSite]:
-        # The same k is the same strength everywhere; dense stands for twice the largest codebook there is.
+        # A given k has the same strength at all sites; dense counts as twice the largest codebook.
         top = math.log2(2 * max((share.largest for share in self._shares), default=1))
         for share in self._shares:
-            dense = [self._dense_cost(name, self._uses[name]) for name in share.layers]
-            sizes = list(self._fits[share.name])
-            costs = [_sum(dense), *(self._cost(share, k) for k in sizes)]
+            weights = {name: self._conv_layer(name).weight.numel() for name in share.layers}
+            dense = [Cost(self._uses[name].positions * count, count, 4 * count) for name, count in weights.items()]
+            sizes = list(self._codebook_fits[share.name])
+            costs = [sum_costs(dense), *(self._share_cost(share, k) for k in sizes)]
             strengths = [0.0, *(1 - math.log2(k) / top for k in sizes)]
-            kernels = sum(self._scale(name).numel() for name in share.layers)
+            kernels = sum(self._kernel_scales(name).numel() for name in share.layers)
             yield TableSite(
                 share.name, share.layers, kernels, [DENSE, *(Setting(k=k) for k in sizes)], strengths, costs
             )
 
-    def _dense_cost(self, name: str, use: LayerUse) -> Cost:
-        weights = self._layer(name).weight.numel()
-        return Cost(use.positions * weights, weights, 4 * weights)
-
-    def _cost(self, share: Share, k: int) -> Cost:
-        """Of the weights of all layers that share: centroids once; per kernel a scale, an index and a transform."""
-        height, width = self._shape(share.layers[0])
-        area, transforms = height * width, len(self._orders(share.layers[0]))
+    def _share_cost(self, share: Share, k: int) -> Cost:
+        """The cost of all layers of a codebook: centroids once; per kernel a scale, an index and a transform."""
+        height, width = self._kernel_shape(share.layers[0])
+        area, transforms = height * width, len(self._kernel_orders(share.layers[0]))
         per_layer = []
-        for name, codewords in self._fits[share.name][k].codewords.items():
-            kernels, groups = codewords.numel(), self._layer(name).groups
+        for name, codewords in self._codebook_fits[share.name][k].codewords.items():
+            kernels, groups = codewords.numel(), self._conv_layer(name).groups
             flops = self._uses[name].positions * area * shared_convolutions(codewords, groups, k * transforms)
             bits = kernels * (bits_for(k) + bits_for(transforms))
             per_layer.append(Cost(flops, kernels, 2 * kernels + -(-bits // 8)))
-        return _sum([Cost(0, k * area, 4 * k * area), *per_layer])
+        return sum_costs([Cost(0, k * area, 4 * k * area), *per_layer])
 
-    def change(self, order: RemovalOrder) -> Change:
-        return SharedChange([self._clustered(site, order) for site in self.sites])
+    def cost_change(self, order: RemovalOrder) -> Change:
+        return SharedChange([self._clustered_site(site, order) for site in self.sites])
 
-    def _clustered(self, site: Site, order: RemovalOrder) -> Clustered:
-        """What the cost of a site's layers depends on when channels may go."""
-        fits = [self._fits[site.name][int(setting["k"])] for setting in site.settings[1:]]
-        height, width = self._shape(site.layers[0])
+    def _clustered_site(self, site: Site, order: RemovalOrder) -> ClusteredSite:
+        """What the cost of a site's layers depends on when a first method removes channels."""
+        fits = [self._codebook_fits[site.name][int(setting["k"])] for setting in site.settings[1:]]
+        height, width = self._kernel_shape(site.layers[0])
         layers = [
             SharedLayer(
                 order.removal_of(name, "in"),
                 order.removal_of(name, "out"),
                 [fit.codewords[name].cpu().numpy() for fit in fits],
-                self._layer(name).groups,
+                self._conv_layer(name).groups,
                 self._uses[name].positions,
             )
             for name in site.layers
         ]
         sizes = [len(fit.centers) for fit in fits]
-        return Clustered(layers, sizes, len(self._orders(site.layers[0])), height * width)
+        return ClusteredSite(layers, sizes, len(self._kernel_orders(site.layers[0])), height * width)
 
     def _fit_of(self, share: Share, k: int) -> Fit:
-        """The codebook of k centroids for what is left of the layers that share it.
+        """The codebook of k centroids for the remaining kernels of the layers that share it.
 
-        Kernels keep the codewords that they had in the whole network; centroids become the means of who is left.
+        Kernels keep their codewords of the dense network; centroids become the means of the remaining kernels.
         """
-        fit = self.whole._fits[share.name][k]
-        if self._kept is None:
+        fit = self.whole_method._codebook_fits[share.name][k]
+        if self._kept_channels is None:
             return fit
-        codewords = {name: cut_table(table, self._kept(name), self._layer(name).groups)
+        codewords = {name: cut_table(table, self._kept_channels(name), self._conv_layer(name).groups)
                      for name, table in fit.codewords.items()}  # fmt: skip
-        orders = self._orders(share.layers[0])
+        orders = self._kernel_orders(share.layers[0])
         alive = {name: table != k * len(orders) for name, table in codewords.items()}
-        points = torch.cat([self._normalised(name)[mask] for name, mask in alive.items()])
+        points = torch.cat([self._normalised_kernels(name)[mask] for name, mask in alive.items()])
         words = torch.cat([codewords[name][mask] for name, mask in alive.items()]).long()
         return Fit(recentre_clusters(points, fit.centers, orders, words)[0], codewords)
 
@@ -198,41 +197,48 @@ class KernelClustering(KernelTables):
             setting = allocation.get(share.name, DENSE)
             if setting != DENSE:
                 fit = self._fit_of(share, int(setting["k"]))
-                scales = {name: self._scale(name) for name in share.layers}
-                self._install(small, share, fit.centers, fit.codewords, scales)
+                scales = {name: self._kernel_scales(name) for name in share.layers}
+                self._install_layers(small, share, fit.centers, fit.codewords, scales)
         return small
 
-    def _install(self, small: nn.Module, share: Share, centers: Tensor, codewords: Mapping[str, Tensor],
-                 scales: Mapping[str, Tensor]) -> None:  # fmt: skip
-        """Put the compressed layers in, on one bank of centroids."""
-        orders = self._orders(share.layers[0])
-        bank = nn.Parameter(centers.to(self._layer(share.layers[0]).weight.dtype, copy=True))
+    def _install_layers(
+        self,
+        small: nn.Module,
+        share: Share,
+        centers: Tensor,
+        codewords: Mapping[str, Tensor],
+        scales: Mapping[str, Tensor],
+    ) -> None:
+        """Replace the layers of a codebook by compressed ones on a common bank of centroids; in place."""
+        orders = self._kernel_orders(share.layers[0])
+        bank = nn.Parameter(centers.to(self._conv_layer(share.layers[0]).weight.dtype, copy=True))
         for name in share.layers:
-            used = codewords[name] != len(bank) * len(orders)  # a pruned kernel may have come alive by repair
-            scale = in_16_bits(torch.where(used, scales[name], 0).to(bank.dtype))
-            layer = CodebookConv2d(self._layer(name), bank, codewords[name], scale=scale,
-                                   orders=orders if len(orders) > 1 else None)  # fmt: skip
+            # Kernels that were pruned stay so, even where the first method's repair has filled them again.
+            unpruned = codewords[name] != len(bank) * len(orders)
+            scale = in_16_bits(torch.where(unpruned, scales[name], 0).to(bank.dtype))
+            symmetries = orders if len(orders) > 1 else None
+            layer = CodebookConv2d(self._conv_layer(name), bank, codewords[name], scale=scale, orders=symmetries)
             replace_module(small, name, layer)
 
     def tuning(self, allocation: Allocation | None, network: nn.Module, *, steps: int, lr: float) -> Tuning:
         return ClusteredTuning(lr)
 
     def centroids(self, network: nn.Module) -> list[Centroids]:
-        """Of every codebook in use; a kernel counts for its centroid whatever its transform, a pruned one for none."""
-        found, layers = [], codebook_layers(network)
+        """Every codebook in use. Kernels count for their centroid under any transform; pruned kernels do not count."""
+        codebooks, layers = [], codebook_layers(network)
         for share in self._shares:
             members = [layers[name] for name in share.layers if name in layers]
             if not members:
                 continue
-            bank, transforms = members[0].bank.detach(), len(self._orders(share.layers[0]))
+            bank, transforms = members[0].bank.detach(), len(self._kernel_orders(share.layers[0]))
             words = torch.cat([layer.index.long().flatten() for layer in members]) // transforms
             counts = torch.bincount(words, minlength=len(bank) + 1)[: len(bank)]
             order = counts.argsort(descending=True, stable=True)
-            found.append(Centroids(share.name, bank[order].unflatten(1, members[0].kernel_size), counts[order]))
-        return found
+            codebooks.append(Centroids(share.name, bank[order].unflatten(1, members[0].kernel_size), counts[order]))
+        return codebooks
 
     def pack(self, network: nn.Module) -> dict[str, Tensor]:
-        """The state, centroids once per codebook, scales in 16 bits, codewords at ⌈log₂ k⌉ + log₂ t bits."""
+        """The state with centroids once per codebook, scales in 16 bits, codewords of ⌈log₂ k⌉ + log₂ t bits."""
         tensors, layers = super().pack(network), codebook_layers(network)
         for share in self._shares:
             for name in share.layers if share.layers[0] in layers else ():
@@ -251,17 +257,13 @@ class KernelClustering(KernelTables):
                 continue
             bank = plain.pop(f"{share.layers[0]}.bank").to(device)
             scales = {name: plain.pop(f"{name}.scale").to(device, bank.dtype) for name in share.layers}
-            words = len(self._orders(share.layers[0])) * len(bank)
+            words = len(self._kernel_orders(share.layers[0])) * len(bank)
             codewords = {}
             for name, scale in scales.items():
                 table = unpack_codewords(plain.pop(f"{name}.index"), scale.numel(), len(bank), words // len(bank))
                 codewords[name] = torch.where(scale == 0, words, table.to(device).view_as(scale))
-            self._install(network, share, bank, codewords, scales)
+            self._install_layers(network, share, bank, codewords, scales)
         return self._load_rest(network, plain, rebuilt=("bank", "index", "scale", "orders"))
-
-
-def _sum(costs: list[Cost]) -> Cost:
-    return Cost(*(sum(column) for column in zip(*costs, strict=True)))
 
 
 register(INFO, KernelClustering)

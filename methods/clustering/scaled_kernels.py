@@ -1,4 +1,4 @@
-"""The scales and codewords of clustered kernels: how they are trained, and how they are stored."""
+"""Scales and codewords of clustered kernels: their training and their stored form."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HALF_MAX = torch.finfo(torch.half).max
 
 
 def signed_scales(weight: Tensor) -> Tensor:
-    """sign(center weight) · ‖W[n, c]‖₂ of every kernel (N, C / groups, Kh, Kw); a center of 0 counts as positive."""
+    """sign(center weight) · ‖W[n, c]‖₂ of every kernel of (N, C / groups, Kh, Kw); a center of 0 counts as positive."""
     center = weight[:, :, weight.shape[2] // 2, weight.shape[3] // 2]
     return weight.flatten(2).norm(dim=2) * torch.where(center < 0, -1.0, 1.0)
 
@@ -26,17 +26,17 @@ def in_16_bits(scale: Tensor) -> Tensor:
 
 
 class ClusteredTuning(Tuning):
-    """Scales train in full precision and are judged as they will be stored; codebooks learn at rates of their own.
+    """Trains scales in full precision, rounds them to their stored form in the end, and gives codebooks other rates.
 
-    A centroid's gradient is the sum of a · ∂L/∂w over its kernels, thousands where a network shares one codebook. The
-    step of it that brings a · centroid nearest to where plain steps of length η would take those kernels is η / Σ a².
+    A centroid's gradient is the sum of a · ∂L/∂w over its kernels, thousands where a network shares one codebook. With
+    the rate η / Σ a², a · centroid comes nearest to where plain steps of rate η would move those kernels.
     """
 
     def __init__(self, lr: float) -> None:
         self._lr = lr
 
     def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
-        """The rest, and each codebook at η over the mean of its centroids' Σ a², but never above η."""
+        """A group for each codebook, at η over the mean of its centroids' Σ a² but at most η, and one for the rest."""
         energy: dict[nn.Parameter, float] = {}
         for layer in codebook_layers(network).values():
             if layer.scale is not None:
@@ -54,7 +54,7 @@ class ClusteredTuning(Tuning):
 
 
 def pack_codewords(codewords: Tensor, k: int, transforms: int) -> Tensor:
-    """Bytes of all centroid numbers, then of all transform numbers; a pruned kernel's are 0, and so is its scale."""
+    """Bytes of all centroid numbers, then of all transform numbers; a pruned kernel has number 0 and scale 0."""
     words = torch.where(codewords == k * transforms, 0, codewords.long()).flatten()
     fields = (pack_bits(words // transforms, bits_for(k)), pack_bits(words % transforms, bits_for(transforms)))
     return to_bytes(*fields)
@@ -62,4 +62,4 @@ def pack_codewords(codewords: Tensor, k: int, transforms: int) -> Tensor:
 
 def unpack_codewords(packed: Tensor, kernels: int, k: int, transforms: int) -> Tensor:
     reader = BitReader(packed)
-    return reader.read(kernels, bits_for(k)) * transforms + reader.read(kernels, bits_for(transforms))
+    return reader.read_values(kernels, bits_for(k)) * transforms + reader.read_values(kernels, bits_for(transforms))

@@ -1,4 +1,4 @@
-"""Which layers share a codebook: all of a network, each its own, or by listed patterns of names."""
+"""Which layers share a codebook: all of a network, each layer alone, or by patterns of names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Share:
 
 
 def centroid_count(value: Any, of: str) -> int:
-    """A number of centroids as given by a user; UserError if it is none."""
+    """A number of centroids that a user gave; UserError for anything else."""
     if isinstance(value, bool) or not isinstance(value, int) or not 2 <= value <= 4096:
         raise UserError(f"the number of centroids of {of} must be a whole number from 2 to 4096, not {value!r}")
     return value
@@ -63,6 +63,6 @@ def _by_pattern(patterns: Mapping[str, Any], shapes: Mapping[str, Shape]) -> tup
 
 
 def ladder_of_k(largest: int, kernels: int) -> Sequence[int]:
-    """Numbers of centroids, falling: `largest`, then the powers of two below; at most half of the kernels."""
+    """Numbers of centroids, falling: `largest` and the powers of two below it, up to half of the kernels."""
     powers = [1 << exponent for exponent in range(12, 0, -1) if 1 << exponent < largest]
     return [k for k in (largest, *powers) if 2 * k <= kernels]

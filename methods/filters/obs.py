@@ -1,15 +1,15 @@
-"""Channel removal by optimal brain surgeon: least error at the layers that read them, the rest made to stand in.
+"""Channel removal by optimal brain surgeon: least error at the layers that read the channels, then their repair.
 
-A coupled group's channels are removed greedily. Each step takes the one whose removal adds least to
+A coupled group's channels are removed greedily. Each step removes the channel that adds least to
 
     Σ_layers ‖Δ outputs‖² / ‖outputs‖²        over the layers that read the group,
 
-with each layer's other inputs re-fitted by least squares. For one layer with weights W, input covariance Σ and H = Σ⁻¹
-over what is left, removing the inputs b adds tr(W_b (H_bb)⁻¹ W_bᵀ); then W ← W − W_b (H_bb)⁻¹ H_b and
-H ← H − H_:b (H_bb)⁻¹ H_b:. (Hassibi and Stork, NIPS 1992; for structures: Kurtić et al., 2023, arXiv 2302.04089,
-ZipLM.) The order of removal is found once, with labels not looked at; after that the layers that read what is left
-are repaired in closed form for whatever allocation is asked for (`moments.repair`). Groups that are read by layers
-of other kinds alone, or by very wide ones, go by the L1 norm of their filters.
+with the weights of each layer's remaining inputs re-fitted by least squares. For one layer with weights W, covariance Σ
+of its remaining inputs and H = Σ⁻¹, removing the inputs b adds tr(W_b (H_bb)⁻¹ W_bᵀ); then W ← W − W_b (H_bb)⁻¹ H_b
+and H ← H − H_:b (H_bb)⁻¹ H_b:. (Hassibi and Stork, NIPS 1992; for structures: Kurtić et al., 2023, arXiv 2302.04089,
+ZipLM.) The order of removal is computed once, without labels. For each allocation, the layers that read the remaining
+channels are then repaired in closed form (`moments.repair_layer`). A group that is read only by layers of other kinds,
+or by very wide ones, is ranked by the L1 norm of its filters.
 """
 
 from __future__ import annotations
@@ -31,32 +31,39 @@ from methods.filters.moments import (
     measure_moments,
     repair_layer,
 )
-from methods.graph.channels import Group
+from methods.graph.channels import Group, removed_channels
 from methods.graph.filter_norms import filter_norms
 from methods.graph.narrow import channels_of
 from methods.registry import register
 
-_AT_ONCE = 64  # a step removes one channel of every so many that are left: exact on narrow groups, fast on wide ones
+_AT_ONCE = 64  # a step removes one channel of every 64 that remain: exact on narrow groups, fast on wide ones
+INFO = MethodInfo(
+    "obs",
+    "filter pruning, least error at the layers that read the channels first; those are repaired by least squares",
+    "Hassibi and Stork, NIPS 1992; Kurtić et al., 2023, arXiv 2302.04089; He et al., ICCV 2017, arXiv 1707.06168",
+    needs_calibration=True,
+    place="first",
+)
 
 
 class SurgeonPruning(FilterPruning):
     """Greedy channel removal with least-squares compensation; has no options."""
 
-    def __init__(self, info: MethodInfo, network: nn.Module, example: Tensor, options: Mapping[str, Any]) -> None:
-        super().__init__(info, _surgeon, network, example, options)
+    def __init__(self, network: nn.Module, example: Tensor, options: Mapping[str, Any]) -> None:
+        super().__init__(INFO, _score_by_surgery, network, example, options)
         self.moments: dict[str, Moments] = {}
         self.calibrated = False
 
     def calibrate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Measure what the layers that read prunable channels see; labels are not looked at."""
-        names = dict.fromkeys(name for group in self._channels.groups for name in reading_layers(group, self.network))
+        """Measure the inputs of all layers that read prunable channels; labels do not matter."""
+        names = dict.fromkeys(name for group in self.channels.groups for name in reading_layers(group, self.network))
         self.moments = measure_moments(copy_network(self.network).eval(), names, batches)
         self.calibrated, self._orders = True, {}
 
     def compress(self, allocation: Allocation) -> nn.Module:
         small = super().compress(allocation)
-        kept = self.kept(allocation, self._gone_at)
-        inside, outside = (_stays(self._channels.groups, kept, self.network, side) for side in ("in", "out"))
+        staying = self.kept_channels(allocation, self.removal_levels)
+        inside, outside = (_kept_masks(self.channels.groups, staying, self.network, side) for side in ("in", "out"))
         for name in inside.keys() & self.moments.keys():
             module = self.network.get_submodule(name)
             everything = torch.ones(channels_of(module, "out"), dtype=torch.bool)
@@ -68,49 +75,45 @@ class SurgeonPruning(FilterPruning):
 
 def reading_layers(group: Group, network: nn.Module) -> list[str]:
     """The layers that read a group's channels and whose inputs can be measured."""
-    found = [each.name for each in group.slots if each.dim is None and each.side == "in"]
-    return [name for name in found if has_measurable_inputs(network.get_submodule(name))]
+    names = [slots.name for slots in group.slots if slots.dim is None and slots.side == "in"]
+    return [name for name in names if has_measurable_inputs(network.get_submodule(name))]
 
 
-def _stays(groups: Sequence[Group], kept: Mapping[str, Tensor], network: nn.Module, side: str) -> dict[str, Tensor]:
-    """For every module that loses channels on that side: (channels,) bool, which of them stay."""
-    found: dict[str, Tensor] = {}
-    for group in groups:
-        if group.name not in kept:
-            continue
-        stays = torch.zeros(group.channels, dtype=torch.bool)
-        stays[kept[group.name]] = True
-        for each in group.slots:
-            if each.dim is None and each.side == side:
-                width = channels_of(network.get_submodule(each.name), each.side)
-                mask = found.setdefault(each.name, torch.ones(width, dtype=torch.bool))
-                mask[each.index[~stays[each.channel]]] = False
-    return found
+def _kept_masks(
+    groups: Sequence[Group], staying: Mapping[str, Tensor], network: nn.Module, side: str
+) -> dict[str, Tensor]:
+    """For every module that loses channels on one side: (channels,) bool, true where a channel stays."""
+    masks: dict[str, Tensor] = {}
+    for slots, removed in removed_channels(groups, staying):
+        if slots.dim is None and slots.side == side:
+            width = channels_of(network.get_submodule(slots.name), slots.side)
+            masks.setdefault(slots.name, torch.ones(width, dtype=torch.bool))[removed] = False
+    return masks
 
 
 @dataclass
 class _Reader:
-    """One layer (one group of a grouped convolution) that reads the channels, as it is while they go."""
+    """A layer (or one group of a grouped convolution) that reads the channels, updated as they are removed."""
 
     weight: Tensor  # (outputs, d)
-    inverse: Tensor  # (d, d) of the covariance of the inputs left
+    inverse: Tensor  # (d, d) of the covariance of the remaining inputs
     energy: float  # of its outputs
     columns: dict[int, Tensor]  # channel of the group -> its columns
 
-    def errors(self, channels: Sequence[int]) -> Tensor:
-        """(n,) what the removal of each channel adds, as a share of the outputs' energy."""
+    def removal_errors(self, channels: Sequence[int]) -> Tensor:
+        """(n,) the squared error that removing each channel adds, as a share of the outputs' energy."""
         errors = torch.zeros(len(channels), dtype=torch.float64)
-        here = [(place, self.columns[c]) for place, c in enumerate(channels) if c in self.columns]
-        for size in {len(columns) for _, columns in here}:
-            places = torch.tensor([place for place, columns in here if len(columns) == size])
-            b = torch.stack([columns for _, columns in here if len(columns) == size])  # (n, size)
+        read = [(place, self.columns[c]) for place, c in enumerate(channels) if c in self.columns]
+        for size in {len(columns) for _, columns in read}:
+            places = torch.tensor([place for place, columns in read if len(columns) == size])
+            b = torch.stack([columns for _, columns in read if len(columns) == size])  # (n, size)
             blocks = self.inverse[b[:, :, None], b[:, None, :]]
-            rows = self.weight[:, b].permute(1, 2, 0)  # (n, size, outputs)
-            errors[places] = (rows * torch.linalg.solve(blocks, rows)).sum((1, 2)) / self.energy
+            weights = self.weight[:, b].permute(1, 2, 0)  # (n, size, outputs)
+            errors[places] = (weights * torch.linalg.solve(blocks, weights)).sum((1, 2)) / self.energy
         return errors
 
-    def remove(self, channels: Sequence[int]) -> None:
-        """Let the inputs that are left stand in for these channels."""
+    def remove_channels(self, channels: Sequence[int]) -> None:
+        """Remove channels, and re-fit the weights of the remaining inputs."""
         gone = [self.columns.pop(c) for c in channels if c in self.columns]
         if not gone:
             return
@@ -120,60 +123,49 @@ class _Reader:
         self.inverse -= self.inverse[:, b] @ update
 
 
-def _surgeon(pruning: FilterPruning, group: Group) -> Tensor:
-    """The step at which each channel goes: the later, the more it matters."""
+def _score_by_surgery(pruning: FilterPruning, group: Group) -> Tensor:
+    """The step that removes each channel, (channels,): the later, the more the channel matters."""
     assert isinstance(pruning, SurgeonPruning)
     if not pruning.calibrated:
         raise ValueError("obs scores need calibrate() before compress()")
-    layers = _open(group, pruning)
+    layers = _open_readers(group, pruning)
     if not layers:
         return filter_norms(pruning.network, group, 1)  # read by nothing that can be measured
-    left, scores = list(range(group.channels)), torch.zeros(group.channels)
+    remaining, scores = list(range(group.channels)), torch.zeros(group.channels)
     step = 0
-    while left:
-        errors = torch.stack([layer.errors(left) for layer in layers]).sum(0)
-        order = errors.argsort(stable=True)[: max(1, len(left) // _AT_ONCE)].tolist()
-        gone = [left[place] for place in order]
+    while remaining:
+        errors = torch.stack([layer.removal_errors(remaining) for layer in layers]).sum(0)
+        order = errors.argsort(stable=True)[: max(1, len(remaining) // _AT_ONCE)].tolist()
+        gone = [remaining[place] for place in order]
         for channel in gone:
             scores[channel] = step
             step += 1
         for layer in layers:
-            layer.remove(gone)
-        left = [channel for channel in left if channel not in gone]
+            layer.remove_channels(gone)
+        remaining = [channel for channel in remaining if channel not in gone]
     return scores
 
 
-def _open(group: Group, pruning: SurgeonPruning) -> list[_Reader]:
-    found = []
-    for each in group.slots:
-        if each.dim is not None or each.side != "in" or each.name not in pruning.moments:
+def _open_readers(group: Group, pruning: SurgeonPruning) -> list[_Reader]:
+    """The measured layers that read a group, as in the dense network, without those whose outputs are zero."""
+    readers = []
+    for slots in group.slots:
+        if slots.dim is not None or slots.side != "in" or slots.name not in pruning.moments:
             continue
-        module = pruning.network.get_submodule(each.name)
+        module = pruning.network.get_submodule(slots.name)
+        # Block of a grouped layer -> channel of the group -> its columns: flattening gives a channel several.
         columns: dict[int, dict[int, list[Tensor]]] = {}
-        places = channel_columns(each.index.tolist(), channels_of(module, "in"), module)
-        for channel, (block, own) in zip(each.channel.tolist(), places, strict=True):
-            columns.setdefault(block, {}).setdefault(channel, []).append(own)
-        whole, sigma = grouped_weights(module), pruning.moments[each.name].covariance()
-        for block, own_columns in columns.items():
-            w = whole[block]
+        places = channel_columns(slots.index.tolist(), channels_of(module, "in"), module)
+        for channel, (block, positions) in zip(slots.channel.tolist(), places, strict=True):
+            columns.setdefault(block, {}).setdefault(channel, []).append(positions)
+        weights, sigma = grouped_weights(module), pruning.moments[slots.name].covariance()
+        for block, of_block in columns.items():
+            w = weights[block]
             energy = float((w @ sigma[block] * w).sum())
             if energy > 0:
-                joined = {channel: torch.cat(parts) for channel, parts in own_columns.items()}
-                found.append(_Reader(w.clone(), torch.linalg.inv(sigma[block]), energy, joined))
-    return found
+                joined = {channel: torch.cat(pieces) for channel, pieces in of_block.items()}
+                readers.append(_Reader(w.clone(), torch.linalg.inv(sigma[block]), energy, joined))
+    return readers
 
 
-INFO = MethodInfo(
-    "obs",
-    "filter pruning, least error at the layers that read the channels first; those are repaired by least squares",
-    "Hassibi and Stork, NIPS 1992; Kurtić et al., 2023, arXiv 2302.04089; He et al., ICCV 2017, arXiv 1707.06168",
-    needs_calibration=True,
-    place="first",
-)
-
-
-def _create(network: nn.Module, example: Tensor, options: Mapping[str, Any]) -> SurgeonPruning:
-    return SurgeonPruning(INFO, network, example, options)
-
-
-register(INFO, _create)
+register(INFO, SurgeonPruning)

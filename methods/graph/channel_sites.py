@@ -1,4 +1,4 @@
-"""Coupled channel groups as sites: what every method that removes channels chooses among."""
+"""Coupled channel groups as sites, for every method that removes channels."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from methods.graph.width_cost import WidthCost
 class ChannelGroups:
     """The prunable channel groups of a network as sites, with their cost model.
 
-    A site's ladder keeps n, n − c, … channels, where c is the number of classes that must lose equally many.
+    A site's ladder keeps n, n − c, … channels, where c is the number of classes of its group: each setting removes one
+    channel of every class.
     """
 
     def __init__(self, network: nn.Module, example: Tensor) -> None:
         groups, self.skipped, uses = find_groups(network, example)
         set_partitions(groups, network)
-        groups = self._prunable(groups, network)
+        groups = self._prunable_groups(groups, network)
         self.groups, unsound = sound_groups(network, example, groups)
         self.skipped |= unsound
-        ladders = [_ladder(group) for group in self.groups]
-        self.sites = tuple(_site(group, ladder) for group, ladder in zip(self.groups, ladders, strict=True))
+        ladders = [list(range(group.channels, 0, -group.classes)) for group in self.groups]
+        self.sites = tuple(_channel_site(group, ladder) for group, ladder in zip(self.groups, ladders, strict=True))
         self.cost = WidthCost(network, self.groups, ladders, uses)
 
-    def _prunable(self, groups: list[Group], network: nn.Module) -> list[Group]:
-        """Without the groups whose classes leave nothing to choose."""
-        kept = []
+    def _prunable_groups(self, groups: list[Group], network: nn.Module) -> list[Group]:
+        """The groups in which channels can be removed; of the others, the reason goes to `skipped`."""
+        prunable = []
         for group in groups:
             sizes = torch.bincount(group.partition)
             module = find_lopsided_module(group, network)
@@ -42,28 +43,23 @@ class ChannelGroups:
             elif int(sizes[0]) == 1:
                 self.skipped[group.name] = "each of its channels has a part of its own, so that none can be removed"
             else:
-                kept.append(group)
-        return kept
+                prunable.append(group)
+        return prunable
 
-    def narrow(self, network: nn.Module, kept: Mapping[str, Tensor]) -> None:
-        """Leave only the channels `kept` (ascending) of the named sites in `network`, a copy; in place."""
-        keep_channels(network, self.groups, dict(kept))
-
-
-def _ladder(group: Group) -> list[int]:
-    classes = int(group.partition.max()) + 1
-    return list(range(group.channels, 0, -classes))
+    def narrow_network(self, network: nn.Module, staying: Mapping[str, Tensor]) -> None:
+        """Remove from `network`, a copy of the dense one, all channels of the named sites but `staying` (ascending)."""
+        keep_channels(network, self.groups, staying)
 
 
-def _site(group: Group, ladder: list[int]) -> Site:
-    ratios = tuple(round(1 - kept / group.channels, 6) for kept in ladder)
+def _channel_site(group: Group, ladder: list[int]) -> Site:
+    ratios = tuple(round(1 - width / group.channels, 6) for width in ladder)
     settings = tuple(Setting(ratio=ratio) for ratio in ratios)
-    owned = tuple(dict.fromkeys(each.name for each in group.slots if each.side == "out"))
+    owned = tuple(dict.fromkeys(slots.name for slots in group.slots if slots.side == "out"))
     return Site(group.name, settings, ratios, group.layers, group.channels, tuple(ladder), owned)
 
 
-def gone_at(scores: Tensor, partition: Tensor) -> Tensor:
-    """The level of a site's ladder at which each channel goes, (channels,): of every class the lowest score first."""
+def removal_levels(scores: Tensor, partition: Tensor) -> Tensor:
+    """(channels,) the level of a site's ladder that removes each channel: in every class the lowest score first."""
     levels = torch.empty(len(scores), dtype=torch.long)
     for c in range(int(partition.max()) + 1):
         members = torch.where(partition == c)[0]

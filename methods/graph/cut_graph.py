@@ -1,4 +1,4 @@
-"""Layers whose way to the outputs autograd does not record, so that no trace can follow their channels."""
+"""Layers that autograd cannot connect to the outputs, so that no trace can follow their channels."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ CUT_GRAPH = (
 
 
 def layers_cut_off(network: nn.Module, example: Tensor, layers: list[str]) -> set[str]:
-    """Which of the layers no gradient of the network's outputs reaches.
+    """The layers that no gradient of the network's outputs reaches.
 
     Args:
-        network: every parameter takes gradients.
+        network: all of its parameters require gradients.
+        layers: names of the layers to look at.
     """
     with torch.enable_grad():
         outputs = [leaf for leaf in tree_leaves(network(example)) if isinstance(leaf, Tensor)]
     reached = _reached_parameters(outputs)
     modules = dict(network.named_modules())
-    return {name for name in layers if not any(id(each) in reached for each in modules[name].parameters())}
+    return {name for name in layers if not any(id(parameter) in reached for parameter in modules[name].parameters())}
 
 
 def _reached_parameters(outputs: list[Tensor]) -> set[int]:

@@ -1,7 +1,7 @@
-"""Physical removal of channels: one function a kind of module, all of them slicing parameters in place.
+"""Physical removal of channels: a function for each kind of module, which slices its parameters in place.
 
-A module whose in- and output channels are the same thing (norms, activations with weights, depthwise convolutions)
-has one side, `out`. A module may bring its own `keep_in(indices)` / `keep_out(indices)`; it is then asked instead.
+A module whose input and output channels are the same (norms, activations with weights, depthwise convolutions) has
+one side, `out`. A module with methods `keep_in(indices)` and `keep_out(indices)` of its own is narrowed by these.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ Conv = nn.modules.conv._ConvNd
 
 
 def is_depthwise(module: nn.Module) -> bool:
-    """A convolution of one filter per input channel: its channels are one thing on both sides."""
+    """A convolution of one filter per input channel: input and output channels are the same."""
     return isinstance(module, Conv) and module.groups == module.in_channels == module.out_channels > 1
 
 
 def can_narrow(module: nn.Module) -> bool:
-    """Whether `narrow` knows this kind of module."""
+    """Whether `narrow_module` knows this kind of module."""
     return hasattr(module, "keep_out") or any(isinstance(module, kind) for kind in _NARROW)
 
 
 def channels_of(module: nn.Module, side: Side) -> int:
-    """How many channels a module has on that side."""
+    """The number of channels of a module on one side."""
     if isinstance(module, nn.Linear):
         return module.in_features if side == "in" else module.out_features
     if isinstance(module, Norm):
@@ -42,7 +42,7 @@ def channels_of(module: nn.Module, side: Side) -> int:
     return int(getattr(module, "in_channels" if side == "in" else "out_channels"))
 
 
-def narrow(module: nn.Module, side: Side, keep: Tensor) -> None:
+def narrow_module(module: nn.Module, side: Side, keep: Tensor) -> None:
     """Keep only the channels `keep` (ascending indices) on one side of `module`."""
     if hasattr(module, "keep_out"):
         getattr(module, f"keep_{side}")(keep)
@@ -55,7 +55,7 @@ def narrow(module: nn.Module, side: Side, keep: Tensor) -> None:
 
 
 def slice_tensor(owner: nn.Module, name: str, dim: int, keep: Tensor) -> None:
-    """Replace a parameter or buffer by its slices `keep` along `dim`; absent ones stay absent."""
+    """Replace a parameter or buffer by its slices `keep` along `dim`; nothing happens where it is None."""
     tensor = getattr(owner, name, None)
     if tensor is None:
         return
@@ -84,11 +84,12 @@ def _narrow_conv_inputs(module: Conv, keep: Tensor) -> None:
     if module.transposed or module.groups == 1:
         slice_tensor(module, "weight", 0 if module.transposed else 1, keep)
     else:
+        # The weight has one column per input of a group, so that every group selects columns by its own offsets.
         per_group = module.in_channels // module.groups
-        rows = module.weight.detach().unflatten(0, (module.groups, -1))  # (groups, N/groups, C/groups, *kernel)
-        offsets = (keep % per_group).unflatten(0, (module.groups, -1)).to(rows.device)
-        kept = [group.index_select(1, own) for group, own in zip(rows, offsets, strict=True)]
-        module.weight = nn.Parameter(torch.cat(kept).clone(), requires_grad=module.weight.requires_grad)
+        weights = module.weight.detach().unflatten(0, (module.groups, -1))  # (groups, N/groups, C/groups, *kernel)
+        offsets = (keep % per_group).unflatten(0, (module.groups, -1)).to(weights.device)
+        narrowed = [group.index_select(1, inputs) for group, inputs in zip(weights, offsets, strict=True)]
+        module.weight = nn.Parameter(torch.cat(narrowed).clone(), requires_grad=module.weight.requires_grad)
     module.in_channels = len(keep)
 
 
@@ -102,22 +103,15 @@ def _narrow_linear(module: nn.Linear, side: Side, keep: Tensor) -> None:
         module.in_features = len(keep)
 
 
-def _narrow_norm(module: Norm, side: Side, keep: Tensor) -> None:
+def _narrow_norm(module: Norm | nn.GroupNorm | nn.LayerNorm, side: Side, keep: Tensor) -> None:
     for name in ("weight", "bias", "running_mean", "running_var"):
-        slice_tensor(module, name, 0, keep)
-    module.num_features = len(keep)
-
-
-def _narrow_group_norm(module: nn.GroupNorm, side: Side, keep: Tensor) -> None:
-    for name in ("weight", "bias"):
-        slice_tensor(module, name, 0, keep)
-    module.num_channels = len(keep)
-
-
-def _narrow_layer_norm(module: nn.LayerNorm, side: Side, keep: Tensor) -> None:
-    for name in ("weight", "bias"):
         slice_tensor(module, name, -1, keep)
-    module.normalized_shape = (*module.normalized_shape[:-1], len(keep))
+    if isinstance(module, nn.LayerNorm):
+        module.normalized_shape = (*module.normalized_shape[:-1], len(keep))
+    elif isinstance(module, nn.GroupNorm):
+        module.num_channels = len(keep)
+    else:
+        module.num_features = len(keep)
 
 
 def _narrow_prelu(module: nn.PReLU, side: Side, keep: Tensor) -> None:
@@ -129,7 +123,7 @@ _NARROW: dict[type[nn.Module], Callable[..., None]] = {
     Conv: _narrow_conv,
     nn.Linear: _narrow_linear,
     Norm: _narrow_norm,
-    nn.GroupNorm: _narrow_group_norm,
-    nn.LayerNorm: _narrow_layer_norm,
+    nn.GroupNorm: _narrow_norm,
+    nn.LayerNorm: _narrow_norm,
     nn.PReLU: _narrow_prelu,
 }

@@ -1,10 +1,11 @@
-"""Which channels are left of every layer once a method has narrowed a network, for any of its allocations.
+"""The channels that each layer keeps once a first method has narrowed the network, for any of its allocations.
 
-A method that narrows at once removes channels in a fixed order: channel c of a site goes at level `gone_at[c]` of the
-site's ladder and stays gone. What a second method costs on the narrowed network is then arithmetic on these levels.
+A method that can come first removes channels in a fixed order: channel c of a site is removed at level `gone_at[c]` of
+the site's ladder and at all later ones. The cost of a second method on the narrowed network is then arithmetic on these
+levels.
 
-Levels of the first method come with a column of zeros before them, (n_allocations, 1 + n_sites): the site of all
-channels that stay.
+Levels of the first method carry a column of zeros in front, (n_allocations, 1 + n_sites), for channels of no site,
+which are never removed.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from methods.graph.narrow import Side, channels_of
 
 Ints = npt.NDArray[np.int64]
 KeptChannels = Callable[[str], tuple[Tensor, Tensor]]
-"""Layer -> its in- and output channels that are left, ascending."""
+"""Layer name -> its remaining input channels and its remaining output channels, ascending."""
 Change = Callable[[Levels, Levels], Costs]
-"""Levels of the first method (with their column of zeros) and of the second -> what the second adds to the cost of
-the network that the first leaves; (n_allocations,) each, mostly below zero."""
+"""Levels of the first method (with their column of zeros) and of the second -> figures to add to the cost of the
+network that the first method leaves; (n_allocations,) each, mostly negative."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class ChannelRemoval:
     site: Levels  # (C,) number of the site; 0: the channel always stays
     gone_at: Levels  # (C,) the first level at which it is removed
 
-    def left(self, levels: Levels) -> Tensor:
-        """The channels left at one allocation's levels (1 + n_sites,), ascending."""
+    def channels_left(self, levels: Levels) -> Tensor:
+        """The channels that remain at one allocation's levels (1 + n_sites,), ascending."""
         return torch.from_numpy(np.flatnonzero(levels[self.site] < self.gone_at))
 
 
@@ -46,7 +47,7 @@ class RemovalOrder:
     """Which site removes each channel of every layer, and in which order."""
 
     def __init__(self, network: nn.Module, groups: Sequence[Group], gone_at: Mapping[str, Tensor]) -> None:
-        """`groups` in the order of the sites; `gone_at`: site -> level at which each of its channels goes."""
+        """`groups` in the order of the sites; `gone_at`: site -> the level that removes each of its channels."""
         self._network = network
         self._places: dict[tuple[str, Side], list[tuple[int, Levels, Levels]]] = {}
         for number, group in enumerate(groups, start=1):
@@ -62,50 +63,54 @@ class RemovalOrder:
             site[index], gone_at[index] = number, levels
         return ChannelRemoval(site, gone_at)
 
-    def kept(self, levels: Levels) -> KeptChannels:
-        """What is left of each layer at the first method's levels (n_sites,)."""
+    def kept_channels(self, levels: Levels) -> KeptChannels:
+        """The channels that each layer keeps at the first method's levels (n_sites,)."""
         padded = np.concatenate([np.zeros(1, dtype=np.intp), levels])
-        return lambda layer: (self.removal_of(layer, "in").left(padded), self.removal_of(layer, "out").left(padded))
+        return lambda layer: (
+            self.removal_of(layer, "in").channels_left(padded),
+            self.removal_of(layer, "out").channels_left(padded),
+        )
 
 
 @runtime_checkable
 class Narrows(Protocol):
-    """A method that can come first: `compress` narrows at once, in a fixed order."""
+    """A method that can come first in a composition: `compress` removes channels in a fixed order."""
 
     def removal_order(self) -> RemovalOrder:
-        """Which channels go when; after `calibrate`, if the method needs that."""
+        """The order of removal; asked for after `calibrate`, if the method needs calibration."""
 
-    def outline(self, allocation: Allocation) -> nn.Module:
-        """A network of the allocation's widths, whichever channels it keeps."""
+    def outline_network(self, allocation: Allocation) -> nn.Module:
+        """A network with the widths of `allocation`; which channels it keeps does not matter."""
 
 
 @runtime_checkable
 class Follows(Protocol):
-    """A method that can come second, on a network that another has narrowed."""
+    """A method that can come second in a composition, on the network that the first has narrowed."""
 
-    def narrowed(self, network: nn.Module, kept: KeptChannels | None) -> Compressor:
-        """The same method for that network: what was measured of the whole one holds for what is left of it.
+    def bind_narrowed(self, network: nn.Module, channels: KeptChannels | None) -> Compressor:
+        """The method bound to a narrowed network, with the sites, settings and measurements of the dense network.
 
-        Its sites and settings are the same; costs are those of `change`. Without `kept` it can only unpack.
+        `channels` tells which channels the network has kept; without it, the result can only `unpack`.
         """
 
-    def change(self, order: RemovalOrder) -> Change:
-        """What the method's settings take off any of the narrower networks."""
+    def cost_change(self, order: RemovalOrder) -> Change:
+        """The change of cost by the method's settings, on any of the networks that the first method can leave."""
 
 
 class ChannelTally:
-    """Sums over the channels that are left, on one side of several layers, by lookup.
+    """Sums of features over the channels that remain, on one side of several layers, by lookup.
 
-    Every layer has its features of shape (variants, C, K), and gives the (K,) sums of the variant asked for.
+    Each layer has features of shape (variants, C, K); a call gives the (K,) sums of one variant of each layer.
     """
 
     def __init__(self, sides: Sequence[ChannelRemoval], features: Sequence[Ints]) -> None:
+        # A table for each layer and each site that removes some of its channels: the sums at every level of the site.
         tables: list[Ints] = []
         layer_of, site_of, top_of, start_of, start = [], [], [], [], 0
         for layer, (side, feature) in enumerate(zip(sides, features, strict=True)):
             for site in np.unique(side.site):
-                own = side.site == site
-                table = _left(side.gone_at[own], feature[:, own])
+                members = side.site == site
+                table = _sums_by_level(side.gone_at[members], feature[:, members])
                 layer_of.append(layer)
                 site_of.append(site)
                 top_of.append(table.shape[1] - 1)
@@ -119,30 +124,31 @@ class ChannelTally:
 
     def __call__(self, levels: Levels, variant: Levels | None = None) -> Ints:
         """`levels` (A, 1 + n_sites), `variant` (A, L), by default the only one -> (A, L, K)."""
-        rows = self._start + np.minimum(levels[:, self._site], self._top)
+        # Levels beyond the last one that removes a channel of the layer change nothing more.
+        entries = self._start + np.minimum(levels[:, self._site], self._top)
         if variant is not None:
-            rows = rows + variant[:, self._layer] * (self._top + 1)
-        sums: Ints = np.add.reduceat(self._table[rows], self._first, axis=1)
+            entries = entries + variant[:, self._layer] * (self._top + 1)
+        sums: Ints = np.add.reduceat(self._table[entries], self._first, axis=1)
         return sums
 
 
-def _left(gone_at: Levels, features: Ints) -> Ints:
-    """(C,), (variants, C, K) -> the sums of what is left at every level, (variants, levels, K)."""
+def _sums_by_level(gone_at: Levels, features: Ints) -> Ints:
+    """(C,), (variants, C, K) -> the sums over the channels that remain at every level, (variants, levels, K)."""
     gone = np.zeros((features.shape[0], int(gone_at.max()) + 1, features.shape[2]), dtype=np.int64)
     for variant, feature in zip(gone, features, strict=True):
         np.add.at(variant, gone_at, feature)
-    left: Ints = features.sum(1)[:, None] - gone.cumsum(1)
-    return left
+    remaining: Ints = features.sum(1)[:, None] - gone.cumsum(1)
+    return remaining
 
 
-def count_left(sides: Sequence[ChannelRemoval]) -> ChannelTally:
-    """How many channels are left."""
+def count_remaining(sides: Sequence[ChannelRemoval]) -> ChannelTally:
+    """A tally of the number of channels that remain."""
     return ChannelTally(sides, [np.ones((1, len(side.site), 1), dtype=np.int64) for side in sides])
 
 
-def cut_table(table: Tensor, kept: tuple[Tensor, Tensor], groups: int) -> Tensor:
-    """What is left of a table with an entry per kernel, (N, C / groups) -> (N left, C left / groups)."""
-    inputs, outputs = (channels.to(table.device).unflatten(0, (groups, -1)) for channels in kept)
+def cut_table(table: Tensor, channels: tuple[Tensor, Tensor], groups: int) -> Tensor:
+    """The entries of a table (N, C / groups), one per kernel, whose kernels remain: (N left, C left / groups)."""
+    inputs, outputs = (indices.to(table.device).unflatten(0, (groups, -1)) for indices in channels)
     blocks = table.unflatten(0, (groups, -1))
-    rows, columns = outputs % blocks.shape[1], inputs % blocks.shape[2]
-    return torch.cat([block[r][:, c] for block, r, c in zip(blocks, rows, columns, strict=True)])
+    filters, inputs_of = outputs % blocks.shape[1], inputs % blocks.shape[2]
+    return torch.cat([block[r][:, c] for block, r, c in zip(blocks, filters, inputs_of, strict=True)])

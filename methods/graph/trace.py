@@ -1,6 +1,6 @@
-"""What every layer does for one input, from a single forward pass of the dense network.
+"""How often every layer applies its weights to one input, from a single forward pass of the dense network.
 
-FLOPs of a layer are then `positions * weight.numel()`, whatever its groups, stride or dilation (`layer_flops`).
+The FLOPs of a layer are `positions * weight.numel()`, whatever its groups, stride or dilation (`layer_flops`).
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class LayerUse:
 
 
 @contextmanager
-def evaluating(network: nn.Module, example: Tensor) -> Iterator[None]:
-    """Evaluation mode without gradients; every module's own mode and the random state are put back."""
+def evaluation_mode(network: nn.Module, example: Tensor) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards every module's mode and the random state are as before."""
     modes = [(module, module.training) for module in network.modules()]
     devices = [example.device] if example.device.type == "cuda" else []
     try:
@@ -48,8 +48,8 @@ def evaluating(network: nn.Module, example: Tensor) -> Iterator[None]:
             module.training = training
 
 
-def _positions(layer: nn.Module, inputs: Tensor, outputs: Tensor) -> int:
-    """Applications of the layer's weights in one call, over the whole batch."""
+def _count_positions(layer: nn.Module, inputs: Tensor, outputs: Tensor) -> int:
+    """How often one call applies the layer's weights, over the whole batch."""
     if isinstance(layer, nn.Linear):
         return outputs.numel() // layer.out_features
     if isinstance(layer, TRANSPOSED):
@@ -67,12 +67,12 @@ def trace_layers(network: nn.Module, example: Tensor) -> dict[str, LayerUse]:
     batch = example.shape[0]
     seen: dict[str, list[int]] = {}  # name -> positions of each call, over the batch
 
-    def record(name: str, layer: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
-        seen.setdefault(name, []).append(_positions(layer, inputs[0], outputs))
+    def record_call(name: str, layer: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
+        seen.setdefault(name, []).append(_count_positions(layer, inputs[0], outputs))
 
     layers = {name: module for name, module in network.named_modules() if isinstance(module, LAYERS)}
-    hooks = [(layer, partial(record, name)) for name, layer in layers.items()]
-    with forward_hooks(after=hooks), evaluating(network, example):
+    hooks = [(layer, partial(record_call, name)) for name, layer in layers.items()]
+    with forward_hooks(after=hooks), evaluation_mode(network, example):
         network(example)
     uncalled = {name: LayerUse(0, 0) for name in layers if name not in seen}
     return {name: LayerUse(sum(calls) // batch, len(calls)) for name, calls in seen.items()} | uncalled
@@ -98,16 +98,16 @@ def count_params(network: nn.Module) -> int:
 def uncounted_flops(network: nn.Module, example: Tensor) -> int:
     """Multiply-accumulates of convolutions and matrix products for one input that no layer module accounts for.
 
-    They stem from functional calls (`F.conv2d` on a bare parameter): neither counted nor compressed.
+    They stem from functional calls (`F.conv2d` on a bare parameter), which are neither counted nor compressed.
     """
-    one = example[:1]
-    with _Products() as found, evaluating(network, one):
-        network(one)
-    return max(0, found.flops - layer_flops(network, trace_layers(network, one)))
+    image = example[:1]
+    with _ProductCounter() as counter, evaluation_mode(network, image):
+        network(image)
+    return max(0, counter.flops - layer_flops(network, trace_layers(network, image)))
 
 
-class _Products(OperatorMode):
-    """Counts the multiply-accumulates of convolutions and products of matrices, whoever calls them."""
+class _ProductCounter(OperatorMode):
+    """Counts the multiply-accumulates of all convolutions and matrix products, called by modules or not."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,24 +117,24 @@ class _Products(OperatorMode):
         result, aten = func(*args, **(kwargs or {})), torch.ops.aten
         if func.overloadpacket is aten.convolution:
             inputs, weight, transposed = args[0], args[1], args[6]
-            shared = inputs if transposed else result  # whose positions the whole weight is applied at
+            shared = inputs if transposed else result  # the whole weight is applied at each of its positions
             self.flops += shared.numel() // shared.shape[1] * weight.numel()
         elif func.overloadpacket in (aten.mm, aten.addmm):
-            left, right = args[-2], args[-1]
-            self.flops += left.numel() * right.shape[1]
+            a, b = args[-2], args[-1]
+            self.flops += a.numel() * b.shape[1]
         return result
 
 
 def uses_attention(network: nn.Module, example: Tensor) -> bool:
-    """Whether the network weighs its features by a softmax of their products: attention, in whichever module."""
-    with _Names() as names, evaluating(network, example[:1]):
+    """Whether the network computes attention, in whichever module: a fused operator, or a softmax and products."""
+    with _OperatorNames() as names, evaluation_mode(network, example[:1]):
         network(example[:1])
     fused = any("attention" in name or "transformer" in name for name in names.seen)
     return fused or {"_softmax", "bmm"} <= names.seen
 
 
-class _Names(OperatorMode):
-    """The names of the operators that run."""
+class _OperatorNames(OperatorMode):
+    """Records the names of the operators that run."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,8 +1,7 @@
 """The cost of a network as arithmetic on the widths of its channel groups.
 
-One fused multiply-add is one FLOP. A layer's width is a sum over groups (concatenations), each counted as often as
-its channels reach the layer (flattening), plus what is fixed; its FLOPs are then positions × kernel × in × out
-/ groups.
+One fused multiply-add is one FLOP. A layer's width is a sum over groups (concatenations), each weighted by how often
+its channels reach the layer (flattening), plus a constant. Its FLOPs are positions × kernel × in × out / groups.
 """
 
 from __future__ import annotations
@@ -24,88 +23,86 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class _Widths:
+class _AffineWidths:
     """Affine in the kept channels k: k @ share + fixed; share (n_groups, n_layers), fixed (n_layers,)."""
 
     share: Floats
     fixed: Floats
 
-    def __call__(self, kept: Floats) -> Floats:
-        return kept @ self.share + self.fixed
+    def __call__(self, channels: Floats) -> Floats:
+        return channels @ self.share + self.fixed
 
 
 class WidthCost:
     """FLOPs, params and bytes of any widths.
 
     Attributes:
-        kept: per group, the channels that each of its levels keeps.
+        ladders: per group, the channels that each of its levels keeps.
         layers: names of the convolutions and linear layers.
         positions: (n_layers,) how often each applies its weights for one input.
     """
 
     def __init__(
-        self, network: nn.Module, groups: Sequence[Group], kept: Sequence[Sequence[int]], uses: dict[str, LayerUse]
+        self, network: nn.Module, groups: Sequence[Group], ladders: Sequence[Sequence[int]], uses: dict[str, LayerUse]
     ) -> None:
-        self.kept = [np.asarray(ladder, dtype=np.float64) for ladder in kept]
+        self.ladders = [np.asarray(ladder, dtype=np.float64) for ladder in ladders]
         layers = [(name, module) for name, module in network.named_modules() if name in uses]
         self.layers = tuple(name for name, _ in layers)
-        self._in, self._out = (_widths(layers, groups, side) for side in ("in", "out"))
-        kernel = np.array([_kernel_size(module) / _constant_groups(module) for _, module in layers])
+        self._in, self._out = (_affine_widths(layers, groups, side) for side in ("in", "out"))
+        self._weights = np.array([_weights_per_width(module) for _, module in layers])
         self.positions = np.array([uses[name].positions for name, _ in layers], dtype=np.float64)
-        self._kernel = kernel
         self._per_channel, self._fixed_params = _linear_params(network, groups, {name for name, _ in layers})
         self._biased = np.array([getattr(module, "bias", None) is not None for _, module in layers], dtype=np.float64)
-        whole = np.array([group.channels for group in groups], dtype=np.float64)
-        # Layers that stay dense may share their weights or compute them from other parameters.
-        self._fixed_params += count_params(network) - self._one(whole).params
-        self.dense = self._one(whole)
+        full = np.array([group.channels for group in groups], dtype=np.float64)
+        # Shared weights are counted twice above, and weights computed from parameters are none; such layers stay dense.
+        self._fixed_params += count_params(network) - self._cost_of_widths(full).params
+        self.dense = self._cost_of_widths(full)
 
     def __call__(self, levels: Levels) -> Costs:
         """Costs of the allocations in `levels`, (n_allocations, n_sites)."""
-        return self.of_widths(self._channels(levels))
+        return self.of_widths(self._kept_channels(levels))
 
-    def widths(self, levels: Levels) -> tuple[Floats, Floats]:
-        """Channels into and out of every one of `layers`, each (n_allocations, n_layers); into a depthwise one, 1."""
-        kept = self._channels(levels)
-        return self._in(kept), self._out(kept)
+    def layer_widths(self, levels: Levels) -> tuple[Floats, Floats]:
+        """Input and output channels of all `layers`, each (n_allocations, n_layers); depthwise ones have one input."""
+        channels = self._kept_channels(levels)
+        return self._in(channels), self._out(channels)
 
-    def _channels(self, levels: Levels) -> Floats:
-        kept = np.empty(levels.shape, dtype=np.float64)
-        for site, ladder in enumerate(self.kept):
-            kept[:, site] = ladder[levels[:, site]]
-        return kept
+    def _kept_channels(self, levels: Levels) -> Floats:
+        channels = np.empty(levels.shape, dtype=np.float64)
+        for site, ladder in enumerate(self.ladders):
+            channels[:, site] = ladder[levels[:, site]]
+        return channels
 
-    def of_widths(self, kept: Floats) -> Costs:
-        """Costs when group i keeps `kept[:, i]` channels; (n_allocations, n_groups)."""
-        out = self._out(kept)
-        weights = self._in(kept) * out * self._kernel
+    def of_widths(self, channels: Floats) -> Costs:
+        """Costs when group i keeps `channels[:, i]` channels, (n_allocations, n_groups)."""
+        out = self._out(channels)
+        weights = self._in(channels) * out * self._weights
         flops = np.rint(weights @ self.positions).astype(np.int64)
-        params = weights.sum(1) + out @ self._biased + kept @ self._per_channel + self._fixed_params
-        whole = np.rint(params).astype(np.int64)
-        return Costs(flops, whole, 4 * whole)
+        params = weights.sum(1) + out @ self._biased + channels @ self._per_channel + self._fixed_params
+        rounded = np.rint(params).astype(np.int64)
+        return Costs(flops, rounded, 4 * rounded)
 
-    def _one(self, kept: Floats) -> Cost:
-        return Cost(*(int(column[0]) for column in self.of_widths(kept[None])))
-
-
-def _kernel_size(module: nn.Module) -> int:
-    return math.prod(getattr(module, "kernel_size", ()))
+    def _cost_of_widths(self, channels: Floats) -> Cost:
+        return Cost(*(int(column[0]) for column in self.of_widths(channels[None])))
 
 
-def _constant_groups(module: nn.Module) -> int:
-    return 1 if is_depthwise(module) else int(getattr(module, "groups", 1))
+def _weights_per_width(module: nn.Module) -> float:
+    """Weights of a layer over its input width times its output width: the kernel's area, divided among groups."""
+    area = math.prod(getattr(module, "kernel_size", ()))
+    return area / (1 if is_depthwise(module) else int(getattr(module, "groups", 1)))
 
 
-def _widths(layers: list[tuple[str, nn.Module]], groups: Sequence[Group], side: str) -> _Widths:
+def _affine_widths(layers: list[tuple[str, nn.Module]], groups: Sequence[Group], side: str) -> _AffineWidths:
     position = {name: i for i, (name, _) in enumerate(layers)}
     share = np.zeros((len(groups), len(layers)))
-    for row, group in enumerate(groups):
-        for each in group.slots:
-            if each.name in position and each.side == side:
-                share[row, position[each.name]] += len(each.index) / group.channels
+    for i, group in enumerate(groups):
+        for slots in group.slots:
+            if slots.name in position and slots.side == side:
+                # Whole numbers, or fractions where only some of the group's channels reach the layer.
+                share[i, position[slots.name]] += len(slots.index) / group.channels
     full = np.array([_full_width(module, side) for _, module in layers], dtype=np.float64)
     channels = np.array([group.channels for group in groups], dtype=np.float64)
-    return _Widths(share, full - channels @ share)
+    return _AffineWidths(share, full - channels @ share)
 
 
 def _full_width(module: nn.Module, side: str) -> int:
@@ -117,7 +114,7 @@ def _full_width(module: nn.Module, side: str) -> int:
 
 
 def _linear_params(network: nn.Module, groups: Sequence[Group], layers: set[str]) -> tuple[Floats, float]:
-    """Parameters outside convolutions and linear layers: so many per kept channel, so many fixed."""
+    """Parameters outside convolutions and linear layers: a number per kept channel of each group, and a constant."""
     owned = {
         id(parameter)
         for name in layers
@@ -128,12 +125,12 @@ def _linear_params(network: nn.Module, groups: Sequence[Group], layers: set[str]
     parameters = dict(network.named_parameters())
     per_channel = np.zeros(len(groups))
     total = sum(parameter.numel() for parameter in network.parameters() if id(parameter) not in owned)
-    for row, group in enumerate(groups):
-        for each in group.slots:
-            if each.name in layers:
+    for i, group in enumerate(groups):
+        for slots in group.slots:
+            if slots.name in layers:
                 continue
-            size = _size_per_channel(modules, parameters, each.name, each.dim)
-            per_channel[row] += size * len(each.index) / group.channels
+            size = _size_per_channel(modules, parameters, slots.name, slots.dim)
+            per_channel[i] += size * len(slots.index) / group.channels
     fixed = total - float(per_channel @ np.array([group.channels for group in groups], dtype=np.float64))
     return per_channel, fixed
 
@@ -141,8 +138,8 @@ def _linear_params(network: nn.Module, groups: Sequence[Group], layers: set[str]
 def _size_per_channel(
     modules: dict[str, nn.Module], parameters: dict[str, nn.Parameter], name: str, dim: int | None
 ) -> int:
-    """Parameters that go with one channel of a norm or PReLU (its own parameters) or of a bare parameter."""
+    """Parameters of one channel of a norm, of a PReLU or of a bare parameter."""
     if dim is not None:
         return parameters[name].numel() // parameters[name].shape[dim]
-    own = list(modules[name].parameters(recurse=False))
-    return sum(parameter.numel() // parameter.shape[-1] for parameter in own)
+    direct = list(modules[name].parameters(recurse=False))
+    return sum(parameter.numel() // parameter.shape[-1] for parameter in direct)

@@ -1,8 +1,8 @@
 """KSE: kernel sparsity and entropy (Li et al., CVPR 2019, arXiv 1812.04368).
 
-Every input channel of a convolution gets as many distinct 2-D kernels as its indicator deserves: none (the channel is
-no longer read), fewer than there were (k-means centroids that kernels point to), or all. Granularity G says in how
-many grades, T how much fewer. Centroids and dense kernels train; a centroid's gradient is the sum over its kernels.
+The indicator of an input channel decides how many distinct 2-D kernels it keeps: none (the channel is no longer read),
+fewer than before (k-means centroids that kernels point to), or all. Granularity G is the number of grades, T lowers the
+number of kernels further. Centroids and dense kernels are trained; a centroid's gradient is the sum over its kernels.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from methods.base import DENSE, Allocation, Cost, MethodInfo, Setting, copy_network
 from methods.graph.removal import Change, RemovalOrder
 from methods.graph.trace import LayerUse
-from methods.kse.kse_cost import Graded, GradedChange, weight_cost
-from methods.kse.kse_indicator import indicator, kept_kernels
+from methods.kse.kse_cost import GradedChange, GradedLayer, weight_cost
+from methods.kse.kse_indicator import channel_indicator, kept_kernels
 from methods.registry import register
 from methods.tables.bitpack import BitReader, bits_for, pack_bits, to_bytes
 from methods.tables.codebook import (
@@ -47,7 +47,7 @@ INFO = MethodInfo(
 
 
 class KSE(KernelTables):
-    """One site per convolution but the first; indicators are computed when first asked for, each once."""
+    """One site per convolution but the first. Indicators are computed once, when first needed."""
 
     info = INFO
     saves_nothing = "its input channels are all alike to the indicator"
@@ -61,7 +61,7 @@ class KSE(KernelTables):
         self._indicators: dict[str, npt.NDArray[np.float64]] = {}
 
     def why_dense(self, name: str, layer: nn.Conv2d, use: LayerUse) -> str | None:
-        convolutions = (other for other in self._uses if not isinstance(self.network.get_submodule(other), nn.Linear))
+        convolutions = (used for used in self._uses if not isinstance(self.network.get_submodule(used), nn.Linear))
         if name == next(convolutions):
             return "the first convolution stays dense"
         if layer.out_channels == layer.groups:
@@ -69,34 +69,37 @@ class KSE(KernelTables):
         return "not called in evaluation" if use.calls == 0 else None
 
     def table_sites(self) -> Iterator[TableSite]:
-        costs = {name: self._costs(name, self._uses[name].positions) for name in self._names}
-        dense = sum(row[0].flops for row in costs.values())
-        # On a scale common to all sites: what the pair (G, T), given to all of them, takes off.
-        strengths = [1 - sum(row[i].flops for row in costs.values()) / max(dense, 1) for i in range(len(PAIRS) + 1)]
+        costs = {name: self._layer_costs(name, self._uses[name].positions) for name in self._names}
+        dense = sum(layer_costs[0].flops for layer_costs in costs.values())
+        # One scale for all sites: the share of FLOPs that a pair (G, T) saves when all sites have it.
+        strengths = [
+            1 - sum(layer_costs[i].flops for layer_costs in costs.values()) / max(dense, 1)
+            for i in range(len(PAIRS) + 1)
+        ]
         settings = [DENSE, *(Setting(G=G, T=T) for G, T in PAIRS)]
-        for name, row in costs.items():
-            layer = self._layer(name)
+        for name, layer_costs in costs.items():
+            layer = self._conv_layer(name)
             kernels = layer.out_channels * layer.in_channels // layer.groups
-            yield TableSite(name, (name,), kernels, settings, strengths, row)
+            yield TableSite(name, (name,), kernels, settings, strengths, layer_costs)
 
-    def _costs(self, name: str, positions: int) -> list[Cost]:
-        """Of the dense weight, then of every pair."""
-        layer = self._layer(name)
+    def _layer_costs(self, name: str, positions: int) -> list[Cost]:
+        """The cost of the dense weight, then of every pair (G, T)."""
+        layer = self._conv_layer(name)
         kernels, area = layer.out_channels // layer.groups, layer.kernel_size[0] * layer.kernel_size[1]
         counts = [np.full(layer.in_channels, kernels), *(self.kernel_counts(name, G, T) for G, T in PAIRS)]
         return [weight_cost(q, kernels, area, positions) for q in counts]
 
-    def change(self, order: RemovalOrder) -> Change:
+    def cost_change(self, order: RemovalOrder) -> Change:
         layers = []
         for site in self.sites:
-            layer = self._layer(site.name)
-            pairs = [(int(setting["G"]), int(setting["T"])) for setting in site.settings[1:]]
+            layer = self._conv_layer(site.name)
+            grading = [(int(setting["G"]), int(setting["T"])) for setting in site.settings[1:]]
             layers.append(
-                Graded(
+                GradedLayer(
                     order.removal_of(site.name, "in"),
                     order.removal_of(site.name, "out"),
-                    self._indicator(site.name),
-                    pairs,
+                    self.layer_indicator(site.name),
+                    grading,
                     layer.groups,
                     layer.kernel_size[0] * layer.kernel_size[1],
                     self._uses[site.name].positions,
@@ -104,19 +107,19 @@ class KSE(KernelTables):
             )
         return GradedChange(layers)
 
-    def _indicator(self, name: str) -> npt.NDArray[np.float64]:
-        """v_c of the input channels that are there, as it was in the whole network."""
+    def layer_indicator(self, name: str) -> npt.NDArray[np.float64]:
+        """v_c of the input channels that the network has, as computed on the dense network."""
         if name not in self._indicators:
-            whole = self.whole._layer(name)
-            self._indicators[name] = indicator(
-                whole.weight, whole.groups, self.options["alpha"], self.options["neighbours"]
+            dense = self.whole_method._conv_layer(name)
+            self._indicators[name] = channel_indicator(
+                dense.weight, dense.groups, self.options["alpha"], self.options["neighbours"]
             )
         v = self._indicators[name]
-        return v if self._kept is None else v[self._kept(name)[0].numpy()]
+        return v if self._kept_channels is None else v[self._kept_channels(name)[0].numpy()]
 
     def kernel_counts(self, name: str, G: int, T: int) -> Counts:
-        """q_c of every input channel of a layer, at any G and T; the best one stays if all would be dropped."""
-        layer, v = self._layer(name), self._indicator(name)
+        """q_c of every input channel of a layer; where G and T would drop all channels, the best one stays."""
+        layer, v = self._conv_layer(name), self.layer_indicator(name)
         counts = kept_kernels(v, G, T, layer.out_channels // layer.groups)
         if not counts.any():
             counts[v.argmax()] = layer.out_channels // layer.groups
@@ -126,18 +129,20 @@ class KSE(KernelTables):
         counts = {name: self.kernel_counts(name, int(setting["G"]), int(setting["T"]))
                   for name, setting in allocation.items() if setting != DENSE}  # fmt: skip
         small = copy_network(self.network)
-        for name, (rows, labels) in self._clustered(counts).items():
-            replace_module(small, name, build_layer(self._layer(name), counts[name], rows, labels))
+        for name, (bank, labels) in self._cluster_kernels(counts).items():
+            replace_module(small, name, build_layer(self._conv_layer(name), counts[name], bank, labels))
         return small
 
-    def _clustered(self, counts: Mapping[str, Counts]) -> dict[str, tuple[Tensor, Tensor]]:
-        """Bank rows, and labels (C, N) into each channel's own rows, of every layer.
+    def _cluster_kernels(self, counts: Mapping[str, Counts]) -> dict[str, tuple[Tensor, Tensor]]:
+        """For every layer its bank, and labels (C, N / groups) that index the rows of each channel.
 
-        Channels of equal shape and count are clustered together, whatever their layer.
+        Channels of equal shape and count are clustered in one batch, across layers.
         """
         kernels = {
-            name: kernels_by_input(self._layer(name).weight.detach(), self._layer(name).groups) for name in counts
+            name: kernels_by_input(self._conv_layer(name).weight.detach(), self._conv_layer(name).groups)
+            for name in counts
         }
+        # Channels that keep all kernels or none need no clustering.
         jobs: dict[tuple[int, int, int], list[tuple[str, npt.NDArray[np.intp]]]] = defaultdict(list)
         for name, q in counts.items():
             _, size, area = kernels[name].shape
@@ -147,14 +152,14 @@ class KSE(KernelTables):
         labels = {name: _identity_labels(table) for name, table in kernels.items()}
         for (_, _, count), members in jobs.items():
             points = torch.cat([kernels[name][torch.from_numpy(channels)] for name, channels in members])
-            found, ids = kmeans(points, count)
+            means, ids = kmeans(points, count)
             owners = [(name, int(c)) for name, channels in members for c in channels]
-            for (name, c), rows, label in zip(owners, found, ids, strict=True):
-                centers[name, c], labels[name][c] = rows, label
-        return {name: (_bank(name, kernels[name], q, centers), labels[name]) for name, q in counts.items()}
+            for (name, c), center, label in zip(owners, means, ids, strict=True):
+                centers[name, c], labels[name][c] = center, label
+        return {name: (_bank_rows(name, kernels[name], q, centers), labels[name]) for name, q in counts.items()}
 
     def pack(self, network: nn.Module) -> dict[str, Tensor]:
-        """The state, with one `index` table of bytes per layer: counts per channel, then indices at ⌈log₂ q⌉ bits."""
+        """The state with an `index` table of bytes per layer: counts per channel, then indices of ⌈log₂ q⌉ bits."""
         tensors = super().pack(network)
         for name, layer in codebook_layers(network).items():
             tensors.pop(f"{name}.counts")
@@ -167,20 +172,20 @@ class KSE(KernelTables):
         for name in self._names:
             if f"{name}.bank" in tensors:
                 bank = plain[f"{name}.bank"].to(self.example.device)
-                counts, labels = _unpack_index(plain.pop(f"{name}.index"), self._layer(name))
-                replace_module(network, name, build_layer(self._layer(name), counts, bank, labels))
+                counts, labels = _unpack_index(plain.pop(f"{name}.index"), self._conv_layer(name))
+                replace_module(network, name, build_layer(self._conv_layer(name), counts, bank, labels))
         return self._load_rest(network, plain, rebuilt=("index", "counts"))
 
 
 def _identity_labels(kernels: Tensor) -> Tensor:
-    """(C, N): every kernel its own row, as in a channel that is left alone."""
+    """(C, N) labels of channels that keep all kernels: each kernel has a row of its own."""
     return torch.arange(kernels.shape[1], device=kernels.device).repeat(len(kernels), 1)
 
 
-def _bank(name: str, kernels: Tensor, counts: Counts, centers: Mapping[tuple[str, int], Tensor]) -> Tensor:
-    """Rows of all channels that are read, channel after channel: (Σ q_c, Kh·Kw)."""
-    rows = [centers.get((name, int(c)), kernels[int(c)]) for c in np.flatnonzero(counts)]
-    return torch.cat([each.to(kernels.dtype) for each in rows])
+def _bank_rows(name: str, kernels: Tensor, counts: Counts, centers: Mapping[tuple[str, int], Tensor]) -> Tensor:
+    """(Σ q_c, Kh·Kw) the rows of all channels that are read, channel after channel."""
+    bank = [centers.get((name, int(c)), kernels[int(c)]) for c in np.flatnonzero(counts)]
+    return torch.cat([kernel.to(kernels.dtype) for kernel in bank])
 
 
 def build_layer(conv: nn.Conv2d, counts: Counts, bank: Tensor, labels: Tensor) -> CodebookConv2d:
@@ -188,39 +193,39 @@ def build_layer(conv: nn.Conv2d, counts: Counts, bank: Tensor, labels: Tensor) -
 
     Args:
         bank: rows of the channels with counts > 0, channel after channel, (Σ q_c, Kh·Kw).
-        labels: each kernel's row within its channel's, (C, N / groups).
+        labels: each kernel's row among those of its channel, (C, N / groups).
     """
     starts = torch.from_numpy(np.cumsum(counts) - counts).to(labels.device)
-    rows = labels + starts[:, None]
-    rows[torch.from_numpy(counts == 0).to(labels.device)] = len(bank)  # the row of zeros
-    layer = CodebookConv2d(conv, nn.Parameter(bank.clone()), swap_sides(rows, conv.groups))
+    index = labels + starts[:, None]
+    index[torch.from_numpy(counts == 0).to(labels.device)] = len(bank)  # the row of zeros
+    layer = CodebookConv2d(conv, nn.Parameter(bank.clone()), swap_sides(index, conv.groups))
     layer.register_buffer("counts", torch.from_numpy(counts).to(torch.int32).to(labels.device))
     return layer
 
 
 def _pack_index(layer: CodebookConv2d) -> Tensor:
-    """Bytes: how many different counts, those (32 bits each), which one each channel has, then the labels."""
+    """Bytes: the number of different counts, the counts (32 bits each), each channel's choice, then the labels."""
     counts = layer.get_buffer("counts").cpu().long()
     values, which = counts.unique(return_inverse=True)
     fields = [pack_bits(torch.tensor([len(values)]), 8), pack_bits(values, 32), pack_bits(which, bits_for(len(values)))]
-    starts = counts.cumsum(0) - counts
+    starts = counts.cumsum(0) - counts  # the first bank row of each channel
     index = swap_sides(layer.index.cpu().long(), layer.groups)
-    for rows, start, count in zip(index, starts, counts.tolist(), strict=True):
+    for pointers, start, count in zip(index, starts, counts.tolist(), strict=True):
         if 0 < count < index.shape[1]:
-            fields.append(pack_bits(rows - start, bits_for(count)))
+            fields.append(pack_bits(pointers - start, bits_for(count)))
     return to_bytes(*fields)
 
 
 def _unpack_index(packed: Tensor, conv: nn.Conv2d) -> tuple[Counts, Tensor]:
     """The counts, and labels (C, N / groups) on the layer's device."""
     reader = BitReader(packed)
-    values = reader.read(int(reader.read(1, 8)), 32)
-    counts = values[reader.read(conv.in_channels, bits_for(len(values)))]
+    values = reader.read_values(int(reader.read_values(1, 8)), 32)
+    counts = values[reader.read_values(conv.in_channels, bits_for(len(values)))]
     kernels = conv.out_channels // conv.groups
     labels = torch.arange(kernels).repeat(conv.in_channels, 1)
     for channel, count in enumerate(counts.tolist()):
         if 0 < count < kernels:
-            labels[channel] = reader.read(kernels, bits_for(count))
+            labels[channel] = reader.read_values(kernels, bits_for(count))
     return counts.numpy(), labels.to(conv.weight.device)
 
 

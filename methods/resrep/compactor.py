@@ -1,54 +1,56 @@
-"""Compactors: the 1×1 convolutions that ResRep forgets with, and the algebra that folds them away again.
+"""Compactors, the 1×1 convolutions whose rows ResRep drives to zero, and their folding into the network.
 
-A compactor Q (D×D, the identity at first) stands after the norm that follows a convolution, or after a bare
-convolution. Once rows of Q are zero, convolution W, norm (γ, β, μ, σ) and Q are one convolution:
+A compactor Q (D×D, initially the identity) stands after the norm that follows a convolution, or after a bare
+convolution. Once rows of Q are zero, convolution W, norm (γ, β, μ, σ) and Q become one convolution:
 
     W' = Q (γ/σ · W)        b' = Q (β + γ/σ · (b − μ))
 
-Others than this convolution may write to a site's channels: a depthwise convolution or a further norm on the way
-(its bias, or β − μγ/σ, would bring a silent channel back to life), the norms of the other branches of a residual
-stream. These *followers* are scaled per channel by its row's norm, capped at one: nothing happens to them at the
-start, a row at zero is silent all the way, and the row's gradient speaks for all who write its channel.
+Other modules may write a site's channels as well: a depthwise convolution or a further norm behind the compactor
+(whose bias, or β − μγ/σ, would make a silent channel nonzero again), and norms of other branches of a residual stream.
+Each channel of these *followers* is scaled by the norm of its row, capped at one. Initially this changes nothing; a row
+at zero silences all modules that write its channel, and its gradient collects all of their effects.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.graph.trace import evaluating
+from methods.graph.trace import evaluation_mode
 from models.execution.forward_hooks import forward_hooks
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
-ZERO = 1e-5  # a row with a smaller norm is gone (the paper's threshold)
+ZERO = 1e-5  # a row with a smaller norm counts as zero (the paper's threshold)
 
 
 class Compactor(nn.Module):
-    """Q, a 1×1 convolution without bias; rows whose `alive` is 0 have been forgotten for good."""
+    """Q, a 1×1 convolution without bias; rows whose `alive` is 0 are forgotten for good."""
 
     weight: nn.Parameter
     alive: Tensor
 
     def __init__(self, site: str, like: Tensor) -> None:
-        """`like`: the (D, ...) weight whose outputs it follows; gives width, device and dtype."""
+        """`like`: the weight (D, ...) of the convolution before it, for width, device and dtype."""
         super().__init__()
         self.site = site
         self.weight = nn.Parameter(torch.eye(len(like), device=like.device, dtype=like.dtype))
         self.register_buffer("alive", torch.ones(len(like), 1, device=like.device, dtype=like.dtype))
 
-    def rows(self) -> Tensor:
+    def current_rows(self) -> Tensor:
         """Q, (D, D), forgotten rows at exactly zero."""
         return self.weight * self.alive
 
-    def norms(self) -> Tensor:
+    def row_norms(self) -> Tensor:
         """The Euclidean norm of every row, (D,)."""
-        return torch.linalg.vector_norm(self.rows(), dim=1)
+        return torch.linalg.vector_norm(self.current_rows(), dim=1)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return F.conv2d(inputs, self.rows()[:, :, None, None])
+        return F.conv2d(inputs, self.current_rows()[:, :, None, None])
 
 
 class Compacted(nn.Module):
@@ -65,7 +67,7 @@ class Compacted(nn.Module):
 
 
 class Follower(nn.Module):
-    """A further writer of a compactor's channels, which works on them one by one; silent where rows are zero."""
+    """A further module that writes a compactor's channels, one by one; scaled so that rows at zero are silent."""
 
     index: Tensor
     channel: Tensor
@@ -74,25 +76,25 @@ class Follower(nn.Module):
         """Channel `index[i]` of `inner` is channel `channel[i]` of the compactor; all others are left alone."""
         super().__init__()
         self.inner = inner
-        self._source = (compactor,)  # in a tuple: it is the other module's child, not this one's
+        self._source = (compactor,)  # in a tuple, so that it is not registered as a child of this module
         device = compactor.weight.device
         self.register_buffer("index", index.to(device), persistent=False)
         self.register_buffer("channel", channel.to(device), persistent=False)
 
-    def gate(self, width: int) -> Tensor:
-        """What each of `width` output channels is multiplied by."""
-        norms = self._source[0].norms()
+    def channel_gates(self, width: int) -> Tensor:
+        """(width,) the factor on each output channel."""
+        norms = self._source[0].row_norms()
         return torch.ones(width, device=norms.device, dtype=norms.dtype).index_copy(
             0, self.index, norms.clamp(max=1)[self.channel]
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
         outputs: Tensor = self.inner(inputs)
-        return outputs * self.gate(outputs.shape[1])[:, None, None]
+        return outputs * self.channel_gates(outputs.shape[1])[:, None, None]
 
 
 def wrap_module(network: nn.Module, name: str, wrapper: Callable[[nn.Module], nn.Module]) -> None:
-    """Put `wrapper(module)` in the place of the module called `name`, in the same mode."""
+    """Replace the module called `name` by `wrapper(module)`, in the same mode."""
     owner, _, leaf = name.rpartition(".")
     parent = network.get_submodule(owner)
     module = parent.get_submodule(leaf)
@@ -107,38 +109,32 @@ def find_compactors(network: nn.Module) -> dict[str, Compactor]:
 
 
 def next_norms(network: nn.Module, example: Tensor) -> dict[str, str]:
-    """For every convolution called once: the batch norm, if any, whose input is exactly its output."""
-    made: dict[int, str] = {}  # id of an output -> convolution; `held` keeps the ids from being used again
-    held: list[Tensor] = []
+    """Convolution -> batch norm, for each convolution that is called once and whose output goes into this norm."""
+    sources: dict[int, str] = {}  # id of an output -> convolution
+    held: list[Tensor] = []  # keeps outputs alive, so that no other tensor gets their ids
     readers: dict[str, list[str]] = {}
-    calls: dict[str, int] = {}
+    calls: Counter[str] = Counter()
 
-    def produced(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            calls[name] = calls.get(name, 0) + 1
-            held.append(output)
-            made[id(output)] = name
+    def record_output(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls[name] += 1
+        held.append(output)
+        sources[id(output)] = name
 
-        return hook
-
-    def consumed(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            calls[name] = calls.get(name, 0) + 1
-            if inputs and id(inputs[0]) in made:
-                readers.setdefault(made[id(inputs[0])], []).append(name)
-
-        return hook
+    def record_input(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        calls[name] += 1
+        if inputs and id(inputs[0]) in sources:
+            readers.setdefault(sources[id(inputs[0])], []).append(name)
 
     modules = list(network.named_modules())
     norms = [(name, module) for name, module in modules if isinstance(module, BatchNorm)]
-    before = [(module, consumed(name)) for name, module in norms if module.running_mean is not None]
-    after = [(module, produced(name)) for name, module in modules if isinstance(module, nn.Conv2d)]
-    with forward_hooks(before=before, after=after), evaluating(network, example):
+    before = [(module, partial(record_input, name)) for name, module in norms if module.running_mean is not None]
+    after = [(module, partial(record_output, name)) for name, module in modules if isinstance(module, nn.Conv2d)]
+    with forward_hooks(before=before, after=after), evaluation_mode(network, example):
         network(example[:1])
     return {conv: names[0] for conv, names in readers.items() if calls[conv] == calls[names[0]] == len(names) == 1}
 
 
-def _affine(norm: BatchNorm) -> tuple[Tensor, Tensor]:
+def _norm_affine(norm: BatchNorm) -> tuple[Tensor, Tensor]:
     """Scale γ/σ and shift β − μγ/σ of a norm in evaluation, both (D,), in double precision."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -150,15 +146,15 @@ def _affine(norm: BatchNorm) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def fold(conv: nn.Conv2d, norm: BatchNorm | None, rows: Tensor) -> None:
-    """Move `norm` and the compactor `rows` (D, D) into `conv`, in place; `norm` itself is left as it was.
+def fold_convolution(conv: nn.Conv2d, norm: BatchNorm | None, q: Tensor) -> None:
+    """Multiply `norm` and the compactor's rows `q` (D, D) into `conv`, in place; `norm` itself does not change.
 
-    The convolution gets a bias where it had one or a norm stood behind it.
+    The convolution gets a bias if it had one or if there is a norm.
     """
-    weight, q = conv.weight.detach().double(), rows.detach().double()
+    weight, q = conv.weight.detach().double(), q.detach().double()
     shift = torch.zeros_like(weight[:, 0, 0, 0]) if conv.bias is None else conv.bias.detach().double()
     if norm is not None:
-        scale, offset = _affine(norm)
+        scale, offset = _norm_affine(norm)
         weight, shift = weight * scale[:, None, None, None], shift * scale + offset
     conv.weight.copy_((q @ weight.flatten(1)).view_as(weight))
     if norm is not None or conv.bias is not None:
@@ -167,7 +163,7 @@ def fold(conv: nn.Conv2d, norm: BatchNorm | None, rows: Tensor) -> None:
 
 @torch.no_grad()
 def restore_norm(conv: nn.Conv2d, norm: BatchNorm, biased: bool) -> None:
-    """Hand the bias of a folded convolution back to its norm, so that a site that lost nothing looks as it came.
+    """Move the bias of a folded convolution back into its norm, so that a site that lost nothing keeps its modules.
 
     The norm becomes x ↦ x + b': unit scale, mean −b'. `biased` says whether the convolution had a bias of its own.
     """
@@ -185,11 +181,11 @@ def restore_norm(conv: nn.Conv2d, norm: BatchNorm, biased: bool) -> None:
 
 @torch.no_grad()
 def fold_follower(follower: Follower) -> nn.Module:
-    """The module inside, its outputs scaled by the gate (and those within, if any) once and for all."""
+    """The module inside, with its gates (a follower may wrap another one) multiplied into weight and bias."""
     inner = fold_follower(follower.inner) if isinstance(follower.inner, Follower) else follower.inner
     weight = inner.weight
     assert isinstance(weight, Tensor)
-    gate = follower.gate(len(weight)).to(weight.dtype)
+    gate = follower.channel_gates(len(weight)).to(weight.dtype)
     weight.mul_(gate.view(-1, *[1] * (weight.dim() - 1)))
     if isinstance(inner.bias, Tensor):
         inner.bias.mul_(gate)

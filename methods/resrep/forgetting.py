@@ -1,18 +1,18 @@
-"""Which rows of the compactors are forgotten, when, and how hard they are pulled (ResRep's training half).
+"""Choice of the compactors' rows to forget, its schedule, and the force on them (ResRep's training half).
 
 The gradient of row d of a compactor Q becomes `m ∂L/∂Q[d] + λ Q[d] / ‖Q[d]‖₂`, m = 0 for the rows to be forgotten.
-With momentum μ, a force λ that acts from rest for k steps at learning rate η moves a row by
+With momentum μ, a force λ that acts for k steps at learning rate η on a row at rest moves it by
 
     λ · η/(1−μ) · (k − μ(1 − μ^k)/(1−μ))
 
-The paper's λ = 1e-4 covers the distance 1 within its 375,000 steps many times over. A short budget gives the rows
-that are to be forgotten the λ that this formula asks for, so that they arrive well before the end. The λ of the rows
-that stay is never scaled: it would shrink what is to be kept.
+In the paper's 375,000 steps λ = 1e-4 covers the distance 1 many times. In a shorter budget, the rows to be forgotten
+get the λ that this formula requires for them to reach zero well before the end. The λ of all other rows is never
+scaled, as it would shrink rows that stay.
 
-Two things that the paper has steps for hurt where there are few. The rows have hardly competed when the first of them
-must go, and their norms then say less than nothing; so filters are told apart by their own size, all the more the
-shorter the budget. And Q, a full mixing matrix behind a norm, takes longer to settle at the learning rate of the rest
-than there is time for; it learns at a part of that rate. `share_of_paper` is the part of both that is the paper's.
+Two more of the paper's choices need many steps. In a short budget rows have hardly competed when the first are chosen,
+and their norms say less than nothing; so the norm of the filter counts as well, the more the shorter the budget. And Q,
+a full mixing matrix behind a norm, cannot settle in few steps at the learning rate of the other layers; so it learns at
+a lower rate. `share_of_paper` says how far both follow the paper.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ Counts = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 MOMENTUM = 0.99  # on Q, in the paper's 375,000 steps
-MEMORY = 0.04  # but an optimizer that remembers 100 steps needs room: 1/(1−μ) is at most this part of the steps,
-LEAST_MOMENTUM = 0.9  # and at least what is usual elsewhere
+MEMORY = 0.04  # share of the steps that 1/(1−μ), the optimizer's memory, may take at most
+LEAST_MOMENTUM = 0.9  # the usual momentum of SGD
 PAPER_STEPS = 480 * 782  # epochs of CIFAR-10 in batches of 64
-# Parts of the steps by which: selection begins; ends; rows are at zero. The paper's, rounded up, with ResNet-56's 500
-# rows: 5 epochs of 480; 25,000 steps more, for four rows in 200; 10,000 more, for one row's way.
+# Shares of the steps at which selection begins, selection ends, and rows are at zero. They are the paper's, rounded up,
+# for ResNet-56's 500 rows: 5 of 480 epochs; 25,000 more steps, at four rows per 200; 10,000 more, the way of a row.
 WARM_UP, SELECTED, ARRIVED = 5 / 480, 0.08, 0.2
-MEAN_RATE = 0.45  # of the peak rate, at least, between SELECTED and ARRIVED (one-cycle 0.49, cosine 0.95)
-MARGIN = 1.5  # rows may have grown, or be moving outward when their mask falls
-EVENTS = 20  # selections in a budget too short for one every `interval` steps
-SPRINT = 5  # steps that a row which is late is given
-TIE = 1e-9  # of rows as long as each other the smaller filter goes; far below float32's steps at 1
-BATCH = 4  # rows more at each selection, at least
+MEAN_RATE = 0.45  # least mean rate between SELECTED and ARRIVED, over the peak rate (one-cycle 0.49, cosine 0.95)
+MARGIN = 1.5  # rows may have grown, or move outward when they are masked
+EVENTS = 20  # number of selections in a budget too short for one every `interval` steps
+SPRINT = 5  # steps that a late row is given to reach zero
+TIE = 1e-9  # least weight of the filter's norm, to decide between equal rows; far below float32's resolution at 1
+BATCH = 4  # each selection may mask at least so many more rows
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """When rows are selected, how many more each time, and the two forces."""
+    """When rows are selected, how many, and the forces on them."""
 
     first: int
-    """Step of the first selection; rows compete before."""
+    """Step of the first selection; before it, rows compete."""
     last: int
-    """Step of the last one; the choice stands from here on."""
+    """Step of the last selection, after which the choice stands."""
     interval: int
     batch: int
     """How many more rows each selection may mask."""
@@ -67,18 +67,18 @@ class Schedule:
     lr: float
     """Peak learning rate of Q."""
     size_weight: float
-    """Rows are ranked by norm · size ^ size_weight, `size` that of the filter which the row passes on."""
+    """Rows are ranked by norm · size ^ size_weight, where `size` is the relative norm of the row's filter."""
     deadline: int
-    """Step by which rows should have arrived."""
+    """Step by which rows should be at zero."""
     rate: float
-    """Learning rate that is counted on until then."""
+    """Mean learning rate assumed until the deadline."""
 
-    def force(self, step: int, norms: Tensor) -> Tensor:
-        """λ of rows to be forgotten whose norms are `norms` at `step`: `pull`, and more for those that lag."""
+    def pull_strength(self, step: int, norms: Tensor) -> Tensor:
+        """λ at `step` of rows to be forgotten with these `norms`: `pull`, or more where a row is late."""
         urgency = MARGIN / distance_within(max(SPRINT, self.deadline - step), self.rate, self.momentum)
         return (norms * urgency).clamp(min=self.pull)
 
-    def selects(self, step: int) -> bool:
+    def is_selection(self, step: int) -> bool:
         return self.first <= step <= self.last and (step - self.first) % self.interval == 0
 
     def may_mask(self, step: int) -> int | None:
@@ -89,20 +89,20 @@ class Schedule:
 
 
 def distance_within(steps: int, lr: float, momentum: float) -> float:
-    """How far a unit force moves a row within `steps` steps, from rest, at a constant rate."""
+    """The distance by which a unit force moves a row at rest within `steps` steps at a constant rate."""
     friction = 1 - momentum
     return lr / friction * (steps - momentum * (1 - momentum**steps) / friction)
 
 
 def share_of_paper(steps: int) -> float:
-    """How far a budget is the paper's, 0 to 1; a square root, as the noise of so many steps adds up."""
+    """The square root of the budget over the paper's, at most 1: noise adds up with the root of the steps."""
     return min(1.0, math.sqrt(steps / PAPER_STEPS))
 
 
-def plan_schedule(steps: int, lr: float, rows: int, *, penalty: float, interval: int) -> Schedule:
-    """A schedule that has `rows` rows at zero by the part `ARRIVED` of `steps` steps with peak rate `lr`.
+def plan_schedule(steps: int, lr: float, to_forget: int, *, penalty: float, interval: int) -> Schedule:
+    """A schedule that brings `to_forget` rows to zero within `steps` steps with peak rate `lr`.
 
-    `penalty` and `interval` are what the paper fixes (1e-4, 200); they hold where the budget is long enough.
+    `penalty` and `interval` are the paper's constants (1e-4, 200); they apply where the budget is long enough.
     """
     first, last, deadline = int(WARM_UP * steps), int(SELECTED * steps), int(ARRIVED * steps)
     interval = max(1, min(interval, (last - first) // EVENTS))
@@ -114,7 +114,7 @@ def plan_schedule(steps: int, lr: float, rows: int, *, penalty: float, interval:
         first=first,
         last=last,
         interval=interval,
-        batch=max(BATCH, math.ceil(rows / events)),
+        batch=max(BATCH, math.ceil(to_forget / events)),
         penalty=penalty,
         pull=max(penalty, MARGIN / distance_within(max(1, deadline - last), rate, momentum)),
         momentum=momentum,
@@ -132,55 +132,57 @@ def smallest_rows(
     flops: Callable[[Floats], Counts] | None = None,
     budget: int = 0,
 ) -> list[Bools]:
-    """The rows to mask: the smallest of all sites together.
+    """The rows to mask, which are the smallest of all sites together.
 
     Args:
-        scores: per site what every row counts for; a row at zero counts for nothing.
-        floors: per site, how many rows must be left.
-        limit: mask no more than so many.
-        flops: of widths (n, n_sites) -> (n,); masking then stops where `budget` is met, and the largest masked rows
-            that still fit beneath it are given back.
+        scores: per site, the score of every row; 0 for a row at zero.
+        floors: per site, the number of rows that must stay.
+        limit: the largest number of rows to mask.
+        flops: widths (n, n_sites) -> FLOPs (n,); masking then stops where `budget` is met, and the largest masked rows
+            that still fit into it are unmasked again.
 
     Returns:
-        Per site, which rows are masked, (D,).
+        Per site (D,) bool, true for masked rows.
     """
-    site, row = _order(scores, floors)
-    site, row = site[:limit], row[:limit]
-    full = np.array([len(each) for each in scores], dtype=np.float64)
-    if flops is not None:
+    site, index = _rank_rows(scores, floors)
+    site, index = site[:limit], index[:limit]
+    full = np.array([len(site_scores) for site_scores in scores], dtype=np.float64)
+    if flops is not None:  # mask as few rows as meet the budget: widths after each further row, and the first that fit
         taken = np.zeros((len(site) + 1, len(scores)))
         taken[np.arange(1, len(site) + 1), site] = 1
         met = flops(full - taken.cumsum(0)) <= budget
         enough = int(met.argmax()) if met.any() else len(site)
-        site, row = site[:enough], row[:enough]
-    masks = [np.zeros(len(each), dtype=np.bool_) for each in scores]
-    for s, r in zip(site, row, strict=True):
+        site, index = site[:enough], index[:enough]
+    masks = [np.zeros(len(site_scores), dtype=np.bool_) for site_scores in scores]
+    for s, r in zip(site, index, strict=True):
         masks[s][r] = True
     if flops is not None and met.any():
-        _give_back(masks, scores, flops, budget)
+        _unmask_fitting(masks, scores, flops, budget)
     return masks
 
 
-def _order(scores: Sequence[Floats], floors: Sequence[int]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Site and row of all that may be masked, smallest first; each site's `floors` largest are left out."""
-    sites, rows, values = [], [], []
-    for s, (each, floor) in enumerate(zip(scores, floors, strict=True)):
-        small = each.argsort(kind="stable")[: max(0, len(each) - floor)]
+def _rank_rows(scores: Sequence[Floats], floors: Sequence[int]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Sites and rows of all rows that may be masked, smallest first, without the `floors` largest of each site."""
+    sites, indices, values = [], [], []
+    for s, (site_scores, floor) in enumerate(zip(scores, floors, strict=True)):
+        small = site_scores.argsort(kind="stable")[: max(0, len(site_scores) - floor)]
         sites.append(np.full(len(small), s, dtype=np.intp))
-        rows.append(small)
-        values.append(each[small])
+        indices.append(small)
+        values.append(site_scores[small])
     order = np.concatenate(values).argsort(kind="stable")
-    return np.concatenate(sites)[order], np.concatenate(rows)[order]
+    return np.concatenate(sites)[order], np.concatenate(indices)[order]
 
 
-def _give_back(masks: list[Bools], scores: Sequence[Floats], flops: Callable[[Floats], Counts], budget: int) -> None:
-    """Unmask, largest first, the rows that are not yet at zero and fit beneath the budget; in place."""
+def _unmask_fitting(
+    masks: list[Bools], scores: Sequence[Floats], flops: Callable[[Floats], Counts], budget: int
+) -> None:
+    """Unmask, largest first, the rows that are not at zero and fit into the budget; in place."""
     while True:
         widths = np.array([np.count_nonzero(~mask) for mask in masks], dtype=np.float64)
         fits = flops(widths + np.eye(len(masks))) <= budget
         largest = [
-            (float(each[mask].max()), s)
-            for s, (each, mask) in enumerate(zip(scores, masks, strict=True))
+            (float(site_scores[mask].max()), s)
+            for s, (site_scores, mask) in enumerate(zip(scores, masks, strict=True))
             if fits[s] and mask.any()
         ]
         score, s = max(largest, default=(0.0, -1))
@@ -191,24 +193,24 @@ def _give_back(masks: list[Bools], scores: Sequence[Floats], flops: Callable[[Fl
 
 @torch.no_grad()
 def set_gradient(compactor: Compactor, masked: Tensor, schedule: Schedule, step: int) -> None:
-    """`m ∂L/∂Q[d] + λ Q[d]/‖Q[d]‖` for every row d; a row at zero has no direction and is not pulled."""
-    rows = compactor.rows()
-    norms = torch.linalg.vector_norm(rows, dim=1)
-    strength = torch.where(masked, schedule.force(step, norms), schedule.penalty) / norms
+    """Set `m ∂L/∂Q[d] + λ Q[d]/‖Q[d]‖` for every row d; a row at zero has no direction and is not pulled."""
+    q = compactor.current_rows()
+    norms = torch.linalg.vector_norm(q, dim=1)
+    strength = torch.where(masked, schedule.pull_strength(step, norms), schedule.penalty) / norms
     strength.masked_fill_(norms == 0, 0)
     gradient = compactor.weight.grad
-    loss = torch.zeros_like(rows) if gradient is None else gradient * ~masked[:, None]
-    compactor.weight.grad = loss + strength[:, None] * rows
+    loss = torch.zeros_like(q) if gradient is None else gradient * ~masked[:, None]
+    compactor.weight.grad = loss + strength[:, None] * q
 
 
 @torch.no_grad()
 def forget_arrived_rows(compactor: Compactor, masked: Tensor, before: Tensor) -> None:
-    """Forget for good the masked rows that are at zero, or would cross it.
+    """Forget for good the masked rows that are at zero, or would cross it with the next step.
 
-    The pull has constant length, so that a row cannot come to rest at zero by itself: it would swing about it with
-    the length of its steps. One whose last step (from `before`) was as long as what is left of it has arrived.
+    The pull has constant length, so that a row would oscillate about zero with the length of its steps. A row has
+    arrived if its last step (from `before`) was at least as long as the row is now.
     """
-    rows = compactor.rows()
-    left, stepped = rows.norm(dim=1), (rows - before).norm(dim=1)
-    arrived = masked & ((left < ZERO) | (left <= stepped))
+    q = compactor.current_rows()
+    norms, stepped = q.norm(dim=1), (q - before).norm(dim=1)
+    arrived = masked & ((norms < ZERO) | (norms <= stepped))
     compactor.alive.masked_fill_(arrived[:, None], 0)

@@ -1,9 +1,9 @@
-"""Where ResRep's compactors can stand in a network, and how a whole network is folded.
+"""Places of ResRep's compactors in a network, and the folding of all of them.
 
-The compactor follows the first convolution that writes a site's channels; further writers are gated by it
-(`Follower`). A place is believed only after a trial, on a copy with noisy norms and biases: with half of its rows at
-zero, the network must compute what the folded, narrower one does. It fails where something writes the channels that
-cannot be gated (a convolution without a norm in a residual stream, a padded shortcut) or where a norm mixes them.
+The compactor follows the first convolution that writes a site's channels, and gates all further writers (`Follower`).
+Each place is tried on a copy with noisy norms and biases: with half of the rows at zero, the network must compute the
+same as the folded, narrower one. The trial fails where a writer cannot be gated (a convolution without norm in a
+residual stream, a padded shortcut) or where a norm mixes the channels.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
@@ -25,118 +26,115 @@ from methods.resrep.compactor import (
     Compactor,
     Follower,
     find_compactors,
-    fold,
+    fold_convolution,
     fold_follower,
     next_norms,
     restore_norm,
     wrap_module,
 )
 
-# Both networks do the same sums in another order; a channel that is not silent shows at the size of the outputs.
+# Both networks compute the same sums in another order; a channel that is not silent changes outputs by their own size.
 TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class Place:
-    """A compactor's place: after `norm`, or straight after `conv` where there is none."""
+    """A compactor's place: after `norm`, or directly after `conv` where there is no norm."""
 
     site: str
-    position: int  # of its group among all groups
+    position: int  # of the site's group among all groups
     conv: str
     norm: str | None
     followers: tuple[Slots, ...]
-    params_added: int  # per kept row of a narrowed site: its new bias less the parameters of its norm
-    shared: bool  # several layers write its channels: a residual stream
+    params_added: int  # per kept row of a narrowed site: the new bias, less the norm's parameters
+    shared: bool  # several layers write the channels, as in a residual stream
 
     @property
-    def host(self) -> str:
+    def host_name(self) -> str:
+        """The module that is wrapped together with the compactor."""
         return self.norm or self.conv
 
 
 def find_places(network: nn.Module, example: Tensor, channels: ChannelGroups) -> tuple[list[Place], dict[str, str]]:
-    """A place for every group that can have one, in their order, and the reasons of those that cannot."""
+    """A place for every group that can have one, in the order of groups, and a reason for every other group."""
     norms = next_norms(network, example)
     reasons: dict[str, str] = {}
     sure: list[Place] = []
     doubtful: list[Place] = []
     for position, group in enumerate(channels.groups):
-        reason = _unfit(network, group)
+        reason = _why_unfit(network, group)
         if reason:
             reasons[group.name] = reason
             continue
-        place = _place(network, group, position, norms.get(group.name))
+        place = _make_place(network, group, position, norms.get(group.name))
         (doubtful if place.shared else sure).append(place)
     exact = _exact_places(network, example, channels, sure, doubtful)
     for place in sure + doubtful:
         if place.site not in exact:
-            reasons[place.site] = _reason(network, channels.groups[place.position])
+            reasons[place.site] = _why_inexact(network, channels.groups[place.position])
     return sorted(exact.values(), key=lambda place: place.position), reasons
 
 
 def _exact_places(
     network: nn.Module, example: Tensor, channels: ChannelGroups, sure: list[Place], doubtful: list[Place]
 ) -> dict[str, Place]:
-    """The places that pass their trial, by site; those that need not be doubted are tried together."""
+    """The places that pass their trial, by site; `sure` ones are tried together, `doubtful` ones each alone."""
     trial = _Trial(network, example, channels)
-    exact = {place.site: place for place in trial.survivors(sure)}
+    exact = {place.site: place for place in trial.exact_places(sure)}
     for place in doubtful:
-        exact |= {each.site: each for each in trial.survivors([place])}
-    for place in sure:  # the convolution's own output may be read elsewhere, too: not behind its norm, then
+        exact |= {survivor.site: survivor for survivor in trial.exact_places([place])}
+    for place in sure:  # where another layer reads the convolution's output too, the place behind its norm fails
         if place.norm and place.site not in exact:
-            bare = _place(network, channels.groups[place.position], place.position, None)
-            exact |= {each.site: each for each in trial.survivors([bare])}
+            bare = _make_place(network, channels.groups[place.position], place.position, None)
+            exact |= {survivor.site: survivor for survivor in trial.exact_places([bare])}
     return exact
 
 
-def _unfit(network: nn.Module, group: Group) -> str | None:
-    """Why a group cannot have a compactor, as far as its modules tell."""
+def _why_unfit(network: nn.Module, group: Group) -> str | None:
+    """Why a group cannot have a compactor, if its modules already show that."""
     conv = network.get_submodule(group.name)
     if type(conv) is not nn.Conv2d or conv.groups != 1:
-        return f"a compactor follows ungrouped 2-D convolutions, not a {_kind(conv)}"
+        grouped = "grouped " if getattr(conv, "groups", 1) != 1 else ""
+        return f"a compactor follows ungrouped 2-D convolutions, not a {grouped}{type(conv).__name__}"
     if len(group.partition.unique()) > 1:
         return "its channels must go in balanced classes, which compactors do not know"
-    own = [each for each in group.slots if each.name == group.name and each.side == "out"]
+    written = [slots for slots in group.slots if slots.name == group.name and slots.side == "out"]
     straight = torch.arange(group.channels)
-    if len(own) != 1 or not (torch.equal(own[0].index, straight) and torch.equal(own[0].channel, straight)):
+    if len(written) != 1 or not (torch.equal(written[0].index, straight) and torch.equal(written[0].channel, straight)):
         return "its channels are not those of one convolution"
     return None
 
 
-def _kind(module: nn.Module) -> str:
-    grouped = "grouped " if getattr(module, "groups", 1) != 1 else ""
-    return f"{grouped}{type(module).__name__}"
-
-
-def _writers(network: nn.Module, group: Group) -> int:
-    """How many layers compute the group's channels from others."""
-    names = {each.name for each in group.slots if each.side == "out" and each.dim is None}
+def _count_writers(network: nn.Module, group: Group) -> int:
+    """The number of layers that compute the group's channels from other channels."""
+    names = {slots.name for slots in group.slots if slots.side == "out" and slots.dim is None}
     modules = [network.get_submodule(name) for name in names]
     return sum(isinstance(module, LAYERS) and not is_depthwise(module) for module in modules)
 
 
-def _reason(network: nn.Module, group: Group) -> str:
-    writers = _writers(network, group)
+def _why_inexact(network: nn.Module, group: Group) -> str:
+    writers = _count_writers(network, group)
     if writers > 1:
         return f"{writers} layers write its channels, and not everything that they write can be silenced"
     return "a forgotten channel does not stay silent up to the layers that read it"
 
 
-def _place(network: nn.Module, group: Group, position: int, norm: str | None) -> Place:
+def _make_place(network: nn.Module, group: Group, position: int, norm: str | None) -> Place:
     followers = tuple(
-        each
-        for each in group.slots
-        if each.side == "out" and each.dim is None and each.name not in (group.name, norm)
-        and _follows(network.get_submodule(each.name))
+        slots
+        for slots in group.slots
+        if slots.side == "out" and slots.dim is None and slots.name not in (group.name, norm)
+        and _needs_gate(network.get_submodule(slots.name))
     )  # fmt: skip
     added = 0
     if norm is not None:
         parameters = sum(1 for _ in network.get_submodule(norm).parameters(recurse=False))
         added = int(network.get_submodule(group.name).bias is None) - parameters
-    return Place(group.name, position, group.name, norm, followers, added, _writers(network, group) > 1)
+    return Place(group.name, position, group.name, norm, followers, added, _count_writers(network, group) > 1)
 
 
-def _follows(module: nn.Module) -> bool:
-    """Whether a module works channel by channel and may make something of nothing."""
+def _needs_gate(module: nn.Module) -> bool:
+    """Whether a module works channel by channel and may turn a silent channel into a nonzero one."""
     return is_depthwise(module) or (isinstance(module, BatchNorm) and module.affine)
 
 
@@ -147,84 +145,79 @@ def attach_compactors(network: nn.Module, places: Sequence[Place]) -> None:
         weight = weights[place.site]
         assert isinstance(weight, Tensor)
         compactor = Compactor(place.site, weight)
-        wrap_module(network, place.host, partial(Compacted, compactor=compactor))
-        for each in place.followers:
-            gate = partial(Follower, compactor=compactor, index=each.index, channel=each.channel)
-            wrap_module(network, each.name, gate)
+        wrap_module(network, place.host_name, partial(Compacted, compactor=compactor))
+        for slots in place.followers:
+            gate = partial(Follower, compactor=compactor, index=slots.index, channel=slots.channel)
+            wrap_module(network, slots.name, gate)
 
 
 def fold_network(
-    network: nn.Module, places: Sequence[Place], kept: Mapping[str, Tensor], channels: ChannelGroups
+    network: nn.Module, places: Sequence[Place], staying: Mapping[str, Tensor], channels: ChannelGroups
 ) -> None:
-    """Fold every compactor of `network` and narrow its site to the rows `kept` (ascending); in place."""
+    """Fold every compactor of `network` and narrow its site to the rows `staying` (ascending); in place."""
     present = find_compactors(network)
     places = [place for place in places if place.site in present]
     for place in places:  # gates read their compactors, so they go first
-        for each in place.followers:
-            _unwrap_follower(network, each.name)
-    narrowed = [place for place in places if len(kept[place.site]) < len(present[place.site].alive)]
+        for slots in place.followers:
+            _unwrap_follower(network, slots.name)
+    narrowed = [place for place in places if len(staying[place.site]) < len(present[place.site].alive)]
     for place in places:
-        wrap_module(network, place.host, _inner)
+        wrap_module(network, place.host_name, attrgetter("inner"))
         conv = network.get_submodule(place.conv)
         norm = None if place.norm is None else network.get_submodule(place.norm)
         assert isinstance(conv, nn.Conv2d)
         assert norm is None or isinstance(norm, BatchNorm)
         biased = conv.bias is not None
-        fold(conv, norm, present[place.site].rows())
+        fold_convolution(conv, norm, present[place.site].current_rows())
         if norm is not None and place not in narrowed:
             restore_norm(conv, norm, biased)
-    channels.narrow(network, {place.site: kept[place.site] for place in narrowed})
+    channels.narrow_network(network, {place.site: staying[place.site] for place in narrowed})
     for place in narrowed:
         if place.norm is not None:
             wrap_module(network, place.norm, lambda norm: nn.Identity().train(norm.training))
 
 
-def _inner(module: nn.Module) -> nn.Module:
-    assert isinstance(module, Compacted)
-    return module.inner
-
-
 def _unwrap_follower(network: nn.Module, name: str) -> None:
-    """Fold the gates at `name`; those of another site may have gone together with them already."""
+    """Fold the gates at `name`, if they have not been folded together with those of another site."""
     module = network.get_submodule(name)
     if isinstance(module, Follower):
         wrap_module(network, name, lambda _: fold_follower(module))
 
 
 class _Trial:
-    """Tells whether places are exact: unfolded, with half of their rows at zero, against folded and narrower."""
+    """The trial of places: the network with half of the rows at zero against the folded, narrower one."""
 
     def __init__(self, network: nn.Module, example: Tensor, channels: ChannelGroups) -> None:
-        self._network = _noisy(network)
+        self._network = _noisy_copy(network)
         self._example = example
         self._channels = channels
 
-    def survivors(self, places: list[Place]) -> list[Place]:
-        """Those that are exact, found by halving."""
-        if not places or self._exact(places):
+    def exact_places(self, places: list[Place]) -> list[Place]:
+        """The places that pass, found by halving."""
+        if not places or self._is_exact(places):
             return places
         if len(places) == 1:
             return []
         half = len(places) // 2
-        return self.survivors(places[:half]) + self.survivors(places[half:])
+        return self.exact_places(places[:half]) + self.exact_places(places[half:])
 
     @torch.no_grad()
-    def _exact(self, places: list[Place]) -> bool:
+    def _is_exact(self, places: list[Place]) -> bool:
         wide = copy_network(self._network)
         attach_compactors(wide, places)
-        kept = {name: _forget_every_second(compactor) for name, compactor in find_compactors(wide).items()}
+        staying = {name: _forget_every_second(compactor) for name, compactor in find_compactors(wide).items()}
         try:
             expected = wide(self._example)
-            fold_network(wide, places, kept, self._channels)
-            found = wide(self._example)
-        except (AttributeError, TypeError, RuntimeError):  # a forward pass that asks more of its modules than a call
+            fold_network(wide, places, staying, self._channels)
+            outputs = wide(self._example)
+        except (AttributeError, TypeError, RuntimeError):  # the forward pass needs more than calls of its modules
             return False
-        error = (found - expected).abs().max()
+        error = (outputs - expected).abs().max()
         return bool(error <= TOLERANCE * expected.abs().max())
 
 
 def _forget_every_second(compactor: Compactor) -> Tensor:
-    """Give a compactor some mixing and silence half of its rows; returns the others."""
+    """Add noise to a compactor so that it mixes channels, and silence every second row; returns the others."""
     shape = compactor.weight.shape
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 0.3 / shape[0] ** 0.5
     compactor.weight.add_(noise.to(compactor.weight))
@@ -233,8 +226,8 @@ def _forget_every_second(compactor: Compactor) -> Tensor:
 
 
 @torch.no_grad()
-def _noisy(network: nn.Module) -> nn.Module:
-    """A copy in evaluation mode whose biases and running means are nowhere zero, as they may be before training."""
+def _noisy_copy(network: nn.Module) -> nn.Module:
+    """A copy in evaluation mode with noise on biases and running means, which may all be zero before training."""
     twin = copy_network(network).eval()
     generator = torch.Generator().manual_seed(0)
     for module in twin.modules():

@@ -1,9 +1,9 @@
 """ResRep: remembering and forgetting (Ding et al., ICCV 2021, arXiv 2007.03260).
 
-`compress` returns a network with compactors (`compactor.py`) that computes what the dense one does; fine-tuning it
-under `tuning` (given widths) or `learned` (a FLOPs target) drives rows of the compactors to zero (`forgetting.py`);
-`finish` folds convolution, norm and compactor into one narrower convolution with a bias. Whatever the training
-reached, exactly the widths asked for are left. A site that loses nothing gets its norm back.
+`compress` returns a network with compactors (`compactor.py`) whose outputs equal the dense network's. Fine-tuning it
+with `tuning` (given widths) or `learned` (a FLOPs target) drives rows of the compactors to zero (`forgetting.py`).
+`finish` folds convolution, norm and compactor into one narrower convolution with a bias. The result has exactly the
+requested widths, even where training did not reach them. A site that loses nothing gets its norm back.
 """
 
 from __future__ import annotations
@@ -35,11 +35,19 @@ from methods.resrep.forgetting import (
 from methods.resrep.places import Place, attach_compactors, find_places, fold_network
 from models.errors import UserError
 
+INFO = MethodInfo(
+    "resrep",
+    "rows of compactors are driven to zero while the rest trains, then folded away",
+    "Ding et al., ICCV 2021, arXiv 2007.03260",
+    learns_allocation=True,
+    options={"penalty": 1e-4, "interval": 200, "streams": 0},
+)
+
 
 class FoldedCost:
-    """Costs after folding: a narrowed site has a bias in place of its norm.
+    """Costs after folding, where a narrowed site has a bias in place of its norm.
 
-    Sites are a part of the groups that `widths` knows; the other groups stay whole.
+    ResRep's sites are some of the groups of `widths`; all other groups keep their channels.
     """
 
     def __init__(self, widths: WidthCost, places: Sequence[Place], channels: Sequence[int]) -> None:
@@ -54,23 +62,23 @@ class FoldedCost:
         """Costs of the allocations in `levels`, (n_allocations, n_sites)."""
         return self.of_widths(self._full - levels)
 
-    def of_widths(self, kept: Floats) -> Costs:
-        """Costs when site i keeps `kept[:, i]` rows; (n_allocations, n_sites)."""
-        every = np.broadcast_to(self._whole, (len(kept), len(self._whole))).copy()
-        every[:, self._columns] = kept
-        costs = self._widths.of_widths(every)
-        extra = np.where(kept < self._full, kept, 0).astype(np.int64) @ self._added
+    def of_widths(self, widths: Floats) -> Costs:
+        """Costs when site i keeps `widths[:, i]` rows, (n_allocations, n_sites)."""
+        all_widths = np.broadcast_to(self._whole, (len(widths), len(self._whole))).copy()
+        all_widths[:, self._columns] = widths
+        costs = self._widths.of_widths(all_widths)
+        extra = np.where(widths < self._full, widths, 0).astype(np.int64) @ self._added
         return Costs(costs.flops, costs.params + extra, costs.bytes + 4 * extra)
 
 
 class ResRep(Compressor):
-    """Compactors on every site whose channels can be forgotten exactly; options: penalty, interval, streams."""
+    """Compactors on every site whose channels can be forgotten exactly."""
 
+    info = INFO
     cost: FoldedCost
 
-    def __init__(self, info: MethodInfo, network: nn.Module, example: Tensor, options: Mapping[str, Any]) -> None:
+    def __init__(self, network: nn.Module, example: Tensor, options: Mapping[str, Any]) -> None:
         super().__init__(network, example, options)
-        self.info = info
         self._channels = ChannelGroups(network, example)
         places, reasons = find_places(network, example, self._channels)
         self.places = {place.site: place for place in places}
@@ -79,32 +87,32 @@ class ResRep(Compressor):
         self.cost = FoldedCost(self._channels.cost, places, [group.channels for group in self._channels.groups])
 
     def compress(self, allocation: Allocation) -> nn.Module:
-        """A copy with compactors, which computes what the network does.
+        """A copy with compactors, with the outputs of the dense network.
 
-        They stand at the sites that `allocation` narrows; an empty one, to be learned, puts them inside all blocks
-        (the paper's sites), and with the option `streams` on residual streams as well.
+        Compactors stand at the sites that `allocation` narrows. For an empty allocation, which is to be learned, they
+        stand inside all blocks (the paper's sites), and with the option `streams` on residual streams as well.
         """
         small = copy_network(self.network)
         if allocation:
-            named = [site.name for site in self.sites if self._width(site, allocation) < site.channels]
+            named = [site.name for site in self.sites if self._kept_width(site, allocation) < site.channels]
         else:
             named = [name for name, place in self.places.items() if self.options["streams"] or not place.shared]
         attach_compactors(small, [self.places[name] for name in named])
         return small
 
     def tuning(self, allocation: Allocation | None, network: nn.Module, *, steps: int, lr: float) -> Tuning:
-        """Forget down to the widths of `allocation`; `learned` is for those who have none."""
-        sites = self._compacted(network)
-        floors = {site.name: self._width(site, allocation or Allocation({})) for site in sites}
-        rows = sum(site.channels for site in sites) - sum(floors.values())
-        return Forgetting(self, floors, self._plan(steps, lr, rows), network if steps == 0 else None)
+        """Forget rows down to the widths of `allocation`; without one, see `learned`."""
+        sites = self._compacted_sites(network)
+        floors = {site.name: self._kept_width(site, allocation or Allocation({})) for site in sites}
+        to_forget = sum(site.channels for site in sites) - sum(floors.values())
+        return Forgetting(self, floors, self._plan_schedule(steps, lr, to_forget), network if steps == 0 else None)
 
     def learned(self, target: float, network: nn.Module, *, steps: int, lr: float) -> Tuning:
-        """Forget whichever rows matter least until at most `target` of the dense FLOPs are kept (0 < target ≤ 1).
+        """Forget the smallest rows of all sites until at most `target` of the dense FLOPs are kept (0 < target ≤ 1).
 
-        `network` comes from `compress(Allocation({}))`. UserError if the target is below what one row a site costs.
+        `network` comes from `compress(Allocation({}))`. UserError if one row per site costs more than the target.
         """
-        sites = self._compacted(network)
+        sites = self._compacted_sites(network)
         dense, budget = self.cost.dense.flops, int(target * self.cost.dense.flops)
         full = np.array([site.channels for site in sites], dtype=np.float64)
         uniform = np.maximum(np.ceil(full * np.linspace(1, 0, 257)[:, None]), 1)  # every site by a common ratio
@@ -114,57 +122,60 @@ class ResRep(Compressor):
                 f"a kept fraction of {target:.4g} is out of reach of resrep's own choice on this network; ask for "
                 f"{math.ceil(1e4 * flops[-1] / dense) / 1e4:.4g} to 1, or let it narrow residual streams (streams=1)"
             )
-        rows = int((full - uniform[int((flops <= budget).argmax())]).sum())
+        # The learner's own widths are not known yet: the uniform ones on target say how many rows will be forgotten.
+        to_forget = int((full - uniform[int((flops <= budget).argmax())]).sum())
         floors = {site.name: 1 for site in sites}
-        return Forgetting(self, floors, self._plan(steps, lr, rows), network if steps == 0 else None, budget)
+        return Forgetting(
+            self, floors, self._plan_schedule(steps, lr, to_forget), network if steps == 0 else None, budget
+        )
 
     def flops_of(self, names: Sequence[str]) -> Callable[[Floats], Counts]:
-        """FLOPs as a function of the widths (n, n_names) of the named sites, all others whole; (n,)."""
+        """FLOPs (n,) as a function of the widths (n, n_names) of the named sites, where all others lose nothing."""
         columns = [i for i, site in enumerate(self.sites) if site.name in names]
         full = np.array([site.channels for site in self.sites], dtype=np.float64)
 
-        def flops(kept: Floats) -> Counts:
-            every = np.broadcast_to(full, (len(kept), len(full))).copy()
-            every[:, columns] = kept
-            return self.cost.of_widths(every).flops
+        def flops(widths: Floats) -> Counts:
+            all_widths = np.broadcast_to(full, (len(widths), len(full))).copy()
+            all_widths[:, columns] = widths
+            return self.cost.of_widths(all_widths).flops
 
         return flops
 
     def unpack(self, allocation: Allocation, tensors: Mapping[str, Tensor]) -> nn.Module:
-        """Which rows were kept does not matter any more: only the widths do."""
+        """The packed network again; any rows may be folded away, as all weights are then loaded."""
         wide = self.compress(allocation) if allocation else copy_network(self.network)  # empty: nothing to narrow
         small = self.tuning(allocation, wide, steps=0, lr=1.0).finish(wide)
         small.load_state_dict(dict(tensors))
         return small
 
-    def fold(self, network: nn.Module, kept: Mapping[str, Tensor]) -> None:
-        """Fold all compactors of `network`, in place; only the rows `kept` (ascending) are left of each."""
-        fold_network(network, list(self.places.values()), kept, self._channels)
+    def fold_compactors(self, network: nn.Module, staying: Mapping[str, Tensor]) -> None:
+        """Fold all compactors of `network` and keep the rows `staying` (site -> ascending rows); in place."""
+        fold_network(network, list(self.places.values()), staying, self._channels)
 
     def filter_sizes(self) -> dict[str, Floats]:
-        """Per site the L1 norms of its filters (the mean of all that write a channel), relative to their mean."""
+        """Per site (D,) the L1 norms of its filters, a mean over all that write the channel, over their mean."""
         sizes = {}
         for place in self.places.values():
             norms = filter_norms(self.network, self._channels.groups[place.position], 1).double()
             sizes[place.site] = (norms / norms.mean().clamp(min=1e-30)).numpy()
         return sizes
 
-    def _compacted(self, network: nn.Module) -> list[Site]:
+    def _compacted_sites(self, network: nn.Module) -> list[Site]:
         present = find_compactors(network)
         return [site for site in self.sites if site.name in present]
 
-    def _width(self, site: Site, allocation: Allocation) -> int:
-        """Channels that `allocation` leaves; a site's levels remove one channel each."""
+    def _kept_width(self, site: Site, allocation: Allocation) -> int:
+        """The channels that `allocation` leaves; each level of a site removes one."""
         return site.channels - (site.level_of(allocation[site.name]) if site.name in allocation else 0)
 
-    def _plan(self, steps: int, lr: float, rows: int) -> Schedule:
+    def _plan_schedule(self, steps: int, lr: float, to_forget: int) -> Schedule:
         return plan_schedule(
-            steps, lr, rows, penalty=float(self.options["penalty"]), interval=int(self.options["interval"])
+            steps, lr, to_forget, penalty=float(self.options["penalty"]), interval=int(self.options["interval"])
         )
 
 
 class Forgetting(Tuning):
-    """Masks rows, pulls them to zero, and folds what is left."""
+    """Masks rows, pulls them to zero, and folds the rest."""
 
     def __init__(
         self,
@@ -174,9 +185,9 @@ class Forgetting(Tuning):
         at_once: nn.Module | None = None,
         budget: int | None = None,
     ) -> None:
-        """`floors`: rows to leave per site; with `budget` (FLOPs), the least, and the choice is made here.
+        """`floors`: the rows to keep per site, or with a `budget` of FLOPs, the least of them.
 
-        `at_once`: a network that gets no step; its rows are chosen and silenced now, for whoever recalibrates it.
+        `at_once`: a network that will get no step; its rows are silenced now, before batch norm is measured anew.
         """
         self._owner = owner
         self._floors = dict(floors)
@@ -188,106 +199,93 @@ class Forgetting(Tuning):
         self._report: dict[str, Any] = {}
         self._silenced = 0
         if at_once is not None:
-            for compactor, mask in self._choose(at_once).values():
+            for compactor, mask in self.choose_rows(at_once).values():
                 compactor.alive.masked_fill_(torch.as_tensor(mask, device=compactor.alive.device)[:, None], 0)
                 self._silenced += int(mask.sum())
 
     def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
-        """Compactors on their own: their own rate, heavy momentum, no weight decay."""
-        own = {id(compactor.weight): compactor.weight for compactor in find_compactors(network).values()}
-        rest = [p for p in network.parameters() if p.requires_grad and id(p) not in own]
+        """A group for the compactors, with another rate, heavy momentum and no weight decay, and one for the rest."""
+        weights = {id(compactor.weight): compactor.weight for compactor in find_compactors(network).values()}
+        rest = [p for p in network.parameters() if p.requires_grad and id(p) not in weights]
         pace = {"lr": self.schedule.lr, "momentum": self.schedule.momentum}
-        rows = {"params": list(own.values()), "weight_decay": 0.0, **pace}
-        return [group for group in ({"params": rest}, rows) if group["params"]]
+        compactors = {"params": list(weights.values()), "weight_decay": 0.0, **pace}
+        return [group for group in ({"params": rest}, compactors) if group["params"]]
 
     def after_backward(self, network: nn.Module, step: int) -> None:
-        found = find_compactors(network)
+        compactors = find_compactors(network)
         for name, mask in self._masks.items():
-            forget_arrived_rows(found[name], mask, self._before[name])
-        if self.schedule.selects(step):
-            chosen = self._choose(network, self.schedule.may_mask(step))
+            forget_arrived_rows(compactors[name], mask, self._before[name])
+        if self.schedule.is_selection(step):
+            chosen = self.choose_rows(network, self.schedule.may_mask(step))
             self._masks = {name: torch.as_tensor(mask, device=c.alive.device) for name, (c, mask) in chosen.items()}
-        for name, compactor in found.items():
+        for name, compactor in compactors.items():
             none = torch.zeros(len(compactor.alive), dtype=torch.bool, device=compactor.alive.device)
             set_gradient(compactor, self._masks.get(name, none), self.schedule, step)
-            self._before[name] = compactor.rows().detach().clone()
+            self._before[name] = compactor.current_rows().detach().clone()
 
     def finish(self, network: nn.Module) -> nn.Module:
-        """A narrow copy without compactors; the rows asked for go, whether they had reached zero or not."""
+        """A narrow copy without compactors; masked rows are removed even if they have not reached zero."""
         small = copy_network(network)
-        chosen = self._choose(small)
+        chosen = self.choose_rows(small)  # without a limit, and by final norms: the requested widths, reached or not
         forced = self._silenced
-        kept = {}
+        staying = {}
         for name, (compactor, mask) in chosen.items():
-            norms = compactor.norms().detach().double().cpu().numpy()
+            norms = compactor.row_norms().detach().double().cpu().numpy()
             forced += int((norms[mask] >= ZERO).sum())
-            if self._budget is not None:  # the learner may also have forgotten what nobody asked for
+            if self._budget is not None:  # rows that reached zero without a mask are removed too
                 mask = mask | (norms < ZERO) & (norms < norms.max())
-            kept[name] = torch.as_tensor(np.flatnonzero(~mask))
-        self._report = self._summary(kept, chosen, forced)
-        self._owner.fold(small, kept)
+            staying[name] = torch.as_tensor(np.flatnonzero(~mask))
+        self._report = self._summarise_rows(staying, chosen, forced)
+        self._owner.fold_compactors(small, staying)
         return small
 
     def report(self) -> dict[str, Any]:
-        """After `finish`: the allocation arrived at, rows forgotten, and how many had to be forced.
+        """After `finish`: the allocation, the number of forgotten rows, and of those removed by force.
 
         `rows_not_at_zero` counts the rows whose norm had not fallen below 1e-5 when they were removed.
         """
         return dict(self._report)
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
-        """Which rows are masked, and where every row stood before the last step."""
+        """The masks, and every row before the last step."""
         return {"masks": dict(self._masks), "before": dict(self._before)}
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
         self._masks, self._before = dict(state["masks"]), dict(state["before"])
 
-    def _choose(self, network: nn.Module, limit: int | None = None) -> dict[str, tuple[Compactor, Bools]]:
-        """Every compactor with the rows to mask now, (D,)."""
-        found = find_compactors(network)
-        names = [site.name for site in self._owner.sites if site.name in found]
+    def choose_rows(self, network: nn.Module, limit: int | None = None) -> dict[str, tuple[Compactor, Bools]]:
+        """Site -> its compactor, and (D,) bool the rows to mask; at most `limit` rows in all."""
+        compactors = find_compactors(network)
+        names = [site.name for site in self._owner.sites if site.name in compactors]
         if not names:
             return {}
-        scores = [self._score(name, found[name]) for name in names]
+        scores = [self._row_scores(name, compactors[name]) for name in names]
         floors = [self._floors[name] for name in names]
         if self._budget is None:
             masks = smallest_rows(scores, floors, limit)
         else:
             masks = smallest_rows(scores, floors, limit, self._owner.flops_of(names), self._budget)
-        return {name: (found[name], mask) for name, mask in zip(names, masks, strict=True)}
+        return {name: (compactors[name], mask) for name, mask in zip(names, masks, strict=True)}
 
-    def _score(self, name: str, compactor: Compactor) -> Floats:
-        """What each row counts for, (D,): its norm, and in short budgets the size of the filter it passes on."""
-        norms: Floats = compactor.norms().detach().double().cpu().numpy()
+    def _row_scores(self, name: str, compactor: Compactor) -> Floats:
+        """(D,) the score of each row: its norm and, in short budgets, the norm of its filter."""
+        norms: Floats = compactor.row_norms().detach().double().cpu().numpy()
         return norms * self._sizes[name] ** self.schedule.size_weight
 
-    def _summary(
-        self, kept: Mapping[str, Tensor], chosen: Mapping[str, tuple[Compactor, Bools]], forced: int
+    def _summarise_rows(
+        self, staying: Mapping[str, Tensor], chosen: Mapping[str, tuple[Compactor, Bools]], forced: int
     ) -> dict[str, Any]:
         settings: dict[str, Setting] = {}
         for site in self._owner.sites:
-            width = len(kept[site.name]) if site.name in kept else site.channels
+            width = len(staying[site.name]) if site.name in staying else site.channels
             settings[site.name] = site.settings[site.channels - width]
         return {
             "allocation": Allocation(settings).to_json(),
-            "rows_forgotten": sum(len(mask) - len(kept[name]) for name, (_, mask) in chosen.items()),
+            "rows_forgotten": sum(len(mask) - len(staying[name]) for name, (_, mask) in chosen.items()),
             "rows_not_at_zero": forced,
             "penalty": self.schedule.pull,
             "interval": self.schedule.interval,
         }
 
 
-INFO = MethodInfo(
-    "resrep",
-    "rows of compactors are driven to zero while the rest trains, then folded away",
-    "Ding et al., ICCV 2021, arXiv 2007.03260",
-    learns_allocation=True,
-    options={"penalty": 1e-4, "interval": 200, "streams": 0},
-)
-
-
-def _create(network: nn.Module, example: Tensor, options: Mapping[str, Any]) -> ResRep:
-    return ResRep(INFO, network, example, options)
-
-
-register(INFO, _create)
+register(INFO, ResRep)

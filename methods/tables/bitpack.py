@@ -33,7 +33,7 @@ class BitReader:
         self._bits = np.unpackbits(packed.cpu().numpy())
         self._at = 0
 
-    def read(self, count: int, width: int) -> Tensor:
+    def read_values(self, count: int, width: int) -> Tensor:
         """The next `count` values of `width` bits, (count,) int64; ValueError if the table is too short."""
         end = self._at + count * width
         if end > len(self._bits):

@@ -1,4 +1,4 @@
-"""A convolution whose 2-D kernels come from a codebook: what KSE and kernel clustering share."""
+"""A convolution whose 2-D kernels come from a codebook, for KSE and kernel clustering."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def why_unsupported(module: nn.Module) -> str | None:
     """Why a module cannot be turned into a `CodebookConv2d`; None if it can."""
     if not isinstance(module, nn.Conv2d):
         return "not a 2-D convolution"
-    own = type(module).forward is nn.Conv2d.forward and type(module)._conv_forward is nn.Conv2d._conv_forward
-    if not own or "weight" not in module._parameters:
+    plain = type(module).forward is nn.Conv2d.forward and type(module)._conv_forward is nn.Conv2d._conv_forward
+    if not plain or "weight" not in module._parameters:
         return "its weight or its forward pass is not that of a plain convolution"
     if not module.weight.is_floating_point():
         return "its weight is not floating point"
@@ -26,9 +26,9 @@ def why_unsupported(module: nn.Module) -> str | None:
 class CodebookConv2d(nn.Module):
     """`nn.Conv2d` with weight[n, c] = scale[n, c] * codeword[index[n, c]].
 
-    Codewords are the rows of `bank` (Q, Kh·Kw) under the symmetries of `orders` (t, Kh·Kw), Q·t in all, and after
-    them one row of zeros that no gradient moves: pruned kernels and channels that are not read point there. `bank` may
-    be shared between layers. Gradients follow from the indexing: a row's is the sum over the kernels that point to it.
+    Codewords are the rows of `bank` (Q, Kh·Kw) under the symmetries of `orders` (t, Kh·Kw), Q·t in all, followed by a
+    row of zeros that receives no gradient: pruned kernels and kernels of unread channels point there. `bank` may be
+    shared between layers. The gradient of a row is the sum over the kernels that point to it.
     """
 
     bank: nn.Parameter
@@ -59,30 +59,30 @@ class CodebookConv2d(nn.Module):
         self.register_buffer("orders", orders)
         self.train(conv.training)
 
-    def expand(self) -> Tensor:
+    def expand_weight(self) -> Tensor:
         """The dense weight, (N, C / groups, Kh, Kw)."""
-        rows = self.bank if self.orders is None else transform_centers(self.bank, self.orders)
-        rows = F.pad(rows, (0, 0, 0, 1))
-        weight = F.embedding(self.index, rows)  # (N, C / groups, Kh·Kw); its backward has no atomic additions
+        codewords = self.bank if self.orders is None else transform_centers(self.bank, self.orders)
+        codewords = F.pad(codewords, (0, 0, 0, 1))
+        weight = F.embedding(self.index, codewords)  # (N, C / groups, Kh·Kw); its backward has no atomic additions
         if self.scale is not None:
             weight = weight * self.scale[..., None]
         return weight.unflatten(2, self.kernel_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        # A weight with zeros, rather than a choice of input channels: picking these out of the images takes longer
-        # than convolving them, twice the dense layer's time on a CPU.
+        # Unread input channels are convolved with zeros: selecting the read ones first takes longer than convolving
+        # all, up to twice the dense layer's time on a CPU.
         geometry = self.geometry
         if self.padding_mode != "zeros":
             x, geometry = F.pad(x, self._edges, mode=self.padding_mode), {**geometry, "padding": 0}
-        return F.conv2d(x, self.expand(), self.bias, **geometry)
+        return F.conv2d(x, self.expand_weight(), self.bias, **geometry)
 
-    def read(self) -> Tensor:
-        """(C,): whether any kernel of an input channel is more than zeros."""
+    def read_channels(self) -> Tensor:
+        """(C,) bool: whether an input channel has a kernel that does not point to the row of zeros."""
         words = len(self.bank) * (1 if self.orders is None else len(self.orders))
         return (self.index < words).unflatten(0, (self.groups, -1)).any(1).flatten()
 
     def extra_repr(self) -> str:
-        read = int(self.read().sum())
+        read = int(self.read_channels().sum())
         return (
             f"{read} of {self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, rows={len(self.bank)}"
         )
@@ -94,7 +94,7 @@ def expand_layer(layer: CodebookConv2d) -> nn.Conv2d:
     conv = nn.Conv2d(layer.in_channels, layer.out_channels, size, bias=layer.bias is not None, **layer.geometry,
                      padding_mode=layer.padding_mode, device=layer.bank.device, dtype=layer.bank.dtype)  # fmt: skip
     with torch.no_grad():
-        conv.weight.copy_(layer.expand())
+        conv.weight.copy_(layer.expand_weight())
         if conv.bias is not None and layer.bias is not None:
             conv.bias.copy_(layer.bias)
     return conv.train(layer.training)
@@ -116,7 +116,7 @@ def codebook_layers(network: nn.Module) -> dict[str, CodebookConv2d]:
 
 
 def replace_module(network: nn.Module, name: str, new: nn.Module) -> None:
-    """Put `new` where `name` is, and wherever else the same module stands."""
+    """Replace the module called `name` by `new`, under all names that it has."""
     old = network.get_submodule(name)
     for parent in list(network.modules()):
         for child, module in list(parent._modules.items()):  # named_children names a module only once

@@ -1,4 +1,4 @@
-"""The base of methods that give convolutions kernels from tables: which layers take part, their ladders, their cost."""
+"""Base of the methods that take kernels from tables: choice of layers, ladders, cost, work on narrowed networks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 
 from torch import Tensor, nn
 
-from methods.base import Compressor, Cost, CostModel, Setting, Site, late
+from methods.base import Compressor, Cost, CostModel, Setting, Site, lazy_attribute
 from methods.graph.channels import shared_weights
 from methods.graph.removal import KeptChannels
 from methods.graph.trace import LayerUse, trace_layers
@@ -20,7 +20,7 @@ from models.errors import UserError
 
 
 class TableSite(NamedTuple):
-    """What the layers of a site may become: settings from dense on, each with its strength and the layers' cost."""
+    """All settings of a site, dense first, each with its strength and the cost of the site's layers."""
 
     name: str
     layers: tuple[str, ...]
@@ -31,13 +31,13 @@ class TableSite(NamedTuple):
 
 
 class KernelTables(Compressor):
-    """A method that may work on the whole network, or on what another method has left of it (`narrowed`).
+    """A method for the dense network, or for one that another method has narrowed (`bind_narrowed`).
 
-    Ladders are found when they are first asked for: `unpack` needs none.
+    Ladders are computed when they are first read, because `unpack` needs none.
     """
 
     saves_nothing: str
-    """What is said of a layer that no setting makes cheaper."""
+    """The reason given for layers that no setting makes cheaper."""
     _wide: Self | None = None
 
     def __init__(self, network: nn.Module, example: Tensor, options: Mapping[str, Any]) -> None:
@@ -45,7 +45,7 @@ class KernelTables(Compressor):
         self._uses = trace_layers(network, example)
         self._left_dense: dict[str, str] = {}
         self._names = self._find_layers()
-        self._kept: KeptChannels | None = None  # what is left of it
+        self._kept_channels: KeptChannels | None = None  # the channels of a narrowed network
 
     @abstractmethod
     def why_dense(self, name: str, layer: nn.Conv2d, use: LayerUse) -> str | None:
@@ -53,34 +53,34 @@ class KernelTables(Compressor):
 
     @abstractmethod
     def table_sites(self) -> Iterator[TableSite]:
-        """Every site with all settings there are; those that save nothing are left out afterwards."""
+        """Every site with all of its settings; those that save nothing are left out of the ladders afterwards."""
 
-    @late
+    @lazy_attribute
     def sites(self) -> tuple[Site, ...]:
-        return self._ladders[0]
+        return self._site_ladders[0]
 
-    @late
+    @lazy_attribute
     def cost(self) -> CostModel:
-        return self._ladders[1]
+        return self._site_ladders[1]
 
-    @late
+    @lazy_attribute
     def skipped(self) -> dict[str, str]:
         layers = {*self._left_dense, *(layer for site in self.sites for layer in site.layers)}
         return self._left_dense | {name: self.saves_nothing for name in self._names if name not in layers}
 
-    def narrowed(self, network: nn.Module, kept: KeptChannels | None) -> Self:
-        """The method for a narrowed network; what was measured of the whole one is shared, and holds for the rest."""
-        twin = copy.copy(self)
-        twin.network, twin._kept, twin._wide = network, kept, self.whole
+    def bind_narrowed(self, network: nn.Module, channels: KeptChannels | None) -> Self:
+        """The method for a narrowed network; it shares the measurements of the dense one."""
+        twin = copy.copy(self)  # shallow, with the computed ladders and indicators
+        twin.network, twin._kept_channels, twin._wide = network, channels, self.whole_method
         return twin
 
     @property
-    def whole(self) -> Self:
-        """The method as it was before it was narrowed."""
+    def whole_method(self) -> Self:
+        """The method of the dense network, from which this one may be narrowed."""
         return self if self._wide is None else self._wide
 
     def _find_layers(self) -> list[str]:
-        """The layers that take part; of the others, the reason goes to `_left_dense`."""
+        """The layers that take part; the reasons of all others go to `_left_dense`."""
         names, shared = [], shared_weights(self.network)
         for name, use in self._uses.items():
             layer = self.network.get_submodule(name)
@@ -90,10 +90,10 @@ class KernelTables(Compressor):
                 else shared.get(name) or why_unsupported(layer)
             )
             if reason is None:
-                reason = self.why_dense(name, self._layer(name), use)
+                reason = self.why_dense(name, self._conv_layer(name), use)
             if reason is not None:
                 self._left_dense[name] = reason
-            elif not bool(self._layer(name).weight.isfinite().all()):
+            elif not bool(self._conv_layer(name).weight.isfinite().all()):
                 raise UserError(
                     f"layer {name!r} holds weights that are not finite; train it or load other weights first"
                 )
@@ -102,25 +102,25 @@ class KernelTables(Compressor):
         return names
 
     @cached_property
-    def _ladders(self) -> tuple[tuple[Site, ...], TableCost]:
+    def _site_ladders(self) -> tuple[tuple[Site, ...], TableCost]:
         sites, tables = [], []
         for site in self.table_sites():
-            kept, strengths = falling_settings(site.costs, site.strengths)
-            if len(kept) > 1:
-                settings = tuple(site.settings[level] for level in kept)
+            levels, strengths = falling_settings(site.costs, site.strengths)
+            if len(levels) > 1:
+                settings = tuple(site.settings[level] for level in levels)
                 sites.append(Site(site.name, settings, tuple(strengths), site.layers, site.kernels))
-                tables.append([site.costs[level] for level in kept])
+                tables.append([site.costs[level] for level in levels])
         rest = subtract_costs(network_cost(self.network, self._uses), [table[0] for table in tables])
         return tuple(sites), TableCost(rest, tables)
 
-    def _layer(self, name: str) -> nn.Conv2d:
+    def _conv_layer(self, name: str) -> nn.Conv2d:
         layer = self.network.get_submodule(name)
         assert isinstance(layer, nn.Conv2d)
         return layer
 
     @staticmethod
     def _load_rest(network: nn.Module, tensors: Mapping[str, Tensor], rebuilt: Sequence[str]) -> nn.Module:
-        """Load what the tables do not say; the tensors called `rebuilt` in their layers were made from the tables."""
+        """Load all tensors but those that layers call by names in `rebuilt`: these were made from the tables."""
         missing, unknown = network.load_state_dict(dict(tensors), strict=False)
         assert not unknown
         assert all(key.rpartition(".")[2] in rebuilt for key in missing)

@@ -1,8 +1,8 @@
-"""Costs of methods whose sites do not influence each other: a table per site, and sums."""
+"""Costs of methods whose sites are independent of each other: a table for each site, and their sums."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,15 +13,15 @@ from methods.graph.trace import LayerUse, count_params, layer_flops
 
 
 class TableCost:
-    """Cost = that of what no site touches + for every site the entry of its setting."""
+    """The cost of all layers outside sites, plus for every site the entry of its setting."""
 
     def __init__(self, rest: Cost, tables: Sequence[Sequence[Cost]]) -> None:
-        """`tables[i][l]`: what the layers of site i cost at setting l; entry 0 is dense."""
+        """`tables[i][l]`: the cost of site i's layers at setting l; setting 0 is dense."""
         longest = max((len(table) for table in tables), default=1)
         self._rest = np.array(rest, dtype=np.int64)
         self._table = np.zeros((len(tables), longest, 3), dtype=np.int64)
-        for row, table in zip(self._table, tables, strict=True):
-            row[: len(table)] = table
+        for entries, table in zip(self._table, tables, strict=True):
+            entries[: len(table)] = table
         self._lengths = np.array([len(table) for table in tables], dtype=np.intp)
         self._sites = np.arange(len(tables))
 
@@ -39,25 +39,30 @@ class TableCost:
 
 
 def network_cost(network: nn.Module, uses: Mapping[str, LayerUse]) -> Cost:
-    """The network as it stands: MACs of its layers, parameters counted once, four bytes each."""
+    """The cost of a dense network: MACs of its layers, shared parameters counted once, four bytes each."""
     params = count_params(network)
     return Cost(layer_flops(network, uses), params, 4 * params)
 
 
 def falling_settings(costs: Sequence[Cost], strengths: Sequence[float]) -> tuple[list[int], list[float]]:
-    """Which settings a site keeps, in falling cost, and their strengths made to rise with them.
+    """The ladder of a site: numbers of the settings to keep, in falling cost, and their strengths, made to rise.
 
-    Setting 0 is dense and stays first. One that saves nothing over an earlier one, or is dearer in anything, goes.
+    Setting 0 is dense and stays first. A setting that saves nothing over the previous one, or costs more in FLOPs,
+    parameters or bytes, is left out.
     """
-    kept, rising = [0], [0.0]
+    order, rising = [0], [0.0]
     for i in sorted(range(1, len(costs)), key=lambda i: (-costs[i].flops, -costs[i].bytes, strengths[i])):
-        last, cost = costs[kept[-1]], costs[i]
+        last, cost = costs[order[-1]], costs[i]
         if cost != last and all(now <= before for now, before in zip(cost, last, strict=True)):
-            kept.append(i)
+            order.append(i)
             rising.append(max(strengths[i], rising[-1]))
-    return kept, rising
+    return order, rising
 
 
-def subtract_costs(total: Cost, parts: Sequence[Cost]) -> Cost:
-    """What of `total` the parts do not account for."""
-    return Cost(*(int(figure) for figure in np.array(total) - np.array(parts, dtype=np.int64).reshape(-1, 3).sum(0)))
+def sum_costs(costs: Iterable[Cost]) -> Cost:
+    return Cost(*(sum(figures) for figures in zip(Cost(0, 0, 0), *costs, strict=True)))
+
+
+def subtract_costs(total: Cost, accounted: Iterable[Cost]) -> Cost:
+    """The part of `total` that `accounted` does not cover."""
+    return Cost(*(figure - covered for figure, covered in zip(total, sum_costs(accounted), strict=True)))

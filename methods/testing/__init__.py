@@ -1,4 +1,4 @@
-"""For authors of methods: what every method must keep to, as functions to call from tests of your own.
+"""For authors of methods: checks that every method must pass, to call from tests of your own.
 
 import pytest
 from methods.testing import CHECKS, NETWORKS, MethodCase

@@ -1,4 +1,4 @@
-"""What every method must keep to on any network; a check raises AssertionError where a method does not."""
+"""Checks that every method must pass on any network; each raises AssertionError with the fault."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from methods.testing.small_networks import CLASSES, SHAPE, random_batches, small
 from models.errors import UserError
 from models.execution.forward_hooks import forward_hooks
 
-STEPS = 3  # of fine-tuning, where a check trains
+STEPS = 3  # steps of fine-tuning in checks that train
 
 
 def count_flops(network: nn.Module, example: Tensor) -> int:
-    """Multiply-accumulates for one input by torch's own counter, which counts two for each; tables by hand."""
-    from torch.utils.flop_counter import FlopCounterMode  # here: 0.2 s, for tests alone
+    """Multiply-accumulates for one input by torch's counter, less those that tables of kernels share."""
+    from torch.utils.flop_counter import FlopCounterMode  # imported here: it takes 0.2 s, which only tests need
 
     repeated = 0
 
@@ -37,16 +37,16 @@ def count_flops(network: nn.Module, example: Tensor) -> int:
     hooks = forward_hooks(after=[(layer, subtract_shared) for layer in layers])
     with hooks, torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(example[:1])
-    return counter.get_total_flops() // 2 - repeated
+    return counter.get_total_flops() // 2 - repeated  # torch counts multiplication and addition
 
 
 def count_convolutions(layer: CodebookConv2d) -> int:
-    """2-D convolutions that a layer needs if kernels of one codeword share theirs within a filter, or an input."""
+    """2-D convolutions of a layer where kernels of one codeword share theirs within a filter, or within an input."""
     table, zeros = layer.index.tolist(), len(layer.bank) * (1 if layer.orders is None else len(layer.orders))
     filters = layer.out_channels // layer.groups
-    columns = [[row[c] for row in table[start : start + filters]]
+    columns = [[filter_row[c] for filter_row in table[start : start + filters]]
                for start in range(0, layer.out_channels, filters) for c in range(layer.index.shape[1])]  # fmt: skip
-    return min(sum(len(set(line) - {zeros}) for line in lines) for lines in (table, columns))
+    return min(sum(len(set(codewords) - {zeros}) for codewords in directions) for directions in (table, columns))
 
 
 @dataclass(frozen=True)
@@ -72,32 +72,32 @@ class MethodCase:
     def example(self) -> Tensor:
         return example_input(self.shape)
 
-    def build(self) -> nn.Module:
+    def build_network(self) -> nn.Module:
         return small_network(self.network) if isinstance(self.network, str) else self.network()
 
-    def create(self, network: nn.Module, options: Mapping[str, Any]) -> Compressor:
+    def create_compressor(self, network: nn.Module, options: Mapping[str, Any]) -> Compressor:
         if isinstance(self.method, str):
             return create(self.method, network, self.example, options)
         return self.method(network, self.example, {**self.info.options, **options})
 
-    def bind(self, network: nn.Module | None = None) -> Compressor:
-        """The method bound to a network, by default one that is built anew, and calibrated if it needs that."""
-        compressor = self.create(self.build() if network is None else network, self.options)
+    def bind_method(self, network: nn.Module | None = None) -> Compressor:
+        """The method bound to a network, by default a new one, and calibrated if the method needs it."""
+        compressor = self.create_compressor(self.build_network() if network is None else network, self.options)
         if self.info.needs_calibration:
-            compressor.calibrate(self.batches(2))
+            compressor.calibrate(self.make_batches(2))
         return compressor
 
-    def batches(self, count: int) -> list[tuple[Tensor, Tensor]]:
+    def make_batches(self, count: int) -> list[tuple[Tensor, Tensor]]:
         return random_batches(count, shape=self.shape, classes=self.classes)
 
-    def finish(self, compressor: Compressor, allocation: Allocation, steps: int = 0) -> nn.Module:
-        return train_compressed(compressor, allocation, self.batches(steps))
+    def finish_compressed(self, compressor: Compressor, allocation: Allocation, steps: int = 0) -> nn.Module:
+        return train_compressed(compressor, allocation, self.make_batches(steps))
 
 
 def train_compressed(
     compressor: Compressor, allocation: Allocation, batches: Sequence[tuple[Tensor, Tensor]] = ()
 ) -> nn.Module:
-    """Compressed, fine-tuned with a step a batch, helpers folded away."""
+    """A network that is compressed, fine-tuned by one step per batch, and finished."""
     small = compressor.compress(allocation).train()
     tuning = compressor.tuning(allocation, small, steps=max(len(batches), 1), lr=0.01)
     optimizer = torch.optim.SGD(tuning.parameter_groups(small), lr=0.01, momentum=0.9)
@@ -110,7 +110,7 @@ def train_compressed(
 
 
 def uniform_levels(compressor: Compressor, strength: float) -> Levels:
-    """The last setting of every site that is at most so strong."""
+    """The last setting of every site whose strength is at most `strength`."""
     return np.array([np.searchsorted(site.strengths, strength, side="right") - 1 for site in compressor.sites])
 
 
@@ -126,19 +126,19 @@ def _copy_state(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 
-def _equal_states(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> bool:
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+def _equal_states(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def check_record(case: MethodCase) -> None:
-    """The record says what the method is; what the method has no option for is refused."""
+    """The record has a name, a summary and a source; unknown options are refused."""
     info = case.info
     assert info.name, "the record has no name"
     assert info.summary, "the record has no summary"
     assert info.source, "the record has no source"
     if isinstance(case.method, str):
         try:
-            case.create(case.build(), {"no such option": 1})
+            case.create_compressor(case.build_network(), {"no such option": 1})
         except UserError:
             return
         raise AssertionError("an unknown option is not refused")
@@ -146,7 +146,7 @@ def check_record(case: MethodCase) -> None:
 
 def check_ladders(case: MethodCase) -> None:
     """Settings differ, strengths rise from 0 to at most 1, and no setting costs more than the one before it."""
-    compressor = case.bind()
+    compressor = case.bind_method()
     modules = {name for name, _ in compressor.network.named_modules()}
     assert compressor.sites, "the method finds no site"
     for index, site in enumerate(compressor.sites):
@@ -165,25 +165,25 @@ def check_ladders(case: MethodCase) -> None:
 
 def check_dense(case: MethodCase) -> None:
     """The dense allocation costs and computes what the network does."""
-    dense = case.build()
-    compressor = case.bind(dense)
+    dense = case.build_network()
+    compressor = case.bind_method(dense)
     params = sum(parameter.numel() for parameter in dense.parameters())
     counted = (case.count_flops(dense, case.example), params, 4 * params)
     cost = compressor.cost_of(compressor.allocation(np.zeros(len(compressor.sites), dtype=np.intp)))
     assert cost == compressor.cost.dense == counted, f"{cost}, {compressor.cost.dense} and counted {counted} differ"
-    inputs = case.batches(1)[0][0]
+    inputs = case.make_batches(1)[0][0]
     with torch.no_grad():
-        outputs = case.finish(compressor, Allocation({}))(inputs)
+        outputs = case.finish_compressed(compressor, Allocation({}))(inputs)
         torch.testing.assert_close(outputs, dense(inputs), rtol=1e-4, atol=1e-4)
 
 
 def check_network_untouched(case: MethodCase) -> None:
-    """Weights, modes, gradients and the random state stay as they are; what is compressed shares nothing."""
-    dense = case.build()
+    """Weights, modes, gradients and the random state do not change; the compressed network shares no tensor."""
+    dense = case.build_network()
     next(dense.children()).train()
     before, modes = _copy_state(dense), [module.training for module in dense.modules()]
     random_state = torch.get_rng_state()
-    compressor = case.bind(dense)
+    compressor = case.bind_method(dense)
     small = compressor.compress(compressor.allocation(uniform_levels(compressor, 0.5)))
     for parameter in small.parameters():
         parameter.data.zero_()
@@ -198,41 +198,41 @@ def check_repeatable(case: MethodCase) -> None:
     """The same seed gives the same network, to the bit."""
     states = []
     for _ in range(2):
-        compressor = case.bind()
-        small = case.finish(compressor, compressor.allocation(uniform_levels(compressor, 0.5)), STEPS)
+        compressor = case.bind_method()
+        small = case.finish_compressed(compressor, compressor.allocation(uniform_levels(compressor, 0.5)), STEPS)
         states.append(_copy_state(small))
     assert _equal_states(*states), "two runs from the same seed differ"
 
 
 def check_costs(case: MethodCase) -> None:
-    """FLOPs and parameters of any allocation are those counted on its network; outputs keep their shape."""
-    compressor = case.bind()
+    """FLOPs and parameters of any allocation equal those counted on its network; outputs keep their shape."""
+    compressor = case.bind_method()
     table = np.array(various_levels(compressor))
     costs = compressor.cost(table)
-    for row, levels in enumerate(table):
-        small = case.finish(compressor, compressor.allocation(levels))
+    for i, levels in enumerate(table):
+        small = case.finish_compressed(compressor, compressor.allocation(levels))
         with torch.no_grad():
             assert small(case.example).shape == (len(case.example), case.classes), f"{levels}: outputs change shape"
         params = sum(parameter.numel() for parameter in small.parameters())
-        assert costs.params[row] == params, f"{levels}: {costs.params[row]} parameters, counted {params}"
+        assert costs.params[i] == params, f"{levels}: {costs.params[i]} parameters, counted {params}"
         flops = case.count_flops(small, case.example)
-        assert costs.flops[row] == flops, f"{levels}: {costs.flops[row]} FLOPs, counted {flops}"
-        alone = compressor.cost_of(compressor.allocation(levels))
-        assert alone == tuple(figures[row] for figures in costs), f"{levels}: {alone} alone, {costs} among others"
+        assert costs.flops[i] == flops, f"{levels}: {costs.flops[i]} FLOPs, counted {flops}"
+        single = compressor.cost_of(compressor.allocation(levels))
+        assert single == tuple(figures[i] for figures in costs), f"{levels}: {single} alone, {costs} among others"
 
 
 def check_packing(case: MethodCase) -> None:
-    """Stored bytes are as predicted; what is read back computes the same, to the bit."""
-    compressor = case.bind()
+    """Stored bytes are as predicted, and the network that is read back has equal outputs, to the bit."""
+    compressor = case.bind_method()
     buffers = {name for name, _ in compressor.network.named_buffers()}
-    inputs = case.batches(1)[0][0]
+    inputs = case.make_batches(1)[0][0]
     for levels in various_levels(compressor):
         allocation = compressor.allocation(levels)
-        small = case.finish(compressor, allocation, STEPS)
+        small = case.finish_compressed(compressor, allocation, STEPS)
         stored = safetensors.torch.load(safetensors.torch.save(compressor.pack(small)))
         size = sum(tensor.nbytes for name, tensor in stored.items() if name not in buffers)
         predicted = compressor.cost_of(allocation).bytes
-        # Two hundredths, and what rounding tables up to whole bytes costs networks as small as these.
+        # A tolerance of 2 %, and of 32 bytes per site: in small networks, rounding tables up to bytes costs more.
         close = abs(size - predicted) <= 0.02 * size + 32 * len(compressor.sites)
         assert close, f"{levels}: {predicted} bytes predicted, {size} stored"
         twin = compressor.unpack(allocation, stored).eval()
@@ -242,7 +242,7 @@ def check_packing(case: MethodCase) -> None:
 
 def check_training(case: MethodCase) -> None:
     """Every parameter is trained once and gets a gradient; a deep copy shares nothing."""
-    compressor = case.bind(case.build().train())
+    compressor = case.bind_method(case.build_network().train())
     allocation = compressor.allocation(uniform_levels(compressor, 0.5))
     small = compressor.compress(allocation)
     assert all(module.training for module in small.modules()), "a module is not in training mode"
@@ -250,7 +250,7 @@ def check_training(case: MethodCase) -> None:
     assert _equal_states(_copy_state(small), _copy_state(twin)), "a deep copy has other tensors"
     twin.load_state_dict(small.state_dict())
     before = _copy_state(twin)
-    inputs, labels = case.batches(1)[0]
+    inputs, labels = case.make_batches(1)[0]
     nn.functional.cross_entropy(small(inputs), labels).backward()
     groups = compressor.tuning(allocation, small, steps=10, lr=0.01).parameter_groups(small)
     trained = [parameter for group in groups for parameter in group["params"]]

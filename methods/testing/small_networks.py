@@ -1,4 +1,4 @@
-"""Small networks that between them hold the ways in which layers are coupled; inputs are (B, 3, 12, 12)."""
+"""Small networks with the common ways in which layers are coupled; inputs are (B, 3, 12, 12)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHAPE = (3, 12, 12)
 CLASSES = 5
 
 
-def unit(inputs: int, outputs: int, size: int = 3, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
+def conv_unit(inputs: int, outputs: int, size: int = 3, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
     conv = nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
 
@@ -32,53 +32,63 @@ class Pooled(nn.Module):
 class Residual(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
-        self.body = nn.Sequential(unit(inputs, outputs, stride=stride), unit(outputs, outputs)[:2])
-        self.shortcut = nn.Identity() if inputs == outputs else unit(inputs, outputs, 1, stride=stride)[:2]
+        self.body = nn.Sequential(conv_unit(inputs, outputs, stride=stride), conv_unit(outputs, outputs)[:2])
+        self.shortcut = nn.Identity() if inputs == outputs else conv_unit(inputs, outputs, 1, stride=stride)[:2]
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.body(x) + self.shortcut(x))
 
 
 class Concat(nn.Module):
-    """Dense connections: the input, and what is grown from it."""
+    """A dense connection: the input and new channels, concatenated."""
 
     def __init__(self, inputs: int, growth: int) -> None:
         super().__init__()
-        self.grow = unit(inputs, growth)
+        self.grow = conv_unit(inputs, growth)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([x, self.grow(x)], 1)
 
 
-def plain() -> nn.Module:
+def plain_network() -> nn.Module:
     # A bias, a stride, a dilation and a kernel that is not square.
     oblong = nn.Sequential(nn.Conv2d(16, 16, (3, 1), padding=(1, 0)), nn.BatchNorm2d(16), nn.ReLU())
     dilated = nn.Sequential(nn.Conv2d(16, 24, 3, 2, padding=2, dilation=2), nn.BatchNorm2d(24), nn.ReLU())
-    return Pooled(nn.Sequential(unit(3, 12), unit(12, 16), oblong, dilated), 24)
+    return Pooled(nn.Sequential(conv_unit(3, 12), conv_unit(12, 16), oblong, dilated), 24)
 
 
-def residual() -> nn.Module:
-    return Pooled(nn.Sequential(unit(3, 12), Residual(12, 12), Residual(12, 16, 2)), 16)
+def residual_network() -> nn.Module:
+    return Pooled(nn.Sequential(conv_unit(3, 12), Residual(12, 12), Residual(12, 16, 2)), 16)
 
 
-def concat() -> nn.Module:
-    return Pooled(nn.Sequential(unit(3, 10), Concat(10, 8), Concat(18, 8), unit(26, 16, 1)), 16)
+def concat_network() -> nn.Module:
+    return Pooled(nn.Sequential(conv_unit(3, 10), Concat(10, 8), Concat(18, 8), conv_unit(26, 16, 1)), 16)
 
 
-def depthwise() -> nn.Module:
-    return Pooled(nn.Sequential(unit(3, 16), unit(16, 16, groups=16), unit(16, 24, 1), unit(24, 24, groups=2)), 24)
+def depthwise_network() -> nn.Module:
+    return Pooled(
+        nn.Sequential(
+            conv_unit(3, 16), conv_unit(16, 16, groups=16), conv_unit(16, 24, 1), conv_unit(24, 24, groups=2)
+        ),
+        24,
+    )
 
 
-def pointwise() -> nn.Module:
-    return Pooled(nn.Sequential(unit(3, 16), unit(16, 12, 1), unit(12, 12), unit(12, 32, 1), unit(32, 16, 1)), 16)
+def pointwise_network() -> nn.Module:
+    return Pooled(
+        nn.Sequential(
+            conv_unit(3, 16), conv_unit(16, 12, 1), conv_unit(12, 12), conv_unit(12, 32, 1), conv_unit(32, 16, 1)
+        ),
+        16,
+    )
 
 
 _BUILDERS: dict[str, Callable[[], nn.Module]] = {
-    "plain": plain,
-    "residual": residual,
-    "concat": concat,
-    "depthwise": depthwise,
-    "pointwise": pointwise,
+    "plain": plain_network,
+    "residual": residual_network,
+    "concat": concat_network,
+    "depthwise": depthwise_network,
+    "pointwise": pointwise_network,
 }
 
 
@@ -98,7 +108,8 @@ def small_network(name: str, seed: int = 0) -> nn.Module:
                 assert module.running_var is not None
                 nn.init.normal_(module.running_mean, std=0.2)
                 nn.init.uniform_(module.running_var, 0.5, 1.5)
-            if isinstance(module, nn.Conv2d):  # input channels that differ in strength, or KSE sees them all alike
+            if isinstance(module, nn.Conv2d):
+                # Input channels differ in strength, as KSE would otherwise grade all alike.
                 module.weight.data *= torch.linspace(0.3, 2.0, module.weight.shape[1])[:, None, None]
     return network.eval()
 
@@ -106,7 +117,7 @@ def small_network(name: str, seed: int = 0) -> nn.Module:
 def random_batches(
     count: int, size: int = 8, seed: int = 0, shape: tuple[int, int, int] = SHAPE, classes: int = CLASSES
 ) -> list[tuple[Tensor, Tensor]]:
-    """Inputs and labels."""
+    """`count` batches of `size` random inputs and labels."""
     generator = torch.Generator().manual_seed(seed)
     return [(torch.randn(size, *shape, generator=generator), torch.randint(classes, (size,), generator=generator))
             for _ in range(count)]  # fmt: skip

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.graph.trace import evaluating
+from methods.graph.trace import evaluation_mode
 from models.execution.forward_hooks import forward_hooks
 
 _INTERNAL = vars(nn.Module()).keys()  # what every module has; its own tensors and children are looked at apart
@@ -65,7 +65,7 @@ class Outline:
         calls = _Calls()
         before = [(module, partial(calls.note_call, name)) for name, module in network.named_modules()]
         after = [(module, partial(calls.note_return, name)) for name, module in network.named_modules()]
-        with forward_hooks(before=before, after=after), evaluating(network, example):
+        with forward_hooks(before=before, after=after), evaluation_mode(network, example):
             self._output = network(example)
         self.order = tuple(calls.started)
         self._always = tuple(name for name, _ in network.named_modules() if name not in calls.times)
@@ -83,7 +83,7 @@ class Outline:
 
     def _try_cut(self, cut: Cut) -> bool:
         """Whether the output stays what it was, to the bit, with NaN in place of everything before the cut."""
-        with evaluating(self._network, self._example):
+        with evaluation_mode(self._network, self._example):
             with record_cut(self._network, cut) as recorded:
                 self._network(self._example)
             try:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from methods.base import Compressor, Levels
-from methods.graph.trace import evaluating
+from methods.graph.trace import evaluation_mode
 from search.allocation.targets import TOLERANCE, TargetTerm
 from search.latency.layer_times import BLOCK, is_settled
 from search.latency.table import LatencyTable
@@ -72,7 +72,7 @@ def check_prediction(compressor: Compressor, levels: Levels, table: LatencyTable
     example, batch = compressor.example, table.where.batch
     small, dense = compressor.compress(compressor.allocation(levels)).eval(), compressor.network
     x = torch.randn(batch, *example.shape[1:], device=example.device)
-    with evaluating(dense, example), torch.inference_mode():
+    with evaluation_mode(dense, example), torch.inference_mode():
         seconds = time_in_turns(
             [partial(dense, x), partial(small, x)],
             clock=quiet_clock(example.device),

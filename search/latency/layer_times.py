@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import copy_network
-from methods.graph.narrow import channels_of, is_depthwise, narrow
-from methods.graph.trace import LAYERS, evaluating
+from methods.graph.narrow import channels_of, is_depthwise, narrow_module
+from methods.graph.trace import LAYERS, evaluation_mode
 from models.execution.forward_hooks import forward_hooks
 from search.latency.timing import quiet_clock, time_in_turns
 
@@ -82,7 +82,7 @@ def input_shapes(network: nn.Module, example: Tensor) -> dict[str, list[Shape]]:
 
     layers = [(name, module) for name, module in network.named_modules() if isinstance(module, LAYERS)]
     hooks = [(module, partial(record_shape, name)) for name, module in layers]
-    with forward_hooks(before=hooks), evaluating(network, example):
+    with forward_hooks(before=hooks), evaluation_mode(network, example):
         network(example)
     return shapes
 
@@ -146,9 +146,9 @@ def narrow_layer(layer: nn.Module, inputs: int, outputs: int) -> nn.Module:
     """A copy of the layer with so many channels in and out, equally many in each group."""
     small = copy_network(layer)
     if not is_depthwise(layer):
-        narrow(small, "in", _first_channels(channels_of(layer, "in"), inputs, int(getattr(layer, "groups", 1))))
+        narrow_module(small, "in", _first_channels(channels_of(layer, "in"), inputs, int(getattr(layer, "groups", 1))))
     groups = 1 if is_depthwise(layer) else int(getattr(layer, "groups", 1))
-    narrow(small, "out", _first_channels(channels_of(layer, "out"), outputs, groups))
+    narrow_module(small, "out", _first_channels(channels_of(layer, "out"), outputs, groups))
     return small
 
 

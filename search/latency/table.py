@@ -66,9 +66,9 @@ class Widths(Protocol):
 
     layers: tuple[str, ...]
     positions: Floats
-    kept: Sequence[Floats]
+    ladders: Sequence[Floats]
 
-    def widths(self, levels: Levels) -> tuple[Floats, Floats]:
+    def layer_widths(self, levels: Levels) -> tuple[Floats, Floats]:
         """Channels into and out of every layer, each (n_allocations, n_layers)."""
 
 
@@ -121,7 +121,7 @@ class LatencyTable:
 
     @property
     def dense_nanoseconds(self) -> int:
-        return int(self(np.zeros((1, len(self._cost.kept)), dtype=np.intp))[0])
+        return int(self(np.zeros((1, len(self._cost.ladders)), dtype=np.intp))[0])
 
     def __call__(self, levels: Levels) -> Ints:
         nanoseconds: Ints = np.rint(np.maximum(self._latency_features(levels) @ self._parts, 1.0)).astype(np.int64)
@@ -129,7 +129,7 @@ class LatencyTable:
 
     def _latency_features(self, levels: Levels) -> Floats:
         """(n, 3): the sum of the layers' times, the activations that they write, and 1."""
-        inputs, outputs = self._cost.widths(levels)
+        inputs, outputs = self._cost.layer_widths(levels)
         low_in, high_in, part_in = _bracket_widths(self._inputs, inputs)
         low_out, high_out, part_out = _bracket_widths(self._outputs, outputs)
         layers = np.arange(len(self._times))
@@ -213,7 +213,7 @@ def _table_digest(
 ) -> str:
     """A digest of all that the times depend on: the name of the table's file."""
     levels = _anchor_levels(compressor)
-    widths = [side.tolist() for side in cost.widths(levels)]
+    widths = [side.tolist() for side in cost.layer_widths(levels)]
     layers = [layer_kind(compressor.network.get_submodule(name), shapes.get(name, [])) for name in cost.layers]
     content = json.dumps([asdict(where), str(compressor.network), layers, levels.tolist(), widths])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
@@ -234,7 +234,7 @@ def _measure_record(
 ) -> dict[str, Any]:
     """Measure the grids of all layers, each kind of layer once per pass, and the whole networks."""
     levels = _anchor_levels(compressor)
-    smallest = cost.widths(levels.max(0)[None])
+    smallest = cost.layer_widths(levels.max(0)[None])
     least = list(zip(*(side[0].round().astype(int).tolist() for side in smallest), strict=True))
     layers = [(compressor.network.get_submodule(name), shapes.get(name, [])) for name in cost.layers]
     names = [f"{layer_kind(*layer)} from {widths}" for layer, widths in zip(layers, least, strict=True)]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import coupled_nets
 import numpy as np
 import pytest
 import torch
+from coupled_nets import BUILDERS, pieces
 from independent import randomised
 from torch import nn
 
@@ -134,7 +134,7 @@ def test_the_second_one_works_on_what_the_first_leaves() -> None:
             layer = codebook_layers(small)[site.name]
             G, T = int(setting["G"]), int(setting["T"])
             assert (G, T) in PAIRS
-            v = second._indicator(site.name)[kept]
+            v = second.layer_indicator(site.name)[kept]
             counts = [_kernels(value, G, T, conv.out_channels) for value in v]
             assert len(layer.bank) == (sum(counts) or conv.out_channels)
 
@@ -165,7 +165,7 @@ def test_one_channel_stays_where_kse_would_drop_all() -> None:
     })  # fmt: skip
     small = compressor.compress(allocation).eval()
     layer = codebook_layers(small)["features.1.0"]
-    assert layer.read().sum() == 1
+    assert layer.read_channels().sum() == 1
     assert compressor.cost_of(allocation).flops == count_flops(small, example_input(SHAPE))
 
 
@@ -199,7 +199,7 @@ def test_kernels_of_zeros_stay_so_when_the_first_one_repairs_what_is_left() -> N
     narrow = Allocation({producer.name: producer.settings[6]})
     allocation = Allocation({**narrow, tabled.name: tabled.settings[-1]})
     small, repaired = compressor.compress(allocation).eval(), compressor.compress(narrow)
-    kept = small.get_submodule("features.1.0").expand()
+    kept = small.get_submodule("features.1.0").expand_weight()
     assert repaired.get_submodule("features.1.0").weight.flatten(2).norm(dim=2).min() > 0
     assert 0 < int((kept.flatten(2).norm(dim=2) == 0).sum()) <= 12
     assert compressor.cost_of(allocation).flops == count_flops(small, example_input(SHAPE))
@@ -247,15 +247,11 @@ def test_channels_are_scored_anew_when_calibrated_anew() -> None:
     assert before.params > 0
 
 
-COUPLED = [build for build in vars(coupled_nets).values()
-           if getattr(build, "__annotations__", None) == {"return": "nn.Module"}]  # fmt: skip
-
-
 @pytest.mark.parametrize("method", ["l2+kse", "l2+kernel-clustering"])
-@pytest.mark.parametrize("build", COUPLED, ids=lambda build: build.__name__)
+@pytest.mark.parametrize("build", BUILDERS, ids=lambda build: build.__name__)
 def test_costs_on_every_kind_of_coupling(build: Callable[[], nn.Module], method: str) -> None:
     network = randomised(build())
-    example = example_input(coupled_nets.SHAPE)
+    example = example_input(pieces.SHAPE)
     compressor = create(method, network, example)
     comparable = count_flops(network, example) == compressor.cost.dense.flops
     for seed in range(3):

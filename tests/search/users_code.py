@@ -7,7 +7,7 @@ from pathlib import Path
 METHOD = """
 from helper import largest
 from methods.base import Compressor, MethodInfo, copy_network
-from methods.graph.channel_sites import ChannelGroups, gone_at
+from methods.graph.channel_sites import ChannelGroups, removal_levels
 from methods.graph.filter_norms import filters_of, mean_per_channel
 
 
@@ -25,8 +25,8 @@ class LargestWeight(Compressor):
             if level:
                 scored = ((slots, largest(rows) ** self.options["power"]) for slots, rows in filters_of(small, group))
                 scores = mean_per_channel(group, scored)
-                kept[group.name] = (gone_at(scores, group.partition) > int(level)).nonzero().flatten()
-        self._channels.narrow(small, kept)
+                kept[group.name] = (removal_levels(scores, group.partition) > int(level)).nonzero().flatten()
+        self._channels.narrow_network(small, kept)
         return small
 
 

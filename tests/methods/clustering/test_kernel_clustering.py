@@ -107,7 +107,9 @@ def test_two_kernels_in_all_sizes_signs_and_orientations() -> None:
     compressor = bind(dense, transforms=8)
     small = compressor.compress(Allocation({"features.1.0": {"k": 2}}))
     layer = codebook_layers(small)["features.1.0"]
-    torch.testing.assert_close(layer.expand(), conv.weight, rtol=2e-3, atol=1e-4)  # but for the 16 bits of scales
+    torch.testing.assert_close(
+        layer.expand_weight(), conv.weight, rtol=2e-3, atol=1e-4
+    )  # but for the 16 bits of scales
     assert torch.unique(layer.index).numel() == 16
 
 
@@ -124,8 +126,8 @@ def test_pruned_kernels_stay_zero_and_are_not_counted() -> None:
         optimizer.zero_grad()
         nn.functional.cross_entropy(small(inputs), labels).backward()
         optimizer.step()
-    assert not layer.expand()[:, 3].any()
-    assert layer.expand()[:, 4].all()
+    assert not layer.expand_weight()[:, 3].any()
+    assert layer.expand_weight()[:, 4].all()
     small = compressor.tuning(allocation, small, steps=3, lr=0.1).finish(small).eval()
     packed = compressor.pack(small)
     assert packed["features.1.0.scale"].dtype == torch.half

@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 
-import coupled_nets as nets
 import pytest
 import torch
-from coupled_nets import CLASSES, SHAPE
+from coupled_nets import branches, chains, grouping
+from coupled_nets.pieces import CLASSES, SHAPE
 from independent import randomised, survivors
 from torch import Tensor, nn
 
 from methods.base import Compressor
-from methods.graph.channel_sites import gone_at
+from methods.graph.channel_sites import removal_levels
 from methods.registry import create
 
 EXAMPLE = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(3))
@@ -83,9 +83,9 @@ def expected_scores(method: str, network: nn.Module, site: str) -> list[float]:
 @pytest.mark.parametrize("site", ["stem", "c1"])
 @pytest.mark.parametrize("method", [name for name in CRITERIA if name != "random"])
 def test_keeps_the_highest_scores_of_a_second_implementation(method: str, site: str) -> None:
-    network = randomised(nets.residual())
+    network = randomised(branches.residual())
     compressor = bind(method, network)
-    scores = expected_scores(method, randomised(nets.residual()), site)
+    scores = expected_scores(method, randomised(branches.residual()), site)
     chosen = next(each for each in compressor.sites if each.name == site)
     for level, setting in enumerate(chosen.settings):
         small = compressor.compress(compressor.allocation([level if s is chosen else 0 for s in compressor.sites]))
@@ -97,7 +97,7 @@ def test_keeps_the_highest_scores_of_a_second_implementation(method: str, site: 
 @pytest.mark.parametrize("method", CRITERIA)
 def test_kept_filters_are_those_of_the_dense_network_in_order(method: str) -> None:
     """No weight is changed, and stronger settings keep subsets of what gentler ones keep."""
-    network = randomised(nets.plain())
+    network = randomised(chains.plain())
     compressor = bind(method, network)
     previous = set(range(12))
     for level in range(12):
@@ -117,13 +117,13 @@ def test_deterministic(method: str) -> None:
     results = []
     for state in (0, 1):
         torch.manual_seed(state)
-        compressor = bind(method, randomised(nets.residual()))
+        compressor = bind(method, randomised(branches.residual()))
         results.append(compressor.compress(compressor.allocation([3, 2])).state_dict())
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
 
 def test_random_follows_its_seed() -> None:
-    network = randomised(nets.plain())
+    network = randomised(chains.plain())
     kept = []
     for seed in range(4):
         compressor = create("random", network, EXAMPLE, {"seed": seed})
@@ -133,7 +133,7 @@ def test_random_follows_its_seed() -> None:
 
 
 def test_grouped_convolutions_keep_the_best_of_each_group() -> None:
-    network = randomised(nets.grouped())
+    network = randomised(grouping.grouped())
     compressor = create("l2", network, EXAMPLE)
     small = compressor.compress(compressor.allocation([0, 2, 0]))
     norms = [norm_score(network.grouped, i, 2) for i in range(18)]  # type: ignore[arg-type]
@@ -144,7 +144,7 @@ def test_grouped_convolutions_keep_the_best_of_each_group() -> None:
 
 
 def test_transposed_convolutions_are_scored_by_output_channel() -> None:
-    network = randomised(nets.transposed())
+    network = randomised(chains.transposed())
     compressor = create("l1", network, EXAMPLE)
     small = compressor.compress(compressor.allocation([0, 3, 0]))
     sums = [float(network.up.weight[:, i].detach().abs().sum()) for i in range(6)]  # type: ignore[union-attr, index]
@@ -174,7 +174,7 @@ def test_transposed_depthwise_filters_are_told_apart(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["l1", "taylor"])
 def test_half_precision_networks_are_scored(method: str) -> None:
-    network = nets.residual().half().eval()
+    network = branches.residual().half().eval()
     data = [(inputs.half(), labels) for inputs, labels in batches()]
     compressor = create(method, network, data[0][0])
     compressor.calibrate(data)
@@ -183,14 +183,14 @@ def test_half_precision_networks_are_scored(method: str) -> None:
 
 
 def test_bn_scale_without_norms_falls_back_on_l1() -> None:
-    network = randomised(nets.without_norm())
+    network = randomised(chains.without_norm())
     weights = [create(method, network, EXAMPLE) for method in ("bn-scale", "l1")]
     first, second = (each.compress(each.allocation([3, 5])).state_dict() for each in weights)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_taylor_insists_on_calibration_and_leaves_the_network_alone() -> None:
-    network = randomised(nets.residual()).train()
+    network = randomised(branches.residual()).train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     compressor = create("taylor", network, EXAMPLE)
     with pytest.raises(ValueError, match="calibrate"):
@@ -202,7 +202,7 @@ def test_taylor_insists_on_calibration_and_leaves_the_network_alone() -> None:
 
 
 def test_calibrating_again_replaces_the_scores() -> None:
-    network = randomised(nets.residual())
+    network = randomised(branches.residual())
     twice, once = create("taylor", network, EXAMPLE), create("taylor", network, EXAMPLE)
     twice.calibrate(batches()[:1])
     twice.compress(twice.allocation([3, 2]))
@@ -224,5 +224,5 @@ def test_order_of_removal_by_brute_force() -> None:
             ]
             best = max(balanced, key=lambda c: sum(float(scores[i]) for i in c))
             level = (6 - keep) // 2  # each level takes one of either class
-            assert tuple((gone_at(scores, partition) > level).nonzero().flatten().tolist()) == best
-    assert (gone_at(torch.zeros(6), partition) > 1).nonzero().flatten().tolist() == [0, 1, 2, 3]
+            assert tuple((removal_levels(scores, partition) > level).nonzero().flatten().tolist()) == best
+    assert (removal_levels(torch.zeros(6), partition) > 1).nonzero().flatten().tolist() == [0, 1, 2, 3]

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from methods.base import Allocation
 from methods.filters import moments, obs
-from methods.filters.moments import _patches, channel_columns, measure_moments, repair_layer
+from methods.filters.moments import channel_columns, measure_moments, repair_layer, sample_patches
 from methods.registry import create
 from models.errors import UserError
 
@@ -33,7 +33,7 @@ def test_every_patch_gives_an_output_of_the_convolution(name: str) -> None:
     conv = nn.Conv2d(4, 6, **CONVOLUTIONS[name])
     inputs = torch.randn(2, 4, 7, 9)
     outputs = conv(inputs)
-    patches = _patches(conv, inputs, 50, torch.Generator().manual_seed(1))  # (groups, 50, d)
+    patches = sample_patches(conv, inputs, 50, torch.Generator().manual_seed(1))  # (groups, 50, d)
     rows = conv.weight.flatten(1).unflatten(0, (conv.groups, -1))
     computed = torch.cat(list(patches @ rows.mT), dim=1)  # (50, 6)
     if conv.bias is not None:
@@ -108,7 +108,7 @@ def test_bias_takes_over_what_a_lost_constant_channel_gave(pair: _Pair, batches:
     compressor = create("obs", pair, batches[0][0][:2])
     compressor.calibrate(batches)
     site = _site(compressor)
-    assert compressor._channels.groups[0].name == site
+    assert compressor.channels.groups[0].name == site
     small = compressor.compress(Allocation({site: {"ratio": round(1 / 6, 6)}}))
     assert torch.equal(small.first.weight, pair.first.weight[stays])
     x = batches[0][0]
@@ -123,8 +123,8 @@ def test_first_channel_to_go_is_the_one_that_regression_misses_least(
     inputs = torch.cat([functional.relu(pair.first(x)) for x, _ in batches]).detach()
     everything = set(range(6))
     errors = {c: float(_regression(pair.second, inputs, torch.tensor(sorted(everything - {c})))) for c in everything}
-    group = compressor._channels.groups[0]
-    assert int(compressor._gone_at(group).argmin()) == min(errors, key=errors.__getitem__)
+    group = compressor.channels.groups[0]
+    assert int(compressor.removal_levels(group).argmin()) == min(errors, key=errors.__getitem__)
 
 
 def test_a_copy_of_another_channel_goes_for_nothing(pair: _Pair, batches: list[tuple[Tensor, Tensor]]) -> None:
@@ -145,7 +145,7 @@ def test_greedy_order_is_near_the_best_subset(pair: _Pair, batches: list[tuple[T
     compressor = create("obs", pair, batches[0][0][:2])
     compressor.calibrate(batches)
     inputs = torch.cat([functional.relu(pair.first(x)) for x, _ in batches]).detach()
-    kept = compressor._gone_at(compressor._channels.groups[0]).argsort(descending=True)[:3].sort().values
+    kept = compressor.removal_levels(compressor.channels.groups[0]).argsort(descending=True)[:3].sort().values
     subsets = [torch.tensor(subset) for subset in itertools.combinations(range(6), 3)]
     errors = sorted(float(_regression(pair.second, inputs, subset)) for subset in subsets)
     assert float(_regression(pair.second, inputs, kept)) <= errors[2]

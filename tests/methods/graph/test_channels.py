@@ -10,12 +10,12 @@ import copy
 import math
 from collections.abc import Callable
 
-import coupled_nets as nets
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from coupled_nets import CLASSES, SHAPE, Pieces, conv, pooled
+from coupled_nets import branches, chains, fixed_widths, grouping, sharing
+from coupled_nets.pieces import CLASSES, SHAPE, Pieces, conv, pooled
 from independent import counted, emptied, randomised
 from torch import Tensor, nn
 
@@ -27,58 +27,58 @@ from models.networks.catalog import build_network
 
 # network -> {site: (channels, settings)}; a site of n settings can lose n - 1 times the same number
 SITES: dict[Callable[[], nn.Module], dict[str, tuple[int, int]]] = {
-    nets.plain: {"c1": (8, 8), "c2": (12, 12)},
-    nets.without_norm: {"c1": (8, 8), "c2": (12, 12)},
-    nets.norm_without_weights: {"c1": (8, 8), "c2": (12, 12)},
-    nets.instance_norm: {"c1": (8, 8), "c2": (12, 12)},
-    nets.residual: {"stem": (8, 8), "c1": (6, 6)},
-    nets.projection: {"stem": (8, 8), "c1": (6, 6), "short": (10, 10)},
-    nets.concat_of_branches: {"stem": (5, 5), "a": (6, 6), "b": (4, 4), "after": (8, 8)},
-    nets.dense_connected: {"stem": (6, 6), "c1": (4, 4), "c2": (4, 4)},
-    nets.depthwise: {"expand": (8, 8), "project": (6, 6)},
-    nets.grouped: {"before": (12, 4), "grouped": (18, 6), "after": (8, 8)},
-    nets.depth_multiplier: {"twice": (12, 2), "after": (8, 8)},
-    nets.residual_grouped: {"stem": (8, 2)},
-    nets.grouped_after_concat: {"stem": (4, 4), "grouped": (8, 4)},
-    nets.squeeze_excite: {"stem": (8, 8), "down": (4, 4), "after": (6, 6)},
-    nets.squeeze_excite_linear: {"stem": (8, 8), "down": (4, 4), "after": (6, 6)},
-    nets.flatten: {"c1": (8, 8), "c2": (6, 6), "fc1": (10, 10)},
-    nets.shared: {"stem": (8, 8)},
-    nets.alias: {"stem": (8, 8)},
-    nets.shared_on_two_inputs: {"a": (8, 8), "head": (6, 6)},
-    nets.group_norm: {"c1": (12, 4), "c2": (8, 8)},
-    nets.convnext: {"stem": (8, 8), "wide": (16, 16)},
-    nets.prelu: {"c1": (8, 8), "c2": (6, 6)},
-    nets.transposed: {"c1": (8, 8), "up": (6, 6), "c2": (10, 10)},
-    nets.odd_kernels: {"c1": (8, 8), "c2": (6, 6), "c3": (10, 10)},
-    nets.only_linear: {"a": (10, 10), "b": (8, 8)},
-    nets.output_is_sum: {"c1": (8, 8)},
-    nets.unused_layer: {"c1": (8, 8)},
+    chains.plain: {"c1": (8, 8), "c2": (12, 12)},
+    chains.without_norm: {"c1": (8, 8), "c2": (12, 12)},
+    chains.norm_without_weights: {"c1": (8, 8), "c2": (12, 12)},
+    chains.instance_norm: {"c1": (8, 8), "c2": (12, 12)},
+    branches.residual: {"stem": (8, 8), "c1": (6, 6)},
+    branches.projection: {"stem": (8, 8), "c1": (6, 6), "short": (10, 10)},
+    branches.concat_of_branches: {"stem": (5, 5), "a": (6, 6), "b": (4, 4), "after": (8, 8)},
+    branches.dense_connected: {"stem": (6, 6), "c1": (4, 4), "c2": (4, 4)},
+    grouping.depthwise: {"expand": (8, 8), "project": (6, 6)},
+    grouping.grouped: {"before": (12, 4), "grouped": (18, 6), "after": (8, 8)},
+    grouping.depth_multiplier: {"twice": (12, 2), "after": (8, 8)},
+    grouping.residual_grouped: {"stem": (8, 2)},
+    grouping.grouped_after_concat: {"stem": (4, 4), "grouped": (8, 4)},
+    branches.squeeze_excite: {"stem": (8, 8), "down": (4, 4), "after": (6, 6)},
+    branches.squeeze_excite_linear: {"stem": (8, 8), "down": (4, 4), "after": (6, 6)},
+    chains.flatten: {"c1": (8, 8), "c2": (6, 6), "fc1": (10, 10)},
+    sharing.shared: {"stem": (8, 8)},
+    sharing.alias: {"stem": (8, 8)},
+    sharing.shared_on_two_inputs: {"a": (8, 8), "head": (6, 6)},
+    chains.group_norm: {"c1": (12, 4), "c2": (8, 8)},
+    branches.convnext: {"stem": (8, 8), "wide": (16, 16)},
+    chains.prelu: {"c1": (8, 8), "c2": (6, 6)},
+    chains.transposed: {"c1": (8, 8), "up": (6, 6), "c2": (10, 10)},
+    chains.odd_kernels: {"c1": (8, 8), "c2": (6, 6), "c3": (10, 10)},
+    chains.only_linear: {"a": (10, 10), "b": (8, 8)},
+    branches.output_is_sum: {"c1": (8, 8)},
+    chains.unused_layer: {"c1": (8, 8)},
 }
 
 # network -> the layers that must stay dense, each with a word of the reason
 DENSE: dict[Callable[[], nn.Module], dict[str, str]] = {
-    nets.halves: {"c1": "changes more"},
-    nets.split_paths: {"c1": "sliced"},
-    nets.option_a: {"stem": "padded"},
-    nets.shuffle: {"stem": "does not run"},
-    nets.hard_coded_view: {"c2": "does not run"},
-    nets.checks_its_width: {"c1": "eight channels were promised"},
-    nets.depends_on_width: {"c1": "changes more"},
-    nets.mean_over_channels: {"c1": "part of its own"},
-    nets.picks_channels: {"c1": "sliced"},
-    nets.pixel_shuffle: {"c1": ""},
-    nets.product: {"a": ""},
-    nets.concat: {"a": ""},
-    nets.concat_then_flatten: {},
-    nets.bare_parameters: {"c1": "does not run"},
-    nets.attention: {"stem": "attention"},
-    nets.recurrent: {"stem": "LSTM"},
-    nets.tied: {"a": "shares", "b": "shares"},
-    nets.weight_normed: {"c1": "computed"},
-    nets.residual_grouped: {"c1": "unequal"},
-    nets.grouped_after_concat: {"a": "unequally", "b": "unequally"},
-    nets.depth_multiplier: {"stem": "part of its own"},
+    branches.halves: {"c1": "changes more"},
+    branches.split_paths: {"c1": "sliced"},
+    branches.option_a: {"stem": "padded"},
+    grouping.shuffle: {"stem": "does not run"},
+    fixed_widths.hard_coded_view: {"c2": "does not run"},
+    fixed_widths.checks_its_width: {"c1": "eight channels were promised"},
+    fixed_widths.depends_on_width: {"c1": "changes more"},
+    fixed_widths.mean_over_channels: {"c1": "part of its own"},
+    fixed_widths.picks_channels: {"c1": "sliced"},
+    fixed_widths.pixel_shuffle: {"c1": ""},
+    branches.product: {"a": ""},
+    branches.concat: {"a": ""},
+    branches.concat_then_flatten: {},
+    chains.bare_parameters: {"c1": "does not run"},
+    branches.attention: {"stem": "attention"},
+    chains.recurrent: {"stem": "LSTM"},
+    sharing.tied: {"a": "shares", "b": "shares"},
+    chains.weight_normed: {"c1": "computed"},
+    grouping.residual_grouped: {"c1": "unequal"},
+    grouping.grouped_after_concat: {"a": "unequally", "b": "unequally"},
+    grouping.depth_multiplier: {"stem": "part of its own"},
 }
 ALL = list(dict.fromkeys([*SITES, *DENSE]))
 
@@ -224,7 +224,7 @@ def test_outputs_that_cannot_be_compared_are_the_reason(how: str, reason: str) -
 
 def test_a_missed_coupling_is_noticed_though_both_groups_pass_alike() -> None:
     """Two groups of a residual block told apart by force: none may be pruned without the other."""
-    network = randomised(nets.residual())
+    network = randomised(branches.residual())
     example = torch.randn(2, *SHAPE)
     groups, _, _ = find_groups(network, example)
     set_partitions(groups, network)
@@ -241,7 +241,7 @@ def test_a_missed_coupling_is_noticed_though_both_groups_pass_alike() -> None:
 @pytest.mark.parametrize("fault", ["lost consumer", "shifted consumer", "norm forgotten"])
 def test_wrong_groups_are_noticed(fault: str) -> None:
     """What a tracer may get wrong: a reader that it did not see, or wrong numbers of channels."""
-    network = randomised(nets.convnext() if fault == "norm forgotten" else nets.plain())
+    network = randomised(branches.convnext() if fault == "norm forgotten" else chains.plain())
     example = torch.randn(2, *SHAPE)
     groups, _, _ = find_groups(network, example)
     set_partitions(groups, network)
@@ -260,7 +260,7 @@ def test_wrong_groups_are_noticed(fault: str) -> None:
 
 def test_a_reason_is_given_for_each_group_alone() -> None:
     """A faulty group does not take the sound ones with it."""
-    compressor = bind(randomised(nets.checks_its_width()))
+    compressor = bind(randomised(fixed_widths.checks_its_width()))
     assert [site.name for site in compressor.sites] == ["c2"]
 
 
@@ -274,7 +274,7 @@ def test_option_a_networks_of_ours_have_all_their_sites(name: str) -> None:
 
 
 def test_copies_share_nothing_and_hold_no_gradients() -> None:
-    network = nets.plain()
+    network = chains.plain()
     network(torch.randn(2, *SHAPE)).sum().backward()
     twin = copy_network(network)
     assert all(parameter.grad is None for parameter in twin.parameters())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from methods.base import Allocation, Compressor, example_input
 from methods.kse.kse import KSE, PAIRS
-from methods.kse.kse_indicator import density, indicator, kept_kernels
+from methods.kse.kse_indicator import channel_indicator, kept_kernels, neighbour_distances
 from methods.registry import create
 from methods.tables.codebook import CodebookConv2d, codebook_layers
 from methods.testing.small_networks import NETWORKS, SHAPE, small_network
@@ -73,7 +73,7 @@ def test_indicator_by_loops(shape: tuple[int, ...], groups: int) -> None:
     )
     for alpha, neighbours in ((1.0, 5), (0.5, 2)):
         expected = loop_indicator(weight, groups, alpha, neighbours)
-        np.testing.assert_allclose(indicator(weight, groups, alpha, neighbours), expected, atol=1e-9)
+        np.testing.assert_allclose(channel_indicator(weight, groups, alpha, neighbours), expected, atol=1e-9)
         for G, T in PAIRS:
             counts = kept_kernels(np.array(expected), G, T, shape[0] // groups)
             assert counts.tolist() == loop_counts(expected, G, T, shape[0] // groups)
@@ -82,27 +82,27 @@ def test_indicator_by_loops(shape: tuple[int, ...], groups: int) -> None:
 @pytest.mark.parametrize("size", [1, 3])
 def test_indicator_of_constant_channels(size: int) -> None:
     """No division by zero; nothing tells the channels apart, so nothing is removed."""
-    assert indicator(torch.ones(6, 4, size, size)).tolist() == [1.0] * 4
-    assert indicator(torch.zeros(6, 4, size, size)).tolist() == [1.0] * 4
+    assert channel_indicator(torch.ones(6, 4, size, size)).tolist() == [1.0] * 4
+    assert channel_indicator(torch.zeros(6, 4, size, size)).tolist() == [1.0] * 4
     half = torch.zeros(6, 4, size, size)
     half[:, :2] = 1  # constant but for their size: all entropies are 0
-    assert indicator(half).tolist() == [1.0, 1.0, 0.0, 0.0]
+    assert channel_indicator(half).tolist() == [1.0, 1.0, 0.0, 0.0]
 
 
 def test_density_on_a_line_with_ties() -> None:
     values = torch.tensor([[0.0, 0.0, 1.0, 1.0, 1.0, 4.0, -2.0]])[..., None].double()
     pairwise = (values - values.transpose(1, 2)).abs()[0]
     expected = pairwise.sort(1).values[:, 1:4].sum(1)
-    torch.testing.assert_close(density(values, 3)[0], expected)
+    torch.testing.assert_close(neighbour_distances(values, 3)[0], expected)
 
 
 def gathered(layer: CodebookConv2d, conv: nn.Conv2d) -> dict[int, list[Tensor]]:
     """For every input channel that is read, its kernels as the compressed layer uses them."""
-    weight, per_group = layer.expand().detach(), conv.in_channels // conv.groups
+    weight, per_group = layer.expand_weight().detach(), conv.in_channels // conv.groups
     filters = conv.out_channels // conv.groups
     return {
         channel: [weight[channel // per_group * filters + n, channel % per_group] for n in range(filters)]
-        for channel in layer.read().nonzero()[:, 0].tolist()
+        for channel in layer.read_channels().nonzero()[:, 0].tolist()
     }
 
 
@@ -155,8 +155,8 @@ def test_dropped_inputs_are_not_read() -> None:
     layer = codebook_layers(small)[site.name]
     setting = site.settings[-1]
     counts = compressor.kernel_counts(site.name, int(setting["G"]), int(setting["T"]))
-    assert layer.read().tolist() == (counts > 0).tolist()
-    assert 0 < layer.read().sum() < layer.in_channels
+    assert layer.read_channels().tolist() == (counts > 0).tolist()
+    assert 0 < layer.read_channels().sum() < layer.in_channels
     x = torch.randn(2, layer.in_channels, 5, 5)
     expected = layer(x)
     x[:, counts == 0] = 1e6 * torch.randn(2, int((counts == 0).sum()), 5, 5)

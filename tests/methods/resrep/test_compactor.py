@@ -8,7 +8,7 @@ from methods.resrep.compactor import (
     Compacted,
     Compactor,
     Follower,
-    fold,
+    fold_convolution,
     fold_follower,
     next_norms,
     restore_norm,
@@ -51,7 +51,7 @@ def test_folded_convolution_equals_the_three_modules(kind: str, norm: bool | Non
     after = None if norm is None else trained_norm(6, affine=norm)
     compactor, inputs = mixing(6, [1, 4]), torch.randn(2, 4, 9, 11)
     expected = compactor(conv(inputs) if after is None else after(conv(inputs)))
-    fold(conv, after, compactor.rows())
+    fold_convolution(conv, after, compactor.current_rows())
     torch.testing.assert_close(conv(inputs), expected, atol=1e-5, rtol=1e-5)
     assert (conv(inputs)[:, [1, 4]] == 0).all()
     assert (conv.bias is None) == (after is None and not CONVOLUTIONS[kind].get("bias"))
@@ -66,7 +66,7 @@ def test_restored_norm_takes_the_bias_back(bias: bool, affine: bool) -> None:
     shapes = {name: tensor.shape for name, tensor in (conv.state_dict() | norm.state_dict()).items()}
     compactor = mixing(5, [])
     expected = compactor(norm(conv(inputs)))
-    fold(conv, norm, compactor.rows())
+    fold_convolution(conv, norm, compactor.current_rows())
     restore_norm(conv, norm, bias)
     torch.testing.assert_close(norm(conv(inputs)), expected, atol=1e-5, rtol=1e-5)
     assert {name: tensor.shape for name, tensor in (conv.state_dict() | norm.state_dict()).items()} == shapes

@@ -36,7 +36,7 @@ def test_long_budgets_follow_the_paper() -> None:
     assert (schedule.interval, schedule.batch) == (200, 4)
     assert schedule.penalty == schedule.pull == 1e-4
     assert schedule.momentum == 0.99
-    assert float(schedule.force(schedule.last, torch.ones(()))) == pytest.approx(1e-4)
+    assert float(schedule.pull_strength(schedule.last, torch.ones(()))) == pytest.approx(1e-4)
     assert (schedule.lr, schedule.size_weight) == (0.01, TIE)
     assert (schedule.first, 25_000 <= schedule.last - schedule.first <= 30_000) == (5 * 782, True)
 
@@ -45,7 +45,7 @@ def test_long_budgets_follow_the_paper() -> None:
 @pytest.mark.parametrize("rows", [0, 3, 177, 5000])
 def test_short_budgets_select_all_rows_in_time(steps: int, rows: int) -> None:
     schedule = plan_schedule(steps, 0.02, rows, penalty=1e-4, interval=200)
-    events = [step for step in range(steps) if schedule.selects(step)]
+    events = [step for step in range(steps) if schedule.is_selection(step)]
     allowed = [schedule.may_mask(step) for step in events]
     assert allowed[-1] is None  # the last one masks all that is asked for
     assert None not in allowed[:-1]
@@ -144,7 +144,7 @@ def test_gradient_rule_by_hand() -> None:
     for d in range(5):
         row = compactor.weight[d].tolist()
         length = math.sqrt(sum(x * x for x in row))
-        pull = float(schedule.force(step, torch.tensor(length)))
+        pull = float(schedule.pull_strength(step, torch.tensor(length)))
         assert pull >= schedule.pull >= schedule.penalty == 0.01
         for c in range(5):
             force = (pull if masked[d] else 0.01) * row[c] / length if d != 4 else 0.0
@@ -162,16 +162,16 @@ def test_pulled_rows_come_to_rest_at_zero_and_others_do_not(lr: float, outward: 
     optimizer = torch.optim.SGD([compactor.weight], lr=rate, momentum=schedule.momentum, nesterov=True)
     compactor.weight.grad = -outward / rate * torch.eye(3) * masked[:, None]
     optimizer.step()  # leaves the masked rows with a velocity
-    lengths, before = [], compactor.rows().detach().clone()
+    lengths, before = [], compactor.current_rows().detach().clone()
     for step in range(schedule.last, 400):
         compactor.weight.grad = torch.zeros(3, 3)
         if lengths:
             forget_arrived_rows(compactor, masked, before)
         set_gradient(compactor, masked, schedule, step)
         compactor.weight.grad[1] = 0  # of a row that stays, only the masked ones' pull is looked at
-        before = compactor.rows().detach().clone()
+        before = compactor.current_rows().detach().clone()
         optimizer.step()
-        lengths.append(compactor.norms().tolist())
+        lengths.append(compactor.row_norms().tolist())
     assert lengths[-1] == [0.0, 1.0, 0.0]
     first = next(step for step, (length, *_) in enumerate(lengths) if length == 0)
     assert 10 < first <= schedule.deadline - schedule.last
@@ -181,7 +181,7 @@ def test_pulled_rows_come_to_rest_at_zero_and_others_do_not(lr: float, outward: 
 
 def test_late_rows_are_pulled_harder() -> None:
     schedule = plan_schedule(400, 0.02, 9, penalty=1e-4, interval=200)
-    ahead, level, late = (float(schedule.force(step, torch.tensor(norm)))
+    ahead, level, late = (float(schedule.pull_strength(step, torch.tensor(norm)))
                           for step, norm in ((60, 0.1), (schedule.last, 1.0), (70, 1.0)))  # fmt: skip
     assert ahead == pytest.approx(schedule.pull)
     assert level == pytest.approx(schedule.pull)

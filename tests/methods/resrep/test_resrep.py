@@ -158,7 +158,7 @@ def test_schedule_reaches_given_widths_in_time(steps: int, lr: float, one_cycle:
     tuning = compressor.tuning(allocation, wide, steps=steps, lr=lr)
     assert isinstance(tuning, Forgetting)
     train(tuning, wide, steps, lr, one_cycle)
-    gone = {name: int((compactor.norms() == 0).sum()) for name, compactor in find_compactors(wide).items()}
+    gone = {name: int((compactor.row_norms() == 0).sum()) for name, compactor in find_compactors(wide).items()}
     assert gone == {site.name: site.channels // 2 for site in compressor.sites}
     small = tuning.finish(wide)
     report = tuning.report()
@@ -176,7 +176,7 @@ def test_rows_that_did_not_arrive_are_counted_and_go_all_the_same() -> None:
     train(tuning, wide, 90, 0.02)  # stopped early
     rows = sum(site.channels // 2 for site in compressor.sites)
     small = tuning.finish(wide)
-    norms = torch.cat([compactor.norms() for compactor in find_compactors(wide).values()])
+    norms = torch.cat([compactor.row_norms() for compactor in find_compactors(wide).values()])
     assert tuning.report()["rows_not_at_zero"] == rows - int((norms < 1e-5).sum()) > 0
     assert flops(small) == compressor.cost_of(allocation).flops
 
@@ -226,7 +226,7 @@ def test_without_training_the_smallest_filters_go() -> None:
     for name, compactor in find_compactors(wide).items():
         sizes = compressor.network.get_submodule(name).weight.detach().abs().sum((1, 2, 3))
         smallest = sizes.argsort()[: len(sizes) // 2].sort().values
-        assert torch.equal(torch.where(compactor.norms() == 0)[0], smallest)
+        assert torch.equal(torch.where(compactor.row_norms() == 0)[0], smallest)
     small = tuning.finish(wide)
     assert tuning.report()["rows_not_at_zero"] == sum(site.channels // 2 for site in compressor.sites)
     with torch.no_grad():
@@ -244,7 +244,7 @@ def kept_filters(kind: str, steps: int) -> dict[str, set[int]]:
             compactor.weight[sizes.argsort()[: len(sizes) // 2]] *= 1.001  # noise, but the only difference in norm
     tuning = compressor.tuning(allocation, wide, steps=steps, lr=0.02)
     assert isinstance(tuning, Forgetting)
-    return {name: set(np.flatnonzero(~mask).tolist()) for name, (_, mask) in tuning._choose(wide).items()}
+    return {name: set(np.flatnonzero(~mask).tolist()) for name, (_, mask) in tuning.choose_rows(wide).items()}
 
 
 def test_norms_that_have_hardly_parted_do_not_choose_the_rows_of_short_budgets() -> None:

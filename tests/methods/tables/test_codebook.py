@@ -176,9 +176,9 @@ def test_bits() -> None:
     assert len(packed) == math.ceil(sum(width * len(values) for values, width in tables) / 8)
     reader = BitReader(packed)
     for values, width in tables:
-        assert torch.equal(reader.read(len(values), width), values)
+        assert torch.equal(reader.read_values(len(values), width), values)
     with pytest.raises(ValueError, match="ends after"):
-        reader.read(8, 8)
+        reader.read_values(8, 8)
 
 
 def test_table_cost_and_ladder() -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import coupled_nets
 import pytest
 import torch
-from coupled_nets import CLASSES, SHAPE, Pieces, conv, pooled
+from coupled_nets import branches, chains
+from coupled_nets.pieces import CLASSES, SHAPE, Pieces, conv, pooled
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,12 +24,12 @@ def outline_of(network: nn.Module, shape: tuple[int, ...] = SHAPE) -> Outline:
 
 
 def test_cuts_of_a_chain_are_all_its_modules() -> None:
-    assert cuts_of(outline_of(coupled_nets.plain())) == ["c1", "bn1", "c2", "bn2", "fc"]
+    assert cuts_of(outline_of(chains.plain())) == ["c1", "bn1", "c2", "bn2", "fc"]
 
 
 def test_a_residual_block_is_cut_before_and_behind_but_not_within() -> None:
     """The stem's output is added again behind bn2, so nothing but the addition and what follows may stand alone."""
-    assert cuts_of(outline_of(coupled_nets.residual())) == ["stem", "fc"]
+    assert cuts_of(outline_of(branches.residual())) == ["stem", "fc"]
     blocks = cuts_of(outline_of(build_network("resnet20", classes=10), (3, 32, 32)))
     assert [name for name in blocks if name.startswith("layer")] == [
         *(f"layer{stage}{block}" for stage in (1, 2, 3) for block in (".0", ".1", "")),

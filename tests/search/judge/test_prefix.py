@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import coupled_nets
 import pytest
 import torch
-from coupled_nets import CLASSES, SHAPE, Pieces, conv, pooled
+from coupled_nets import BUILDERS, chains
+from coupled_nets.pieces import CLASSES, SHAPE, Pieces, conv, pooled
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,9 +25,6 @@ from search.judge.evaluate import Evaluator
 from search.judge.prefix import Prefix
 from search.recipe import ZERO_SHOT
 
-BUILDERS = [build for build in vars(coupled_nets).values()
-            if callable(build) and build.__module__ == "coupled_nets" and not isinstance(build, type)
-            and not build.__code__.co_argcount]  # fmt: skip
 TASK = TaskConfig(network="small", data="digits", train_images=300)
 
 
@@ -82,7 +79,7 @@ def test_outputs_are_the_same_to_the_bit(build: object, method: str) -> None:
         for one, other in zip(got, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
     assert all(torch.equal(network.state_dict()[name], tensor) for name, tensor in before.items())
-    if build in (coupled_nets.plain, coupled_nets.without_norm, coupled_nets.group_norm, coupled_nets.odd_kernels):
+    if build in (chains.plain, chains.without_norm, chains.group_norm, chains.odd_kernels):
         assert used
 
 
@@ -111,7 +108,7 @@ def test_layers_before_the_change_are_not_computed_again() -> None:
 
 
 def test_other_images_are_not_taken_for_the_same() -> None:
-    network = coupled_nets.plain().eval()
+    network = chains.plain().eval()
     compressor = create("l1", network, example_input(SHAPE))
     prefix, site = Prefix(network, example_input(SHAPE)), compressor.sites[-1]
     small = compressor.compress(Allocation({site.name: site.settings[2]}))

@@ -1,4 +1,4 @@
-"""The values of the contract: an allocation is one immutable, hashable value, in memory as in JSON."""
+"""Settings, sites and allocations: an allocation is one immutable, hashable value, in memory as in JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pickle
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from methods.base import Allocation, Setting, Site
+from methods.allocations import Allocation, Setting, Site
 
 WRITTEN = {"conv": {"T": 1, "G": 4}, "fc": {"ratio": 0.5, "rule": "l1"}, "stem": {}}
 
