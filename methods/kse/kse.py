@@ -149,7 +149,7 @@ class KSE(KernelTables):
             for count in np.unique(q[(q > 0) & (q < size)]):
                 jobs[size, area, int(count)].append((name, np.flatnonzero(q == count)))
         centers: dict[tuple[str, int], Tensor] = {}
-        labels = {name: _identity_labels(table) for name, table in kernels.items()}
+        labels = {name: _identity_labels(*table.shape[:2]).to(table.device) for name, table in kernels.items()}
         for (_, _, count), members in jobs.items():
             points = torch.cat([kernels[name][torch.from_numpy(channels)] for name, channels in members])
             means, ids = kmeans(points, count)
@@ -177,9 +177,9 @@ class KSE(KernelTables):
         return self._load_rest(network, plain, rebuilt=("index", "counts"))
 
 
-def _identity_labels(kernels: Tensor) -> Tensor:
-    """(C, N) labels of channels that keep all kernels: each kernel has a row of its own."""
-    return torch.arange(kernels.shape[1], device=kernels.device).repeat(len(kernels), 1)
+def _identity_labels(channels: int, kernels: int) -> Tensor:
+    """(channels, kernels) labels of channels that keep all kernels: each kernel has a row of its own."""
+    return torch.arange(kernels).repeat(channels, 1)
 
 
 def _bank_rows(name: str, kernels: Tensor, counts: Counts, centers: Mapping[tuple[str, int], Tensor]) -> Tensor:
@@ -222,7 +222,7 @@ def _unpack_index(packed: Tensor, conv: nn.Conv2d) -> tuple[Counts, Tensor]:
     values = reader.read_values(int(reader.read_values(1, 8)), 32)
     counts = values[reader.read_values(conv.in_channels, bits_for(len(values)))]
     kernels = conv.out_channels // conv.groups
-    labels = torch.arange(kernels).repeat(conv.in_channels, 1)
+    labels = _identity_labels(conv.in_channels, kernels)
     for channel, count in enumerate(counts.tolist()):
         if 0 < count < kernels:
             labels[channel] = reader.read_values(kernels, bits_for(count))
