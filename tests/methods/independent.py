@@ -15,7 +15,7 @@ CONVOLUTIONS = nn.modules.conv._ConvNd
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
-def counted(network: nn.Module, image: Tensor) -> Cost:
+def count_cost(network: nn.Module, image: Tensor) -> Cost:
     """What torch's counter finds in one forward pass of one image; a multiply-accumulate is two of its flops."""
     network.eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -26,7 +26,7 @@ def counted(network: nn.Module, image: Tensor) -> Cost:
     return Cost(flops // 2, params, 4 * params)
 
 
-def randomised(network: nn.Module, seed: int = 0) -> nn.Module:
+def randomise_channels(network: nn.Module, seed: int = 0) -> nn.Module:
     """Every parameter and statistic random, so that no two channels are alike and each is known by its bias."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
@@ -37,14 +37,14 @@ def randomised(network: nn.Module, seed: int = 0) -> nn.Module:
     return network.eval()
 
 
-def survivors(dense: Tensor, small: Tensor) -> Tensor:
+def surviving_positions(dense: Tensor, small: Tensor) -> Tensor:
     """Positions in `dense` of the values of `small`, which must all be there, in order and once."""
     positions = [int((dense == value).nonzero().item()) for value in small]
     assert positions == sorted(positions)
     return torch.tensor(positions)
 
 
-def emptied(dense: nn.Module, small: nn.Module) -> nn.Module:
+def empty_removed(dense: nn.Module, small: nn.Module) -> nn.Module:
     """The dense network with the parameters of all channels that `small` has not put to zero.
 
     Which they are is read off the biases, so nothing that the method says of its groups enters. Norms over channels
@@ -56,25 +56,25 @@ def emptied(dense: nn.Module, small: nn.Module) -> nn.Module:
         bias = getattr(module, "bias", None)
         mean = getattr(module, "running_mean", None)
         if bias is None and isinstance(mean, Tensor):  # a norm without weights: its means tell its channels apart
-            kept = survivors(mean, smaller[name].running_mean)
-            module.running_mean = torch.zeros_like(mean).index_copy(0, kept, mean[kept])
+            channels = surviving_positions(mean, smaller[name].running_mean)
+            module.running_mean = torch.zeros_like(mean).index_copy(0, channels, mean[channels])
         if not isinstance(bias, Tensor) or not isinstance(module, (CONVOLUTIONS, nn.Linear, *NORMS)):
             continue
-        kept = survivors(bias.detach(), smaller[name].bias.detach())
+        channels = surviving_positions(bias.detach(), smaller[name].bias.detach())
         gone = torch.ones(len(bias), dtype=torch.bool)
-        gone[kept] = False
+        gone[channels] = False
         transposed = isinstance(module, CONVOLUTIONS) and module.transposed
         if module.weight is not None:
             module.weight.data.index_fill_(1 if transposed else 0, gone.nonzero().flatten(), 0)
         bias.data[gone] = 0
         if isinstance(module, nn.LayerNorm):
-            _replace(twin, name, MaskedLayerNorm(module, kept))
+            _replace_module(twin, name, MaskedLayerNorm(module, channels))
         elif isinstance(module, nn.GroupNorm):
-            _replace(twin, name, MaskedGroupNorm(module, kept))
+            _replace_module(twin, name, MaskedGroupNorm(module, channels))
     return twin
 
 
-def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+def _replace_module(network: nn.Module, name: str, module: nn.Module) -> None:
     owner, _, leaf = name.rpartition(".")
     setattr(network.get_submodule(owner), leaf, module)
 
@@ -87,9 +87,9 @@ class MaskedLayerNorm(nn.Module):
         self.norm, self.kept = norm, kept
 
     def forward(self, x: Tensor) -> Tensor:
-        part = x[..., self.kept]
-        mean = part.mean(-1, keepdim=True)
-        variance = (part - mean).square().mean(-1, keepdim=True)
+        present = x[..., self.kept]
+        mean = present.mean(-1, keepdim=True)
+        variance = (present - mean).square().mean(-1, keepdim=True)
         return (x - mean) / torch.sqrt(variance + self.norm.eps) * self.norm.weight + self.norm.bias
 
 
@@ -104,6 +104,6 @@ class MaskedGroupNorm(nn.Module):
         out = torch.zeros_like(x)
         width = x.shape[1] // self.norm.num_groups
         for group in range(self.norm.num_groups):
-            own = self.kept[(self.kept >= group * width) & (self.kept < (group + 1) * width)]
-            out[:, own] = functional.group_norm(x[:, own], 1, eps=self.norm.eps)
+            members = self.kept[(self.kept >= group * width) & (self.kept < (group + 1) * width)]
+            out[:, members] = functional.group_norm(x[:, members], 1, eps=self.norm.eps)
         return out * self.norm.weight[:, None, None] + self.norm.bias[:, None, None]

@@ -68,33 +68,33 @@ class DenseLayer(nn.Module):
         return torch.cat([x, self.conv(F.relu(self.norm(x)))], 1)
 
 
-def residual() -> nn.Module:
+def residual_network() -> nn.Module:
     return Headed(nn.Sequential(Unit(3, 6), Block(6, 6, 1), Block(6, 9, 2), Block(9, 9, 1)), 9)
 
 
-def depthwise() -> nn.Module:
+def depthwise_network() -> nn.Module:
     return Headed(nn.Sequential(Unit(3, 6), Unit(6, 9, 1), Unit(9, 9, groups=9), Unit(9, 8, 1)), 8)
 
 
-def joined() -> nn.Module:
+def joined_network() -> nn.Module:
     body = [nn.Conv2d(3, 6, 3, bias=False), DenseLayer(6, 4), DenseLayer(10, 4), nn.BatchNorm2d(14), nn.ReLU()]
     return Headed(nn.Sequential(*body), 14)
 
 
-def pointwise() -> nn.Module:
+def pointwise_network() -> nn.Module:
     return Headed(nn.Sequential(Unit(3, 12, 1), Unit(12, 6, 1), Unit(6, 6), Unit(6, 12, 1, bias=True)), 12)
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "plain": Plain,
-    "residual": residual,
-    "depthwise": depthwise,
-    "joined": joined,
-    "pointwise": pointwise,
+    "residual": residual_network,
+    "depthwise": depthwise_network,
+    "joined": joined_network,
+    "pointwise": pointwise_network,
 }
 
 
-def build(kind: str) -> nn.Module:
+def build_network(kind: str) -> nn.Module:
     """A network whose norms look as if they had been trained."""
     torch.manual_seed(0)
     network = NETWORKS[kind]()

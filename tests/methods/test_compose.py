@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from coupled_nets import BUILDERS, pieces
-from independent import randomised
+from independent import randomise_channels
 from torch import nn
 
 from methods.base import Allocation, Compressor, Site, example_input
@@ -21,7 +21,7 @@ from methods.testing.small_networks import NETWORKS, SHAPE, random_batches, smal
 from models.errors import UserError
 
 
-def bind(method: str, network: nn.Module, **options: Any) -> Compressor:
+def bind_method(method: str, network: nn.Module, **options: Any) -> Compressor:
     return create(method, network, example_input(SHAPE), {name.replace("__", "."): v for name, v in options.items()})
 
 
@@ -59,19 +59,21 @@ def test_record_and_options() -> None:
     assert info.options["kernel-clustering.largest"] == 512
     assert not info.shrinks_channels
     assert method_info("taylor+kse").needs_calibration
-    small = bind("random+kernel-clustering", small_network("plain"), **{"kernel-clustering__largest": 16})
+    small = bind_method("random+kernel-clustering", small_network("plain"), **{"kernel-clustering__largest": 16})
     assert {setting["k"] for site in small.sites for setting in site.settings if "k" in setting} <= {2, 4, 8, 16}
     with pytest.raises(UserError, match="largest"):
-        bind("l1+kernel-clustering", small_network("plain"), largest=16)
+        bind_method("l1+kernel-clustering", small_network("plain"), largest=16)
 
 
 def test_sites_of_both_stand_in_one_allocation() -> None:
     network = small_network("residual")
-    compressor = bind("l1+kse", network)
-    alone = {name: bind(name, network) for name in ("l1", "kse")}
-    wanted = [f"{name}:{site.name}" for name, part in alone.items() for site in part.sites]
+    compressor = bind_method("l1+kse", network)
+    single = {name: bind_method(name, network) for name in ("l1", "kse")}
+    wanted = [f"{name}:{site.name}" for name, component in single.items() for site in component.sites]
     assert [site.name for site in compressor.sites] == wanted
-    assert {f"{name}:{layer}" for name, part in alone.items() for layer in part.skipped} == set(compressor.skipped)
+    assert {f"{name}:{layer}" for name, component in single.items() for layer in component.skipped} == set(
+        compressor.skipped
+    )
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -87,7 +89,7 @@ def test_costs_at_any_pair_of_widths(method: str, options: dict[str, Any], name:
     network = small_network(name)
     with torch.no_grad():
         [m for m in network.modules() if isinstance(m, nn.Conv2d)][1].weight[1:3, 0] = 0  # kernels that are pruned
-    compressor = bind(method, network, **options)
+    compressor = bind_method(method, network, **options)
     for seed in range(12):
         allocation = at_random(compressor, seed)
         small = compressor.compress(allocation).eval()
@@ -99,18 +101,22 @@ def test_costs_at_any_pair_of_widths(method: str, options: dict[str, Any], name:
 def test_settings_of_one_method_alone_cost_what_they_cost_without_the_other() -> None:
     network = small_network("concat")
     for second in ("kse", "kernel-clustering"):
-        both, alone, first = bind(f"l1+{second}", network), bind(second, network), bind("l1", network)
+        both, single, first = (
+            bind_method(f"l1+{second}", network),
+            bind_method(second, network),
+            bind_method("l1", network),
+        )
         for seed in range(4):
-            own, widths = at_random(alone, seed), at_random(first, seed)
-            tabled = Allocation({f"{second}:{site}": setting for site, setting in own.items()})
-            assert both.cost_of(tabled) == alone.cost_of(own)
+            levels, widths = at_random(single, seed), at_random(first, seed)
+            tabled = Allocation({f"{second}:{site}": setting for site, setting in levels.items()})
+            assert both.cost_of(tabled) == single.cost_of(levels)
             narrow = Allocation({f"l1:{site}": setting for site, setting in widths.items()})
             assert both.cost_of(narrow) == first.cost_of(widths)
             assert not codebook_layers(both.compress(narrow))
 
 
 def test_many_allocations_at_once_cost_what_each_costs() -> None:
-    compressor = bind("l1+kernel-clustering", small_network("concat"))
+    compressor = bind_method("l1+kernel-clustering", small_network("concat"))
     sizes = [len(site.settings) for site in compressor.sites]
     table = np.random.default_rng(0).integers(sizes, size=(5000, len(sizes)))
     costs = compressor.cost(table)
@@ -121,12 +127,12 @@ def test_many_allocations_at_once_cost_what_each_costs() -> None:
 def test_the_second_one_works_on_what_the_first_leaves() -> None:
     """KSE's kernels are those of the narrowed layer, as many per channel as its grade gives to the filters left."""
     network = small_network("plain")
-    both, first, second = bind("l1+kse", network), bind("l1", network), bind("kse", network)
+    both, first, second = bind_method("l1+kse", network), bind_method("l1", network), bind_method("kse", network)
     narrow = first.compress(first.allocation([site.channels // 2 for site in first.sites]))
     for site in second.sites:
-        conv, whole = narrow.get_submodule(site.name), network.get_submodule(site.name)
+        conv, dense = narrow.get_submodule(site.name), network.get_submodule(site.name)
         # Which inputs are left, by their weights into the filters that are left.
-        kept = [next(i for i in range(whole.in_channels) if _holds(whole.weight[:, i], conv.weight[:, c]))
+        channels = [next(i for i in range(dense.in_channels) if _holds_all(dense.weight[:, i], conv.weight[:, c]))
                 for c in range(conv.in_channels)]  # fmt: skip
         for setting in site.settings[1:4]:
             halves = {f"l1:{each.name}": each.settings[each.channels // 2] for each in first.sites}
@@ -134,16 +140,16 @@ def test_the_second_one_works_on_what_the_first_leaves() -> None:
             layer = codebook_layers(small)[site.name]
             G, T = int(setting["G"]), int(setting["T"])
             assert (G, T) in PAIRS
-            v = second.layer_indicator(site.name)[kept]
-            counts = [_kernels(value, G, T, conv.out_channels) for value in v]
+            v = second.layer_indicator(site.name)[channels]
+            counts = [_count_kernels(value, G, T, conv.out_channels) for value in v]
             assert len(layer.bank) == (sum(counts) or conv.out_channels)
 
 
-def _holds(column: torch.Tensor, part: torch.Tensor) -> bool:
-    return all(any(torch.equal(kernel, each) for each in column) for kernel in part)
+def _holds_all(column: torch.Tensor, kernels: torch.Tensor) -> bool:
+    return all(any(torch.equal(kernel, candidate) for candidate in column) for kernel in kernels)
 
 
-def _kernels(v: float, G: int, T: int, N: int) -> int:
+def _count_kernels(v: float, G: int, T: int, N: int) -> int:
     if int(v * G) == 0:
         return 0
     grade = -int(-v * G // 1)
@@ -157,7 +163,7 @@ def test_one_channel_stays_where_kse_would_drop_all() -> None:
     with torch.no_grad():
         conv.weight[:, 1:] *= 1e-3
         producer.weight[0] *= 1e-3
-    compressor = bind("l1+kse", network)
+    compressor = bind_method("l1+kse", network)
     names = {site.name: site for site in compressor.sites}
     allocation = Allocation({
         "l1:features.0.0": names["l1:features.0.0"].settings[1],
@@ -171,12 +177,12 @@ def test_one_channel_stays_where_kse_would_drop_all() -> None:
 
 def test_centroids_are_means_of_the_kernels_left() -> None:
     network = small_network("plain")
-    compressor = bind("l1+kernel-clustering", network)
+    compressor = bind_method("l1+kernel-clustering", network)
     names = {site.name: site for site in compressor.sites}
     producer, layer = names["l1:features.0.0"], names["kernel-clustering:features.1.0"]
     allocation = Allocation({producer.name: producer.settings[6], layer.name: layer.settings[-1]})
     small = compressor.compress(allocation)
-    tabled, narrow = codebook_layers(small)["features.1.0"], bind("l1", network).compress(
+    tabled, narrow = codebook_layers(small)["features.1.0"], bind_method("l1", network).compress(
         Allocation({"features.0.0": producer.settings[6]})
     ).get_submodule("features.1.0")  # fmt: skip
     kernels = narrow.weight.detach().flatten(2)
@@ -192,16 +198,16 @@ def test_kernels_of_zeros_stay_so_when_the_first_one_repairs_what_is_left() -> N
     layer = network.get_submodule("features.1.0")
     with torch.no_grad():
         layer.weight[1:5, 3:6] = 0
-    compressor = bind("obs+kernel-clustering", network)
+    compressor = bind_method("obs+kernel-clustering", network)
     compressor.calibrate(random_batches(2))
     names = {site.name: site for site in compressor.sites}
     producer, tabled = names["obs:features.0.0"], names["kernel-clustering:features.1.0"]
     narrow = Allocation({producer.name: producer.settings[6]})
     allocation = Allocation({**narrow, tabled.name: tabled.settings[-1]})
     small, repaired = compressor.compress(allocation).eval(), compressor.compress(narrow)
-    kept = small.get_submodule("features.1.0").expand_weight()
+    remaining = small.get_submodule("features.1.0").expand_weight()
     assert repaired.get_submodule("features.1.0").weight.flatten(2).norm(dim=2).min() > 0
-    assert 0 < int((kept.flatten(2).norm(dim=2) == 0).sum()) <= 12
+    assert 0 < int((remaining.flatten(2).norm(dim=2) == 0).sum()) <= 12
     assert compressor.cost_of(allocation).flops == count_flops(small, example_input(SHAPE))
     x = random_batches(1)[0][0]
     with torch.no_grad():
@@ -209,7 +215,7 @@ def test_kernels_of_zeros_stay_so_when_the_first_one_repairs_what_is_left() -> N
 
 
 def test_codebooks_of_a_composition_can_be_looked_at() -> None:
-    compressor = bind("l1+kernel-clustering", small_network("plain"))
+    compressor = bind_method("l1+kernel-clustering", small_network("plain"))
     assert compressor.info.has_centroids
     assert not method_info("l1+kse").has_centroids
     last = compressor.allocation([len(site.settings) - 1 for site in compressor.sites])
@@ -222,22 +228,22 @@ def test_codebooks_of_a_composition_can_be_looked_at() -> None:
 
 def test_strengths_are_shares_of_flops() -> None:
     """At the level of any setting, the method's sites together take off that share, whichever method it is."""
-    compressor = bind("l1+kse", small_network("residual"))
+    compressor = bind_method("l1+kse", small_network("residual"))
     for method in ("l1", "kse"):
         own = [site for site in compressor.sites if site.name.startswith(f"{method}:")]
         for level in sorted({strength for site in own for strength in site.strengths})[::3]:
-            levels = [_last(site, level) if site in own else 0 for site in compressor.sites]
+            levels = [_last_level(site, level) if site in own else 0 for site in compressor.sites]
             share = 1 - int(compressor.cost(np.array([levels])).flops[0]) / compressor.cost.dense.flops
             assert share == pytest.approx(level, abs=0.05)
 
 
-def _last(site: Site, strength: float) -> int:
-    return max(i for i, each in enumerate(site.strengths) if each <= strength)
+def _last_level(site: Site, strength: float) -> int:
+    return max(i for i, reached in enumerate(site.strengths) if reached <= strength)
 
 
 def test_channels_are_scored_anew_when_calibrated_anew() -> None:
     network = small_network("plain")
-    compressor = bind("taylor+kse", network)
+    compressor = bind_method("taylor+kse", network)
     compressor.calibrate(random_batches(1))
     before = compressor.cost_of(at_random(compressor, 3))
     compressor.calibrate(random_batches(3, seed=5))
@@ -250,7 +256,7 @@ def test_channels_are_scored_anew_when_calibrated_anew() -> None:
 @pytest.mark.parametrize("method", ["l2+kse", "l2+kernel-clustering"])
 @pytest.mark.parametrize("build", BUILDERS, ids=lambda build: build.__name__)
 def test_costs_on_every_kind_of_coupling(build: Callable[[], nn.Module], method: str) -> None:
-    network = randomised(build())
+    network = randomise_channels(build())
     example = example_input(pieces.SHAPE)
     compressor = create(method, network, example)
     comparable = count_flops(network, example) == compressor.cost.dense.flops

@@ -17,30 +17,30 @@ from methods.testing.small_networks import NETWORKS, SHAPE, random_batches, smal
 from models.errors import UserError
 
 
-def bind(network: nn.Module, **options: Any) -> KernelClustering:
+def bind_method(network: nn.Module, **options: Any) -> KernelClustering:
     compressor = create("kernel-clustering", network, example_input(SHAPE), options)
     assert isinstance(compressor, KernelClustering)
     return compressor
 
 
-def smallest(compressor: KernelClustering) -> Allocation:
+def smallest_allocation(compressor: KernelClustering) -> Allocation:
     return compressor.allocation([len(site.settings) - 1 for site in compressor.sites])
 
 
-def middle(compressor: KernelClustering) -> Allocation:
+def middle_allocation(compressor: KernelClustering) -> Allocation:
     return compressor.allocation([len(site.settings) // 2 for site in compressor.sites])
 
 
 def words_by_hand(layer: CodebookConv2d) -> list[list[int | None]]:
     """The codeword of every kernel; None where it is pruned."""
     pruned = len(layer.bank) * (1 if layer.orders is None else len(layer.orders))
-    return [[None if word == pruned else word for word in row] for row in layer.index.tolist()]
+    return [[None if word == pruned else word for word in filter_words] for filter_words in layer.index.tolist()]
 
 
 def convolutions_by_hand(layer: CodebookConv2d) -> int:
     words, per_group = words_by_hand(layer), layer.index.shape[1]
     filters = layer.out_channels // layer.groups
-    by_filter = sum(len(set(row) - {None}) for row in words)
+    by_filter = sum(len(set(filter_words) - {None}) for filter_words in words)
     by_input = 0
     for channel in range(layer.in_channels):
         group, local = divmod(channel, per_group)
@@ -55,12 +55,12 @@ def test_flops_and_bytes_from_the_layers(name: str, options: dict[str, Any]) -> 
     dense = small_network(name)
     with torch.no_grad():
         next(m for m in dense.modules() if isinstance(m, nn.Conv2d)).weight[1:3, 0] = 0
-    compressor = bind(dense, **options)
-    for allocation in (middle(compressor), smallest(compressor)):
+    compressor = bind_method(dense, **options)
+    for allocation in (middle_allocation(compressor), smallest_allocation(compressor)):
         small = compressor.compress(allocation)
         flops = bits = 0
 
-        def count(layer: nn.Module, _: Any, output: torch.Tensor) -> None:
+        def count_layers(layer: nn.Module, _: Any, output: torch.Tensor) -> None:
             nonlocal flops, bits
             if isinstance(layer, CodebookConv2d):
                 transforms = 1 if layer.orders is None else len(layer.orders)
@@ -73,7 +73,7 @@ def test_flops_and_bytes_from_the_layers(name: str, options: dict[str, Any]) -> 
 
         for module in small.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear, CodebookConv2d)):
-                module.register_forward_hook(count)
+                module.register_forward_hook(count_layers)
         with torch.no_grad():
             small(example_input(SHAPE)[:1])
         scales = sum(layer.scale.numel() for layer in codebook_layers(small).values())
@@ -104,7 +104,7 @@ def test_two_kernels_in_all_sizes_signs_and_orientations() -> None:
             kernel = torch.rot90(patterns[(n + c) % 2], int(torch.randint(4, (), generator=generator)))
             kernel = kernel.flip(0) if torch.rand((), generator=generator) < 0.5 else kernel
             conv.weight.data[n, c] = kernel * torch.randn((), generator=generator)
-    compressor = bind(dense, transforms=8)
+    compressor = bind_method(dense, transforms=8)
     small = compressor.compress(Allocation({"features.1.0": {"k": 2}}))
     layer = codebook_layers(small)["features.1.0"]
     torch.testing.assert_close(
@@ -117,7 +117,7 @@ def test_pruned_kernels_stay_zero_and_are_not_counted() -> None:
     dense = small_network("plain").train()
     conv = dense.get_submodule("features.1.0")
     conv.weight.data[:, 3] = 0
-    compressor = bind(dense, transforms=2)
+    compressor = bind_method(dense, transforms=2)
     allocation = Allocation({"features.1.0": {"k": 4}})
     small = compressor.compress(allocation)
     layer = codebook_layers(small)["features.1.0"]
@@ -139,24 +139,24 @@ def test_pruned_kernels_stay_zero_and_are_not_counted() -> None:
 def test_scopes() -> None:
     dense = small_network("residual")
     layers = [name for name, m in dense.named_modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
-    per_layer, whole = bind(dense), bind(dense, scope="network")
+    per_layer, network_wide = bind_method(dense), bind_method(dense, scope="network")
     assert [site.name for site in per_layer.sites] == layers
-    assert [(site.name, site.layers) for site in whole.sites] == [("*:3x3", tuple(layers))]
-    ranges = bind(dense, scope={"features.0.0": 8, "features.1.*": 16})
+    assert [(site.name, site.layers) for site in network_wide.sites] == [("*:3x3", tuple(layers))]
+    ranges = bind_method(dense, scope={"features.0.0": 8, "features.1.*": 16})
     assert [(site.name, site.settings[1]["k"]) for site in ranges.sites] == [
         ("features.0.0:3x3", 8),
         ("features.1.*:3x3", 16),
     ]
     assert "listed ranges" in ranges.skipped["features.2.body.0.0"]
     assert "1×1" in ranges.skipped["features.2.shortcut.0"]
-    small = whole.compress(smallest(whole))
+    small = network_wide.compress(smallest_allocation(network_wide))
     assert len({id(layer.bank) for layer in codebook_layers(small).values()}) == 1
-    shapes = bind(small_network("plain"), scope="network")
+    shapes = bind_method(small_network("plain"), scope="network")
     assert [site.name for site in shapes.sites] == ["*:3x3", "*:3x1"]
 
 
 def test_same_strength_is_same_k() -> None:
-    compressor = bind(small_network("plain"))
+    compressor = bind_method(small_network("plain"))
     strength_of_k: dict[Any, set[float]] = {}
     for site in compressor.sites:
         for setting, strength in zip(site.settings[1:], site.strengths[1:], strict=True):
@@ -177,19 +177,19 @@ def test_same_strength_is_same_k() -> None:
 )
 def test_bad_options(options: dict[str, Any]) -> None:
     with pytest.raises(UserError):
-        bind(small_network("plain"), **options)
+        bind_method(small_network("plain"), **options)
 
 
 def test_depthwise_and_dead_layers_are_left() -> None:
-    assert "depthwise" in bind(small_network("depthwise")).skipped["features.1.0"]
+    assert "depthwise" in bind_method(small_network("depthwise")).skipped["features.1.0"]
     dead = small_network("plain")
     nn.init.zeros_(dead.get_submodule("features.1.0").weight)
-    assert "too few kernels" in bind(dead).skipped["features.1.0"]
+    assert "too few kernels" in bind_method(dead).skipped["features.1.0"]
 
 
 def test_centroids_come_most_used_first_with_their_counts() -> None:
-    compressor = bind(small_network("residual"), scope="network", transforms=4)
-    small = compressor.compress(smallest(compressor))
+    compressor = bind_method(small_network("residual"), scope="network", transforms=4)
+    small = compressor.compress(smallest_allocation(compressor))
     layers = codebook_layers(small)
     ((name, centers, counts),) = compressor.centroids(small)
     assert name == "*:3x3"
@@ -198,17 +198,17 @@ def test_centroids_come_most_used_first_with_their_counts() -> None:
     bank = next(iter(layers.values())).bank
     numbers = torch.cat([layer.index.flatten() // 4 for layer in layers.values()]).tolist()
     for center, count in zip(centers, counts.tolist(), strict=True):
-        row = next(i for i, values in enumerate(bank) if torch.equal(values, center.flatten()))
-        assert numbers.count(row) == count
+        filter_words = next(i for i, values in enumerate(bank) if torch.equal(values, center.flatten()))
+        assert numbers.count(filter_words) == count
 
 
 def test_codebooks_that_no_layer_uses_are_not_shown_and_pruned_kernels_not_counted() -> None:
     network = small_network("residual")
-    compressor = bind(network)
+    compressor = bind_method(network)
     first, *others = compressor.sites
     with torch.no_grad():
         network.get_submodule(first.layers[0]).weight[0, :2] = 0
-    compressor = bind(network)
+    compressor = bind_method(network)
     small = compressor.compress(Allocation({first.name: compressor.sites[0].settings[1]}))
     ((name, _, counts),) = compressor.centroids(small)
     assert others
@@ -219,8 +219,8 @@ def test_codebooks_that_no_layer_uses_are_not_shown_and_pruned_kernels_not_count
 
 def test_codebooks_take_the_step_that_comes_nearest_to_plain_steps_of_their_kernels() -> None:
     """One centroid for all kernels: its step against the least-squares fit to the steps of the expanded weights."""
-    compressor = bind(small_network("residual"), scope="network", largest=2)
-    small = compressor.compress(smallest(compressor))
+    compressor = bind_method(small_network("residual"), scope="network", largest=2)
+    small = compressor.compress(smallest_allocation(compressor))
     layers = list(codebook_layers(small).values())
     bank, lr = layers[0].bank, 0.1
     rest, own = compressor.tuning(None, small, steps=10, lr=lr).parameter_groups(small)

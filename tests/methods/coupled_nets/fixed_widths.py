@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coupled_nets.pieces import CLASSES, Pieces, conv, pooled
+from coupled_nets.pieces import CLASSES, Pieces, conv, pool_mean
 
 
 def hard_coded_view() -> nn.Module:
@@ -19,48 +19,48 @@ def hard_coded_view() -> nn.Module:
 def checks_its_width() -> nn.Module:
     """Nothing a graph could show: the forward pass itself insists on a width."""
 
-    def run(n: nn.Module, x: Tensor) -> Tensor:
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
         x = F.relu(n.c1(x))
         if x.shape[1] != 8:
             raise ValueError("eight channels were promised")
-        return n.fc(pooled(F.relu(n.c2(x))))
+        return n.fc(pool_mean(F.relu(n.c2(x))))
 
-    return Pieces(run, c1=conv(3, 8), c2=conv(8, 12), fc=nn.Linear(12, CLASSES))
+    return Pieces(run_net, c1=conv(3, 8), c2=conv(8, 12), fc=nn.Linear(12, CLASSES))
 
 
 def depends_on_width() -> nn.Module:
     """Runs at every width but computes something else: a sum over channels scaled by their number."""
 
-    def run(n: nn.Module, x: Tensor) -> Tensor:
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
         x = F.relu(n.c1(x))
-        return n.fc(pooled(F.relu(n.c2(x * (x.shape[1] / 8) ** 2))))
+        return n.fc(pool_mean(F.relu(n.c2(x * (x.shape[1] / 8) ** 2))))
 
-    return Pieces(run, c1=conv(3, 8), c2=conv(8, 12), fc=nn.Linear(12, CLASSES))
+    return Pieces(run_net, c1=conv(3, 8), c2=conv(8, 12), fc=nn.Linear(12, CLASSES))
 
 
 def picks_channels() -> nn.Module:
     """Channels picked by number, out of order."""
 
-    def run(n: nn.Module, x: Tensor) -> Tensor:
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
         x = F.relu(n.c1(x))[:, [5, 0, 3, 2]]
-        return n.fc(pooled(F.relu(n.c2(x))))
+        return n.fc(pool_mean(F.relu(n.c2(x))))
 
-    return Pieces(run, c1=conv(3, 8), c2=conv(4, 12), fc=nn.Linear(12, CLASSES))
+    return Pieces(run_net, c1=conv(3, 8), c2=conv(4, 12), fc=nn.Linear(12, CLASSES))
 
 
 def mean_over_channels() -> nn.Module:
     """Attention over places from the mean over channels (CBAM): another number of channels, another mean."""
 
-    def run(n: nn.Module, x: Tensor) -> Tensor:
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
         x = F.relu(n.c1(x))
         x = x * torch.sigmoid(n.place(x.mean(1, keepdim=True)))
-        return n.fc(pooled(F.relu(n.c2(x))))
+        return n.fc(pool_mean(F.relu(n.c2(x))))
 
-    return Pieces(run, c1=conv(3, 8), place=conv(1, 1), c2=conv(8, 6), fc=nn.Linear(6, CLASSES))
+    return Pieces(run_net, c1=conv(3, 8), place=conv(1, 1), c2=conv(8, 6), fc=nn.Linear(6, CLASSES))
 
 
 def pixel_shuffle() -> nn.Module:
     return Pieces(
-        lambda n, x: n.fc(pooled(F.relu(n.c2(F.pixel_shuffle(F.relu(n.c1(x)), 2))))),
+        lambda n, x: n.fc(pool_mean(F.relu(n.c2(F.pixel_shuffle(F.relu(n.c1(x)), 2))))),
         c1=conv(3, 8), c2=conv(2, 6), fc=nn.Linear(6, CLASSES),
     )  # fmt: skip

@@ -6,27 +6,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coupled_nets.pieces import CLASSES, Pieces, conv, pooled
+from coupled_nets.pieces import CLASSES, Pieces, conv, pool_mean
 
 
 def depthwise() -> nn.Module:
-    def run(n: nn.Module, x: Tensor) -> Tensor:
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
         x = F.relu6(n.bn(n.dw(F.relu6(n.expand(x)))))
-        return n.fc(pooled(F.relu(n.project(x))))
+        return n.fc(pool_mean(F.relu(n.project(x))))
 
     return Pieces(
-        run, expand=conv(3, 8, 1), dw=conv(8, 8, groups=8, stride=2), bn=nn.BatchNorm2d(8), project=conv(8, 6, 1),
+        run_net, expand=conv(3, 8, 1), dw=conv(8, 8, groups=8, stride=2), bn=nn.BatchNorm2d(8), project=conv(8, 6, 1),
         fc=nn.Linear(6, CLASSES),
     )  # fmt: skip
 
 
 def grouped() -> nn.Module:
-    def run(n: nn.Module, x: Tensor) -> Tensor:
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
         x = F.relu(n.bn(n.grouped(F.relu(n.before(x)))))
-        return n.fc(pooled(F.relu(n.after(x))))
+        return n.fc(pool_mean(F.relu(n.after(x))))
 
     return Pieces(
-        run, before=conv(3, 12), grouped=conv(12, 18, groups=3), bn=nn.BatchNorm2d(18), after=conv(18, 8),
+        run_net, before=conv(3, 12), grouped=conv(12, 18, groups=3), bn=nn.BatchNorm2d(18), after=conv(18, 8),
         fc=nn.Linear(8, CLASSES),
     )  # fmt: skip
 
@@ -34,47 +34,47 @@ def grouped() -> nn.Module:
 def grouped_after_concat() -> nn.Module:
     """Each group of the convolution is fed by a branch of its own."""
 
-    def run(n: nn.Module, x: Tensor) -> Tensor:
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
         x = F.relu(torch.cat([n.a(n.stem(x)), n.b(n.stem(x))], 1))
-        return n.fc(pooled(F.relu(n.grouped(x))))
+        return n.fc(pool_mean(F.relu(n.grouped(x))))
 
     return Pieces(
-        run, stem=conv(3, 4), a=conv(4, 6), b=conv(4, 6, 1), grouped=conv(12, 8, groups=2), fc=nn.Linear(8, CLASSES)
+        run_net, stem=conv(3, 4), a=conv(4, 6), b=conv(4, 6, 1), grouped=conv(12, 8, groups=2), fc=nn.Linear(8, CLASSES)
     )  # fmt: skip
 
 
 def depth_multiplier() -> nn.Module:
     """A grouped convolution that makes two channels of each."""
 
-    def run(n: nn.Module, x: Tensor) -> Tensor:
-        return n.fc(pooled(F.relu(n.after(F.relu(n.twice(F.relu(n.stem(x))))))))
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
+        return n.fc(pool_mean(F.relu(n.after(F.relu(n.twice(F.relu(n.stem(x))))))))
 
     return Pieces(
-        run, stem=conv(3, 6), twice=conv(6, 12, groups=6), after=conv(12, 8), fc=nn.Linear(8, CLASSES)
+        run_net, stem=conv(3, 6), twice=conv(6, 12, groups=6), after=conv(12, 8), fc=nn.Linear(8, CLASSES)
     )  # fmt: skip
 
 
 def residual_grouped() -> nn.Module:
     """A grouped convolution inside a residual block, one group norm around it."""
 
-    def run(n: nn.Module, x: Tensor) -> Tensor:
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
         x = F.relu(n.stem(x))
         x = x + n.c2(F.relu(n.gn(n.c1(x))))
-        return n.fc(pooled(F.relu(x)))
+        return n.fc(pool_mean(F.relu(x)))
 
     return Pieces(
-        run, stem=conv(3, 8), c1=conv(8, 12, groups=2), gn=nn.GroupNorm(3, 12), c2=conv(12, 8, groups=4),
+        run_net, stem=conv(3, 8), c1=conv(8, 12, groups=2), gn=nn.GroupNorm(3, 12), c2=conv(12, 8, groups=4),
         fc=nn.Linear(8, CLASSES),
     )  # fmt: skip
 
 
 def shuffle() -> nn.Module:
-    def run(n: nn.Module, x: Tensor) -> Tensor:
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
         x = F.relu(n.stem(x))
-        left, right = torch.split(x, 6, 1)
-        x = torch.cat([left, F.relu(n.branch(right))], 1)
+        first, second = torch.split(x, 6, 1)
+        x = torch.cat([first, F.relu(n.branch(second))], 1)
         b, c, h, w = x.shape
         x = x.reshape(b, 2, c // 2, h, w).transpose(1, 2).reshape(b, c, h, w)
-        return n.fc(pooled(F.relu(n.after(x))))
+        return n.fc(pool_mean(F.relu(n.after(x))))
 
-    return Pieces(run, stem=conv(3, 12), branch=conv(6, 6), after=conv(12, 8), fc=nn.Linear(8, CLASSES))
+    return Pieces(run_net, stem=conv(3, 12), branch=conv(6, 6), after=conv(12, 8), fc=nn.Linear(8, CLASSES))

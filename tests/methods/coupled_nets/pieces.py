@@ -28,5 +28,5 @@ def conv(inputs: int, outputs: int, kernel: int = 3, **options: object) -> nn.Co
     return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, **options)  # type: ignore[arg-type]
 
 
-def pooled(x: Tensor) -> Tensor:
+def pool_mean(x: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(x, 1).flatten(1)

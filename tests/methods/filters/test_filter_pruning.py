@@ -9,7 +9,7 @@ import pytest
 import torch
 from coupled_nets import branches, chains, grouping
 from coupled_nets.pieces import CLASSES, SHAPE
-from independent import randomised, survivors
+from independent import randomise_channels, surviving_positions
 from torch import Tensor, nn
 
 from methods.base import Compressor
@@ -26,7 +26,7 @@ def batches(count: int = 3) -> list[tuple[Tensor, Tensor]]:
             for _ in range(count)]  # fmt: skip
 
 
-def bind(method: str, network: nn.Module) -> Compressor:
+def bind_method(method: str, network: nn.Module) -> Compressor:
     compressor = create(method, network, EXAMPLE)
     if method == "taylor":
         compressor.calibrate(batches())
@@ -47,10 +47,10 @@ def loss_with(
     network: nn.Module, module: nn.Module, channel: int, factor: float, batch: tuple[Tensor, Tensor]
 ) -> float:
     weight = module.weight.data  # type: ignore[union-attr]
-    kept = weight[channel].clone()
+    saved = weight[channel].clone()
     weight[channel] *= factor
     loss = float(nn.functional.cross_entropy(network(batch[0]), batch[1]))
-    weight[channel] = kept
+    weight[channel] = saved
     return loss
 
 
@@ -83,31 +83,31 @@ def expected_scores(method: str, network: nn.Module, site: str) -> list[float]:
 @pytest.mark.parametrize("site", ["stem", "c1"])
 @pytest.mark.parametrize("method", [name for name in CRITERIA if name != "random"])
 def test_keeps_the_highest_scores_of_a_second_implementation(method: str, site: str) -> None:
-    network = randomised(branches.residual())
-    compressor = bind(method, network)
-    scores = expected_scores(method, randomised(branches.residual()), site)
+    network = randomise_channels(branches.residual())
+    compressor = bind_method(method, network)
+    scores = expected_scores(method, randomise_channels(branches.residual()), site)
     chosen = next(each for each in compressor.sites if each.name == site)
     for level, setting in enumerate(chosen.settings):
         small = compressor.compress(compressor.allocation([level if s is chosen else 0 for s in compressor.sites]))
-        kept = survivors(network.get_submodule(site).bias, small.get_submodule(site).bias).tolist()  # type: ignore[arg-type]
+        channels = surviving_positions(network.get_submodule(site).bias, small.get_submodule(site).bias).tolist()  # type: ignore[arg-type]
         best = sorted(sorted(range(chosen.channels), key=lambda i: -scores[i])[: chosen.channels - level])
-        assert kept == best, setting
+        assert channels == best, setting
 
 
 @pytest.mark.parametrize("method", CRITERIA)
 def test_kept_filters_are_those_of_the_dense_network_in_order(method: str) -> None:
     """No weight is changed, and stronger settings keep subsets of what gentler ones keep."""
-    network = randomised(chains.plain())
-    compressor = bind(method, network)
+    network = randomise_channels(chains.plain())
+    compressor = bind_method(method, network)
     previous = set(range(12))
     for level in range(12):
         small = compressor.compress(compressor.allocation([0, level]))
-        kept = survivors(network.c2.bias, small.c2.bias)  # type: ignore[arg-type, union-attr]
-        assert torch.equal(small.c2.weight, network.c2.weight[kept])  # type: ignore[union-attr, index]
-        assert torch.equal(small.bn2.running_var, network.bn2.running_var[kept])  # type: ignore[union-attr, index]
-        assert torch.equal(small.fc.weight, network.fc.weight[:, kept])  # type: ignore[union-attr, index]
-        assert set(kept.tolist()) <= previous
-        previous = set(kept.tolist())
+        channels = surviving_positions(network.c2.bias, small.c2.bias)  # type: ignore[arg-type, union-attr]
+        assert torch.equal(small.c2.weight, network.c2.weight[channels])  # type: ignore[union-attr, index]
+        assert torch.equal(small.bn2.running_var, network.bn2.running_var[channels])  # type: ignore[union-attr, index]
+        assert torch.equal(small.fc.weight, network.fc.weight[:, channels])  # type: ignore[union-attr, index]
+        assert set(channels.tolist()) <= previous
+        previous = set(channels.tolist())
     assert len(previous) == 1
 
 
@@ -117,39 +117,39 @@ def test_deterministic(method: str) -> None:
     results = []
     for state in (0, 1):
         torch.manual_seed(state)
-        compressor = bind(method, randomised(branches.residual()))
+        compressor = bind_method(method, randomise_channels(branches.residual()))
         results.append(compressor.compress(compressor.allocation([3, 2])).state_dict())
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
 
 def test_random_follows_its_seed() -> None:
-    network = randomised(chains.plain())
-    kept = []
+    network = randomise_channels(chains.plain())
+    channels = []
     for seed in range(4):
         compressor = create("random", network, EXAMPLE, {"seed": seed})
         small = compressor.compress(compressor.allocation([4, 6]))
-        kept.append(tuple(survivors(network.c2.bias, small.c2.bias).tolist()))  # type: ignore[arg-type, union-attr]
-    assert len(set(kept)) > 1
+        channels.append(tuple(surviving_positions(network.c2.bias, small.c2.bias).tolist()))  # type: ignore[arg-type, union-attr]
+    assert len(set(channels)) > 1
 
 
 def test_grouped_convolutions_keep_the_best_of_each_group() -> None:
-    network = randomised(grouping.grouped())
+    network = randomise_channels(grouping.grouped())
     compressor = create("l2", network, EXAMPLE)
     small = compressor.compress(compressor.allocation([0, 2, 0]))
     norms = [norm_score(network.grouped, i, 2) for i in range(18)]  # type: ignore[arg-type]
     best = [
         i for block in range(3) for i in sorted(sorted(range(6 * block, 6 * block + 6), key=lambda i: -norms[i])[:4])
     ]
-    assert survivors(network.grouped.bias, small.grouped.bias).tolist() == best  # type: ignore[arg-type, union-attr]
+    assert surviving_positions(network.grouped.bias, small.grouped.bias).tolist() == best  # type: ignore[arg-type, union-attr]
 
 
 def test_transposed_convolutions_are_scored_by_output_channel() -> None:
-    network = randomised(chains.transposed())
+    network = randomise_channels(chains.transposed())
     compressor = create("l1", network, EXAMPLE)
     small = compressor.compress(compressor.allocation([0, 3, 0]))
     sums = [float(network.up.weight[:, i].detach().abs().sum()) for i in range(6)]  # type: ignore[union-attr, index]
     best = sorted(sorted(range(6), key=lambda i: -sums[i])[:3])
-    assert survivors(network.up.bias, small.up.bias).tolist() == best  # type: ignore[arg-type, union-attr]
+    assert surviving_positions(network.up.bias, small.up.bias).tolist() == best  # type: ignore[arg-type, union-attr]
 
 
 @pytest.mark.parametrize("method", ["l1", "fpgm", "taylor"])
@@ -164,11 +164,11 @@ def test_transposed_depthwise_filters_are_told_apart(method: str) -> None:
     with torch.no_grad():
         for layer in network[:2]:
             layer.weight *= torch.tensor([9.0, 8.0, 7.0, 0.0, 6.0, 5.0]).view(-1, 1, 1, 1) / 9
-    compressor = bind(method, network.eval())
+    compressor = bind_method(method, network.eval())
     site = compressor.sites[0]
     small = compressor.compress(compressor.allocation([1, *[0] * (len(compressor.sites) - 1)]))
     assert "1" in site.layers
-    stays = [0, 1, 2, 4, 5] if method != "fpgm" else survivors(network[1].bias, small[1].bias).tolist()
+    stays = [0, 1, 2, 4, 5] if method != "fpgm" else surviving_positions(network[1].bias, small[1].bias).tolist()
     assert torch.equal(small[1].weight, network[1].weight[stays])
 
 
@@ -183,14 +183,14 @@ def test_half_precision_networks_are_scored(method: str) -> None:
 
 
 def test_bn_scale_without_norms_falls_back_on_l1() -> None:
-    network = randomised(chains.without_norm())
+    network = randomise_channels(chains.without_norm())
     weights = [create(method, network, EXAMPLE) for method in ("bn-scale", "l1")]
     first, second = (each.compress(each.allocation([3, 5])).state_dict() for each in weights)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_taylor_insists_on_calibration_and_leaves_the_network_alone() -> None:
-    network = randomised(branches.residual()).train()
+    network = randomise_channels(branches.residual()).train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     compressor = create("taylor", network, EXAMPLE)
     with pytest.raises(ValueError, match="calibrate"):
@@ -202,7 +202,7 @@ def test_taylor_insists_on_calibration_and_leaves_the_network_alone() -> None:
 
 
 def test_calibrating_again_replaces_the_scores() -> None:
-    network = randomised(branches.residual())
+    network = randomise_channels(branches.residual())
     twice, once = create("taylor", network, EXAMPLE), create("taylor", network, EXAMPLE)
     twice.calibrate(batches()[:1])
     twice.compress(twice.allocation([3, 2]))

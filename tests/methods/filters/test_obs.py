@@ -34,19 +34,19 @@ def test_every_patch_gives_an_output_of_the_convolution(name: str) -> None:
     inputs = torch.randn(2, 4, 7, 9)
     outputs = conv(inputs)
     patches = sample_patches(conv, inputs, 50, torch.Generator().manual_seed(1))  # (groups, 50, d)
-    rows = conv.weight.flatten(1).unflatten(0, (conv.groups, -1))
-    computed = torch.cat(list(patches @ rows.mT), dim=1)  # (50, 6)
+    weights = conv.weight.flatten(1).unflatten(0, (conv.groups, -1))
+    computed = torch.cat(list(patches @ weights.mT), dim=1)  # (50, 6)
     if conv.bias is not None:
         computed = computed + conv.bias
-    known = outputs.permute(0, 2, 3, 1).flatten(0, 2)
-    assert torch.cdist(computed.double(), known.double()).min(1).values.max() < 1e-4
+    expected = outputs.permute(0, 2, 3, 1).flatten(0, 2)
+    assert torch.cdist(computed.double(), expected.double()).min(1).values.max() < 1e-4
 
 
-def _regression(conv: nn.Module, inputs: Tensor, kept: Tensor) -> Tensor:
+def _regression_error(conv: nn.Module, inputs: Tensor, channels: Tensor) -> Tensor:
     """Least mean square error of the outputs that the kept input channels can reach, per output's variance."""
     x = functional.unfold(inputs, conv.kernel_size, padding=conv.padding).mT.flatten(0, 1).double()
     y = x @ conv.weight.detach().flatten(1).double().T
-    x = x.unflatten(1, (conv.in_channels, -1))[:, kept].flatten(1)
+    x = x.unflatten(1, (conv.in_channels, -1))[:, channels].flatten(1)
     x, y = x - x.mean(0), y - y.mean(0)
     residual = y - x @ torch.linalg.lstsq(x, y).solution
     return residual.square().sum() / y.square().sum()
@@ -78,7 +78,7 @@ def batches() -> list[tuple[Tensor, Tensor]]:
     return [(torch.randn(24, 3, 12, 12, generator=generator), torch.zeros(24, dtype=torch.long)) for _ in range(2)]
 
 
-def _site(compressor: obs.SurgeonPruning) -> str:
+def _site_read_by_second(compressor: obs.SurgeonPruning) -> str:
     return next(site.name for site in compressor.sites if "second" in site.layers)
 
 
@@ -94,7 +94,7 @@ def test_repaired_outputs_come_as_near_as_least_squares_allows(
     wanted, got = pair.second(inputs).detach(), small(inputs[:, stays]).detach()
     centred = (wanted - wanted.mean((0, 2, 3), keepdim=True)).square().sum()
     error = (got - wanted).square().sum() / centred
-    least = _regression(pair.second, inputs, stays)
+    least = _regression_error(pair.second, inputs, stays)
     assert least <= error < 1.1 * least
     untouched = functional.conv2d(inputs[:, stays], pair.second.weight[:, stays], pair.second.bias, padding=1)
     assert error < 0.7 * (untouched - wanted).square().sum() / centred
@@ -107,7 +107,7 @@ def test_bias_takes_over_what_a_lost_constant_channel_gave(pair: _Pair, batches:
     stays = torch.tensor([True, False, True, True, True, True])
     compressor = create("obs", pair, batches[0][0][:2])
     compressor.calibrate(batches)
-    site = _site(compressor)
+    site = _site_read_by_second(compressor)
     assert compressor.channels.groups[0].name == site
     small = compressor.compress(Allocation({site: {"ratio": round(1 / 6, 6)}}))
     assert torch.equal(small.first.weight, pair.first.weight[stays])
@@ -122,7 +122,9 @@ def test_first_channel_to_go_is_the_one_that_regression_misses_least(
     compressor.calibrate(batches)
     inputs = torch.cat([functional.relu(pair.first(x)) for x, _ in batches]).detach()
     everything = set(range(6))
-    errors = {c: float(_regression(pair.second, inputs, torch.tensor(sorted(everything - {c})))) for c in everything}
+    errors = {
+        c: float(_regression_error(pair.second, inputs, torch.tensor(sorted(everything - {c})))) for c in everything
+    }
     group = compressor.channels.groups[0]
     assert int(compressor.removal_levels(group).argmin()) == min(errors, key=errors.__getitem__)
 
@@ -132,7 +134,7 @@ def test_a_copy_of_another_channel_goes_for_nothing(pair: _Pair, batches: list[t
         pair.first.weight[4], pair.first.bias[4] = pair.first.weight[2], pair.first.bias[2]
     compressor = create("obs", pair, batches[0][0][:2])
     compressor.calibrate(batches)
-    site = _site(compressor)
+    site = _site_read_by_second(compressor)
     small = compressor.compress(Allocation({site: {"ratio": round(1 / 6, 6)}}))
     x = batches[1][0]
     assert torch.allclose(small(x), pair(x), atol=2e-3)
@@ -145,10 +147,10 @@ def test_greedy_order_is_near_the_best_subset(pair: _Pair, batches: list[tuple[T
     compressor = create("obs", pair, batches[0][0][:2])
     compressor.calibrate(batches)
     inputs = torch.cat([functional.relu(pair.first(x)) for x, _ in batches]).detach()
-    kept = compressor.removal_levels(compressor.channels.groups[0]).argsort(descending=True)[:3].sort().values
+    channels = compressor.removal_levels(compressor.channels.groups[0]).argsort(descending=True)[:3].sort().values
     subsets = [torch.tensor(subset) for subset in itertools.combinations(range(6), 3)]
-    errors = sorted(float(_regression(pair.second, inputs, subset)) for subset in subsets)
-    assert float(_regression(pair.second, inputs, kept)) <= errors[2]
+    errors = sorted(float(_regression_error(pair.second, inputs, subset)) for subset in subsets)
+    assert float(_regression_error(pair.second, inputs, channels)) <= errors[2]
 
 
 @pytest.mark.parametrize("level", [0.0, 3.7, 1000.0])
@@ -162,7 +164,7 @@ def test_inputs_that_hardly_vary_are_repaired(pair: _Pair, level: float) -> None
     data = [(torch.randn(24, 3, 12, 12, generator=generator), torch.zeros(24, dtype=torch.long)) for _ in range(2)]
     compressor = create("obs", pair, data[0][0][:2])
     compressor.calibrate(data)
-    small = compressor.compress(Allocation({_site(compressor): {"ratio": 0.5}}))
+    small = compressor.compress(Allocation({_site_read_by_second(compressor): {"ratio": 0.5}}))
     wanted = pair(data[0][0])
     assert (small(data[0][0]) - wanted).abs().max() <= 1e-3 * (1 + wanted.abs().max())
 
@@ -203,7 +205,7 @@ def test_columns_of_a_grouped_convolution_lie_in_its_own_group() -> None:
 def test_without_calibration_it_says_so(pair: _Pair, batches: list[tuple[Tensor, Tensor]]) -> None:
     compressor = create("obs", pair, batches[0][0][:2])
     with pytest.raises(ValueError, match="calibrate"):
-        compressor.compress(Allocation({_site(compressor): {"ratio": 0.5}}))
+        compressor.compress(Allocation({_site_read_by_second(compressor): {"ratio": 0.5}}))
 
 
 def test_without_bias_or_batch_norm_a_shift_of_the_outputs_counts_too(batches: list[tuple[Tensor, Tensor]]) -> None:

@@ -15,8 +15,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from coupled_nets import branches, chains, fixed_widths, grouping, sharing
-from coupled_nets.pieces import CLASSES, SHAPE, Pieces, conv, pooled
-from independent import counted, emptied, randomised
+from coupled_nets.pieces import CLASSES, SHAPE, Pieces, conv, pool_mean
+from independent import count_cost, empty_removed, randomise_channels
 from torch import Tensor, nn
 
 from methods.base import Compressor, copy_network
@@ -83,42 +83,42 @@ DENSE: dict[Callable[[], nn.Module], dict[str, str]] = {
 ALL = list(dict.fromkeys([*SITES, *DENSE]))
 
 
-def named(functions: object) -> list[object]:
+def name_cases(functions: object) -> list[object]:
     return [pytest.param(function, id=function.__name__) for function in functions]  # type: ignore[attr-defined]
 
 
-def bind(network: nn.Module, method: str = "random") -> Compressor:
+def bind_method(network: nn.Module, method: str = "random") -> Compressor:
     return create(method, network, torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(1)))
 
 
 def some_levels(compressor: Compressor) -> list[np.ndarray]:
     """Each site alone at its middle and its end, all at their ends, and random allocations."""
     last = np.array([len(site.settings) - 1 for site in compressor.sites], dtype=np.intp)
-    alone = [np.where(np.arange(len(last)) == site, level, 0) for site in range(len(last))
+    single_sites = [np.where(np.arange(len(last)) == site, level, 0) for site in range(len(last))
              for level in (last[site] // 2, last[site])]  # fmt: skip
     random = np.random.default_rng(0)
-    return [np.zeros_like(last), last, *alone, *(random.integers(0, last + 1) for _ in range(4))]
+    return [np.zeros_like(last), last, *single_sites, *(random.integers(0, last + 1) for _ in range(4))]
 
 
-@pytest.mark.parametrize("build", named(ALL))
+@pytest.mark.parametrize("build", name_cases(ALL))
 def test_pruned_equals_dense_with_those_channels_emptied(build: Callable[[], nn.Module]) -> None:
-    network = randomised(build())
-    compressor = bind(network)
+    network = randomise_channels(build())
+    compressor = bind_method(network)
     images = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(2))
     for levels in some_levels(compressor):
         allocation = compressor.allocation(levels)
         small = compressor.compress(allocation)
         with torch.no_grad():
-            found, expected = small(images), emptied(network, small)(images)
-        assert found.shape == (3, CLASSES)
+            outputs, expected = small(images), empty_removed(network, small)(images)
+        assert outputs.shape == (3, CLASSES)
         scale = float(expected.abs().max())
-        assert torch.allclose(found, expected, atol=1e-4 * scale + 1e-6), (levels, (found - expected).abs().max())
-        assert compressor.cost_of(allocation) == counted(small, images), levels
+        assert torch.allclose(outputs, expected, atol=1e-4 * scale + 1e-6), (levels, (outputs - expected).abs().max())
+        assert compressor.cost_of(allocation) == count_cost(small, images), levels
 
 
-@pytest.mark.parametrize("build", named(ALL))
+@pytest.mark.parametrize("build", name_cases(ALL))
 def test_every_site_loses_what_its_setting_says(build: Callable[[], nn.Module]) -> None:
-    compressor = bind(randomised(build()))
+    compressor = bind_method(randomise_channels(build()))
     for index, site in enumerate(compressor.sites):
         for level, setting in enumerate(site.settings):
             levels = np.zeros(len(compressor.sites), dtype=np.intp)
@@ -129,15 +129,15 @@ def test_every_site_loses_what_its_setting_says(build: Callable[[], nn.Module]) 
             assert width[1 if transposed else 0] == round(site.channels * (1 - float(setting["ratio"])))
 
 
-@pytest.mark.parametrize("build", named(SITES))
+@pytest.mark.parametrize("build", name_cases(SITES))
 def test_finds_the_sites(build: Callable[[], nn.Module]) -> None:
-    compressor = bind(build().eval())
+    compressor = bind_method(build().eval())
     assert {site.name: (site.channels, len(site.settings)) for site in compressor.sites} == SITES[build]
 
 
-@pytest.mark.parametrize("build", named(DENSE))
+@pytest.mark.parametrize("build", name_cases(DENSE))
 def test_leaves_dense_with_a_reason(build: Callable[[], nn.Module]) -> None:
-    compressor = bind(randomised(build()))
+    compressor = bind_method(randomise_channels(build()))
     names = {site.name for site in compressor.sites}
     for layer, word in DENSE[build].items():
         assert layer not in names
@@ -145,7 +145,7 @@ def test_leaves_dense_with_a_reason(build: Callable[[], nn.Module]) -> None:
         assert "\n" not in compressor.skipped[layer]
 
 
-@pytest.mark.parametrize("build", named(ALL))
+@pytest.mark.parametrize("build", name_cases(ALL))
 def test_the_network_given_is_left_as_it_was(build: Callable[[], nn.Module]) -> None:
     network = build().train()
     first = next(module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear))
@@ -155,7 +155,7 @@ def test_the_network_given_is_left_as_it_was(build: Callable[[], nn.Module]) -> 
     modes = [module.training for module in network.modules()]
     wanted = [parameter.requires_grad for parameter in network.parameters()]
     random = torch.get_rng_state()
-    compressor = bind(network, "l1")
+    compressor = bind_method(network, "l1")
     small = compressor.compress(compressor.allocation([len(site.settings) - 1 for site in compressor.sites]))
     assert torch.equal(torch.get_rng_state(), random)
     after = network.state_dict()
@@ -172,12 +172,12 @@ def test_the_network_given_is_left_as_it_was(build: Callable[[], nn.Module]) -> 
 
 
 def test_two_outputs_do_not_crash() -> None:
-    def run(n: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    def run_net(n: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
         x = F.relu(n.c1(x))
-        return n.left(pooled(x)), n.right(pooled(F.relu(n.c2(x))))
+        return n.left(pool_mean(x)), n.right(pool_mean(F.relu(n.c2(x))))
 
-    network = Pieces(run, c1=conv(3, 8), c2=conv(8, 6), left=nn.Linear(8, 2), right=nn.Linear(6, 3))
-    compressor = bind(randomised(network))
+    network = Pieces(run_net, c1=conv(3, 8), c2=conv(8, 6), left=nn.Linear(8, 2), right=nn.Linear(6, 3))
+    compressor = bind_method(randomise_channels(network))
     assert {"left", "right"}.isdisjoint(site.name for site in compressor.sites)
     small = compressor.compress(compressor.allocation([len(site.settings) - 1 for site in compressor.sites]))
     assert [tuple(each.shape) for each in small(torch.randn(2, *SHAPE))] == [(2, 2), (2, 3)]
@@ -186,62 +186,66 @@ def test_two_outputs_do_not_crash() -> None:
 def test_a_network_that_runs_only_once_at_the_right_width_is_left_dense() -> None:
     """The forward pass works for the tracer and breaks only after pruning, in both of its layers."""
 
-    def run(n: nn.Module, x: Tensor) -> Tensor:
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
         x = F.relu(n.c1(x))
         assert x.shape[1] == 8
         x = F.relu(n.c2(x))
         return n.fc(x.reshape(-1, 6, 8, 8).mean((2, 3)))
 
-    compressor = bind(randomised(Pieces(run, c1=conv(3, 8), c2=conv(8, 6), fc=nn.Linear(6, CLASSES))))
+    compressor = bind_method(
+        randomise_channels(Pieces(run_net, c1=conv(3, 8), c2=conv(8, 6), fc=nn.Linear(6, CLASSES)))
+    )
     assert compressor.sites == ()
     assert {"c1", "c2"} <= compressor.skipped.keys()
     assert compressor.cost(np.zeros((2, 0), dtype=np.intp)).flops.tolist() == [compressor.cost.dense.flops] * 2
 
 
 def test_one_that_cannot_be_traced_is_left_dense() -> None:
-    def run(n: nn.Module, x: Tensor) -> Tensor:
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():
             raise RuntimeError("for inference only")
-        return n.fc(pooled(F.relu(n.c1(x))))
+        return n.fc(pool_mean(F.relu(n.c1(x))))
 
-    network = randomised(Pieces(run, c1=conv(3, 8), fc=nn.Linear(8, CLASSES)))
-    compressor = bind(network)
+    network = randomise_channels(Pieces(run_net, c1=conv(3, 8), fc=nn.Linear(8, CLASSES)))
+    compressor = bind_method(network)
     assert compressor.sites == ()
     assert "for inference only" in compressor.skipped["c1"]
-    assert compressor.cost.dense == counted(network, torch.randn(1, *SHAPE))
+    assert compressor.cost.dense == count_cost(network, torch.randn(1, *SHAPE))
 
 
 @pytest.mark.parametrize(("how", "reason"), [("noise", "differ from call to call"), ("nan", "are not finite")])
 def test_outputs_that_cannot_be_compared_are_the_reason(how: str, reason: str) -> None:
-    def run(n: nn.Module, x: Tensor) -> Tensor:
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
         y = F.relu(n.c2(F.relu(n.c1(x))))
-        return n.fc(pooled(F.dropout(y) if how == "noise" else y * math.nan))
+        return n.fc(pool_mean(F.dropout(y) if how == "noise" else y * math.nan))
 
-    compressor = bind(randomised(Pieces(run, c1=conv(3, 8), c2=conv(8, 8), fc=nn.Linear(8, CLASSES))))
+    compressor = bind_method(
+        randomise_channels(Pieces(run_net, c1=conv(3, 8), c2=conv(8, 8), fc=nn.Linear(8, CLASSES)))
+    )
     assert compressor.sites == ()
     assert reason in compressor.skipped["c1"]
 
 
 def test_a_missed_coupling_is_noticed_though_both_groups_pass_alike() -> None:
     """Two groups of a residual block told apart by force: none may be pruned without the other."""
-    network = randomised(branches.residual())
+    network = randomise_channels(branches.residual())
     example = torch.randn(2, *SHAPE)
     groups, _, _ = find_groups(network, example)
     set_partitions(groups, network)
-    whole = next(group for group in groups if group.name == "stem")
-    half = [s for s in whole.slots if s.name in ("c2", "bn2")]
-    rest = [s for s in whole.slots if s.name not in ("c2", "bn2")]
-    torn = [Group("c2", 8, half, whole.partition), Group("stem", 8, rest, whole.partition)]
+    stem = next(group for group in groups if group.name == "stem")
+    half = [s for s in stem.slots if s.name in ("c2", "bn2")]
+    rest = [s for s in stem.slots if s.name not in ("c2", "bn2")]
+    torn = [Group("c2", 8, half, stem.partition), Group("stem", 8, rest, stem.partition)]
     sound, faults = sound_groups(network, example, torn)
     assert sound == []
     assert faults.keys() == {"c2", "stem"}
-    assert sound_groups(network, example, [whole]) == ([whole], {})
+    assert sound_groups(network, example, [stem]) == ([stem], {})
 
 
 @pytest.mark.parametrize("fault", ["lost consumer", "shifted consumer", "norm forgotten"])
 def test_wrong_groups_are_noticed(fault: str) -> None:
     """What a tracer may get wrong: a reader that it did not see, or wrong numbers of channels."""
-    network = randomised(branches.convnext() if fault == "norm forgotten" else chains.plain())
+    network = randomise_channels(branches.convnext() if fault == "norm forgotten" else chains.plain())
     example = torch.randn(2, *SHAPE)
     groups, _, _ = find_groups(network, example)
     set_partitions(groups, network)
@@ -260,7 +264,7 @@ def test_wrong_groups_are_noticed(fault: str) -> None:
 
 def test_a_reason_is_given_for_each_group_alone() -> None:
     """A faulty group does not take the sound ones with it."""
-    compressor = bind(randomised(fixed_widths.checks_its_width()))
+    compressor = bind_method(randomise_channels(fixed_widths.checks_its_width()))
     assert [site.name for site in compressor.sites] == ["c2"]
 
 

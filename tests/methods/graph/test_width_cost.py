@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from independent import counted
+from independent import count_cost
 from torch import nn
 
 from methods.base import Compressor, Cost
@@ -31,33 +31,36 @@ SLOW = {"vgg16_bn", "densenet121"}
 KEPT = (0.7, 0.5, 0.3)
 
 
-def cases() -> list[object]:
+def network_cases() -> list[object]:
     native = [(name, 32, 10) for name in CIFAR]
     smaller = [(name, 64, 1000) for name in TORCHVISION]
-    rows = [*native, *smaller]
-    return [pytest.param(*row, id=row[0], marks=[pytest.mark.slow] if row[0] in SLOW else []) for row in rows]
+    networks = [*native, *smaller]
+    return [
+        pytest.param(*network, id=network[0], marks=[pytest.mark.slow] if network[0] in SLOW else [])
+        for network in networks
+    ]
 
 
-def uniform(compressor: Compressor, kept: float) -> np.ndarray:
-    limit = int(kept * compressor.cost.dense.flops)
+def uniform_levels(compressor: Compressor, share: float) -> np.ndarray:
+    limit = int(share * compressor.cost.dense.flops)
     return project_shape(
         uniform_shape(len(compressor.sites)), compressor.sites, Budget({"flops": limit}, compressor.cost)
     ).levels
 
 
-@pytest.mark.parametrize(("name", "size", "classes"), cases())
+@pytest.mark.parametrize(("name", "size", "classes"), network_cases())
 def test_equals_an_independent_count_dense_and_pruned(name: str, size: int, classes: int) -> None:
     torch.manual_seed(0)
     network = build_network(name, classes=classes)
     image = torch.randn(2, 3, size, size)
     compressor = create("l1", network, image)
-    assert compressor.cost.dense == counted(network, image)
+    assert compressor.cost.dense == count_cost(network, image)
     previous = compressor.cost.dense.flops
     for kept in KEPT:
-        levels = uniform(compressor, kept)
+        levels = uniform_levels(compressor, kept)
         allocation = compressor.allocation(levels)
         predicted = compressor.cost_of(allocation)
-        assert predicted == counted(compressor.compress(allocation), image), kept
+        assert predicted == count_cost(compressor.compress(allocation), image), kept
         assert kept - 0.005 <= predicted.flops / compressor.cost.dense.flops <= kept
         assert predicted.flops < previous
         previous = predicted.flops
@@ -71,7 +74,7 @@ def test_holds_for_any_allocation_not_only_uniform_ones(seed: int) -> None:
     generator = np.random.default_rng(seed)
     levels = np.array([generator.integers(len(site.settings)) for site in compressor.sites])
     allocation = compressor.allocation(levels)
-    assert compressor.cost_of(allocation) == counted(compressor.compress(allocation), image)
+    assert compressor.cost_of(allocation) == count_cost(compressor.compress(allocation), image)
 
 
 def test_many_allocations_at_once_equal_each_alone() -> None:

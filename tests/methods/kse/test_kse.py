@@ -37,26 +37,28 @@ def loop_indicator(weight: Tensor, groups: int = 1, alpha: float = 1.0, neighbou
         shares = [value / sum(dm) for value in dm] if sum(dm) > 0 else []
         e.append(-sum(p * math.log2(p) for p in shares if p > 0))
 
-    def minmax(values: list[float]) -> list[float]:
+    def normalise_range(values: list[float]) -> list[float]:
         low, high = min(values), max(values)
         return [(value - low) / (high - low) for value in values] if high > low else [1.0 for _ in values]
 
-    return minmax([math.sqrt(sc / (1 + alpha * ec)) for sc, ec in zip(minmax(s), minmax(e), strict=True)])
+    return normalise_range(
+        [math.sqrt(sc / (1 + alpha * ec)) for sc, ec in zip(normalise_range(s), normalise_range(e), strict=True)]
+    )
 
 
 def loop_counts(v: list[float], G: int, T: int, N: int) -> list[int]:
-    kept = []
+    counts = []
     for value in v:
         if math.floor(value * G) == 0:
-            kept.append(0)
+            counts.append(0)
         elif math.ceil(value * G) == G:
-            kept.append(N)
+            counts.append(N)
         else:
-            kept.append(math.ceil(N / 2 ** (G - math.ceil(value * G) + T)))
-    return kept
+            counts.append(math.ceil(N / 2 ** (G - math.ceil(value * G) + T)))
+    return counts
 
 
-def bind(network: nn.Module, **options: float) -> KSE:
+def bind_method(network: nn.Module, **options: float) -> KSE:
     compressor = create("kse", network, example_input(SHAPE), options)
     assert isinstance(compressor, KSE)
     return compressor
@@ -96,7 +98,7 @@ def test_density_on_a_line_with_ties() -> None:
     torch.testing.assert_close(neighbour_distances(values, 3)[0], expected)
 
 
-def gathered(layer: CodebookConv2d, conv: nn.Conv2d) -> dict[int, list[Tensor]]:
+def gather_convolution(layer: CodebookConv2d, conv: nn.Conv2d) -> dict[int, list[Tensor]]:
     """For every input channel that is read, its kernels as the compressed layer uses them."""
     weight, per_group = layer.expand_weight().detach(), conv.in_channels // conv.groups
     filters = conv.out_channels // conv.groups
@@ -111,7 +113,7 @@ def gathered(layer: CodebookConv2d, conv: nn.Conv2d) -> dict[int, list[Tensor]]:
 def test_counts_flops_and_bytes_from_the_layers(name: str, pair: tuple[int, int]) -> None:
     """Distinct kernels, work and bytes counted in the compressed modules, against what the cost model predicted."""
     dense, (G, T) = small_network(name), pair
-    compressor = bind(dense)
+    compressor = bind_method(dense)
     wanted = [[i for i, setting in enumerate(site.settings) if dict(setting) == {"G": G, "T": T}] or [0]
               for site in compressor.sites]  # fmt: skip
     allocation = compressor.allocation([choice[0] for choice in wanted])
@@ -119,13 +121,13 @@ def test_counts_flops_and_bytes_from_the_layers(name: str, pair: tuple[int, int]
     flops, stored = 0, 4 * sum(parameter.numel() for parameter in small.parameters())
     handles = []
 
-    def count(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+    def count_layers(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal flops, stored
         if not isinstance(layer, CodebookConv2d):
             flops += layer.weight[0].numel() * output[0].numel()  # each output number is one sum over a filter
             return
         area, bits = layer.kernel_size[0] * layer.kernel_size[1], 0
-        for kernels in gathered(layer, dense.get_submodule(names[layer])).values():
+        for kernels in gather_convolution(layer, dense.get_submodule(names[layer])).values():
             if not any(kernel.any() for kernel in kernels):
                 continue  # fills up a group
             different = len({tuple(kernel.flatten().tolist()) for kernel in kernels})
@@ -137,7 +139,7 @@ def test_counts_flops_and_bytes_from_the_layers(name: str, pair: tuple[int, int]
     names = {module: name for name, module in small.named_modules()}
     for module in small.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear, CodebookConv2d)):
-            handles.append(module.register_forward_hook(count))
+            handles.append(module.register_forward_hook(count_layers))
     with torch.no_grad():
         small(example_input(SHAPE)[:1])
     cost = compressor.cost_of(allocation)
@@ -149,7 +151,7 @@ def test_counts_flops_and_bytes_from_the_layers(name: str, pair: tuple[int, int]
 def test_dropped_inputs_are_not_read() -> None:
     """Channels whose indicator is too low may hold anything."""
     dense = small_network("plain")
-    compressor = bind(dense)
+    compressor = bind_method(dense)
     site = compressor.sites[0]
     small = compressor.compress(Allocation({site.name: site.settings[-1]}))
     layer = codebook_layers(small)[site.name]
@@ -165,7 +167,7 @@ def test_dropped_inputs_are_not_read() -> None:
 
 def test_untouched_channels_keep_their_kernels() -> None:
     dense = small_network("residual")
-    compressor = bind(dense)
+    compressor = bind_method(dense)
     for site in compressor.sites:
         counts = compressor.kernel_counts(site.name, 3, 0)
         conv = dense.get_submodule(site.name)
@@ -173,28 +175,28 @@ def test_untouched_channels_keep_their_kernels() -> None:
         if setting is None:
             continue
         layer = codebook_layers(compressor.compress(Allocation({site.name: setting})))[site.name]
-        for channel, kernels in gathered(layer, conv).items():
+        for channel, kernels in gather_convolution(layer, conv).items():
             if counts[channel] == conv.out_channels:
                 assert torch.equal(torch.stack(kernels), conv.weight[:, channel])
 
 
 def test_reasons() -> None:
-    compressor: Compressor = bind(small_network("depthwise"))
+    compressor: Compressor = bind_method(small_network("depthwise"))
     assert "first convolution" in compressor.skipped["features.0.0"]
     assert "depthwise" in compressor.skipped["features.1.0"]
     assert "linear" in compressor.skipped["linear"]
     alike = small_network("plain")
     nn.init.ones_(alike.get_submodule("features.1.0").weight)
-    assert "alike" in bind(alike).skipped["features.1.0"]
+    assert "alike" in bind_method(alike).skipped["features.1.0"]
 
 
 def test_bad_input() -> None:
     broken = small_network("plain")
     broken.get_submodule("features.1.0").weight.data[0, 0, 0, 0] = torch.nan
     with pytest.raises(UserError, match=r"features\.1\.0.*not finite"):
-        bind(broken)
+        bind_method(broken)
     with pytest.raises(UserError, match="alpha"):
-        bind(small_network("plain"), alpha=-1.0)
+        bind_method(small_network("plain"), alpha=-1.0)
 
 
 @pytest.mark.skipif(WEIGHTS is None, reason="RATIO_SEARCH_WEIGHTS names no folder with the published weights")

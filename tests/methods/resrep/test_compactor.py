@@ -35,7 +35,7 @@ def trained_norm(channels: int, affine: bool = True) -> nn.BatchNorm2d:
     return norm
 
 
-def mixing(channels: int, gone: list[int]) -> Compactor:
+def mixing_compactor(channels: int, gone: list[int]) -> Compactor:
     compactor = Compactor("site", torch.empty(channels, 1))
     nn.init.normal_(compactor.weight)
     compactor.alive[gone] = 0
@@ -49,7 +49,7 @@ def test_folded_convolution_equals_the_three_modules(kind: str, norm: bool | Non
     torch.manual_seed(0)
     conv = nn.Conv2d(4, 6, **{"bias": False, **CONVOLUTIONS[kind]})
     after = None if norm is None else trained_norm(6, affine=norm)
-    compactor, inputs = mixing(6, [1, 4]), torch.randn(2, 4, 9, 11)
+    compactor, inputs = mixing_compactor(6, [1, 4]), torch.randn(2, 4, 9, 11)
     expected = compactor(conv(inputs) if after is None else after(conv(inputs)))
     fold_convolution(conv, after, compactor.current_rows())
     torch.testing.assert_close(conv(inputs), expected, atol=1e-5, rtol=1e-5)
@@ -64,7 +64,7 @@ def test_restored_norm_takes_the_bias_back(bias: bool, affine: bool) -> None:
     torch.manual_seed(1)
     conv, norm, inputs = nn.Conv2d(3, 5, 3, bias=bias), trained_norm(5, affine), torch.randn(2, 3, 6, 6)
     shapes = {name: tensor.shape for name, tensor in (conv.state_dict() | norm.state_dict()).items()}
-    compactor = mixing(5, [])
+    compactor = mixing_compactor(5, [])
     expected = compactor(norm(conv(inputs)))
     fold_convolution(conv, norm, compactor.current_rows())
     restore_norm(conv, norm, bias)
@@ -75,7 +75,7 @@ def test_restored_norm_takes_the_bias_back(bias: bool, affine: bool) -> None:
 @torch.no_grad()
 def test_followers_of_one_module_fold_together() -> None:
     torch.manual_seed(2)
-    first, second = mixing(2, [1]), mixing(3, [0])
+    first, second = mixing_compactor(2, [1]), mixing_compactor(3, [0])
     first.weight *= 0.2  # below one, so that the gate scales
     norm, inputs = trained_norm(6), torch.randn(4, 6, 3, 3)
     inner = Follower(norm, first, torch.tensor([4, 0]), torch.tensor([0, 1]))
@@ -94,14 +94,14 @@ def test_followers_of_one_module_fold_together() -> None:
 def test_depthwise_follower_is_silent_where_its_row_is_gone() -> None:
     torch.manual_seed(3)
     conv, inputs = nn.Conv2d(3, 3, 3, groups=3, padding=1), torch.randn(1, 3, 5, 5)
-    follower = Follower(conv, mixing(3, [2]), torch.arange(3), torch.arange(3))
+    follower = Follower(conv, mixing_compactor(3, [2]), torch.arange(3), torch.arange(3))
     expected = follower(inputs)
     assert (expected[:, 2] == 0).all()
     assert (fold_follower(follower)(inputs) - expected).abs().max() < 1e-6
 
 
 def test_gradient_reaches_a_row_through_its_gate_and_stops_at_zero() -> None:
-    compactor = mixing(2, [1])
+    compactor = mixing_compactor(2, [1])
     compactor.weight.data *= 0.1 / compactor.weight.data.norm()
     norm = trained_norm(2)
     Follower(norm, compactor, torch.arange(2), torch.arange(2))(torch.randn(2, 2, 2, 2)).sum().backward()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from resrep_nets import NETWORKS, build
+from resrep_nets import NETWORKS, build_network
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -28,17 +28,17 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def resrep(kind: str, **options: float) -> ResRep:
-    compressor = create("resrep", build(kind), EXAMPLE, options)
+def bind_resrep(kind: str, **options: float) -> ResRep:
+    compressor = create("resrep", build_network(kind), EXAMPLE, options)
     assert isinstance(compressor, ResRep)
     return compressor
 
 
-def halved(compressor: ResRep) -> Allocation:
+def half_allocation(compressor: ResRep) -> Allocation:
     return compressor.allocation([site.channels // 2 for site in compressor.sites])
 
 
-def train(tuning: Forgetting, network: nn.Module, steps: int, lr: float, one_cycle: bool = True) -> None:
+def fine_tune(tuning: Forgetting, network: nn.Module, steps: int, lr: float, one_cycle: bool = True) -> None:
     """A fine-tune on noise, as an evaluator does it."""
     optimizer = torch.optim.SGD(tuning.parameter_groups(network), lr, momentum=0.9, weight_decay=1e-3, nesterov=True)
     if one_cycle:
@@ -59,17 +59,17 @@ def train(tuning: Forgetting, network: nn.Module, steps: int, lr: float, one_cyc
     network.eval()
 
 
-def tuned(
+def fine_tuned(
     compressor: ResRep, allocation: Allocation, steps: int = 60, lr: float = 0.02
 ) -> tuple[nn.Module, Forgetting]:
     network = compressor.compress(allocation)
     tuning = compressor.tuning(allocation, network, steps=steps, lr=lr)
     assert isinstance(tuning, Forgetting)
-    train(tuning, network, steps, lr)
+    fine_tune(tuning, network, steps, lr)
     return network, tuning
 
 
-def flops(network: nn.Module) -> int:
+def count_flops(network: nn.Module) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(EXAMPLE[:1])
     return counter.get_total_flops() // 2  # torch counts two for a multiply-accumulate
@@ -78,9 +78,9 @@ def flops(network: nn.Module) -> int:
 @pytest.mark.parametrize("kind", NETWORKS)
 @torch.no_grad()
 def test_compactors_change_nothing_at_the_start(kind: str) -> None:
-    compressor = resrep(kind)
+    compressor = bind_resrep(kind)
     state = {name: tensor.clone() for name, tensor in compressor.network.state_dict().items()}
-    for allocation in (Allocation({}), halved(compressor)):
+    for allocation in (Allocation({}), half_allocation(compressor)):
         wide = compressor.compress(allocation)
         assert find_compactors(wide)
         torch.testing.assert_close(wide(EXAMPLE), compressor.network(EXAMPLE))
@@ -91,7 +91,7 @@ def test_compactors_change_nothing_at_the_start(kind: str) -> None:
 
 
 def test_every_site_of_the_small_networks_has_a_compactor() -> None:
-    sites = {kind: [site.name for site in resrep(kind).sites] for kind in NETWORKS}
+    sites = {kind: [site.name for site in bind_resrep(kind).sites] for kind in NETWORKS}
     assert sites == {
         "plain": ["0.0", "1.0", "2", "4"],
         "residual": ["body.0.0", "body.1.first.0", "body.2.first.0", "body.2.second.0", "body.3.first.0"],
@@ -99,16 +99,16 @@ def test_every_site_of_the_small_networks_has_a_compactor() -> None:
         "joined": ["body.0", "body.1.conv", "body.2.conv"],
         "pointwise": ["body.0.0", "body.1.0", "body.2.0", "body.3.0"],
     }
-    assert resrep("plain").places["0.0"].norm == "0.1"
-    assert resrep("plain").places["2"].norm is None
-    assert resrep("joined").places["body.1.conv"].norm is None  # the norm behind it reads a concatenation
+    assert bind_resrep("plain").places["0.0"].norm == "0.1"
+    assert bind_resrep("plain").places["2"].norm is None
+    assert bind_resrep("joined").places["body.1.conv"].norm is None  # the norm behind it reads a concatenation
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_folded_network_equals_the_one_with_compactors(kind: str) -> None:
-    compressor = resrep(kind)
-    allocation = halved(compressor)
-    wide, tuning = tuned(compressor, allocation)
+    compressor = bind_resrep(kind)
+    allocation = half_allocation(compressor)
+    wide, tuning = fine_tuned(compressor, allocation)
     small = tuning.finish(wide)
     assert tuning.report()["rows_not_at_zero"] == 0
     assert find_compactors(wide)
@@ -117,12 +117,12 @@ def test_folded_network_equals_the_one_with_compactors(kind: str) -> None:
         expected = wide(EXAMPLE)
         assert (small(EXAMPLE) - expected).abs().max() <= 1e-4 * max(1, float(expected.abs().max()))
     cost = compressor.cost_of(allocation)
-    assert cost == (flops(small), sum(p.numel() for p in small.parameters()), 4 * cost.params)
+    assert cost == (count_flops(small), sum(p.numel() for p in small.parameters()), 4 * cost.params)
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_cost_of_any_allocation_is_that_of_the_folded_network(kind: str) -> None:
-    compressor = resrep(kind)
+    compressor = bind_resrep(kind)
     random = np.random.default_rng(0)
     levels = [[int(random.integers(0, len(site.settings))) for site in compressor.sites] for _ in range(3)]
     levels += [[0] * len(compressor.sites), [len(site.settings) - 1 for site in compressor.sites]]
@@ -131,16 +131,16 @@ def test_cost_of_any_allocation_is_that_of_the_folded_network(kind: str) -> None
         allocation = compressor.allocation(chosen)
         wide = compressor.compress(allocation)
         small = compressor.tuning(allocation, wide, steps=0, lr=0.1).finish(wide)
-        assert costs.flops[row] == flops(small)
+        assert costs.flops[row] == count_flops(small)
         assert costs.params[row] == sum(parameter.numel() for parameter in small.parameters())
     assert compressor.cost_of(compressor.allocation([0] * len(compressor.sites))) == compressor.cost.dense
 
 
 def test_dense_sites_keep_their_structure_when_learned() -> None:
-    compressor = resrep("residual")
+    compressor = bind_resrep("residual")
     wide = compressor.compress(Allocation({}))
     tuning = compressor.learned(1.0, wide, steps=20, lr=0.02)
-    train(tuning, wide, 20, 0.02)
+    fine_tune(tuning, wide, 20, 0.02)
     small = tuning.finish(wide)
     assert {name: tensor.shape for name, tensor in small.state_dict().items()} == {
         name: tensor.shape for name, tensor in compressor.network.state_dict().items()
@@ -152,49 +152,49 @@ def test_dense_sites_keep_their_structure_when_learned() -> None:
 @pytest.mark.parametrize("one_cycle", [True, False], ids=["one-cycle", "cosine"])
 @pytest.mark.parametrize(("steps", "lr"), [(25, 0.1), (80, 0.003)])
 def test_schedule_reaches_given_widths_in_time(steps: int, lr: float, one_cycle: bool) -> None:
-    compressor = resrep("residual")
-    allocation = halved(compressor)
+    compressor = bind_resrep("residual")
+    allocation = half_allocation(compressor)
     wide = compressor.compress(allocation)
     tuning = compressor.tuning(allocation, wide, steps=steps, lr=lr)
     assert isinstance(tuning, Forgetting)
-    train(tuning, wide, steps, lr, one_cycle)
+    fine_tune(tuning, wide, steps, lr, one_cycle)
     gone = {name: int((compactor.row_norms() == 0).sum()) for name, compactor in find_compactors(wide).items()}
     assert gone == {site.name: site.channels // 2 for site in compressor.sites}
     small = tuning.finish(wide)
     report = tuning.report()
     assert (report["rows_forgotten"], report["rows_not_at_zero"]) == (sum(gone.values()), 0)
     assert report["allocation"] == allocation.to_json()
-    assert flops(small) == compressor.cost_of(allocation).flops
+    assert count_flops(small) == compressor.cost_of(allocation).flops
 
 
 def test_rows_that_did_not_arrive_are_counted_and_go_all_the_same() -> None:
-    compressor = resrep("pointwise")
-    allocation = halved(compressor)
+    compressor = bind_resrep("pointwise")
+    allocation = half_allocation(compressor)
     wide = compressor.compress(allocation)
     tuning = compressor.tuning(allocation, wide, steps=1000, lr=0.02)
     assert isinstance(tuning, Forgetting)
-    train(tuning, wide, 90, 0.02)  # stopped early
+    fine_tune(tuning, wide, 90, 0.02)  # stopped early
     rows = sum(site.channels // 2 for site in compressor.sites)
     small = tuning.finish(wide)
     norms = torch.cat([compactor.row_norms() for compactor in find_compactors(wide).values()])
     assert tuning.report()["rows_not_at_zero"] == rows - int((norms < 1e-5).sum()) > 0
-    assert flops(small) == compressor.cost_of(allocation).flops
+    assert count_flops(small) == compressor.cost_of(allocation).flops
 
 
 @pytest.mark.parametrize("kind", ["plain", "residual", "pointwise"])
 def test_learned_widths_meet_the_target(kind: str) -> None:
-    compressor = resrep(kind)
+    compressor = bind_resrep(kind)
     wide = compressor.compress(Allocation({}))
     tuning = compressor.learned(0.6, wide, steps=60, lr=0.02)
     assert isinstance(tuning, Forgetting)
-    train(tuning, wide, 60, 0.02)
+    fine_tune(tuning, wide, 60, 0.02)
     small, report = tuning.finish(wide), tuning.report()
-    allocation, dense = Allocation(report["allocation"]), flops(compressor.network)
+    allocation, dense = Allocation(report["allocation"]), count_flops(compressor.network)
     assert report["rows_not_at_zero"] == 0
-    assert flops(small) == compressor.cost_of(allocation).flops <= 0.6 * dense
+    assert count_flops(small) == compressor.cost_of(allocation).flops <= 0.6 * dense
     levels = compressor.levels(allocation)
-    one_row = max(flops_without(compressor, levels) - flops(small))
-    assert flops(small) + one_row > 0.6 * dense  # nothing was forgotten for nothing
+    one_row = max(flops_without(compressor, levels) - count_flops(small))
+    assert count_flops(small) + one_row > 0.6 * dense  # nothing was forgotten for nothing
     with torch.no_grad():
         torch.testing.assert_close(small(EXAMPLE), wide(EXAMPLE), atol=1e-4, rtol=1e-4)
 
@@ -207,20 +207,20 @@ def flops_without(compressor: ResRep, levels: np.ndarray) -> np.ndarray:
 
 def test_learning_leaves_streams_alone_unless_asked() -> None:
     streams = {"body.0.0", "body.2.second.0"}
-    assert not streams & set(find_compactors(resrep("residual").compress(Allocation({}))))
-    compressor = resrep("residual", streams=1)
+    assert not streams & set(find_compactors(bind_resrep("residual").compress(Allocation({}))))
+    compressor = bind_resrep("residual", streams=1)
     wide = compressor.compress(Allocation({}))
     assert streams <= set(find_compactors(wide))
     tuning = compressor.learned(0.1, wide, steps=0, lr=0.02)
-    assert 0 < flops(tuning.finish(wide)) <= 0.1 * flops(compressor.network)
-    inside = resrep("residual")
+    assert 0 < count_flops(tuning.finish(wide)) <= 0.1 * count_flops(compressor.network)
+    inside = bind_resrep("residual")
     with pytest.raises(UserError, match=r"out of reach.*streams=1"):
         inside.learned(0.1, inside.compress(Allocation({})), steps=0, lr=0.02)
 
 
 def test_without_training_the_smallest_filters_go() -> None:
-    compressor = resrep("plain")
-    allocation = halved(compressor)
+    compressor = bind_resrep("plain")
+    allocation = half_allocation(compressor)
     wide = compressor.compress(allocation)
     tuning = compressor.tuning(allocation, wide, steps=0, lr=0.1)
     for name, compactor in find_compactors(wide).items():
@@ -235,8 +235,8 @@ def test_without_training_the_smallest_filters_go() -> None:
 
 def kept_filters(kind: str, steps: int) -> dict[str, set[int]]:
     """Rows that a budget of `steps` would leave, where those of the smaller half of the filters are a little longer."""
-    compressor = resrep(kind)
-    allocation = halved(compressor)
+    compressor = bind_resrep(kind)
+    allocation = half_allocation(compressor)
     wide = compressor.compress(allocation)
     for name, compactor in find_compactors(wide).items():
         sizes = compressor.network.get_submodule(name).weight.detach().abs().sum((1, 2, 3))
@@ -248,7 +248,7 @@ def kept_filters(kind: str, steps: int) -> dict[str, set[int]]:
 
 
 def test_norms_that_have_hardly_parted_do_not_choose_the_rows_of_short_budgets() -> None:
-    compressor = resrep("plain")
+    compressor = bind_resrep("plain")
     short, long = kept_filters("plain", 351), kept_filters("plain", 375_360)
     for name in short:
         sizes = compressor.network.get_submodule(name).weight.detach().abs().sum((1, 2, 3))
@@ -258,22 +258,24 @@ def test_norms_that_have_hardly_parted_do_not_choose_the_rows_of_short_budgets()
 
 
 def test_compactors_have_their_own_optimizer_group() -> None:
-    compressor = resrep("depthwise")
-    wide = compressor.compress(halved(compressor))
-    rest, rows = compressor.tuning(halved(compressor), wide, steps=100_000, lr=0.1).parameter_groups(wide)
-    assert (rows["momentum"], rows["weight_decay"]) == (0.99, 0.0)
-    assert rows["lr"] == pytest.approx(0.1 * (100_000 / 375_360) ** 0.5)
-    own = [module.weight for module in wide.modules() if isinstance(module, Compactor)]
-    assert {id(p) for p in rows["params"]} == {id(p) for p in own}
-    together = [id(parameter) for parameter in rest["params"] + rows["params"]]
+    compressor = bind_resrep("depthwise")
+    wide = compressor.compress(half_allocation(compressor))
+    rest, compactors = compressor.tuning(half_allocation(compressor), wide, steps=100_000, lr=0.1).parameter_groups(
+        wide
+    )
+    assert (compactors["momentum"], compactors["weight_decay"]) == (0.99, 0.0)
+    assert compactors["lr"] == pytest.approx(0.1 * (100_000 / 375_360) ** 0.5)
+    weights = [module.weight for module in wide.modules() if isinstance(module, Compactor)]
+    assert {id(p) for p in compactors["params"]} == {id(p) for p in weights}
+    together = [id(parameter) for parameter in rest["params"] + compactors["params"]]
     assert sorted(together) == sorted(id(parameter) for parameter in wide.parameters())
 
 
 def test_same_seed_same_result() -> None:
     results = []
     for _ in range(2):
-        compressor = resrep("depthwise")
-        wide, tuning = tuned(compressor, halved(compressor), steps=20)
+        compressor = bind_resrep("depthwise")
+        wide, tuning = fine_tuned(compressor, half_allocation(compressor), steps=20)
         results.append(tuning.finish(wide).state_dict())
     assert all(torch.equal(tensor, results[1][name]) for name, tensor in results[0].items())
 
@@ -281,7 +283,7 @@ def test_same_seed_same_result() -> None:
 @pytest.mark.parametrize("kind", NETWORKS)
 @torch.no_grad()
 def test_packed_weights_come_back_bit_for_bit(kind: str) -> None:
-    compressor = resrep(kind)
+    compressor = bind_resrep(kind)
     levels = [i % 2 * (site.channels // 2) for i, site in enumerate(compressor.sites)]  # every other site dense
     allocation = compressor.allocation(levels)
     wide = compressor.compress(allocation)

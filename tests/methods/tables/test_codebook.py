@@ -27,15 +27,15 @@ GEOMETRIES = {
 }
 
 
-def convolution(name: str) -> nn.Conv2d:
+def seeded_convolution(name: str) -> nn.Conv2d:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Conv2d(**GEOMETRIES[name])
 
 
-def shared(name: str, *, drop: bool = True) -> CodebookConv2d:
+def shared_layer(name: str, *, drop: bool = True) -> CodebookConv2d:
     """Of every group's input channels: one with 3 distinct kernels, one whole, one (of the first group two) dropped."""
-    conv = convolution(name)
+    conv = seeded_convolution(name)
     kernels, area = conv.out_channels // conv.groups, math.prod(conv.kernel_size)
     counts = np.full(conv.in_channels, kernels)
     counts[:: conv.in_channels // conv.groups] = 3
@@ -47,9 +47,9 @@ def shared(name: str, *, drop: bool = True) -> CodebookConv2d:
     return build_layer(conv, counts, torch.randn(int(counts.sum()), area, generator=generator), labels)
 
 
-def scaled(name: str) -> CodebookConv2d:
+def scaled_layer(name: str) -> CodebookConv2d:
     """Scaled and flipped centroids, some kernels pruned."""
-    conv, generator = convolution(name), torch.Generator().manual_seed(2)
+    conv, generator = seeded_convolution(name), torch.Generator().manual_seed(2)
     orders = kernel_symmetries(*conv.kernel_size, 4)
     bank = nn.Parameter(torch.randn(5, orders.shape[1], generator=generator))
     shape = conv.weight.shape[:2]
@@ -57,16 +57,20 @@ def scaled(name: str) -> CodebookConv2d:
     return CodebookConv2d(conv, bank, index, scale=torch.randn(shape, generator=generator), orders=orders)
 
 
-LAYERS = [shared(name) for name in GEOMETRIES] + [shared("plain", drop=False)] + [scaled(name) for name in GEOMETRIES]
+LAYERS = (
+    [shared_layer(name) for name in GEOMETRIES]
+    + [shared_layer("plain", drop=False)]
+    + [scaled_layer(name) for name in GEOMETRIES]
+)
 
 
-def image(layer: CodebookConv2d) -> Tensor:
+def random_image(layer: CodebookConv2d) -> Tensor:
     return torch.randn(2, layer.in_channels, 9, 8, generator=torch.Generator().manual_seed(5))
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=repr)
 def test_is_the_expanded_convolution(layer: CodebookConv2d) -> None:
-    x = image(layer)
+    x = random_image(layer)
     with torch.no_grad():
         torch.testing.assert_close(layer(x), expand_layer(layer)(x), rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(
@@ -77,7 +81,7 @@ def test_is_the_expanded_convolution(layer: CodebookConv2d) -> None:
 @pytest.mark.parametrize("layer", LAYERS, ids=repr)
 def test_gradients_are_sums_over_the_kernels(layer: CodebookConv2d) -> None:
     """Against autograd on the dense copy: its weight's gradient, gathered kernel by kernel."""
-    dense, x = expand_layer(layer), image(layer)
+    dense, x = expand_layer(layer), random_image(layer)
     layer.zero_grad()
     layer(x).square().sum().backward()
     dense(x).square().sum().backward()
@@ -100,9 +104,9 @@ def test_gradients_are_sums_over_the_kernels(layer: CodebookConv2d) -> None:
         torch.testing.assert_close(layer.bias.grad, dense.bias.grad, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("layer", [shared("grouped"), scaled("plain")], ids=repr)
+@pytest.mark.parametrize("layer", [shared_layer("grouped"), scaled_layer("plain")], ids=repr)
 def test_copies_exports_and_reads_back(layer: CodebookConv2d) -> None:
-    x = image(layer)
+    x = random_image(layer)
     network = nn.Sequential(layer, nn.ReLU()).eval()
     with torch.no_grad():
         expected = network(x)
@@ -117,8 +121,8 @@ def test_copies_exports_and_reads_back(layer: CodebookConv2d) -> None:
 
 
 def test_autocast_and_channels_last() -> None:
-    layer = shared("plain")
-    x = image(layer).contiguous(memory_format=torch.channels_last)
+    layer = shared_layer("plain")
+    x = random_image(layer).contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
         out = layer(x)
     assert out.dtype == torch.bfloat16
@@ -129,13 +133,13 @@ def test_autocast_and_channels_last() -> None:
 
 
 def test_shared_bank_stays_shared() -> None:
-    conv = convolution("plain")
+    conv = seeded_convolution("plain")
     bank = nn.Parameter(torch.randn(4, 9))
     layers = [CodebookConv2d(conv, bank, torch.randint(4, (8, 6)), scale=torch.ones(8, 6)) for _ in range(2)]
     twin = copy.deepcopy(nn.Sequential(layers[0], nn.Conv2d(8, 6, 1), layers[1]))
     assert twin[0].bank is twin[2].bank is not bank
     assert sum(parameter is twin[0].bank for parameter in twin.parameters()) == 1
-    x = image(layers[0])
+    x = random_image(layers[0])
     with torch.no_grad():
         torch.testing.assert_close(torch.export.export(twin, (x,)).module()(x), twin(x))
 

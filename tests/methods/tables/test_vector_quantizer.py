@@ -17,7 +17,7 @@ from methods.tables.vector_quantizer import (
 )
 
 
-def points(count: int, dim: int, seed: int = 0) -> Tensor:
+def random_points(count: int, dim: int, seed: int = 0) -> Tensor:
     return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
 
 
@@ -32,26 +32,26 @@ def test_symmetries(height: int, width: int, count: int) -> None:
     orders = kernel_symmetries(height, width, count)
     assert sorted(orders.tolist()) == expected
     assert orders[0].tolist() == list(range(height * width))
-    flat = points(1, height * width)
+    flat = random_points(1, height * width)
     assert torch.equal(transform_centers(flat, orders), torch.stack([flat[0, order] for order in orders]))
 
 
-@pytest.mark.parametrize("known", [False, True])
-def test_quantize_by_brute_force(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    x, codewords = points(500, 9), points(37, 9, seed=1)
+@pytest.mark.parametrize("with_previous", [False, True])
+def test_quantize_by_brute_force(with_previous: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, codewords = random_points(500, 9), random_points(37, 9, seed=1)
     distance = ((x[:, None].double() - codewords.double()) ** 2).sum(2)
-    previous = torch.arange(500) % 37 if known else None
+    previous = torch.arange(500) % 37 if with_previous else None
     labels, total = quantize_points(x, codewords, previous)
     assert torch.equal(labels, distance.argmin(1))
     torch.testing.assert_close(total, distance.min(1).values.sum(), rtol=1e-5, atol=0)
-    kept, _ = quantize_points(x, codewords, labels)
-    assert torch.equal(kept, labels)
+    refreshed, _ = quantize_points(x, codewords, labels)
+    assert torch.equal(refreshed, labels)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 8])
 def test_update_by_brute_force(count: int) -> None:
     """One step: each centroid is the mean of its members, each pulled back by the inverse of its transform."""
-    x, centers, orders = points(300, 9), points(6, 9, seed=1), kernel_symmetries(3, 3, count)
+    x, centers, orders = random_points(300, 9), random_points(6, 9, seed=1), kernel_symmetries(3, 3, count)
     before, _ = quantize_points(x, transform_centers(centers, orders))
     book, error = run_lloyd(x, centers, orders, steps=1, tolerance=0)
     for i in range(6):
@@ -69,9 +69,9 @@ def test_update_by_brute_force(count: int) -> None:
 
 def test_finds_planted_centroids_under_all_symmetries() -> None:
     orders, generator = kernel_symmetries(3, 3, 8), torch.Generator().manual_seed(0)
-    planted = points(5, 9, seed=2)
+    planted = random_points(5, 9, seed=2)
     words = torch.randint(40, (400,), generator=generator)
-    x = transform_centers(planted, orders)[words] + 1e-3 * points(400, 9, seed=3)
+    x = transform_centers(planted, orders)[words] + 1e-3 * random_points(400, 9, seed=3)
     book = next(fit_codebooks(x, [5], orders, seed=0))
     error = (x - transform_centers(book.centers, orders)[book.codewords]).square().sum()
     assert error < 400 * 9 * 1e-6 * 1.2  # nothing but the noise
@@ -80,7 +80,7 @@ def test_finds_planted_centroids_under_all_symmetries() -> None:
 
 
 def test_empty_clusters_start_anew() -> None:
-    x = torch.cat([points(50, 4), points(50, 4, seed=1) + 20])
+    x = torch.cat([random_points(50, 4), random_points(50, 4, seed=1) + 20])
     far = torch.full((3, 4), 1e3)
     book, error = run_lloyd(x, torch.cat([x[:1], far]), torch.arange(4)[None], steps=20, tolerance=0)
     assert torch.bincount(book.codewords, minlength=4).min() > 0
@@ -89,7 +89,7 @@ def test_empty_clusters_start_anew() -> None:
 
 def test_samples_then_polishes_and_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer seeding points and points per centroid than there are points: the error stays near a full fit's."""
-    x, orders = points(4000, 9), kernel_symmetries(3, 3, 2)
+    x, orders = random_points(4000, 9), kernel_symmetries(3, 3, 2)
     full = [
         quantize_points(x, transform_centers(book.centers, orders))[1] for book in fit_codebooks(x, [32, 8], orders, 0)
     ]

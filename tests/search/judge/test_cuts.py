@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from coupled_nets import branches, chains
-from coupled_nets.pieces import CLASSES, SHAPE, Pieces, conv, pooled
+from coupled_nets.pieces import CLASSES, SHAPE, Pieces, conv, pool_mean
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,7 +45,7 @@ def test_densely_connected_layers_are_cut_between_blocks_alone() -> None:
 def test_a_network_that_looks_back_to_its_start_has_no_cut_but_its_end() -> None:
     def run(n: nn.Module, x: Tensor) -> Tensor:
         start = n.c1(x)
-        return n.fc(pooled(F.relu(start + n.c3(F.relu(n.c2(F.relu(start)))))))
+        return n.fc(pool_mean(F.relu(start + n.c3(F.relu(n.c2(F.relu(start)))))))
 
     network = Pieces(run, c1=conv(3, 8), c2=conv(8, 8), c3=conv(8, 8), fc=nn.Linear(8, CLASSES))
     assert cuts_of(outline_of(network)) == ["c1", "fc"]
@@ -53,7 +53,7 @@ def test_a_network_that_looks_back_to_its_start_has_no_cut_but_its_end() -> None
 
 @pytest.mark.parametrize("change", ["uncalled", "attribute", "inner", "weight", "buffer", "class"])
 def test_digests_tell_networks_apart(change: str) -> None:
-    network = Pieces(lambda n, x: n.fc(pooled(n.act(n.c1(x)) + n.spare.weight.sum())),
+    network = Pieces(lambda n, x: n.fc(pool_mean(n.act(n.c1(x)) + n.spare.weight.sum())),
                      c1=conv(3, 8), act=nn.LeakyReLU(0.1), spare=nn.Linear(2, 2), fc=nn.Linear(8, 10))  # fmt: skip
     network.register_buffer("shift", torch.zeros(1))
     outline = outline_of(copy_network(network))
@@ -86,7 +86,7 @@ def test_digests_tell_networks_apart(change: str) -> None:
 
 def test_a_module_that_is_called_again_is_not_replaced() -> None:
     """`act` returns before the cut c1 does, and is needed after it."""
-    network = Pieces(lambda n, x: n.fc(pooled(n.act(n.c2(n.c1(n.act(x)))))),
+    network = Pieces(lambda n, x: n.fc(pool_mean(n.act(n.c2(n.c1(n.act(x)))))),
                      act=nn.ReLU(), c1=conv(3, 8), c2=conv(8, 8), fc=nn.Linear(8, CLASSES))  # fmt: skip
     outline = outline_of(network)
     assert cuts_of(outline) == ["c1", "c2", "fc"]

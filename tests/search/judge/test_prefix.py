@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from coupled_nets import BUILDERS, chains
-from coupled_nets.pieces import CLASSES, SHAPE, Pieces, conv, pooled
+from coupled_nets.pieces import CLASSES, SHAPE, Pieces, conv, pool_mean
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -124,7 +124,7 @@ def test_other_images_are_not_taken_for_the_same() -> None:
 
 def test_what_follows_may_write_into_the_output_of_a_cut() -> None:
     def run(n: nn.Module, x: Tensor) -> Tensor:
-        return n.fc(pooled(n.c2(F.relu_(n.c1(x)).mul_(2))))
+        return n.fc(pool_mean(n.c2(F.relu_(n.c1(x)).mul_(2))))
 
     network = Pieces(run, c1=conv(3, 8), c2=conv(8, 6), fc=nn.Linear(6, CLASSES)).eval()
     compressor = create("l1", network, example_input(SHAPE))
@@ -214,7 +214,7 @@ def gated() -> nn.Module:
         start = n.c1(x)
         y = n.c3(F.relu(n.bn(n.c2(F.relu(start)))))
         bright = start.mean((1, 2, 3), keepdim=True) > n.threshold
-        return n.fc(pooled(torch.where(bright, -5 * y, y)))
+        return n.fc(pool_mean(torch.where(bright, -5 * y, y)))
 
     net = Pieces(run, c1=conv(1, 8), c2=conv(8, 8), bn=nn.BatchNorm2d(8), c3=conv(8, 8), fc=nn.Linear(8, 10))
     net.register_buffer("threshold", torch.tensor(10.0))
@@ -225,7 +225,7 @@ def asserting() -> nn.Module:
     def run(n: nn.Module, x: Tensor) -> Tensor:
         start = F.relu(n.c1(x))
         assert torch.isfinite(start).all(), "not finite"
-        return n.fc(pooled(F.relu(n.c3(F.relu(n.c2(start))))))
+        return n.fc(pool_mean(F.relu(n.c3(F.relu(n.c2(start))))))
 
     return Pieces(run, c1=conv(1, 8), c2=conv(8, 8), c3=conv(8, 8), fc=nn.Linear(8, 10))
 
@@ -233,7 +233,7 @@ def asserting() -> nn.Module:
 def reads_statistics() -> nn.Module:
     def run(n: nn.Module, x: Tensor) -> Tensor:
         x = F.relu(n.bn(n.c1(x)))
-        return n.fc(pooled(F.relu(n.c3(F.relu(n.c2(x)))))) * n.bn.running_mean.abs().sum()
+        return n.fc(pool_mean(F.relu(n.c3(F.relu(n.c2(x)))))) * n.bn.running_mean.abs().sum()
 
     return Pieces(run, c1=conv(1, 8), bn=nn.BatchNorm2d(8), c2=conv(8, 8), c3=conv(8, 8), fc=nn.Linear(8, 10))
 
@@ -256,7 +256,7 @@ def patched() -> nn.Module:
 def scripted() -> nn.Module:
     net = asserting()
     net.add_module("act", torch.jit.script(nn.ReLU()))
-    net._run = lambda n, x: n.fc(pooled(n.c3(n.act(n.c2(n.act(n.c1(x)))))))
+    net._run = lambda n, x: n.fc(pool_mean(n.c3(n.act(n.c2(n.act(n.c1(x)))))))
     return net
 
 
