@@ -1,4 +1,4 @@
-"""What a method is asked for and what it costs: settings, sites, allocations, cost models.
+"""Settings, sites, allocations and cost models: the values between methods and the search.
 
 FLOPs are multiply-accumulates of convolution and linear layers for one input; bytes are those of the stored
 parameters, dense ones in fp32.
@@ -27,7 +27,7 @@ def as_key(levels: Levels) -> tuple[int, ...]:
 
 
 class Setting(Mapping[str, Knob]):
-    """What a site is given, e.g. `Setting(ratio=0.5)` or `Setting(G=4, T=1)`; immutable, hashable, JSON."""
+    """The level of compression of a site: `Setting(ratio=0.5)`, `Setting(G=4, T=1)`; immutable, hashable, JSON."""
 
     __slots__ = ("_knobs",)
 
@@ -138,7 +138,7 @@ class Allocation(Mapping[str, Setting]):
 
 
 class Cost(NamedTuple):
-    """What one network costs for one input: multiply-accumulates, parameters, stored bytes."""
+    """The cost of one network for one input: multiply-accumulates, parameters, stored bytes."""
 
     flops: int
     params: int

@@ -98,7 +98,7 @@ class Compressor(ABC):
 
     info: MethodInfo
     sites: tuple[Site, ...]
-    skipped: dict[str, str]  # layer -> why it is left dense
+    skipped: dict[str, str]  # layer -> the reason why it stays dense
     cost: CostModel
 
     def __init__(self, network: nn.Module, example: Tensor, options: Mapping[str, Any]) -> None:

@@ -19,18 +19,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from methods.base import (
-    Allocation,
-    Centroids,
-    Compressor,
-    Cost,
-    Costs,
-    Levels,
-    MethodInfo,
-    Site,
-    Tuning,
-    lazy_attribute,
-)
+from methods.allocations import Allocation, Cost, Costs, Levels, Site
+from methods.base import Centroids, Compressor, MethodInfo, Tuning, lazy_attribute
 from methods.graph.removal import Change, Follows, Narrows
 from models.errors import UserError
 from models.user.code import is_user_spec
@@ -105,17 +95,12 @@ class Composed(Compressor):
 
     @lazy_attribute
     def sites(self) -> tuple[Site, ...]:
-        members = zip(self._labels, (self._first, self._second), strict=True)
-        return tuple(site for label, compressor in members for site in _on_common_scale(label, compressor))
+        return tuple(site for label, method in self._labelled() for site in _on_common_scale(label, method))
 
     @lazy_attribute
     def skipped(self) -> dict[str, str]:
-        members = zip(self._labels, (self._first, self._second), strict=True)
-        return {
-            _joined_name(label, layer): reason
-            for label, compressor in members
-            for layer, reason in compressor.skipped.items()
-        }
+        layers = ((label, *item) for label, method in self._labelled() for item in method.skipped.items())
+        return {_site_name(label, layer): reason for label, layer, reason in layers}
 
     def calibrate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         self._first.calibrate(batches)
@@ -141,10 +126,13 @@ class Composed(Compressor):
         narrowing, following = _check_roles(self._first, self._second)
         return following.bind_narrowed(narrowing.outline_network(first), None).unpack(second, tensors)
 
+    def _labelled(self) -> Iterable[tuple[str, Compressor]]:
+        return zip(self._labels, (self._first, self._second), strict=True)
+
     def _split_allocation(self, allocation: Allocation) -> tuple[Allocation, Allocation]:
         first, second = (
-            Allocation({site.removeprefix(_joined_name(label, "")): setting for site, setting in allocation.items()
-                        if site.startswith(_joined_name(label, ""))})
+            Allocation({site.removeprefix(_site_name(label, "")): setting for site, setting in allocation.items()
+                        if site.startswith(_site_name(label, ""))})
             for label in self._labels
         )  # fmt: skip
         return first, second
@@ -167,12 +155,11 @@ class ComposedCost:
 
     def __call__(self, levels: Levels) -> Costs:
         """`levels` (n_allocations, n_sites), the first method's sites before the second's."""
-        pieces = [
-            self._costs_of_levels(levels[start : start + _ROWS]) for start in range(0, max(len(levels), 1), _ROWS)
-        ]
+        starts = range(0, max(len(levels), 1), _ROWS)
+        pieces = [self._piece_costs(levels[start : start + _ROWS]) for start in starts]
         return Costs(*(np.concatenate(column) for column in zip(*pieces, strict=True)))
 
-    def _costs_of_levels(self, levels: Levels) -> Costs:
+    def _piece_costs(self, levels: Levels) -> Costs:
         count = len(self._first.sites)
         first, second = levels[:, :count], levels[:, count:]
         costs = self._first.cost(first)
@@ -194,7 +181,7 @@ def _options_of(label: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {option.removeprefix(prefix): value for option, value in options.items() if option.startswith(prefix)}
 
 
-def _joined_name(method: str, site: str) -> str:
+def _site_name(method: str, site: str) -> str:
     return f"{method}:{site}"
 
 
@@ -206,11 +193,8 @@ def _on_common_scale(name: str, compressor: Compressor) -> tuple[Site, ...]:
     levels = [np.searchsorted(site.strengths, scales + 1e-9, side="right") - 1 for site in compressor.sites]
     shares = 1 - compressor.cost(np.stack(levels, axis=1)).flops / max(compressor.cost.dense.flops, 1)
     rising = np.maximum.accumulate(shares.clip(0, 1))
+    strengths = [tuple(np.interp(site.strengths, scales, rising).tolist()) for site in compressor.sites]
     return tuple(
-        replace(
-            site,
-            name=_joined_name(name, site.name),
-            strengths=tuple(np.interp(site.strengths, scales, rising).tolist()),
-        )
-        for site in compressor.sites
+        replace(site, name=_site_name(name, site.name), strengths=rescaled)
+        for site, rescaled in zip(compressor.sites, strengths, strict=True)
     )

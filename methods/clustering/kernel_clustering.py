@@ -159,7 +159,7 @@ class KernelClustering(KernelTables):
         return SharedChange([self._clustered_site(site, order) for site in self.sites])
 
     def _clustered_site(self, site: Site, order: RemovalOrder) -> ClusteredSite:
-        """What the cost of a site's layers depends on when a first method removes channels."""
+        """The codewords and channels of a site's layers, for its cost when a first method removes channels."""
         fits = [self._codebook_fits[site.name][int(setting["k"])] for setting in site.settings[1:]]
         height, width = self._kernel_shape(site.layers[0])
         layers = [

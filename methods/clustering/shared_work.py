@@ -31,7 +31,7 @@ def count_distinct(codewords: Tensor, pruned: int) -> int:
 
 
 def shared_convolutions(codewords: Tensor, groups: int, pruned: int) -> int:
-    """2-D convolutions of a layer (N, C / groups): those shared within filters or within input channels, if fewer."""
+    """2-D convolutions of a layer (N, C / groups), shared within filters or input channels, whichever needs fewer."""
     return min(count_distinct(codewords, pruned), count_distinct(swap_sides(codewords, groups), pruned))
 
 

@@ -23,8 +23,8 @@ from models.execution.forward_hooks import forward_hooks
 
 # Added to Σ's diagonal, as a share of its mean: inputs that are constant or copies of each other leave Σ singular.
 _RIDGE = 1e-3
-_SAMPLES = 8192  # at least so many patches of a layer
-_PER_INPUT = 8  # and at least so many for every dimension of x
+_SAMPLES = 8192  # least number of patches of a layer
+_PER_INPUT = 8  # and least number for every dimension of x
 # Most dimensions of x: a matrix of their products takes 0.5 GiB, one of VGG-16's 25,088 features would take 5 GiB.
 _WIDEST = 8192
 

@@ -1,1 +1,1 @@
-"""Which channels belong together, how they are removed, and what is left of every layer."""
+"""Coupled channels of any network: their groups, their removal, and the cost of the widths that remain."""

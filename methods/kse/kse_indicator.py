@@ -74,10 +74,8 @@ def channel_indicator(
 ) -> npt.NDArray[np.float64]:
     """v_c in [0, 1] of every input channel of a convolution's weight (N, C / groups, Kh, Kw): (C,)."""
     kernels = kernels_by_input(weight.detach().double(), groups)
-    s, e = (
-        normalise_range(kernel_sparsity(kernels)),
-        normalise_range(kernel_entropy(neighbour_distances(kernels, neighbours))),
-    )
+    s = normalise_range(kernel_sparsity(kernels))
+    e = normalise_range(kernel_entropy(neighbour_distances(kernels, neighbours)))
     values: npt.NDArray[np.float64] = normalise_range(torch.sqrt(s / (1 + alpha * e))).cpu().numpy()
     return values
 

@@ -73,7 +73,7 @@ class Follower(nn.Module):
     channel: Tensor
 
     def __init__(self, inner: nn.Module, compactor: Compactor, index: Tensor, channel: Tensor) -> None:
-        """Channel `index[i]` of `inner` is channel `channel[i]` of the compactor; all others are left alone."""
+        """Channel `index[i]` of `inner` is channel `channel[i]` of the compactor; all others are not scaled."""
         super().__init__()
         self.inner = inner
         self._source = (compactor,)  # in a tuple, so that it is not registered as a child of this module

@@ -44,7 +44,7 @@ MARGIN = 1.5  # rows may have grown, or move outward when they are masked
 EVENTS = 20  # number of selections in a budget too short for one every `interval` steps
 SPRINT = 5  # steps that a late row is given to reach zero
 TIE = 1e-9  # least weight of the filter's norm, to decide between equal rows; far below float32's resolution at 1
-BATCH = 4  # each selection may mask at least so many more rows
+BATCH = 4  # least number of additional rows that a selection may mask
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def _mutual_pairs(centers: Tensor, sizes: Tensor, merges: Tensor) -> tuple[Tenso
 
 
 def _drop_dead(centers: Tensor, sizes: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Living clusters in the same order, without dead ones but for those that fill the rows up to `width`."""
+    """Living clusters moved to the front of each row, in order, and rows cut off at `width`."""
     keep = (sizes > 0).to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :width]
     return centers.gather(1, keep[..., None].expand(-1, -1, centers.shape[2])), sizes.gather(1, keep)
 

@@ -18,11 +18,12 @@ def conv_unit(inputs: int, outputs: int, size: int = 3, *, stride: int = 1, grou
 
 
 class Pooled(nn.Module):
-    """Features, then the mean over positions, then a linear layer."""
+    """Layers in a row, then the mean over positions, then a linear layer."""
 
-    def __init__(self, features: nn.Module, channels: int) -> None:
+    def __init__(self, channels: int, *layers: nn.Module) -> None:
+        """`channels`: those of the last layer."""
         super().__init__()
-        self.features = features
+        self.features = nn.Sequential(*layers)
         self.linear = nn.Linear(channels, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,33 +55,25 @@ def plain_network() -> nn.Module:
     # A bias, a stride, a dilation and a kernel that is not square.
     oblong = nn.Sequential(nn.Conv2d(16, 16, (3, 1), padding=(1, 0)), nn.BatchNorm2d(16), nn.ReLU())
     dilated = nn.Sequential(nn.Conv2d(16, 24, 3, 2, padding=2, dilation=2), nn.BatchNorm2d(24), nn.ReLU())
-    return Pooled(nn.Sequential(conv_unit(3, 12), conv_unit(12, 16), oblong, dilated), 24)
+    return Pooled(24, conv_unit(3, 12), conv_unit(12, 16), oblong, dilated)
 
 
 def residual_network() -> nn.Module:
-    return Pooled(nn.Sequential(conv_unit(3, 12), Residual(12, 12), Residual(12, 16, 2)), 16)
+    return Pooled(16, conv_unit(3, 12), Residual(12, 12), Residual(12, 16, 2))
 
 
 def concat_network() -> nn.Module:
-    return Pooled(nn.Sequential(conv_unit(3, 10), Concat(10, 8), Concat(18, 8), conv_unit(26, 16, 1)), 16)
+    return Pooled(16, conv_unit(3, 10), Concat(10, 8), Concat(18, 8), conv_unit(26, 16, 1))
 
 
 def depthwise_network() -> nn.Module:
-    return Pooled(
-        nn.Sequential(
-            conv_unit(3, 16), conv_unit(16, 16, groups=16), conv_unit(16, 24, 1), conv_unit(24, 24, groups=2)
-        ),
-        24,
-    )
+    layers = (conv_unit(3, 16), conv_unit(16, 16, groups=16), conv_unit(16, 24, 1), conv_unit(24, 24, groups=2))
+    return Pooled(24, *layers)
 
 
 def pointwise_network() -> nn.Module:
-    return Pooled(
-        nn.Sequential(
-            conv_unit(3, 16), conv_unit(16, 12, 1), conv_unit(12, 12), conv_unit(12, 32, 1), conv_unit(32, 16, 1)
-        ),
-        16,
-    )
+    sizes = ((3, 16, 3), (16, 12, 1), (12, 12, 3), (12, 32, 1), (32, 16, 1))
+    return Pooled(16, *(conv_unit(*size) for size in sizes))
 
 
 _BUILDERS: dict[str, Callable[[], nn.Module]] = {
