@@ -309,7 +309,7 @@ def test_composed_with_ours(code: Path) -> None:
     assert info.name == f"ThirdNorm@{digest(code / 'first.py')}+kse"
     assert set(info.options) == {"ThirdNorm.p", "kse.alpha", "kse.neighbours"}
     case = MethodCase(name, "plain", {"ThirdNorm.p": 2})
-    compressor = create(name, case.build(), case.example)
+    compressor = create(name, case.build_network(), case.example)
     assert {site.name.partition(":")[0] for site in compressor.sites} == {"ThirdNorm", "kse"}
     for check in CHECKS:
         check(case)
