@@ -11,7 +11,8 @@ from search.strategies.contract import Stage
 from search.strategies.registry import find_strategy
 from search.strategies.sensitivity import scan_points
 
-TRAINING, TEACHER = 3, 1  # forward passes that a training step costs, and what distillation adds
+# Forward passes that a training step costs, its backward being about two, and what the dense teacher adds to it.
+TRAINING, TEACHER = 3, 1
 
 
 def expected_candidates(run: PreparedRun) -> dict[Stage, int]:
@@ -26,10 +27,12 @@ def expected_candidates(run: PreparedRun) -> dict[Stage, int]:
 def _expected_of_method(method: PreparedMethod) -> dict[Stage, int]:
     config = method.config
     infos = [find_strategy(name)[0] for name in config.strategies]
+    # A scan measures the dense network too; it is shared by the strategies that need it, and serves every target.
     points = len(scan_points(method.problem.scanned_sites, config.scan_levels)) + 1
     sampled = sum(info.samples for info in infos)
     unsampled = sum(min(info.candidates, config.trials) for info in infos if not info.samples)
     reached = [float(config.trials)] if config.ladder is None else config.ladder.expected_counts(config.trials)
+    # On the way to the last rung candidates are stopped: how many reach it is an expectation, so counts are rounded up.
     per_target = unsampled + sampled * reached[-1]
     answers = len(config.strategies) if config.comparison else 1  # per target
     return {
@@ -43,8 +46,8 @@ def _expected_of_method(method: PreparedMethod) -> dict[Stage, int]:
 def forward_passes(run: PreparedRun) -> dict[Stage, float]:
     """Forward passes of an image per candidate and stage, roughly; no seconds, these are for the search to measure."""
     config, task = run.config, run.task
+    # Batch norm is measured anew before and after a fine-tune, hence twice below; a scan has no fine-tune.
     recalibrate = min(config.recipe.recalibration_images, len(task.tune))
-
     step = TRAINING + (TEACHER if config.recipe.distill_weight else 0)
 
     def training_passes(epochs: float, images: int) -> float:
@@ -54,7 +57,7 @@ def forward_passes(run: PreparedRun) -> dict[Stage, float]:
     # A rung is charged with the first one's training, though later ones train for longer: most are stopped there.
     return {
         "rung": 2 * recalibrate + len(task.search) + training_passes((*config.rungs, 0.0)[0], len(task.tune)),
-        "scan": recalibrate + min(config.scan_images or len(task.search), len(task.search)),
+        "scan": recalibrate + min(config.scan_images, len(task.search)),
         "search": 2 * recalibrate + len(task.search) + training_passes(config.recipe.epochs, len(task.tune)),
         "final": 2 * recalibrate + len(task.test) + training_passes(config.final_recipe.epochs, len(task.train)),
     }

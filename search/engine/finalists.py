@@ -24,6 +24,7 @@ def finalist_program(count: int, seeds: int, recipe: Recipe, note: Note | None =
         proposals = []
         for chosen in best_candidates(seen, count):
             for seed in range(seeds):
+                # Everything else stays the searched candidate's, `learned_target` included: such a method learns anew.
                 changes = {"judge": "test", "recipe": recipe, "seed": seed, "until": None}
                 candidate = chosen.candidate.model_copy(update=changes)
                 proposals.append(Proposal(candidate, "final", chosen.strategy, chosen.target))

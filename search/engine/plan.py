@@ -105,6 +105,7 @@ def _propose_levels(
 
     Scans on the way are judged here; their time does not count.
     """
+    # The clock stops while the scan is measured: `solve_seconds` is the arithmetic alone.
     program, start = propose(problem), time.perf_counter()
     proposals, seconds = next(program), time.perf_counter() - start
     while proposals and proposals[0].stage == "scan":

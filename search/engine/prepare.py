@@ -97,6 +97,8 @@ def prepare_run(config: RunConfig, say: Say = tell_user) -> PreparedRun:
     if not any(method.config.strategies for method in methods):
         names = ", ".join(method.config.method for method in methods)
         raise UserError(f"nothing to compare: {names} cannot learn an allocation; name a strategy, e.g. acra-uniform")
+    # After every check, because it takes a pass over the images. All methods were bound to this network: any of them
+    # tells its cost.
     dense = measure_dense(evaluator, methods[0].compressor, config)
     standings = [standing for refusal in refusals for standing in _refused_standings(*refusal, dense)]
     return PreparedRun(config, methods, evaluator, dense, resources, standings + _without_learning(methods))

@@ -93,6 +93,7 @@ def weightiest_reason(compressor: Compressor) -> str | None:
     sizes = {name: sum(p.numel() for p in module.parameters()) for name, module in compressor.network.named_modules()}
     weights = Counter[str]()
     for layer, reason in compressor.skipped.items():
+        # One for layers without weights of their own, which then count by their number.
         weights[reason] += 1 + sizes.get(layer, sizes.get(layer.partition(":")[2], 0))  # `l1:layer` in a composition
     return weights.most_common(1)[0][0] if weights else None
 
@@ -138,6 +139,7 @@ def budget_of(config: RunConfig, choice: Choice, target: Target, table: LatencyT
 
 def distinct_targets(targets: Sequence[tuple[Target, Budget]]) -> list[tuple[Target, Budget]]:
     """Targets without those that come to the same limits as an earlier one: `0.5` and `50%` are one target."""
+    # Built from the last to the first, so that of two alike the earlier one is kept.
     first = {tuple(budget.limits.items()): (target, budget) for target, budget in reversed(targets)}
     return [*reversed(first.values())]
 

@@ -23,6 +23,7 @@ from search.strategies.registry import find_strategy
 def start_programs(run: PreparedRun, ledger: Ledger) -> tuple[list[Program], Callable[[Seen], Program] | None]:
     """The programs that run side by side, and the one that follows them all: a search's finalists."""
     if run.config.comparison:
+        # No program follows them all: each strategy tests its own finalists as soon as it is through.
         return [answer_alone(method, name, ledger) for method in run.methods for name in method.config.strategies], None
     (method,) = run.methods
     programs = [strategy_program(method, name) for name in run.config.strategies]
@@ -49,7 +50,7 @@ def answer_alone(method: PreparedMethod, name: str, ledger: Ledger) -> Program:
     config, seen = method.config, Judged()
     try:
         yield from _noting_outcomes(strategy_program(method, name), seen)
-    except UserError as error:
+    except UserError as error:  # of the strategy: the others of the comparison go on, and its rows say why it did not
         reasons = {target: str(error) for target in method.limits}
     else:
         answered = {str(proposal.target) for proposal in best_candidates(seen, 1)}

@@ -21,6 +21,7 @@ from search.settings.shell import path_argument, shell_word
 def find_run_folder(run: str | Path) -> Path:
     """The folder of a run, given by its path or by its name below `results`; UserError if there is none."""
     folder = user_path(run)
+    # `.` and `..` have no name that a run could go by.
     folder = folder.absolute() if folder.name in ("", "..") else folder
     if not has_run_file(folder) and len(folder.parts) == 1:
         folder = Path("results") / folder
@@ -59,6 +60,7 @@ def claim_run_folder(folder: Path, config: RunConfig) -> Iterator[None]:
     with report_unwritable(folder, f"choose another folder with {setting_name('results')}"):
         folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
+        # Held by the open file, so that it goes with the process however it ends; no stale lock has to be removed.
         try:
             stack.enter_context(hold_lock(folder))
         except OSError as error:

@@ -60,6 +60,7 @@ def read_config(folder: Path) -> RunConfig:
         raise DamagedRunError(path, "its values are nested too deeply") from None
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} is not a run of this version ({first_fault(error)}); start the search anew") from None
+    # Where the folder is now, not where it was written: a run may be moved or copied, and goes on there.
     return config.model_copy(update={"results": str(folder.parent), "name": folder.name})
 
 
@@ -77,7 +78,8 @@ def config_fields(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     if record.get("schema", 1) != 1:
         return config
     config = _from_schema_1(path, config)
-    if config.get("scan_images", 0) is None:  # all of them, which a number says now
+    # None meant all images. Candidates of such scans have this number in their keys, so none is measured again.
+    if config.get("scan_images", 0) is None:
         config["scan_images"] = MOST_IMAGES
     return config
 
@@ -116,6 +118,7 @@ def write_record(
     record = {
         "schema": SCHEMA,
         "status": status,
+        # Of the first writing: a run that is resumed is as old as it was.
         "created": recorded_fields(folder).get("created") or time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "config": config.model_dump(mode="json"),
         "fingerprint": task.fingerprint,

@@ -50,6 +50,8 @@ def run_prepared(run: PreparedRun, observer: RunObserver = SILENT, *, retry_fail
     attempts = attempt_log(config, run.fingerprint)
     with ExitStack() as stack:
         signals = stack.enter_context(stop_signals())
+        # The order matters: opened, the ledger takes in what an earlier process left in the folder, which must be ours
+        # by then; and the warm start is settled before the record is written, which keeps it for a resumption.
         stack.enter_context(claim_run_folder(config.folder, config))
         ledger = stack.enter_context(open_ledger(run, observer.warn))
         if config.warm_start and not config.comparison:
@@ -61,25 +63,9 @@ def run_prepared(run: PreparedRun, observer: RunObserver = SILENT, *, retry_fail
         stack.enter_context(told_how_to_go_on(partial(_write_run, run, facts, "stopped"), resume))
         stack.enter_context(observer.while_searching(run))
         doubts = Doubts(signals.stop)
-
-        def note_outcome(proposal: Proposal, outcome: Outcome, from_ledger: bool) -> None:
-            observer.on_outcome(proposal, outcome, from_ledger)
-            doubts.note_outcome(proposal, outcome, from_ledger)
-            if not from_ledger and began_again(proposal, outcome):
-                observer.warn(f"what a rung of {proposal.strategy} left was gone: fine-tuned again from the start")
-
         store_dense(ledger, run.dense)
         store_standings(ledger, run.refused)
-        programs, finals = start_programs(run, ledger)
-        queue = CandidateQueue(
-            programs,
-            ledger,
-            run.fingerprint,
-            finalists=finals,
-            observe=note_outcome,
-            retry_failed=retry_failed,
-            warn=observer.warn,
-        )
+        queue = _queue_candidates(run, ledger, observer, doubts, retry_failed=retry_failed)
         with signals.while_judging(attempts):
             dispatch(
                 queue,
@@ -93,13 +79,37 @@ def run_prepared(run: PreparedRun, observer: RunObserver = SILENT, *, retry_fail
             observer.on_all_judged()
     seconds = time.monotonic() - start
     if queue.done:
+        # Fine-tunes that were broken off at a rung: a stopped run goes on from them, a finished one has no use for any.
         shutil.rmtree(config.rungs_folder, ignore_errors=True)
     _write_run(run, facts, "finished" if queue.done else "stopped")
-    doubts.check_successes()
+    doubts.check_successes()  # after the record is written: the sentence advises to resume the run
     methods = split_by_method(run, queue.seen, complete=queue.done, seconds=seconds, facts=facts)
     outcomes = RunOutcomes(run, methods, queue.done, seconds, ledger.skipped)
     observer.on_searched(outcomes)
     return outcomes
+
+
+def _queue_candidates(
+    run: PreparedRun, ledger: Ledger, observer: RunObserver, doubts: Doubts, *, retry_failed: bool
+) -> CandidateQueue:
+    """The strategies' candidates as a queue; the first ones that the ledger answers are told at once."""
+
+    def note_outcome(proposal: Proposal, outcome: Outcome, from_ledger: bool) -> None:
+        observer.on_outcome(proposal, outcome, from_ledger)
+        doubts.note_outcome(proposal, outcome, from_ledger)
+        if not from_ledger and began_again(proposal, outcome):
+            observer.warn(f"what a rung of {proposal.strategy} left was gone: fine-tuned again from the start")
+
+    programs, finals = start_programs(run, ledger)
+    return CandidateQueue(
+        programs,
+        ledger,
+        run.fingerprint,
+        finalists=finals,
+        observe=note_outcome,
+        retry_failed=retry_failed,
+        warn=observer.warn,
+    )
 
 
 def _warm_up(run: PreparedRun, ledger: Ledger) -> None:

@@ -23,7 +23,7 @@ from search.strategies.contract import Proposal
 
 DENSE = "dense"
 ROW = "row:"
-ID_LENGTH = 8
+ID_LENGTH = 8  # hexadecimal digits, few enough to be typed; `find_row` refuses a beginning that fits two rows
 
 
 class Standing(Frozen):
@@ -55,6 +55,8 @@ class Standing(Frozen):
     @property
     def question(self) -> str:
         """What was asked, whatever the answer."""
+        # In limits and not as it was typed: `0.5` and `50%` are one question. The order is that of the ledgers that
+        # exist, whose rows have names made of it.
         fields = [self.method, self.options, self.strategy, self.target_flops]
         return json.dumps([*fields, *self.constraints, *self.target_limits.items()], sort_keys=True)
 
@@ -100,7 +102,7 @@ def finalist_standings(
             constraints=tuple(constraints),
             run=run,
         )
-        standings[standing.row] = standing
+        standings[standing.row] = standing  # one for all seeds of a finalist: the row is named without the seed
     return list(standings.values())
 
 
@@ -113,6 +115,7 @@ def _search_cost(seen: Seen, final: Proposal) -> tuple[int, float]:
         and proposal.candidate.options == final.candidate.options
         and proposal.target in (final.target, None)  # a scan serves every target
     }
+    # Rungs of one candidate are one candidate, but each took its time.
     return len({candidate.without_rung for candidate in mine}), sum(mine.values())
 
 

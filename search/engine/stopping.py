@@ -38,6 +38,7 @@ class StopSignals:
     def receive_signal(self, number: int, frame: object) -> None:
         """The handler of both signals."""
         self._signals += 1
+        # Candidates whose worker ends now are not to blame for it: they are judged again when the run goes on.
         if self._attempts is not None:
             self._attempts.excuse_running()
         if not self.stop.is_set():

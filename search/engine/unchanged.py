@@ -38,6 +38,7 @@ def describe_changes(task: Task, fingerprint: str, recorded_parts: Any) -> str:
         recorded_parts: `Task.parts` of the record; anything else if none were recorded.
     """
     present = json.loads(json.dumps(task.parts))  # tuples become lists, as in the file
+    # Without recorded parts nothing is known to differ but the fingerprint, a hash of them all.
     former = recorded_parts if isinstance(recorded_parts, Mapping) else present
     changed = [name for name in present if former.get(name) != present[name]]
     if not changed:

@@ -59,12 +59,14 @@ def _setting_words(config: RunConfig, settings: Mapping[str, Setting]) -> list[s
     """The options that give a configuration its values."""
     words = []
     for name, setting in settings.items():
+        # Targets have several options: of FLOPs alone the short one, else the one that names its measures.
         if name == "targets":
             is_flops = all(target.measures == ("flops",) for target in config.targets)
             words += (setting if is_flops else settings["target"]).to_words(config.targets)
         if setting.owner is not RunConfig or not setting.option.printed:
             continue
         value = _value_of(config, setting)
+        # Methods and strategies are printed even at their defaults, which a later version may change.
         if value != setting.default or setting.path[-1] in ALWAYS_PRINTED:
             words += setting.to_words(value)
     return words

@@ -32,10 +32,12 @@ def takes_settings(settings: Mapping[str, Setting]) -> Callable[[Callable[..., N
 
         @wraps(command)
         def with_options(**given: Any) -> None:
+            # Typer has None or an empty list for what was not given: the setting's own default is left to the command.
             absent = [name for name in settings if given[name] in (None, [])]
             with naming_flags():
                 command(**{name: value for name, value in given.items() if name not in absent})
 
+        # Typer reads a command's options off its signature and its annotations.
         with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return with_options
@@ -57,6 +59,7 @@ def _typer_parameter(setting: Setting) -> inspect.Parameter:
         metavar = f"{metavar},..."
     if setting.kind is bool:
         kind, metavar = bool | None, None
+        # Only what is on by itself, or depends on the data, needs an option that turns it off.
         if setting.default is not False:
             flags = [f"{setting.flag}/--no-{setting.flag[2:]}"]
     declared: Any = typer.Option(*flags, metavar=metavar, help=setting.help, show_default=False)

@@ -45,6 +45,7 @@ def task_of(
         return new_task_config(network=None if network is None else str(network), **chosen)
     if spec is None:
         raise UserError(f"data None does not go with network {type(network).__name__}, an object; {DATA_FORMS}")
+    # The shape of its inputs is the data's, which any network's task can tell.
     shape = data_info(new_task_config(**{**chosen, "network": "small", "weights": None})).shape
     name = give_network(network, shape)
     if weights is None:

@@ -28,10 +28,10 @@ def takes_keywords(settings: Mapping[str, Setting]) -> Callable[[Callable[P, R]]
 
         @wraps(function)
         def call_checked(*args: P.args, **given: P.kwargs) -> R:
+            # A misspelt name first: it may be the one that would be missed below.
             for name in given:
                 if name not in names and name not in listed:
                     raise TypeError(f"{function.__name__}(): {unknown_name('keyword', name, [*names, *listed])}")
-            # Required settings are missed last, so that a wrong value or a misspelt name is what is told first.
             bound = signature.bind(*args, **{name: value for name, value in given.items() if name in names})
             for name in bound.arguments:
                 if name in settings:
@@ -47,6 +47,7 @@ def takes_keywords(settings: Mapping[str, Setting]) -> Callable[[Callable[P, R]]
             )
             for name, setting in listed.items()
         ]
+        # `help` and editors show the settings as if the function had them in its own signature.
         call_checked.__signature__ = signature.replace(parameters=parameters + keywords)  # type: ignore[attr-defined]
         setting_lines = [f"    {name} = {setting.default!r}: {setting.help}" for name, setting in listed.items()]
         text = inspect.cleandoc(function.__doc__ or "")

@@ -13,6 +13,7 @@ from models.errors import UserError, one_line
 
 _NOT_GIVEN = object()
 _LONGEST = 60  # characters of a value in a message
+# Pydantic's words -> ours; its sentences begin with what the input should be.
 _OUR_WORDS = {
     "Value error, ": "",
     "Input should be": "it must be",

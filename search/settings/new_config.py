@@ -72,6 +72,7 @@ def _usual_data(network: str) -> str:
         )
     if network == "small":
         return "digits"
+    # Those of our catalog are made for images of 32 × 32; torchvision's have learned ImageNet.
     return "cifar10" if network in own_names() else "imagenet"
 
 
@@ -85,6 +86,7 @@ def new_run_config(
         fixed: fields that are no settings of this command.
     """
     fields = {**model_fields(settings, values, RunConfig), **fixed, "task": task}
+    # Methods and strategies of files get their digests here, which executes the files: mistakes in them are told now.
     typed = tuple(dict.fromkeys(fields["methods"]))
     methods, strategies, code = identify_names(typed, tuple(dict.fromkeys(fields["strategies"])))
     fields |= {"methods": methods, "strategies": strategies, "code": code}
@@ -94,6 +96,7 @@ def new_run_config(
     check_constraints(validate_model(Constraints, **fields["constraints"]))
     if (targets := asked_targets(values)) is not None:
         fields["targets"] = parse_targets(",".join(targets))
+    # The last rung is the end of the fine-tune, so it says how many epochs a candidate has.
     if fields.get("rungs"):
         fields["recipe"]["epochs"] = fields["rungs"][-1]
     ledger = fields.get("ledger") or str(Path(fields["results"]) / "ledger.db")
@@ -118,6 +121,7 @@ def asked_targets(values: Mapping[str, Any]) -> Sequence[str] | None:
         return values["target"]
     if list(named) == ["flops"]:
         return named["flops"]
+    # Each of one measure with each of the others: `0.5,0.3` FLOPs and `0.4` parameters are two targets.
     lists = [[f"{name} {text}" for text in texts] for name, texts in named.items()]
     return [" + ".join(pieces) for pieces in itertools.product(*lists)]
 
@@ -143,9 +147,10 @@ def _read_option(method: str, name_and_value: str) -> tuple[str, Any]:
     if isinstance(default, str):
         return option, text
     try:
-        value = json.loads(text, parse_constant=str)
+        value = json.loads(text, parse_constant=str)  # NaN and Infinity, which are no JSON, become text
     except ValueError:  # no JSON, or an integer of thousands of digits
         value = text
+    # An integer will do for a float; a bool, which Python takes for an integer, will not.
     kinds = (int, float) if isinstance(default, float) else type(default)
     if default is not None and (not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool)):
         raise UserError(f"{shown} will not do: it takes a value like {default!r}")

@@ -83,6 +83,7 @@ class Setting:
         """The value as its field declares it; UserError for one that is of another kind, empty or out of range."""
         if value is None and self.default is None:
             return None
+        # A network or data set as an object: `search.settings.inputs` checks it.
         if self.option.or_object and not isinstance(value, str | os.PathLike):
             return value
         name = setting_name(self.name, self.flag)
@@ -93,6 +94,8 @@ class Setting:
 
     @cached_property
     def _type_adapter(self) -> TypeAdapter[Any]:
+        # Options of a method are a mapping in the configuration, but are read as `NAME=VALUE` texts: what their values
+        # may be is known once the method is. `rebuild_annotation` brings the field's ranges along.
         kind = tuple[str, ...] if get_origin(self.kind) is dict else self.field.rebuild_annotation()
         return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False, strict=self.kind is bool))
 
@@ -107,6 +110,7 @@ class Setting:
         elements = [_plain_value(element, self.element, name) for element in elements]
         if self.option.repeatable:
             return elements
+        # From Python a list may hold texts with commas too; an empty item between two commas is a slip of the hand.
         texts = [element.split(",") if isinstance(element, str) else [element] for element in elements]
         items = [item.strip() if isinstance(item, str) else item for text in texts for item in text]
         if elements and not any(item != "" for item in items):
@@ -117,6 +121,7 @@ class Setting:
         """The value as one word; empty for None and for nothing."""
         if isinstance(value, tuple):
             return ",".join(map(self.to_text, value))
+        # `1`, as people write it, and not `1.0`.
         if isinstance(value, float) and value.is_integer():
             return f"{value:.0f}"
         return "" if value is None or value == {} else str(value)
@@ -153,6 +158,7 @@ def declare_settings(
         name = (keywords or {}).get(path[-1], path[-1])
         option = next((item for item in field.metadata if isinstance(item, Option)), Option())
         default = REQUIRED if field.is_required() else field.get_default()
+        # A default in words depends on other settings: None leaves it to whoever knows them.
         default = None if option.default else (defaults or {}).get(path[-1], default)
         settings[name] = Setting(name, field, default, model, path)
     return settings

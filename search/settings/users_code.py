@@ -55,6 +55,7 @@ def split_options(texts: Sequence[str], methods: Sequence[str]) -> dict[str, lis
     """`METHOD.NAME=VALUE` pairs as each method's `NAME=VALUE`; a method of a file goes by its class's name."""
     from methods.registry import method_label
 
+    # `MyMethod`, without the digest that nobody types.
     by_label = {method_label(method): method for method in methods}
     options: dict[str, list[str]] = {method: [] for method in methods}
     name = setting_name("options", "--option")

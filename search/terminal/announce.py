@@ -37,6 +37,7 @@ def announce_search(run: PreparedRun, console: Console) -> None:
         f"work      {_work_text(config, counts, _rungs_text(run, counts) or _at_most_text(method))}",
         f"where     {task.device}, {resources_text(run.resources)}",
     ]
+    # Below the method, whose sites they speak of.
     if config.constraints.constrains_sites:
         screen.insert(3, f"under     {shlex.join(config.constraints.option_words())}")
     if config.task.weights is None:

@@ -44,6 +44,7 @@ class ExportBar:
 
     def __call__(self, done: int, steps: int) -> None:
         if not self._console.is_terminal:
+            # One line for every tenth of the steps.
             if done * LINES // steps > self._line:
                 self._line = done * LINES // steps
                 print_line(self._console, f"fine-tune {done}/{steps} steps")

@@ -37,7 +37,7 @@ def report_failure(error: BaseException) -> int:
         return code
     try:
         print(f"{'' if code == INTERRUPTED else 'error: '}{scrub_passwords(sentence)}", file=sys.stderr, flush=True)
-    except (OSError, ValueError):  # standard error is gone too
+    except (OSError, ValueError):  # standard error is closed as well: the exit code has to say it
         abandon_streams()
     return code
 
@@ -55,6 +55,7 @@ def explain_failure(error: BaseException) -> tuple[int, str]:
         return BROKEN_PIPE, "nobody reads the output any more"
     if isinstance(error, MemoryError):
         return REFUSED, "there is not enough memory; use a smaller --batch-size, fewer --workers or fewer images"
+    # With a file's name, or a number that says what the machine lacks, the user can mend it; else the fault is ours.
     if isinstance(error, OSError) and (error.filename is not None or error.errno in KNOWN_NUMBERS - GONE):
         return REFUSED, _of_system(error)
     if (fault := describe_users_fault(error)) is not None:
@@ -104,6 +105,7 @@ def _save_details(error: BaseException) -> str:
 
 
 def _both_ends(text: str) -> str:
+    # The end is what would do, so it is the middle that is left out.
     half = _LONGEST // 2
     return text if len(text) <= _LONGEST else f"{text[:half]} … {text[-half:]}"
 

@@ -83,7 +83,8 @@ class Progress:
         tally.done += 1
         tally.known += from_ledger
         tally.failed += outcome.status == "failed"
-        tally.expected = max(tally.expected, tally.done)
+        tally.expected = max(tally.expected, tally.done)  # which was an estimate
+        # A scan compresses one site alone, without a fine-tune: its accuracies are no candidate's.
         if outcome.accuracy is not None and proposal.stage != "scan":
             tally.best = max(tally.best or 0.0, outcome.accuracy)
         if not from_ledger:
@@ -103,6 +104,7 @@ class Progress:
         spent = sum(tally.seconds for tally in tallies.values())
         if self._first is None or not spent or sum(tally.judged for tally in tallies.values()) < self.PACE_AFTER:
             return None
+        # Stages that have no outcome yet are told from the pace of the others and their rough cost.
         pace = spent / sum(self._work.get(stage, 1.0) * tally.judged for stage, tally in tallies.items())
         remaining = sum(
             (tally.expected - tally.done)

@@ -26,6 +26,7 @@ def show_plan(plan: Mapping[str, Any], console: Console) -> None:
     for layer, reason in plan["left_dense"].items():
         print_line(console, f"{layer} stays dense: {reason}", "dim")
     target, spans = plan["target"], plan["reachable"]
+    # The record has the span of FLOPs alone without its name, as its readers expect it.
     for name, span in ({"flops": spans} if "min_kept" in spans else spans).items():
         _say_span(plan, name, span, console)
     dense, achieved = plan["dense"], plan["achieved"]

@@ -83,6 +83,7 @@ def json_output(wanted: bool) -> Iterator[Callable[[Any], None]]:
         return
     stream = sys.stdout
     stream.flush()
+    # Taken before descriptor 1 is turned away: it is the only way left to standard output.
     copy = _own_copy(stream)
     try:
         with redirect_stdout(sys.stderr):
