@@ -121,21 +121,19 @@ class Target:
 def parse_target(text: str) -> Target:
     """Read `0.5`, `60M`, `2.12x` (FLOPs), `params 0.4`, or `flops 0.5 + latency 5ms`; UserError for anything else."""
     pieces = [piece.strip() for piece in text.strip().split("+")]
-    terms = tuple(_parse_piece(piece, text.strip()) for piece in pieces)
+    terms = []
+    for piece in pieces:
+        name, _, rest = piece.partition(" ")
+        if name.lower() in MEASURES and rest.strip():
+            terms.append(parse_term(name.lower(), rest))
+        else:  # a target without a measure is one of FLOPs
+            terms.append(parse_term("flops", piece, text.strip()))
     if len({term.measure for term in terms}) < len(terms):
         raise UserError(f"target {text.strip()!r} names a measure twice; name each once")
-    terms = tuple(sorted(terms, key=lambda term: list(MEASURES).index(term.measure)))
+    terms.sort(key=lambda term: list(MEASURES).index(term.measure))
     if [term.measure for term in terms] == ["flops"]:
-        return Target(terms[0].asked, terms)
-    return Target(" + ".join(f"{term.measure} {term.asked}" for term in terms), terms)
-
-
-def _parse_piece(piece: str, target_text: str) -> TargetTerm:
-    word, _, rest = piece.partition(" ")
-    name = word.lower()
-    if name in MEASURES and rest.strip():
-        return parse_term(name, rest)
-    return parse_term("flops", piece, target_text)
+        return Target(terms[0].asked, tuple(terms))
+    return Target(" + ".join(f"{term.measure} {term.asked}" for term in terms), tuple(terms))
 
 
 def parse_term(name: str, text: str, target_text: str | None = None) -> TargetTerm:

@@ -66,8 +66,10 @@ def _remove_folder(folder: Path) -> None:
     which the next start knows it for abandoned.
     """
     for entry in folder.iterdir():
-        if entry.name != _LOCK:
-            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink()
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        elif entry.name != _LOCK:
+            entry.unlink()
     if [entry.name for entry in folder.iterdir()] != [_LOCK]:
         return
     (folder / _LOCK).unlink()

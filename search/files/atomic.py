@@ -32,7 +32,10 @@ def clear_leftovers(path: Path) -> None:
             with suppress(OSError):  # locked, gone already, or not ours to remove
                 if time.time() - leftover.stat().st_mtime > AGE:
                     with hold_lock(leftover):
-                        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+                        if leftover.is_dir():
+                            shutil.rmtree(leftover)
+                        else:
+                            leftover.unlink()
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -98,8 +97,10 @@ def measure_grid(layer: nn.Module, shapes: list[Shape], least: tuple[int, int], 
     inputs = [1] if is_depthwise(layer) else _grid_widths(channels_of(layer, "in"), least[0], groups)
     outputs = _grid_widths(channels_of(layer, "out"), least[1], 1 if is_depthwise(layer) else groups)
     runs = [run for width in inputs for run in _layer_calls(layer, shapes, width, outputs, batch)]
-    table = np.array(least_nanoseconds(runs, time)).reshape(len(inputs), len(outputs))
-    return Grid(tuple(inputs), tuple(outputs), tuple(map(tuple, _make_monotone(table))))
+    times = np.array(least_nanoseconds(runs, time)).reshape(len(inputs), len(outputs))
+    # A wider layer never counts as faster: noise, and kernels that prefer some widths, would mislead the bisection.
+    rising = np.maximum.accumulate(np.maximum.accumulate(times, axis=0), axis=1)
+    return Grid(tuple(inputs), tuple(outputs), tuple(map(tuple, rising.tolist())))
 
 
 def _grid_widths(width: int, least: int, multiple: int) -> list[int]:
@@ -109,12 +110,6 @@ def _grid_widths(width: int, least: int, multiple: int) -> list[int]:
     wanted = [least, *(share * width for share in POINTS)]
     rounded = {max(multiple, round(point / multiple) * multiple) for point in wanted if point >= least}
     return sorted(rounded | {width})
-
-
-def _make_monotone(times: npt.NDArray[np.float64]) -> list[list[float]]:
-    """Times that never fall with the width: noise, and kernels that prefer some widths, would let wider be faster."""
-    rising: list[list[float]] = np.maximum.accumulate(np.maximum.accumulate(times, axis=0), axis=1).tolist()
-    return rising
 
 
 def _layer_calls(

@@ -113,9 +113,9 @@ class LatencyTable:
             measured: (n,) nanoseconds of the whole networks.
         """
         features = self._latency_features(levels)
-        weight = 1 / measured
+        weight = 1 / measured  # the squares of relative errors are summed: small networks count as much as large ones
         weight[0] *= DENSE_WEIGHT
-        scale = np.maximum(features.max(0), 1.0)
+        scale = np.maximum(features.max(0), 1.0)  # columns of nanoseconds, activations and ones, brought to one size
         parts_per_scale, _ = nnls(features / scale * weight[:, None], measured * weight)
         self._parts = parts_per_scale / scale
 
@@ -234,6 +234,7 @@ def _measure_record(
 ) -> dict[str, Any]:
     """Measure the grids of all layers, each kind of layer once per pass, and the whole networks."""
     levels = _anchor_levels(compressor)
+    # Grids begin at the smallest width that an allocation can give the layer.
     smallest = cost.layer_widths(levels.max(0)[None])
     least = list(zip(*(side[0].round().astype(int).tolist() for side in smallest), strict=True))
     layers = [(compressor.network.get_submodule(name), shapes.get(name, [])) for name in cost.layers]

@@ -99,8 +99,12 @@ def random_shapes(problem: Problem) -> Program:
 def tpe_shapes(problem: Problem) -> Program:
     """One study per target; a batch holds the trials of all studies."""
     points = yield from lent_points(problem, "tpe")
-    targets = range(len(problem.targets))
-    studies = [ShapeStudy(problem, "tpe", _tpe_sampler(problem), [index], points, prunes=True) for index in targets]
+    random_trials = max(2, min(10, problem.trials // 3))  # before the estimator takes over
+    studies = []
+    for index in range(len(problem.targets)):
+        # The constant liar keeps the trials of a batch, which are asked for before any outcome, from being the same.
+        sampler = TPESampler(seed=problem.seed, n_startup_trials=random_trials, multivariate=True, constant_liar=True)
+        studies.append(ShapeStudy(problem, "tpe", sampler, [index], points, prunes=True))
     yield from _run_studies(studies)
 
 
@@ -119,11 +123,6 @@ def nsga2_front(problem: Problem) -> Program:
     targets = sorted(range(len(problem.targets)), key=lambda index: [*problem.targets[index][1].limits.values()])
     points = yield from lent_points(problem, "nsga2")
     yield from _run_studies([ShapeStudy(problem, "nsga2", sampler, targets, points)])
-
-
-def _tpe_sampler(problem: Problem) -> BaseSampler:
-    start = max(2, min(10, problem.trials // 3))  # random trials before the estimator takes over
-    return TPESampler(seed=problem.seed, n_startup_trials=start, multivariate=True, constant_liar=True)
 
 
 def _run_studies(studies: Sequence[ShapeStudy]) -> Program:
@@ -179,7 +178,7 @@ class ShapeStudy:
         Known candidates cost nothing, so they do not count against the trials.
         """
         sites = self._problem.sites
-        queued = set[tuple[int, ...]]()
+        queued = set[tuple[int, ...]]()  # a second trial of the same allocation would tell the sampler nothing
         for place, (_, budget) in enumerate(self._targets):
             queued.add(as_key(project_shape(power_shape(np.zeros(len(sites))), sites, budget).levels))
             self._study.enqueue_trial(self._trial_parameters(np.zeros(len(sites)), float(place)))
@@ -231,8 +230,9 @@ class ShapeStudy:
         budget, target = self._budget_at(trial.params.get(_LIMIT, 0.0))
         if (exact := trial.user_attrs.get(_EXACT)) is not None:
             return self._propose_levels(np.array(exact, dtype=np.intp))
-        between = budget.limits not in [asked.limits for _, asked in self._targets]
-        return _propose_shape(self._problem, self._name, hardness, budget, target, has_no_rival=between)
+        # Rungs compare the candidates of one limit; a limit between targets belongs to this candidate alone.
+        is_between = all(budget.limits != target_budget.limits for _, target_budget in self._targets)
+        return _propose_shape(self._problem, self._name, hardness, budget, target, has_no_rival=is_between)
 
     def _propose_levels(self, levels: Levels) -> Proposal:
         """A known allocation, or one that another strategy proposes too: judged at the end only, not at rungs."""

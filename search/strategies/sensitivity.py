@@ -71,6 +71,7 @@ def sensitivity_curves(problem: Problem, outcomes: Sequence[Outcome]) -> list[Cu
         if outcome.accuracy is None or outcome.drift is None:
             broken[point.site].append(strength)
             continue
+        # A success at this strength shows that the failures at smaller strengths were not the site's end.
         measurements[point.site].append((strength, dense.accuracy - outcome.accuracy, outcome.drift - dense.drift))
         broken[point.site].clear()
     _, worst_drop, worst_drift = (max(column) for column in zip(*itertools.chain(*measurements), strict=True))
