@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -85,6 +86,15 @@ def fake_run(sites: Sequence[str] = SITES, per_group: int = 40, hostile: bool = 
 def with_tables(run: RunView, **changes: Any) -> RunView:
     """The same run with other tables."""
     return replace(run, tables=replace(run.tables, **changes))
+
+
+def without_result(run: RunView) -> RunView:
+    """The same run, had every candidate failed."""
+    frame = run.tables.candidates.assign(
+        status="failed", reason="out of memory", accuracy=math.nan, test_accuracy=math.nan
+    )
+    failed = with_tables(run, candidates=frame, front=frame[:0], finals=run.tables.finals[:0])
+    return replace(failed, allocations={})
 
 
 def _row(

@@ -1,36 +1,28 @@
-"""The leaderboard: figures by hand, filters, order and notes."""
+"""Leaderboards: figures and ranks by hand, notes, and latencies from runs' folders."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from board_fakes import DENSE, TASK, add_row, filled, final, judged, printed
+from board_fakes import DENSE, TASK, add_row, filled, final, judged
 
 from models.errors import UserError
-from search.allocation.targets import parse_target
-from search.candidate import failed_outcome
-from search.engine.standings import finalist_standings, read_dense, read_standings, seedless_key, store_dense
+from search.engine.standings import store_dense
 from search.export.config import CONFIG, read_config
 from search.latency.check import FILE
-from search.leaderboard.board import Board, find_tasks, read_boards
+from search.leaderboard.board import Board, read_boards
 from search.leaderboard.board_rows import ONE_SEED
-from search.leaderboard.views import Filter, mean_ranks, select_rows, sort_rows
 from search.ledger.ledger import Ledger, list_tasks
-from search.results.tables import Dense, table_records
-from search.strategies.contract import Proposal
+from search.results.tables import table_records
 
 
 def row(board: Board, method: str, target: str) -> dict[str, object]:
     found = [line for line in table_records(board.frame) if (line["method"], line["target"]) == (method, target)]
     assert len(found) == 1
     return found[0]
-
-
-# ---- rows
 
 
 def test_figures_of_a_row(board: Board) -> None:
@@ -85,32 +77,6 @@ def test_a_candidate_that_two_strategies_chose_has_a_row_for_each(path: str, tmp
     assert set(both["searched"]) == {9, 60}
 
 
-def test_a_reason_goes_once_there_is_an_answer(path: str) -> None:
-    with filled(path) as ledger:
-        assert any(standing.reason for standing in read_standings(ledger))
-        add_row(ledger, "kse", "0.3", (0.9, 0.91))
-        assert not any(standing.reason for standing in read_standings(ledger))
-
-
-def test_the_dense_network_keeps_what_was_measured_once(path: str) -> None:
-    with filled(path) as ledger:
-        store_dense(ledger, Dense(DENSE.flops, DENSE.params, DENSE.bytes, 0.98, None))
-        assert read_dense(ledger) == Dense(DENSE.flops, DENSE.params, DENSE.bytes, 0.98, DENSE.test_accuracy)
-
-
-def test_search_cost_counts_what_the_row_alone_took() -> None:
-    def proposal(number: int, strategy: str, target: str | None, stage: str = "search") -> Proposal:
-        return Proposal(final("l1", number / 100, judge="search"), stage, strategy, target and parse_target(target))  # type: ignore[arg-type]
-
-    asked = [proposal(1, "a", None, "scan"), proposal(2, "a", "0.5"), proposal(2, "a", "0.5"), proposal(3, "a", "0.3"),
-             proposal(4, "b", "0.5")]  # fmt: skip
-    seen = [(each, failed_outcome("x", seconds=2.0)) for each in asked]
-    finals = [Proposal(final("l1", 0.02, seed), "final", "a", parse_target("0.5")) for seed in range(3)]
-    (standing,) = finalist_standings(seen, finals, {"0.5": {"flops": 500_000}}, task=TASK, run="r")
-    assert (standing.searched, standing.search_seconds) == (2, 4.0)
-    assert standing.final == seedless_key(final("l1", 0.02), TASK)
-
-
 def test_latency_comes_from_an_export_of_the_same_finalist(path: str, tmp_path: Path) -> None:
     with filled(path) as ledger:
         key = final("kse", 0.5).key(ledger.task)
@@ -151,70 +117,6 @@ def test_latency_comes_from_a_search_for_a_target_of_latency(path: str, tmp_path
     assert (line["latency_ms"], line["dense_latency_ms"]) == (2.5, 4.0)
     assert line["latency_device"] == "cpu (a chip), torch, 1 thread, batch 8, least of 9 rounds"
     assert "prediction of its latency is -20% off" in str(line["note"])
-
-
-# ---- filters, order, tasks
-
-
-def test_filters_keep_the_ranks_among_all(board: Board) -> None:
-    (shown,) = select_rows([board], Filter(methods=["l1"], targets=["2x"]))
-    assert list(shown.frame["method"]) == ["l1"]
-    assert list(shown.frame["rank"]) == [2]
-    assert set(select_rows([board], Filter(strategies=["lagrangian"]))[0].frame["method"]) == {"fpgm"}
-    assert set(select_rows([board], Filter(targets=["0.3M"]))[0].frame["target"]) == {"0.3"}
-
-
-@pytest.mark.parametrize("column", ["accuracy", "-accuracy", "kept_flops"])
-def test_sorting_puts_blanks_last(board: Board, column: str) -> None:
-    values = sort_rows(board.frame, column)[column.removeprefix("-")].tolist()
-    known = [value for value in values if not pd.isna(value)]
-    assert known == sorted(known, reverse=column.startswith("-"))
-    assert all(pd.isna(value) for value in values[len(known) :])
-
-
-def test_mean_ranks_over_tasks_by_hand(path: str, tmp_path: Path) -> None:
-    filled(path).close()
-    with Ledger(path, "ffff", "vgg16-cifar on cifar10") as second:
-        store_dense(second, DENSE)
-        add_row(second, "l1", "0.5", (0.94, 0.941, 0.942))
-        add_row(second, "kse", "0.5", (0.90, 0.901, 0.902))
-    boards = read_boards(path, find_tasks(path, []), tmp_path)
-    lines = {(line["method"], line["band"]): line for line in table_records(mean_ranks(boards))}
-    assert lines["l1", 0.5]["mean_rank"] == 1.5  # 2 and 1
-    assert lines["kse", 0.5]["mean_rank"] == 1.5  # 1 and 2
-    assert pd.isna(lines["fpgm", 0.5]["mean_rank"])  # not in both
-    assert lines["fpgm", 0.5]["resnet56 on cifar10"] == 2
-    assert ("taylor", 0.5) not in lines  # ranked nowhere
-
-
-def test_two_tasks_of_one_title_are_told_apart(path: str, tmp_path: Path) -> None:
-    filled(path).close()
-    filled(path, task="ffff0000ffff").close()
-    with pytest.raises(UserError, match=r"2 tasks are called 'resnet56 on cifar10'; name one of 01234567, ffff0000"):
-        find_tasks(path, ["resnet56 on cifar10"])
-    assert find_tasks(path, ["ffff"]) == ["ffff0000ffff"]
-    boards = read_boards(path, find_tasks(path, []), tmp_path)
-    names = ["resnet56 on cifar10 [01234567]", "resnet56 on cifar10 [ffff0000]"]
-    assert list(mean_ranks(boards).columns[6:]) == names
-    text = printed(path, tmp_path, "table")
-    assert all(f"rank, {name}" in text for name in names)
-
-
-def test_mistakes_are_one_sentence(path: str, tmp_path: Path, board: Board) -> None:
-    empty = str(tmp_path / "empty.db")
-    Ledger(empty, TASK, "t").close()
-    for call, words in (
-        (lambda: find_tasks(str(tmp_path / "none.db"), []), "there is no ledger"),
-        (lambda: find_tasks(empty, []), "holds no task yet"),
-        (lambda: find_tasks(path, ["resnet65 on cifar10"]), "did you mean resnet56 on cifar10?"),
-        (lambda: printed(path, tmp_path, "xls"), "unknown format 'xls'"),
-        (lambda: printed(path, tmp_path, "csv", sort="acuracy"), "did you mean accuracy"),
-        (lambda: printed(path, tmp_path, "csv", method=["ksee"]), "did you mean kse?"),
-        (lambda: printed(path, tmp_path, "csv", target=["0.9"]), "no row is left"),
-        (lambda: printed(path, tmp_path, "csv", target=["fast"]), "target 'fast' is not understood"),
-    ):
-        with pytest.raises(UserError, match=re.escape(words)):
-            call()
 
 
 def test_a_task_without_finalists_says_so(path: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The leaderboard in every format, read back, and its page."""
+"""The leaderboard in every format, read back."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ import re
 from pathlib import Path
 
 import pytest
-from board_fakes import DENSE, TASK, add_row, filled, printed
+from board_fakes import DENSE, add_row, filled, printed
 from markdown_it import MarkdownIt
 
-from search.engine.standings import Standing, store_standings
-from search.leaderboard.board import Board, read_boards
+from search.leaderboard.board import Board
 from search.leaderboard.forms import boards_record
-from search.leaderboard.page import front_figure, page_html
-from search.leaderboard.reported import REPORTED, reported_for_task
+from search.leaderboard.reported import REPORTED
 from search.results.markup import escape_latex
 from search.results.tables import table_records
 
@@ -80,48 +78,6 @@ def test_reported_rows_are_beside_and_never_ranked(path: str, tmp_path: Path, bo
     assert [line for line in lines if line["kind"] == "measured"] == lines[: len(board.frame)]
     assert "not ranked" in printed(path, tmp_path, "table", reported=True)
     assert "ResRep" not in printed(path, tmp_path, "table")
-
-
-def test_reported_figures_follow_from_one_another() -> None:
-    resrep = next(line for line in reported_for_task("resnet56 on cifar10") if line.method == "ResRep")
-    assert resrep.delta_points == 0
-    assert resrep.kept_flops == pytest.approx(1 / 2.12, abs=1e-3)  # the paper gives both
-    assert reported_for_task("resnet56 on digits") == []
-    assert all(line.accuracy is None or 0.5 < line.accuracy < 1 for line in REPORTED)
-    assert all(line.reduction is None or 0 < line.reduction < 1 for line in REPORTED)
-
-
-# ---- page
-
-
-def test_the_page_tells_everything_and_refers_to_nothing(path: str, tmp_path: Path, board: Board) -> None:
-    out = tmp_path / "board.html"
-    printed(path, tmp_path, "html", out=out, reported=True)
-    page = out.read_text()
-    body = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
-    for line in table_records(board.frame):
-        assert line["row"] in body
-    assert "DepGraph" in body
-    assert not re.search(r'(src|href)="(?!#)', body)
-
-
-def test_names_on_the_page_cannot_act(path: str, tmp_path: Path) -> None:
-    evil = "<script>document.title='owned'</script>"
-    with filled(path, title=evil) as ledger:
-        add_row(ledger, evil, "0.5", (0.9, 0.91), strategy=evil, run=evil)
-        store_standings(ledger, [Standing(method=evil, strategy=evil, target=evil, target_flops=1, reason=evil)])
-    assert evil not in page_html(read_boards(path, [TASK], tmp_path), created="now")
-
-
-def test_the_picture_holds_every_tested_row_with_its_spread(board: Board) -> None:
-    figure = front_figure(board)
-    assert figure is not None
-    drawn = {(row[0], round(x, 9), round(y, 9), round(bar, 9)) for trace in figure["data"] if "error_y" in trace
-             for row, x, y, bar in zip(trace["customdata"], trace["x"], trace["y"], trace["error_y"]["array"],
-                                       strict=True)}  # fmt: skip
-    known = board.frame[board.frame["accuracy"].notna()].fillna({"std": 0.0})
-    assert drawn == {(line["row"], round(100 * line["kept_flops"], 9), round(100 * line["accuracy"], 9),
-                      round(100 * line["std"], 9)) for line in table_records(known)}  # fmt: skip
 
 
 def test_json_and_text_agree(path: str, tmp_path: Path, board: Board) -> None:
