@@ -19,7 +19,8 @@ def observer_of(show: Show) -> Observer:
         return show
     if show is False:
         return Observer()
-    # The one place where the library reaches for its screens, and only when somebody wants to see them.
+    # The one place where the library reaches for its screens, and only when somebody wants to see them: a notebook
+    # imports the library alone, so nobody else could bring them.
     from search.terminal.observer import console_observer
 
     return console_observer(show)

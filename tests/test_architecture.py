@@ -35,7 +35,7 @@ LAYERS = (
 )
 # Arrows against the order, each with its reason.
 EXCEPTIONS = {
-    ("search.screens", "search.terminal.observer"): "`show=True` prints progress; imported when somebody asks for it",
+    ("search.screens", "search.terminal.observer"): "a notebook has the library alone, and asks it to show progress",
 }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from methods.graph.trace import uncounted_flops
+from models.settings import setting_name
 from models.wording import plural
 from search.allocation.budget import Budget
 from search.allocation.targets import flops_text
@@ -41,7 +42,8 @@ def announce_search(run: PreparedRun, console: Console) -> None:
     if config.constraints.constrains_sites:
         screen.insert(3, f"under     {shlex.join(config.constraints.option_words())}")
     if config.task.weights is None:
-        screen.append("note      no --weights: this compresses an untrained network; `train` makes a dense baseline")
+        note = f"no {setting_name('weights')}: this compresses an untrained network; `train` makes a dense baseline"
+        screen.append(f"note      {note}")
     if uncounted := uncounted_flops(task.network, method.compressor.example):
         screen.append(f"note      {flops_text(uncounted)} {UNCOUNTED}")
     if task.seen:

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+from models.settings import naming_flags
 from models.task_config import TaskConfig
 from search.engine.prepare import prepare_run
 from search.recipe import Recipe
@@ -41,6 +42,13 @@ def test_one_of_a_thing_is_singular(tmp_path: Path) -> None:
     lines = first_screen(tmp_path, final_epochs=1, final_seeds=1)
     assert "work      1 candidate of 1 epoch, 1 finalist of 1 epoch with 1 seed each" in lines
     assert "method    l1, 5 sites; strategy acra-uniform" in lines
+
+
+def test_settings_are_named_as_the_caller_knows_them(tmp_path: Path) -> None:
+    untrained = ": this compresses an untrained network; `train` makes a dense baseline"
+    assert f"note      no weights{untrained}" in first_screen(tmp_path)
+    with naming_flags():
+        assert f"note      no --weights{untrained}" in first_screen(tmp_path)
 
 
 def test_several_are_plural(tmp_path: Path) -> None:
