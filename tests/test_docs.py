@@ -114,6 +114,19 @@ def test_every_page_is_linked_from_the_readme() -> None:
     assert {page for page in PAGES if page.name != "README.md"} <= linked
 
 
+@pytest.mark.parametrize("command", ["search", "compare"])
+def test_the_files_of_a_run_are_those_that_the_page_names(command: str, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
+    always, _, sometimes = page.partition("## A run's folder")[2].partition("## When")[0].partition("Some are there")
+    named = [set(re.findall(r"`([\w.]+)/?`", re.sub(r"\|[^|]*\|$", "", part, flags=re.MULTILINE))) for part in
+             (always, sometimes)]  # fmt: skip
+    result = getattr(api, command)(
+        "small", targets=0.5, train_images=100, epochs=0, workers=0, device="cpu", results=tmp_path, show=False
+    )
+    left = {path.name for path in result.folder.iterdir()}
+    assert named[0] <= left <= named[0] | named[1]
+
+
 def test_make_has_the_targets_that_pages_name() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     shown = "\n".join([*(block.text for page in PAGES for block in page_blocks(page)),

@@ -17,7 +17,7 @@ TITLES: dict[Stage, str] = {
     "scan": "sensitivity scan",
     "rung": "rungs",
     "search": "candidates",
-    "final": "finalists on the test set",
+    "final": "tests of finalists",
 }
 
 
