@@ -5,22 +5,22 @@ for (const [id, bars] of Object.entries(ratios?.sites ?? {}))
   sites[id] = new Map(bars.map(([site, ...bar]) => [site, bar]));
 const slots = [];
 function element(tag, className, text, parent) {
-  const made = document.createElement(tag);
-  made.className = className;
-  if (text !== null) made.textContent = text;
-  parent.append(made);
-  return made;
+  const node = document.createElement(tag);
+  node.className = className;
+  if (text !== null) node.textContent = text;
+  parent.append(node);
+  return node;
 }
 function drawSite(site, shown, parent) {
   const row = element("div", "site", null, parent);
   element("div", "mono", site, row);
   const bars = element("div", "", null, row);
   for (const [id, slot] of shown) {
-    const given = sites[id].get(site), bar = element("div", "bar", null, bars);
+    const [strength, setting] = sites[id].get(site) ?? [0, "dense"], bar = element("div", "bar", null, bars);
     const fill = element("div", "fill", null, element("div", "track", null, bar));
     fill.style.setProperty("--slot", `var(--c${slot})`);
-    fill.style.width = `${100 * Math.min(1, Math.max(0, given ? given[0] : 0))}%`;
-    element("div", "label", given ? given[1] : "dense", bar);
+    fill.style.width = `${100 * Math.min(1, Math.max(0, strength))}%`;
+    element("div", "label", setting, bar);
   }
 }
 function drawRatios() {
