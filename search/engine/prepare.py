@@ -110,7 +110,7 @@ def _refused_standings(config: RunConfig, refusal: Refusal, dense: Dense) -> lis
     measured = {"flops": dense.flops, "params": dense.params, "bytes": dense.bytes}
     limits = {term.measure: term.limit_for(measured.get(term.measure, 0)) for term in target.terms}
     names = config.strategies or (LEARNED,)
-    return [without_finalist(config, name, target.asked, limits, reason) for name in names]
+    return [without_finalist(config, name, target, limits, reason) for name in names]
 
 
 def _without_learning(methods: list[PreparedMethod]) -> list[Standing]:

@@ -41,9 +41,9 @@ class PreparedMethod:
         return self.choice.shortened_levels(self.compressor.levels(allocation))
 
     @property
-    def limits(self) -> dict[str, Mapping[str, int]]:
-        """Target as asked -> measure -> what it may be at most."""
-        return {target.asked: budget.limits for target, budget in self.targets}
+    def limits(self) -> dict[Target, Mapping[str, int]]:
+        """Target -> measure -> what it may be at most."""
+        return {target: budget.limits for target, budget in self.targets}
 
 
 Refusal = tuple[Target, str]

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from models.errors import UserError, commonest_reason
+from search.allocation.targets import Target
 from search.candidate import Candidate
 from search.engine.finalists import Seen, best_candidates, finalist_program
 from search.engine.outcomes import Judged
@@ -53,7 +54,7 @@ def answer_alone(method: PreparedMethod, name: str, ledger: Ledger) -> Program:
     except UserError as error:  # of the strategy: the others of the comparison go on, and its rows say why it did not
         reasons = {target: str(error) for target in method.limits}
     else:
-        answered = {str(proposal.target) for proposal in best_candidates(seen, 1)}
+        answered = {proposal.target for proposal in best_candidates(seen, 1)}
         reasons = {target: _why_none(seen, target) for target in method.limits if target not in answered}
     store_standings(
         ledger,
@@ -93,6 +94,6 @@ def _noting_outcomes(program: Program, seen: Judged) -> Program:
         return
 
 
-def _why_none(seen: Judged, target: str) -> str:
-    reasons = [outcome.reason for proposal, outcome in seen if str(proposal.target) == target and outcome.reason]
+def _why_none(seen: Judged, target: Target) -> str:
+    reasons = [outcome.reason for proposal, outcome in seen if proposal.target == target and outcome.reason]
     return f"no candidate could be judged: {commonest_reason(reasons)}" if reasons else "no candidate was proposed"

@@ -130,7 +130,7 @@ def _write_run(run: PreparedRun, facts: Mapping[str, str], status: str) -> None:
         run.dense,
         facts,
         status,
-        targets=[{"asked": target, **limits[target]} for target in limits],
+        targets=[{"asked": str(target), **limits[target]} for target in limits],
         warm_start=[outcome.key for method in run.methods for outcome in method.problem.known_candidates],
     )
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from search.allocation.targets import Target
 from search.candidate import Candidate, Frozen
 from search.engine.finalists import Seen
 from search.ledger.ledger import Ledger
@@ -32,13 +33,12 @@ class Standing(Frozen):
     method: str
     options: dict[str, Any] = {}
     strategy: str
-    target: str
-    """As it was asked for."""
+    target: Target
     target_flops: int | None
     """None for a target that does not speak of FLOPs."""
     target_limits: dict[str, int] = {}
     """Of the other measures."""
-    targets: tuple[str, ...] = ()
+    targets: tuple[Target, ...] = ()
     """All that were asked for along with it; a strategy may search them together."""
     final: str | None = None
     """Key of the finalist with seed 0; None if there is none."""
@@ -74,7 +74,7 @@ def seedless_key(candidate: Candidate, task: str) -> str:
 def finalist_standings(
     seen: Seen,
     finals: Iterable[Proposal],
-    targets: Mapping[str, Mapping[str, int]],
+    targets: Mapping[Target, Mapping[str, int]],
     *,
     task: str,
     run: str,
@@ -83,11 +83,12 @@ def finalist_standings(
     """One standing for every finalist, with what its method and strategy spent on its target.
 
     Args:
-        targets: as asked -> measure -> limit.
+        targets: target -> measure -> limit.
     """
     standings: dict[str, Standing] = {}
     for proposal in finals:
-        candidate, target = proposal.candidate, str(proposal.target)
+        candidate, target = proposal.candidate, proposal.target
+        assert target is not None  # of a scan alone, which has no finalists
         searched, seconds = _search_cost(seen, proposal)
         standing = Standing(
             method=candidate.method,
@@ -125,7 +126,9 @@ def store_standings(ledger: Ledger, standings: Iterable[Standing]) -> None:
         ledger.store_fact(ROW + standing.row, standing.model_dump(mode="json"))
 
 
-def without_finalist(config: RunConfig, strategy: str, target: str, limits: Mapping[str, int], reason: str) -> Standing:
+def without_finalist(
+    config: RunConfig, strategy: str, target: Target, limits: Mapping[str, int], reason: str
+) -> Standing:
     """The row of a method, strategy and target without an answer."""
     return Standing(
         method=config.method,

@@ -6,20 +6,17 @@ A missing figure is blank, never guessed. FLOPs are multiply-accumulates for one
 from __future__ import annotations
 
 import shlex
-import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from models.errors import commonest_reason
 from models.wording import plural
-from search.allocation.targets import TOLERANCE, beyond_flops
+from search.allocation.targets import TOLERANCE
 from search.latency.check import CheckedLatency
 from search.latency.timing import Latency
 from search.leaderboard.answers import Answer
 from search.leaderboard.commands import Commands
-from search.results.tables import Dense
+from search.results.tables import Dense, ratio_or_none, summarize_seeds
 
 # The columns of the CSV, whose order users' scripts may rely on.
 TYPES = {
@@ -64,44 +61,33 @@ def make_row(
     """The columns of `TYPES` but rank and band, and what ranking needs besides: test images and allocation."""
     standing, scored = answer.standing, answer.scored_records
     outcomes = [record.outcome for record in scored]
-    accuracies = [outcome.accuracy for outcome in outcomes if outcome.accuracy is not None]
-    mean = statistics.fmean(accuracies) if accuracies else None
-    flops, size = _mean_or_none(o.flops for o in outcomes), _mean_or_none(o.bytes for o in outcomes)
-    dense_flops, dense_bytes = (dense.flops, dense.bytes) if dense else (None, None)
-    dense_accuracy = dense.test_accuracy if dense else None
+    figures = summarize_seeds(outcomes, dense)
     latency = next((latencies[record.key] for record in scored if record.key in latencies), None)
-    kept_asked = _ratio_or_none(standing.target_flops, dense_flops)
-    kept_flops = _ratio_or_none(flops, dense_flops)
+    kept_asked = ratio_or_none(standing.target_flops, dense.flops) if dense else None
     return {
+        **figures,
         "task": title,
         "rank": None,
         "row": standing.row,
         "method": standing.method,
         "options": ", ".join(f"{name}={value}" for name, value in standing.options.items()),
         "strategy": standing.strategy,
-        "target": standing.target,
+        "target": str(standing.target),
         "band": None,
-        "dense_accuracy": dense_accuracy,
-        "accuracy": mean,
-        "std": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
-        "n": len(accuracies),
-        "delta_points": None if mean is None or dense_accuracy is None else 100 * (mean - dense_accuracy),
+        "dense_accuracy": dense.test_accuracy if dense else None,
+        "accuracy": figures["test_accuracy"],
+        "std": figures["test_std"],
+        "n": len(scored),
         "kept_asked": kept_asked,
-        "kept_flops": kept_flops,
-        "flops": _round_or_none(flops),
-        "params": _round_or_none(_mean_or_none(o.params for o in outcomes)),
-        "bytes": _round_or_none(size),
-        "compression": _ratio_or_none(dense_bytes, size),
         "dense_latency_ms": latency and latency.dense_ms,
         "latency_ms": latency and latency.compressed_ms,
         "latency_device": latency and latency.where_text,
         "searched": standing.searched if standing.final else None,
         "search_seconds": standing.search_seconds if standing.final else None,
-        "epochs": _mean_or_none(o.epochs for o in outcomes),
         "device": ", ".join(dict.fromkeys(o.device for o in outcomes if o.device)) or None,
         "run": standing.run,
         "command": commands.command_of(standing),
-        "note": "; ".join(_row_notes(answer, kept_asked, kept_flops, latency)) or None,
+        "note": "; ".join(_row_notes(answer, kept_asked, figures["kept_flops"], latency)) or None,
         "images": min((outcome.images for outcome in outcomes), default=0),
         # A method that learns while it trains is not told an allocation: its outcome has the one it came to.
         "allocation": str(scored[0].candidate.allocation or outcomes[0].allocation) if scored else "",
@@ -125,22 +111,9 @@ def _row_notes(
         reason = commonest_reason(failure.reason or "no reason given" for failure in failures)
         notes.append(f"{len(failures)} of {plural(len(tested), 'seed')} failed: {reason}")
     # Beside another limit, such as latency, FLOPs may have to lie far below their own.
-    flops_alone = not beyond_flops(standing.target)
+    flops_alone = standing.target.measures == ("flops",)
     if flops_alone and kept_asked is not None and kept_flops is not None and kept_flops < kept_asked - TOLERANCE:
         notes.append(f"its FLOPs lie more than {TOLERANCE:.1%} of the dense ones below the target")
     if isinstance(latency, CheckedLatency) and latency.is_far_off:
         notes.append(f"the prediction of its latency is {latency.relative_error:+.0%} off")
     return notes
-
-
-def _mean_or_none(figures: Iterable[float | None]) -> float | None:
-    measured = [figure for figure in figures if figure is not None]
-    return statistics.fmean(measured) if measured else None
-
-
-def _ratio_or_none(numerator: float | None, denominator: float | None) -> float | None:
-    return None if numerator is None or not denominator else numerator / denominator
-
-
-def _round_or_none(figure: float | None) -> int | None:
-    return None if figure is None else int(np.rint(figure))

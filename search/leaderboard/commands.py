@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from models.errors import UserError
-from search.allocation.targets import parse_target
 from search.engine.run_file import has_run_file
 from search.engine.run_record import read_config
 from search.engine.standings import Standing
@@ -43,7 +42,7 @@ class Commands:
             "methods": (standing.method,),
             "options": {standing.method: options} if options else {},
             "strategies": config.strategies if is_lent else (standing.strategy,),
-            "targets": tuple(map(parse_target, standing.targets or (standing.target,))),
+            "targets": standing.targets or (standing.target,),
             "comparison": False,
         }
         return run_command(config.model_copy(update=changes))

@@ -237,20 +237,20 @@ def _final_record(
 def summarize_seeds(outcomes: Sequence[Outcome], dense: Dense | None) -> TableRecord:
     """Test accuracy and cost of a finalist over the seeds that succeeded, as columns of the table of finalists."""
     accuracies = [outcome.accuracy for outcome in outcomes if outcome.accuracy is not None]
-    mean = mean_or_none(accuracies)
+    mean = _mean_or_none(accuracies)
     dense_accuracy = None if dense is None else dense.test_accuracy
-    flops = mean_or_none(outcome.flops for outcome in outcomes)
-    size = mean_or_none(outcome.bytes for outcome in outcomes)
+    flops = _mean_or_none(outcome.flops for outcome in outcomes)
+    size = _mean_or_none(outcome.bytes for outcome in outcomes)
     return {
         "test_accuracy": mean,
         "test_std": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
         "delta_points": None if mean is None or dense_accuracy is None else 100 * (mean - dense_accuracy),
         "kept_flops": None if dense is None else ratio_or_none(flops, dense.flops),
         "flops": _round_or_none(flops),
-        "params": _round_or_none(mean_or_none(outcome.params for outcome in outcomes)),
+        "params": _round_or_none(_mean_or_none(outcome.params for outcome in outcomes)),
         "bytes": _round_or_none(size),
         "compression": None if dense is None else ratio_or_none(dense.bytes, size),
-        "epochs": mean_or_none(outcome.epochs for outcome in outcomes),
+        "epochs": _mean_or_none(outcome.epochs for outcome in outcomes),
     }
 
 
@@ -302,7 +302,7 @@ def _round_or_none(figure: float | None) -> int | None:
     return None if figure is None else round(figure)
 
 
-def mean_or_none(figures: Iterable[float | None]) -> float | None:
+def _mean_or_none(figures: Iterable[float | None]) -> float | None:
     """Of the figures that are there."""
     measured = [figure for figure in figures if figure is not None]
     return statistics.fmean(measured) if measured else None

@@ -60,7 +60,7 @@ def announce_comparison(run: PreparedRun, console: Console) -> None:
     print_line(console, f"{run.title}: {flops_text(dense.flops)} FLOPs{tested}", "bold")
     for method in run.methods:
         strategies = ", ".join(method.config.strategies) or "nothing"
-        print_line(console, f"method    {method.config.method}: {strategies} at {', '.join(method.limits)}")
+        print_line(console, f"method    {method.config.method}: {strategies} at {', '.join(map(str, method.limits))}")
     for standing in {(refused.method, refused.target): refused for refused in run.refused}.values():
         print_line(console, f"left out  {standing.method} at {standing.target}: {standing.reason}")
     print_line(console, f"work      {_work_text(config, counts, 'up to ')}, less what the ledger knows")

@@ -28,7 +28,7 @@ def test_names_on_the_page_cannot_act(path: str, tmp_path: Path) -> None:
     evil = "<script>document.title='owned'</script>"
     with filled(path, title=evil) as ledger:
         add_row(ledger, evil, "0.5", (0.9, 0.91), strategy=evil, run=evil)
-        store_standings(ledger, [Standing(method=evil, strategy=evil, target=evil, target_flops=1, reason=evil)])
+        store_standings(ledger, [Standing(method=evil, strategy=evil, target="0.1", target_flops=1, reason=evil)])
     assert evil not in page_html(read_boards(path, [TASK], tmp_path), created="now")
 
 
