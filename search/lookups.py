@@ -72,16 +72,16 @@ def verify(row: str, *, show: Show = True, **settings: Any) -> Verified:
 
 def methods() -> pd.DataFrame:
     """The compression methods: name, summary, source, what they can do, their options' defaults."""
-    from methods.registry import methods as known
+    from methods import registry
 
-    return _records_table(known())
+    return _records_table(registry.methods())
 
 
 def strategies() -> pd.DataFrame:
     """The search strategies: name, summary, source, what they need."""
-    from search.strategies.registry import strategy_infos as known
+    from search.strategies.registry import strategy_infos
 
-    return _records_table(known())
+    return _records_table(strategy_infos())
 
 
 def networks() -> list[str]:
@@ -91,5 +91,5 @@ def networks() -> list[str]:
     return network_names()
 
 
-def _records_table(known: Mapping[str, Any]) -> pd.DataFrame:
-    return pd.DataFrame([dataclasses.asdict(record) for record in known.values()])
+def _records_table(records: Mapping[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame([dataclasses.asdict(record) for record in records.values()])

@@ -56,8 +56,8 @@ def _setting_words(plan: Mapping[str, Any], site: str) -> str:
     """`kept 0.75, 12 of 16 channels` of a site that loses channels, else the method's own knobs: `G=4, T=1`."""
     if (channels := plan["kept_channels"].get(site)) is None:
         return ", ".join(f"{knob}={value}" for knob, value in plan["allocation"][site].items()) or "dense"
-    kept, width = channels["kept"], channels["of"]
-    return "dense" if kept == width else f"kept {kept / width:.4g}, {kept} of {width} channels"
+    narrowed, width = channels["kept"], channels["of"]
+    return "dense" if narrowed == width else f"kept {narrowed / width:.4g}, {narrowed} of {width} channels"
 
 
 def _say_span(plan: Mapping[str, Any], name: str, span: Mapping[str, float], console: Console) -> None:
