@@ -40,8 +40,28 @@ PARAMS = figure_column("params", "params", si_text)
 SMALLER = figure_column("smaller by", "compression", "{:.2f}×".format)
 LATENCY = figure_column("latency, ms", "latency_ms", "{:.3g}".format)
 EPOCHS = figure_column("epochs", "epochs", "{:g}".format)
-SEARCH_COST = (figure_column("tried", "searched"), figure_column("search, s", "search_seconds", "{:,.0f}".format))
-TEXT_COLUMNS = (RANK, ROW, METHOD, STRATEGY, *ACCURACY, KEPT, PARAMS, SMALLER, LATENCY, *SEARCH_COST, EPOCHS)
+EFFORT = (
+    figure_column("tried", "searched"),
+    figure_column("search, s", "search_seconds", "{:,.0f}".format),
+    EPOCHS,
+)
+TEXT_COLUMNS = (RANK, ROW, METHOD, STRATEGY, *ACCURACY, KEPT, PARAMS, SMALLER, LATENCY, *EFFORT)
+# The page has room for more, and shortens names; its columns of latencies are shown where one was measured.
+PAGE_NAMES = (RANK, *(column.with_short_text() for column in (ROW, text_column("target"), METHOD, STRATEGY)))
+PAGE_SIZES = (
+    *ACCURACY,
+    figure_column("dense, %", "dense_accuracy", percent_text),
+    figure_column("asked", "kept_asked", "{:.4f}".format),
+    KEPT._replace(heading="kept"),
+    PARAMS,
+    figure_column("size", "bytes", lambda size: si_text(size, "B")),
+    SMALLER,
+)
+PAGE_LATENCIES = (
+    LATENCY,
+    figure_column("dense, ms", "dense_latency_ms", "{:.3g}".format),
+    text_column("latency_device", "measured on", "long"),
+)
 REPORTED_COLUMNS = (
     text_column("method"),
     figure_column("top-1, %", "accuracy", percent_text),

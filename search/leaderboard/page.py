@@ -10,44 +10,21 @@ import pandas as pd
 
 from search.leaderboard.board import Board
 from search.leaderboard.columns import (
-    ACCURACY,
-    EPOCHS,
-    KEPT,
-    LATENCY,
-    METHOD,
-    PARAMS,
-    RANK,
+    EFFORT,
+    PAGE_LATENCIES,
+    PAGE_NAMES,
+    PAGE_SIZES,
     REPORTED_COLUMNS,
     REPORTED_NOTE,
-    ROW,
-    SEARCH_COST,
-    SMALLER,
-    STRATEGY,
     dense_text,
     mean_rank_columns,
     method_text,
 )
 from search.leaderboard.views import mean_ranks, task_names
 from search.report.figures import Figure, finals_figure
-from search.report.rendering import Plot, Record, Table, figure_column, make_table, render_page, text_column
-from search.results.figure_text import format_figure, percent_text, shorten_middle, si_text
+from search.report.rendering import Plot, Record, Table, make_table, render_page
+from search.results.figure_text import format_figure, shorten_middle
 from search.results.tables import table_records
-
-NAME_COLUMNS = (RANK, *(column.with_short_text() for column in (ROW, text_column("target"), METHOD, STRATEGY)))
-SIZE_COLUMNS = (
-    *ACCURACY,
-    figure_column("dense, %", "dense_accuracy", percent_text),
-    figure_column("asked", "kept_asked", "{:.4f}".format),
-    KEPT._replace(heading="kept"),
-    PARAMS,
-    figure_column("size", "bytes", lambda size: si_text(size, "B")),
-    SMALLER,
-)
-LATENCY_COLUMNS = (
-    LATENCY,
-    figure_column("dense, ms", "dense_latency_ms", "{:.3g}".format),
-    text_column("latency_device", "measured on", "long"),
-)
 
 
 def page_html(boards: Sequence[Board], *, created: str | None = None, with_reported: bool = False) -> str:
@@ -101,8 +78,8 @@ def _results_table(frame: pd.DataFrame, index: int) -> Table:
         return shorten_middle(format_figure(board_row["note"]), 300) if pd.isna(board_row["accuracy"]) else None
 
     timed = bool(frame["latency_ms"].notna().any())
-    columns = [*NAME_COLUMNS, *SIZE_COLUMNS, *(LATENCY_COLUMNS if timed else ()), *SEARCH_COST, EPOCHS]
-    return make_table(f"board-{index}", columns, table_records(frame), missing_reason, reason_from=len(NAME_COLUMNS))
+    columns = [*PAGE_NAMES, *PAGE_SIZES, *(PAGE_LATENCIES if timed else ()), *EFFORT]
+    return make_table(f"board-{index}", columns, table_records(frame), missing_reason, reason_from=len(PAGE_NAMES))
 
 
 def front_figure(board: Board) -> Figure | None:

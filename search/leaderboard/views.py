@@ -80,13 +80,8 @@ def mean_ranks(boards: Sequence[Board]) -> pd.DataFrame:
     for board, name in zip(boards, names, strict=True):
         for board_row in table_records(board.frame):
             # Bands of two tasks are rarely equal to the last digit. Epochs tell cheap finalists from long trained ones.
-            competitor = (
-                board_row["method"],
-                board_row["options"],
-                board_row["strategy"],
-                round(board_row["band"], 3),
-                board_row["epochs"],
-            )
+            names_of_competitor = [board_row[column] for column in ("method", "options", "strategy")]
+            competitor = (*names_of_competitor, round(board_row["band"], 3), board_row["epochs"])
             task_ranks = ranks_of.setdefault(competitor, dict.fromkeys(names))
             numbers = [rank for rank in (task_ranks[name], board_row["rank"]) if not pd.isna(rank)]
             task_ranks[name] = min(numbers, default=None)

@@ -123,9 +123,8 @@ def _seeds_text(record: Record) -> str:
     return f"{record['seeds']}" + (f" ({record['failed']} failed)" if record["failed"] else "")
 
 
-CANDIDATE, STAGE, METHOD, STRATEGY, TARGET = (
-    text_column(name).with_short_text() for name in ("candidate", "stage", "method", "strategy", "target")
-)
+CANDIDATE = text_column("candidate")
+NAMES = [text_column(name).with_short_text() for name in ("method", "strategy", "target")]
 SIZES = [
     figure_column("FLOPs", "flops", si_text),
     figure_column("params", "params", si_text),
@@ -135,9 +134,7 @@ SIZES = [
 EPOCHS = figure_column("epochs", "epochs", "{:.3g}".format)
 FINAL_COLUMNS = [
     CANDIDATE,
-    METHOD,
-    STRATEGY,
-    TARGET,
+    *NAMES,
     Column("test accuracy, %", _tested_accuracy, "test_accuracy", "figure"),
     figure_column("Δ, points", "delta_points", lambda delta: points_text(delta / 100)),
     Column("seeds", _seeds_text, "seeds", "figure"),
@@ -158,10 +155,8 @@ LATENCY_COLUMNS = [
 CANDIDATE_NAMES = [
     Column("front", lambda record: "●" if record["on_front"] else ""),
     CANDIDATE,
-    STAGE,
-    METHOD,
-    STRATEGY,
-    TARGET,
+    text_column("stage"),
+    *NAMES,
     figure_column("seed", "seed"),
     EPOCHS,
     figure_column("time, s", "seconds", "{:,.1f}".format),
