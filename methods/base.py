@@ -77,6 +77,10 @@ class Tuning:
         """The network to judge and store, helpers folded away."""
         return network
 
+    def learned_allocation(self) -> Allocation | None:
+        """After `finish`: the allocation that the fine-tune arrived at; None where the method leaves it as it was."""
+        return None
+
     def report(self) -> dict[str, Any]:
         """Figures of this fine-tune for the run's files, such as the rows that had not reached zero."""
         return {}

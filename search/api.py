@@ -202,9 +202,9 @@ def open_run(run: str | Path, *, network: Network | None = None) -> RunResult:
     """
     from search.api_objects import RunResult
 
-    found = RunResult.read(run)
-    check_same(network, found.config.task)
-    return found
+    result = RunResult.read(run)
+    check_same(network, result.config.task)
+    return result
 
 
 @takes_keywords(EXPORT)

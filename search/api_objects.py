@@ -75,9 +75,9 @@ class RunResult:
         finalist of the target has met the test set; its `test_accuracy` is blank.
         """
         answers = [self.run.tables.best(target) for target in self.run.tables.targets]
-        lines = [{"accuracy": math.nan, **best.line, "reason": best.reason} for best in answers if best]
+        records = [{"accuracy": math.nan, **best.record, "reason": best.reason} for best in answers if best]
         types = {**FINAL_TYPES, "accuracy": "float64", "reason": "str"}
-        return pd.DataFrame(lines, columns=list(types)).astype(types).set_index("target")
+        return pd.DataFrame(records, columns=list(types)).astype(types).set_index("target")
 
     @property
     def leaderboard(self) -> pd.DataFrame:

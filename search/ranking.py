@@ -97,6 +97,7 @@ def _rank_equally_trained(places: Sequence[tuple[int, Outcome]]) -> list[tuple[i
     reasons[places[0][0]] = "highest search accuracy"
     if len(near) == 1 or any(outcome.drift is None for _, outcome in places):
         return [(index, reasons[index]) for index, _ in places]
+    # Drift is smooth where accuracy counts images, so it tells apart what accuracy within its error cannot.
     near.sort(key=lambda place: place[1].drift or 0.0)
     within = f"within one standard error ({100 * error:.2f} points) of the highest search accuracy"
     reasons |= {index: f"more drift than the best, {within}" for index, _ in near}
@@ -114,11 +115,11 @@ def standard_error(outcome: Outcome) -> float:
 def rank_tested(finalists: Sequence[T], samples: Sequence[Sample], names: Sequence[Name]) -> list[Ranked[T]]:
     """The finalists by their results on the test set, the best first."""
 
-    def key(index: int) -> tuple[float, float, Name]:
+    def sort_key(index: int) -> tuple[float, float, Name]:
         flops = samples[index].flops
         return -samples[index].mean, math.inf if flops is None else flops, names[index]
 
-    order = sorted(range(len(finalists)), key=key)
+    order = sorted(range(len(finalists)), key=sort_key)
     if not order:
         return []
     best = samples[order[0]]
@@ -132,9 +133,9 @@ def rank_tested(finalists: Sequence[T], samples: Sequence[Sample], names: Sequen
     return ranking
 
 
-def is_indistinct(one: Sample, other: Sample) -> bool:
+def is_indistinct(first: Sample, second: Sample) -> bool:
     """Whether Welch's t-test does not tell two means apart; False where a spread is unknown."""
-    return one.std is not None and other.std is not None and welch_p_value(one, other) >= LEVEL
+    return first.std is not None and second.std is not None and welch_p_value(first, second) >= LEVEL
 
 
 def rank_numbers(samples: Sequence[Sample | None]) -> list[int | None]:
@@ -145,34 +146,36 @@ def rank_numbers(samples: Sequence[Sample | None]) -> list[int | None]:
         (index, sample) for index, sample in enumerate(samples) if sample is not None and sample.std is not None
     ]
     for index, sample in sorted(measured, key=lambda pair: -pair[1].mean):
+        # Never before a result of higher mean: a wide spread would else win a better rank than a narrow one.
         last = numbers[index] = max(last, 1 + sum(is_better(rival, sample) for rival in samples))
     return numbers
 
 
-def is_better(one: Sample | None, other: Sample | None) -> bool:
-    """Whether `one` is better than `other` beyond the noise; never if either spread is unknown."""
-    if one is None or other is None or one.std is None or other.std is None:
+def is_better(first: Sample | None, second: Sample | None) -> bool:
+    """Whether `first` is better than `second` beyond the noise; never if either spread is unknown."""
+    if first is None or second is None or first.std is None or second.std is None:
         return False
-    image = 1 / max(1, min(one.images, other.images))
-    return one.mean - other.mean > image * (1 + ROUNDING) and welch_p_value(one, other) < LEVEL
+    # One test image more or less is luck, however little the seeds spread.
+    image = 1 / max(1, min(first.images, second.images))
+    return first.mean - second.mean > image * (1 + ROUNDING) and welch_p_value(first, second) < LEVEL
 
 
-def welch_p_value(one: Sample, other: Sample) -> float:
+def welch_p_value(first: Sample, second: Sample) -> float:
     """Two-sided p-value of Welch's t-test; 0 for different means without any spread."""
-    if not one.std and not other.std:  # no spread, no t
-        return float(one.mean == other.mean)
+    if not first.std and not second.std:  # no spread, no t
+        return float(first.mean == second.mean)
     from scipy.stats import ttest_ind_from_stats  # takes half a second to import, and most commands rank nothing
 
-    test = ttest_ind_from_stats(one.mean, one.std, one.n, other.mean, other.std, other.n, equal_var=False)
+    test = ttest_ind_from_stats(first.mean, first.std, first.n, second.mean, second.std, second.n, equal_var=False)
     return float(test.pvalue)
 
 
-def target_bands(kept: Sequence[float], width: float) -> list[float]:
+def target_bands(kept_shares: Sequence[float], width: float) -> list[float]:
     """For each target the largest one of its band: targets that lie within `width` of it are asked the same."""
     heads: dict[float, float] = {}
     head = None
-    for value in sorted(set(kept), reverse=True):
-        if head is None or head - value > width:
-            head = value
-        heads[value] = head
-    return [heads[value] for value in kept]
+    for share in sorted(set(kept_shares), reverse=True):
+        if head is None or head - share > width:
+            head = share
+        heads[share] = head
+    return [heads[share] for share in kept_shares]

@@ -197,6 +197,7 @@ class Forgetting(Tuning):
         self._masks: dict[str, Tensor] = {}
         self._before: dict[str, Tensor] = {}
         self._report: dict[str, Any] = {}
+        self._allocation: Allocation | None = None
         self._silenced = 0
         if at_once is not None:
             for compactor, mask in self.choose_rows(at_once).values():
@@ -235,12 +236,25 @@ class Forgetting(Tuning):
             if self._budget is not None:  # rows that reached zero without a mask are removed too
                 mask = mask | (norms < ZERO) & (norms < norms.max())
             staying[name] = torch.as_tensor(np.flatnonzero(~mask))
-        self._report = self._summarise_rows(staying, chosen, forced)
+        self._report = {
+            "rows_forgotten": sum(len(mask) - len(staying[name]) for name, (_, mask) in chosen.items()),
+            "rows_not_at_zero": forced,
+            "penalty": self.schedule.pull,
+            "interval": self.schedule.interval,
+        }
+        settings: dict[str, Setting] = {}
+        for site in self._owner.sites:
+            width = len(staying[site.name]) if site.name in staying else site.channels
+            settings[site.name] = site.settings[site.channels - width]
+        self._allocation = Allocation(settings)
         self._owner.fold_compactors(small, staying)
         return small
 
+    def learned_allocation(self) -> Allocation | None:
+        return self._allocation
+
     def report(self) -> dict[str, Any]:
-        """After `finish`: the allocation, the number of forgotten rows, and of those removed by force.
+        """After `finish`: the number of forgotten rows, and of those removed by force.
 
         `rows_not_at_zero` counts the rows whose norm had not fallen below 1e-5 when they were removed.
         """
@@ -271,21 +285,6 @@ class Forgetting(Tuning):
         """(D,) the score of each row: its norm and, in short budgets, the norm of its filter."""
         norms: Floats = compactor.row_norms().detach().double().cpu().numpy()
         return norms * self._sizes[name] ** self.schedule.size_weight
-
-    def _summarise_rows(
-        self, staying: Mapping[str, Tensor], chosen: Mapping[str, tuple[Compactor, Bools]], forced: int
-    ) -> dict[str, Any]:
-        settings: dict[str, Setting] = {}
-        for site in self._owner.sites:
-            width = len(staying[site.name]) if site.name in staying else site.channels
-            settings[site.name] = site.settings[site.channels - width]
-        return {
-            "allocation": Allocation(settings).to_json(),
-            "rows_forgotten": sum(len(mask) - len(staying[name]) for name, (_, mask) in chosen.items()),
-            "rows_not_at_zero": forced,
-            "penalty": self.schedule.pull,
-            "interval": self.schedule.interval,
-        }
 
 
 register(INFO, ResRep)

@@ -20,15 +20,15 @@ _SETTINGS = 24  # sites shown; the rest is in config.json
 
 def model_card(config: ExportConfig, folder: Path, *, pictured: bool = False) -> str:
     """`README.md` of the export in `folder`, in Markdown; `pictured`: its centroids lie there as a picture."""
-    parts = [
+    sections = [
         _title_section(config),
         _accuracy_section(config),
         _cost_section(config),
         _files_section(config),
         _latency_section(config),
     ]
-    parts += [_CENTROIDS if pictured else "", _origin_section(config), _loading_section(config, folder)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    sections += [_CENTROIDS if pictured else "", _origin_section(config), _loading_section(config, folder)]
+    return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def _title_section(config: ExportConfig) -> str:
@@ -54,27 +54,28 @@ def _label_list(labels: tuple[int | str, ...]) -> str:
 
 
 def _accuracy_section(config: ExportConfig) -> str:
-    m = config.metrics
-    std = "" if m.std is None else f" ± {m.std:.2%}"
-    lines = [
-        "## Accuracy",
-        f"| top-1 on {m.test_images:,} test images | |\n| --- | ---: |",
-        f"| dense | {m.dense_test_accuracy:.2%} |",
-        f"| these weights (seed {m.seed}) | {m.test_accuracy:.2%} |",
-        f"| mean of {plural(m.n, 'seed')} | {m.mean:.2%}{std} |",
-        f"| change, mean against dense | {100 * (m.mean - m.dense_test_accuracy):+.2f} points |",
+    metrics = config.metrics
+    std = "" if metrics.std is None else f" ± {metrics.std:.2%}"
+    table_lines = [
+        f"| top-1 on {metrics.test_images:,} test images | |\n| --- | ---: |",
+        f"| dense | {metrics.dense_test_accuracy:.2%} |",
+        f"| these weights (seed {metrics.seed}) | {metrics.test_accuracy:.2%} |",
+        f"| mean of {plural(metrics.n, 'seed')} | {metrics.mean:.2%}{std} |",
+        f"| change, mean against dense | {100 * (metrics.mean - metrics.dense_test_accuracy):+.2f} points |",
     ]
-    return lines[0] + "\n\n" + "\n".join(lines[1:])
+    return "## Accuracy\n\n" + "\n".join(table_lines)
 
 
 def _cost_section(config: ExportConfig) -> str:
-    rows = []
+    table_lines = []
     for what in ("flops", "params", "bytes"):
         dense, small = getattr(config.dense, what), getattr(config.cost, what)
         title = {"flops": "FLOPs", "params": "parameters", "bytes": "bytes of parameters"}[what]
-        rows.append(f"| {title} | {dense:,} | {small:,} | {dense / max(small, 1):.2f}× |")
-    text = "## Cost\n\n| for one input | dense | compressed | |\n| --- | ---: | ---: | ---: |\n" + "\n".join(rows)
+        table_lines.append(f"| {title} | {dense:,} | {small:,} | {dense / max(small, 1):.2f}× |")
+    head = "| for one input | dense | compressed | |\n| --- | ---: | ---: | ---: |"
+    text = "\n".join(["## Cost\n", head, *table_lines])
     text += "\n\nOne multiply-accumulate of a convolution or linear layer is one FLOP."
+    # Methods of codebooks compute each distinct kernel once; an ordinary convolution cannot.
     if config.metrics.executed_flops != config.cost.flops:
         text += (
             f" The FLOPs above count each distinct kernel once; `{PROGRAM}` and `{ONNX}` have the kernels written out "
@@ -87,13 +88,14 @@ def _files_section(config: ExportConfig) -> str:
     if not config.files:
         return ""
     what = {WEIGHTS: "packed weights", PROGRAM: "torch.export program", ONNX: "ONNX"}
-    rows = []
+    table_lines = []
     for name, stored in config.files.items():
         difference = config.metrics.agreement.get(name)
         tried = "" if difference is None else f"{difference:.1e}"
-        rows.append(f"| `{name}` | {what[name]} | {stored.bytes:,} | {tried} |")
+        table_lines.append(f"| `{name}` | {what[name]} | {stored.bytes:,} | {tried} |")
+    head = "| file | | bytes | largest difference |\n| --- | --- | ---: | ---: |"
     return (
-        "## Files\n\n| file | | bytes | largest difference |\n| --- | --- | ---: | ---: |\n" + "\n".join(rows) + "\n\n"
+        "\n".join(["## Files\n", head, *table_lines]) + "\n\n"
         "The difference is to the fine-tuned network's outputs on test images, over the largest of them."
     )
 
@@ -102,16 +104,19 @@ def _latency_section(config: ExportConfig) -> str:
     timed = config.metrics.latency
     if not timed:
         return ""
-    rows = []
-    for each in timed:
-        dense = time_text(each.dense_ms, each.dense_spread_ms)
-        small = time_text(each.compressed_ms, each.compressed_spread_ms)
-        where = f"{each.device}, {plural(each.threads, 'thread')}"
-        speed_up = f"{each.speed_up:.2f}× | {each.theoretical:.2f}×"
-        rows.append(f"| {each.engine} | {escape_markdown(where)} | {each.batch} | {dense} | {small} | {speed_up} |")
-    head = "| engine | device | batch | dense ms | compressed ms | measured | by FLOPs |"
+    table_lines = []
+    for latency in timed:
+        dense = time_text(latency.dense_ms, latency.dense_spread_ms)
+        small = time_text(latency.compressed_ms, latency.compressed_spread_ms)
+        where = f"{latency.device}, {plural(latency.threads, 'thread')}"
+        speed_up = f"{latency.speed_up:.2f}× | {latency.theoretical:.2f}×"
+        table_lines.append(
+            f"| {latency.engine} | {escape_markdown(where)} | {latency.batch} | {dense} | {small} | {speed_up} |"
+        )
+    head = "| engine | device | batch | dense ms | compressed ms | measured | by FLOPs |\n"
+    head += "| --- | --- | ---: | ---: | ---: | ---: | ---: |"
     return (
-        "## Latency\n\n" + head + "\n| --- | --- | ---: | ---: | ---: | ---: | ---: |\n" + "\n".join(rows) + "\n\n"
+        "\n".join(["## Latency\n", head, *table_lines]) + "\n\n"
         "Median over rounds in which both took turns, ± the distance between quartiles.\n" + shortfall_sentence(timed)
     ).rstrip()
 
@@ -127,10 +132,13 @@ def _rounded_text(value: float, count: int) -> str:
 
 def shortfall_sentence(timed: tuple[Latency, ...]) -> str:
     """A sentence on where the real speed-up is far below the theoretical one; empty if it is nowhere."""
-    short = [each for each in timed if each.far_below]
+    # Small layers are bound by memory and by the cost of starting each operator, so fewer FLOPs need not be faster.
+    short = [latency for latency in timed if latency.far_below]
     if not short:
         return ""
-    where = ", ".join(f"{each.engine} on {each.device.split(' ')[0]} at batch {each.batch}" for each in short)
+    where = ", ".join(
+        f"{latency.engine} on {latency.device.split(' ')[0]} at batch {latency.batch}" for latency in short
+    )
     where = "every form measured" if len(short) == len(timed) else where
     return f"The real speed-up is far below what the FLOPs promise for {where}: less than half of the gain arrived."
 
@@ -148,13 +156,13 @@ def _origin_section(config: ExportConfig) -> str:
     if config.seen:
         text += " The dense weights may have been trained on the images that ranked candidates."
     settings = config.allocation
-    rows = [
+    table_lines = [
         f"| {markdown_code(site, in_table=True)} | {escape_markdown(repr(settings[site]))} |"
         for site in list(settings)[:_SETTINGS]
     ]
     more = len(settings) - _SETTINGS
     rest = f"\n\n{more} more sites are in `config.json`." if more > 0 else ""
-    return text + "\n\n| site | setting |\n| --- | --- |\n" + "\n".join(rows) + rest
+    return text + "\n\n| site | setting |\n| --- | --- |\n" + "\n".join(table_lines) + rest
 
 
 def _loading_section(config: ExportConfig, folder: Path) -> str:

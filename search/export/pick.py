@@ -94,7 +94,7 @@ def _best_record(run: FinishedRun, wanted: str) -> TableRecord:
         best = run.tables.best(wanted)
         if best is None:
             raise UserError(f"no candidate of {run.folder} at {wanted} succeeded; pick another target")
-        chosen = best.line
+        chosen = best.record
     else:
         finalists = [place.candidate for place in rank_finals(run.tables.finals)]
         if not finalists:

@@ -145,7 +145,9 @@ class Evaluator:
         if not math.isfinite(loss) or not math.isfinite(drift or 0):
             return failed_outcome(f"its outputs are not finite (loss {loss})")
         if candidate.learned_target is not None:
-            allocation = Allocation(tuning.report()["allocation"])
+            learned = tuning.learned_allocation()
+            assert learned is not None, f"{candidate.method} learns its allocation and does not say which"
+            allocation = learned
         if self._keep is not None and candidate.judge == "test":
             save_compressed(self._keep, candidate, allocation, network, compressor, self.task.fingerprint)
         return Outcome(

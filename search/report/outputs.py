@@ -58,6 +58,7 @@ def run_view(outcomes: RunOutcomes, command: str, checked: Mapping[str, CheckedL
     entries = [entry for _, method in by_method for entry in method]
     ids = short_ids(entry.key for entry in entries)
     scans = [scan for result in methods if (scan := _scan_table(result)) is not None]
+    # A target that no method can reach has no budget, and is said in the remarks.
     targets = {target.asked: budget for method in run.methods for target, budget in method.targets}
     view = RunView(
         title=f"{run.title}, {', '.join(method.config.method for method in run.methods)}",
@@ -93,9 +94,9 @@ def run_view(outcomes: RunOutcomes, command: str, checked: Mapping[str, CheckedL
     return replace(view, centroids=_answer_codebooks(by_method, view, ids))
 
 
-def _merge_mappings(parts: Iterable[Mapping[str, Item]]) -> dict[str, Item]:
+def _merge_mappings(mappings: Iterable[Mapping[str, Item]]) -> dict[str, Item]:
     """The mappings of all methods as one."""
-    return {name: item for part in parts for name, item in part.items()}
+    return {name: item for mapping in mappings for name, item in mapping.items()}
 
 
 def _of_method(outcomes: RunOutcomes, result: MethodOutcomes, text: str) -> str:
@@ -134,6 +135,7 @@ def method_entries(result: MethodOutcomes) -> list[CandidateEntry]:
         for proposal, outcome in result.seen
         if proposal.stage != "scan" and proposal.target is not None
     ]
+    # Workers finish in any order: sorted, the same search always leaves the same tables.
     order, stages = list(limits), ("search", "rung", "final")
     return sorted(entries, key=lambda e: (stages.index(e.stage), order.index(e.target), e.strategy, e.key))
 
@@ -203,10 +205,11 @@ def _answer_codebooks(
     by_method: list[tuple[MethodOutcomes, list[CandidateEntry]]], view: RunView, ids: Mapping[str, str]
 ) -> dict[str, list[Centroids]]:
     """The codebooks of each target's answer."""
+    # Taken from the entries, not from the table: its allocation is text.
     candidates = {
         ids[entry.key]: (result.prepared.compressor, entry) for result, entries in by_method for entry in entries
     }
-    answers = [best.line["candidate"] for target, _ in view.targets if (best := view.tables.best(target))]
+    answers = [best.record["candidate"] for target, _ in view.targets if (best := view.tables.best(target))]
     codebooks: dict[str, list[Centroids]] = {}
     for short_id in answers:
         compressor, entry = candidates[short_id]
@@ -217,19 +220,19 @@ def _answer_codebooks(
 
 def _scan_table(result: MethodOutcomes) -> pd.DataFrame | None:
     """The scan as measured, one line per site and setting."""
-    setup = result.prepared
-    scanned = {p.candidate: o for p, o in result.seen if p.stage == "scan"}
+    method = result.prepared
+    scanned = {proposal.candidate: outcome for proposal, outcome in result.seen if proposal.stage == "scan"}
     if not scanned:
         return None
-    lines = []
-    for point in scan_points(setup.problem.scanned_sites, setup.config.scan_levels):
-        outcome = scanned.get(setup.problem.scan_candidate(point.site, point.level))
+    records = []
+    for point in scan_points(method.problem.scanned_sites, method.config.scan_levels):
+        outcome = scanned.get(method.problem.scan_candidate(point.site, point.level))
         if outcome is None or outcome.accuracy is None:
             continue
-        site = setup.problem.scanned_sites[point.site]
-        lines.append(
+        site = method.problem.scanned_sites[point.site]
+        records.append(
             {
-                "method": setup.config.method,
+                "method": method.config.method,
                 "site": site.name,
                 "setting": repr(site.settings[point.level]),
                 "strength": site.strengths[point.level],
@@ -239,7 +242,7 @@ def _scan_table(result: MethodOutcomes) -> pd.DataFrame | None:
                 "images": outcome.images,
             }
         )
-    return pd.DataFrame(lines) if lines else None
+    return pd.DataFrame(records) if records else None
 
 
 def _run_facts(outcomes: RunOutcomes) -> dict[str, str]:

@@ -48,7 +48,7 @@ def report_html(run: RunView) -> str:
         front=front and Plot("front-plot", "Kept FLOPs against search accuracy", front),
         finals=_finals_table(run.tables.finals),
         finals_plot=finals and Plot("finals-plot", "Kept FLOPs against test accuracy of finalists", finals),
-        ratios=_ratio_choices(run, [best.line for best in answers.values() if best]),
+        ratios=_ratio_choices(run, [best.record for best in answers.values() if best]),
         centroids=_centroid_pictures(run),
         sensitivity=_sensitivity_scans(run),
         candidates=_candidates_table(run),
@@ -73,7 +73,7 @@ def _make_card(run: RunView, target: str, flops: int | None, best: Best | None) 
     limit = f"{si_text(flops)} FLOPs" if flops is not None and "+" not in target else run.limits[target]
     if best is None:
         return Card(target, limit)
-    answer = best.line
+    answer = best.record
     spread = f" ± {percent_text(best.std)}" if best.std is not None else ""
     dense_accuracy = run.dense.test_accuracy if best.on_test else run.dense.search_accuracy
     change = "" if dense_accuracy is None else f"{points_text(best.accuracy - dense_accuracy)} points against dense; "

@@ -17,7 +17,7 @@ from search.results.tables import TableRecord, figure_or_none, table_records
 class Best:
     """The answer to one target: a finalist on the test set, or, without finalists, a searched candidate."""
 
-    line: Mapping[str, Any]
+    record: Mapping[str, Any]
     """Of the table of finalists, or of candidates."""
     on_test: bool
     accuracy: float
@@ -32,9 +32,11 @@ def best_of_target(candidates: pd.DataFrame, finals: pd.DataFrame, target: str) 
     """The first finalist of a target; where nothing of it met the test set, the first searched candidate."""
     tested = rank_finals(finals, target)
     if tested:
-        first, *others = tested
-        sample = _sample(first.candidate)
-        rival = next((other.candidate for other in others if is_indistinct(sample, _sample(other.candidate))), None)
+        first, *rivals = tested
+        sample = _test_sample(first.candidate)
+        rival = next(
+            (rival.candidate for rival in rivals if is_indistinct(sample, _test_sample(rival.candidate))), None
+        )
         return Best(first.candidate, True, sample.mean, sample.std, first.reason, rival)
     searched = rank_candidates(candidates, target)
     if not searched:
@@ -45,34 +47,39 @@ def best_of_target(candidates: pd.DataFrame, finals: pd.DataFrame, target: str) 
 def rank_finals(finals: pd.DataFrame, target: str | None = None) -> list[Ranked[TableRecord]]:
     """The lines of finalists that met the test set; of one target, or of all."""
     tested = finals[finals["test_accuracy"].notna()]
-    lines = table_records(tested if target is None else tested[tested["target"] == target])
-    return rank_tested(lines, [_sample(line) for line in lines], [_name(line) for line in lines])
+    records = table_records(tested if target is None else tested[tested["target"] == target])
+    return rank_tested(
+        records, [_test_sample(record) for record in records], [_record_name(record) for record in records]
+    )
 
 
 def rank_candidates(candidates: pd.DataFrame, target: str) -> list[Ranked[TableRecord]]:
     """The lines of a target's searched candidates, those that were stopped at a rung last."""
     searched = candidates["stage"].isin(["search", "rung"]) & candidates["accuracy"].notna()
-    lines = table_records(candidates[searched & (candidates["target"] == target)])
-    return rank_searched(lines, [_outcome(line) for line in lines], [_name(line) for line in lines])
-
-
-def _sample(line: TableRecord) -> Sample:
-    return Sample(
-        line["test_accuracy"],
-        figure_or_none(line["test_std"]),
-        line["seeds"],
-        images=1,
-        flops=figure_or_none(line["flops"]),
+    records = table_records(candidates[searched & (candidates["target"] == target)])
+    return rank_searched(
+        records, [_recorded_outcome(record) for record in records], [_record_name(record) for record in records]
     )
 
 
-def _outcome(line: TableRecord) -> Outcome:
-    """What a table keeps of an outcome, as far as the ranking looks at it."""
+def _test_sample(record: TableRecord) -> Sample:
+    return Sample(
+        record["test_accuracy"],
+        figure_or_none(record["test_std"]),
+        record["seeds"],
+        images=1,  # rank numbers alone look at it, and a run's tables have none
+        flops=figure_or_none(record["flops"]),
+    )
+
+
+def _recorded_outcome(record: TableRecord) -> Outcome:
+    """What a table keeps of an outcome, as far as the ranking looks at it; a blank figure stays at its default."""
     figures = {
-        name: figure_or_none(line[name]) for name in ("accuracy", "loss", "drift", "merit", "flops", "images", "epochs")
+        name: figure_or_none(record[name])
+        for name in ("accuracy", "loss", "drift", "merit", "flops", "images", "epochs")
     }
     return Outcome(status="ok", **{name: figure for name, figure in figures.items() if figure is not None})
 
 
-def _name(line: TableRecord) -> Name:
-    return candidate_name(line["strategy"], line["method"], line["allocation"])
+def _record_name(record: TableRecord) -> Name:
+    return candidate_name(record["strategy"], record["method"], record["allocation"])

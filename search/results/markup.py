@@ -28,11 +28,11 @@ def _escape_match(match: re.Match[str]) -> str:
 
 def markdown_code(text: str, *, in_table: bool = False) -> str:
     """A text as a code span, fenced by more backticks than it holds in a row."""
-    line = " ".join(printable_text(text).splitlines()) or " "
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
-    space = " " if line[0] == "`" or line[-1] == "`" else ""
+    code = " ".join(printable_text(text).splitlines()) or " "
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", code)), default=0))
+    space = " " if code[0] == "`" or code[-1] == "`" else ""
     # In tables a bar ends the cell even within a code span, unless a backslash is before it.
-    return f"{fence}{space}{line.replace('|', chr(92) + '|') if in_table else line}{space}{fence}"
+    return f"{fence}{space}{code.replace('|', chr(92) + '|') if in_table else code}{space}{fence}"
 
 
 def escape_latex(text: str) -> str:

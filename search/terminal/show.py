@@ -33,7 +33,7 @@ def show_search_end(outcomes: RunOutcomes, written: Written, console: Console) -
         console.print(Text(remark))
     for target, _ in view.targets:
         if (best := view.tables.best(target)) is not None and best.rival is not None:
-            names = f"{_candidate_text(best.line)} is inside the noise of {_candidate_text(best.rival)}"
+            names = f"{_candidate_text(best.record)} is inside the noise of {_candidate_text(best.rival)}"
             print_line(console, f"target {target}: {names} (Welch's t)")
     show_latencies(view.latencies, console)
     failures = view.tables.candidates[view.tables.candidates["status"] == "failed"]

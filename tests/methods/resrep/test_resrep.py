@@ -163,7 +163,7 @@ def test_schedule_reaches_given_widths_in_time(steps: int, lr: float, one_cycle:
     small = tuning.finish(wide)
     report = tuning.report()
     assert (report["rows_forgotten"], report["rows_not_at_zero"]) == (sum(gone.values()), 0)
-    assert report["allocation"] == allocation.to_json()
+    assert tuning.learned_allocation() == allocation
     assert count_flops(small) == compressor.cost_of(allocation).flops
 
 
@@ -189,7 +189,8 @@ def test_learned_widths_meet_the_target(kind: str) -> None:
     assert isinstance(tuning, Forgetting)
     fine_tune(tuning, wide, 60, 0.02)
     small, report = tuning.finish(wide), tuning.report()
-    allocation, dense = Allocation(report["allocation"]), count_flops(compressor.network)
+    allocation, dense = tuning.learned_allocation(), count_flops(compressor.network)
+    assert allocation is not None
     assert report["rows_not_at_zero"] == 0
     assert count_flops(small) == compressor.cost_of(allocation).flops <= 0.6 * dense
     levels = compressor.levels(allocation)

@@ -81,7 +81,7 @@ def test_a_report_shows_it_where_it_was_measured() -> None:
         latency_ms=6.25, dense_latency_ms=10.0, predicted_latency_ms=7.5, latency_device="<chip>"
     )
     html = report_html(
-        replace(with_tables(run, finals=finals), latencies={best.line["candidate"]: "measured <6.25> ms"})
+        replace(with_tables(run, finals=finals), latencies={best.record["candidate"]: "measured <6.25> ms"})
     )
     assert "predicted,\u00a0ms" in html
     assert ">7.5</td>" in html

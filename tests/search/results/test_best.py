@@ -74,7 +74,7 @@ def answers(rows: Sequence[CandidateEntry], folder: Path) -> dict[str, int]:
     RunTables(frame, pareto_front(frame), finals).write(run)
     picked = pick_candidate(read_run(run), TARGET)
     found = {
-        "report": number_of(best.line["allocation"]),
+        "report": number_of(best.record["allocation"]),
         "export": number_of(json.dumps({"conv": {"ratio": picked.allocation["conv"]["ratio"]}})),
         "python": number_of(open_run(run).best.loc[TARGET, "allocation"]),
     }
