@@ -80,25 +80,27 @@ def problem(settings: Sequence[int], cost: Any, kept: Sequence[float], **changes
     return Problem(method="m", options={}, sites=sites(settings), cost=cost, targets=targets, **fields)
 
 
-def levels_of(given: Problem, candidate: Candidate) -> Levels:
+def levels_of(problem: Problem, candidate: Candidate) -> Levels:
     """The levels that a candidate stands for."""
     chosen = candidate.allocation
-    return np.array([int(chosen[s.name]["level"]) if s.name in chosen else 0 for s in given.sites], dtype=np.intp)
+    return np.array([int(chosen[s.name]["level"]) if s.name in chosen else 0 for s in problem.sites], dtype=np.intp)
 
 
-def play(given: Problem, program: Program, judge: Callable[[Levels, Proposal], Outcome]) -> list[list[Proposal]]:
+def play_strategy(
+    problem: Problem, program: Program, judge: Callable[[Levels, Proposal], Outcome]
+) -> list[list[Proposal]]:
     """Run a program to its end; the batches it proposed."""
     batches = []
     try:
         batch = next(program)
         while True:
             batches.append(batch)
-            batch = program.send([judge(levels_of(given, each.candidate), each) for each in batch])
+            batch = program.send([judge(levels_of(problem, proposal.candidate), proposal) for proposal in batch])
     except StopIteration:
         return batches
 
 
-def judged(given: Problem, levels: Levels, loss: float) -> Outcome:
+def outcome_of_loss(problem: Problem, levels: Levels, loss: float) -> Outcome:
     """An outcome of that loss and drift; accuracy falls with it."""
-    flops = int(given.cost(levels[None]).flops[0])
+    flops = int(problem.cost(levels[None]).flops[0])
     return Outcome(status="ok", loss=loss, drift=loss, accuracy=float(np.exp(-loss)), flops=flops)

@@ -71,15 +71,15 @@ def test_never_above_the_limit_and_never_leaves_room_for_a_step(
     limit = int(flops.min() + share * (flops.max() - flops.min()))
     weights = np.random.default_rng(seed).uniform(0, 1, len(sites))
     shape = lambda scales: np.minimum(1, scales[:, None] * (weights + scales[:, None]))  # noqa: E731
-    found = project_shape(shape, sites, Budget({"flops": limit}, cost))
-    exact = int(cost(found.levels[None]).flops[0])
-    assert found.cost.flops == exact <= limit
-    assert found.met == (exact >= limit - TOLERANCE * cost.dense.flops)
-    for index in np.flatnonzero(found.levels):
-        relaxed = found.levels.copy()
+    solution = project_shape(shape, sites, Budget({"flops": limit}, cost))
+    exact = int(cost(solution.levels[None]).flops[0])
+    assert solution.cost.flops == exact <= limit
+    assert solution.met == (exact >= limit - TOLERANCE * cost.dense.flops)
+    for index in np.flatnonzero(solution.levels):
+        relaxed = solution.levels.copy()
         relaxed[index] -= 1
         gentler = int(cost(relaxed[None]).flops[0])
-        assert gentler > limit or found.met
+        assert gentler > limit or solution.met
 
 
 def test_met_nearly_whenever_it_can_be() -> None:
@@ -104,8 +104,8 @@ def test_a_larger_budget_never_compresses_a_site_harder(
     case: tuple[list[Site], ChainCost], shares: list[float], seed: int
 ) -> None:
     sites, cost = case
-    least, most = flops_reach(sites, cost)
-    limits = [least, *(int(least + share * (most - least)) for share in sorted(shares)), most]
+    least, largest = flops_reach(sites, cost)
+    limits = [least, *(int(least + share * (largest - least)) for share in sorted(shares)), largest]
     shape, ladders = power_shape(exponents_at_random(len(sites), seed)), Ladders(sites)
     levels = [find_scale(shape, ladders, Budget({"flops": limit}, cost))[0] for limit in limits]
     assert (cost(np.stack(levels)).flops <= limits).all()
@@ -174,18 +174,19 @@ def test_uniform_is_the_gentlest_common_strength() -> None:
     sizes, places = [8, 16, 32], [64, 16, 4]
     sites, cost = even_sites(sizes), ChainCost(sizes, places)
     every = sorted({strength for site in sites for strength in site.strengths})
-    for kept in (0.9, 0.7, 0.5, 0.3, 0.1):
-        limit = int(kept * cost.dense.flops)
-        found = project_shape(uniform_shape(3), sites, Budget({"flops": limit}, cost))
+    for remaining_shares in (0.9, 0.7, 0.5, 0.3, 0.1):
+        limit = int(remaining_shares * cost.dense.flops)
+        solution = project_shape(uniform_shape(3), sites, Budget({"flops": limit}, cost))
         for strength in every:
             levels = [sum(s <= strength + 1e-9 for s in site.strengths) - 1 for site in sites]
             if int(cost(np.array([levels])).flops[0]) <= limit:
                 break
         gap = [
-            abs(site.strengths[a] - site.strengths[b]) for site, a, b in zip(sites, found.levels, levels, strict=True)
+            abs(site.strengths[a] - site.strengths[b])
+            for site, a, b in zip(sites, solution.levels, levels, strict=True)
         ]
-        assert max(gap) <= 0.15, kept
-        assert found.cost.flops >= int(cost(np.array([levels])).flops[0])
+        assert max(gap) <= 0.15, remaining_shares
+        assert solution.cost.flops >= int(cost(np.array([levels])).flops[0])
 
 
 def test_reach_by_brute_force() -> None:
@@ -196,18 +197,18 @@ def test_reach_by_brute_force() -> None:
 
 def test_both_ends_are_within_reach() -> None:
     sites, cost = even_sites([4, 3]), ChainCost([4, 3], [9, 4])
-    least, most = flops_reach(sites, cost)
-    assert project_shape(uniform_shape(2), sites, Budget({"flops": most}, cost)).levels.tolist() == [0, 0]
+    least, largest = flops_reach(sites, cost)
+    assert project_shape(uniform_shape(2), sites, Budget({"flops": largest}, cost)).levels.tolist() == [0, 0]
     assert project_shape(uniform_shape(2), sites, Budget({"flops": least}, cost)).levels.tolist() == [3, 2]
 
 
 def test_a_shape_that_ends_too_soon_still_gives_an_allocation_below_the_limit() -> None:
     sites, cost = even_sites([8, 8]), ChainCost([8, 8], [9, 9])
     limit = int(0.2 * cost.dense.flops)
-    found = project_shape(
+    solution = project_shape(
         lambda scales: np.repeat(0.1 * scales[:, None], 2, axis=1), sites, Budget({"flops": limit}, cost)
     )
-    assert found.cost.flops <= limit
+    assert solution.cost.flops <= limit
 
 
 @pytest.mark.parametrize("text", ["0.001", "1", "0.02", "100G"])
@@ -239,10 +240,10 @@ def test_real_networks_within_half_a_percent(name: str) -> None:
     size = 8 if name == "small" else 32
     network = build_network(name, classes=10, channels=channels)
     compressor = create("l1", network, torch.randn(2, channels, size, size))
-    for kept in np.linspace(0.05, 0.99, 25):
-        limit = int(kept * compressor.cost.dense.flops)
-        found = project_shape(
+    for target in np.linspace(0.05, 0.99, 25):
+        limit = int(target * compressor.cost.dense.flops)
+        solution = project_shape(
             uniform_shape(len(compressor.sites)), compressor.sites, Budget({"flops": limit}, compressor.cost)
         )
-        assert kept - TOLERANCE - 1e-6 <= found.cost.flops / compressor.cost.dense.flops <= kept
-        assert found.met
+        assert target - TOLERANCE - 1e-6 <= solution.cost.flops / compressor.cost.dense.flops <= target
+        assert solution.met

@@ -59,29 +59,29 @@ def test_two_targets_by_brute_force(seed: int) -> None:
     everything = every(counts)
     feasible = everything[kept_to(budget, cost(everything))]
     best = min(total_damage(damage, levels) for levels in feasible)
-    found = minimise_damage(damage, budget)
-    assert kept_to(budget, cost(found[None])).all()
-    assert total_damage(damage, found) <= 1.05 * best + 1e-9
+    levels = minimise_damage(damage, budget)
+    assert kept_to(budget, cost(levels[None])).all()
+    assert total_damage(damage, levels) <= 1.05 * best + 1e-9
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_projection_keeps_to_both_and_leaves_no_room(seed: int) -> None:
     cost, budget, counts = two_targets(seed)
-    found = project_shape(uniform_shape(4), sites(counts), budget)
-    assert kept_to(budget, cost(found.levels[None])).all()
-    exact = cost(found.levels[None])
+    solution = project_shape(uniform_shape(4), sites(counts), budget)
+    assert kept_to(budget, cost(solution.levels[None])).all()
+    exact = cost(solution.levels[None])
     gaps = {
         name: (limit - int(getattr(exact, name)[0])) / getattr(cost.dense, name)
         for name, limit in budget.limits.items()
     }
-    assert found.met == (min(gaps.values()) <= TOLERANCE)
-    assert budget.binding_measures(found.levels) == [
+    assert solution.met == (min(gaps.values()) <= TOLERANCE)
+    assert budget.binding_measures(solution.levels) == [
         name for name, gap in gaps.items() if gap <= min(gaps.values()) + TOLERANCE
     ]
-    for index in np.flatnonzero(found.levels):
-        relaxed = found.levels.copy()
+    for index in np.flatnonzero(solution.levels):
+        relaxed = solution.levels.copy()
         relaxed[index] -= 1
-        assert found.met or not kept_to(budget, cost(relaxed[None])).all()
+        assert solution.met or not kept_to(budget, cost(relaxed[None])).all()
 
 
 @pytest.mark.parametrize("measure", ["params", "bytes"])
@@ -112,7 +112,7 @@ def test_one_loose_target_beside_a_binding_one_is_no_error() -> None:
 def test_what_may_be_written(text: str, limits: dict[str, int]) -> None:
     dense = {"flops": 1000, "params": 200, "bytes": 800, "latency": 1_000_000}
     target = parse_target(text)
-    assert {part.measure: part.limit_for(dense[part.measure]) for part in target.terms} == limits
+    assert {term.measure: term.limit_for(dense[term.measure]) for term in target.terms} == limits
     assert parse_target(target.asked) == target
 
 
@@ -195,7 +195,7 @@ def test_who_waits_is_told_how_far_it_is(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("search.latency.table.PATIENCE", 0.0)
     said: list[str] = []
     latency_table(small(), batch=1, results=tmp_path, say=said.append, time=FakeTime())
-    shares = [line.split()[2:5:2] for line in said[1:]]
+    shares = [sentence.split()[2:5:2] for sentence in said[1:]]
     steps = int(shares[0][1])
     assert shares == [[str(done), str(steps)] for done in range(1, steps)]
 

@@ -33,31 +33,31 @@ from search.strategies.registry import find_strategy, strategy_infos
 STRATEGIES = [name for name in strategy_infos() if name != "learned"]
 
 
-def bind(method: str, network: str) -> Compressor:
+def bind_method(method: str, network: str) -> Compressor:
     compressor = create(method, small_network(network), example_input(SHAPE))
     if method_info(method).needs_calibration:
         compressor.calibrate(random_batches(2))
     return compressor
 
 
-def problem(choice: Choice, method: str, **changes: Any) -> Problem:
+def halfway_problem(choice: Choice, method: str, **changes: Any) -> Problem:
     """Half way between the least and the most that can be reached."""
-    ((least, most),) = reachable_ranges(Budget({"flops": 0}, choice.cost), choice.sites)
-    target = parse_target(f"{(least + most) / 2 / choice.cost.dense.flops:.4f}")
+    ((least, largest),) = reachable_ranges(Budget({"flops": 0}, choice.cost), choice.sites)
+    target = parse_target(f"{(least + largest) / 2 / choice.cost.dense.flops:.4f}")
     config = RunConfig(
         task=TaskConfig(network="small"), methods=(method,), name="x", trials=5, scan_levels=3, **changes
     )
     return problem_of(config, choice, [(target, budget_of(config, choice, target))])
 
 
-def play(given: Problem, name: str) -> list[Proposal]:
+def play_strategy(problem: Problem, name: str) -> list[Proposal]:
     """All that a strategy proposes when judged by a made-up loss."""
-    program, rng, proposals = find_strategy(name)[1](given), np.random.default_rng(0), list[Proposal]()
+    program, rng, proposals = find_strategy(name)[1](problem), np.random.default_rng(0), list[Proposal]()
     try:
         batch = next(program)
         while True:
             proposals += batch
-            losses = [float(0.1 * len(each.candidate.allocation) + rng.uniform(0, 0.1)) for each in batch]
+            losses = [float(0.1 * len(proposal.candidate.allocation) + rng.uniform(0, 0.1)) for proposal in batch]
             outcomes = [
                 Outcome(status="ok", accuracy=float(np.exp(-loss)), loss=loss, drift=loss, flops=1) for loss in losses
             ]
@@ -69,26 +69,26 @@ def play(given: Problem, name: str) -> list[Proposal]:
 @pytest.mark.parametrize("network", ["residual", "depthwise"])
 @pytest.mark.parametrize("method", sorted(methods()))
 def test_every_strategy_of_every_method_keeps_to_them(method: str, network: str) -> None:
-    compressor = bind(method, network)
+    compressor = bind_method(method, network)
     first, *others = compressor.sites
     bounded = [
         site for site in others if any(0.3 <= kept_fraction(site, level) <= 0.9 for level in range(len(site.settings)))
     ]
     rounded = ("2",) if any(site.widths for site in compressor.sites) else ()
-    asked = Constraints(
+    constraints = Constraints(
         keep_dense=(first.name,),
         bound=tuple(f"{site.name}=0.3..0.9" for site in bounded),
         round_channels=rounded,
     )
     if not others:
         with pytest.raises(UserError, match="nothing to choose"):
-            constrain_choice(compressor, asked)
+            constrain_choice(compressor, constraints)
         return
-    choice = constrain_choice(compressor, asked)
+    choice = constrain_choice(compressor, constraints)
     assert "left dense by keep_dense" in choice.left_dense[first.name]
     for name in STRATEGIES:
-        given = problem(choice, method)
-        found = [each.candidate for each in play(given, name) if each.stage == "search"]
+        given = halfway_problem(choice, method)
+        found = [each.candidate for each in play_strategy(given, name) if each.stage == "search"]
         assert found
         for candidate in found:
             assert first.name not in candidate.allocation
@@ -105,7 +105,7 @@ def test_every_strategy_of_every_method_keeps_to_them(method: str, network: str)
 
 
 def test_what_is_left_by_hand() -> None:
-    compressor = bind("l1", "residual")
+    compressor = bind_method("l1", "residual")
     asked = Constraints(bound=("*=0.25..0.5",), round_channels=("4",))
     choice = constrain_choice(compressor, asked)
     for site in choice.sites:
@@ -120,31 +120,31 @@ def test_what_is_left_by_hand() -> None:
 
 
 def test_a_scan_is_shared_by_all_constraints() -> None:
-    compressor = bind("l1", "residual")
-    asked = Constraints(keep_dense=(compressor.sites[0].name,), bound=("*=0.5..",))
-    free, bound = (problem(constrain_choice(compressor, each), "l1") for each in (Constraints(), asked))
-    scans = [{each.candidate for each in play(given, "acra-sensitivity") if each.stage == "scan"}
+    compressor = bind_method("l1", "residual")
+    constraints = Constraints(keep_dense=(compressor.sites[0].name,), bound=("*=0.5..",))
+    free, bound = (halfway_problem(constrain_choice(compressor, each), "l1") for each in (Constraints(), constraints))
+    scans = [{each.candidate for each in play_strategy(given, "acra-sensitivity") if each.stage == "scan"}
              for given in (free, bound)]  # fmt: skip
     assert scans[1] < scans[0]
 
 
 def test_units_of_the_method_itself() -> None:
-    choice = constrain_choice(bind("kse", "residual"), Constraints(bound=("*=G:3..4",)))
+    choice = constrain_choice(bind_method("kse", "residual"), Constraints(bound=("*=G:3..4",)))
     assert {setting["G"] for site in choice.sites for setting in site.settings} <= {3, 4}
-    fixed = constrain_choice(bind("kse", "residual"), Constraints(bound=(f"{choice.sites[0].name}=G:3..3",)))
+    fixed = constrain_choice(bind_method("kse", "residual"), Constraints(bound=(f"{choice.sites[0].name}=G:3..3",)))
     assert all("G" in setting for setting in fixed.fixed.values())
 
 
 def test_a_layer_names_its_site() -> None:
     """The second convolution of a block adds to the stream, so that leaving it dense leaves the stream dense."""
-    compressor = bind("l1", "residual")
+    compressor = bind_method("l1", "residual")
     stream = next(site for site in compressor.sites if len(site.owned) > 2)
     layer = next(name for name in stream.owned if name != stream.name)
     assert stream.name in constrain_choice(compressor, Constraints(keep_dense=(layer,))).left_dense
 
 
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("options", "words"),
     [
         ({"keep_dense": ("bodi.0",)}, ["'bodi.0'", "matches no site or layer", "body"]),
         ({"keep_dense": ("*",)}, ["nothing to choose"]),
@@ -163,12 +163,12 @@ def test_a_layer_names_its_site() -> None:
         ({"keep_dense": ("",)}, ["names no site"]),
     ],
 )  # fmt: skip
-def test_refused_in_one_sentence(asked: dict[str, tuple[str, ...]], words: list[str]) -> None:
-    compressor = bind("l1", "residual")
+def test_refused_in_one_sentence(options: dict[str, tuple[str, ...]], words: list[str]) -> None:
+    compressor = bind_method("l1", "residual")
     swap = compressor.sites[0].name
-    asked = {key: tuple(text.replace("stem*", swap) for text in texts) for key, texts in asked.items()}
+    options = {key: tuple(text.replace("stem*", swap) for text in texts) for key, texts in options.items()}
     with pytest.raises(UserError) as caught:
-        constrain_choice(compressor, Constraints(**asked))
+        constrain_choice(compressor, Constraints(**options))
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
@@ -177,11 +177,11 @@ def test_refused_in_one_sentence(asked: dict[str, tuple[str, ...]], words: list[
 
 def test_nothing_to_round_where_no_channel_is_removed() -> None:
     with pytest.raises(UserError, match="kse removes no channels"):
-        constrain_choice(bind("kse", "residual"), Constraints(round_channels=("8",)))
+        constrain_choice(bind_method("kse", "residual"), Constraints(round_channels=("8",)))
 
 
 def test_the_first_convolution_of_kse_is_dense_anyway() -> None:
-    compressor = bind("kse", "residual")
+    compressor = bind_method("kse", "residual")
     idle = next(iter(compressor.skipped))
     assert len(constrain_choice(compressor, Constraints(keep_dense=(idle,))).sites) == len(compressor.sites)
     with pytest.raises(UserError, match="nothing to bind"):
@@ -189,13 +189,13 @@ def test_the_first_convolution_of_kse_is_dense_anyway() -> None:
 
 
 def test_a_layer_names_its_sites_of_both_methods() -> None:
-    compressor = bind("l1+kse", "plain")
+    compressor = bind_method("l1+kse", "plain")
     layer = "features.1.0"
     both = {f"l1:{layer}", f"kse:{layer}"}
-    left = {site.name for site in constrain_choice(compressor, Constraints(keep_dense=(layer,))).sites}
-    assert {site.name for site in compressor.sites} - left == both
-    alone = {site.name for site in constrain_choice(compressor, Constraints(keep_dense=("l1:*",))).sites}
-    assert alone == {f"kse:{site.name}" for site in bind("kse", "plain").sites}
+    remaining_sites = {site.name for site in constrain_choice(compressor, Constraints(keep_dense=(layer,))).sites}
+    assert {site.name for site in compressor.sites} - remaining_sites == both
+    sites_of_l1 = {site.name for site in constrain_choice(compressor, Constraints(keep_dense=("l1:*",))).sites}
+    assert sites_of_l1 == {f"kse:{site.name}" for site in bind_method("kse", "plain").sites}
     assert len(constrain_choice(compressor, Constraints(keep_dense=("linear",))).sites) == len(compressor.sites)
 
 
@@ -212,7 +212,7 @@ def test_they_are_read_early_and_kept_in_the_configuration() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "target", "named"),
+    ("options", "target", "named"),
     [
         ({"bound": ("*=0.5..",)}, "0.1", ["bound '*=0.5..'"]),
         ({"keep_dense": ("{big}",), "round_channels": ("2",)}, "{little}", ["keep_dense '{big}'"]),
@@ -222,14 +222,14 @@ def test_they_are_read_early_and_kept_in_the_configuration() -> None:
     ],
 )  # fmt: skip
 def test_a_target_that_a_constraint_puts_out_of_reach_names_it(
-    asked: dict[str, tuple[str, ...]], target: str, named: list[str]
+    options: dict[str, tuple[str, ...]], target: str, named: list[str]
 ) -> None:
-    compressor = bind("l1", "residual")
+    compressor = bind_method("l1", "residual")
     least = [alone_dense(compressor, index) for index in range(len(compressor.sites))]
     big = compressor.sites[int(np.argmax(least))].name
     little = f"{0.9 * max(least):.4f}"  # less than can be reached while that site is dense
-    asked = {key: tuple(text.replace("{big}", big) for text in texts) for key, texts in asked.items()}
-    choice = constrain_choice(compressor, Constraints(**asked))
+    options = {key: tuple(text.replace("{big}", big) for text in texts) for key, texts in options.items()}
+    choice = constrain_choice(compressor, Constraints(**options))
     config = RunConfig(task=TaskConfig(network="small"), name="x")
     with pytest.raises(UserError, match="out of reach") as caught:
         budget_of(config, choice, parse_target(target.replace("{little}", little)))

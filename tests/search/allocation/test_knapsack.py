@@ -15,7 +15,7 @@ from search.allocation.minimise import total_damage
 def least_damage(damage: list[np.ndarray], costs: list[list[int]], limit: int) -> float:
     """One binary variable for every setting of every site, one setting a site."""
     flat, flops = np.concatenate(damage), np.concatenate(costs)
-    site = np.repeat(np.arange(len(damage)), [len(row) for row in damage])
+    site = np.repeat(np.arange(len(damage)), [len(site_damage) for site_damage in damage])
     one_each = (site == np.arange(len(damage))[:, None]).astype(float)
     constraints = [LinearConstraint(one_each, 1, 1), LinearConstraint(flops[None], 0, limit)]
     found = milp(flat, integrality=np.ones(len(flat)), bounds=Bounds(0, 1), constraints=constraints,
@@ -30,7 +30,7 @@ def test_nothing_within_the_limit_does_less_damage(seed: int) -> None:
     costs = [np.sort(rng.integers(0, 1000, n))[::-1].tolist() for n in counts]
     damage, cost = [rising(rng, n) for n in counts], Separable(costs, rest=0)
     grids = [np.arange(n, dtype=np.intp) for n in counts]
-    least = sum(row[-1] for row in costs)
+    least = sum(site_damage[-1] for site_damage in costs)
     for share in (0.1, 0.5, 0.9):
         limit = int(least + share * (cost.dense.flops - least))
         budget = Budget({"flops": limit}, cost)

@@ -107,8 +107,8 @@ def test_a_model_holds_targets_and_writes_what_was_asked(text: str) -> None:
     assert len({target, wishes.target, parse_target("0.123")}) == 2
 
 
-@pytest.mark.parametrize("given", [{"target": "fast"}, {"target": 0.5}, {"target": "0.5", "targets": ["1", "params 1"]},
+@pytest.mark.parametrize("value", [{"target": "fast"}, {"target": 0.5}, {"target": "0.5", "targets": ["1", "params 1"]},
                                    {"target": "0.5", "targets": "params 0.5,0.5"}])  # fmt: skip
-def test_a_model_takes_no_other_targets(given: dict[str, Any]) -> None:
+def test_a_model_takes_no_other_targets(value: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        Wishes(**given)
+        Wishes(**value)

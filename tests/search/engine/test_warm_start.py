@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_problems import Chain, judged, levels_of, play, problem
+from small_problems import Chain, levels_of, outcome_of_loss, play_strategy, problem
 
 from methods.base import Levels
 from search import candidate
@@ -33,7 +33,7 @@ def given_problem(kept: tuple[float, ...] = (0.5,), **changes: object) -> Proble
 
 
 def judge(given: Problem, levels: Levels) -> Outcome:
-    return judged(given, levels, float((levels / 64) ** 2 @ np.array([9, 1, 1, 0.2, 0.2])))
+    return outcome_of_loss(given, levels, float((levels / 64) ** 2 @ np.array([9, 1, 1, 0.2, 0.2])))
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 def fill(ledger: Ledger, given: Problem, name: str = "random") -> list[tuple[str, Levels, Outcome]]:
     """What an earlier search left: key, levels, outcome."""
     left = []
-    for batch in play(given, find_strategy(name)[1](given), lambda levels, _: judge(given, levels)):
+    for batch in play_strategy(given, find_strategy(name)[1](given), lambda levels, _: judge(given, levels)):
         for each in batch:
             levels = levels_of(given, each.candidate)
             ledger.add(each.candidate, judge(given, levels))
@@ -54,7 +54,7 @@ def fill(ledger: Ledger, given: Problem, name: str = "random") -> list[tuple[str
 
 
 def run(name: str, given: Problem) -> list[list[Proposal]]:
-    return play(given, find_strategy(name)[1](given), lambda levels, _: judge(given, levels))
+    return play_strategy(given, find_strategy(name)[1](given), lambda levels, _: judge(given, levels))
 
 
 @settings(max_examples=80)

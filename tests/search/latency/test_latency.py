@@ -64,7 +64,7 @@ def test_slow_calls_stop_at_the_least_number_of_rounds():
 def test_a_machine_that_slows_down_does_not_change_the_speed_up(monkeypatch):
     clock = Clock(slowdown=1.0)  # a call takes twice as long after a second
     monkeypatch.setattr(module.time, "perf_counter", clock)
-    found = measure_latency(
+    times = measure_latency(
         clock.takes("dense", 0.003),
         clock.takes("small", 0.001),
         torch.zeros(4, 1),
@@ -73,11 +73,11 @@ def test_a_machine_that_slows_down_does_not_change_the_speed_up(monkeypatch):
         threads=1,
         theoretical=3.0,
     )
-    assert found.dense_spread_ms > 0.1 * found.dense_ms  # the machine did slow down
-    assert found.speed_up == pytest.approx(3.0, rel=0.05)
-    assert found.speed_up == found.dense_ms / found.compressed_ms, "the factor fits the two figures beside it"
-    assert not found.far_below
-    assert (found.batch, found.rounds) == (4, ROUNDS)
+    assert times.dense_spread_ms > 0.1 * times.dense_ms  # the machine did slow down
+    assert times.speed_up == pytest.approx(3.0, rel=0.05)
+    assert times.speed_up == times.dense_ms / times.compressed_ms, "the factor fits the two figures beside it"
+    assert not times.far_below
+    assert (times.batch, times.rounds) == (4, ROUNDS)
 
 
 @given(st.lists(st.floats(0, 1e3), min_size=2, max_size=30))

@@ -16,13 +16,13 @@ from search.strategies.sensitivity import Curve
 SIZES, PLACES = [16, 16, 24, 24], [64, 64, 16, 16]
 
 
-def problem(**fields: object) -> Problem:
+def acra_problem(**fields: object) -> Problem:
     return toy_problem(even_sites(SIZES), ChainCost(SIZES, PLACES), [0.7, 0.5, 0.3], **fields)
 
 
-def drive(name: str, given: Problem, measure: object) -> list[list[Proposal]]:
+def drive_strategy(name: str, given_problem: Problem, measure: object) -> list[list[Proposal]]:
     """All batches of a strategy whose outcomes `measure` makes up."""
-    program, batches = find_strategy(name)[1](given), []
+    program, batches = find_strategy(name)[1](given_problem), []
     try:
         batch = next(program)
         while True:
@@ -32,7 +32,7 @@ def drive(name: str, given: Problem, measure: object) -> list[list[Proposal]]:
         return batches
 
 
-def damage(weights: list[float]) -> object:
+def damage_outcomes(weights: list[float]) -> object:
     """Accuracy falls with the strength of each site, as hard as its weight says."""
 
     def measure(proposal: Proposal) -> Outcome:
@@ -45,21 +45,21 @@ def damage(weights: list[float]) -> object:
 
 
 def test_uniform_asks_for_one_candidate_a_target_and_nothing_else() -> None:
-    given = problem()
-    (batch,) = drive("acra-uniform", given, damage([0.1] * 4))
+    given_problem = acra_problem()
+    (batch,) = drive_strategy("acra-uniform", given_problem, damage_outcomes([0.1] * 4))
     assert [str(proposal.target) for proposal in batch] == ["0.7", "0.5", "0.3"]
     assert {proposal.stage for proposal in batch} == {"search"}
-    for proposal, (_, budget) in zip(batch, given.targets, strict=True):
+    for proposal, (_, budget) in zip(batch, given_problem.targets, strict=True):
         limit = budget.limits["flops"]
         ratios = [float(proposal.candidate.allocation.get(f"s{i}", {"ratio": 0})["ratio"]) for i in range(4)]
         kept = [round(size * (1 - ratio)) for size, ratio in zip(SIZES, ratios, strict=True)]
         flops = sum(a * b * p for a, b, p in zip([3, *kept[:-1]], kept, PLACES, strict=True))
-        assert limit - 0.005 * given.cost.dense.flops <= flops <= limit
+        assert limit - 0.005 * given_problem.cost.dense.flops <= flops <= limit
         assert max(ratios) - min(ratios) <= 0.15
 
 
 def test_sensitivity_compresses_most_what_hurts_least() -> None:
-    scan, search = drive("acra-sensitivity", problem(), damage([0.05, 0.4, 0.05, 0.4]))
+    scan, search = drive_strategy("acra-sensitivity", acra_problem(), damage_outcomes([0.05, 0.4, 0.05, 0.4]))
     assert {proposal.stage for proposal in scan} == {"scan"}
     for proposal in search:
         ratios = [float(proposal.candidate.allocation.get(f"s{i}", {"ratio": 0})["ratio"]) for i in range(4)]
@@ -68,23 +68,25 @@ def test_sensitivity_compresses_most_what_hurts_least() -> None:
 
 
 def test_same_measurements_same_candidates() -> None:
-    first, second = (drive("acra-sensitivity", problem(), damage([0.1, 0.2, 0.3, 0.05])) for _ in range(2))
+    first, second = (
+        drive_strategy("acra-sensitivity", acra_problem(), damage_outcomes([0.1, 0.2, 0.3, 0.05])) for _ in range(2)
+    )
     assert first == second
 
 
 def test_failed_measurements_do_not_stop_it() -> None:
-    measure = damage([0.1, 0.2, 0.3, 0.05])
+    measure = damage_outcomes([0.1, 0.2, 0.3, 0.05])
 
     def patchy(proposal: Proposal) -> Outcome:
         alone = list(proposal.candidate.allocation)
         return failed_outcome("diverged") if alone == ["s2"] else measure(proposal)  # type: ignore[operator]
 
-    *_, search = drive("acra-sensitivity", problem(scan=Scan(3, 100)), patchy)
+    *_, search = drive_strategy("acra-sensitivity", acra_problem(scan=Scan(3, 100)), patchy)
     assert len(search) == 3
 
 
 def test_a_network_that_nothing_hurts_still_meets_its_targets() -> None:
-    *_, search = drive("acra-sensitivity", problem(), lambda proposal: judged(0.9))
+    *_, search = drive_strategy("acra-sensitivity", acra_problem(), lambda proposal: judged(0.9))
     assert len(search) == 3
     assert all(proposal.candidate.allocation for proposal in search)
 
@@ -102,13 +104,13 @@ def test_equal_drop_shape_by_brute_force(seed: int) -> None:
     worst = max(curve.accuracy_drop[-1] for curve in measured)
     grid = np.linspace(0, 1, 20_001)
     for scale in (0.1, 0.35, 0.6, 0.9):
-        found = shape(np.array([scale]))[0]
+        levels = shape(np.array([scale]))[0]
         for site, curve in enumerate(measured):
             values = np.interp(grid, [*curve.strengths, 1.0], [*curve.accuracy_drop, worst])
             best = grid[values <= scale * worst].max()
             # the code adds at most a thousandth of accuracy to the drops, to order settings that measure alike
             slope = np.diff([*curve.accuracy_drop, worst]) / np.diff([*curve.strengths, 1.0])
-            assert abs(found[site] - best) <= 0.003 / max(slope.min(), 1e-2) + 1e-3
+            assert abs(levels[site] - best) <= 0.003 / max(slope.min(), 1e-2) + 1e-3
 
 
 def test_equal_drop_shape_rises_from_nothing_to_everything() -> None:

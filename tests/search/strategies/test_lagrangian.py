@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import PchipInterpolator
-from small_problems import Chain, Floats, Separable, every, judged, levels_of, play, problem, rising, sites
+from small_problems import (
+    Chain,
+    Floats,
+    Separable,
+    every,
+    levels_of,
+    outcome_of_loss,
+    play_strategy,
+    problem,
+    rising,
+    sites,
+)
 
 from methods.base import Levels
 from search.allocation.allocate import Ladders, project_shape, uniform_shape
@@ -26,11 +37,11 @@ from search.strategies.registry import find_strategy
 from search.strategies.sensitivity import Curve
 
 
-def separable(rng: np.random.Generator, counts: list[int]) -> Separable:
+def separable_problem(rng: np.random.Generator, counts: list[int]) -> Separable:
     return Separable([np.sort(rng.integers(0, 1000, n))[::-1].tolist() for n in counts])
 
 
-def chain(rng: np.random.Generator, counts: list[int]) -> Chain:
+def chain_problem(rng: np.random.Generator, counts: list[int]) -> Chain:
     return Chain(counts, rng.integers(1, 50, len(counts) + 1).tolist())
 
 
@@ -38,7 +49,7 @@ def chain(rng: np.random.Generator, counts: list[int]) -> Chain:
 def test_separable_costs_are_solved_exactly(seed: int) -> None:
     rng = np.random.default_rng(seed)
     counts = rng.integers(2, 8, 5).tolist()
-    cost, damage = separable(rng, counts), [rising(rng, n) for n in counts]
+    cost, damage = separable_problem(rng, counts), [rising(rng, n) for n in counts]
     span = cost(np.stack([np.array(counts) - 1, np.zeros(5, dtype=int)])).flops
     limit = int(span[0] + rng.uniform(0.05, 0.95) * (span[1] - span[0]))
     everything = every(counts)
@@ -56,13 +67,13 @@ def test_coupled_costs_come_close_to_the_optimum() -> None:
     for seed in range(20):
         rng = np.random.default_rng(seed)
         counts = rng.integers(4, 9, 5).tolist()
-        cost, damage = chain(rng, counts), [rising(rng, n) for n in counts]
+        cost, damage = chain_problem(rng, counts), [rising(rng, n) for n in counts]
         limit = int(rng.uniform(0.3, 0.8) * cost.dense.flops)
         everything = every(counts)
-        found = minimise_damage(damage, Budget({"flops": limit}, cost))
-        assert cost(found[None]).flops[0] <= limit
+        levels = minimise_damage(damage, Budget({"flops": limit}, cost))
+        assert cost(levels[None]).flops[0] <= limit
         fits = everything[cost(everything).flops <= limit]
-        gaps.append(total_damage(damage, found) / min(total_damage(damage, row) for row in fits) - 1)
+        gaps.append(total_damage(damage, levels) / min(total_damage(damage, row) for row in fits) - 1)
     assert np.mean(gaps) < 0.02
     assert max(gaps) < 0.15
 
@@ -72,27 +83,27 @@ def test_coupled_costs_come_close_to_the_optimum() -> None:
 def test_the_limit_is_kept_and_the_damage_no_more_than_uniform(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
     counts = data.draw(st.lists(st.integers(2, 12), min_size=1, max_size=6))
-    cost = chain(rng, counts) if data.draw(st.booleans()) else separable(rng, counts)
+    cost = chain_problem(rng, counts) if data.draw(st.booleans()) else separable_problem(rng, counts)
     damage = [rising(rng, n) for n in counts]
     last = np.array(counts) - 1
     least = int(cost(last[None]).flops[0])
     limit = data.draw(st.integers(least, cost.dense.flops))
-    found = minimise_damage(damage, Budget({"flops": limit}, cost))
-    assert (found >= 0).all()
-    assert (found <= last).all()
-    assert cost(found[None]).flops[0] <= limit
+    levels = minimise_damage(damage, Budget({"flops": limit}, cost))
+    assert (levels >= 0).all()
+    assert (levels <= last).all()
+    assert cost(levels[None]).flops[0] <= limit
     if limit == cost.dense.flops:
-        assert total_damage(damage, found) == 0.0
+        assert total_damage(damage, levels) == 0.0
 
 
 def test_long_ladders_of_many_sites_meet_the_target() -> None:
     rng = np.random.default_rng(0)
     counts = [4096] * 4 + [512] * 56
-    cost = chain(rng, counts)
+    cost = chain_problem(rng, counts)
     damage = [rising(rng, n) for n in counts]
     limit = cost.dense.flops // 2
-    found = minimise_damage(damage, Budget({"flops": limit}, cost))
-    assert limit - TOLERANCE * cost.dense.flops <= cost(found[None]).flops[0] <= limit
+    levels = minimise_damage(damage, Budget({"flops": limit}, cost))
+    assert limit - TOLERANCE * cost.dense.flops <= cost(levels[None]).flops[0] <= limit
 
 
 def test_the_cubic_is_scipys_and_never_falls() -> None:
@@ -128,15 +139,15 @@ def test_where_measurements_see_no_difference_the_gentlest_allocation_is_taken()
     budget = given_problem.targets[0][1]
     everything = every(counts)
     fits = everything[given_problem.cost(everything).flops <= budget.limits["flops"]]
-    least = min(strengths(given_problem, row).sum() for row in fits)
+    least = min(strengths_of(given_problem, row).sum() for row in fits)
     solution = next(rival_allocations(given_problem, flat, budget))
-    assert strengths(given_problem, solution).sum() <= (1 + SLACK) * least
+    assert strengths_of(given_problem, solution).sum() <= (1 + SLACK) * least
     assert all(
         (np.diff(table) > 0).all() and table[-1] < 1e-3 for table in predicted_damages(given_problem.sites, flat)
     )
 
 
-def truth(curves: list[float], coupling: float = 0.0) -> object:
+def true_loss(curves: list[float], coupling: float = 0.0) -> object:
     """A judge whose loss is Σ aᵢ·sᵢ² + coupling · s₀·s₁ over strengths."""
 
     def loss(given: Problem, levels: Levels) -> float:
@@ -146,27 +157,27 @@ def truth(curves: list[float], coupling: float = 0.0) -> object:
     return loss
 
 
-def run(given: Problem, loss: object) -> tuple[list[list[Proposal]], dict[str, list[Levels]]]:
+def run_lagrangian(given_problem: Problem, loss: object) -> tuple[list[list[Proposal]], dict[str, list[Levels]]]:
     """The batches, and the candidates of every target in the order of their proposals."""
 
     def judge(levels: Levels, proposal: Proposal) -> Outcome:
-        return judged(given, levels, loss(given, levels))  # type: ignore[operator]
+        return outcome_of_loss(given_problem, levels, loss(given_problem, levels))  # type: ignore[operator]
 
-    batches = play(given, find_strategy("lagrangian")[1](given), judge)
+    batches = play_strategy(given_problem, find_strategy("lagrangian")[1](given_problem), judge)
     chosen: dict[str, list[Levels]] = {}
     for proposal in itertools.chain(*batches[1:]):
-        chosen.setdefault(str(proposal.target), []).append(levels_of(given, proposal.candidate))
+        chosen.setdefault(str(proposal.target), []).append(levels_of(given_problem, proposal.candidate))
     return batches, chosen
 
 
-def strengths(given: Problem, levels: Levels) -> Floats:
-    return Ladders(given.sites).strengths_at(levels)
+def strengths_of(given_problem: Problem, levels: Levels) -> Floats:
+    return Ladders(given_problem.sites).strengths_at(levels)
 
 
 def test_one_scan_serves_all_targets_and_each_is_met() -> None:
     given_problem = problem([16] * 4, Chain([16] * 4, [90, 50, 20, 10, 5]), [0.6, 0.4, 0.25], trials=8)
-    batches, chosen = run(given_problem, truth([1, 4, 1, 2]))
-    assert [{each.stage for each in batch} for batch in batches] == [{"scan"}, {"search"}, {"search"}]
+    batches, chosen = run_lagrangian(given_problem, true_loss([1, 4, 1, 2]))
+    assert [{proposal.stage for proposal in batch} for batch in batches] == [{"scan"}, {"search"}, {"search"}]
     assert len(batches[0]) == 1 + 4 * 7
     assert list(chosen) == ["0.6", "0.4", "0.25"]
     for target, budget in given_problem.targets:
@@ -179,11 +190,11 @@ def test_one_scan_serves_all_targets_and_each_is_met() -> None:
 
 def test_it_comes_near_the_best_allocation_of_a_known_loss() -> None:
     given_problem = problem([8] * 5, Chain([8] * 5, [90, 50, 20, 60, 10, 5]), [0.5])
-    loss = truth([1, 4, 0.3, 2, 5])
-    _, chosen = run(given_problem, loss)
+    loss = true_loss([1, 4, 0.3, 2, 5])
+    _, chosen = run_lagrangian(given_problem, loss)
     everything = every([8] * 5)
     fits = everything[given_problem.cost(everything).flops <= given_problem.targets[0][1].limits["flops"]]
-    best = min(loss(given_problem, row) for row in fits)  # type: ignore[operator]
+    best = min(loss(given_problem, levels) for levels in fits)  # type: ignore[operator]
     own = loss(given_problem, chosen["0.5"][0])  # type: ignore[operator]
     assert own - 0.1 <= 1.1 * (best - 0.1), "losses that add up: its own solution needs no rival"
 
@@ -195,14 +206,14 @@ def test_it_stands_against_what_the_other_strategies_propose(seed: int) -> None:
     rng = np.random.default_rng(seed)
     given_problem = problem([12] * 5, Chain([12] * 5, rng.integers(1, 50, 6).tolist()), [0.5], trials=CANDIDATES)
     steep, coupling = rng.uniform(0, 4, 5).tolist(), float(rng.uniform(0, 20))
-    loss = truth(steep, coupling)
-    _, chosen = run(given_problem, loss)
+    loss = true_loss(steep, coupling)
+    _, chosen = run_lagrangian(given_problem, loss)
 
     def judge(levels: Levels, proposal: Proposal) -> Outcome:
-        return judged(given_problem, levels, loss(given_problem, levels))  # type: ignore[operator]
+        return outcome_of_loss(given_problem, levels, loss(given_problem, levels))  # type: ignore[operator]
 
-    for other in ("acra-uniform", "acra-sensitivity"):
-        (proposal,) = play(given_problem, find_strategy(other)[1](given_problem), judge)[-1]
+    for rival in ("acra-uniform", "acra-sensitivity"):
+        (proposal,) = play_strategy(given_problem, find_strategy(rival)[1](given_problem), judge)[-1]
         levels = levels_of(given_problem, proposal.candidate)
         assert any(np.array_equal(levels, each) for each in chosen["0.5"])
 
@@ -210,24 +221,24 @@ def test_it_stands_against_what_the_other_strategies_propose(seed: int) -> None:
 def test_the_second_batch_lies_halfway_between_the_best_three_of_the_first() -> None:
     """Costs that are the same for all sites: the mean of two allocations on the target is on the target."""
     given_problem = problem([41] * 4, Separable([list(range(410, 0, -10))] * 4), [0.6], trials=CANDIDATES)
-    loss = truth([0.2, 0.5, 1, 1], coupling=6.0)
-    (_, first, second), _ = run(given_problem, loss)
+    loss = true_loss([0.2, 0.5, 1, 1], coupling=6.0)
+    (_, first, second), _ = run_lagrangian(given_problem, loss)
     levels = [levels_of(given_problem, each.candidate) for each in first]
     best = sorted(levels, key=lambda row: loss(given_problem, row))[:3]  # type: ignore[operator]
     pairs = [(0, 1), (0, 2), (1, 2)]
     assert len(second) == len(pairs)
     for proposal, (one, other) in zip(second, pairs, strict=True):
-        middle = (strengths(given_problem, best[one]) + strengths(given_problem, best[other])) / 2
-        astray = strengths(given_problem, levels_of(given_problem, proposal.candidate)) - middle
+        middle = (strengths_of(given_problem, best[one]) + strengths_of(given_problem, best[other])) / 2
+        astray = strengths_of(given_problem, levels_of(given_problem, proposal.candidate)) - middle
         assert np.abs(astray).max() <= 2 / 41, "no more than rounding and the fill after it"
 
 
 @pytest.mark.parametrize("trials", [1, 3, 5, 50])
 def test_no_target_gets_more_than_its_trials_and_its_own_solution_is_first(trials: int) -> None:
     given_problem = problem([16] * 4, Chain([16] * 4, [90, 50, 20, 10, 5]), [0.6, 0.4], trials=trials)
-    batches, chosen = run(given_problem, truth([1, 4, 1, 2], coupling=3.0))
+    batches, chosen = run_lagrangian(given_problem, true_loss([1, 4, 1, 2], coupling=3.0))
     full = problem([16] * 4, Chain([16] * 4, [90, 50, 20, 10, 5]), [0.6, 0.4], trials=50)
-    _, everything = run(full, truth([1, 4, 1, 2], coupling=3.0))
+    _, everything = run_lagrangian(full, true_loss([1, 4, 1, 2], coupling=3.0))
     assert len(batches) == (2 if trials <= 3 else 3)
     for target, levels in chosen.items():
         assert len(levels) == min(trials, len(everything[target]))
@@ -248,9 +259,9 @@ def test_failed_measurements_do_not_stop_it() -> None:
     given_problem = problem([16] * 3, Chain([16] * 3, [9, 9, 9, 9]), [0.5])
 
     def judge(levels: Levels, proposal: Proposal) -> Outcome:
-        return judged(given_problem, levels, 0.1) if not levels.any() else failed_outcome("out of memory")
+        return outcome_of_loss(given_problem, levels, 0.1) if not levels.any() else failed_outcome("out of memory")
 
-    batches = play(given_problem, find_strategy("lagrangian")[1](given_problem), judge)
+    batches = play_strategy(given_problem, find_strategy("lagrangian")[1](given_problem), judge)
     assert [{each.stage for each in batch} for batch in batches] == [{"scan"}, {"search"}]
     for proposal in batches[-1]:
         flops = given_problem.cost(levels_of(given_problem, proposal.candidate)[None]).flops[0]
@@ -259,7 +270,7 @@ def test_failed_measurements_do_not_stop_it() -> None:
 
 def test_of_one_that_failed_nothing_is_halved() -> None:
     given_problem = problem([41] * 4, Separable([list(range(410, 0, -10))] * 4), [0.6], trials=CANDIDATES)
-    loss = truth([1, 4, 1, 2])
+    loss = true_loss([1, 4, 1, 2])
     asked: list[Levels] = []
 
     def judge(levels: Levels, proposal: Proposal) -> Outcome:
@@ -267,12 +278,12 @@ def test_of_one_that_failed_nothing_is_halved() -> None:
             asked.append(levels)
             if len(asked) > 2:
                 return failed_outcome("out of memory")
-        return judged(given_problem, levels, loss(given_problem, levels))  # type: ignore[operator]
+        return outcome_of_loss(given_problem, levels, loss(given_problem, levels))  # type: ignore[operator]
 
-    batches = play(given_problem, find_strategy("lagrangian")[1](given_problem), judge)
+    batches = play_strategy(given_problem, find_strategy("lagrangian")[1](given_problem), judge)
     assert len(batches[-1]) == 1
-    middle = (strengths(given_problem, asked[0]) + strengths(given_problem, asked[1])) / 2
-    half = strengths(given_problem, levels_of(given_problem, batches[-1][0].candidate))
+    middle = (strengths_of(given_problem, asked[0]) + strengths_of(given_problem, asked[1])) / 2
+    half = strengths_of(given_problem, levels_of(given_problem, batches[-1][0].candidate))
     assert np.abs(half - middle).max() <= 2 / 41
 
 
@@ -303,5 +314,5 @@ def test_no_more_is_solved_than_trials_allow(monkeypatch: pytest.MonkeyPatch) ->
         lagrangian, "minimise_damage", lambda *args, **options: solved.append(1) or minimise_damage(*args, **options)
     )
     given_problem = problem([16] * 4, Chain([16] * 4, [90, 50, 20, 10, 5]), [0.5], trials=1)
-    run(given_problem, truth([1, 4, 1, 2]))
+    run_lagrangian(given_problem, true_loss([1, 4, 1, 2]))
     assert len(solved) == 1

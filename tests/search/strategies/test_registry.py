@@ -10,10 +10,10 @@ from search.strategies.registry import find_strategy, register, strategy_infos
 
 
 def test_every_strategy_says_what_it_is() -> None:
-    known = strategy_infos()
-    assert {"acra-uniform", "acra-sensitivity"} <= known.keys()
-    assert list(known) == sorted(known)
-    for name, info in known.items():
+    infos = strategy_infos()
+    assert {"acra-uniform", "acra-sensitivity"} <= infos.keys()
+    assert list(infos) == sorted(infos)
+    for name, info in infos.items():
         assert info.name == name
         assert info.summary
         assert info.source

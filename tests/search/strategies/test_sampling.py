@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.samplers import NSGAIISampler
-from small_problems import Chain, judged, levels_of, play, problem
+from small_problems import Chain, levels_of, outcome_of_loss, play_strategy, problem
 
 from methods.base import Cost, Costs, Levels
 from search.allocation.budget import Budget
@@ -24,8 +24,8 @@ NAMES = ("random", "tpe", "nsga2")
 COST = Chain([64] * 5, [90, 50, 20, 60, 10, 5])
 
 
-def given_problem(kept: tuple[float, ...] = (0.5,), **changes: object) -> Problem:
-    return problem([64] * 5, COST, kept, **changes)
+def given_problem(targets: tuple[float, ...] = (0.5,), **changes: object) -> Problem:
+    return problem([64] * 5, COST, targets, **changes)
 
 
 def loss(levels: Levels) -> float:
@@ -33,12 +33,14 @@ def loss(levels: Levels) -> float:
     return float((levels / 64) ** 2 @ np.array([9, 1, 1, 0.2, 0.2]))
 
 
-def proposed(name: str, given: Problem) -> list[list[Proposal]]:
-    return play(given, find_strategy(name)[1](given), lambda levels, _: judged(given, levels, loss(levels)))
+def propose_all(name: str, given: Problem) -> list[list[Proposal]]:
+    return play_strategy(
+        given, find_strategy(name)[1](given), lambda levels, _: outcome_of_loss(given, levels, loss(levels))
+    )
 
 
-def keys(batches: list[list[Proposal]]) -> list[list[str]]:
-    return [[each.candidate.key("task") for each in batch] for batch in batches]
+def keys_of(batches: list[list[Proposal]]) -> list[list[str]]:
+    return [[proposal.candidate.key("task") for proposal in batch] for batch in batches]
 
 
 @settings(max_examples=50)
@@ -60,7 +62,7 @@ def test_hardness_zero_is_uniform() -> None:
 @pytest.mark.parametrize("trials", [1, 6, 9])
 def test_so_many_trials_and_each_meets_its_target(name: str, trials: int) -> None:
     given = given_problem(trials=trials)
-    proposals = [each for batch in proposed(name, given) for each in batch]
+    proposals = [each for batch in propose_all(name, given) for each in batch]
     assert len(proposals) == trials
     limit = given.targets[0][1].limits["flops"]
     for each in proposals:
@@ -72,16 +74,16 @@ def test_so_many_trials_and_each_meets_its_target(name: str, trials: int) -> Non
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_seed_proposes_the_same_and_another_something_else(name: str) -> None:
-    same = [keys(proposed(name, given_problem(trials=9, seed=3))) for _ in range(2)]
+    same = [keys_of(propose_all(name, given_problem(trials=9, seed=3))) for _ in range(2)]
     assert same[0] == same[1]
-    assert same[0] != keys(proposed(name, given_problem(trials=9, seed=4)))
+    assert same[0] != keys_of(propose_all(name, given_problem(trials=9, seed=4)))
     assert len({key for batch in same[0] for key in batch}) > 6
 
 
 @pytest.mark.parametrize("name", ["tpe", "nsga2"])
 def test_the_uniform_allocation_comes_first(name: str) -> None:
     given = given_problem()
-    first = proposed(name, given)[0][0]
+    first = propose_all(name, given)[0][0]
     uniform = next(find_strategy("acra-uniform")[1](given))[0]
     assert first.candidate == uniform.candidate
 
@@ -89,15 +91,15 @@ def test_the_uniform_allocation_comes_first(name: str) -> None:
 @pytest.mark.parametrize("name", ["tpe", "nsga2"])
 def test_what_is_told_decides_what_is_proposed_next(name: str) -> None:
     given = given_problem(trials=24)
-    batches = proposed(name, given)
+    batches = propose_all(name, given)
     assert {len(batch) for batch in batches} == {BATCH}
 
     def opposite(levels: Levels, _: Proposal) -> Outcome:
-        return judged(given, levels, 10 - loss(levels))
+        return outcome_of_loss(given, levels, 10 - loss(levels))
 
-    other = play(given, find_strategy(name)[1](given), opposite)
-    assert keys(other)[0] == keys(batches)[0]
-    assert keys(other)[-1] != keys(batches)[-1]
+    other = play_strategy(given, find_strategy(name)[1](given), opposite)
+    assert keys_of(other)[0] == keys_of(batches)[0]
+    assert keys_of(other)[-1] != keys_of(batches)[-1]
 
 
 @pytest.mark.parametrize("name", ["tpe", "nsga2"])
@@ -106,37 +108,37 @@ def test_it_learns(name: str) -> None:
     early, late = [], []
     for seed in range(5):
         given = given_problem(trials=40, seed=seed)
-        losses = [loss(levels_of(given, each.candidate)) for batch in proposed(name, given) for each in batch]
+        losses = [loss(levels_of(given, each.candidate)) for batch in propose_all(name, given) for each in batch]
         early.append(np.mean(losses[1:11]))
         late.append(np.mean(losses[-10:]))
     assert np.mean(late) < 0.9 * np.mean(early)
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("kept", [(0.5,), (0.5, 0.3)])
-def test_failed_candidates_do_not_stop_it(name: str, kept: tuple[float, ...]) -> None:
-    given = given_problem(kept, trials=12)
+@pytest.mark.parametrize("targets", [(0.5,), (0.5, 0.3)])
+def test_failed_candidates_do_not_stop_it(name: str, targets: tuple[float, ...]) -> None:
+    given = given_problem(targets, trials=12)
     count = iter(range(1000))
 
     def judge(levels: Levels, _: Proposal) -> Outcome:
-        return failed_outcome("loss was NaN") if next(count) % 3 else judged(given, levels, loss(levels))
+        return failed_outcome("loss was NaN") if next(count) % 3 else outcome_of_loss(given, levels, loss(levels))
 
-    assert sum(map(len, play(given, find_strategy(name)[1](given), judge))) == 12 * len(kept)
+    assert sum(map(len, play_strategy(given, find_strategy(name)[1](given), judge))) == 12 * len(targets)
     assert sum(
-        map(len, play(given, find_strategy(name)[1](given), lambda *_: failed_outcome("out of memory")))
-    ) == 12 * len(kept)
+        map(len, play_strategy(given, find_strategy(name)[1](given), lambda *_: failed_outcome("out of memory")))
+    ) == 12 * len(targets)
 
 
 def test_random_proposals_of_a_target_do_not_depend_on_the_other_targets() -> None:
-    alone = keys(proposed("random", given_problem((0.3,))))[0]
-    together = keys(proposed("random", given_problem((0.5, 0.3))))[0]
+    alone = keys_of(propose_all("random", given_problem((0.3,))))[0]
+    together = keys_of(propose_all("random", given_problem((0.5, 0.3))))[0]
     assert together[len(alone) :] == alone
 
 
 def test_nsga2_fills_the_front_between_several_targets() -> None:
     given = given_problem((0.3, 0.6, 0.45), trials=20)
     limits = {target.asked: budget.limits["flops"] for target, budget in given.targets}
-    batches = proposed("nsga2", given)
+    batches = propose_all("nsga2", given)
     assert [str(each.target) for each in batches[0][:3]] == ["0.3", "0.45", "0.6"]
     kept, exact = [], 0
     for each in (each for batch in batches for each in batch):
@@ -171,20 +173,20 @@ def test_nsga2_trades_worth_against_the_measure_of_its_targets() -> None:
         batch = study.ask_batch(4)
         levels = [levels_of(given, each.candidate) for each in batch]
         shown += [int(cost(row[None]).params[0]) for row in levels]
-        study.tell_outcomes([judged(given, row, loss(row)) for row in levels])
+        study.tell_outcomes([outcome_of_loss(given, row, loss(row)) for row in levels])
     told = [trial.values[0] for trial in study._study.trials]
     assert [one - told[0] for one in told] == pytest.approx([(params - shown[0]) / 500 for params in shown])
     assert len(set(told)) > 2
 
 
 def test_they_are_known_as_sampling_and_need_no_scan() -> None:
-    known = strategy_infos()
-    assert all(known[name].samples and not known[name].needs_data for name in NAMES)
-    assert not known["lagrangian"].samples
-    assert known["lagrangian"].needs_data
+    infos = strategy_infos()
+    assert all(infos[name].samples and not infos[name].needs_data for name in NAMES)
+    assert not infos["lagrangian"].samples
+    assert infos["lagrangian"].needs_data
 
 
 def test_optuna_stays_silent(capfd: pytest.CaptureFixture[str]) -> None:
     for name in ("tpe", "nsga2"):
-        proposed(name, given_problem((0.5, 0.3), trials=5))
+        propose_all(name, given_problem((0.5, 0.3), trials=5))
     assert capfd.readouterr() == ("", "")
