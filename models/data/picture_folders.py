@@ -215,7 +215,9 @@ def _readable_split(folder: Path, pictures: list[tuple[Path, int]], faults: Mapp
     readable = [(file, label) for file, label in pictures if file not in faults]
     if not readable:
         file = pictures[0][0]
-        raise UserError(f"none of the {len(pictures)} images under {folder} can be read; {file}: {faults[file]}")
+        raise UserError(
+            f"none of the {plural(len(pictures), 'image')} under {folder} can be read; {file}: {faults[file]}"
+        )
     return PictureSplit(folder, [file for file, _ in readable], [label for _, label in readable])
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from models.wording import plural
 from search.files.atomic import atomic_write
 from search.report.centroids import centroids_png
 from search.report.figures import finals_figure, front_figure, sensitivity_figure
@@ -106,7 +107,7 @@ def _summarize_run(run: RunView) -> str:
     candidates = run.tables.candidates.drop_duplicates("key")
     failures = int((candidates["status"] == "failed").sum())
     return (
-        f"Dense network: {', '.join(figures)}. {len(candidates)} candidates tried in "
+        f"Dense network: {', '.join(figures)}. {plural(len(candidates), 'candidate')} tried in "
         f"{candidates['seconds'].sum():,.0f} s of the workers' time, {failures} failed."
     )
 
