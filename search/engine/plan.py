@@ -25,7 +25,7 @@ from search.engine.prepare_method import budget_of, problem_of, table_of
 from search.judge.baseline import train_missing_baseline
 from search.judge.evaluate import Evaluator, bind_method
 from search.latency.check import check_prediction
-from search.latency.table import Say, tell_user
+from search.latency.progress import Say, tell_user
 from search.settings.config import RunConfig
 from search.strategies.contract import Propose
 from search.strategies.problem import Problem

@@ -22,7 +22,7 @@ from search.engine.unchanged import refuse_changed
 from search.judge.baseline import train_missing_baseline
 from search.judge.evaluate import Evaluator
 from search.judge.finetune import measure_accuracy
-from search.latency.table import Say, tell_user
+from search.latency.progress import Say, tell_user
 from search.ledger.storage import check_location
 from search.machine.host import count_cores
 from search.results.tables import Dense

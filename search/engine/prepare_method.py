@@ -16,7 +16,8 @@ from search.allocation.budget import LATENCY, Budget
 from search.allocation.choice import Choice, blamed_constraints, constrain_choice
 from search.allocation.targets import Target
 from search.judge.evaluate import bind_method
-from search.latency.table import ChosenLatency, LatencyTable, Say, latency_table, tell_user
+from search.latency.progress import Say, tell_user
+from search.latency.table import ChosenLatency, LatencyTable, latency_table
 from search.settings.config import RunConfig
 from search.strategies.problem import Problem, Scan
 

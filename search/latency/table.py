@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
-import time as clock
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -42,6 +40,7 @@ from search.latency.layer_times import (
     least_nanoseconds,
     measure_grid,
 )
+from search.latency.progress import ProgressLines, Say
 from search.machine.host import device_name
 
 Floats = npt.NDArray[np.float64]
@@ -51,13 +50,6 @@ STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of all sites alike, in the whole netw
 DENSE_WEIGHT = 3.0  # weight of the dense network in the fit: every kept fraction is a share of its time
 PASSES = 2  # over all layers and networks, so that a busy minute spoils none of them
 STEADY = 1.3  # the user is told if two measurements of the same network differ by a larger factor
-PATIENCE = 5.0  # seconds between two lines on the progress
-Say = Callable[[str], None]
-
-
-def tell_user(sentence: str) -> None:
-    """Print a line for the user who waits, on standard error: standard output is for results."""
-    print(sentence, file=sys.stderr, flush=True)
 
 
 @runtime_checkable
@@ -245,7 +237,7 @@ def _measure_record(
     network_times, grids, progress = (
         np.full(len(levels), np.inf),
         dict[str, Grid](),
-        _ProgressLines(say, PASSES * (len(kinds) + 1)),
+        ProgressLines(say, PASSES * (len(kinds) + 1)),
     )
     for _ in range(PASSES):
         second_times = np.array(least_nanoseconds([partial(network, x) for network in networks], time))
@@ -268,23 +260,6 @@ def _measure_record(
         "levels": levels.tolist(),
         "nanoseconds": network_times.tolist(),
     }
-
-
-class _ProgressLines:
-    """Tells the user every few seconds how many measurements are done."""
-
-    def __init__(self, say: Say, steps: int) -> None:
-        self._say, self._steps, self._done = say, steps, 0
-        self._start = self._last = clock.monotonic()
-
-    def count_one(self) -> None:
-        self._done += 1
-        now = clock.monotonic()
-        if now - self._last < PATIENCE or self._done == self._steps:
-            return
-        self._last = now
-        seconds_left = (now - self._start) * (self._steps / self._done - 1)
-        self._say(f"layer times: {self._done} of {self._steps} measured, about {seconds_left:.0f} s left")
 
 
 class ChosenLatency:

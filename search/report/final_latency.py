@@ -13,7 +13,7 @@ from search.engine.finalists import best_candidates
 from search.engine.outcomes import MethodOutcomes, RunOutcomes
 from search.files.atomic import atomic_write
 from search.latency.check import FILE, CheckedLatency, check_prediction, read_latencies
-from search.latency.table import Say
+from search.latency.progress import Say
 from search.report.outputs import method_entries
 from search.results.tables import CandidateEntry
 

@@ -192,7 +192,7 @@ def test_the_table_is_exact_where_layers_cost_what_they_multiply(tmp_path: Path,
 
 
 def test_who_waits_is_told_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.latency.table.PATIENCE", 0.0)
+    monkeypatch.setattr("search.latency.progress.PATIENCE", 0.0)
     said: list[str] = []
     latency_table(small(), batch=1, results=tmp_path, say=said.append, time=FakeTime())
     shares = [sentence.split()[2:5:2] for sentence in said[1:]]
