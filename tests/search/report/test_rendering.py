@@ -15,7 +15,7 @@ from jinja2 import UndefinedError
 from page_reader import Reader
 
 from models.errors import printable_text
-from search.report.rendering import TEMPLATES, Column, figure_column, make_table, render_page, text_column
+from search.report.rendering import TEMPLATES, Column, figure_column, make_table, text_column
 
 ROOT = Path(__file__).parents[3]
 IMPORT = '{% import "report/templates/pieces.html" as pieces %}'
@@ -37,9 +37,10 @@ def test_data_reads_back_and_cannot_end_its_element(data: dict[str, list[object]
     assert list(json.loads(inside).values()) == blank
 
 
-def test_a_name_that_was_not_given_raises() -> None:
-    with pytest.raises(UndefinedError, match="is undefined"):
-        render_page("report/templates/report.html", title="a title", created="now")
+@pytest.mark.parametrize("template", ["{{ misspelt }}", "{{ run.misspelt }}", "{% if misspelt %}{% endif %}"])
+def test_a_name_that_was_not_given_raises(template: str) -> None:
+    with pytest.raises(UndefinedError, match="misspelt"):
+        TEMPLATES.from_string(template).render(run={"title": "a title"})
 
 
 def test_tables_show_figures_blanks_and_reasons() -> None:
@@ -64,12 +65,12 @@ def test_tables_show_figures_blanks_and_reasons() -> None:
     assert Reader(page).tags["tr"] == 4
 
 
-def test_every_file_of_a_package_that_is_no_code_is_packaged() -> None:
+def test_templates_are_packaged() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     patterns = settings["package-data"]["*"]
     packages = [path.parent for name in ("search", "methods", "models") for path in (ROOT / name).rglob("__init__.py")]
     packaged = {path for package in packages for pattern in patterns for path in package.glob(pattern)}
-    others = {path for name in ("search", "methods", "models") for path in (ROOT / name).rglob("*")
-              if path.is_file() and path.suffix not in (".py", ".pyc")}  # fmt: skip
-    assert {path.suffix for path in others} >= {".html", ".css", ".js"}
-    assert others - packaged == set()
+    pages = {path for name in ("search", "methods", "models") for path in (ROOT / name).rglob("*")
+             if path.suffix in (".html", ".css", ".js")}  # fmt: skip
+    assert {path.suffix for path in pages} == {".html", ".css", ".js"}
+    assert pages - packaged == set()
