@@ -37,10 +37,10 @@ class RunResult:
     """What the command line prints with `--json`."""
 
     @classmethod
-    def read(cls, folder: str | Path, **fields: Any) -> RunResult:
-        """UserError if there is no run, or it is not whole."""
+    def read(cls, folder: str | Path) -> RunResult:
+        """A run that any process left; UserError if there is none, or it is not whole."""
         run = read_run(folder)
-        return cls(run, **{"complete": read_record(run.folder).get("status") == "finished", **fields})
+        return cls(run, read_record(run.folder).get("status") == "finished")
 
     @property
     def config(self) -> RunConfig:

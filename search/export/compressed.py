@@ -78,7 +78,7 @@ def _read_weights(folder: Path, config: ExportConfig) -> dict[str, Tensor]:
         raise UserError(
             f"{folder} holds no {WEIGHTS}; export again with safetensors in {setting_name('formats', '--format')}"
         )
-    content = path.read_bytes()
+    content = path.read_bytes()  # once: a file that is opened again after its digest may be another one
     recorded = config.files.get(WEIGHTS)
     if recorded is None or hashlib.sha256(content).hexdigest() != recorded.sha256:
         raise UserError(f"{path} is not the file that {CONFIG} describes: half-written or changed; export again")
@@ -99,6 +99,7 @@ def _bind_method(config: ExportConfig, network: str) -> Compressor:
 def _data_info(task: TaskConfig, config: ExportConfig) -> DataInfo:
     """What the network must look like, without looking at the data."""
     inputs = config.inputs
+    # Flips and crops are of training alone, which asks for the data.
     return DataInfo(task.data, inputs.shape, inputs.classes, inputs.mean, inputs.std, flip=False, crop=0)
 
 

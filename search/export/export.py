@@ -98,17 +98,19 @@ def export_run(
     with (
         report_unwritable(folder, "free space or give another folder, and export again: the fine-tune is kept"),
         _parent_of(folder),
+        # Beside its place: files are moved within one file system in one step, or not at all.
         tempfile.TemporaryDirectory(prefix=prefix, suffix=".tmp", dir=folder.parent) as stage,
         hold_lock(Path(stage)),
     ):
         config = write_files(subject, Path(stage), folder, formats, say)
-        check_folder(folder, force=force)
+        check_folder(folder, force=force)  # again: the fine-tune may have taken hours
         _move_into_place(Path(stage), folder)
     return Exported(folder, config, subject.network)
 
 
 @contextmanager
 def _parent_of(folder: Path) -> Iterator[None]:
+    """The folder above, made if it is not there, without what exports that were killed have left."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     clear_leftovers(folder)
     yield
@@ -166,7 +168,7 @@ def prepare_subject(
     check_utf8_names(run.folder, run.config.model_dump(mode="json"))  # of runs of earlier versions
     weights = run.folder / "weights"
     path = weights / f"{picked.key}.safetensors"
-    if not path.is_file():
+    if not path.is_file():  # it will be fine-tuned: refused now rather than after the task is loaded
         _check_can_keep(run.folder)
     say("loading the task ...")
     evaluator = load_evaluator(run.config.task, device=device or run.config.device, keep_weights=weights)
@@ -178,6 +180,7 @@ def prepare_subject(
         path = _finetune_candidate(evaluator, picked.candidate, weights, say, on_step)
     candidate, allocation = _read_description(path)
     compressor = evaluator.compressor(candidate)
+    # A method that learns its allocation may learn another one on another device or in another version of torch.
     if any(compressor.levels(allocation) != compressor.levels(picked.allocation)):
         raise UserError(
             f"{path} holds another allocation than the one that {picked.key} was judged with; remove it and export "

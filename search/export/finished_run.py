@@ -54,6 +54,6 @@ def read_run(run: str | Path) -> FinishedRun:
         raise DamagedRunError(folder / RUN_FILE, "it names no task")
     if not isinstance(record.get("host", {}), dict):
         raise DamagedRunError(folder / RUN_FILE, f"its host is {json_kind(record['host'])} in place of an object")
-    config = read_config(folder)
+    config = read_config(folder)  # where it lies now, which may not be where it was run
     tables = RunTables.read(folder, resume_command(config))
     return FinishedRun(config, record["fingerprint"], dict(record.get("host", {})), tables, record.get(PARTS))

@@ -31,6 +31,7 @@ def si_text(value: Any, unit: str = "") -> str:
         return ""
     for prefix, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
+            # Three digits: from 9.995 on two decimals would round to 10.00.
             return f"{value / size:.{2 if value < 9.995 * size else 1}f} {prefix}{unit}"
     return f"{value:.0f} {unit}".strip()
 
@@ -39,7 +40,7 @@ def shorten_middle(text: str, width: int) -> str:
     """At most `width` characters, the middle left out: both ends of a layer's name tell it apart."""
     if len(text) <= width:
         return text
-    head = (width - 1) // 2
+    head = (width - 1) // 2  # the ellipsis takes one
     return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
 
 
@@ -47,7 +48,7 @@ def plain_values(data: Any) -> Any:
     """The same data as JSON can say it: tables' figures as Python's own, None for one that is missing."""
     if isinstance(data, np.generic):
         data = data.item()
-    if isinstance(data, float):
+    if isinstance(data, float):  # JSON knows neither NaN nor infinity
         return data if math.isfinite(data) else None
     if isinstance(data, Mapping):
         return {str(key): plain_values(value) for key, value in data.items()}

@@ -33,7 +33,7 @@ class RunTables:
     candidates: pd.DataFrame
     """`candidates_frame`."""
     front: pd.DataFrame
-    """`pareto` of it."""
+    """`pareto_front` of them."""
     finals: pd.DataFrame
     """`finals_frame`."""
 
@@ -42,6 +42,7 @@ class RunTables:
         cls, entries: Sequence[CandidateEntry], dense: Dense, latencies: Mapping[str, CheckedLatency] | None = None
     ) -> RunTables:
         """Args as those of `finals_frame`."""
+        # The front is chosen from the table and not from the entries, so that both name a candidate alike.
         candidates = candidates_frame(entries, dense)
         return cls(candidates, pareto_front(candidates), finals_frame(entries, dense, latencies))
 
@@ -80,8 +81,10 @@ def _read_table(path: Path, command: str) -> pd.DataFrame:
         raise UserError(f"{path} is not there: the search has not come to its end; go on with {command}")
     types = TABLE_TYPES[path.name]
     try:
+        # The default parser of pandas may miss a figure's last bit, and a tie is one to the last bit.
         table = pd.read_csv(path, dtype=types, float_precision="round_trip")
         table[[name for name in types if name not in ADDED]]  # raises for another program's table
+        # Columns that a table of an earlier version lacks are blank.
         return table.reindex(columns=list(types)).astype(types)
     except (ValueError, KeyError) as error:
         raise UserError(f"{path} cannot be read ({first_line(error)}); write it again with {command}") from None

@@ -23,6 +23,7 @@ from search.files.atomic import atomic_write
 from search.latency.check import CheckedLatency
 
 SHORT = 8  # characters of a key that name a candidate in tables
+# "Int64" knows blanks; beside one, NumPy's integers would all become floats.
 CANDIDATE_TYPES = {
     "candidate": "str",
     "stage": "str",
@@ -271,7 +272,7 @@ def inert_cell(cell: object) -> object:
     """A table cell that no spreadsheet runs as a formula."""
     if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
         return cell
-    try:
+    try:  # "-0.5" begins like a formula and is a figure
         float(cell)
     except ValueError:
         return "'" + cell
