@@ -44,9 +44,9 @@ def carry_out(
     observer.on_prepared(run)
     with stop_signals():  # beyond the search: its files are written and its last line is said
         outcomes = run_prepared(run, observer, retry_failed=retry_failed)
-        boards = _task_boards(run)
         with report_unwritable(config.folder, f"free space, then write them by: {resume_command(config)}"):
             checked = measure_finals(outcomes, observer.say)
+            boards = _task_boards(run)  # after the latencies were measured: it shows them
             written = write_outputs(outcomes, command or run_command(config), checked)
             written.files.extend(_write_boards(boards, config.folder))
         observer.on_files_written(outcomes, written, boards)

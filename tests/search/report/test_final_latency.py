@@ -12,8 +12,12 @@ import pytest
 from fake_run import fake_run, with_tables
 from test_tables import DENSE, final
 
+from search import api
 from search.allocation.targets import TargetTerm, parse_target
-from search.latency.check import CheckedLatency, read_latencies
+from search.engine.outcomes import RunOutcomes
+from search.latency.check import FILE, CheckedLatency, read_latencies
+from search.latency.table import Say
+from search.report.outputs import method_entries
 from search.report.page import report_html
 from search.results.tables import finals_frame
 
@@ -87,3 +91,22 @@ def test_a_report_shows_it_where_it_was_measured() -> None:
     assert ">7.5</td>" in html
     assert "&lt;chip&gt;" in html
     assert "measured &lt;6.25&gt; ms" in html
+
+
+def test_a_leaderboard_shows_the_latencies_that_its_own_run_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_latencies(outcomes: RunOutcomes, say: Say) -> dict[str, CheckedLatency]:
+        entries = [entry for method in outcomes.methods for entry in method_entries(method)]
+        latencies = {entry.key: checked() for entry in entries if entry.stage == "final"}
+        fields = {key: latency.model_dump() for key, latency in latencies.items()}
+        (outcomes.prepared.config.folder / FILE).write_text(json.dumps(fields))
+        return latencies
+
+    monkeypatch.setattr("search.carry_out.measure_finals", write_latencies)
+    run = api.search(
+        results=tmp_path, name="run", strategy="acra-uniform", epochs=0, final_epochs=0, final_seeds=1, workers=0,
+        device="cpu", show=False,
+    )  # fmt: skip
+    board = pd.read_csv(run.folder / "leaderboard.csv")
+    assert board["latency_ms"].tolist() == run.finalists["latency_ms"].tolist() == [6.0]
