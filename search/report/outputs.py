@@ -60,15 +60,16 @@ def run_view(outcomes: RunOutcomes, command: str, checked: Mapping[str, CheckedL
     scans = [scan for result in methods if (scan := _scan_table(result)) is not None]
     # A target that no method can reach has no budget, and is said in the remarks.
     targets = {target.asked: budget for method in run.methods for target, budget in method.targets}
+    tables = RunTables.from_entries(entries, run.dense, checked)
     view = RunView(
         title=f"{run.title}, {', '.join(method.config.method for method in run.methods)}",
         created=time.strftime("%Y-%m-%d %H:%M %Z"),
         command=command,
         resume_command=resume_command(run.config),
-        export_command=export_command(run.config),
+        export_command=None if tables.all_finalists_failed else export_command(run.config),
         facts=_run_facts(outcomes),
         dense=run.dense,
-        tables=RunTables.from_entries(entries, run.dense, checked),
+        tables=tables,
         allocations=_merge_mappings(
             _site_ratios(result, method, ids) for result, method in by_method
         ),

@@ -22,7 +22,8 @@ class RunView:
     command: str
     """Reproduces the run."""
     resume_command: str
-    export_command: str
+    export_command: str | None
+    """None if there is nothing to export."""
     facts: Mapping[str, str]
     """Network, data, weights, versions, host, device, notes on the protocol."""
     dense: Dense

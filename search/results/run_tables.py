@@ -71,6 +71,11 @@ class RunTables:
         return best_of_target(self.candidates, self.finals, target)
 
     @property
+    def all_finalists_failed(self) -> bool:
+        """Whether there are finalists, and not one was tested."""
+        return len(self.finals) > 0 and not self.finals["test_accuracy"].notna().any()
+
+    @property
     def targets(self) -> list[str]:
         """As they were asked for, in that order."""
         return list(dict.fromkeys(self.candidates["target"].dropna()))

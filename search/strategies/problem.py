@@ -21,8 +21,8 @@ class Scan:
 
     levels: int = 7
     """Strengths per site, spread evenly between dense and the smallest."""
-    images: int | None = 2000
-    """Search images per measurement; None takes all."""
+    images: int = 2000
+    """Search images per measurement."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Problem:
         site = self.scanned_sites[index]
         recipe = ZERO_SHOT.model_copy(update={"recalibration_images": self.recipe.recalibration_images})
         settings = {site.name: site.settings[level]} if level else {}
-        return self._make_candidate(settings, recipe=recipe, images=self.scan.images or 10**9)
+        return self._make_candidate(settings, recipe=recipe, images=self.scan.images)
 
     def _settings_at(self, levels: Levels) -> dict[str, Setting]:
         """The settings that are not dense, of the sites without a choice included."""

@@ -59,8 +59,7 @@ def _show_next_steps(outcomes: RunOutcomes, written: Written, console: Console) 
         print_line(console, f"stopped   nothing finished is lost; go on with: {view.resume_command}")
         return
     print_line(console, f"look      open {shell_word(path_argument(folder / 'report.html'))} in a browser")
-    finals = view.tables.finals
-    if not len(finals) or finals["test_accuracy"].notna().any():  # else every finalist failed
+    if view.export_command is not None:
         print_line(console, f"export    {view.export_command}")
 
 
