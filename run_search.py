@@ -38,7 +38,7 @@ def default(context: typer.Context) -> None:
         from search import api
         from search.settings.demo import DEMO
 
-        _end_command(api.search(**DEMO, show=PlainConsole(), command=_typed_command()))
+        _end_command(api.search(**DEMO, show=PlainConsole()))
 
 
 @app.command()
@@ -48,7 +48,7 @@ def search(json_: AsJson = False, **settings: Any) -> None:
     from search import api
 
     with json_output(json_) as write_json:
-        result = api.search(**settings, show=PlainConsole(stderr=json_), command=_typed_command())
+        result = api.search(**settings, show=PlainConsole(stderr=json_))
         write_json(result.record)
     _end_command(result)
 
@@ -138,12 +138,6 @@ def export(json_: AsJson = False, **settings: Any) -> None:
 app.command("methods")(list_methods)
 app.command("strategies")(list_strategies)
 app.command("networks")(list_networks)
-
-
-def _typed_command() -> str:
-    from search.settings.command import command_line
-
-    return command_line(sys.argv[1:])
 
 
 def _end_command(result: Any) -> None:

@@ -66,7 +66,6 @@ def search(
     data: Data | None = None,
     *,
     show: Show = True,
-    command: str | None = None,
     **settings: Any,
 ) -> RunResult:
     """Search an allocation for each target, fine-tune and test the best of each, and leave a report.
@@ -75,7 +74,6 @@ def search(
         network: what is compressed; None takes the embedded digits with a small network, trained in seconds.
         data: what it is fine-tuned and judged on; None takes what a named network is made for.
         show: print progress; False is silent, a rich `Console` says where.
-        command: what the report names as the way to this run; None names an equivalent command line.
 
     With `resume` other settings are ignored, but an `nn.Module` must be given.
 
@@ -84,7 +82,7 @@ def search(
             failed.
     """
     config = _resumed_or_new(network, data, SEARCH, settings)
-    return run_config(config, show=show, command=command, retry_failed=settings["retry_failed"])
+    return run_config(config, show=show, retry_failed=settings["retry_failed"])
 
 
 def _resumed_or_new(
@@ -109,13 +107,11 @@ def _new_run(
     return new_run_config(declared, values, _task_config(network, data, declared, values), **fixed)
 
 
-def run_config(
-    config: RunConfig, *, show: Show = True, command: str | None = None, retry_failed: bool = False
-) -> RunResult:
+def run_config(config: RunConfig, *, show: Show = True, retry_failed: bool = False) -> RunResult:
     """`search` or `compare` for a configuration that is there already."""
     from search.carry_out import carry_out
 
-    return carry_out(config, observer_of(show), command=command, retry_failed=retry_failed)
+    return carry_out(config, observer_of(show), retry_failed=retry_failed)
 
 
 @takes_keywords(PLAN)

@@ -22,17 +22,14 @@ from search.leaderboard.page import page_html
 from search.observer import Observer
 from search.report.final_latency import measure_finals
 from search.report.outputs import Written, write_outputs
-from search.settings.command import resume_command, run_command
+from search.settings.command import resume_command
 from search.settings.config import RunConfig
 
 
-def carry_out(
-    config: RunConfig, observer: Observer, *, command: str | None = None, retry_failed: bool = False
-) -> RunResult:
+def carry_out(config: RunConfig, observer: Observer, *, retry_failed: bool = False) -> RunResult:
     """Run what a configuration asks for and write its files.
 
     Args:
-        command: what the report names as the way to this run; None takes the command line of the configuration.
         retry_failed: judge failed candidates of the ledger again.
 
     Raises:
@@ -47,7 +44,7 @@ def carry_out(
         with report_unwritable(config.folder, f"free space, then write them by: {resume_command(config)}"):
             checked = measure_finals(outcomes, observer.say)
             boards = _task_boards(run)  # after the latencies were measured: it shows them
-            written = write_outputs(outcomes, command or run_command(config), checked)
+            written = write_outputs(outcomes, checked)
             written.files.extend(_write_boards(boards, config.folder))
         observer.on_files_written(outcomes, written, boards)
     check_finalists(outcomes)

@@ -27,7 +27,7 @@ from search.report.ratio_bars import Ratios
 from search.report.view import RunView
 from search.results.run_tables import RunTables
 from search.results.tables import CandidateEntry, short_ids
-from search.settings.command import export_command, resume_command
+from search.settings.command import export_command, resume_command, run_command
 from search.settings.config import RunConfig
 from search.strategies.sensitivity import scan_points
 
@@ -42,16 +42,16 @@ class Written:
     files: list[Path]
 
 
-def write_outputs(outcomes: RunOutcomes, command: str, checked: Mapping[str, CheckedLatency] | None = None) -> Written:
+def write_outputs(outcomes: RunOutcomes, checked: Mapping[str, CheckedLatency] | None = None) -> Written:
     """Write `candidates.csv`, `pareto.csv`, `report.html` and `pareto.png` into the run's folder."""
-    view, folder = run_view(outcomes, command, checked or {}), outcomes.prepared.config.folder
+    view, folder = run_view(outcomes, checked or {}), outcomes.prepared.config.folder
     paths = view.tables.write(folder)
     write_picture(folder / "pareto.png", view)
     write_report(folder / "report.html", view)
     return Written(view, [folder / "report.html", folder / "pareto.png", *paths])
 
 
-def run_view(outcomes: RunOutcomes, command: str, checked: Mapping[str, CheckedLatency]) -> RunView:
+def run_view(outcomes: RunOutcomes, checked: Mapping[str, CheckedLatency]) -> RunView:
     """Everything of a run that its report and picture show."""
     run, methods = outcomes.prepared, outcomes.methods
     by_method = [(result, method_entries(result)) for result in methods]
@@ -64,9 +64,9 @@ def run_view(outcomes: RunOutcomes, command: str, checked: Mapping[str, CheckedL
     view = RunView(
         title=f"{run.title}, {', '.join(method.config.method for method in run.methods)}",
         created=time.strftime("%Y-%m-%d %H:%M %Z"),
-        command=command,
+        command=run_command(run.config),
         resume_command=resume_command(run.config),
-        export_command=None if tables.all_finalists_failed else export_command(run.config),
+        export_command=None if tables.export_pick is None else export_command(run.config, tables.export_pick),
         facts=_run_facts(outcomes),
         dense=run.dense,
         tables=tables,

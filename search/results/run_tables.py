@@ -71,9 +71,14 @@ class RunTables:
         return best_of_target(self.candidates, self.finals, target)
 
     @property
-    def all_finalists_failed(self) -> bool:
-        """Whether there are finalists, and not one was tested."""
-        return len(self.finals) > 0 and not self.finals["test_accuracy"].notna().any()
+    def export_pick(self) -> str | None:
+        """What an export would best pick: the best on the test set, or the knee of the front if nothing has met it.
+
+        None if every finalist failed, or no candidate has come to its end.
+        """
+        if self.finals["test_accuracy"].notna().any():
+            return "best"
+        return "knee" if len(self.front) and not len(self.finals) else None
 
     @property
     def targets(self) -> list[str]:

@@ -5,7 +5,7 @@ A network that was given as an object has no name that a command line could use:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,6 @@ PROGRAM = ("python", "run_search.py")
 ALWAYS_PRINTED = ("methods", "strategies")
 
 
-def command_line(arguments: Sequence[str]) -> str:
-    """What was typed, as a line that can be pasted."""
-    return shell_line([*PROGRAM, *arguments])
-
-
 def resume_command(config: RunConfig) -> str:
     """What goes on with a run."""
     folder, command = str(config.folder), "compare" if config.comparison else "search"
@@ -34,12 +29,11 @@ def resume_command(config: RunConfig) -> str:
     return shell_line([*PROGRAM, command, *option_words("--resume", folder)])
 
 
-def export_command(config: RunConfig) -> str:
-    """What exports the best of a run."""
+def export_command(config: RunConfig, pick: str) -> str:
+    """What exports a candidate of a run."""
     folder = str(config.folder)
     if is_given_network(config.task.network):
         return f"api.export({folder!r}, network=network)"
-    pick = "best" if config.finalists else "knee"  # nothing has met the test set
     to = option_words("--to", f"{folder}/export")
     return shell_line([*PROGRAM, "export", path_argument(folder), "--pick", pick, *to])
 

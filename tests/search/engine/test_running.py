@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from search.judge.evaluate import Evaluator
 from search.recipe import Recipe
 from search.report.outputs import run_view
 from search.report.page import report_html
+from search.settings.command import run_command
 from search.settings.config import RunConfig
 from search.strategies.contract import Proposal
 
@@ -57,7 +59,7 @@ def test_measurements_that_failed_are_told_and_cost_the_site_its_charm(
     monkeypatch.setattr(Evaluator, "__call__", breaks)
     outcomes = run_prepared(prepare_run(config_of(tmp_path, trials=1)))
     (result,) = outcomes.methods
-    view = run_view(outcomes, "the command", {})
+    view = run_view(outcomes, {})
     remark = next(each for each in view.remarks if "scan" in each)
     assert remark.startswith("2 of ")
     assert remark.endswith("measurements of the scan failed, most often so: <b>its outputs are not finite</b>")
@@ -122,6 +124,8 @@ def test_searches_and_comparisons_leave_the_same_files_and_resume_by_either_call
         assert again.complete
         assert again.config == first.config == config
         assert again.finalists.equals(first.finalists)
+        commands = html.unescape((config.folder / "report.html").read_text())
+        assert run_command(config) in commands, "not the command that resumed it"
     assert json.loads((config.folder / "run.json").read_text())["created"] == record["created"]
 
 
@@ -131,7 +135,7 @@ def test_the_report_of_a_comparison_names_every_method_and_what_was_left_out(tmp
         recipe=Recipe(epochs=0), finalists=1, final_seeds=1, final_epochs=0.0,
     )  # fmt: skip
     outcomes = run_prepared(prepare_run(config))
-    view = run_view(outcomes, "the command", {})
+    view = run_view(outcomes, {})
     assert [target for target, _ in view.targets] == ["0.5", "0.05"]
     assert set(view.tables.candidates["method"]) == {"l1", "kse"}
     assert set(view.allocations) == set(view.tables.candidates["candidate"])

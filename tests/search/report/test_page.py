@@ -71,6 +71,16 @@ def test_missing_figures_are_blank(run: RunView) -> None:
     assert "points against dense" not in text
 
 
+def test_an_export_is_offered_of_what_was_tested_or_else_of_the_front(run: RunView) -> None:
+    tables = run.tables
+    assert tables.export_pick == "best"
+    stopped = dataclasses.replace(tables, finals=tables.finals[:0])
+    assert stopped.export_pick == "knee"
+    assert dataclasses.replace(stopped, front=tables.front[:0]).export_pick is None
+    failed = tables.finals.assign(test_accuracy=np.nan)
+    assert dataclasses.replace(tables, finals=failed).export_pick is None
+
+
 def test_an_empty_run_has_a_page_and_a_picture(tmp_path: Path) -> None:
     empty = RunView("nothing yet", "", "", "", "", {}, DENSE, RunTables.from_entries([], DENSE), targets=TARGETS)
     write_report(tmp_path / "report.html", empty)

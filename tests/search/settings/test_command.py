@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import run_search
 from models.task_config import TaskConfig
-from search.settings.command import command_line, export_command, resume_command, run_command
+from search.settings.command import export_command, resume_command, run_command
 from search.settings.config import RunConfig
 from search.settings.shell import shell_line
 
@@ -38,7 +38,6 @@ def test_bash_reads_the_words_back(name: str) -> None:
     assert line.isprintable()
     if line.find("$'") < 0:
         assert shlex.split(line) == words
-    assert bash_words(command_line([name])) == ["python", "run_search.py", name]
 
 
 def parsed_config(line: str, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
@@ -77,7 +76,7 @@ def test_our_commands_are_read_back(name: str, monkeypatch: pytest.MonkeyPatch, 
         assert calls["resume"] == str(given.folder)
     monkeypatch.setattr("search.api.export", lambda **options: calls.update(options))
     monkeypatch.setattr("search.export.export.as_json", lambda made: {})
-    assert CliRunner().invoke(run_search.app, bash_words(export_command(given))[2:]).exit_code == 0
+    assert CliRunner().invoke(run_search.app, bash_words(export_command(given, "best"))[2:]).exit_code == 0
     assert Path(str(calls["run"])) == given.folder
     assert calls["to"] == f"{given.folder}/export"
 
