@@ -11,6 +11,7 @@ from models.errors import UserError, commonest_reason
 from models.task import Task, check_trainable, pick_device
 from models.user.given_networks import is_given_network
 from models.user.spec_names import class_of
+from search.allocation.budget import Budget
 from search.dispatch.availability import check_resources
 from search.dispatch.contract import Resources
 from search.engine.method_configs import method_configs
@@ -52,6 +53,12 @@ class PreparedRun:
     @property
     def fingerprint(self) -> str:
         return self.task.fingerprint
+
+    @property
+    def budgets(self) -> dict[str, Budget]:
+        """Target as asked -> what it comes to, in the order they were named; a target out of reach has none."""
+        budgets = {target.asked: budget for method in self.methods for target, budget in method.targets}
+        return {target.asked: budgets[target.asked] for target in self.config.targets if target.asked in budgets}
 
     @property
     def title(self) -> str:

@@ -58,8 +58,6 @@ def run_view(outcomes: RunOutcomes, checked: Mapping[str, CheckedLatency]) -> Ru
     entries = [entry for _, method in by_method for entry in method]
     ids = short_ids(entry.key for entry in entries)
     scans = [scan for result in methods if (scan := _scan_table(result)) is not None]
-    # A target that no method can reach has no budget, and is said in the remarks.
-    targets = {target.asked: budget for method in run.methods for target, budget in method.targets}
     tables = RunTables.from_entries(entries, run.dense, checked)
     view = RunView(
         title=f"{run.title}, {', '.join(method.config.method for method in run.methods)}",
@@ -75,12 +73,8 @@ def run_view(outcomes: RunOutcomes, checked: Mapping[str, CheckedLatency]) -> Ru
         ),
         sensitivity=pd.concat(scans, ignore_index=True) if scans else None,
         skipped=_left_dense(outcomes),
-        targets=[
-            (target.asked, targets[target.asked].limits.get("flops"))
-            for target in run.config.targets
-            if target.asked in targets
-        ],
-        limits={target: budget.limits_text() for target, budget in targets.items()},
+        targets=[(target, budget.limits.get("flops")) for target, budget in run.budgets.items()],
+        limits={target: budget.limits_text() for target, budget in run.budgets.items()},
         remarks=[
             *_refusal_remarks(outcomes),
             *(_of_method(outcomes, result, remark)

@@ -1,4 +1,4 @@
-"""The first screen of a search: what will be done and where; how long it takes, only measured paces tell."""
+"""The first screen of a run: what will be done and where; how long it takes, only measured paces tell."""
 
 from __future__ import annotations
 
@@ -23,50 +23,54 @@ from search.strategies.registry import find_strategy
 from search.terminal.console import UNCOUNTED, print_line
 
 
-def announce_search(run: PreparedRun, console: Console) -> None:
-    """The first screen: what will be done and where."""
-    config, task, counts, dense = run.config, run.task, expected_candidates(run), run.dense
-    (method,) = run.methods
-    screen = [
-        f"{run.title}: {flops_text(dense.flops)} FLOPs, {flops_text(dense.params)} parameters"
-        + ("" if dense.test_accuracy is None else f", {dense.test_accuracy:.2%} on the test set"),
-        f"targets   {', '.join(f'{t.asked} ({_limit_text(budget)})' for t, budget in method.targets)}",
-        f"method    {config.method}, {plural(len(method.problem.sites), 'site')}; "
-        f"{'strategy' if len(config.strategies) == 1 else 'strategies'} {', '.join(config.strategies)}",
+def announce_run(run: PreparedRun, console: Console) -> None:
+    """The first screen: what will be done, what cannot be, and where."""
+    heading, *lines = [_heading_text(run), *_fact_lines(run), *(f"note      {note}" for note in _run_notes(run))]
+    print_line(console, heading, "bold")
+    for line in lines:
+        print_line(console, line)
+
+
+def _heading_text(run: PreparedRun) -> str:
+    dense = run.dense
+    tested = "" if dense.test_accuracy is None else f", {dense.test_accuracy:.2%} on the test set"
+    return f"{run.title}: {flops_text(dense.flops)} FLOPs, {flops_text(dense.params)} parameters{tested}"
+
+
+def _fact_lines(run: PreparedRun) -> list[str]:
+    config, task = run.config, run.task
+    targets = ", ".join(f"{asked} ({_limit_text(budget)})" for asked, budget in run.budgets.items())
+    # Every strategy of a method gets the same reason.
+    refused = {(standing.method, standing.target): standing.reason for standing in run.refused}
+    return [
+        f"targets   {targets}",
+        *(f"method    {_method_text(method)}" for method in run.methods),
+        *(f"left out  {method} at {target}: {reason}" for (method, target), reason in refused.items()),
+        # Below the methods, whose sites they speak of.
+        *(
+            [f"under     {shlex.join(config.constraints.option_words())}"]
+            if config.constraints.constrains_sites
+            else []
+        ),
         f"data      {plural(len(task.tune), 'image')} to fine-tune on, {len(task.search):,} to search with, "
         f"{len(task.test):,} to test",
-        f"work      {_work_text(config, counts, _rungs_text(run, counts) or _at_most_text(method))}",
+        f"work      {_work_text(run)}",
         f"where     {task.device}, {resources_text(run.resources)}",
     ]
-    # Below the method, whose sites they speak of.
-    if config.constraints.constrains_sites:
-        screen.insert(3, f"under     {shlex.join(config.constraints.option_words())}")
-    if config.task.weights is None:
-        note = f"no {setting_name('weights')}: this compresses an untrained network; `train` makes a dense baseline"
-        screen.append(f"note      {note}")
-    if uncounted := uncounted_flops(task.network, method.compressor.example):
-        screen.append(f"note      {flops_text(uncounted)} {UNCOUNTED}")
+
+
+def _run_notes(run: PreparedRun) -> list[str]:
+    """What the user should know of the network, the weights and the data before any work is paid for."""
+    task, notes = run.task, list[str]()
+    if run.config.task.weights is None:
+        weights = setting_name("weights")
+        notes.append(f"no {weights}: this compresses an untrained network; `train` makes a dense baseline")
+    # Every method is bound to the same network, with the same example.
+    if uncounted := uncounted_flops(task.network, run.methods[0].compressor.example):
+        notes.append(f"{flops_text(uncounted)} {UNCOUNTED}")
     if task.seen:
-        screen.append(f"note      {SEEN}")
-    screen += [f"note      {notice}" for notice in task.notices]
-    for text in screen:
-        print_line(console, text, "bold" if text is screen[0] else None)
-
-
-def announce_comparison(run: PreparedRun, console: Console) -> None:
-    """The first screen: what will be done, what cannot be, and where."""
-    config, counts, dense = run.config, expected_candidates(run), run.dense
-    tested = "" if dense.test_accuracy is None else f", {dense.test_accuracy:.2%} on the test set"
-    print_line(console, f"{run.title}: {flops_text(dense.flops)} FLOPs{tested}", "bold")
-    for method in run.methods:
-        strategies = ", ".join(method.config.strategies) or "nothing"
-        print_line(console, f"method    {method.config.method}: {strategies} at {', '.join(map(str, method.limits))}")
-    for standing in {(refused.method, refused.target): refused for refused in run.refused}.values():
-        print_line(console, f"left out  {standing.method} at {standing.target}: {standing.reason}")
-    print_line(console, f"work      {_work_text(config, counts, 'up to ')}, less what the ledger knows")
-    print_line(console, f"where     {run.task.device}, {resources_text(run.resources)}")
-    for notice in run.task.notices:
-        print_line(console, f"note      {notice}")
+        notes.append(SEEN)
+    return [*notes, *task.notices]
 
 
 def announce_start(run: PreparedRun, console: Console) -> None:
@@ -82,25 +86,37 @@ def announce_start(run: PreparedRun, console: Console) -> None:
             print_line(console, f"start     sampling begins with the first points of {', '.join(lenders)}")
 
 
-def _work_text(config: RunConfig, counts: Mapping[Stage, int], bounds: str) -> str:
-    """How much there is to do; `bounds` says of the candidates whether there may be fewer."""
+def _method_text(method: PreparedMethod) -> str:
+    names = method.config.strategies
+    strategies = f"{'strategy' if len(names) == 1 else 'strategies'} {', '.join(names)}" if names else "no strategy"
+    return f"{method.config.method}, {plural(len(method.problem.sites), 'site')}; {strategies}"
+
+
+def _work_text(run: PreparedRun) -> str:
+    """How much there is to do at most: the ledger may know some of it."""
+    config, counts = run.config, expected_candidates(run)
     scan = f"{plural(counts['scan'], 'measurement')} without training, " if counts["scan"] else ""
     candidates = f"{plural(counts['search'], 'candidate')} of {plural(config.recipe.epochs, 'epoch')}"
     finalists = plural(counts["final"] // config.final_seeds, "finalist")
     seeds = plural(config.final_seeds, "seed")
     tested = f"{finalists} of {plural(config.final_recipe.epochs, 'epoch')} with {seeds} each"
-    return f"{scan}{bounds}{candidates}, {tested if counts['final'] else 'no finalists'}"
+    return (
+        f"{scan}{_rungs_text(config, counts) or _at_most_text(run)}{candidates}, "
+        f"{tested if counts['final'] else 'no finalists'}, less what the ledger knows"
+    )
 
 
-def _rungs_text(run: PreparedRun, counts: Mapping[Stage, int]) -> str:
+def _rungs_text(config: RunConfig, counts: Mapping[Stage, int]) -> str:
     """What is judged on the way; how many get to the end is for their accuracy to say."""
-    on_the_way = run.config.rungs[:-1]
-    return f"about {plural(counts['rung'], 'rung')} of {_join_or(on_the_way)} epochs, about " if on_the_way else ""
+    if not counts["rung"]:
+        return ""
+    return f"about {plural(counts['rung'], 'rung')} of {_join_or(config.rungs[:-1])} epochs, about "
 
 
-def _at_most_text(method: PreparedMethod) -> str:
+def _at_most_text(run: PreparedRun) -> str:
     """Whether there may be fewer: contenders that come to the same are tried once."""
-    return "up to " if any(find_strategy(name)[0].candidates > 1 for name in method.config.strategies) else ""
+    names = {name for method in run.methods for name in method.config.strategies}
+    return "up to " if any(find_strategy(name)[0].candidates > 1 for name in names) else ""
 
 
 def _join_or(epochs: Sequence[float]) -> str:

@@ -22,11 +22,11 @@ from search.observer import Observer, OnStep
 from search.report.outputs import Written
 from search.settings.config import RunConfig
 from search.strategies.contract import Proposal
-from search.terminal.announce import announce_comparison, announce_search, announce_start
+from search.terminal.announce import announce_run, announce_start
 from search.terminal.console import PlainConsole, print_line
 from search.terminal.exports import ExportBar, show_export
 from search.terminal.progress import Progress
-from search.terminal.show import show_comparison_end, show_search_end
+from search.terminal.show import show_run_end
 
 
 def console_observer(show: bool | Console) -> ConsoleObserver:
@@ -42,15 +42,13 @@ class ConsoleObserver(Observer):
         self._progress: Progress | None = None
 
     def on_loading(self, config: RunConfig) -> None:
-        step = "binding the methods" if config.comparison else "measuring the dense network"
-        self._console.print(f"loading the task, {step} ...", style="dim")
+        self._console.print("loading the task, binding the methods, measuring the dense network ...", style="dim")
 
     def say(self, text: str) -> None:
         print_line(self._console, text, "dim")
 
     def on_prepared(self, run: PreparedRun) -> None:
-        announce = announce_comparison if run.config.comparison else announce_search
-        announce(run, self._console)
+        announce_run(run, self._console)
 
     def on_warm_start(self, run: PreparedRun) -> None:
         announce_start(run, self._console)
@@ -80,10 +78,7 @@ class ConsoleObserver(Observer):
         self._console.print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
     def on_files_written(self, outcomes: RunOutcomes, written: Written, boards: Sequence[Board]) -> None:
-        if outcomes.prepared.config.comparison:
-            show_comparison_end(outcomes, written, boards, self._console)
-        else:
-            show_search_end(outcomes, written, self._console)
+        show_run_end(outcomes, written, boards, self._console)
 
     @contextmanager
     def while_exporting(self) -> Iterator[OnStep]:

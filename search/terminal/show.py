@@ -8,47 +8,63 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from search.allocation.targets import flops_text
 from search.engine.outcomes import RunOutcomes
 from search.leaderboard.board import Board
 from search.leaderboard.rich_tables import print_boards
 from search.report.outputs import Written
+from search.report.view import RunView
 from search.results.tables import table_records
 from search.settings.shell import path_argument, shell_word
 from search.terminal.console import print_line
 
 
-def show_search_end(outcomes: RunOutcomes, written: Written, console: Console) -> None:
-    """The last screen of a search: the front, the finalists, and how to go on."""
+def show_run_end(outcomes: RunOutcomes, written: Written, boards: Sequence[Board], console: Console) -> None:
+    """The last screen of a run: what came of it, remarks, failures, and how to go on.
+
+    A search shows its own front and finalists, a comparison the leaderboard of its task.
+    """
     view = written.view
-    front, finals = view.tables.front, view.tables.finals
     console.print()
+    if not outcomes.prepared.config.comparison:
+        _show_tables(view, console)
+    elif boards:
+        print_boards(boards, console)
+    for remark in [*view.remarks, *_rival_remarks(view)]:
+        print_line(console, remark)
+    show_latencies(view.latencies, console)
+    for failure in _failure_remarks(view):
+        print_line(console, failure)
+    _show_next_steps(outcomes, written, console)
+
+
+def _show_tables(view: RunView, console: Console) -> None:
+    front, finals = view.tables.front, view.tables.finals
     if len(front):
         console.print(_front_table(front))
     if len(finals):
         console.print(_finals_table(finals, view.dense.test_accuracy))
-    for remark in view.remarks:
-        console.print(Text(remark))
-    for target, _ in view.targets:
-        if (best := view.tables.best(target)) is not None and best.rival is not None:
-            names = f"{_candidate_text(best.record)} is inside the noise of {_candidate_text(best.rival)}"
-            print_line(console, f"target {target}: {names} (Welch's t)")
-    show_latencies(view.latencies, console)
+
+
+def _rival_remarks(view: RunView) -> list[str]:
+    """Of answers that the spread of seeds does not tell from the next finalist."""
+    answers = {target: best for target, _ in view.targets if (best := view.tables.best(target)) is not None}
+    return [
+        f"target {target}: {_candidate_text(best.record, view)} is inside the noise of "
+        f"{_candidate_text(best.rival, view)} (Welch's t)"
+        for target, best in answers.items()
+        if best.rival is not None
+    ]
+
+
+def _failure_remarks(view: RunView) -> list[str]:
+    """The first candidate that failed for each reason."""
     failures = view.tables.candidates[view.tables.candidates["status"] == "failed"]
-    for failure in table_records(failures.drop_duplicates("reason")):
-        who = f"{failure['candidate']} ({failure['strategy']}, {failure['target']})"
-        console.print(Text(f"failed: {who}: {failure['reason']}"))
-    _show_next_steps(outcomes, written, console)
-
-
-def show_comparison_end(outcomes: RunOutcomes, written: Written, boards: Sequence[Board], console: Console) -> None:
-    """The last screen of a comparison: the task's leaderboard, and how to go on."""
-    if boards:
-        print_boards(boards, console)
-    show_latencies(written.view.latencies, console)
-    _show_next_steps(outcomes, written, console)
+    return [
+        f"failed: {_candidate_text(failure, view)} at {failure['target']}: {failure['reason']}"
+        for failure in table_records(failures.drop_duplicates("reason"))
+    ]
 
 
 def _show_next_steps(outcomes: RunOutcomes, written: Written, console: Console) -> None:
@@ -70,8 +86,10 @@ def show_latencies(latencies: Mapping[str, str], console: Console) -> None:
         print_line(console, f"latency   {', '.join(names)}: {words}")
 
 
-def _candidate_text(record: Mapping[str, Any]) -> str:
-    return f"{record['strategy']}'s {record['candidate']}"
+def _candidate_text(record: Mapping[str, Any], view: RunView) -> str:
+    """`acra-uniform's cba4cbdd`, with the method if the run has several."""
+    methods = view.tables.candidates["method"].nunique()
+    return f"{record['strategy']}'s {record['candidate']}" + (f" ({record['method']})" if methods > 1 else "")
 
 
 def _front_table(front: pd.DataFrame) -> Table:
