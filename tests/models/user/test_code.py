@@ -337,7 +337,11 @@ def test_in_a_ray_worker(tmp_path: Path) -> None:
         return type(build_network(spec, classes=2)).__name__, own_names()[-1]
 
     ray.init(
-        num_cpus=1, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}}
+        address="local",  # whatever other cluster runs on this machine
+        num_cpus=1,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
     )
     try:
         assert ray.get(ray.remote(build).remote(f"{tmp_path}/net.py:build")) == ("Net", "vgg19-cifar")

@@ -132,8 +132,8 @@ def test_nothing_is_clustered_or_scored_to_read_a_file(method, monkeypatch):
     def never(*_, **__):
         raise AssertionError("not needed to read a file")
 
-    for place in ("kse.kse.kmeans", "kse.kse.indicator", "clustering.kernel_clustering.fit_codebooks",
-                  "clustering.kernel_clustering.recentre_clusters", "filters.filter_pruning._norm",
+    for place in ("kse.kse.kmeans", "kse.kse.channel_indicator", "clustering.kernel_clustering.fit_codebooks",
+                  "clustering.kernel_clustering.recentre_clusters",
                   "filters.filter_pruning.filter_norms"):  # fmt: skip
         monkeypatch.setattr(f"methods.{place}", never)
     with pytest.raises(AssertionError, match="not needed"):
