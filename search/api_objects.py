@@ -34,7 +34,7 @@ class RunResult:
     complete: bool
     """False if it was stopped before it was through; `resume_command` goes on with it."""
     record: Mapping[str, Any] = field(default_factory=dict)
-    """What the command line prints with `--json`."""
+    """What the command line prints with `--json`; empty of a run that was opened from its folder."""
 
     @classmethod
     def read(cls, folder: str | Path) -> RunResult:
@@ -49,7 +49,7 @@ class RunResult:
 
     @property
     def folder(self) -> Path:
-        """Where its files lie: `report.html` or `leaderboard.html`, tables, weights of finalists."""
+        """Where its files lie: `report.html`, `leaderboard.html`, tables, weights of finalists."""
         return self.run.folder
 
     @property

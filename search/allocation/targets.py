@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -193,15 +192,3 @@ Targets = Annotated[
     AfterValidator(check_targets),
 ]
 """A field of a pydantic model for the targets of one search: a list of them, or their comma-separated text."""
-
-
-def combine_targets(targets: Mapping[str, str | None]) -> str:
-    """The product of one list of targets per measure (`flops` -> `0.5,0.3`), as the text of one list of targets."""
-    texts = {name: text for name, text in targets.items() if text is not None}
-    lists = []
-    for name, text in texts.items():
-        pieces = [piece.strip() for piece in text.split(",") if piece.strip()]
-        if not pieces:
-            raise UserError(f"no {name} target in {text!r}; {_ways_to_write(MEASURES[name])}")
-        lists.append(pieces if list(texts) == ["flops"] else [f"{name} {piece}" for piece in pieces])
-    return ",".join(" + ".join(terms) for terms in itertools.product(*lists))

@@ -37,12 +37,6 @@ FORMATS = ("table", "csv", "md", "tex", "html", "json")
 PIPE_WIDTH = 160  # characters of a table, where output is no terminal
 
 
-def check_format(form: str) -> None:
-    """UserError unless it is one of `FORMATS`."""
-    if form not in FORMATS:
-        raise unknown_name("format", form, FORMATS)
-
-
 def render_boards(boards: Sequence[Board], form: str, with_reported: bool = False) -> str:
     """Leaderboards as text in one of `FORMATS` but html; UserError for another."""
     if form not in FORMATS or form == "html":

@@ -21,7 +21,8 @@ from search.leaderboard.columns import (
     method_text,
 )
 from search.leaderboard.views import mean_ranks, task_names
-from search.report.figures import Figure, finals_figure
+from search.ranking import LEVEL
+from search.report.figures import Figure, Styles, finals_figure, group_styles
 from search.report.rendering import Plot, Record, Table, make_table, render_page
 from search.results.figure_text import format_figure, shorten_middle
 from search.results.tables import table_records
@@ -35,22 +36,24 @@ def page_html(boards: Sequence[Board], *, created: str | None = None, with_repor
     """
     names = task_names(boards)
     ranks = mean_ranks(boards) if len(boards) > 1 else None
+    styles = group_styles(pd.concat([board.frame for board in boards]))
     return render_page(
         "leaderboard/templates/leaderboard.html",
         title=f"Leaderboard: {names[0]}" if len(names) == 1 else f"Leaderboard of {len(names)} tasks",
         created=created or time.strftime("%Y-%m-%d %H:%M %Z"),
         mean_ranks=None if ranks is None else make_table("mean-table", mean_rank_columns(ranks), table_records(ranks)),
         tasks=[
-            (f"task-{index}", name, _describe_task(board, index, with_reported))
+            (f"task-{index}", name, _describe_task(board, index, styles, with_reported))
             for index, (board, name) in enumerate(zip(boards, names, strict=True))
         ],
         reported_note=REPORTED_NOTE,
+        tie_level=f"{100 * LEVEL:g} %",
     )
 
 
-def _describe_task(board: Board, index: int, with_reported: bool) -> dict[str, Any]:
+def _describe_task(board: Board, index: int, styles: Styles, with_reported: bool) -> dict[str, Any]:
     """What the page shows of one task."""
-    figure, frame = front_figure(board), board.frame
+    figure, frame = front_figure(board, styles), board.frame
     label = "Kept FLOPs against test accuracy of every method"
     noted = table_records(frame[frame["accuracy"].notna() & frame["note"].notna()])
     reproducible = table_records(frame[frame["command"].notna()])
@@ -82,7 +85,7 @@ def _results_table(frame: pd.DataFrame, index: int) -> Table:
     return make_table(f"board-{index}", columns, table_records(frame), missing_reason, reason_from=len(PAGE_NAMES))
 
 
-def front_figure(board: Board) -> Figure | None:
+def front_figure(board: Board, styles: Styles) -> Figure | None:
     """Kept FLOPs against test accuracy, a line for every method and strategy, one standard deviation up and down."""
     if board.dense is None:
         return None
@@ -93,7 +96,7 @@ def front_figure(board: Board) -> Figure | None:
     targets = [
         (str(board_row["target"]), round(board_row["band"] * board.dense.flops)) for board_row in table_records(bands)
     ]
-    figure = finals_figure(frame.sort_values(["method", "strategy", "kept_flops"]), board.dense, targets)
+    figure = finals_figure(frame.sort_values(["method", "strategy", "kept_flops"]), board.dense, targets, styles)
     if figure is not None:
         for trace in figure["data"]:
             if "error_y" in trace:

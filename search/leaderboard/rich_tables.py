@@ -28,6 +28,7 @@ from search.leaderboard.columns import (
     rows_by_band,
 )
 from search.leaderboard.views import mean_ranks, task_names
+from search.ranking import LEVEL
 from search.report.rendering import Column, Record
 from search.results.figure_text import format_figure
 from search.results.tables import table_records
@@ -55,7 +56,8 @@ def print_boards(boards: Sequence[Board], console: Console, *, with_reported: bo
         console.print(_make_table("mean rank over tasks", columns, table_records(ranks), console.width))
     for notice in dict.fromkeys(notice for board in boards for notice in board.notices):
         _print_line(console, f"note  {notice}", "yellow")
-    _print_line(console, "Equal ranks: seeds do not tell them apart (Welch's t-test, 5 %). Blank: not measured.", "dim")
+    tie = f"Equal ranks: seeds do not tell them apart (Welch's t-test, {100 * LEVEL:g} %)."
+    _print_line(console, f"{tie} Blank: not measured.", "dim")
     if any(board.frame["command"].notna().any() for board in boards):
         # Commands are long, and there is one a row: in a terminal they would bury the table.
         _print_line(console, "Commands that reproduce rows: `leaderboard --format csv` or `--format html`.", "dim")

@@ -7,7 +7,8 @@ goes through `plot_text`, because plotly renders some HTML.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -33,24 +34,38 @@ def plot_text(text: object) -> str:
     return html.escape(printable_text(str(text)), quote=False).replace("%{", "%&#123;")
 
 
-class StyledGroup(NamedTuple):
-    """The candidates of one method and strategy, and how their points look."""
+class GroupStyle(NamedTuple):
+    """How the points of one method and strategy look."""
 
     name: str
     color: str
     symbol: str
-    candidates: pd.DataFrame
 
 
-def styled_groups(frame: pd.DataFrame) -> Iterator[StyledGroup]:
-    """Symbols tell strategies apart; colours tell methods apart, or strategies where there is one method."""
-    methods, strategies = list(dict.fromkeys(frame["method"])), list(dict.fromkeys(frame["strategy"]))
-    for (method, strategy), candidates in frame.groupby(["method", "strategy"], sort=False):
+Styles = Mapping[tuple[str, str], GroupStyle]  # by method and strategy
+
+
+def group_styles(frame: pd.DataFrame) -> Styles:
+    """The styles of a whole page, from a table with all of its methods and strategies.
+
+    Symbols tell strategies apart; colours tell methods apart, or strategies where there is one method. Both go by name
+    and not by the order of the rows, so that the figures and the pages of a run agree.
+    """
+    methods, strategies = sorted(set(frame["method"])), sorted(set(frame["strategy"]))
+    styles = {}
+    for method, strategy in itertools.product(methods, strategies):
         symbol_index = strategies.index(strategy)
         color_index = methods.index(method) if len(methods) > 1 else symbol_index
-        name = f"{method}, {strategy}" if len(methods) > 1 else str(strategy)
+        name = f"{method}, {strategy}" if len(methods) > 1 else strategy
         color, symbol = COLORS[color_index % len(COLORS)], SYMBOLS[symbol_index % len(SYMBOLS)]
-        yield StyledGroup(shorten_middle(name, 36), color, symbol, candidates)
+        styles[method, strategy] = GroupStyle(shorten_middle(name, 36), color, symbol)
+    return styles
+
+
+def styled_groups(frame: pd.DataFrame, styles: Styles) -> Iterator[tuple[GroupStyle, pd.DataFrame]]:
+    """The rows of every method and strategy with their style, in the order of their names."""
+    for (method, strategy), candidates in frame.groupby(["method", "strategy"]):
+        yield styles[str(method), str(strategy)], candidates
 
 
 def stagger_labels(positions: Sequence[float], gap: float) -> list[int]:
@@ -65,12 +80,14 @@ def stagger_labels(positions: Sequence[float], gap: float) -> list[int]:
     return levels
 
 
-def front_figure(frame: pd.DataFrame, front: pd.DataFrame, dense: Dense, targets: Sequence[Target]) -> Figure | None:
+def front_figure(
+    frame: pd.DataFrame, front: pd.DataFrame, dense: Dense, targets: Sequence[Target], styles: Styles
+) -> Figure | None:
     """Kept FLOPs against search accuracy of every searched candidate; None if none was judged."""
     judged = frame[(frame["stage"] == "search") & frame["accuracy"].notna() & frame["kept_flops"].notna()]
     if judged.empty:
         return None
-    data = [_candidates_trace(group) for group in styled_groups(judged)]
+    data = [_candidates_trace(*group) for group in styled_groups(judged, styles)]
     data.insert(0, _front_trace(front))
     if dense.search_accuracy is not None:
         data.append(_dense_trace(dense.search_accuracy, "dense, search split"))
@@ -79,12 +96,12 @@ def front_figure(frame: pd.DataFrame, front: pd.DataFrame, dense: Dense, targets
     )
 
 
-def finals_figure(finals: pd.DataFrame, dense: Dense, targets: Sequence[Target]) -> Figure | None:
+def finals_figure(finals: pd.DataFrame, dense: Dense, targets: Sequence[Target], styles: Styles) -> Figure | None:
     """Kept FLOPs against test accuracy of the finalists, with one standard deviation over seeds."""
     judged = finals[finals["test_accuracy"].notna() & finals["kept_flops"].notna()]
     if judged.empty:
         return None
-    data = [_finals_trace(group) for group in styled_groups(judged)]
+    data = [_finals_trace(*group) for group in styled_groups(judged, styles)]
     if dense.test_accuracy is not None:
         data.append(_dense_trace(dense.test_accuracy, "dense, test set"))
     return _with_targets(data, _axes_layout("accuracy on the test set"), targets, dense.flops, dense.test_accuracy)
@@ -107,12 +124,12 @@ def sensitivity_figure(scan: pd.DataFrame) -> Figure:
     return {"data": data, "layout": layout, "narrow": {"legend": below, "height": 560, "margin": _plot_margins(0)}}
 
 
-def _candidates_trace(group: StyledGroup) -> dict[str, Any]:
+def _candidates_trace(style: GroupStyle, candidates: pd.DataFrame) -> dict[str, Any]:
     columns = ("candidate", "method", "strategy", "target")
-    return _marker_trace(group, "accuracy") | {
+    return _marker_trace(style, candidates, "accuracy") | {
         "customdata": [
             [*(plot_text(candidate[column]) for column in columns), candidate["epochs"], int(candidate["flops"]) / 1e6]
-            for candidate in table_records(group.candidates)
+            for candidate in table_records(candidates)
         ],
         "hovertemplate": "<b>%{customdata[0]}</b><br>%{customdata[1]}, %{customdata[2]}, target %{customdata[3]}<br>"
         "kept %{x:.2f} % (%{customdata[5]:.4~g} M FLOPs)<br>search accuracy %{y:.2f} %<br>"
@@ -120,15 +137,15 @@ def _candidates_trace(group: StyledGroup) -> dict[str, Any]:
     }
 
 
-def _finals_trace(group: StyledGroup) -> dict[str, Any]:
+def _finals_trace(style: GroupStyle, finals: pd.DataFrame) -> dict[str, Any]:
     # A single seed has no spread: its error bar has no length.
-    spread = (100 * group.candidates["test_std"]).fillna(0).to_list()
+    spread = (100 * finals["test_std"]).fillna(0).to_list()
     columns = ("candidate", "method", "strategy")
-    return _marker_trace(group, "test_accuracy") | {
+    return _marker_trace(style, finals, "test_accuracy") | {
         "error_y": {"type": "data", "array": spread, "thickness": 1.5, "width": 4},
         "customdata": [
             [*(plot_text(finalist[column]) for column in columns), int(finalist["seeds"])]
-            for finalist in table_records(group.candidates)
+            for finalist in table_records(finals)
         ],
         "hovertemplate": "<b>%{customdata[0]}</b><br>%{customdata[1]}, %{customdata[2]}<br>kept %{x:.2f} %<br>"
         "test accuracy %{y:.2f} %, n = %{customdata[3]}<extra></extra>",
@@ -154,21 +171,21 @@ def _site_trace(site: str, color: str, measurements: pd.DataFrame) -> dict[str, 
     }
 
 
-def _marker_trace(group: StyledGroup, accuracy: str) -> dict[str, Any]:
+def _marker_trace(style: GroupStyle, candidates: pd.DataFrame, accuracy: str) -> dict[str, Any]:
     """Kept FLOPs against the column `accuracy`."""
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": plot_text(group.name),
-        "x": (100 * group.candidates["kept_flops"].astype(float)).to_list(),
-        "y": (100 * group.candidates[accuracy].astype(float)).to_list(),
-        "marker": {"color": group.color, "symbol": group.symbol, "size": 9, "opacity": 0.8},
+        "name": plot_text(style.name),
+        "x": (100 * candidates["kept_flops"].astype(float)).to_list(),
+        "y": (100 * candidates[accuracy].astype(float)).to_list(),
+        "marker": {"color": style.color, "symbol": style.symbol, "size": 9, "opacity": 0.8},
     }
 
 
 def _front_trace(front: pd.DataFrame) -> dict[str, Any]:
     """A staircase: between two points of the front, no candidate is known that does better than the cheaper one."""
-    return _marker_trace(StyledGroup("front", GREY, "circle-open", front), "accuracy") | {
+    return _marker_trace(GroupStyle("front", GREY, "circle-open"), front, "accuracy") | {
         "mode": "lines+markers",
         "line": {"shape": "hv", "color": GREY, "width": 1.5},
         "marker": {"symbol": "circle-open", "size": 15, "color": GREY, "line": {"width": 1.5}},

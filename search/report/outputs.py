@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import starmap
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ import pandas as pd
 
 from methods.base import Centroids
 from models.errors import commonest_reason
+from models.task_config import TaskConfig
 from models.user.spec_names import data_name, network_name
 from models.wording import plural
 from search.allocation.allocate import MISSED, too_coarse
@@ -246,12 +248,13 @@ def _run_facts(outcomes: RunOutcomes) -> dict[str, str]:
     facts = {
         "network": network_name(config.task.network),
         "data": data_name(config.task.data),
-        "images": f"fine-tune {len(task.tune)}, search {len(task.search)}, test {len(task.test)}",
+        "images": f"fine-tune {len(task.tune)}, search {len(task.search)}, test {len(task.test)}"
+        + image_words(config.task),
         "weights": config.task.weights or "initial",
         "method": "; ".join(
             f"{method.config.method}, {plural(len(method.compressor.sites), 'site')}" for method in run.methods
         ),
-        "recipe": _recipe_words(config),
+        "recipe": recipe_words(config),
         "protocol": "search accuracy ranks candidates, drift those within its noise; only finalists meet the test set, "
         "once per seed",
         "time": f"{outcomes.seconds:.0f} s on the clock, {worker_seconds:.0f} s of the workers",
@@ -266,11 +269,18 @@ def _run_facts(outcomes: RunOutcomes) -> dict[str, str]:
     return facts
 
 
-def _recipe_words(config: RunConfig) -> str:
-    recipe, final = config.recipe, config.final_recipe
-    distil = f"distilled (weight {recipe.distill_weight:g}, temperature {recipe.temperature:g})"
-    return (
-        f"{plural(recipe.epochs, 'epoch')}, finalists {final.epochs:g}; SGD, batch {recipe.batch_size}, "
-        f"{recipe.schedule} at {recipe.lr:g}, momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}"
-        + (f", {distil}" if recipe.distill_weight else "")
-    )
+def recipe_words(config: RunConfig) -> str:
+    """Every setting of the fine-tunes, since each of them decides the accuracies."""
+    settings = config.recipe.model_dump(exclude={"epochs"})
+    epochs = f"{plural(config.recipe.epochs, 'epoch')}, finalists {config.final_recipe.epochs:g}"
+    return f"{epochs}; SGD, {', '.join(starmap(_setting_words, settings.items()))}"
+
+
+def image_words(task: TaskConfig) -> str:
+    """The task's settings of its images that are not at their defaults, each after a semicolon."""
+    settings = task.model_dump(exclude={"network", "weights", "data", "data_root"}, exclude_defaults=True)
+    return "".join(f"; {_setting_words(name, value)}" for name, value in settings.items())
+
+
+def _setting_words(name: str, value: object) -> str:
+    return f"{name.replace('_', ' ')} {f'{value:g}' if isinstance(value, float) else value}"

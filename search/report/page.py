@@ -37,8 +37,8 @@ def write_report(path: Path, run: RunView) -> None:
 
 def report_html(run: RunView) -> str:
     answers = {target: run.tables.best(target) for target, _ in run.targets}
-    front = front_figure(run.tables.candidates, run.tables.front, run.dense, run.drawn_targets)
-    finals = finals_figure(run.tables.finals, run.dense, run.drawn_targets)
+    front = front_figure(run.tables.candidates, run.tables.front, run.dense, run.drawn_targets, run.styles)
+    finals = finals_figure(run.tables.finals, run.dense, run.drawn_targets, run.styles)
     return render_page(
         "report/templates/report.html",
         run=run,

@@ -67,10 +67,10 @@ def _draw_points(axes: Axes, run: RunView, judged: pd.DataFrame, scale: float) -
     axes.plot(
         front["flops"] / scale, 100 * front["accuracy"], color=GREY, drawstyle="steps-post", label="front", zorder=1
     )
-    for group in styled_groups(judged):
-        points = group.candidates.astype({"flops": float, "accuracy": float})
-        axes.scatter(points["flops"] / scale, 100 * points["accuracy"], color=group.color,
-                     marker=MARKERS[group.symbol], s=34, alpha=0.75, linewidths=0, label=printable_text(group.name),
+    for style, group in styled_groups(judged, run.styles):
+        points = group.astype({"flops": float, "accuracy": float})
+        axes.scatter(points["flops"] / scale, 100 * points["accuracy"], color=style.color,
+                     marker=MARKERS[style.symbol], s=34, alpha=0.75, linewidths=0, label=printable_text(style.name),
                      zorder=2)  # fmt: skip
     axes.scatter(front["flops"] / scale, 100 * front["accuracy"], s=120, facecolors="none", edgecolors="#1c2024",
                  linewidths=1.2, zorder=3)  # fmt: skip

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from methods.base import Centroids
+from search.report.figures import Styles, group_styles
 from search.report.ratio_bars import Ratios
 from search.results.run_tables import RunTables
 from search.results.tables import Dense
@@ -44,6 +45,11 @@ class RunView:
     """Sentences: targets that are not met closely, measurements that failed."""
     latencies: Mapping[str, str] = field(default_factory=dict)
     """Short id of each candidate that was measured whole -> what was found beside what was predicted."""
+
+    @property
+    def styles(self) -> Styles:
+        """Of its methods and strategies, alike in every figure."""
+        return group_styles(self.tables.candidates)
 
     @property
     def drawn_targets(self) -> list[tuple[str, int]]:

@@ -91,8 +91,8 @@ def _read_table(path: Path, command: str) -> pd.DataFrame:
         raise UserError(f"{path} is not there: the search has not come to its end; go on with {command}")
     types = TABLE_TYPES[path.name]
     try:
-        # The default parser of pandas may miss a figure's last bit, and a tie is one to the last bit.
-        table = pd.read_csv(path, dtype=types, float_precision="round_trip")
+        # A tie is one to the last bit, and the default parser keeps that bit since pandas 3.1.
+        table = pd.read_csv(path, dtype=types)
         table[[name for name in types if name not in ADDED]]  # raises for another program's table
         # Columns that a table of an earlier version lacks are blank.
         return table.reindex(columns=list(types)).astype(types)

@@ -20,7 +20,7 @@ from models.networks.catalog import build_network
 from search.allocation.allocate import check_reachable, project_shape, uniform_shape
 from search.allocation.budget import Budget
 from search.allocation.minimise import minimise_damage, total_damage
-from search.allocation.targets import TOLERANCE, combine_targets, parse_target, parse_targets
+from search.allocation.targets import TOLERANCE, parse_target, parse_targets
 from search.latency.check import check_prediction
 from search.latency.layer_times import measure_grid, narrow_layer
 from search.latency.table import latency_table
@@ -124,10 +124,7 @@ def test_what_may_not(text: str) -> None:
         parse_target(text)
 
 
-def test_lists_of_measures_are_crossed_and_never_mixed() -> None:
-    text = combine_targets({"flops": "0.5,0.3", "params": "0.4", "bytes": None, "latency": None})
-    assert [target.asked for target in parse_targets(text)] == ["flops 0.5 + params 0.4", "flops 0.3 + params 0.4"]
-    assert combine_targets({"flops": "0.5, 60M", "params": None}) == "0.5,60M"
+def test_targets_of_different_measures_are_never_mixed() -> None:
     with pytest.raises(UserError, match="same measures"):
         parse_targets("0.5,params 0.4")
 

@@ -10,6 +10,7 @@ from board_fakes import TASK, add_row, filled, printed
 from search.engine.standings import Standing, store_standings
 from search.leaderboard.board import Board, read_boards
 from search.leaderboard.page import front_figure, page_html
+from search.report.figures import group_styles
 from search.results.tables import table_records
 
 
@@ -33,7 +34,7 @@ def test_names_on_the_page_cannot_act(path: str, tmp_path: Path) -> None:
 
 
 def test_the_picture_holds_every_tested_row_with_its_spread(board: Board) -> None:
-    figure = front_figure(board)
+    figure = front_figure(board, group_styles(board.frame))
     assert figure is not None
     drawn = {(row[0], round(x, 9), round(y, 9), round(bar, 9)) for trace in figure["data"] if "error_y" in trace
              for row, x, y, bar in zip(trace["customdata"], trace["x"], trace["y"], trace["error_y"]["array"],

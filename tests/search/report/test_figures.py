@@ -11,14 +11,14 @@ from fake_run import DENSE, HOSTILE, TARGETS, without_result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.report.figures import finals_figure, front_figure, sensitivity_figure, stagger_labels
+from search.report.figures import finals_figure, front_figure, group_styles, sensitivity_figure, stagger_labels
 from search.report.page import RunView
 
 
 def test_figures_are_what_plotly_takes(run: RunView) -> None:
     assert run.sensitivity is not None
-    figures = [front_figure(run.tables.candidates, run.tables.front, run.dense, run.drawn_targets),
-               finals_figure(run.tables.finals, run.dense, run.drawn_targets),
+    figures = [front_figure(run.tables.candidates, run.tables.front, run.dense, run.drawn_targets, run.styles),
+               finals_figure(run.tables.finals, run.dense, run.drawn_targets, run.styles),
                sensitivity_figure(run.sensitivity)]  # fmt: skip
     for figure in figures:
         assert figure is not None
@@ -26,7 +26,7 @@ def test_figures_are_what_plotly_takes(run: RunView) -> None:
 
 
 def test_the_front_shows_every_judged_candidate_once(run: RunView) -> None:
-    figure = front_figure(run.tables.candidates, run.tables.front, run.dense, run.drawn_targets)
+    figure = front_figure(run.tables.candidates, run.tables.front, run.dense, run.drawn_targets, run.styles)
     assert figure is not None
     shown = [(row[0], x, y) for trace in figure["data"] if "customdata" in trace
              for row, x, y in zip(trace["customdata"], trace["x"], trace["y"], strict=True)]  # fmt: skip
@@ -36,17 +36,33 @@ def test_the_front_shows_every_judged_candidate_once(run: RunView) -> None:
     assert len(figure["layout"]["annotations"]) == len(TARGETS)
 
 
+def test_a_group_looks_alike_in_every_figure_whatever_the_order_of_the_rows(run: RunView) -> None:
+    candidates, finals = run.tables.candidates, run.tables.finals
+    figures = [front_figure(candidates, run.tables.front, DENSE, TARGETS, run.styles),
+               finals_figure(finals.iloc[::-1], DENSE, TARGETS, run.styles),
+               finals_figure(finals, DENSE, TARGETS, group_styles(candidates.iloc[::-1]))]  # fmt: skip
+    looks: dict[str, set[tuple[str, str]]] = {}
+    for figure in figures:
+        assert figure is not None
+        for trace in figure["data"]:
+            if "customdata" in trace:
+                looks.setdefault(trace["name"], set()).add((trace["marker"]["color"], trace["marker"]["symbol"]))
+    assert len(looks) > 1
+    assert all(len(group_looks) == 1 for group_looks in looks.values())
+    assert len(set.union(*looks.values())) == len(looks)
+
+
 def test_nothing_judged_gives_no_figure(run: RunView) -> None:
-    assert front_figure(without_result(run).tables.candidates, run.tables.front, DENSE, TARGETS) is None
-    assert finals_figure(without_result(run).tables.finals, DENSE, TARGETS) is None
+    assert front_figure(without_result(run).tables.candidates, run.tables.front, DENSE, TARGETS, run.styles) is None
+    assert finals_figure(without_result(run).tables.finals, DENSE, TARGETS, run.styles) is None
 
 
 def test_figures_hold_no_tag_of_a_name(hostile: RunView) -> None:
     """plotly would render these tags; its own entities are all that may stand for them."""
     assert hostile.sensitivity is not None
     targets = [(HOSTILE[0], 1), ("%{x}", 2)]
-    figures = [front_figure(hostile.tables.candidates, hostile.tables.front, hostile.dense, targets),
-               finals_figure(hostile.tables.finals, hostile.dense, targets),
+    figures = [front_figure(hostile.tables.candidates, hostile.tables.front, hostile.dense, targets, hostile.styles),
+               finals_figure(hostile.tables.finals, hostile.dense, targets, hostile.styles),
                sensitivity_figure(hostile.sensitivity)]  # fmt: skip
     for figure in figures:
         assert figure is not None

@@ -36,6 +36,12 @@ def test_a_search_fraction_that_is_given_is_taken(tmp_path: Path) -> None:
     assert searched(tmp_path, network="resnet20").task.search_fraction == 0.1
 
 
+def test_lists_of_measures_are_crossed(tmp_path: Path) -> None:
+    crossed = searched(tmp_path, targets="0.5,0.3", target_params="0.4").targets
+    assert [target.asked for target in crossed] == ["flops 0.5 + params 0.4", "flops 0.3 + params 0.4"]
+    assert [target.asked for target in searched(tmp_path, targets="0.5, 60M").targets] == ["0.5", "60M"]
+
+
 @pytest.mark.parametrize("option", ["alpha=2", "kse.alpha=2"])
 def test_an_option_may_begin_with_the_name_of_its_method(tmp_path: Path, option: str) -> None:
     config = searched(tmp_path, network="resnet20", method="kse", options=[option])
