@@ -112,7 +112,6 @@ def _searched(
         "trials": trials,
         "seed": seed,
         "workers": arguments.workers,
-        "ledger": f"{arguments.results}/ledger.db",
         "results": arguments.results,
     }
     task = task_of(arguments, size["train_images"])

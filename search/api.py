@@ -75,7 +75,7 @@ def search(
         data: what it is fine-tuned and judged on; None takes what a named network is made for.
         show: print progress; False is silent, a rich `Console` says where.
 
-    With `resume` other settings are ignored, but an `nn.Module` must be given.
+    With `resume` other settings than `results` are ignored, but an `nn.Module` must be given.
 
     Raises:
         UserError: an input that cannot be worked with, before anything is trained; or every candidate or every finalist
@@ -93,7 +93,7 @@ def _resumed_or_new(
 
     if values["resume"] is None:
         return _new_run(network, data, declared, values, **fixed)
-    config = resumed_config(values["resume"])
+    config = resumed_config(values["resume"], values["results"])
     check_same(network, config.task)
     return config
 

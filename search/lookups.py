@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from search.leaderboard.settings import LEADERBOARD, VERIFY
-from search.ledger.location import public_location
+from search.ledger.location import public_location, usual_ledger
 from search.screens import Show, observer_of
 from search.settings.choices import check_choices
 from search.settings.keywords import takes_keywords
@@ -40,7 +40,7 @@ def leaderboard(**settings: Any) -> Leaderboard:
 
 
 def _ledger_location(settings: Mapping[str, Any]) -> str:
-    return public_location(settings["ledger"] or (Path(settings["results"]) / "ledger.db").absolute())
+    return public_location(settings["ledger"] or usual_ledger(settings["results"]).absolute())
 
 
 @takes_keywords(VERIFY)

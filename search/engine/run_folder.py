@@ -14,17 +14,17 @@ from search.engine.run_file import RUN_FILE, DamagedRunError, has_run_file
 from search.engine.run_record import config_fields, read_config, recorded_fields
 from search.files.atomic import hold_lock, report_unwritable
 from search.files.output_file import check_output_folder
-from search.settings.config import RunConfig
+from search.settings.config import RESULTS, RunConfig
 from search.settings.shell import path_argument, shell_word
 
 
-def find_run_folder(run: str | Path) -> Path:
+def find_run_folder(run: str | Path, results: str | Path = RESULTS) -> Path:
     """The folder of a run, given by its path or by its name below `results`; UserError if there is none."""
     folder = user_path(run)
     # `.` and `..` have no name that a run could go by.
     folder = folder.absolute() if folder.name in ("", "..") else folder
     if not has_run_file(folder) and len(folder.parts) == 1:
-        folder = Path("results") / folder
+        folder = Path(results) / folder
     if has_run_file(folder):
         return folder
     siblings = sorted(path.parent.name for path in folder.parent.glob("*/run.json"))
@@ -33,9 +33,9 @@ def find_run_folder(run: str | Path) -> Path:
     raise UserError(f"there is no run in {folder}; `search` makes one")
 
 
-def resumed_config(run: str | Path) -> RunConfig:
-    """The configuration of a run to go on with, from its folder."""
-    return read_config(find_run_folder(run))
+def resumed_config(run: str | Path, results: str | Path = RESULTS) -> RunConfig:
+    """The configuration of a run to go on with, from its folder or its name below `results`."""
+    return read_config(find_run_folder(run, results))
 
 
 def check_run_folder(config: RunConfig) -> None:

@@ -27,13 +27,13 @@ from search.leaderboard.columns import (
 )
 from search.leaderboard.page import page_html
 from search.leaderboard.rich_tables import print_boards
+from search.leaderboard.settings import FORMATS
 from search.leaderboard.views import mean_ranks, task_names
 from search.report.rendering import Column, Record, text_column
 from search.results.figure_text import plain_values
 from search.results.markup import escape_latex, escape_markdown
 from search.results.tables import inert_cell, table_records
 
-FORMATS = ("table", "csv", "md", "tex", "html", "json")
 PIPE_WIDTH = 160  # characters of a table, where output is no terminal
 
 

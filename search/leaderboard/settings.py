@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from models.settings import NumberText, Option, Settings
 from search.settings.config import RunConfig
 from search.settings.setting import declare_settings
 
+Format = Literal["table", "csv", "md", "tex", "html", "json"]
+FORMATS: tuple[Format, ...] = get_args(Format)
 _REPEATABLE = Option(repeatable=True)
 
 
@@ -38,7 +40,7 @@ class VerifySettings(Settings):
 class LeaderboardFileSettings(Settings):
     """Where the command line puts a leaderboard."""
 
-    format: Literal["table", "csv", "md", "tex", "html", "json"] = "table"
+    format: Format = "table"
     """Form in which it is written."""
     to: Annotated[
         str | None, Option(metavar="PATH", default="<results>/leaderboard.html for html, else the screen")

@@ -17,6 +17,8 @@ from models.errors import UserError
 if TYPE_CHECKING:  # sqlalchemy is imported where a URL is given: most commands never meet one
     from sqlalchemy.engine import URL
 
+LEDGER_FILE = "ledger.db"
+
 _SECRET_KEY = re.compile(r"pass(?!file)|pwd|secret|token|odbc_connect", re.IGNORECASE)  # of a URL's query
 # What was meant as a URL though `://` is missing: `postgresql:/user@host`, `user:secret@host/name`, and libpq's form
 # `host=... password=...`.
@@ -29,6 +31,11 @@ _LIBPQ = ("psycopg", "psycopg2", "psycopg2cffi")  # these drivers read PGPASSWOR
 _WAYS = "give a file, or scheme://user:password@host/name with special characters as %XX"
 _urls: dict[str, URL] = {}  # public location -> the URL as it was given
 _passwords: set[str] = set()  # in every spelling that was met
+
+
+def usual_ledger(results: str | Path) -> Path:
+    """Where the ledger of a results folder lies, if no other is named."""
+    return Path(results) / LEDGER_FILE
 
 
 def public_location(location: str | Path) -> str:

@@ -11,6 +11,7 @@ import stat
 from pathlib import Path
 
 from models.errors import UserError
+from search.ledger.location import LEDGER_FILE
 
 LOCK_TIMEOUT = 60.0  # seconds an SQLite writer waits for another one (optuna #820: the default of 5 is too short)
 SAID_AFTER = 3.0  # seconds after which a user is told what is waited for
@@ -49,7 +50,7 @@ def check_file(path: Path, *, write: bool, create: bool = False) -> None:
     """
     try:
         if path.is_dir():
-            raise UserError(f"ledger {path} is a folder; name a file in it, as in {path / 'ledger.db'}")
+            raise UserError(f"ledger {path} is a folder; name a file in it, as in {path / LEDGER_FILE}")
         if not path.exists():
             if not create:
                 raise UserError(f"there is no ledger at {path}; run a search with it first, or name another")

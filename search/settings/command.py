@@ -12,6 +12,7 @@ from typing import Any
 from methods.registry import method_label, typed_method
 from models.paths import user_path
 from models.user.given_networks import is_given_network
+from search.ledger.location import usual_ledger
 from search.settings.commands import COMPARE, SEARCH
 from search.settings.config import RunConfig
 from search.settings.setting import Setting
@@ -78,8 +79,7 @@ def _value_of(config: RunConfig, setting: Setting) -> Any:
         case ("methods",) | ("strategies",):
             return tuple(typed_method(name, config.code) for name in value)
         case ("ledger",):
-            usual = Path(config.results) / "ledger.db"
-            return None if Path(value).absolute() == usual.absolute() else value
+            return None if Path(value).absolute() == usual_ledger(config.results).absolute() else value
         case ("task", "search_fraction"):
             return None if value == setting.field.default else value
         case ("task", "data_root"):

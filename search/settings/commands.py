@@ -33,7 +33,7 @@ class ResumeSettings(Settings):
     """How a run goes on that is there already."""
 
     resume: Annotated[str | None, Option(metavar="PATH")] = None
-    """A run's folder or name: go on with it; other settings are ignored."""
+    """A run's folder, or its name below `results`: go on with it; other settings are ignored."""
     retry_failed: bool = False
     """Judge failed candidates of the ledger again."""
 
@@ -52,7 +52,6 @@ _COMPARE_DEFAULTS = {"methods": ("l1", "fpgm", "kse"), "strategies": ("acra-unif
 COMPARE_FIXED: dict[str, Any] = {
     "comparison": True,
     "warm_start": False,  # every strategy answers for itself
-    "finalists": 1,
 }
 _TASK = declare_settings(RunConfig, "task")
 _TARGETS = declare_settings(TargetSettings)
@@ -70,7 +69,7 @@ COMPARE = {
     **_TARGETS,
     **declare_settings(
         RunConfig,
-        without=("task", "targets", "code", *COMPARE_FIXED),
+        without=("task", "targets", "code", "finalists", *COMPARE_FIXED),
         defaults=_COMPARE_DEFAULTS,
         keywords={"final_seeds": "seeds"},
     ),

@@ -13,10 +13,11 @@ from models.settings import MOST_BATCH, MOST_EPOCHS, MOST_IMAGES, MOST_REPEATS, 
 from models.task_config import TaskConfig
 from search.allocation.constraints import Constraints
 from search.allocation.targets import Targets, parse_target
-from search.ledger.location import public_location
+from search.ledger.location import LEDGER_FILE, public_location, usual_ledger
 from search.recipe import Recipe
 from search.settings.users_code import UsersCode
 
+RESULTS = "results"  # folder of runs, ledger and baselines, if no other is named
 LEARNED = "learned"  # the strategy of a method that learns its allocation
 
 
@@ -91,9 +92,9 @@ class RunConfig(UsersCode, Settings):
     """Address of a running Ray cluster: auto or host:port."""
     time_limit: float | None = Field(None, gt=0, le=366 * 86400)
     """Seconds for one candidate; with 0 workers for its fine-tune alone."""
-    ledger: Annotated[str, Option(default="<results>/ledger.db")] = "results/ledger.db"
+    ledger: Annotated[str, Option(default=f"<results>/{LEDGER_FILE}")] = str(usual_ledger(RESULTS))
     """SQLite file or database URL, kept without its password."""
-    results: Annotated[str, Option(metavar="PATH")] = "results"
+    results: Annotated[str, Option(metavar="PATH")] = RESULTS
     """Where runs, the ledger and baselines lie."""
     name: Annotated[str, Option(default="network, data, method and time", printed=False)]
     """Name of the run's folder below `results`."""

@@ -26,7 +26,7 @@ from search.allocation.constraints import read_rules as check_constraints
 from search.allocation.targets import MEASURES, parse_targets
 from search.files.atomic import claim_folder
 from search.judge.baseline import baseline_task
-from search.ledger.location import public_location
+from search.ledger.location import public_location, usual_ledger
 from search.settings.config import RunConfig
 from search.settings.mistakes import fault_sentence
 from search.settings.setting import Setting, model_fields
@@ -52,9 +52,10 @@ def new_task_config(
     Args:
         fresh: leave the weights as they are given, even if that is none.
     """
-    if network is None and (weights or data):
-        raise UserError(f"{setting_name('weights')} and {setting_name('data')} need a {setting_name('network')} that "
-                        "they belong to")  # fmt: skip
+    parts = [setting_name(name) for name, value in (("weights", weights), ("data", data)) if value]
+    if network is None and parts:
+        need, belong = ("needs", "it belongs") if len(parts) == 1 else ("need", "they belong")
+        raise UserError(f"{' and '.join(parts)} {need} a {setting_name('network')} that {belong} to")
     if network is None and not fresh:
         embedded = baseline_task(Path(results) / BASELINES).model_dump()
         return validate_model(TaskConfig, **{**embedded, **fields}).with_absolute_paths()
@@ -99,7 +100,7 @@ def new_run_config(
     # The last rung is the end of the fine-tune, so it says how many epochs a candidate has.
     if fields.get("rungs"):
         fields["recipe"]["epochs"] = fields["rungs"][-1]
-    ledger = fields.get("ledger") or str(Path(fields["results"]) / "ledger.db")
+    ledger = fields.get("ledger") or usual_ledger(fields["results"])
     fields["ledger"] = _absolute_location(public_location(ledger))
     validate_model(RunConfig, **{"name": "unnamed", **fields})  # refused before a folder of the run's name is claimed
     purpose = "compare" if comparison else "+".join(typed)
@@ -132,7 +133,7 @@ def _absolute_location(ledger: str) -> str:
 
 
 def _read_option(method: str, name_and_value: str) -> tuple[str, Any]:
-    """An option of a method and its value, of the kind of its default."""
+    """An option of a method and its value, of the kind of its default; the method's name may stand before it."""
     shown = f"{setting_name('options', '--option')} {name_and_value!r}"
     option, equals, text = name_and_value.partition("=")
     if not equals:

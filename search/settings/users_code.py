@@ -52,7 +52,7 @@ def identify_names(methods: Sequence[str], strategies: Sequence[str]) -> Identif
 
 
 def split_options(texts: Sequence[str], methods: Sequence[str]) -> dict[str, list[str]]:
-    """`METHOD.NAME=VALUE` pairs as each method's `NAME=VALUE`; a method of a file goes by its class's name."""
+    """Each method's `METHOD.NAME=VALUE` pairs, as they were typed; a method of a file goes by its class's name."""
     from methods.registry import method_label
 
     # `MyMethod`, without the digest that nobody types.
@@ -60,10 +60,10 @@ def split_options(texts: Sequence[str], methods: Sequence[str]) -> dict[str, lis
     options: dict[str, list[str]] = {method: [] for method in methods}
     name = setting_name("options", "--option")
     for text in texts:
-        label, dot, rest = text.partition(".")
+        label, dot, _ = text.partition(".")
         if not dot or "=" in label:
             raise UserError(f"{name} {text!r} is not METHOD.NAME=VALUE")
         if label not in by_label:
             raise unknown_name(f"method in {name}", label, by_label)
-        options[by_label[label]].append(rest)
+        options[by_label[label]].append(text)
     return options

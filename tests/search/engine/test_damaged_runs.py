@@ -76,6 +76,8 @@ def test_whoever_reads_it_says_so(folder: Path, content: bytes, words: str) -> N
         assert "\n" not in str(refusal.value), name
     with pytest.raises(UserError, match=words):
         resumed_config("run")  # by its name below results
+    with pytest.raises(UserError, match="there is no run in elsewhere/run"):
+        resumed_config("run", "elsewhere")
     for naming, advice in ((nullcontext, "and name run: "), (naming_flags, "and --name run: ")):
         with naming(), pytest.raises(UserError, match=advice):
             resumed_config(folder)

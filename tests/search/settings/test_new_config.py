@@ -59,3 +59,10 @@ def test_an_option_of_another_method_is_refused(tmp_path: Path) -> None:
     values = read_settings(COMPARE, {"methods": ["kse"], "options": ["alpha=2"], "name": "x"})
     with pytest.raises(UserError, match=r"'alpha=2' is not METHOD\.NAME=VALUE"):
         new_run_config(COMPARE, values, task_of("resnet20", None, results=str(tmp_path)), **COMPARE_FIXED)
+
+
+def test_a_comparison_hands_each_method_its_options(tmp_path: Path) -> None:
+    options = ["kse.alpha=2", "l1+kse.kse.alpha=0.5"]
+    values = read_settings(COMPARE, {"methods": "kse,l1+kse", "options": options, "name": "x"})
+    made = new_run_config(COMPARE, values, task_of("resnet20", None, results=str(tmp_path)), **COMPARE_FIXED)
+    assert made.options == {"kse": {"alpha": 2}, "l1+kse": {"kse.alpha": 0.5}}
