@@ -53,7 +53,7 @@ def dispatch_on_ray(
             bridge = Bridge(source, resources, on_start, attempts.in_folder(Path(folder) / "attempts"))
             callback = BridgeCallback(bridge, stop, _Abandon if own_session else _Finish)
             leaving = leave_when_stopped(stop, _Abandon) if own_session else contextlib.nullcontext()
-            with contextlib.suppress(_Abandon, _Finish), leaving:
+            with leaving, contextlib.suppress(_Abandon, _Finish):
                 _run_until_done(worker, bridge, callback, stop, {"cpu": cpus, "gpu": resources.gpus_per_worker}, folder)
     if bridge.error is not None:
         raise bridge.error

@@ -16,16 +16,25 @@ In Ray, around its start and end: see the functions below.
 from __future__ import annotations
 
 import contextlib
+import gc
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import partial, wraps
 from typing import Any
 from unittest import mock
 
 from search.dispatch.ray_environment import ray, tune
 from search.machine.signals import reinstall_handlers
+
+# What Tune's loop calls that waits for an answer of Ray's GCS: module and function.
+ASKS_GCS = (
+    ("ray", "cluster_resources"),
+    ("ray.util", "remove_placement_group"),
+    ("ray.air.execution.resources.request", "placement_group"),
+    ("ray.air.execution.resources.placement_group", "remove_placement_group"),
+)
 
 
 @contextlib.contextmanager
@@ -71,27 +80,40 @@ class KeepWorkers:
 
 @contextlib.contextmanager
 def leave_when_stopped(stop: threading.Event, leave: type[BaseException]) -> Iterator[None]:
-    """While this lasts, Tune's loop is left where it would return the resources of a dead worker after a stop.
+    """While this lasts, Tune's loop is left where it would ask Ray's GCS for anything after a stop.
 
-    A signal to every process ends Ray's own as well. Returning a placement group then waits 60 s for Ray's GCS, after
-    which Ray ends this process (`rpc_client.h`: "Failed to connect to GCS"), and the search has written no report.
+    A signal to every process ends Ray's own as well. Returning the resources of a dead worker, or asking what the
+    cluster has, then waits 60 s for the GCS, after which Ray ends this process (`rpc_client.h`: "Failed to connect to
+    GCS"), and the search has written no report.
 
     Args:
-        leave: raised to end the loop; no Exception, as Tune would catch it.
+        leave: raised to end the loop; no Exception, as Tune would catch it. Who catches it does so inside this block.
     """
-    module = sys.modules.get("ray.air.execution.resources.placement_group")
-    remove = getattr(module, "remove_placement_group", None)
-    if remove is None:
-        yield
-        return
+    in_loop = True
 
-    def remove_unless_stopped(*arguments: Any, **options: Any) -> None:
-        if stop.is_set():
-            raise leave
-        remove(*arguments, **options)
+    def unless_stopped(call: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(call)
+        def leave_or_call(*arguments: Any, **options: Any) -> Any:
+            if stop.is_set():
+                if in_loop:
+                    raise leave
+                return None
+            return call(*arguments, **options)
 
-    with mock.patch.object(module, "remove_placement_group", remove_unless_stopped):
-        yield
+        return leave_or_call
+
+    with contextlib.ExitStack() as patches:
+        for module_name, function_name in ASKS_GCS:
+            module = sys.modules.get(module_name)
+            call = getattr(module, function_name, None)
+            if call is not None:
+                patches.enter_context(mock.patch.object(module, function_name, unless_stopped(call)))
+        try:
+            yield
+        finally:
+            in_loop = False
+            if stop.is_set():
+                gc.collect()  # Tune's manager of resources returns them when it is finalized: here, where nobody is asked
 
 
 def actor_of_trial(trial: Any) -> Any:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from unittest import mock
 
 import pytest
+import ray
 from dispatch_fakes import expected_accuracy
-from ray.air.execution.resources import placement_group
+from ray.air.execution.resources import placement_group, request
 
 from search.dispatch.ray_internals import leave_when_stopped
 
@@ -84,14 +88,39 @@ class Left(BaseException):
     """Raised to end Tune's loop."""
 
 
-def test_after_a_stop_no_placement_group_is_returned() -> None:
-    returned = list[str]()
+class FinalizedLater:
+    """In a circle of references, as Tune's manager of resources is: finalized when Python's collector runs."""
+
+    itself: FinalizedLater | None = None
+
+    def __init__(self, finalize: Callable[[], object]) -> None:
+        self._finalize = finalize
+
+    def __del__(self) -> None:
+        self._finalize()
+
+
+@pytest.mark.parametrize(
+    ("module", "function"),
+    [
+        (ray, "cluster_resources"),
+        (ray.util, "remove_placement_group"),
+        (request, "placement_group"),
+        (placement_group, "remove_placement_group"),
+    ],
+)
+def test_after_a_stop_tune_asks_rays_gcs_for_nothing(module: ModuleType, function: str) -> None:
+    asked = list[str]()
     stop = threading.Event()
-    with mock.patch.object(placement_group, "remove_placement_group", returned.append):
+    with mock.patch.object(module, function, asked.append):
         with leave_when_stopped(stop, Left):
-            placement_group.remove_placement_group("of a dead worker")
+            getattr(module, function)("before")
             stop.set()
             with pytest.raises(Left):
-                placement_group.remove_placement_group("after the stop")
-        placement_group.remove_placement_group("of the next search")
-    assert returned == ["of a dead worker", "of the next search"]
+                getattr(module, function)("after the stop")
+            holder = FinalizedLater(lambda: getattr(module, function)("by a finalizer"))
+            holder.itself = holder
+            del holder
+        getattr(module, function)("in the next search")
+    gc.collect()
+    assert asked == ["before", "in the next search"]
