@@ -113,7 +113,7 @@ def leave_when_stopped(stop: threading.Event, leave: type[BaseException]) -> Ite
         finally:
             in_loop = False
             if stop.is_set():
-                gc.collect()  # Tune's manager of resources returns them when it is finalized: here, where nobody is asked
+                gc.collect()  # Tune's manager of resources returns them when it is finalized: here, asking nobody
 
 
 def actor_of_trial(trial: Any) -> Any:
