@@ -36,7 +36,7 @@ def searched(root: Path, network: str, method: str) -> Path:
         results=str(root),
         name=method,
     )
-    assert carry_out(config, Observer(), command="").complete, "a signal has stopped the search"
+    assert carry_out(config, Observer()).complete, "a signal has stopped the search"
     return root / method
 
 
