@@ -26,7 +26,7 @@ from typing import Any
 from unittest import mock
 
 from search.dispatch.ray_environment import ray, tune
-from search.machine.signals import reinstall_handlers
+from search.machine.signals import ignore_signals, reinstall_handlers
 
 # What Tune's loop calls that waits for an answer of Ray's GCS: module and function.
 ASKS_GCS = (
@@ -113,7 +113,10 @@ def leave_when_stopped(stop: threading.Event, leave: type[BaseException]) -> Ite
         finally:
             in_loop = False
             if stop.is_set():
-                gc.collect()  # Tune's manager of resources returns them when it is finalized: here, asking nobody
+                # Tune's manager of resources returns them when it is finalized: here, asking nobody. Not interrupted,
+                # because Python drops what is raised in a finalizer.
+                with ignore_signals():
+                    gc.collect()
 
 
 def actor_of_trial(trial: Any) -> Any:

@@ -35,6 +35,11 @@ class StopSignals:
         finally:
             self._attempts = None
 
+    @property
+    def judging(self) -> bool:
+        """Whether candidates are being judged, which a second signal breaks off."""
+        return self._attempts is not None
+
     def receive_signal(self, number: int, frame: object) -> None:
         """The handler of both signals."""
         self._signals += 1
@@ -43,7 +48,7 @@ class StopSignals:
             self._attempts.excuse_running()
         if not self.stop.is_set():
             self.stop.set()
-        elif (self._attempts is not None and not self._interrupted) or self._signals >= INSISTENT:
+        elif (self.judging and not self._interrupted) or self._signals >= INSISTENT:
             self._interrupted = True
             raise KeyboardInterrupt
 
@@ -61,7 +66,7 @@ def stop_signals() -> Iterator[StopSignals]:
     signals = StopSignals()
     token = _current.set(signals)
     try:
-        with handle_signals(signals.receive_signal):
+        with handle_signals(signals.receive_signal, lambda: signals.judging):
             yield signals
     finally:
         _current.reset(token)

@@ -12,7 +12,15 @@ from collections.abc import Callable
 
 import pytest
 
-from search.machine.signals import handle_signals, ignore_signals, interrupt_on_signals, keep_handlers
+from search.dispatch.attempts import AttemptLog
+from search.engine.stopping import StopSignals, stop_signals
+from search.machine.signals import (
+    RAISED_AGAIN_AFTER,
+    handle_signals,
+    ignore_signals,
+    interrupt_on_signals,
+    keep_handlers,
+)
 
 
 def test_signals_wait_while_something_must_not_be_left_half_done() -> None:
@@ -70,15 +78,56 @@ def test_an_interrupt_that_python_drops_comes_again(
         with interrupt_on_signals():
             drop()
             dropped.append(True)
-            end = time.monotonic() + 60
-            while time.monotonic() < end:
-                pass
+            busy_for(60)
 
     with pytest.raises(KeyboardInterrupt):
         work_on()
     assert dropped == [True]
     assert (sys.unraisablehook, signal.getsignal(signal.SIGTERM)) == (hook, handler)
     assert capsys.readouterr().err == ""
+
+
+def test_a_dropped_interrupt_waits_until_it_is_welcome(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not where signals are ignored (the removal of a folder), nor after the engine has stopped judging."""
+    done = []
+
+    def work_on() -> None:
+        with interrupt_on_signals():
+            drop_finalized()
+            with ignore_signals():
+                busy_for(6 * RAISED_AGAIN_AFTER)
+            done.append("ignoring")
+            busy_for(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        work_on()
+    with interrupt_on_signals(), stop_signals() as signals:
+        signals.receive_signal(signal.SIGTERM, None)
+        with pytest.raises(KeyboardInterrupt):
+            judge_with(signals)
+        done.append("judging")
+    with interrupt_on_signals():
+        with stop_signals() as signals:
+            signals.receive_signal(signal.SIGTERM, None)
+            with signals.while_judging(AttemptLog(None)):
+                drop_finalized()
+            busy_for(6 * RAISED_AGAIN_AFTER)
+        busy_for(6 * RAISED_AGAIN_AFTER)
+        done.append("reporting")
+    assert done == ["ignoring", "judging", "reporting"]
+    assert capsys.readouterr().err == ""
+
+
+def judge_with(signals: StopSignals) -> None:
+    with signals.while_judging(AttemptLog(None)):
+        drop_finalized()
+        busy_for(60)
+
+
+def busy_for(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
 
 
 def test_other_exceptions_of_finalizers_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
