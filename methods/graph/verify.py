@@ -91,10 +91,18 @@ def _mask_channels(network: nn.Module, groups: list[Group], staying: dict[str, T
     for slots, removed in removed_channels(groups, staying):
         if slots.side == "in":
             _zero_inputs(modules[slots.name], removed)
+        elif slots.dim is not None:
+            _zero_slices(network, slots.name, slots.dim, removed)
         elif isinstance(modules.get(slots.name), (nn.LayerNorm, nn.GroupNorm)):
             absent.setdefault(slots.name, []).append(removed)
     for name, gone in absent.items():
         _mask_norm(modules[name], torch.cat(gone))
+
+
+@torch.no_grad()
+def _zero_slices(network: nn.Module, name: str, dim: int, gone: Tensor) -> None:
+    tensors = dict(network.named_parameters()) | dict(network.named_buffers())
+    tensors[name].index_fill_(dim, gone.to(tensors[name].device), 0)
 
 
 def _zero_inputs(module: nn.Module, gone: Tensor) -> None:

@@ -1,0 +1,136 @@
+"""Coupled channel groups from labels: components of labels that are free, gathered by where they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from methods.graph.channels import Group, Slots
+from methods.graph.flow.labels import Dimension, varying_dims
+from methods.graph.flow.trace import ChannelFlow
+from methods.graph.narrow import Conv, Norm, Side, is_depthwise
+
+LAYERS = (Conv, nn.Linear)
+
+
+def settle_splits(flow: ChannelFlow) -> np.ndarray:
+    """The components, after a dimension that a view took apart has lost the freedom to be cut anyhow.
+
+    Either its leading parts go whole (channels of a pixel shuffle), which uses have united by then; or its last part
+    shrinks, in all leading parts alike (groups of a channel shuffle, heads): that is the choice where uses leave it open.
+    """
+    united: list[Tensor] = []
+    components = flow.labels.components()
+    pending = list(flow.splits)
+    while pending:
+        still = []
+        for plane in pending:
+            dims = sorted(varying_dims(plane))
+            ids = torch.from_numpy(components)[plane.clamp_min(0)]
+            trailing, leading = dims[1:], dims[:-1]
+            if _is_constant(ids, trailing) or _is_constant(ids, leading):
+                continue
+            first = plane
+            for d in leading:
+                first = first.narrow(d, 0, 1)
+            pairs = torch.stack(torch.broadcast_tensors(plane, first), -1).reshape(-1, 2)
+            united.append(pairs[(pairs > 0).all(1)])
+            still.append(plane)
+        if not still:
+            break
+        components = flow.labels.components(united)
+        pending = [plane for plane in pending if not any(plane is other for other in still)]
+    return components
+
+
+def _is_constant(ids: Tensor, dims: Iterable[int]) -> bool:
+    return all(bool((ids == ids.narrow(d, 0, 1)).all()) for d in dims)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where labels of a dimension stand in the network: a side of a module, or a dimension of a bare tensor."""
+
+    name: str
+    side: Side
+    dim: int | None
+
+
+def place_of(dimension: Dimension, modules: dict[str, nn.Module]) -> Place | None:
+    """None for a dimension that follows another one of its module (biases, statistics, grouped weights' inputs)."""
+    if isinstance(dimension.dim, str):
+        if dimension.dim == "in" and is_depthwise(modules[dimension.name]):
+            return None
+        return Place(dimension.name, "in" if dimension.dim == "in" else "out", None)
+    owner, _, leaf = dimension.name.rpartition(".")
+    module = modules.get(owner)
+    if isinstance(module, LAYERS) and leaf == "weight" and "weight" in module._parameters:
+        return _place_in_layer(module, owner, dimension)
+    if isinstance(module, LAYERS) and leaf == "bias" and "weight" in module._parameters:
+        return None
+    if isinstance(module, (Norm, nn.GroupNorm)) or (isinstance(module, nn.PReLU) and module.num_parameters > 1):
+        return Place(owner, "out", None)
+    if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
+        return Place(owner, "out", None)
+    return Place(dimension.name, "out", dimension.dim)
+
+
+def _place_in_layer(module: nn.Module, owner: str, dimension: Dimension) -> Place | None:
+    out_dim = 1 if getattr(module, "transposed", False) else 0
+    if dimension.dim == out_dim:
+        return Place(owner, "out", None)
+    if dimension.dim == 1 - out_dim and getattr(module, "groups", 1) == 1:
+        return Place(owner, "in", None)
+    return None
+
+
+def groups_of_flow(flow: ChannelFlow, network: nn.Module) -> tuple[list[Group], dict[str, str]]:
+    """Groups in the order of their first producer among modules, and why producers' other channels stay."""
+    components = settle_splits(flow)
+    reasons = flow.labels.pinned(components)
+    modules = dict(network.named_modules())
+    where: dict[int, dict[Place, set[int]]] = {}  # component -> place -> indices
+    producers: dict[str, list[int]] = {}
+    for dimension in flow.labels.dimensions:
+        place = place_of(dimension, modules)
+        if place is None:
+            continue
+        ids = components[dimension.first : dimension.first + dimension.size].tolist()
+        for index, component in enumerate(ids):
+            where.setdefault(component, {}).setdefault(place, set()).add(index)
+        if place.side == "out" and place.dim is None and isinstance(modules[place.name], LAYERS):
+            producers.setdefault(place.name, ids)
+    skipped: dict[str, str] = {}
+    signatures: dict[frozenset[Place], list[int]] = {}
+    seen: set[int] = set()
+    for name, ids in producers.items():
+        for component in ids:
+            if component in reasons:
+                skipped.setdefault(name, reasons[component])
+            elif component not in seen:
+                seen.add(component)
+                signatures.setdefault(frozenset(where[component]), []).append(component)
+    groups = []
+    names: set[str] = set()
+    for members in signatures.values():
+        slots = _slots(members, where)
+        first = next(slot for slot in slots if slot.side == "out" and slot.dim is None and isinstance(modules[slot.name], LAYERS))
+        name = first.name
+        if name in names:
+            name = f"{name}[{int(first.index.min())}:{int(first.index.max()) + 1}]"
+        names.add(name)
+        groups.append(Group(name, len(members), slots))
+    return groups, skipped
+
+
+def _slots(members: list[int], where: dict[int, dict[Place, set[int]]]) -> list[Slots]:
+    slots = []
+    for place in where[members[0]]:
+        pairs = sorted((index, channel) for channel, component in enumerate(members) for index in where[component][place])
+        index, channel = torch.tensor(pairs).unbind(1)
+        slots.append(Slots(place.name, place.side, index, channel, place.dim))
+    return slots
