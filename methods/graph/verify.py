@@ -7,33 +7,50 @@ same outputs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from methods.base import copy_network
+from methods.graph.culprits import Fault, give_up_groups
 from methods.graph.channels import Group, keep_channels, removed_channels
 from methods.graph.narrow import channels_of, narrow_module
 from methods.graph.other_paths import describe_error, fault_on_other_paths
+from models.execution.forward_hooks import module_path
 
 # Outputs may differ by the order of summation only; a wrong channel shows as a difference of the size of the output.
 TOLERANCE = 1e-3
+DRAWS = 3
+NEAR_ZERO = 0.05
 
 
 def sound_groups(network: nn.Module, example: Tensor, groups: list[Group]) -> tuple[list[Group], dict[str, str]]:
-    """The groups that pass the trial, and a reason for each group that fails.
+    """The groups that pass the trial together, and a reason for each that was given up."""
+    visible = _with_visible_factors(network)
 
-    All groups are tried at once. If that fails, each is tried alone, and the sound ones are tried together again.
-    """
-    reason = _try_groups(network, example, groups)
-    if reason is None:
-        return groups, {}
-    faults = {group.name: fault for group in groups if (fault := _try_groups(network, example, [group]))}
-    sound = [group for group in groups if group.name not in faults]
-    together = _try_groups(network, example, sound)
-    if together is not None:  # sound alone but not together: none can be trusted
-        return [], {group.name: faults.get(group.name, together) for group in groups}
-    return sound, faults
+    def try_draws(some: Sequence[Group]) -> Fault | None:
+        """Three draws of removed channels: with one, couplings that were missed slip through."""
+        faults = (_try_groups(visible, example, some, draw) for draw in range(DRAWS))
+        return next((fault for fault in faults if fault is not None), None)
+
+    return give_up_groups(groups, try_draws)
+
+
+@torch.no_grad()
+def _with_visible_factors(network: nn.Module) -> nn.Module:
+    """A copy whose parameters near zero are not: a layer scale of 1e-6 would hide whatever goes wrong before it."""
+    twin = copy_network(network).eval()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in twin.parameters():
+        if parameter.is_floating_point() and parameter.numel():
+            values = torch.rand(parameter.shape, generator=generator).to(parameter) + 0.5
+            hidden = parameter.abs() < NEAR_ZERO
+            # Weights of layers are small by right; scales and shifts are whole vectors.
+            if parameter.squeeze().dim() <= 1:
+                parameter[hidden] = values[hidden]
+    return twin
 
 
 def trial_channels(group: Group, number: int) -> Tensor:
@@ -54,23 +71,26 @@ def trial_channels(group: Group, number: int) -> Tensor:
 
 
 @torch.no_grad()
-def _try_groups(network: nn.Module, example: Tensor, groups: list[Group]) -> str | None:
-    staying = {group.name: trial_channels(group, number) for number, group in enumerate(groups)}
+def _try_groups(network: nn.Module, example: Tensor, groups: Sequence[Group], draw: int) -> Fault | None:
+    staying = {group.name: trial_channels(group, number + draw) for number, group in enumerate(groups)}
     narrowed, masked = copy_network(network).eval(), copy_network(network).eval()
     inputs = example.to(next(network.parameters()).dtype)
+    path: list[str] = []
     try:
         keep_channels(narrowed, groups, staying)
-        outputs = tree_leaves(narrowed(inputs))
+        with module_path(narrowed, path):
+            outputs = tree_leaves(narrowed(inputs))
     except Exception as error:  # whatever the user's forward pass raises, the group must stay dense
-        return f"the network does not run without its channels ({describe_error(error)})"
-    if fault := fault_on_other_paths(network, narrowed, example):
-        return fault
+        reason = f"the network does not run without its channels ({describe_error(error)})"
+        return Fault(reason, path[-1] if path else None)
+    if draw == 0 and (reason := fault_on_other_paths(network, narrowed, example)):
+        return Fault(reason)
     _mask_channels(masked, groups, staying)
     for output, wanted in zip(outputs, tree_leaves(masked(inputs)), strict=True):
         if output.shape != wanted.shape:
-            return f"removing its channels changes the network's output to {tuple(output.shape)}"
+            return Fault(f"removing its channels changes the network's output to {tuple(output.shape)}")
         if not (output - wanted).abs().max() <= TOLERANCE * wanted.abs().max() + 1e-12:
-            return _why_different(masked, inputs)
+            return Fault(_why_different(masked, inputs))
     return None
 
 
@@ -84,7 +104,7 @@ def _why_different(network: nn.Module, inputs: Tensor) -> str:
     return "removing its channels changes more than those channels"
 
 
-def _mask_channels(network: nn.Module, groups: list[Group], staying: dict[str, Tensor]) -> None:
+def _mask_channels(network: nn.Module, groups: Sequence[Group], staying: dict[str, Tensor]) -> None:
     """Let every consumer see zeros, and norms over channels leave them out, where channels are not in `staying`."""
     modules = dict(network.named_modules())
     absent: dict[str, list[Tensor]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -22,4 +23,23 @@ def forward_hooks(*, before: Iterable[ModuleHook] = (), after: Iterable[ModuleHo
             handles.enter_context(module.register_forward_pre_hook(hook))
         for module, hook in after:
             handles.enter_context(module.register_forward_hook(hook))
+        yield
+
+
+@contextmanager
+def module_path(network: nn.Module, path: list[str]) -> Iterator[None]:
+    """While this lasts, `path` holds the names of the modules that run, the innermost last; after an error, of those
+    in which it was raised.
+    """
+
+    def enter(name: str, _module: nn.Module, _inputs: Any) -> None:
+        path.append(name)
+
+    def leave(_module: nn.Module, _inputs: Any, _output: Any) -> None:
+        path.pop()
+
+    modules = list(network.named_modules())
+    with forward_hooks(
+        before=[(module, partial(enter, name)) for name, module in modules], after=[(module, leave) for _, module in modules]
+    ):
         yield

@@ -117,6 +117,9 @@ def groups_of_flow(flow: ChannelFlow, network: nn.Module) -> tuple[list[Group], 
     groups = []
     names: set[str] = set()
     for members in signatures.values():
+        if len(members) == 1:
+            skipped.setdefault(_producer_of(members[0], producers), "its channels can only be removed all together")
+            continue
         slots = _slots(members, where)
         first = next(slot for slot in slots if slot.side == "out" and slot.dim is None and isinstance(modules[slot.name], LAYERS))
         name = first.name
@@ -125,6 +128,10 @@ def groups_of_flow(flow: ChannelFlow, network: nn.Module) -> tuple[list[Group], 
         names.add(name)
         groups.append(Group(name, len(members), slots))
     return groups, skipped
+
+
+def _producer_of(component: int, producers: dict[str, list[int]]) -> str:
+    return next(name for name, ids in producers.items() if component in ids)
 
 
 def _slots(members: list[int], where: dict[int, dict[Place, set[int]]]) -> list[Slots]:

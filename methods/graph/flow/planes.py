@@ -20,11 +20,13 @@ class Value:
         planes: compact planes of labels, each of the tensor's number of dimensions.
         is_data: whether it holds data; False for a tensor made from shapes alone (zeros, coordinates, noise), whose
             extents follow those of what it meets.
+        pending: labels that are pinned, with the reason, as soon as an operator computes with the tensor.
     """
 
     shape: torch.Size
     planes: tuple[Tensor, ...] = ()
     is_data: bool = True
+    pending: tuple[tuple[Tensor, str], ...] = ()
 
 
 def broadcast_value(value: Value, shape: torch.Size) -> Value:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,8 +15,8 @@ from methods.graph.flow.labels import Labels, compact
 from methods.graph.flow.operators import Call, Planes, made_from_shapes, rule_of
 from methods.graph.flow.planes import Value
 from methods.graph.narrow import Conv, Norm, channels_of
-from methods.graph.trace import evaluation_mode
-from models.execution.forward_hooks import forward_hooks
+from methods.graph.trace import LAYERS, evaluation_mode
+from models.execution.forward_hooks import forward_hooks, module_path
 from models.execution.operator_mode import OperatorMode
 
 Key = tuple[Any, ...]
@@ -32,6 +35,7 @@ class ChannelFlow(OperatorMode):
         self.labels = Labels()
         self.splits: list[Tensor] = []
         self.path: list[str] = [""]
+        self.visited: set[str] = set()
         self._values: dict[Key, tuple[Tensor, Value]] = {}
         self._aliases: dict[int, dict[Key, None]] = {}
         self._owners: dict[Key, str] = {}
@@ -50,6 +54,12 @@ class ChannelFlow(OperatorMode):
                 planes.append(self.labels.add_dimension(name, dim, size).reshape(shape))
         self._owners[_key(tensor)] = name
         self.set_value(tensor, Value(tensor.shape, tuple(planes)))
+
+    def pin_module(self, name: str, reason: str) -> None:
+        """All channels of a module's own tensors have to stay."""
+        for dimension in self.labels.dimensions:
+            if dimension.name == name or dimension.name.rpartition(".")[0] == name:
+                self.labels.pin(torch.arange(dimension.first, dimension.first + dimension.size), reason)
 
     def value_of(self, tensor: Tensor) -> Value:
         found = self._values.get(_key(tensor))
@@ -92,6 +102,10 @@ class ChannelFlow(OperatorMode):
         name = func.overloadpacket.__name__
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         before = {id(tensor): self.value_of(tensor) for tensor in tensors}
+        if name not in _BRANCHES:
+            for value in before.values():
+                for plane, reason in value.pending:
+                    self.labels.pin(plane, reason)
         result = func(*args, **kwargs)
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         if not outputs:
@@ -105,12 +119,15 @@ class ChannelFlow(OperatorMode):
         }
         call = Call(self.labels, name, func, args, kwargs, arguments, lambda tensor: before[id(tensor)], outputs,
                     f"{name} in {self.path[-1] or 'the network'}", self.grouped_inputs, self.weight_of, self.splits)  # fmt: skip
-        planes = rule_of(func, name, arguments)(call)
+        pending = _pending_pins(call, before, outputs[0])
+        planes = () if pending else rule_of(func, name, arguments)(call)
         is_data = any(value.is_data for value in before.values())
         for number, output in enumerate(outputs):
             own: Planes = planes[number] if isinstance(planes, list) else planes
             own = tuple(plane for plane in own if plane.dim() == output.dim() and plane.numel() > 1)
             self._store(output, own, is_data=is_data, in_place=func._schema.is_mutable)
+            if pending:
+                self.set_value(output, Value(output.shape, (), True, pending))
         return result
 
     def _store(self, output: Tensor, planes: Planes, *, is_data: bool, in_place: bool) -> None:
@@ -140,6 +157,19 @@ class ChannelFlow(OperatorMode):
             self.set_value(tensor, Value(tensor.shape, read, old.is_data or is_data))
 
 
+# Operators by which a number of the network decides a branch of Python.
+_BRANCHES = frozenset("_local_scalar_dense is_nonzero item gt lt ge le eq ne".split())
+
+
+def _pending_pins(call: Call, before: dict[int, Value], output: Tensor) -> tuple[tuple[Tensor, str], ...]:
+    """A single number made of channels (their mean) pins them once it is computed with, not if it decides a branch."""
+    if output.numel() != 1 or output.dim() != 0:
+        return ()
+    return tuple((plane, call.reason) for value in before.values() for plane in value.planes) + tuple(
+        pin for value in before.values() for pin in value.pending
+    )
+
+
 def _show(memory: Tensor, tensor: Tensor) -> Tensor:
     return memory.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
@@ -149,33 +179,53 @@ def _key(tensor: Tensor) -> Key:
 
 
 def trace_channels(network: nn.Module, example: Tensor) -> ChannelFlow:
-    """Labels after one forward pass in evaluation; the outputs' channels are pinned."""
+    """Labels after a forward pass in evaluation and one in training, where that runs; the outputs' channels are pinned.
+
+    Args:
+        network: a copy; its statistics change.
+        example: one input batch (B, C, H, W).
+    """
     flow = ChannelFlow(network)
+    _trace_pass(flow, network, example[:1], training=False)
+    if _unvisited_layers(flow, network):
+        # Heads that only training runs: batch norms ask for two images there.
+        pair = torch.cat([example[:1], example[:1]])
+        with contextlib.suppress(Exception):
+            _trace_pass(flow, network, pair, training=True)
+    for name in _unvisited_layers(flow, network):
+        flow.pin_module(name, "no forward pass on noise reached it")
+    return flow
 
-    def enter(name: str, _module: nn.Module, _inputs: Any) -> None:
-        flow.path.append(name)
 
-    def leave(_module: nn.Module, _inputs: Any, _outputs: Any) -> None:
-        flow.path.pop()
+def _unvisited_layers(flow: ChannelFlow, network: nn.Module) -> list[str]:
+    return [name for name, module in network.named_modules() if isinstance(module, LAYERS) and name not in flow.visited]
 
+
+def _trace_pass(flow: ChannelFlow, network: nn.Module, inputs: Tensor, *, training: bool) -> None:
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # it would run a whole attention block as one operator
-    from functools import partial
-
-    modules = [(module, name) for name, module in network.named_modules()]
-    before = [(module, partial(enter, name)) for module, name in modules]
-    before += [(module, partial(_name_norm, flow, name)) for module, name in modules if _is_bare_norm(module)]
-    after = [(module, leave) for module, _ in modules]
+    modules = list(network.named_modules())
+    norms = [(module, partial(_name_norm, flow, name)) for name, module in modules if _is_bare_norm(module)]
+    visits = [(module, partial(_note_visit, flow, name)) for name, module in modules]
     try:
-        with forward_hooks(before=before, after=after), evaluation_mode(network, example[:1]), torch.compiler.set_stance("force_eager"), flow:
-            outputs = network(example[:1])
+        with ExitStack() as stack:
+            stack.enter_context(module_path(network, flow.path))
+            stack.enter_context(forward_hooks(before=[*norms, *visits]))
+            stack.enter_context(evaluation_mode(network, inputs))
+            network.train(training)
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(flow)
+            outputs = network(inputs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
     for leaf in tree_leaves(outputs):
         if isinstance(leaf, Tensor):
             for plane in flow.value_of(leaf).planes:
                 flow.labels.pin(plane, "it is an output of the network")
-    return flow
+
+
+def _note_visit(flow: ChannelFlow, name: str, _module: nn.Module, _inputs: Any) -> None:
+    flow.visited.add(name)
 
 
 def _is_bare_norm(module: nn.Module) -> bool:
