@@ -8,7 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Setting, Site
-from methods.graph.channels import Group, find_groups, find_lopsided_module, keep_channels, set_partitions
+from methods.base import copy_network
+from methods.graph.channels import Group, find_lopsided_module, keep_channels, set_partitions
+from methods.graph.flow.find import trace_groups
+from methods.graph.plain_layers import computed_weights, replace_computed
+from methods.graph.trace import trace_layers
 from methods.graph.verify import sound_groups
 from methods.graph.width_cost import WidthCost
 
@@ -21,7 +25,10 @@ class ChannelGroups:
     """
 
     def __init__(self, network: nn.Module, example: Tensor) -> None:
-        groups, self.skipped, uses = find_groups(network, example)
+        self._computed = computed_weights(network, example)
+        network = self._with_plain_layers(network)
+        uses = trace_layers(network, example)
+        groups, self.skipped = trace_groups(network, example)
         set_partitions(groups, network)
         groups = self._prunable_groups(groups, network)
         self.groups, unsound = sound_groups(network, example, groups)
@@ -46,8 +53,17 @@ class ChannelGroups:
                 prunable.append(group)
         return prunable
 
+    def _with_plain_layers(self, network: nn.Module) -> nn.Module:
+        """The network, or a copy in which layers that compute their weight are plain ones."""
+        if not self._computed:
+            return network
+        twin = copy_network(network)
+        replace_computed(twin, self._computed)
+        return twin
+
     def narrow_network(self, network: nn.Module, staying: Mapping[str, Tensor]) -> None:
         """Remove from `network`, a copy of the dense one, all channels of the named sites but `staying` (ascending)."""
+        replace_computed(network, self._computed)
         keep_channels(network, self.groups, staying)
 
 

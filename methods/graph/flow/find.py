@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from methods.base import copy_network
 from methods.graph.channels import Group, Slots
 from methods.graph.flow.labels import Dimension, varying_dims
-from methods.graph.flow.trace import ChannelFlow
+from methods.graph.flow.trace import ChannelFlow, trace_channels
 from methods.graph.narrow import Conv, Norm, Side, is_depthwise
 
 LAYERS = (Conv, nn.Linear)
@@ -141,3 +142,9 @@ def _slots(members: list[int], where: dict[int, dict[Place, set[int]]]) -> list[
         index, channel = torch.tensor(pairs).unbind(1)
         slots.append(Slots(place.name, place.side, index, channel, place.dim))
     return slots
+
+
+def trace_groups(network: nn.Module, example: Tensor) -> tuple[list[Group], dict[str, str]]:
+    """Every coupled group of a network in the order of execution, and why the channels of other layers stay."""
+    twin = copy_network(network)
+    return groups_of_flow(trace_channels(twin, example), twin)
