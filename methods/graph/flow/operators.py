@@ -41,7 +41,6 @@ class Call:
     outputs: list[Tensor]
     reason: str
     grouped_inputs: Callable[[Tensor, int], Tensor]
-    weight_of: Callable[[Tensor], Value]
     splits: list[Tensor]
 
     def values(self) -> list[Value]:
@@ -166,7 +165,7 @@ def _with_dim(value: Value, dim: int) -> Value:
 
 
 def convolve(call: Call) -> Planes:
-    inputs, weight = call.value_of(call.args[0]), call.weight_of(call.args[1])
+    inputs, weight = call.value_of(call.args[0]), call.value_of(call.args[1])
     bias = call.args[2]
     transposed, groups = bool(call.arguments["transposed"]), int(call.arguments["groups"])
     if transposed and groups > 1:

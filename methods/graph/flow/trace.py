@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_leaves
 
 from methods.graph.flow.labels import Labels, compact
 from methods.graph.flow.operators import Call, Planes, made_from_shapes, rule_of
-from methods.graph.flow.planes import Value
-from methods.graph.narrow import Conv, Norm, channels_of
+from methods.graph.flow.planes import Value, contract
+from methods.graph.narrow import Norm, channels_of
 from methods.graph.trace import LAYERS, evaluation_mode
 from models.execution.forward_hooks import forward_hooks, module_path
 from models.execution.operator_mode import OperatorMode
@@ -36,12 +36,11 @@ class ChannelFlow(OperatorMode):
         self.splits: list[Tensor] = []
         self.path: list[str] = [""]
         self.visited: set[str] = set()
+        self.suspended = 0
         self._values: dict[Key, tuple[Tensor, Value]] = {}
         self._aliases: dict[int, dict[Key, None]] = {}
         self._owners: dict[Key, str] = {}
-        self._layers = {name: module for name, module in network.named_modules() if isinstance(module, Conv)}
-        self.computed: dict[str, list[Tensor | None]] = {}
-        self._grouped: dict[str, Tensor] = {}
+        self._sides: dict[tuple[str, str], Tensor] = {}
         for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
             if tensor.dim():
                 self._add_tensor(name, tensor)
@@ -73,32 +72,18 @@ class ChannelFlow(OperatorMode):
     def grouped_inputs(self, weight: Tensor, width: int) -> Tensor:
         """Labels of the inputs of a grouped convolution: an index of its weight stands for one in every group."""
         owner = self._owners.get(_key(weight))
-        name = self.path[-1] if owner is None else owner.rpartition(".")[0]
-        if name not in self._grouped:
-            self._grouped[name] = self.labels.add_dimension(name, "in", width)
-        return self._grouped[name]
+        return self.side_labels(self.path[-1] if owner is None else owner.rpartition(".")[0], "in", width)
 
-    def weight_of(self, weight: Tensor) -> Value:
-        """The planes of a convolution's weight; of one that its module computes (weight norm), labels of the module.
-
-        Narrowing such a layer replaces it by a plain one with the weight as it is.
-        """
-        name = self.path[-1]
-        layer = self._layers.get(name)
-        if layer is None or weight.dim() < 2 or _key(weight) in self._owners:
-            return self.value_of(weight)
-        if name not in self.computed:
-            out_dim = 1 if getattr(layer, "transposed", False) else 0
-            self.computed[name] = [None] * weight.dim()
-            for dim, side in ((out_dim, "out"), (1 - out_dim, "in")):
-                if side == "out" or getattr(layer, "groups", 1) == 1:
-                    shape = [weight.shape[d] if d == dim else 1 for d in range(weight.dim())]
-                    self.computed[name][dim] = self.labels.add_dimension(name, side, weight.shape[dim]).reshape(shape)
-        planes = tuple(plane for plane in self.computed[name] if plane is not None and plane.numel() > 1)
-        return Value(weight.shape, planes)
+    def side_labels(self, name: str, side: str, width: int) -> Tensor:
+        """The labels of one side of a module, (width,)."""
+        if (name, side) not in self._sides:
+            self._sides[name, side] = self.labels.add_dimension(name, side, width)
+        return self._sides[name, side]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if self.suspended:
+            return func(*args, **kwargs)
         name = func.overloadpacket.__name__
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         before = {id(tensor): self.value_of(tensor) for tensor in tensors}
@@ -118,7 +103,7 @@ class ChannelFlow(OperatorMode):
             a.name: kwargs.get(a.name, a.default_value) for a in func._schema.arguments[len(args):] if a.has_default_value() or a.name in kwargs
         }
         call = Call(self.labels, name, func, args, kwargs, arguments, lambda tensor: before[id(tensor)], outputs,
-                    f"{name} in {self.path[-1] or 'the network'}", self.grouped_inputs, self.weight_of, self.splits)  # fmt: skip
+                    f"{name} in {self.path[-1] or 'the network'}", self.grouped_inputs, self.splits)  # fmt: skip
         pending = _pending_pins(call, before, outputs[0])
         planes = () if pending else rule_of(func, name, arguments)(call)
         is_data = any(value.is_data for value in before.values())
@@ -206,11 +191,14 @@ def _trace_pass(flow: ChannelFlow, network: nn.Module, inputs: Tensor, *, traini
     torch.backends.mha.set_fastpath_enabled(False)  # it would run a whole attention block as one operator
     modules = list(network.named_modules())
     norms = [(module, partial(_name_norm, flow, name)) for name, module in modules if _is_bare_norm(module)]
+    own = [(module, name) for name, module in modules if hasattr(module, "keep_out")]
+    norms += [(module, partial(_enter_own, flow, name)) for module, name in own]
     visits = [(module, partial(_note_visit, flow, name)) for name, module in modules]
     try:
         with ExitStack() as stack:
             stack.enter_context(module_path(network, flow.path))
-            stack.enter_context(forward_hooks(before=[*norms, *visits]))
+            after = [(module, partial(_leave_own, flow, name)) for module, name in own]
+            stack.enter_context(forward_hooks(before=[*norms, *visits], after=after))
             stack.enter_context(evaluation_mode(network, inputs))
             network.train(training)
             stack.enter_context(torch.compiler.set_stance("force_eager"))
@@ -222,6 +210,21 @@ def _trace_pass(flow: ChannelFlow, network: nn.Module, inputs: Tensor, *, traini
         if isinstance(leaf, Tensor):
             for plane in flow.value_of(leaf).planes:
                 flow.labels.pin(plane, "it is an output of the network")
+
+
+def _enter_own(flow: ChannelFlow, name: str, module: nn.Module, inputs: Any) -> None:
+    """A module that narrows itself: its inputs have labels of their own, and what it computes is its own business."""
+    flow.suspended += 1
+    labels = flow.side_labels(name, "in", channels_of(module, "in"))
+    side = Value(torch.Size((len(labels), 1)), (labels[:, None],))
+    contract(flow.labels, flow.value_of(inputs[0]), side, 1, 0, 0, f"{type(module).__name__} {name}")
+
+
+def _leave_own(flow: ChannelFlow, name: str, module: nn.Module, _inputs: Any, output: Tensor) -> None:
+    flow.suspended -= 1
+    labels = flow.side_labels(name, "out", channels_of(module, "out"))
+    shape = [len(labels) if d == 1 else 1 for d in range(output.dim())]
+    flow.set_value(output, Value(output.shape, (labels.reshape(shape),)))
 
 
 def _note_visit(flow: ChannelFlow, name: str, _module: nn.Module, _inputs: Any) -> None:
