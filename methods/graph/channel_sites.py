@@ -70,8 +70,11 @@ class ChannelGroups:
 def _channel_site(group: Group, ladder: list[int]) -> Site:
     ratios = tuple(round(1 - width / group.channels, 6) for width in ladder)
     settings = tuple(Setting(ratio=ratio) for ratio in ratios)
+    # A unit that can only be removed as a whole may hold several channels of the layer (parts of a split, pixel shuffle).
+    produced = next(slots for slots in group.slots if slots.side == "out" and slots.name == group.name.partition("[")[0])
+    several = len(produced.index) // group.channels
     owned = tuple(dict.fromkeys(slots.name for slots in group.slots if slots.side == "out"))
-    return Site(group.name, settings, ratios, group.layers, group.channels, tuple(ladder), owned)
+    return Site(group.name, settings, ratios, group.layers, group.channels * several, tuple(width * several for width in ladder), owned)
 
 
 def removal_levels(scores: Tensor, partition: Tensor) -> Tensor:

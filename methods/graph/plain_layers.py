@@ -74,10 +74,11 @@ def plain_layer(layer: Conv, shape: torch.Size) -> nn.Module | None:
         "groups": groups,
         "bias": bias is not None,
     }
-    if seen.pads:
-        plain: nn.Module = PaddedConv2d(layer.in_channels, layer.out_channels, pads=seen.pads, **arguments)
-    else:
-        plain = kind(layer.in_channels, layer.out_channels, **arguments)
+    with torch.random.fork_rng(devices=[]):  # a new layer draws weights, which are replaced
+        if seen.pads:
+            plain: nn.Module = PaddedConv2d(layer.in_channels, layer.out_channels, pads=seen.pads, **arguments)
+        else:
+            plain = kind(layer.in_channels, layer.out_channels, **arguments)
     plain.weight = nn.Parameter(weight.detach().clone())
     if bias is not None:
         plain.bias = nn.Parameter(bias.detach().clone())

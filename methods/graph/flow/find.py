@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import copy_network
-from methods.graph.channels import Group, Slots
+from methods.graph.channels import Group, Slots, shared_weights
 from methods.graph.flow.labels import Dimension, varying_dims
 from methods.graph.flow.trace import ChannelFlow, trace_channels
 from methods.graph.narrow import Conv, Norm, Side, is_depthwise
@@ -105,6 +105,9 @@ def groups_of_flow(flow: ChannelFlow, network: nn.Module) -> tuple[list[Group], 
             where.setdefault(component, {}).setdefault(place, set()).add(index)
         if place.side == "out" and place.dim is None and isinstance(modules[place.name], LAYERS):
             producers.setdefault(place.name, ids)
+    order = {name: position for position, name in enumerate(flow.visited)}
+    producers = dict(sorted(producers.items(), key=lambda item: order.get(item[0], len(order))))
+    shared = shared_weights(network)
     skipped: dict[str, str] = {}
     signatures: dict[frozenset[Place], list[int]] = {}
     seen: set[int] = set()
@@ -122,8 +125,14 @@ def groups_of_flow(flow: ChannelFlow, network: nn.Module) -> tuple[list[Group], 
             skipped.setdefault(_producer_of(members[0], producers), "its channels can only be removed all together")
             continue
         slots = _slots(members, where)
-        first = next(slot for slot in slots if slot.side == "out" and slot.dim is None and isinstance(modules[slot.name], LAYERS))
+        first = min(
+            (slot for slot in slots if slot.side == "out" and slot.name in producers), key=lambda slot: order[slot.name]
+        )
         name = first.name
+        fault = next((shared[slot.name] for slot in slots if slot.name in shared), None)
+        if fault is not None:
+            skipped.setdefault(name, fault)
+            continue
         if name in names:
             name = f"{name}[{int(first.index.min())}:{int(first.index.max()) + 1}]"
         names.add(name)

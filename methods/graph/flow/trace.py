@@ -35,7 +35,7 @@ class ChannelFlow(OperatorMode):
         self.labels = Labels()
         self.splits: list[Tensor] = []
         self.path: list[str] = [""]
-        self.visited: set[str] = set()
+        self.visited: dict[str, None] = {}  # modules in the order of their first call
         self.suspended = 0
         self._values: dict[Key, tuple[Tensor, Value]] = {}
         self._aliases: dict[int, dict[Key, None]] = {}
@@ -228,7 +228,7 @@ def _leave_own(flow: ChannelFlow, name: str, module: nn.Module, _inputs: Any, ou
 
 
 def _note_visit(flow: ChannelFlow, name: str, _module: nn.Module, _inputs: Any) -> None:
-    flow.visited.add(name)
+    flow.visited[name] = None
 
 
 def _is_bare_norm(module: nn.Module) -> bool:
