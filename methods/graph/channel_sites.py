@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from methods.base import Setting, Site
-from methods.base import copy_network
+from methods.base import Setting, Site, copy_network
 from methods.graph.channels import Group, find_lopsided_module, keep_channels, set_partitions
 from methods.graph.flow.find import trace_groups
 from methods.graph.plain_layers import computed_weights, replace_computed
@@ -70,11 +69,13 @@ class ChannelGroups:
 def _channel_site(group: Group, ladder: list[int]) -> Site:
     ratios = tuple(round(1 - width / group.channels, 6) for width in ladder)
     settings = tuple(Setting(ratio=ratio) for ratio in ratios)
-    # A unit that can only be removed as a whole may hold several channels of the layer (parts of a split, pixel shuffle).
-    produced = next(slots for slots in group.slots if slots.side == "out" and slots.name == group.name.partition("[")[0])
-    several = len(produced.index) // group.channels
+    # A unit that can only be removed as a whole may hold several channels of the layer (split, pixel shuffle).
+    layer = group.name.partition("[")[0]
+    produced = next(slots for slots in group.slots if slots.side == "out" and slots.name == layer)
+    unit = len(produced.index) // group.channels
     owned = tuple(dict.fromkeys(slots.name for slots in group.slots if slots.side == "out"))
-    return Site(group.name, settings, ratios, group.layers, group.channels * several, tuple(width * several for width in ladder), owned)
+    widths = tuple(width * unit for width in ladder)
+    return Site(group.name, settings, ratios, group.layers, group.channels * unit, widths, owned)
 
 
 def removal_levels(scores: Tensor, partition: Tensor) -> Tensor:

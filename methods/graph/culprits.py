@@ -1,7 +1,7 @@
 """Which of several groups of channels is at fault when a trial of all of them fails.
 
-A failed forward pass names the module in which it failed: of the groups with channels there, those that fail alone are
-given up. Where outputs differ, the first group in the order of execution with which the trial fails is found by halving.
+A failed forward pass names the module in which it failed: of the groups with channels there, those that fail alone
+are given up. Where outputs differ, halving finds the first group in the order of execution with which the trial fails.
 """
 
 from __future__ import annotations

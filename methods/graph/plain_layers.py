@@ -79,16 +79,19 @@ def plain_layer(layer: Conv, shape: torch.Size) -> nn.Module | None:
             plain: nn.Module = PaddedConv2d(layer.in_channels, layer.out_channels, pads=seen.pads, **arguments)
         else:
             plain = kind(layer.in_channels, layer.out_channels, **arguments)
-    plain.weight = nn.Parameter(weight.detach().clone())
+    trained = {name for name, parameter in layer.named_parameters() if parameter.requires_grad}
+    plain.weight = nn.Parameter(weight.detach().clone(), requires_grad=bool(trained - {"bias"}))
     if bias is not None:
-        plain.bias = nn.Parameter(bias.detach().clone())
+        plain.bias = nn.Parameter(
+            bias.detach().clone(), requires_grad="bias" in trained or "bias" not in layer._parameters
+        )
     plain.train(layer.training)
     same = torch.allclose(plain(inputs), outputs, rtol=1e-4, atol=1e-6)
     return plain if same else None
 
 
 def computed_weights(network: nn.Module, example: Tensor) -> dict[str, torch.Size]:
-    """Convolutions that compute their weight -> the shape of an input of theirs, where a plain layer can stand for it."""
+    """Convolutions that compute their weight and that a plain layer can stand for -> the shape of one input."""
     layers = [(name, module) for name, module in network.named_modules() if isinstance(module, Conv)]
     suspects = {name: module for name, module in layers if _computes_weight(module)}
     if not suspects:
@@ -98,9 +101,9 @@ def computed_weights(network: nn.Module, example: Tensor) -> dict[str, torch.Siz
     def note_shape(name: str, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         shapes.setdefault(name, inputs[0].shape)
 
-    with forward_hooks(before=[(module, partial(note_shape, name)) for name, module in suspects.items()]):
-        with evaluation_mode(network, example):
-            network(example[:1])
+    hooks = [(module, partial(note_shape, name)) for name, module in suspects.items()]
+    with forward_hooks(before=hooks), evaluation_mode(network, example):
+        network(example[:1])
     return {name: shape for name, shape in shapes.items() if plain_layer(suspects[name], shape) is not None}
 
 
@@ -112,6 +115,6 @@ def _computes_weight(layer: nn.Module) -> bool:
 def replace_computed(network: nn.Module, shapes: Mapping[str, torch.Size]) -> None:
     """Put plain layers in the place of those named, in place."""
     for name, shape in shapes.items():
-        plain = plain_layer(network.get_submodule(name), shape)
-        if plain is not None:
+        layer = network.get_submodule(name)
+        if isinstance(layer, Conv) and (plain := plain_layer(layer, shape)) is not None:
             network.set_submodule(name, plain)

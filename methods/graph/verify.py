@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from methods.base import copy_network
-from methods.graph.culprits import Fault, give_up_groups
 from methods.graph.channels import Group, keep_channels, removed_channels
+from methods.graph.culprits import Fault, give_up_groups
 from methods.graph.narrow import channels_of, narrow_module
 from methods.graph.other_paths import describe_error, fault_on_other_paths
 from models.execution.forward_hooks import module_path
@@ -83,8 +83,8 @@ def _try_groups(network: nn.Module, example: Tensor, groups: Sequence[Group], dr
     except Exception as error:  # whatever the user's forward pass raises, the group must stay dense
         reason = f"the network does not run without its channels ({describe_error(error)})"
         return Fault(reason, path[-1] if path else None)
-    if draw == 0 and (reason := fault_on_other_paths(network, narrowed, example)):
-        return Fault(reason)
+    if draw == 0 and (other_fault := fault_on_other_paths(network, narrowed, example)):
+        return Fault(other_fault)
     _mask_channels(masked, groups, staying)
     for output, wanted in zip(outputs, tree_leaves(masked(inputs)), strict=True):
         if output.shape != wanted.shape:

@@ -39,7 +39,6 @@ def module_path(network: nn.Module, path: list[str]) -> Iterator[None]:
         path.pop()
 
     modules = list(network.named_modules())
-    with forward_hooks(
-        before=[(module, partial(enter, name)) for name, module in modules], after=[(module, leave) for _, module in modules]
-    ):
+    before = [(module, partial(enter, name)) for name, module in modules]
+    with forward_hooks(before=before, after=[(module, leave) for _, module in modules]):
         yield

@@ -47,11 +47,18 @@ def surviving_positions(dense: Tensor, small: Tensor) -> Tensor:
 def empty_removed(dense: nn.Module, small: nn.Module) -> nn.Module:
     """The dense network with the parameters of all channels that `small` has not put to zero.
 
-    Which they are is read off the biases, so nothing that the method says of its groups enters. Norms over channels
-    measure the channels that are left alone.
+    Which they are is read off the biases, and the inputs that a layer has lost off its weight, so nothing that the
+    method says of its groups enters. Norms over channels measure the channels that are left alone.
     """
     twin = copy.deepcopy(dense).eval()
     smaller = dict(small.named_modules())
+    for name, module in list(twin.named_modules()):
+        if (
+            isinstance(module, (CONVOLUTIONS, nn.Linear))
+            and getattr(module, "groups", 1) == 1
+            and "weight" in module._parameters
+        ):
+            _empty_lost_inputs(module, smaller[name])
     for name, module in list(twin.named_modules()):
         bias = getattr(module, "bias", None)
         mean = getattr(module, "running_mean", None)
@@ -72,6 +79,18 @@ def empty_removed(dense: nn.Module, small: nn.Module) -> nn.Module:
         elif isinstance(module, nn.GroupNorm):
             _replace_module(twin, name, MaskedGroupNorm(module, channels))
     return twin
+
+
+@torch.no_grad()
+def _empty_lost_inputs(layer: nn.Module, small: nn.Module) -> None:
+    """Zeros in the columns of a layer's weight that the small layer's does not have."""
+    transposed = isinstance(layer, CONVOLUTIONS) and layer.transposed
+    weight, small_weight = (module.weight.transpose(0, 1) if transposed else module.weight for module in (layer, small))
+    corner = (0,) * (weight.dim() - 2)
+    row = surviving_positions(layer.bias, small.bias)[0]
+    stays = surviving_positions(weight[(row, slice(None), *corner)], small_weight[(0, slice(None), *corner)])
+    gone = [column for column in range(weight.shape[1]) if column not in stays.tolist()]
+    weight[:, gone] = 0
 
 
 def _replace_module(network: nn.Module, name: str, module: nn.Module) -> None:

@@ -22,7 +22,7 @@ def settle_splits(flow: ChannelFlow) -> np.ndarray:
     """The components, after a dimension that a view took apart has lost the freedom to be cut anyhow.
 
     Either its leading parts go whole (channels of a pixel shuffle), which uses have united by then; or its last part
-    shrinks, in all leading parts alike (groups of a channel shuffle, heads): that is the choice where uses leave it open.
+    shrinks, in all leading parts alike (groups of a channel shuffle, heads): the choice where uses leave it open.
     """
     united: list[Tensor] = []
     components = flow.labels.components()
@@ -81,7 +81,7 @@ def place_of(dimension: Dimension, modules: dict[str, nn.Module]) -> Place | Non
 
 
 def _place_in_layer(module: nn.Module, owner: str, dimension: Dimension) -> Place | None:
-    out_dim = 1 if getattr(module, "transposed", False) else 0
+    out_dim = 1 if getattr(module, "transposed", False) and not is_depthwise(module) else 0
     if dimension.dim == out_dim:
         return Place(owner, "out", None)
     if dimension.dim == 1 - out_dim and getattr(module, "groups", 1) == 1:
@@ -147,7 +147,9 @@ def _producer_of(component: int, producers: dict[str, list[int]]) -> str:
 def _slots(members: list[int], where: dict[int, dict[Place, set[int]]]) -> list[Slots]:
     slots = []
     for place in where[members[0]]:
-        pairs = sorted((index, channel) for channel, component in enumerate(members) for index in where[component][place])
+        pairs = sorted(
+            (index, channel) for channel, component in enumerate(members) for index in where[component][place]
+        )
         index, channel = torch.tensor(pairs).unbind(1)
         slots.append(Slots(place.name, place.side, index, channel, place.dim))
     return slots

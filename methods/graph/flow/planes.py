@@ -46,8 +46,8 @@ def match_planes(values: Sequence[Value]) -> list[list[Tensor | None]]:
     for position, value in enumerate(values):
         for plane in value.planes:
             dims = varying_dims(plane)
-            row = _row_for(rows, position, lambda other: varying_dims(other) == dims)
-            row = row or _row_for(rows, position, lambda other: bool(varying_dims(other) & dims))
+            free = [row for row in rows if row[position] is None]
+            row = _first_match(free, dims.__eq__) or _first_match(free, dims.intersection)
             if row is None:
                 row = [None] * len(values)
                 rows.append(row)
@@ -55,11 +55,12 @@ def match_planes(values: Sequence[Value]) -> list[list[Tensor | None]]:
     return rows
 
 
-def _row_for(
-    rows: list[list[Tensor | None]], position: int, fits: Callable[[Tensor], bool]
+def _first_match(
+    rows: Sequence[list[Tensor | None]], fits: Callable[[frozenset[int]], object]
 ) -> list[Tensor | None] | None:
+    """The first row with a plane whose varying dimensions fit."""
     for row in rows:
-        if row[position] is None and any(other is not None and fits(other) for other in row):
+        if any(plane is not None and fits(varying_dims(plane)) for plane in row):
             return row
     return None
 
@@ -93,9 +94,9 @@ def _join_row(labels: Labels, row: Sequence[Tensor | None], values: Sequence[Val
             joined = plane
             continue
         labels.unite(joined, plane, reason)
-        one, other = torch.broadcast_tensors(joined, plane)
-        either_fixed = (one == FIXED) | (other == FIXED)
-        joined = torch.where(either_fixed, FIXED, torch.where(one == FREE, other, one))
+        joined, partner = torch.broadcast_tensors(joined, plane)
+        either_fixed = (joined == FIXED) | (partner == FIXED)
+        joined = torch.where(either_fixed, FIXED, torch.where(joined == FREE, partner, joined))
     assert joined is not None
     return labels.fix(joined, blocked & varying_dims(joined), reason)
 
@@ -118,7 +119,8 @@ def concatenate(labels: Labels, values: Sequence[Value], dim: int, reason: str) 
 
 
 def _concatenate_row(row: Sequence[Tensor | None], values: Sequence[Value], dim: int) -> Tensor:
-    shape = [max((plane.shape[d] for plane in row if plane is not None), default=1) for d in range(len(values[0].shape))]
+    present = [plane for plane in row if plane is not None]
+    shape = [max(plane.shape[d] for plane in present) for d in range(len(values[0].shape))]
     parts = []
     for plane, value in zip(row, values, strict=True):
         part = torch.tensor(FIXED if value.is_data else FREE) if plane is None else plane
@@ -154,11 +156,12 @@ def contract(
         left_dim, right_dim: the summed dimension of each.
         batch_dims: leading dimensions that both have in common and that are not summed.
     """
-    one, other = (_summed_labels(labels, value, dim, batch_dims, reason) for value, dim in ((left, left_dim), (right, right_dim)))
-    if not one and not other:
+    left_planes = _summed_labels(labels, left, left_dim, batch_dims, reason)
+    right_planes = _summed_labels(labels, right, right_dim, batch_dims, reason)
+    if not left_planes and not right_planes:
         return
-    for plane in one or [torch.tensor(FIXED if left.is_data else FREE)]:
-        for partner in other or [torch.tensor(FIXED if right.is_data else FREE)]:
+    for plane in left_planes or [torch.tensor(FIXED if left.is_data else FREE)]:
+        for partner in right_planes or [torch.tensor(FIXED if right.is_data else FREE)]:
             labels.unite(plane, partner, reason)
 
 

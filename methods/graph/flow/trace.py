@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from methods.graph.flow.call import Call, Planes
 from methods.graph.flow.labels import Labels, compact
-from methods.graph.flow.operators import Call, Planes, made_from_shapes, rule_of
+from methods.graph.flow.operators import made_from_shapes, rule_of
 from methods.graph.flow.planes import Value, contract
 from methods.graph.narrow import Norm, channels_of
 from methods.graph.trace import LAYERS, evaluation_mode
@@ -84,6 +85,9 @@ class ChannelFlow(OperatorMode):
         kwargs = kwargs or {}
         if self.suspended:
             return func(*args, **kwargs)
+        if func._can_decompose():  # inference_mode hands composite operators over whole
+            with self:
+                return func.decompose(*args, **kwargs)
         name = func.overloadpacket.__name__
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         before = {id(tensor): self.value_of(tensor) for tensor in tensors}
@@ -99,9 +103,7 @@ class ChannelFlow(OperatorMode):
             for output in outputs:
                 self._store(output, (), is_data=False, in_place=func._schema.is_mutable)
             return result
-        arguments = {a.name: value for a, value in zip(func._schema.arguments, args, strict=False)} | {
-            a.name: kwargs.get(a.name, a.default_value) for a in func._schema.arguments[len(args):] if a.has_default_value() or a.name in kwargs
-        }
+        arguments = _named_arguments(func._schema, args, kwargs)
         call = Call(self.labels, name, func, args, kwargs, arguments, lambda tensor: before[id(tensor)], outputs,
                     f"{name} in {self.path[-1] or 'the network'}", self.grouped_inputs, self.splits)  # fmt: skip
         pending = _pending_pins(call, before, outputs[0])
@@ -143,7 +145,16 @@ class ChannelFlow(OperatorMode):
 
 
 # Operators by which a number of the network decides a branch of Python.
-_BRANCHES = frozenset("_local_scalar_dense is_nonzero item gt lt ge le eq ne".split())
+_BRANCHES = frozenset(("_local_scalar_dense", "is_nonzero", "item", "gt", "lt", "ge", "le", "eq", "ne"))
+
+
+def _named_arguments(schema: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by the names of the operator's schema, defaults included."""
+    named = {argument.name: value for argument, value in zip(schema.arguments, args, strict=False)}
+    for argument in schema.arguments[len(args) :]:
+        if argument.name in kwargs or argument.has_default_value():
+            named[argument.name] = kwargs.get(argument.name, argument.default_value)
+    return named
 
 
 def _pending_pins(call: Call, before: dict[int, Value], output: Tensor) -> tuple[tuple[Tensor, str], ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,9 +19,11 @@ from coupled_nets import branches, chains, fixed_widths, grouping, sharing
 from coupled_nets.pieces import CLASSES, SHAPE, Pieces, conv, pool_mean
 from independent import count_cost, empty_removed, randomise_channels
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from methods.base import Compressor, copy_network
-from methods.graph.channels import Group, Slots, find_groups, set_partitions
+from methods.graph.channel_sites import ChannelGroups
+from methods.graph.channels import Group, Slots
 from methods.graph.verify import sound_groups
 from methods.registry import create
 from models.networks.catalog import build_network
@@ -37,7 +40,7 @@ SITES: dict[Callable[[], nn.Module], dict[str, tuple[int, int]]] = {
     branches.dense_connected: {"stem": (6, 6), "c1": (4, 4), "c2": (4, 4)},
     grouping.depthwise: {"expand": (8, 8), "project": (6, 6)},
     grouping.grouped: {"before": (12, 4), "grouped": (18, 6), "after": (8, 8)},
-    grouping.depth_multiplier: {"twice": (12, 2), "after": (8, 8)},
+    grouping.depth_multiplier: {"after": (8, 8)},
     grouping.residual_grouped: {"stem": (8, 2)},
     grouping.grouped_after_concat: {"stem": (4, 4), "grouped": (8, 4)},
     branches.squeeze_excite: {"stem": (8, 8), "down": (4, 4), "after": (6, 6)},
@@ -54,28 +57,29 @@ SITES: dict[Callable[[], nn.Module], dict[str, tuple[int, int]]] = {
     chains.only_linear: {"a": (10, 10), "b": (8, 8)},
     branches.output_is_sum: {"c1": (8, 8)},
     chains.unused_layer: {"c1": (8, 8)},
+    chains.bare_parameters: {"c1": (8, 8), "c2": (12, 12)},
+    chains.weight_normed: {"c1": (8, 8), "c2": (12, 12)},
+    branches.halves: {"c1": (12, 6), "after": (8, 8)},
+    branches.option_a: {"stem": (8, 8), "c1": (6, 6), "c3": (10, 10)},
+    branches.product: {"a": (8, 8), "after": (6, 6)},
+    branches.concat: {"a": (6, 6), "b": (4, 4), "after": (8, 8)},
+    branches.concat_then_flatten: {"a": (6, 6), "b": (4, 4)},
+    fixed_widths.pixel_shuffle: {"c1": (8, 2), "c2": (6, 6)},
 }
 
 # network -> the layers that must stay dense, each with a word of the reason
 DENSE: dict[Callable[[], nn.Module], dict[str, str]] = {
-    branches.halves: {"c1": "changes more"},
-    branches.split_paths: {"c1": "sliced"},
-    branches.option_a: {"stem": "padded"},
+    branches.split_paths: {"c1": "does not run"},
+    branches.option_a: {"c4": "add in the network"},
     grouping.shuffle: {"stem": "does not run"},
     fixed_widths.hard_coded_view: {"c2": "does not run"},
     fixed_widths.checks_its_width: {"c1": "eight channels were promised"},
     fixed_widths.depends_on_width: {"c1": "changes more"},
-    fixed_widths.mean_over_channels: {"c1": "part of its own"},
-    fixed_widths.picks_channels: {"c1": "sliced"},
-    fixed_widths.pixel_shuffle: {"c1": ""},
-    branches.product: {"a": ""},
-    branches.concat: {"a": ""},
-    branches.concat_then_flatten: {},
-    chains.bare_parameters: {"c1": "does not run"},
-    branches.attention: {"stem": "attention"},
-    chains.recurrent: {"stem": "LSTM"},
-    sharing.tied: {"a": "shares", "b": "shares"},
-    chains.weight_normed: {"c1": "computed"},
+    fixed_widths.mean_over_channels: {"c1": "mean in the network"},
+    fixed_widths.picks_channels: {"c1": "does not run"},
+    branches.attention: {"stem": ""},
+    chains.recurrent: {"stem": "in cell"},
+    sharing.tied: {"stem": "shares"},
     grouping.residual_grouped: {"c1": "unequal"},
     grouping.grouped_after_concat: {"a": "unequally", "b": "unequally"},
     grouping.depth_multiplier: {"stem": "part of its own"},
@@ -152,8 +156,8 @@ def test_the_network_given_is_left_as_it_was(build: Callable[[], nn.Module]) -> 
     next(first.parameters()).requires_grad_(False)
     first.eval()
     before = copy.deepcopy(network.state_dict())
-    modes = [module.training for module in network.modules()]
-    wanted = [parameter.requires_grad for parameter in network.parameters()]
+    modes = {name: module.training for name, module in network.named_modules()}
+    frozen = {name: not parameter.requires_grad for name, parameter in network.named_parameters()}
     random = torch.get_rng_state()
     compressor = bind_method(network, "l1")
     small = compressor.compress(compressor.allocation([len(site.settings) - 1 for site in compressor.sites]))
@@ -161,9 +165,11 @@ def test_the_network_given_is_left_as_it_was(build: Callable[[], nn.Module]) -> 
     after = network.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], before[name]) for name in before)
-    assert [module.training for module in network.modules()] == modes == [m.training for m in small.modules()]
-    assert [parameter.requires_grad for parameter in network.parameters()] == wanted
-    assert [parameter.requires_grad for parameter in small.parameters()] == wanted
+    assert {name: module.training for name, module in network.named_modules()} == modes
+    assert {name: not parameter.requires_grad for name, parameter in network.named_parameters()} == frozen
+    # A layer that computes its weight is a plain one in the small network, with other modules and parameters inside.
+    assert {name: modes[name] for name, _ in small.named_modules()} == {n: m.training for n, m in small.named_modules()}
+    assert all(frozen.get(name, False) == (not p.requires_grad) for name, p in small.named_parameters())
     assert all(parameter.grad is None for parameter in network.parameters())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()
                    if not hasattr(module, "parametrizations"))  # fmt: skip
@@ -200,17 +206,29 @@ def test_a_network_that_runs_only_once_at_the_right_width_is_left_dense() -> Non
     assert compressor.cost(np.zeros((2, 0), dtype=np.intp)).flops.tolist() == [compressor.cost.dense.flops] * 2
 
 
-def test_one_that_cannot_be_traced_is_left_dense() -> None:
-    def run_net(n: nn.Module, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            raise RuntimeError("for inference only")
-        return n.fc(pool_mean(F.relu(n.c1(x))))
+@pytest.mark.parametrize("how", ["no gradients allowed", "inference mode", "detached", "reentrant checkpoint"])
+def test_passes_that_autograd_cannot_follow_are_traced(how: str) -> None:
+    """Two layers in a row, whatever the forward pass does with gradients."""
 
-    network = randomise_channels(Pieces(run_net, c1=conv(3, 8), fc=nn.Linear(8, CLASSES)))
-    compressor = bind_method(network)
-    assert compressor.sites == ()
-    assert "for inference only" in compressor.skipped["c1"]
-    assert compressor.cost.dense == count_cost(network, torch.randn(1, *SHAPE))
+    def features(n: nn.Module, x: Tensor) -> Tensor:
+        return F.relu(n.c2(F.relu(n.c1(x))))
+
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
+        if how == "no gradients allowed" and torch.is_grad_enabled():
+            raise RuntimeError("for inference only")
+        with torch.inference_mode(how == "inference mode"):
+            if how == "reentrant checkpoint":
+                y = checkpoint(partial(features, n), x.detach().requires_grad_(), use_reentrant=True)
+            else:
+                y = features(n, x).detach() if how == "detached" else features(n, x)
+            return n.fc(pool_mean(y))
+
+    compressor = bind_method(
+        randomise_channels(Pieces(run_net, c1=conv(3, 8), c2=conv(8, 6), fc=nn.Linear(6, CLASSES)))
+    )
+    assert {site.name: site.channels for site in compressor.sites} == {"c1": 8, "c2": 6}
+    assert set(compressor.skipped) == {"fc"}
+    assert "output" in compressor.skipped["fc"]
 
 
 @pytest.mark.parametrize(("how", "reason"), [("noise", "differ from call to call"), ("nan", "are not finite")])
@@ -230,8 +248,7 @@ def test_a_missed_coupling_is_noticed_though_both_groups_pass_alike() -> None:
     """Two groups of a residual block told apart by force: none may be pruned without the other."""
     network = randomise_channels(branches.residual())
     example = torch.randn(2, *SHAPE)
-    groups, _, _ = find_groups(network, example)
-    set_partitions(groups, network)
+    groups = ChannelGroups(network, example).groups
     stem = next(group for group in groups if group.name == "stem")
     half = [s for s in stem.slots if s.name in ("c2", "bn2")]
     rest = [s for s in stem.slots if s.name not in ("c2", "bn2")]
@@ -247,8 +264,7 @@ def test_wrong_groups_are_noticed(fault: str) -> None:
     """What a tracer may get wrong: a reader that it did not see, or wrong numbers of channels."""
     network = randomise_channels(branches.convnext() if fault == "norm forgotten" else chains.plain())
     example = torch.randn(2, *SHAPE)
-    groups, _, _ = find_groups(network, example)
-    set_partitions(groups, network)
+    groups = ChannelGroups(network, example).groups
     group = groups[0]
     if fault == "shifted consumer":
         slots = [

@@ -5,7 +5,6 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from methods.graph.trace import LayerUse, trace_layers, uses_attention
-from methods.registry import create
 
 
 class Mixed(nn.Module):
@@ -70,9 +69,3 @@ def test_attention_is_seen_in_whatever_module_it_is() -> None:
     assert uses_attention(nn.Sequential(nn.Conv2d(3, 3, 1), nn.Flatten(1, 2), encoder), image)
     squeezed = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2), nn.Softmax(1))
     assert not uses_attention(squeezed, image)
-
-
-def test_a_network_with_attention_is_left_dense_with_the_reason() -> None:
-    compressor = create("l1", _Attention(), torch.randn(2, 3, 32, 32))
-    assert compressor.sites == ()
-    assert "uses attention" in compressor.skipped["conv"]

@@ -1,0 +1,146 @@
+"""Rules for operators that compute: element by element, summed over an index, or along a dimension."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from methods.graph.flow.call import Call, Planes, pin_inputs
+from methods.graph.flow.labels import varying_dims
+from methods.graph.flow.planes import Value, contract, join_elements
+
+
+def keep_elements(call: Call) -> Planes:
+    """Element-wise operators of any number of operands; scalars have no say."""
+    operands = [value for value in call.values() if len(value.shape)]
+    shape = call.outputs[0].shape
+    return join_elements(call.labels, operands, shape, call.reason)
+
+
+def convolve(call: Call) -> Planes:
+    """Sums over input channels, filter by filter; planes of positions or of the batch are united along the channels."""
+    inputs, weight, bias = call.value_of(call.args[0]), call.value_of(call.args[1]), call.args[2]
+    transposed, groups = bool(call.arguments["transposed"]), int(call.arguments["groups"])
+    # A transposed weight is (in, out / groups, *kernel); of a depthwise one, dimension 0 is both.
+    depthwise = transposed and groups == weight.shape[0] and weight.shape[1] == 1
+    if transposed and groups > 1 and not depthwise:
+        return pin_inputs(call)
+    rank = len(weight.shape)
+    out_dim, in_dim = (0, 1) if not transposed else (0, 0) if depthwise else (1, 0)
+    produced = [plane for plane in weight.planes if out_dim in varying_dims(plane)]
+    filters = call.fix(produced, [d for d in range(rank) if d != out_dim])
+    if groups == 1 or transposed:
+        contract(call.labels, inputs, weight, 1, in_dim, 0, call.reason)
+    else:
+        _contract_groups(call, inputs, weight, filters)
+    shape = torch.Size([1, call.outputs[0].shape[1]] + [1] * (rank - 2))
+    planes = [plane.reshape(shape) for plane in filters]
+    if bias is not None:
+        biases = call.value_of(bias)
+        added = Value(shape, tuple(plane.reshape(shape) for plane in biases.planes), biases.is_data)
+        summands = [Value(shape, (plane,)) for plane in planes[:1]]
+        planes = list(join_elements(call.labels, [*summands, added], shape, call.reason))
+    positions = [plane for plane in inputs.planes if 1 not in varying_dims(plane)]
+    return (*planes, *call.fix(positions, range(1, len(inputs.shape))))
+
+
+def _contract_groups(call: Call, inputs: Value, weight: Value, filters: list[Tensor]) -> None:
+    """An index along a grouped weight's inputs stands for a channel of every group; each has a label of its own."""
+    labels = call.grouped_inputs(call.args[1], inputs.shape[1])
+    column = Value(torch.Size((len(labels), 1)), (labels[:, None],))
+    contract(call.labels, inputs, column, 1, 0, 0, call.reason)
+    if weight.shape[1] == 1:  # depthwise, of any multiplier: a channel and its filters are one thing
+        repeated = labels.repeat_interleave(weight.shape[0] // len(labels))
+        for plane in filters:
+            call.labels.unite(plane.reshape(-1), repeated, call.reason)
+        if not filters:
+            call.labels.pin(labels, call.reason)
+
+
+def multiply_matrices(call: Call) -> Planes:
+    """`mm`, `bmm`, and with a term that is added: `addmm`, `baddbmm`."""
+    left, right = (call.value_of(tensor) for tensor in call.args[-2:])
+    planes = _product(call, left, right)
+    if len(call.args) == 3:
+        shape = call.outputs[0].shape
+        term = call.value_of(call.args[0])
+        planes = join_elements(call.labels, [term, Value(shape, planes)], shape, call.reason)
+    return planes
+
+
+def _product(call: Call, left: Value, right: Value) -> Planes:
+    """The planes of left @ right, whose leading dimensions agree."""
+    rank = len(left.shape)
+    contract(call.labels, left, right, rank - 1, rank - 2, rank - 2, call.reason)
+    rows = tuple(plane for plane in left.planes if rank - 1 not in varying_dims(plane))
+    columns = tuple(plane for plane in right.planes if rank - 2 not in varying_dims(plane))
+    left_factor = Value(torch.Size((*left.shape[:-1], 1)), rows, left.is_data)
+    right_factor = Value(torch.Size((*right.shape[:-2], 1, right.shape[-1])), columns, right.is_data)
+    shape = torch.Size((*left.shape[:-1], right.shape[-1]))
+    return join_elements(call.labels, [left_factor, right_factor], shape, call.reason)
+
+
+def attend(call: Call) -> Planes:
+    """Fused attention: its scale holds the width of queries and keys; values pass."""
+    query, key, value = (call.value_of(tensor) for tensor in call.args[:3])
+    for operand in (query, key):
+        for plane in operand.planes:
+            if len(plane.shape) - 1 in varying_dims(plane):
+                call.labels.pin(plane, call.reason)
+    rank = len(query.shape)
+    weights = Value(torch.Size((*query.shape[:-1], key.shape[-2])))
+    rows = tuple(plane for plane in query.planes if rank - 1 not in varying_dims(plane))
+    return _product(call, Value(weights.shape, rows), value)
+
+
+def normalise_channels(call: Call) -> Planes:
+    """Batch, instance, group and layer norms: affine parameters and statistics go with their channels."""
+    inputs = call.value_of(call.args[0])
+    rank = len(inputs.shape)
+    operands = [inputs]
+    for tensor in call.args[1:]:
+        if not isinstance(tensor, Tensor):
+            continue
+        value = call.value_of(tensor)
+        if call.name == "native_layer_norm":
+            operands.append(value)
+            continue
+        shape = (1, value.shape[0]) + (1,) * (rank - 2)
+        operands.append(Value(torch.Size(shape), tuple(plane.reshape(shape) for plane in value.planes), value.is_data))
+    return join_elements(call.labels, operands, inputs.shape, call.reason)
+
+
+def pool_positions(call: Call) -> Planes:
+    """Pooling and resampling of the last dimensions, whose number is in the operator's name."""
+    spatial = next((int(digit) for digit in "123" if f"{digit}d" in call.name), 2)
+    values = call.values()
+    inputs = values[0]
+    planes = call.fix(inputs.planes, range(len(inputs.shape) - spatial, len(inputs.shape)))
+    joined = [Value(torch.Size((*inputs.shape[:-spatial], *(1,) * spatial)), tuple(planes))]
+    for value in values[1:]:  # the indices of an unpooling
+        others = call.fix(value.planes, range(len(value.shape) - spatial, len(value.shape)))
+        joined.append(Value(joined[0].shape, tuple(others), value.is_data))
+    return join_elements(call.labels, joined, joined[0].shape, call.reason)
+
+
+def reduce_dims(call: Call) -> Planes:
+    """Sums, means, maxima along dimensions; channels along them belong together, all of them: they have to stay."""
+    inputs = call.value_of(call.args[0])
+    rank = len(inputs.shape)
+    dim = call.arguments.get("dim")
+    if dim is None or dim == []:
+        dims = list(range(rank))
+    else:
+        dims = [d % rank for d in (dim if isinstance(dim, (list, tuple)) else [dim])]
+    planes = call.fix(inputs.planes, dims)
+    if call.outputs[0].dim() == rank:
+        return tuple(planes)
+    rest = [d for d in range(rank) if d not in dims]
+    return tuple(plane.reshape([plane.shape[d] for d in rest]) for plane in planes)
+
+
+def work_along_dim(call: Call) -> Planes:
+    """Softmax, cumulative sums, sorting: each entry depends on all others along the dimension."""
+    inputs = call.value_of(call.args[0])
+    dim = int(call.arguments.get("dim", -1)) % max(len(inputs.shape), 1)
+    return tuple(call.fix(inputs.planes, [dim]))

@@ -1,0 +1,53 @@
+"""One call of an operator while labels flow, and the rule for operators that nobody knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from methods.graph.flow.labels import Labels
+from methods.graph.flow.planes import Value
+
+Planes = tuple[Tensor, ...]
+
+
+@dataclass
+class Call:
+    """One call of an operator: its arguments, and what is known of their tensors.
+
+    Attributes:
+        arguments: by the names of the operator's schema.
+        value_of: what is known of a tensor among the arguments.
+        outputs: the tensors that it returned.
+        reason: what to say of channels that have to stay because of it.
+    """
+
+    labels: Labels
+    name: str
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    arguments: dict[str, Any]
+    value_of: Callable[[Tensor], Value]
+    outputs: list[Tensor]
+    reason: str
+    grouped_inputs: Callable[[Tensor, int], Tensor]
+    splits: list[Tensor]
+
+    def values(self) -> list[Value]:
+        return [self.value_of(leaf) for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
+
+    def fix(self, planes: Sequence[Tensor], dims: Sequence[int]) -> list[Tensor]:
+        fixed = [self.labels.fix(plane, dims, self.reason) for plane in planes]
+        return [plane for plane in fixed if plane is not None]
+
+
+def pin_inputs(call: Call) -> Planes:
+    for value in call.values():
+        for plane in value.planes:
+            call.labels.pin(plane, call.reason)
+    return ()

@@ -1,0 +1,119 @@
+"""Rules for operators that move data: the operator itself, run on the labels, says where they go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+
+from methods.graph.flow.call import Call, Planes
+from methods.graph.flow.labels import FIXED, compact, varying_dims
+from methods.graph.flow.planes import Value, concatenate, join_elements
+
+
+def move_elements(call: Call) -> list[Planes]:
+    """Pure movement of data is done to the labels by the same operator."""
+    leaves, tree = tree_flatten((call.args, call.kwargs))
+    moved_at = next(i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor))
+    value = call.value_of(leaves[moved_at])
+    results = [list[Tensor]() for _ in call.outputs]
+    for plane in value.planes:
+        leaves[moved_at] = plane.expand(value.shape)
+        args, kwargs = tree_unflatten(leaves, tree)
+        for planes, moved in zip(results, _run_on_labels(call.func, args, kwargs), strict=True):
+            planes.append(compact(moved))
+    return [tuple(planes) for planes in results]
+
+
+def _run_on_labels(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
+    try:
+        result = func(*args, **kwargs)
+    except (RuntimeError, NotImplementedError):  # an operator that knows floating point alone; exact up to 2**53
+        leaves, tree = tree_flatten((args, kwargs))
+        doubled = [leaf.double() if isinstance(leaf, Tensor) and leaf.dtype == torch.int64 else leaf for leaf in leaves]
+        args, kwargs = tree_unflatten(doubled, tree)
+        result = func(*args, **kwargs)
+    return [leaf.long() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+
+
+def write_elements(call: Call) -> Planes:
+    """`copy_`: whatever stood there is gone."""
+    source = call.value_of(call.args[1])
+    return join_elements(call.labels, [source], call.outputs[0].shape, call.reason)
+
+
+def reshape_elements(call: Call) -> Planes:
+    """A dimension may be split: which of its parts shrinks is settled when all uses are known (`settle_splits`)."""
+    value = call.value_of(call.args[0])
+    planes = []
+    for plane in value.planes:
+        moved = compact(plane.expand(value.shape).reshape(call.outputs[0].shape))
+        if len(varying_dims(moved)) > len(varying_dims(plane)):
+            call.splits.append(moved)
+        planes.append(moved)
+    return tuple(planes)
+
+
+def pad_elements(call: Call) -> Planes:
+    """Positions are padded freely; a padded dimension of channels has to keep the channels beside the padding."""
+    value = call.value_of(call.args[0])
+    pad: list[int] = list(call.args[1])
+    padded = {len(value.shape) - 1 - i // 2 for i, amount in enumerate(pad) if amount}
+    planes = []
+    for plane in value.planes:
+        if not varying_dims(plane) & padded:
+            planes.append(plane)
+            continue
+        whole = plane.expand([value.shape[d] if d in padded else size for d, size in enumerate(plane.shape)])
+        planes.append(torch.nn.functional.pad(whole, pad, value=FIXED))
+    return tuple(planes)
+
+
+def slice_elements(call: Call) -> list[Planes]:
+    """A slice of channels: equal parts of the dimension have to stay equally long, so they are cut alike."""
+    value = call.value_of(call.args[0])
+    dim = int(call.arguments.get("dim") or 0) % len(value.shape)
+    size = value.shape[dim]
+    for plane in value.planes:
+        if dim not in varying_dims(plane):
+            continue
+        if call.name == "select":
+            length, start = 1, int(call.arguments["index"]) % size
+        elif call.name == "slice":
+            start = min(int(call.arguments.get("start") or 0) % (size + 1), size)
+            length = call.outputs[0].shape[dim]
+            if int(call.arguments.get("step") or 1) != 1:
+                continue
+        elif call.name in ("split", "unbind"):
+            start, length = 0, 1 if call.name == "unbind" else call.outputs[0].shape[dim]
+        else:  # split_with_sizes
+            sizes = {output.shape[dim] for output in call.outputs}
+            start, length = 0, sizes.pop() if len(sizes) == 1 else size
+        if 0 < length < size and size % length == 0 and start % length == 0:
+            parts = plane.unflatten(dim, (size // length, length))
+            call.labels.unite(parts, parts.narrow(dim, 0, 1), call.reason)
+    return move_elements(call)
+
+
+def concatenate_elements(call: Call) -> Planes:
+    tensors = [tensor for tensor in call.args[0] if tensor.dim() > 1 or tensor.numel()]
+    rank = call.outputs[0].dim()
+    dim = int(call.arguments.get("dim") or 0) % rank
+    values = [call.value_of(tensor) for tensor in tensors]
+    if call.name == "stack":
+        values = [_with_dim(value, dim) for value in values]
+    return concatenate(call.labels, values, dim, call.reason)
+
+
+def _with_dim(value: Value, dim: int) -> Value:
+    shape = torch.Size((*value.shape[:dim], 1, *value.shape[dim:]))
+    return Value(shape, tuple(plane.unsqueeze(dim) for plane in value.planes), value.is_data)
+
+
+def embed_rows(call: Call) -> Planes:
+    weight = call.value_of(call.args[0])
+    planes = call.fix(weight.planes, [0])
+    rank = call.outputs[0].dim()
+    return tuple(plane.reshape((1,) * (rank - 1) + (plane.shape[1],)) for plane in planes)
