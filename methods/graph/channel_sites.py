@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Setting, Site, copy_network
-from methods.graph.channels import Group, find_lopsided_module, keep_channels, set_partitions
+from methods.graph.channels import Group, find_lopsided_module, keep_channels, producing_layers, set_partitions
 from methods.graph.flow.find import trace_groups
 from methods.graph.plain_layers import computed_weights, replace_computed
-from methods.graph.trace import trace_layers
+from methods.graph.trace import LayerUse, trace_layers
 from methods.graph.verify import sound_groups
 from methods.graph.width_cost import WidthCost
 
@@ -27,11 +27,11 @@ class ChannelGroups:
         self._computed = computed_weights(network, example)
         network = self._with_plain_layers(network)
         uses = trace_layers(network, example)
-        groups, self.skipped = trace_groups(network, example)
+        groups, self.skipped = trace_groups(network, example, uses)
         set_partitions(groups, network)
-        groups = self._prunable_groups(groups, network)
-        self.groups, unsound = sound_groups(network, example, groups)
+        self.groups, unsound = sound_groups(network, example, self._prunable_groups(groups, network))
         self.skipped |= unsound
+        self.skipped |= self._reasons_of_followers(groups, uses)
         ladders = [list(range(group.channels, 0, -group.classes)) for group in self.groups]
         self.sites = tuple(_channel_site(group, ladder) for group, ladder in zip(self.groups, ladders, strict=True))
         self.cost = WidthCost(network, self.groups, ladders, uses)
@@ -51,6 +51,15 @@ class ChannelGroups:
             else:
                 prunable.append(group)
         return prunable
+
+    def _reasons_of_followers(self, groups: list[Group], uses: Mapping[str, LayerUse]) -> dict[str, str]:
+        """Of the layers whose channels a group given up holds together with those of the layer it is called after."""
+        sound = {name for group in self.groups for name in producing_layers(group, uses)}
+        reasons = {}
+        for group in groups:
+            followers = [name for name in producing_layers(group, uses) if name not in sound | self.skipped.keys()]
+            reasons.update(dict.fromkeys(followers, self.skipped.get(group.name, "")))
+        return reasons
 
     def _with_plain_layers(self, network: nn.Module) -> nn.Module:
         """The network, or a copy in which layers that compute their weight are plain ones."""

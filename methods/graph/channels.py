@@ -6,7 +6,7 @@ are found by `flow/find.py`; a group that fails the trial on a copy (`verify.py`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -60,6 +60,12 @@ def shared_weights(network: nn.Module) -> dict[str, str]:
         reasons.update({name: f"{name} shares its weights with {partner}" for name in names for partner in names
                         if name != partner})  # fmt: skip
     return reasons
+
+
+def producing_layers(group: Group, layers: Container[str]) -> tuple[str, ...]:
+    """Those of the layers that compute channels of the group; a bare weight has its outputs in dimension 0."""
+    produced = [slots.name for slots in group.slots if slots.side == "out" and not slots.dim]
+    return tuple(dict.fromkeys(name for name in produced if name in layers))
 
 
 def set_partitions(groups: Iterable[Group], network: nn.Module) -> None:

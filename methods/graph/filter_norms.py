@@ -12,11 +12,19 @@ from methods.graph.narrow import is_depthwise
 
 
 def filters_of(network: nn.Module, group: Group) -> Iterator[tuple[Slots, Tensor]]:
-    """The layers that produce a group's channels, with their filters as rows (n_filters, filter size), on the CPU."""
-    for slots in group.slots:
-        module = None if slots.dim is not None else network.get_submodule(slots.name)
-        if slots.side == "out" and isinstance(module, LAYERS):
-            yield slots, by_filter(module, module.weight.detach().cpu().float())
+    """The layers that produce a group's channels, with their filters as rows (n_filters, filter size), on the CPU.
+
+    Where no layer does, bare weights do (`F.conv2d(x, self.kernel)`).
+    """
+    produced = [slots for slots in group.slots if slots.side == "out"]
+    modules = [(slots, network.get_submodule(slots.name)) for slots in produced if slots.dim is None]
+    layers = [(slots, module) for slots, module in modules if isinstance(module, LAYERS)]
+    for slots, module in layers:
+        yield slots, by_filter(module, module.weight.detach().cpu().float())
+    if not layers:
+        for slots in produced:
+            if slots.dim == 0 and (weight := network.get_parameter(slots.name)).dim() > 1:
+                yield slots, weight.detach().cpu().float().flatten(1)
 
 
 def by_filter(module: nn.Module, values: Tensor) -> Tensor:

@@ -5,20 +5,20 @@ The FLOPs of a layer are `positions * weight.numel()`, whatever its groups, stri
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from models.execution.forward_hooks import forward_hooks
+from models.execution.forward_hooks import module_path
 from models.execution.operator_mode import OperatorMode
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+MATRIX_PRODUCTS = frozenset(["mm", "addmm", "bmm", "baddbmm", "mv", "addmv"])
 LAYERS = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
 
 
@@ -48,44 +48,50 @@ def evaluation_mode(network: nn.Module, example: Tensor) -> Iterator[None]:
             module.training = training
 
 
-def _count_positions(layer: nn.Module, inputs: Tensor, outputs: Tensor) -> int:
-    """How often one call applies the layer's weights, over the whole batch."""
-    if isinstance(layer, nn.Linear):
-        return outputs.numel() // layer.out_features
-    if isinstance(layer, TRANSPOSED):
-        return inputs.numel() // layer.in_channels
-    assert isinstance(layer, CONVOLUTIONS)
-    return outputs.numel() // layer.out_channels
+@contextmanager
+def separate_operators() -> Iterator[None]:
+    """Fused blocks (attention's fast path) run operator by operator while this lasts, compiled ones as their Python."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def trace_layers(network: nn.Module, example: Tensor) -> dict[str, LayerUse]:
-    """The use of every convolution and linear layer, in the order of their first call, uncalled ones last.
+    """The use of every layer's weight, in the order of their first use, uncalled layers last.
+
+    A layer is a convolution or linear module, under its name, or a bare parameter that a functional convolution or
+    matrix product applies (`F.conv2d(x, self.kernel)`, attention's projections), under the parameter's name.
 
     Args:
         example: one input batch (B, C, H, W) on the network's device; its values do not matter.
     """
+    products = _run_products(network, example)
     batch = example.shape[0]
-    seen: dict[str, list[int]] = {}  # name -> positions of each call, over the batch
+    uses = {}
+    for name, flops in products.flops.items():
+        uses[name] = LayerUse(round(sum(flops) / weight_of(network, name).numel() / batch), len(flops))
+    return uses | {name: LayerUse(0, 0) for name in layer_modules(network) if name not in uses}
 
-    def record_call(name: str, layer: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
-        seen.setdefault(name, []).append(_count_positions(layer, inputs[0], outputs))
 
-    layers = {name: module for name, module in network.named_modules() if isinstance(module, LAYERS)}
-    hooks = [(layer, partial(record_call, name)) for name, layer in layers.items()]
-    with forward_hooks(after=hooks), evaluation_mode(network, example):
-        network(example)
-    uncalled = {name: LayerUse(0, 0) for name in layers if name not in seen}
-    return {name: LayerUse(sum(calls) // batch, len(calls)) for name, calls in seen.items()} | uncalled
+def layer_modules(network: nn.Module) -> dict[str, nn.Module]:
+    """The convolutions and linear layers among a network's modules."""
+    return {name: module for name, module in network.named_modules() if isinstance(module, LAYERS)}
 
 
 def layer_flops(network: nn.Module, uses: Mapping[str, LayerUse]) -> int:
     """Multiply-accumulates of the dense layers for one input: Σ positions × weights."""
-    return sum(use.positions * weight_of(network.get_submodule(name)).numel() for name, use in uses.items())
+    return sum(use.positions * weight_of(network, name).numel() for name, use in uses.items())
 
 
-def weight_of(layer: nn.Module) -> Tensor:
-    """The weight of a convolution or linear layer: a parameter, or computed from others (`weight_norm`)."""
-    weight = layer.weight
+def weight_of(network: nn.Module, name: str) -> Tensor:
+    """The weight of a layer of `trace_layers`: a parameter, or computed from others (`weight_norm`)."""
+    owner, _, leaf = name.rpartition(".")
+    parameter = network.get_submodule(owner)._parameters.get(leaf)
+    weight = network.get_submodule(name).weight if parameter is None else parameter
     assert isinstance(weight, Tensor)
     return weight
 
@@ -96,50 +102,65 @@ def count_params(network: nn.Module) -> int:
 
 
 def uncounted_flops(network: nn.Module, example: Tensor) -> int:
-    """Multiply-accumulates of convolutions and matrix products for one input that no layer module accounts for.
+    """Multiply-accumulates of convolutions and matrix products for one input that apply no parameter.
 
-    They stem from functional calls (`F.conv2d` on a bare parameter), which are neither counted nor compressed.
+    They stem from products of activations (attention's scores), which are neither counted nor compressed.
     """
-    image = example[:1]
-    with _ProductCounter() as counter, evaluation_mode(network, image):
-        network(image)
-    return max(0, counter.flops - layer_flops(network, trace_layers(network, image)))
+    return _run_products(network, example[:1]).uncounted
 
 
-class _ProductCounter(OperatorMode):
-    """Counts the multiply-accumulates of all convolutions and matrix products, called by modules or not."""
+def _run_products(network: nn.Module, example: Tensor) -> _Products:
+    products = _Products(network)
+    with module_path(network, products.path), evaluation_mode(network, example), separate_operators(), products:
+        network(example)
+    return products
 
-    def __init__(self) -> None:
+
+class _Products(OperatorMode):
+    """The convolutions and matrix products of a forward pass, by the weight that each applies.
+
+    Attributes:
+        flops: name of the layer -> multiply-accumulates of each of its calls, over the batch.
+        uncounted: multiply-accumulates of all products without a parameter.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.flops = 0
+        self.flops: dict[str, list[int]] = {}
+        self.uncounted = 0
+        self.path: list[str] = [""]
+        self._layers = layer_modules(network)
+        # A parameter is known by its memory: what is applied may be a part of it, or show it transposed.
+        self._owners: dict[int, list[str]] = {}
+        for name, parameter in network.named_parameters(remove_duplicate=False):
+            module, _, leaf = name.rpartition(".")
+            layer = module if leaf == "weight" and module in self._layers else name
+            self._owners.setdefault(parameter.untyped_storage()._cdata, []).append(layer)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result, aten = func(*args, **(kwargs or {})), torch.ops.aten
-        if func.overloadpacket is aten.convolution:
+        result = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if name == "convolution":
             inputs, weight, transposed = args[0], args[1], args[6]
             shared = inputs if transposed else result  # the whole weight is applied at each of its positions
-            self.flops += shared.numel() // shared.shape[1] * weight.numel()
-        elif func.overloadpacket in (aten.mm, aten.addmm):
-            a, b = args[-2], args[-1]
-            self.flops += a.numel() * b.shape[1]
+            self._record([weight], shared.numel() // shared.shape[1] * weight.numel())
+        elif name in MATRIX_PRODUCTS:
+            left, right = args[-2:]
+            self._record([left, right], left.numel() * (right.shape[-1] if right.dim() > 1 else 1))
+        elif "scaled_dot_product" in name:
+            query, key, value = args[:3]
+            self.uncounted += query.numel() * key.shape[-2] + query.numel() // query.shape[-1] * value[0, 0].numel()
         return result
 
+    def _record(self, operands: Sequence[Tensor], flops: int) -> None:
+        owners = next((found for tensor in operands if (found := self._owners_of(tensor))), [])
+        if owners:
+            # Of modules that share the weight, the one that is running.
+            self.flops.setdefault(self.path[-1] if self.path[-1] in owners else owners[0], []).append(flops)
+        elif self.path[-1] in self._layers:
+            self.flops.setdefault(self.path[-1], []).append(flops)  # it computes its weight
+        else:
+            self.uncounted += flops
 
-def uses_attention(network: nn.Module, example: Tensor) -> bool:
-    """Whether the network computes attention, in whichever module: a fused operator, or a softmax and products."""
-    with _OperatorNames() as names, evaluation_mode(network, example[:1]):
-        network(example[:1])
-    fused = any("attention" in name or "transformer" in name for name in names.seen)
-    return fused or {"_softmax", "bmm"} <= names.seen
-
-
-class _OperatorNames(OperatorMode):
-    """Records the names of the operators that run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: set[str] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen.add(func.overloadpacket.__name__)
-        return func(*args, **(kwargs or {}))
+    def _owners_of(self, tensor: Tensor) -> list[str]:
+        return self._owners.get(tensor.untyped_storage()._cdata, [])

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
+from torch import Tensor, nn
 
 from methods.base import Cost, Costs, Levels
-from methods.graph.channels import Group
+from methods.graph.channels import Group, Slots
 from methods.graph.narrow import is_depthwise
-from methods.graph.trace import LayerUse, count_params
+from methods.graph.trace import LayerUse, count_params, weight_of
 
 Floats = npt.NDArray[np.float64]
+Layer = nn.Module | Tensor  # a convolution or linear module, or a bare weight
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,14 @@ class WidthCost:
         self, network: nn.Module, groups: Sequence[Group], ladders: Sequence[Sequence[int]], uses: dict[str, LayerUse]
     ) -> None:
         self.ladders = [np.asarray(ladder, dtype=np.float64) for ladder in ladders]
-        layers = [(name, module) for name, module in network.named_modules() if name in uses]
-        self.layers = tuple(name for name, _ in layers)
+        modules = dict(network.named_modules())
+        self.layers = (*(name for name in modules if name in uses), *(name for name in uses if name not in modules))
+        layers = [(name, modules.get(name, weight_of(network, name))) for name in self.layers]
         self._in, self._out = (_affine_widths(layers, groups, side) for side in ("in", "out"))
-        self._weights = np.array([_weights_per_width(module) for _, module in layers])
-        self.positions = np.array([uses[name].positions for name, _ in layers], dtype=np.float64)
-        self._per_channel, self._fixed_params = _linear_params(network, groups, {name for name, _ in layers})
-        self._biased = np.array([getattr(module, "bias", None) is not None for _, module in layers], dtype=np.float64)
+        self._weights = np.array([_weights_per_width(layer) for _, layer in layers])
+        self.positions = np.array([uses[name].positions for name in self.layers], dtype=np.float64)
+        self._per_channel, self._fixed_params = _linear_params(network, groups, set(self.layers))
+        self._biased = np.array([getattr(layer, "bias", None) is not None for _, layer in layers], dtype=np.float64)
         full = np.array([group.channels for group in groups], dtype=np.float64)
         # Shared weights are counted twice above, and weights computed from parameters are none; such layers stay dense.
         self._fixed_params += count_params(network) - self._cost_of_widths(full).params
@@ -86,18 +88,20 @@ class WidthCost:
         return Cost(*(int(column[0]) for column in self.of_widths(channels[None])))
 
 
-def _weights_per_width(module: nn.Module) -> float:
+def _weights_per_width(module: Layer) -> float:
     """Weights of a layer over its input width times its output width: the kernel's area, divided among groups."""
+    if isinstance(module, Tensor):
+        return math.prod(module.shape[2:])
     area = math.prod(getattr(module, "kernel_size", ()))
     return area / (1 if is_depthwise(module) else int(getattr(module, "groups", 1)))
 
 
-def _affine_widths(layers: list[tuple[str, nn.Module]], groups: Sequence[Group], side: str) -> _AffineWidths:
+def _affine_widths(layers: list[tuple[str, Layer]], groups: Sequence[Group], side: str) -> _AffineWidths:
     position = {name: i for i, (name, _) in enumerate(layers)}
     share = np.zeros((len(groups), len(layers)))
     for i, group in enumerate(groups):
         for slots in group.slots:
-            if slots.name in position and slots.side == side:
+            if slots.name in position and _side_of(slots) == side:
                 # Whole numbers, or fractions where only some of the group's channels reach the layer.
                 share[i, position[slots.name]] += len(slots.index) / group.channels
     full = np.array([_full_width(module, side) for _, module in layers], dtype=np.float64)
@@ -105,7 +109,14 @@ def _affine_widths(layers: list[tuple[str, nn.Module]], groups: Sequence[Group],
     return _AffineWidths(share, full - channels @ share)
 
 
-def _full_width(module: nn.Module, side: str) -> int:
+def _side_of(slots: Slots) -> str:
+    """A bare weight has its outputs along its first dimension, its inputs along the second."""
+    return slots.side if slots.dim is None else ("out", "in")[slots.dim] if slots.dim < 2 else ""
+
+
+def _full_width(module: Layer, side: str) -> int:
+    if isinstance(module, Tensor):
+        return module.shape[0 if side == "out" else 1]
     if isinstance(module, nn.Linear):
         return module.in_features if side == "in" else module.out_features
     if side == "in" and is_depthwise(module):
@@ -115,14 +126,10 @@ def _full_width(module: nn.Module, side: str) -> int:
 
 def _linear_params(network: nn.Module, groups: Sequence[Group], layers: set[str]) -> tuple[Floats, float]:
     """Parameters outside convolutions and linear layers: a number per kept channel of each group, and a constant."""
-    owned = {
-        id(parameter)
-        for name in layers
-        for parameter in (network.get_submodule(name).weight, getattr(network.get_submodule(name), "bias", None))
-        if parameter is not None
-    }
     modules = dict(network.named_modules())
     parameters = dict(network.named_parameters())
+    owned = {id(weight_of(network, name)) for name in layers}
+    owned |= {id(getattr(modules[name], "bias", None)) for name in layers & modules.keys()}
     per_channel = np.zeros(len(groups))
     total = sum(parameter.numel() for parameter in network.parameters() if id(parameter) not in owned)
     for i, group in enumerate(groups):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from methods.base import Allocation, Compressor, Levels, example_input
+from methods.dense_shares import dense_shares
 from methods.graph.trace import uncounted_flops
 from methods.registry import create, method_info
 from models.data.catalog import data_info
@@ -151,6 +152,9 @@ def _plan_record(
             if site.widths
         },
         "left_dense": dict(choice.left_dense),
+        "dense_shares": [
+            {**asdict(share), "layers": list(share.layers)} for share in dense_shares(compressor, choice.left_dense)
+        ],
         "uncounted_flops": uncounted_flops(compressor.network, compressor.example),
         "solve_seconds": seconds,
     }

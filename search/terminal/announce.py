@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from rich.console import Console
 
+from methods.dense_shares import dense_shares
 from methods.graph.trace import uncounted_flops
 from models.settings import setting_name
 from models.wording import plural
@@ -21,6 +23,7 @@ from search.settings.config import RunConfig
 from search.strategies.contract import Stage
 from search.strategies.registry import find_strategy
 from search.terminal.console import UNCOUNTED, print_line
+from search.terminal.show_plan import dense_share_text
 
 
 def announce_run(run: PreparedRun, console: Console) -> None:
@@ -68,6 +71,13 @@ def _run_notes(run: PreparedRun) -> list[str]:
     # Every method is bound to the same network, with the same example.
     if uncounted := uncounted_flops(task.network, run.methods[0].compressor.example):
         notes.append(f"{flops_text(uncounted)} {UNCOUNTED}")
+    for method in run.methods:
+        shares = dense_shares(method.compressor, method.choice.left_dense)
+        if (total := sum(share.share for share in shares)) > 0.5:
+            largest = dense_share_text(**asdict(shares[0]))
+            notes.append(
+                f"{method.config.method} leaves {100 * total:.3g} % of the FLOPs dense (see `plan`): {largest}"
+            )
     if task.seen:
         notes.append(SEEN)
     return [*notes, *task.notices]

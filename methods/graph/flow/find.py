@@ -89,8 +89,13 @@ def _place_in_layer(module: nn.Module, owner: str, dimension: Dimension) -> Plac
     return None
 
 
-def groups_of_flow(flow: ChannelFlow, network: nn.Module) -> tuple[list[Group], dict[str, str]]:
-    """Groups in the order of their first producer among modules, and why producers' other channels stay."""
+def groups_of_flow(flow: ChannelFlow, network: nn.Module, uses: Iterable[str]) -> tuple[list[Group], dict[str, str]]:
+    """Groups in the order of their first producer, and why producers' other channels stay.
+
+    Args:
+        uses: the layers of `trace_layers`, bare weights among them, in the order of execution.
+    """
+    order = {name: position for position, name in enumerate(uses)}
     components = settle_splits(flow)
     reasons = flow.labels.pinned(components)
     modules = dict(network.named_modules())
@@ -103,12 +108,11 @@ def groups_of_flow(flow: ChannelFlow, network: nn.Module) -> tuple[list[Group], 
         ids = components[dimension.first : dimension.first + dimension.size].tolist()
         for index, component in enumerate(ids):
             where.setdefault(component, {}).setdefault(place, set()).add(index)
-        if place.side == "out" and place.dim is None and isinstance(modules[place.name], LAYERS):
+        if place.side == "out" and not place.dim and place.name in order:  # a bare weight has outputs in dimension 0
             producers.setdefault(place.name, ids)
-    order = {name: position for position, name in enumerate(flow.visited)}
-    producers = dict(sorted(producers.items(), key=lambda item: order.get(item[0], len(order))))
+    producers = dict(sorted(producers.items(), key=lambda item: order[item[0]]))
     shared = shared_weights(network)
-    skipped: dict[str, str] = {}
+    skipped = {name: "it has one output channel" for name in order if name not in producers}
     signatures: dict[frozenset[Place], list[int]] = {}
     seen: set[int] = set()
     for name, ids in producers.items():
@@ -155,7 +159,7 @@ def _slots(members: list[int], where: dict[int, dict[Place, set[int]]]) -> list[
     return slots
 
 
-def trace_groups(network: nn.Module, example: Tensor) -> tuple[list[Group], dict[str, str]]:
+def trace_groups(network: nn.Module, example: Tensor, uses: Iterable[str]) -> tuple[list[Group], dict[str, str]]:
     """Every coupled group of a network in the order of execution, and why the channels of other layers stay."""
     twin = copy_network(network)
-    return groups_of_flow(trace_channels(twin, example), twin)
+    return groups_of_flow(trace_channels(twin, example), twin, uses)

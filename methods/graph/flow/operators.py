@@ -96,3 +96,15 @@ def rule_of(func: Any, name: str, arguments: dict[str, Any]) -> Rule:
     if torch.Tag.pointwise in func.tags:
         return keep_elements
     return pin_inputs
+
+
+def operator_words(name: str, rule: Callable[[Call], Any]) -> str:
+    """An operator as a reason names it: `mean over channels`."""
+    plain = name.strip("_").removeprefix("native_")
+    if rule in (reduce_dims, work_along_dim):
+        return f"{plain} over channels"
+    if rule is attend:
+        return "attention, which scales by their number,"
+    if rule is pin_inputs:
+        return f"{plain}, through which channels are not followed,"
+    return plain

@@ -13,12 +13,13 @@ from torch.utils._pytree import tree_leaves
 
 from methods.graph.flow.call import Call, Planes
 from methods.graph.flow.labels import Labels, compact
-from methods.graph.flow.operators import made_from_shapes, rule_of
+from methods.graph.flow.operators import made_from_shapes, operator_words, rule_of
 from methods.graph.flow.planes import Value, contract
 from methods.graph.narrow import Norm, channels_of
-from methods.graph.trace import LAYERS, evaluation_mode
+from methods.graph.trace import LAYERS, evaluation_mode, separate_operators
 from models.execution.forward_hooks import forward_hooks, module_path
 from models.execution.operator_mode import OperatorMode
+from models.execution.user_line import running_line
 
 Key = tuple[Any, ...]
 
@@ -104,10 +105,12 @@ class ChannelFlow(OperatorMode):
                 self._store(output, (), is_data=False, in_place=func._schema.is_mutable)
             return result
         arguments = _named_arguments(func._schema, args, kwargs)
+        rule = rule_of(func, name, arguments)
+        reason = f"{operator_words(name, rule)} in {_place_in_code(self.path[-1])}"
         call = Call(self.labels, name, func, args, kwargs, arguments, lambda tensor: before[id(tensor)], outputs,
-                    f"{name} in {self.path[-1] or 'the network'}", self.grouped_inputs, self.splits)  # fmt: skip
+                    reason, self.grouped_inputs, self.splits)  # fmt: skip
         pending = _pending_pins(call, before, outputs[0])
-        planes = () if pending else rule_of(func, name, arguments)(call)
+        planes = () if pending else rule(call)
         is_data = any(value.is_data for value in before.values())
         for number, output in enumerate(outputs):
             own: Planes = planes[number] if isinstance(planes, list) else planes
@@ -166,6 +169,11 @@ def _pending_pins(call: Call, before: dict[int, Value], output: Tensor) -> tuple
     )
 
 
+def _place_in_code(module: str) -> str:
+    line = running_line()
+    return f"{module or 'the network'} ({line})" if line else module or "the network"
+
+
 def _show(memory: Tensor, tensor: Tensor) -> Tensor:
     return memory.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
@@ -198,25 +206,20 @@ def _unvisited_layers(flow: ChannelFlow, network: nn.Module) -> list[str]:
 
 
 def _trace_pass(flow: ChannelFlow, network: nn.Module, inputs: Tensor, *, training: bool) -> None:
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # it would run a whole attention block as one operator
     modules = list(network.named_modules())
     norms = [(module, partial(_name_norm, flow, name)) for name, module in modules if _is_bare_norm(module)]
     own = [(module, name) for name, module in modules if hasattr(module, "keep_out")]
     norms += [(module, partial(_enter_own, flow, name)) for module, name in own]
     visits = [(module, partial(_note_visit, flow, name)) for name, module in modules]
-    try:
-        with ExitStack() as stack:
-            stack.enter_context(module_path(network, flow.path))
-            after = [(module, partial(_leave_own, flow, name)) for module, name in own]
-            stack.enter_context(forward_hooks(before=[*norms, *visits], after=after))
-            stack.enter_context(evaluation_mode(network, inputs))
-            network.train(training)
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-            stack.enter_context(flow)
-            outputs = network(inputs)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
+    with ExitStack() as stack:
+        stack.enter_context(module_path(network, flow.path))
+        after = [(module, partial(_leave_own, flow, name)) for module, name in own]
+        stack.enter_context(forward_hooks(before=[*norms, *visits], after=after))
+        stack.enter_context(evaluation_mode(network, inputs))
+        network.train(training)
+        stack.enter_context(separate_operators())
+        stack.enter_context(flow)
+        outputs = network(inputs)
     for leaf in tree_leaves(outputs):
         if isinstance(leaf, Tensor):
             for plane in flow.value_of(leaf).planes:

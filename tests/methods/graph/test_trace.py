@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from methods.graph.trace import LayerUse, trace_layers, uses_attention
+from methods.graph.trace import LayerUse, layer_flops, trace_layers, uncounted_flops
 
 
 class Mixed(nn.Module):
@@ -50,22 +50,44 @@ def test_leaves_network_and_random_state_alone() -> None:
     assert not any(module._forward_hooks for module in network.modules())
 
 
-class _Attention(nn.Module):
-    """Attention without any module of that name."""
+class Bare(nn.Module):
+    """A functional convolution, a product with a bare matrix, tied linear layers, and attention from torch."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.head = nn.Conv2d(3, 8, 3, stride=4), nn.Linear(8, 10)
+        self.kernel = nn.Parameter(torch.randn(8, 3, 3, 3))
+        self.matrix = nn.Parameter(torch.randn(8, 6))
+        self.narrow, self.wide = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.wide.weight = self.narrow.weight
+        self.attention = nn.MultiheadAttention(6, 2, batch_first=True)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        tokens = self.conv(images).flatten(2).mT
-        return torch.as_tensor(self.head((torch.softmax(tokens @ tokens.mT, 2) @ tokens).mean(1)))
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = nn.functional.conv2d(x, self.kernel, stride=2).flatten(2).mT @ self.matrix
+        tokens = self.wide(self.narrow(tokens))
+        return torch.as_tensor(self.attention(tokens, tokens, tokens)[0])
 
 
-def test_attention_is_seen_in_whatever_module_it_is() -> None:
-    image = torch.randn(2, 3, 32, 32)
-    assert uses_attention(_Attention(), image)
-    encoder = nn.TransformerEncoderLayer(32, 2, 8, batch_first=True)
-    assert uses_attention(nn.Sequential(nn.Conv2d(3, 3, 1), nn.Flatten(1, 2), encoder), image)
-    squeezed = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2), nn.Softmax(1))
-    assert not uses_attention(squeezed, image)
+def test_products_with_bare_weights_are_layers_of_their_own() -> None:
+    network, example = Bare(), torch.randn(2, 3, 11, 9)
+    uses = trace_layers(network, example)
+    tokens = 5 * 4
+    assert uses == {
+        "kernel": LayerUse(tokens, 1),
+        "matrix": LayerUse(tokens, 1),
+        "narrow": LayerUse(tokens, 1),
+        "wide": LayerUse(tokens, 1),
+        "attention.in_proj_weight": LayerUse(tokens, 1),
+        "attention.out_proj": LayerUse(tokens, 1),
+    }
+    assert list(uses) == ["kernel", "matrix", "narrow", "wide", "attention.in_proj_weight", "attention.out_proj"]
+    with FlopCounterMode(display=False) as counter:
+        network(example[:1])  # in training mode, without the fast path, which torch does not count
+    assert 2 * (layer_flops(network, uses) + uncounted_flops(network, example)) == counter.get_total_flops()
+    assert uncounted_flops(network, example) == 2 * 6 * tokens**2
+
+
+def test_a_fused_attention_block_is_counted_as_its_operators() -> None:
+    network, example = Bare(), torch.randn(2, 3, 11, 9)
+    training = trace_layers(network, example)
+    assert trace_layers(network.eval().requires_grad_(False), example) == training
+    assert torch.backends.mha.get_fastpath_enabled()
