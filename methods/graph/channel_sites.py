@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from methods.base import Setting, Site, copy_network
 from methods.graph.channels import Group, find_lopsided_module, keep_channels, producing_layers, set_partitions
 from methods.graph.flow.find import trace_groups
+from methods.graph.least_widths import least_widths
 from methods.graph.plain_layers import computed_weights, replace_computed
 from methods.graph.trace import LayerUse, trace_layers
 from methods.graph.verify import sound_groups
@@ -27,12 +28,14 @@ class ChannelGroups:
         self._computed = computed_weights(network, example)
         network = self._with_plain_layers(network)
         uses = trace_layers(network, example)
-        groups, self.skipped = trace_groups(network, example, uses)
+        groups, self.skipped, self._numbers = trace_groups(network, example, uses)
         set_partitions(groups, network)
-        self.groups, unsound = sound_groups(network, example, self._prunable_groups(groups, network))
+        prunable = self._prunable_groups(groups, network)
+        self.groups, unsound = sound_groups(network, example, prunable, self._numbers)
         self.skipped |= unsound
         self.skipped |= self._reasons_of_followers(groups, uses)
-        ladders = [list(range(group.channels, 0, -group.classes)) for group in self.groups]
+        least = least_widths(network, example, self.groups, self._numbers)
+        ladders = [list(range(group.channels, least[group.name] - 1, -group.classes)) for group in self.groups]
         self.sites = tuple(_channel_site(group, ladder) for group, ladder in zip(self.groups, ladders, strict=True))
         self.cost = WidthCost(network, self.groups, ladders, uses)
 
@@ -73,6 +76,7 @@ class ChannelGroups:
         """Remove from `network`, a copy of the dense one, all channels of the named sites but `staying` (ascending)."""
         replace_computed(network, self._computed)
         keep_channels(network, self.groups, staying)
+        self._numbers.write_numbers(network, staying)
 
 
 def _channel_site(group: Group, ladder: list[int]) -> Site:

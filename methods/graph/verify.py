@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from methods.base import copy_network
+from methods.graph.call_numbers import ReplacedNumbers
 from methods.graph.channels import Group, keep_channels, removed_channels
 from methods.graph.culprits import Fault, give_up_groups
-from methods.graph.narrow import channels_of, narrow_module
+from methods.graph.flow.sizes import CallNumbers
+from methods.graph.narrow import Conv, Norm, channels_of, narrow_module
 from methods.graph.other_paths import describe_error, fault_on_other_paths
 from models.execution.forward_hooks import module_path
 
@@ -26,16 +28,26 @@ DRAWS = 3
 NEAR_ZERO = 0.05
 
 
-def sound_groups(network: nn.Module, example: Tensor, groups: list[Group]) -> tuple[list[Group], dict[str, str]]:
-    """The groups that pass the trial together, and a reason for each that was given up."""
+def sound_groups(
+    network: nn.Module, example: Tensor, groups: list[Group], numbers: CallNumbers
+) -> tuple[list[Group], dict[str, str]]:
+    """The groups that pass the trial together, and a reason for each that was given up.
+
+    Args:
+        numbers: of the network's code; those that it gets right by itself are dropped.
+    """
     visible = _with_visible_factors(network)
+    runs: list[dict[str, ReplacedNumbers]] = []
 
     def try_draws(some: Sequence[Group]) -> Fault | None:
         """Three draws of removed channels: with one, couplings that were missed slip through."""
-        faults = (_try_groups(visible, example, some, draw) for draw in range(DRAWS))
+        runs.clear()
+        faults = (_try_groups(visible, example, some, draw, numbers, runs) for draw in range(DRAWS))
         return next((fault for fault in faults if fault is not None), None)
 
-    return give_up_groups(groups, try_draws)
+    passed = give_up_groups(groups, try_draws)
+    numbers.keep_needed(runs)
+    return passed
 
 
 @torch.no_grad()
@@ -71,13 +83,21 @@ def trial_channels(group: Group, number: int) -> Tensor:
 
 
 @torch.no_grad()
-def _try_groups(network: nn.Module, example: Tensor, groups: Sequence[Group], draw: int) -> Fault | None:
+def _try_groups(
+    network: nn.Module,
+    example: Tensor,
+    groups: Sequence[Group],
+    draw: int,
+    numbers: CallNumbers,
+    runs: list[dict[str, ReplacedNumbers]],
+) -> Fault | None:
     staying = {group.name: trial_channels(group, number + draw) for number, group in enumerate(groups)}
     narrowed, masked = copy_network(network).eval(), copy_network(network).eval()
     inputs = example.to(next(network.parameters()).dtype)
     path: list[str] = []
     try:
         keep_channels(narrowed, groups, staying)
+        runs.append(numbers.write_numbers(narrowed, staying))
         with module_path(narrowed, path):
             outputs = tree_leaves(narrowed(inputs))
     except Exception as error:  # whatever the user's forward pass raises, the group must stay dense
@@ -86,12 +106,20 @@ def _try_groups(network: nn.Module, example: Tensor, groups: Sequence[Group], dr
     if draw == 0 and (other_fault := fault_on_other_paths(network, narrowed, example)):
         return Fault(other_fault)
     _mask_channels(masked, groups, staying)
-    for output, wanted in zip(outputs, tree_leaves(masked(inputs)), strict=True):
-        if output.shape != wanted.shape:
+    wanted = tree_leaves(masked(inputs))
+    for output, whole in zip(outputs, wanted, strict=True):
+        if output.shape != whole.shape:
             return Fault(f"removing its channels changes the network's output to {tuple(output.shape)}")
-        if not (output - wanted).abs().max() <= TOLERANCE * wanted.abs().max() + 1e-12:
-            return Fault(_why_different(masked, inputs))
-    return None
+    if _all_close(outputs, wanted):
+        return None
+    # Channels that meet in a product of activations (queries and keys) have no consumer that could be masked.
+    _empty_producers(masked, groups, staying)
+    return None if _all_close(outputs, tree_leaves(masked(inputs))) else Fault(_why_different(masked, inputs))
+
+
+def _all_close(outputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> bool:
+    pairs = zip(outputs, wanted, strict=True)
+    return all(bool((output - whole).abs().max() <= TOLERANCE * whole.abs().max() + 1e-12) for output, whole in pairs)
 
 
 def _why_different(network: nn.Module, inputs: Tensor) -> str:
@@ -120,12 +148,32 @@ def _mask_channels(network: nn.Module, groups: Sequence[Group], staying: dict[st
 
 
 @torch.no_grad()
+def _empty_producers(network: nn.Module, groups: Sequence[Group], staying: dict[str, Tensor]) -> None:
+    """Let layers and norms make zeros where channels are not in `staying`."""
+    modules = dict(network.named_modules())
+    for slots, removed in removed_channels(groups, staying):
+        module = modules.get(slots.name)
+        if slots.side == "out" and isinstance(module, (Conv, nn.Linear, Norm)):
+            for leaf in ("weight", "bias"):
+                tensor = module._parameters.get(leaf)
+                if tensor is not None:
+                    dim = 1 if leaf == "weight" and getattr(module, "transposed", False) else 0
+                    tensor.index_fill_(dim, removed.to(tensor.device), 0)
+
+
+@torch.no_grad()
 def _zero_slices(network: nn.Module, name: str, dim: int, gone: Tensor) -> None:
     tensors = dict(network.named_parameters()) | dict(network.named_buffers())
     tensors[name].index_fill_(dim, gone.to(tensors[name].device), 0)
 
 
+@torch.no_grad()
 def _zero_inputs(module: nn.Module, gone: Tensor) -> None:
+    plain = "weight" in module._parameters and type(module).forward.__module__.startswith("torch.nn.")
+    if plain and isinstance(module, (Conv, nn.Linear)) and getattr(module, "groups", 1) == 1:
+        # The same as inputs of zeros, also for code that uses the weight without calling the layer.
+        module.weight.index_fill_(0 if getattr(module, "transposed", False) else 1, gone.to(module.weight.device), 0)
+        return
     dim = -1 if isinstance(module, nn.Linear) else 1
     module.register_forward_pre_hook(lambda _, inputs: (inputs[0].index_fill(dim, gone.to(inputs[0].device), 0),))
 

@@ -81,13 +81,13 @@ def _product(call: Call, left: Value, right: Value) -> Planes:
 
 
 def attend(call: Call) -> Planes:
-    """Fused attention: its scale holds the width of queries and keys; values pass."""
+    """Fused attention: queries and keys are summed over their last dimension, beside heads; values pass.
+
+    The scale holds the dense width; a narrowed network is told it (`CallRecorder`).
+    """
     query, key, value = (call.value_of(tensor) for tensor in call.args[:3])
-    for operand in (query, key):
-        for plane in operand.planes:
-            if len(plane.shape) - 1 in varying_dims(plane):
-                call.labels.pin(plane, call.reason)
     rank = len(query.shape)
+    contract(call.labels, query, key, rank - 1, rank - 1, rank - 2, call.reason)
     weights = Value(torch.Size((*query.shape[:-1], key.shape[-2])))
     rows = tuple(plane for plane in query.planes if rank - 1 not in varying_dims(plane))
     return _product(call, Value(weights.shape, rows), value)

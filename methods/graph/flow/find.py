@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from methods.base import copy_network
 from methods.graph.channels import Group, Slots, shared_weights
-from methods.graph.flow.labels import Dimension, varying_dims
+from methods.graph.flow.labels import FREE, Dimension, varying_dims
+from methods.graph.flow.sizes import ALWAYS, CallNumbers
 from methods.graph.flow.trace import ChannelFlow, trace_channels
 from methods.graph.narrow import Conv, Norm, Side, is_depthwise
 
@@ -89,8 +90,10 @@ def _place_in_layer(module: nn.Module, owner: str, dimension: Dimension) -> Plac
     return None
 
 
-def groups_of_flow(flow: ChannelFlow, network: nn.Module, uses: Iterable[str]) -> tuple[list[Group], dict[str, str]]:
-    """Groups in the order of their first producer, and why producers' other channels stay.
+def groups_of_flow(
+    flow: ChannelFlow, network: nn.Module, uses: Iterable[str]
+) -> tuple[list[Group], dict[str, str], CallNumbers]:
+    """Groups in the order of execution, why the other channels of producers stay, and the numbers in the code.
 
     Args:
         uses: the layers of `trace_layers`, bare weights among them, in the order of execution.
@@ -124,6 +127,8 @@ def groups_of_flow(flow: ChannelFlow, network: nn.Module, uses: Iterable[str]) -
                 signatures.setdefault(frozenset(where[component]), []).append(component)
     groups = []
     names: set[str] = set()
+    first_units: dict[str, int] = {}
+    units: dict[int, int] = {}  # component -> unit
     for members in signatures.values():
         if len(members) == 1:
             skipped.setdefault(_producer_of(members[0], producers), "its channels can only be removed all together")
@@ -141,7 +146,12 @@ def groups_of_flow(flow: ChannelFlow, network: nn.Module, uses: Iterable[str]) -
             name = f"{name}[{int(first.index.min())}:{int(first.index.max()) + 1}]"
         names.add(name)
         groups.append(Group(name, len(members), slots))
-    return groups, skipped
+        first_units[name] = len(units)
+        units |= {component: len(units) + channel for channel, component in enumerate(members)}
+    unit_of = torch.tensor([units.get(component, ALWAYS) for component in components.tolist()])
+    unit_of[FREE] = ALWAYS
+    numbers = CallNumbers(list(flow.calls.numbers(unit_of)), first_units, len(units))
+    return groups, skipped, numbers
 
 
 def _producer_of(component: int, producers: dict[str, list[int]]) -> str:
@@ -159,7 +169,9 @@ def _slots(members: list[int], where: dict[int, dict[Place, set[int]]]) -> list[
     return slots
 
 
-def trace_groups(network: nn.Module, example: Tensor, uses: Iterable[str]) -> tuple[list[Group], dict[str, str]]:
-    """Every coupled group of a network in the order of execution, and why the channels of other layers stay."""
+def trace_groups(
+    network: nn.Module, example: Tensor, uses: Iterable[str]
+) -> tuple[list[Group], dict[str, str], CallNumbers]:
+    """Every coupled group in the order of execution, why other channels stay, and the numbers in the code."""
     twin = copy_network(network)
     return groups_of_flow(trace_channels(twin, example), twin, uses)

@@ -15,6 +15,7 @@ from methods.graph.flow.call import Call, Planes
 from methods.graph.flow.labels import Labels, compact
 from methods.graph.flow.operators import made_from_shapes, operator_words, rule_of
 from methods.graph.flow.planes import Value, contract
+from methods.graph.flow.sizes import CallRecorder
 from methods.graph.narrow import Norm, channels_of
 from methods.graph.trace import LAYERS, evaluation_mode, separate_operators
 from models.execution.forward_hooks import forward_hooks, module_path
@@ -30,6 +31,7 @@ class ChannelFlow(OperatorMode):
     Attributes:
         labels: all labels.
         splits: planes of dimensions that a view took apart.
+        calls: the numbers in the calls that the network's code makes.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -37,7 +39,8 @@ class ChannelFlow(OperatorMode):
         self.labels = Labels()
         self.splits: list[Tensor] = []
         self.path: list[str] = [""]
-        self.visited: dict[str, None] = {}  # modules in the order of their first call
+        self.visited: dict[str, None] = {}  # modules in the order of their first call, or first use of a tensor
+        self.calls = CallRecorder(self.path, self.value_of)
         self.suspended = 0
         self._values: dict[Key, tuple[Tensor, Value]] = {}
         self._aliases: dict[int, dict[Key, None]] = {}
@@ -92,6 +95,9 @@ class ChannelFlow(OperatorMode):
         name = func.overloadpacket.__name__
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         before = {id(tensor): self.value_of(tensor) for tensor in tensors}
+        for tensor in tensors:
+            if (owner := self._owners.get(_key(tensor))) is not None:
+                self.visited.setdefault(owner.rpartition(".")[0])
         if name not in _BRANCHES:
             for value in before.values():
                 for plane, reason in value.pending:
@@ -219,6 +225,7 @@ def _trace_pass(flow: ChannelFlow, network: nn.Module, inputs: Tensor, *, traini
         network.train(training)
         stack.enter_context(separate_operators())
         stack.enter_context(flow)
+        stack.enter_context(flow.calls)
         outputs = network(inputs)
     for leaf in tree_leaves(outputs):
         if isinstance(leaf, Tensor):
@@ -242,7 +249,8 @@ def _leave_own(flow: ChannelFlow, name: str, module: nn.Module, _inputs: Any, ou
 
 
 def _note_visit(flow: ChannelFlow, name: str, _module: nn.Module, _inputs: Any) -> None:
-    flow.visited[name] = None
+    flow.visited.setdefault(name)
+    flow.calls.begin_module(name)
 
 
 def _is_bare_norm(module: nn.Module) -> bool:
