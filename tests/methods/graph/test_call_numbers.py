@@ -152,8 +152,7 @@ def test_narrowed_equals_emptied(build: Callable[[], nn.Module], shares: tuple[f
     small = narrow_by(compressor, *shares)
     expected = empty_removed(network, small)(IMAGES).detach()
     assert torch.allclose(small(IMAGES), expected, atol=1e-4 * float(expected.abs().max()))
-    if build not in (Attention, fused_attention):  # torch counts the products of attention as well
-        assert compressor.cost_of(compressor.allocation(np.array(levels))) == count_cost(small, IMAGES)
+    assert compressor.cost_of(compressor.allocation(np.array(levels))) == count_cost(small, IMAGES)
 
 
 @pytest.mark.parametrize("build", NETWORKS)
