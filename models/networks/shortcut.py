@@ -30,7 +30,6 @@ class PadShortcut(nn.Module):
         """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         x = x[:, :, :: self.stride, :: self.stride]
         x = F.pad(x, (0, 0, 0, 0, 0, 1))  # one channel of zeros at the end, which is where -1 points
-        # index_select stays the last operation: torch-pruning takes a module's last autograd node for the module.
         return x.index_select(1, self.source.remainder(self.in_channels + 1))
 
     def keep_out(self, indices: Tensor) -> None:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import torch
 
-PACKAGES = ("torch", "torchvision", "torch-pruning", "ray", "optuna", "numpy")
+PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy")
 
 
 def count_cores() -> int:

@@ -105,7 +105,7 @@ WITH_ONNXRUNTIME = """
 import onnxruntime
 logits = onnxruntime.InferenceSession({file!r}).run(None, {{"images": images}})[0]
 """
-OURS = "models methods search run_search torch_pruning safetensors pydantic "
+OURS = "models methods search run_search safetensors pydantic "
 
 
 @pytest.mark.parametrize(
