@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 ModuleHook = tuple[nn.Module, Callable[..., Any]]
@@ -26,6 +27,11 @@ def forward_hooks(*, before: Iterable[ModuleHook] = (), after: Iterable[ModuleHo
         yield
 
 
+def hookable_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """All modules by name, but for scripted ones, which take no hooks."""
+    return [(name, module) for name, module in network.named_modules() if not isinstance(module, torch.jit.ScriptModule)]
+
+
 @contextmanager
 def module_path(network: nn.Module, path: list[str]) -> Iterator[None]:
     """While this lasts, `path` holds the names of the modules that run, the innermost last; after an error, of those
@@ -38,7 +44,7 @@ def module_path(network: nn.Module, path: list[str]) -> Iterator[None]:
     def leave(_module: nn.Module, _inputs: Any, _output: Any) -> None:
         path.pop()
 
-    modules = list(network.named_modules())
+    modules = hookable_modules(network)
     before = [(module, partial(enter, name)) for name, module in modules]
     with forward_hooks(before=before, after=[(module, leave) for _, module in modules]):
         yield

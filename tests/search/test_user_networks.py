@@ -123,9 +123,14 @@ def test_ctrl_c_is_no_refusal(data: str, monkeypatch: pytest.MonkeyPatch) -> Non
         load_task(_config("plain", data), "cpu")
 
 
-def test_weights_computed_from_others_are_left_dense(data: str) -> None:
+def test_weights_computed_from_others_are_pruned_as_they_are(data: str) -> None:
     task = load_task(_config("weight_normed", data), "cpu")
-    assert "computed from other parameters" in " ".join(bind_method(task, "l1", {}).skipped.values())
+    compressor = bind_method(task, "l1", {})
+    assert {site.name: site.channels for site in compressor.sites} == {"0": 8, "2": 8}
+    images = torch.randn(2, *task.input_shape)
+    dense = compressor.compress(compressor.allocation([0, 0]))
+    assert torch.allclose(dense(images), task.network.eval()(images), atol=1e-5)
+    assert compressor.compress(compressor.allocation([4, 4]))[2].weight.shape == (4, 4, 3, 3)
 
 
 def flattened() -> nn.Module:

@@ -18,7 +18,7 @@ from methods.graph.flow.planes import Value, contract
 from methods.graph.flow.sizes import CallRecorder
 from methods.graph.narrow import Norm, channels_of
 from methods.graph.trace import LAYERS, evaluation_mode, separate_operators
-from models.execution.forward_hooks import forward_hooks, module_path
+from models.execution.forward_hooks import forward_hooks, hookable_modules, module_path
 from models.execution.operator_mode import OperatorMode
 from models.execution.user_line import running_line
 
@@ -212,7 +212,7 @@ def _unvisited_layers(flow: ChannelFlow, network: nn.Module) -> list[str]:
 
 
 def _trace_pass(flow: ChannelFlow, network: nn.Module, inputs: Tensor, *, training: bool) -> None:
-    modules = list(network.named_modules())
+    modules = hookable_modules(network)
     norms = [(module, partial(_name_norm, flow, name)) for name, module in modules if _is_bare_norm(module)]
     own = [(module, name) for name, module in modules if hasattr(module, "keep_out")]
     norms += [(module, partial(_enter_own, flow, name)) for module, name in own]
