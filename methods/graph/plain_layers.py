@@ -41,6 +41,9 @@ class _ConvolutionCall(OperatorMode):
         self.pads: tuple[int, ...] = ()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = self.run_parts(func, args, kwargs or {})
+        if result is not NotImplemented:
+            return result
         if func.overloadpacket is torch.ops.aten.constant_pad_nd:
             self.pads = tuple(args[1])
         if func.overloadpacket is torch.ops.aten.convolution:

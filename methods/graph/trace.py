@@ -138,6 +138,9 @@ class _Products(OperatorMode):
             self._owners.setdefault(parameter.untyped_storage()._cdata, []).append(layer)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = self.run_parts(func, args, kwargs or {})
+        if result is not NotImplemented:
+            return result
         result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         if name == "convolution":

@@ -29,7 +29,9 @@ def forward_hooks(*, before: Iterable[ModuleHook] = (), after: Iterable[ModuleHo
 
 def hookable_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
     """All modules by name, but for scripted ones, which take no hooks."""
-    return [(name, module) for name, module in network.named_modules() if not isinstance(module, torch.jit.ScriptModule)]
+    return [
+        (name, module) for name, module in network.named_modules() if not isinstance(module, torch.jit.ScriptModule)
+    ]
 
 
 @contextmanager

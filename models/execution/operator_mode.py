@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -11,3 +13,13 @@ class OperatorMode(TorchDispatchMode):
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False  # True, the default, imports torch._dynamo at the first operator
+
+    def run_parts(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """The result of a composite operator, whose parts come to this mode one by one; NotImplemented for any other.
+
+        Outside of `inference_mode`, torch takes composite operators apart before a mode sees them.
+        """
+        if not func._can_decompose():
+            return NotImplemented
+        with self:
+            return func.decompose(*args, **kwargs)

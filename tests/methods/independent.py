@@ -16,15 +16,17 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 def count_cost(network: nn.Module, image: Tensor) -> Cost:
-    """What torch's counter finds in one forward pass of one image; a multiply-accumulate is two of its flops."""
+    """What torch's counter finds in one forward pass of one image; a multiply-accumulate is two of its flops.
+
+    Products of activations (attention's scores) are no layer's; with gradients, no block runs as one operator.
+    """
     network.eval()
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # the counter does not know the fused block
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, torch.enable_grad():
         network(image[:1])
-    torch.backends.mha.set_fastpath_enabled(fused)
-    products = counter.get_flop_counts()["Global"].get(torch.ops.aten.bmm, 0)  # of activations: no layer's
-    flops = counter.get_total_flops() - products
+    counts = counter.get_flop_counts()["Global"]
+    flops = sum(
+        count for operator, count in counts.items() if "bmm" not in str(operator) and "dot" not in str(operator)
+    )
     assert flops % 2 == 0
     params = sum({id(p): p.numel() for p in network.parameters()}.values())
     return Cost(flops // 2, params, 4 * params)

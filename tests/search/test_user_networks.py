@@ -127,7 +127,7 @@ def test_weights_computed_from_others_are_pruned_as_they_are(data: str) -> None:
     task = load_task(_config("weight_normed", data), "cpu")
     compressor = bind_method(task, "l1", {})
     assert {site.name: site.channels for site in compressor.sites} == {"0": 8, "2": 8}
-    images = torch.randn(2, *task.input_shape)
+    images = torch.randn(2, 3, 16, 16)
     dense = compressor.compress(compressor.allocation([0, 0]))
     assert torch.allclose(dense(images), task.network.eval()(images), atol=1e-5)
     assert compressor.compress(compressor.allocation([4, 4]))[2].weight.shape == (4, 4, 3, 3)

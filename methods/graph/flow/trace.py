@@ -89,9 +89,9 @@ class ChannelFlow(OperatorMode):
         kwargs = kwargs or {}
         if self.suspended:
             return func(*args, **kwargs)
-        if func._can_decompose():  # inference_mode hands composite operators over whole
-            with self:
-                return func.decompose(*args, **kwargs)
+        result = self.run_parts(func, args, kwargs)
+        if result is not NotImplemented:
+            return result
         name = func.overloadpacket.__name__
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         before = {id(tensor): self.value_of(tensor) for tensor in tensors}

@@ -76,7 +76,7 @@ SITES: dict[Callable[[], nn.Module], dict[str, tuple[int, int]]] = {
 DENSE: dict[Callable[[], nn.Module], dict[str, str]] = {
     branches.option_a: {"c4": "add in the network"},
     fixed_widths.checks_its_width: {"c1": "eight channels were promised"},
-    fixed_widths.mean_over_channels: {"c1": "mean over channels in the network"},
+    fixed_widths.mean_over_channels: {"c1": "mean over channels in the network (fixed_widths.py:"},
     fixed_widths.picks_channels: {"c1": "does not run"},
     branches.attention: {"stem": ""},
     chains.recurrent: {"stem": "in cell"},
@@ -234,6 +234,8 @@ def test_passes_that_autograd_cannot_follow_are_traced(how: str) -> None:
     assert {site.name: site.channels for site in compressor.sites} == {"c1": 8, "c2": 6}
     assert set(compressor.skipped) == {"fc"}
     assert "output" in compressor.skipped["fc"]
+    # The filters of 3 · 3 positions over (8, 8) places, and the head.
+    assert compressor.cost.dense.flops == 9 * 64 * (3 * 8 + 8 * 6) + 6 * CLASSES
 
 
 @pytest.mark.parametrize(("how", "reason"), [("noise", "differ from call to call"), ("nan", "are not finite")])

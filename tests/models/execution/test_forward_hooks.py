@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.execution.forward_hooks import forward_hooks
+from models.execution.forward_hooks import forward_hooks, module_path
 
 
 def test_hooks_are_called_in_the_block_and_gone_after_it():
@@ -34,3 +34,13 @@ def test_an_output_can_be_replaced():
     with forward_hooks(after=[(network, lambda module, inputs, output: output + 1)]):
         assert network(torch.zeros(2)).tolist() == [1, 1]
     assert network(torch.zeros(2)).tolist() == [0, 0]
+
+
+def test_the_path_names_what_runs_and_passes_scripted_modules_over():
+    scripted = torch.jit.script(nn.ReLU())
+    network, path, seen = nn.Sequential(nn.Sequential(nn.Identity()), scripted), [""], []
+    hook = (network[0][0], lambda *_: seen.append(list(path)))
+    with module_path(network, path), forward_hooks(before=[hook]):
+        network(torch.ones(2))
+    assert seen == [["", "", "0", "0.0"]]
+    assert path == [""]
