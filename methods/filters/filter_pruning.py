@@ -39,6 +39,7 @@ class FilterPruning(Compressor):
         self.info = info
         self._criterion = criterion
         self.channels = ChannelGroups(network, example)
+        self.network = self.channels.network
         self.sites, self.skipped = self.channels.sites, self.channels.skipped
         self.cost = self.channels.cost
         self._changes: dict[str, Tensor] = {}

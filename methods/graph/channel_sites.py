@@ -11,6 +11,7 @@ from methods.base import Setting, Site, copy_network
 from methods.graph.channels import Group, find_lopsided_module, keep_channels, producing_layers, set_partitions
 from methods.graph.flow.find import trace_groups
 from methods.graph.least_widths import least_widths
+from methods.graph.plain_attention import replace_attention, replaceable_attention
 from methods.graph.plain_layers import computed_weights, replace_computed
 from methods.graph.trace import LayerUse, trace_layers
 from methods.graph.verify import sound_groups
@@ -22,11 +23,17 @@ class ChannelGroups:
 
     A site's ladder keeps n, n − c, … channels, where c is the number of classes of its group: each setting removes one
     channel of every class.
+
+    Attributes:
+        network: with plain layers in the place of those that cannot be narrowed; it has the names that groups have.
+        groups: of the sites.
+        skipped: layer -> why its channels stay.
     """
 
     def __init__(self, network: nn.Module, example: Tensor) -> None:
         self._computed = computed_weights(network, example)
-        network = self._with_plain_layers(network)
+        self._attention = replaceable_attention(network, example)
+        self.network = network = self._with_plain_layers(network)
         uses = trace_layers(network, example)
         groups, self.skipped, self._numbers = trace_groups(network, example, uses)
         set_partitions(groups, network)
@@ -65,16 +72,20 @@ class ChannelGroups:
         return reasons
 
     def _with_plain_layers(self, network: nn.Module) -> nn.Module:
-        """The network, or a copy in which layers that compute their weight are plain ones."""
-        if not self._computed:
+        """The network, or a copy in which layers that compute their weight and attention modules are plain ones."""
+        if not self._computed and not self._attention:
             return network
         twin = copy_network(network)
-        replace_computed(twin, self._computed)
+        self._replace_layers(twin)
         return twin
+
+    def _replace_layers(self, network: nn.Module) -> None:
+        replace_computed(network, self._computed)
+        replace_attention(network, self._attention)
 
     def narrow_network(self, network: nn.Module, staying: Mapping[str, Tensor]) -> None:
         """Remove from `network`, a copy of the dense one, all channels of the named sites but `staying` (ascending)."""
-        replace_computed(network, self._computed)
+        self._replace_layers(network)
         keep_channels(network, self.groups, staying)
         self._numbers.write_numbers(network, staying)
 

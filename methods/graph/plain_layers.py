@@ -119,5 +119,5 @@ def replace_computed(network: nn.Module, shapes: Mapping[str, torch.Size]) -> No
     """Put plain layers in the place of those named, in place."""
     for name, shape in shapes.items():
         layer = network.get_submodule(name)
-        if isinstance(layer, Conv) and (plain := plain_layer(layer, shape)) is not None:
+        if isinstance(layer, Conv) and _computes_weight(layer) and (plain := plain_layer(layer, shape)) is not None:
             network.set_submodule(name, plain)

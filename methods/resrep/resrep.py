@@ -80,6 +80,7 @@ class ResRep(Compressor):
     def __init__(self, network: nn.Module, example: Tensor, options: Mapping[str, Any]) -> None:
         super().__init__(network, example, options)
         self._channels = ChannelGroups(network, example)
+        self.network = network = self._channels.network
         places, reasons = find_places(network, example, self._channels)
         self.places = {place.site: place for place in places}
         self.sites = tuple(site for site in self._channels.sites if site.name in self.places)

@@ -70,6 +70,7 @@ SITES: dict[Callable[[], nn.Module], dict[str, tuple[int, int]]] = {
     fixed_widths.depends_on_width: {"c1": (8, 8), "c2": (12, 12)},
     branches.split_paths: {"c1": (4, 4), "c1[4:12]": (8, 8), "left": (6, 6)},
     grouping.shuffle: {"stem": (12, 6), "after": (8, 8)},
+    branches.attention: {"stem": (8, 8), "attention.query": (8, 4), "attention.value": (8, 4), "wide": (12, 12)},
 }
 
 # network -> the layers that must stay dense, each with a word of the reason
@@ -78,7 +79,6 @@ DENSE: dict[Callable[[], nn.Module], dict[str, str]] = {
     fixed_widths.checks_its_width: {"c1": "eight channels were promised"},
     fixed_widths.mean_over_channels: {"c1": "mean over channels in the network (fixed_widths.py:"},
     fixed_widths.picks_channels: {"c1": "does not run"},
-    branches.attention: {"stem": ""},
     chains.recurrent: {"stem": "in cell"},
     sharing.tied: {"stem": "shares"},
     grouping.residual_grouped: {"c1": "unequal"},
@@ -115,7 +115,7 @@ def test_pruned_equals_dense_with_those_channels_emptied(build: Callable[[], nn.
         allocation = compressor.allocation(levels)
         small = compressor.compress(allocation)
         with torch.no_grad():
-            outputs, expected = small(images), empty_removed(network, small)(images)
+            outputs, expected = small(images), empty_removed(compressor.network, small)(images)
         assert outputs.shape == (3, CLASSES)
         scale = float(expected.abs().max())
         assert torch.allclose(outputs, expected, atol=1e-4 * scale + 1e-6), (levels, (outputs - expected).abs().max())
@@ -171,8 +171,9 @@ def test_the_network_given_is_left_as_it_was(build: Callable[[], nn.Module]) -> 
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert {name: module.training for name, module in network.named_modules()} == modes
     assert {name: not parameter.requires_grad for name, parameter in network.named_parameters()} == frozen
-    # A layer that computes its weight is a plain one in the small network, with other modules and parameters inside.
-    assert {name: modes[name] for name, _ in small.named_modules()} == {n: m.training for n, m in small.named_modules()}
+    # Layers that compute their weight, and attention, are plain ones in the small network, with other modules inside.
+    for name, module in small.named_modules():
+        assert module.training == modes.get(name, modes.get(name.rpartition(".")[0]))
     assert all(frozen.get(name, False) == (not p.requires_grad) for name, p in small.named_parameters())
     assert all(parameter.grad is None for parameter in network.parameters())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()
