@@ -35,12 +35,13 @@ class ChannelGroups:
         self._attention = replaceable_attention(network, example)
         self.network = network = self._with_plain_layers(network)
         uses = trace_layers(network, example)
-        groups, self.skipped, self._numbers = trace_groups(network, example, uses)
-        set_partitions(groups, network)
-        prunable = self._prunable_groups(groups, network)
-        self.groups, unsound = sound_groups(network, example, prunable, self._numbers)
+        traced = trace_groups(network, example, uses)
+        self.skipped, self._numbers = dict(traced.reasons), traced.numbers
+        set_partitions(traced.groups, network)
+        prunable = self._prunable_groups(traced.groups, network)
+        self.groups, unsound = sound_groups(network, example, prunable, traced)
         self.skipped |= unsound
-        self.skipped |= self._reasons_of_followers(groups, uses)
+        self.skipped |= self._reasons_of_followers(traced.groups, uses)
         least = least_widths(network, example, self.groups, self._numbers)
         ladders = [list(range(group.channels, least[group.name] - 1, -group.classes)) for group in self.groups]
         self.sites = tuple(_channel_site(group, ladder) for group, ladder in zip(self.groups, ladders, strict=True))

@@ -48,6 +48,11 @@ def evaluation_mode(network: nn.Module, example: Tensor) -> Iterator[None]:
             module.training = training
 
 
+def is_attention(operator: str) -> bool:
+    """Whether an operator is fused attention; its first arguments are queries, keys and values."""
+    return "scaled_dot_product" in operator
+
+
 @contextmanager
 def separate_operators() -> Iterator[None]:
     """Fused blocks (attention's fast path) run operator by operator while this lasts, compiled ones as their Python."""
@@ -150,7 +155,7 @@ class _Products(OperatorMode):
         elif name in MATRIX_PRODUCTS:
             left, right = args[-2:]
             self._record([left, right], left.numel() * (right.shape[-1] if right.dim() > 1 else 1))
-        elif "scaled_dot_product" in name:
+        elif is_attention(name):
             query, key, value = args[:3]
             self.uncounted += query.numel() * key.shape[-2] + query.numel() // query.shape[-1] * value[0, 0].numel()
         return result

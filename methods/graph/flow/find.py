@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,10 +90,34 @@ def _place_in_layer(module: nn.Module, owner: str, dimension: Dimension) -> Plac
     return None
 
 
-def groups_of_flow(
-    flow: ChannelFlow, network: nn.Module, uses: Iterable[str]
-) -> tuple[list[Group], dict[str, str], CallNumbers]:
-    """Groups in the order of execution, why the other channels of producers stay, and the numbers in the code.
+@dataclass(frozen=True)
+class TracedGroups:
+    """What the channel flow found in a network.
+
+    Attributes:
+        groups: in the order of their first producer.
+        reasons: why producers' other channels stay.
+        numbers: widths that the code holds.
+        multiplies_activations: whether activations are multiplied with each other: such a product takes channels in as
+            a layer does, and only labels tell which.
+    """
+
+    groups: list[Group]
+    reasons: dict[str, str]
+    numbers: CallNumbers
+    multiplies_activations: bool
+    _components: np.ndarray
+    _first_labels: Mapping[Place, int]
+
+    def labels_of(self, removed: Iterable[tuple[Slots, Tensor]]) -> Tensor:
+        """(number of labels,) whether a label belongs to removed channels, given by their indices in slots."""
+        labels = [self._first_labels[Place(slots.name, slots.side, slots.dim)] + index for slots, index in removed]
+        components = self._components[torch.cat(labels).numpy()]
+        return torch.from_numpy(np.isin(self._components, components))
+
+
+def groups_of_flow(flow: ChannelFlow, network: nn.Module, uses: Iterable[str]) -> TracedGroups:
+    """The coupled groups by the labels of a trace.
 
     Args:
         uses: the layers of `trace_layers`, bare weights among them, in the order of execution.
@@ -104,10 +128,12 @@ def groups_of_flow(
     modules = dict(network.named_modules())
     where: dict[int, dict[Place, set[int]]] = {}  # component -> place -> indices
     producers: dict[str, list[int]] = {}
+    first_labels: dict[Place, int] = {}
     for dimension in flow.labels.dimensions:
         place = place_of(dimension, modules)
         if place is None:
             continue
+        first_labels.setdefault(place, dimension.first)
         ids = components[dimension.first : dimension.first + dimension.size].tolist()
         for index, component in enumerate(ids):
             where.setdefault(component, {}).setdefault(place, set()).add(index)
@@ -151,7 +177,7 @@ def groups_of_flow(
     unit_of = torch.tensor([units.get(component, ALWAYS) for component in components.tolist()])
     unit_of[FREE] = ALWAYS
     numbers = CallNumbers(list(flow.calls.numbers(unit_of)), first_units, len(units))
-    return groups, skipped, numbers
+    return TracedGroups(groups, skipped, numbers, flow.multiplies_activations, components, first_labels)
 
 
 def _producer_of(component: int, producers: dict[str, list[int]]) -> str:
@@ -169,9 +195,7 @@ def _slots(members: list[int], where: dict[int, dict[Place, set[int]]]) -> list[
     return slots
 
 
-def trace_groups(
-    network: nn.Module, example: Tensor, uses: Iterable[str]
-) -> tuple[list[Group], dict[str, str], CallNumbers]:
-    """Every coupled group in the order of execution, why other channels stay, and the numbers in the code."""
+def trace_groups(network: nn.Module, example: Tensor, uses: Iterable[str]) -> TracedGroups:
+    """Every coupled group of a network in the order of execution, and why the channels of other layers stay."""
     twin = copy_network(network)
     return groups_of_flow(trace_channels(twin, example), twin, uses)

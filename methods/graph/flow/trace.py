@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from methods.graph.flow.operators import made_from_shapes, operator_words, rule_
 from methods.graph.flow.planes import Value, contract
 from methods.graph.flow.sizes import CallRecorder
 from methods.graph.narrow import Norm, channels_of
-from methods.graph.trace import LAYERS, evaluation_mode, separate_operators
+from methods.graph.trace import LAYERS, MATRIX_PRODUCTS, evaluation_mode, is_attention, separate_operators
 from models.execution.forward_hooks import forward_hooks, hookable_modules, module_path
 from models.execution.operator_mode import OperatorMode
 from models.execution.user_line import running_line
@@ -32,6 +33,7 @@ class ChannelFlow(OperatorMode):
         labels: all labels.
         splits: planes of dimensions that a view took apart.
         calls: the numbers in the calls that the network's code makes.
+        multiplies_activations: whether a matrix product had labelled operands none of which is a parameter.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -41,7 +43,9 @@ class ChannelFlow(OperatorMode):
         self.path: list[str] = [""]
         self.visited: dict[str, None] = {}  # modules in the order of their first call, or first use of a tensor
         self.calls = CallRecorder(self.path, self.value_of)
+        self.multiplies_activations = False
         self.suspended = 0
+        self._parameters = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
         self._values: dict[Key, tuple[Tensor, Value]] = {}
         self._aliases: dict[int, dict[Key, None]] = {}
         self._owners: dict[Key, str] = {}
@@ -73,6 +77,15 @@ class ChannelFlow(OperatorMode):
         key = _key(tensor)
         self._values[key] = (tensor, value)  # kept alive, so that no other tensor takes its place in memory
         self._aliases.setdefault(tensor.untyped_storage()._cdata, {})[key] = None
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Operators run without labels while this lasts."""
+        self.suspended += 1
+        try:
+            yield
+        finally:
+            self.suspended -= 1
 
     def grouped_inputs(self, weight: Tensor, width: int) -> Tensor:
         """Labels of the inputs of a grouped convolution: an index of its weight stands for one in every group."""
@@ -112,6 +125,11 @@ class ChannelFlow(OperatorMode):
             return result
         arguments = _named_arguments(func._schema, args, kwargs)
         rule = rule_of(func, name, arguments)
+        if is_attention(name):
+            self.multiplies_activations = True
+        elif name in MATRIX_PRODUCTS:
+            parts = [tensor for tensor in args[-2:] if tensor.untyped_storage()._cdata not in self._parameters]
+            self.multiplies_activations |= len(parts) == 2 and all(before[id(part)].planes for part in parts)
         reason = f"{operator_words(name, rule)} in {_place_in_code(self.path[-1])}"
         call = Call(self.labels, name, func, args, kwargs, arguments, lambda tensor: before[id(tensor)], outputs,
                     reason, self.grouped_inputs, self.splits)  # fmt: skip
@@ -212,6 +230,14 @@ def _unvisited_layers(flow: ChannelFlow, network: nn.Module) -> list[str]:
 
 
 def _trace_pass(flow: ChannelFlow, network: nn.Module, inputs: Tensor, *, training: bool) -> None:
+    for leaf in tree_leaves(run_with_labels(flow, network, inputs, training=training)):
+        if isinstance(leaf, Tensor):
+            for plane in flow.value_of(leaf).planes:
+                flow.labels.pin(plane, "it is an output of the network")
+
+
+def run_with_labels(flow: ChannelFlow, network: nn.Module, inputs: Tensor, *, training: bool = False) -> Any:
+    """The outputs of a forward pass, with labels beside every activation."""
     modules = hookable_modules(network)
     norms = [(module, partial(_name_norm, flow, name)) for name, module in modules if _is_bare_norm(module)]
     own = [(module, name) for name, module in modules if hasattr(module, "keep_out")]
@@ -226,11 +252,7 @@ def _trace_pass(flow: ChannelFlow, network: nn.Module, inputs: Tensor, *, traini
         stack.enter_context(separate_operators())
         stack.enter_context(flow)
         stack.enter_context(flow.calls)
-        outputs = network(inputs)
-    for leaf in tree_leaves(outputs):
-        if isinstance(leaf, Tensor):
-            for plane in flow.value_of(leaf).planes:
-                flow.labels.pin(plane, "it is an output of the network")
+        return network(inputs)
 
 
 def _enter_own(flow: ChannelFlow, name: str, module: nn.Module, inputs: Any) -> None:

@@ -1,0 +1,54 @@
+"""Masked networks against what is computed by hand from the kept channels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from methods.graph.channel_sites import ChannelGroups
+from methods.graph.flow.find import trace_groups
+from methods.graph.masking import masked_outputs
+from methods.graph.trace import trace_layers
+
+
+class Similarities(nn.Module):
+    """Attention by hand; its scale does not depend on the width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.softmax(self.query(images).flatten(2).mT @ self.key(images).flatten(2), 2).mT
+
+
+def test_products_of_activations_leave_removed_channels_out() -> None:
+    torch.manual_seed(0)
+    network, images = Similarities(), torch.randn(2, 3, 4, 4)
+    traced = trace_groups(network, images, trace_layers(network, images))
+    (group,) = traced.groups
+    assert group.name == "query"
+    kept = torch.tensor([0, 2, 3, 7])
+    (output,) = masked_outputs(network, [group], {"query": kept}, images, traced)
+    queries, keys = network.query(images)[:, kept].flatten(2), network.key(images)[:, kept].flatten(2)
+    assert torch.allclose(output, torch.softmax(torch.einsum("bci,bcj->bij", queries, keys), 2).mT, atol=1e-6)
+    assert not torch.allclose(output, network(images), atol=1e-2)
+
+
+def test_attention_by_hand_loses_channels_of_queries_and_keys() -> None:
+    groups = ChannelGroups(Similarities(), torch.randn(2, 3, 4, 4))
+    assert [group.name for group in groups.groups] == ["query"]
+
+
+class ScaledByWidth(Similarities):
+    """Its scale holds the width."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        queries, keys = self.query(images).flatten(2), self.key(images).flatten(2)
+        return torch.softmax(queries.mT @ keys * queries.shape[1] ** -0.5, 2).mT
+
+
+def test_a_scale_by_the_width_is_seen_by_the_trial() -> None:
+    groups = ChannelGroups(ScaledByWidth(), torch.randn(2, 3, 4, 4))
+    assert groups.groups == []
+    assert groups.skipped["query"] == "removing its channels changes more than those channels"
