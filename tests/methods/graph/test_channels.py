@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -24,7 +25,9 @@ from torch.utils.checkpoint import checkpoint
 from methods.base import Compressor, copy_network
 from methods.graph.channel_sites import ChannelGroups
 from methods.graph.channels import Group, Slots
+from methods.graph.flow.find import TracedGroups, trace_groups
 from methods.graph.flow.sizes import CallNumbers
+from methods.graph.trace import trace_layers
 from methods.graph.verify import sound_groups
 from methods.registry import create
 from models.networks.catalog import build_network
@@ -85,7 +88,14 @@ DENSE: dict[Callable[[], nn.Module], dict[str, str]] = {
     grouping.grouped_after_concat: {"a": "unequally", "b": "unequally"},
     grouping.depth_multiplier: {"stem": "part of its own"},
 }
-NO_NUMBERS = CallNumbers([], {}, 0)
+
+
+def traced_network(network: nn.Module, example: Tensor) -> TracedGroups:
+    """What the flow found, without numbers in the code."""
+    traced = trace_groups(network, example, trace_layers(network, example))
+    return replace(traced, numbers=CallNumbers([], {}, 0))
+
+
 ALL = list(dict.fromkeys([*SITES, *DENSE]))
 
 
@@ -261,10 +271,10 @@ def test_a_missed_coupling_is_noticed_though_both_groups_pass_alike() -> None:
     half = [s for s in stem.slots if s.name in ("c2", "bn2")]
     rest = [s for s in stem.slots if s.name not in ("c2", "bn2")]
     torn = [Group("c2", 8, half, stem.partition), Group("stem", 8, rest, stem.partition)]
-    sound, faults = sound_groups(network, example, torn, NO_NUMBERS)
+    sound, faults = sound_groups(network, example, torn, traced_network(network, example))
     assert sound == []
     assert faults.keys() == {"c2", "stem"}
-    assert sound_groups(network, example, [stem], NO_NUMBERS) == ([stem], {})
+    assert sound_groups(network, example, [stem], traced_network(network, example)) == ([stem], {})
 
 
 @pytest.mark.parametrize("fault", ["lost consumer", "shifted consumer", "norm forgotten"])
@@ -282,7 +292,7 @@ def test_wrong_groups_are_noticed(fault: str) -> None:
         lost = {"lost consumer": "c2", "norm forgotten": "norm"}[fault]
         slots = [s for s in group.slots if s.name != lost]
     wrong = Group(group.name, group.channels, slots, group.partition)
-    sound, faults = sound_groups(network, example, [wrong], NO_NUMBERS)
+    sound, faults = sound_groups(network, example, [wrong], traced_network(network, example))
     assert sound == []
     assert group.name in faults
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from methods.graph.channel_sites import ChannelGroups
+from methods.graph.channels import set_partitions
 from methods.graph.flow.find import trace_groups
+from methods.graph.flow.sizes import CallNumbers
 from methods.graph.masking import masked_outputs
 from methods.graph.trace import trace_layers
+from methods.graph.verify import sound_groups
 
 
 class Similarities(nn.Module):
@@ -49,6 +54,11 @@ class ScaledByWidth(Similarities):
 
 
 def test_a_scale_by_the_width_is_seen_by_the_trial() -> None:
-    groups = ChannelGroups(ScaledByWidth(), torch.randn(2, 3, 4, 4))
-    assert groups.groups == []
-    assert groups.skipped["query"] == "removing its channels changes more than those channels"
+    """It is written anew; without that, the trial fails."""
+    network, images = ScaledByWidth(), torch.randn(2, 3, 4, 4)
+    assert [group.name for group in ChannelGroups(network, images).groups] == ["query"]
+    traced = trace_groups(network, images, trace_layers(network, images))
+    set_partitions(traced.groups, network)
+    without = replace(traced, numbers=CallNumbers([], {}, 0))
+    reason = "removing its channels changes more than those channels"
+    assert sound_groups(network, images, traced.groups, without) == ([], {"query": reason})
