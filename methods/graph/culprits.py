@@ -6,10 +6,13 @@ are given up. Where outputs differ, halving finds the first group in the order o
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from methods.graph.channels import Group
+
+PATIENCE = 120.0  # seconds; a trial of all groups alone takes some in large networks
 
 
 @dataclass(frozen=True)
@@ -28,20 +31,33 @@ class Fault:
 Trial = Callable[[Sequence[Group]], Fault | None]
 
 
-def give_up_groups(groups: Sequence[Group], trial: Trial) -> tuple[list[Group], dict[str, str]]:
+def give_up_groups(
+    groups: Sequence[Group], trial: Trial, patience: float = PATIENCE
+) -> tuple[list[Group], dict[str, str]]:
     """The groups that pass the trial together, in their order, and a reason for each that was given up.
 
     Args:
         groups: in the order of execution.
         trial: tries some of them at once; None if they pass.
+        patience: seconds, after which no further culprit is looked for: what has passed by then is kept.
     """
-    remaining = list(groups)
+    end = time.monotonic() + patience
+    remaining, proven = list(groups), list[Group]()
     reasons: dict[str, str] = {}
     while remaining and (fault := trial(remaining)) is not None:
-        culprits = _groups_at(fault.module, remaining, trial) or [_first_culprit(remaining, trial, fault)]
+        if time.monotonic() > end:
+            proven = proven if trial(proven) is None else []
+            untried = f"no time was left to try its channels: other ones took {patience:.0f} s"
+            reasons.update({group.name: untried for group in remaining if group not in proven})
+            return proven, reasons
+        culprits = _groups_at(fault.module, remaining, trial)
+        if not culprits:
+            proven, culprit = _first_culprit(remaining, trial, fault)
+            culprits = [culprit]
         for group, reason in culprits:
             remaining.remove(group)
             reasons[group.name] = reason
+        proven = [group for group in proven if group.name not in reasons]
     return remaining, reasons
 
 
@@ -58,8 +74,8 @@ def _within(name: str, module: str) -> bool:
     return name == module or name.startswith(f"{module}.")
 
 
-def _first_culprit(groups: Sequence[Group], trial: Trial, fault: Fault) -> tuple[Group, str]:
-    """The first group with which the trial of it and all before it fails."""
+def _first_culprit(groups: Sequence[Group], trial: Trial, fault: Fault) -> tuple[list[Group], tuple[Group, str]]:
+    """The groups that pass together, and the first one with which they do not."""
     passing, failing = 0, len(groups)
     while failing - passing > 1:
         middle = (passing + failing) // 2
@@ -68,4 +84,4 @@ def _first_culprit(groups: Sequence[Group], trial: Trial, fault: Fault) -> tuple
             passing = middle
         else:
             failing, fault = middle, found
-    return groups[failing - 1], fault.reason
+    return list(groups[:passing]), (groups[passing], fault.reason)
