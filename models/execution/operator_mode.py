@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -19,7 +20,9 @@ class OperatorMode(TorchDispatchMode):
 
         Outside of `inference_mode`, torch takes composite operators apart before a mode sees them.
         """
-        if not func._can_decompose():
+        composite = torch._C.DispatchKey.CompositeImplicitAutograd
+        # `func.decompose` would also take operators apart of which torch has only a Python version for its compiler.
+        if not torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), composite):
             return NotImplemented
         with self:
-            return func.decompose(*args, **kwargs)
+            return func._op_dk(composite, *args, **kwargs)

@@ -40,7 +40,7 @@ _NAMES: dict[Rule, str] = {
         alias as_strided channel_shuffle clone contiguous detach diagonal expand expand_copy flip gather im2col index
         index_select lift_fresh lift_fresh_copy movedim narrow native_channel_shuffle permute pixel_shuffle
         pixel_unshuffle reflection_pad1d reflection_pad2d repeat replication_pad1d replication_pad2d
-        _reshape_alias_copy roll squeeze swapaxes t tile _to_copy transpose unfold unsqueeze
+        _reshape_alias_copy roll squeeze swapaxes t tile _to_copy transpose unfold _unsafe_index unsqueeze
     """,
     reshape_elements: "flatten reshape _reshape_alias unflatten _unsafe_view view",
     slice_elements: "select slice split split_with_sizes unbind",
