@@ -63,15 +63,16 @@ def give_up_groups(
 
 def _groups_at(module: str | None, groups: Sequence[Group], trial: Trial) -> list[tuple[Group, str]]:
     """Groups with channels in the module that raised which fail alone as well."""
-    if module is None:
+    if not module:  # the network's own code: any group may be at fault
         return []
-    inside = [group for group in groups if any(_within(slots.name, module) for slots in group.slots)]
+    inside = [group for group in groups if touches_module(group, module)]
     faults = [(group, trial([group])) for group in inside]
     return [(group, fault.reason) for group, fault in faults if fault is not None]
 
 
-def _within(name: str, module: str) -> bool:
-    return name == module or name.startswith(f"{module}.")
+def touches_module(group: Group, module: str) -> bool:
+    """Whether channels of the group lie in a module or in those inside it."""
+    return any(name == module or name.startswith(f"{module}.") for name in group.layers)
 
 
 def _first_culprit(groups: Sequence[Group], trial: Trial, fault: Fault) -> tuple[list[Group], tuple[Group, str]]:

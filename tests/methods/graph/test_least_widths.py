@@ -1,0 +1,61 @@
+"""The least widths of networks whose code stops running below some width."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from coupled_nets.pieces import CLASSES, SHAPE, Pieces, conv, pool_mean
+from independent import randomise_channels
+from torch import Tensor, nn
+
+from methods.base import Compressor
+from methods.registry import create
+
+
+def bind_method(network: nn.Module) -> Compressor:
+    return create("l1", randomise_channels(network), torch.randn(2, *SHAPE))
+
+
+def run_smallest(compressor: Compressor) -> Tensor:
+    last = [len(site.settings) - 1 for site in compressor.sites]
+    outputs: Tensor = compressor.compress(compressor.allocation(last))(torch.randn(2, *SHAPE))
+    return outputs
+
+
+class Divided(nn.Module):
+    """Code that divides by a sixth of a width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = conv(8, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.body(x))
+        return x * (6 // 6 / (x.shape[1] // 6))
+
+
+def test_a_width_that_the_code_divides_by_is_not_less_than_it_allows() -> None:
+    """Of 12 channels 8 stay at least: the first power of two from which the network runs; the others are free."""
+
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
+        return n.fc(pool_mean(F.relu(n.after(n.divided(F.relu(n.stem(x)))))))
+
+    network = Pieces(run_net, stem=conv(3, 8), divided=Divided(), after=conv(12, 6), fc=nn.Linear(6, CLASSES))
+    compressor = bind_method(network)
+    assert {site.name: site.widths[-1] for site in compressor.sites} == {"stem": 1, "divided.body": 8, "after": 1}
+    assert run_smallest(compressor).shape == (2, CLASSES)
+
+
+def test_widths_that_only_fail_together() -> None:
+    """Two widths whose sum must be 4 or more, in the code of the network itself."""
+
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
+        left, right = F.relu(n.left(x)), F.relu(n.right(x))
+        x = torch.cat([left, right], 1)
+        assert x.shape[1] >= 4
+        return n.fc(pool_mean(x))
+
+    network = Pieces(run_net, left=conv(3, 8), right=conv(3, 8), fc=nn.Linear(16, CLASSES))
+    compressor = bind_method(network)
+    assert {site.name: site.widths[-1] for site in compressor.sites} == {"left": 2, "right": 2}
+    assert run_smallest(compressor).shape == (2, CLASSES)
