@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from methods.base import copy_network
 from methods.graph.trace import evaluation_mode, trace_layers
+from models.execution.user_line import failing_line
 
 _SCALES = (0.0, 0.1, 10.0, -10.0)  # factors on the images, because branches mostly compare a mean or a maximum
 
@@ -41,5 +42,7 @@ def _forward_error(network: nn.Module, inputs: Tensor, *, training: bool = False
 
 
 def describe_error(error: Exception) -> str:
-    """The error's type and the first line of its message."""
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+    """The line of the user's code that failed, the error's type and the first line of its message."""
+    line = failing_line(error)
+    message = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+    return message if line is None else f"{line}: {message}"

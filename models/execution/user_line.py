@@ -18,3 +18,13 @@ def running_line() -> str | None:
     while frame is not None and frame.f_code.co_filename.startswith(_PASSED_OVER):
         frame = frame.f_back
     return None if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
+def failing_line(error: BaseException) -> str | None:
+    """The innermost such line among those in which an error was raised."""
+    line, traceback = None, error.__traceback__
+    while traceback is not None:
+        if not traceback.tb_frame.f_code.co_filename.startswith(_PASSED_OVER):
+            line = f"{Path(traceback.tb_frame.f_code.co_filename).name}:{traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    return line

@@ -197,3 +197,18 @@ def test_an_error_leaves_no_numbers_behind() -> None:
         small(torch.randn(2, 4, 8, 8))
     assert torch.zeros(2, 24).view(-1, 24).shape == (2, 24)
     assert small(IMAGES).shape == (3, CLASSES)
+
+
+def test_a_width_that_code_insists_on_is_named_with_its_line() -> None:
+    class Insists(Literal):
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.relu(self.a(x))
+            if x.shape[1] != 8:
+                raise ValueError("eight channels were promised")
+            return self.fc(pool_mean(F.relu(self.b(x))))
+
+    network = Insists()
+    network.fc = nn.Linear(6, CLASSES)
+    line = Insists.forward.__code__.co_firstlineno + 3
+    reason = f"(test_call_numbers.py:{line}: ValueError: eight channels were promised)"
+    assert bind_method(network).skipped["a"].endswith(reason)
