@@ -23,7 +23,7 @@ Channel = tuple[str, str, int]
 
 def traced_units(network: nn.Module, example: Tensor) -> set[frozenset[Channel]]:
     """What the flow says: the channels of modules that can only be removed together, one set for each choice."""
-    groups, _, _ = trace_groups(network, example, trace_layers(network, example))
+    groups = trace_groups(network, example, trace_layers(network, example)).groups
     units = set()
     for group in groups:
         for channel in range(group.channels):
