@@ -62,6 +62,16 @@ def shared_weights(network: nn.Module) -> dict[str, str]:
     return reasons
 
 
+def tied_parameters(network: nn.Module) -> list[list[str]]:
+    """The names of each parameter that stands in several places, in their order."""
+    names: dict[int, list[str]] = {}
+    for owner, module in network.named_modules():
+        for leaf, parameter in module._parameters.items():
+            if parameter is not None:
+                names.setdefault(id(parameter), []).append(f"{owner}.{leaf}" if owner else leaf)
+    return [places for places in names.values() if len(places) > 1]
+
+
 def producing_layers(group: Group, layers: Container[str]) -> tuple[str, ...]:
     """Those of the layers that compute channels of the group; a bare weight has its outputs in dimension 0."""
     produced = [slots.name for slots in group.slots if slots.side == "out" and not slots.dim]
@@ -127,9 +137,10 @@ def keep_channels(network: nn.Module, groups: Iterable[Group], staying: Mapping[
     gone: dict[tuple[str, Side, int | None], list[Tensor]] = {}  # several groups may meet in one module
     for slots, removed in removed_channels(groups, staying):
         gone.setdefault((slots.name, slots.side, slots.dim), []).append(removed)
-    modules, parameters = dict(network.named_modules()), dict(network.named_parameters())
+    modules, tied = dict(network.named_modules()), tied_parameters(network)
     for (name, side, dim), pieces in gone.items():
-        width = parameters[name].shape[dim] if dim is not None else channels_of(modules[name], side)
+        owner, _, leaf = name.rpartition(".")
+        width = getattr(modules[owner], leaf).shape[dim] if dim is not None else channels_of(modules[name], side)
         stays = torch.ones(width, dtype=torch.bool)
         stays[torch.cat(pieces)] = False
         keep = stays.nonzero().flatten()
@@ -138,5 +149,9 @@ def keep_channels(network: nn.Module, groups: Iterable[Group], staying: Mapping[
         if dim is None:
             narrow_module(modules[name], side, keep)
         else:
-            owner, _, leaf = name.rpartition(".")
             slice_tensor(modules[owner], leaf, dim, keep)
+    # Each module has sliced a tied parameter for itself, all of them alike.
+    for first, *others in tied:
+        for name in others:
+            owner, _, leaf = name.rpartition(".")
+            setattr(modules[owner], leaf, network.get_parameter(first))

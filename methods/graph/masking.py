@@ -92,8 +92,9 @@ def _replace(flow: ChannelFlow | None, tensor: Tensor, replacement: Callable[[],
 
 @torch.no_grad()
 def _zero_slices(network: nn.Module, name: str, dim: int, gone: Tensor) -> None:
-    tensors = dict(network.named_parameters()) | dict(network.named_buffers())
-    tensors[name].index_fill_(dim, gone.to(tensors[name].device), 0)
+    owner, _, leaf = name.rpartition(".")
+    tensor = getattr(network.get_submodule(owner), leaf)
+    tensor.index_fill_(dim, gone.to(tensor.device), 0)
 
 
 def _zero_inputs(module: nn.Module, gone: Tensor, flow: ChannelFlow | None) -> None:

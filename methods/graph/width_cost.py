@@ -7,7 +7,7 @@ its channels reach the layer (flattening), plus a constant. Its FLOPs are positi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,9 +54,12 @@ class WidthCost:
         self._weights = np.array([_weights_per_width(layer) for _, layer in layers])
         self.positions = np.array([uses[name].positions for name in self.layers], dtype=np.float64)
         self._per_channel, self._fixed_params = _linear_params(network, groups, set(self.layers))
-        self._biased = np.array([getattr(layer, "bias", None) is not None for _, layer in layers], dtype=np.float64)
+        # A parameter that several layers hold counts under its first name alone.
+        own = dict(network.named_parameters())
+        self._weighted = np.array([name in own or f"{name}.weight" in own for name in self.layers], dtype=np.float64)
+        self._biased = np.array([f"{name}.bias" in own for name in self.layers], dtype=np.float64)
         full = np.array([group.channels for group in groups], dtype=np.float64)
-        # Shared weights are counted twice above, and weights computed from parameters are none; such layers stay dense.
+        # Weights that are computed from parameters are not counted above; such layers stay dense.
         self._fixed_params += count_params(network) - self._cost_of_widths(full).params
         self.dense = self._cost_of_widths(full)
 
@@ -80,7 +83,7 @@ class WidthCost:
         out = self._out(channels)
         weights = self._in(channels) * out * self._weights
         flops = np.rint(weights @ self.positions).astype(np.int64)
-        params = weights.sum(1) + out @ self._biased + channels @ self._per_channel + self._fixed_params
+        params = weights @ self._weighted + out @ self._biased + channels @ self._per_channel + self._fixed_params
         rounded = np.rint(params).astype(np.int64)
         return Costs(flops, rounded, 4 * rounded)
 
@@ -136,17 +139,15 @@ def _linear_params(network: nn.Module, groups: Sequence[Group], layers: set[str]
         for slots in group.slots:
             if slots.name in layers:
                 continue
-            size = _size_per_channel(modules, parameters, slots.name, slots.dim)
+            size = _size_per_channel(parameters, slots.name, slots.dim)
             per_channel[i] += size * len(slots.index) / group.channels
     fixed = total - float(per_channel @ np.array([group.channels for group in groups], dtype=np.float64))
     return per_channel, fixed
 
 
-def _size_per_channel(
-    modules: dict[str, nn.Module], parameters: dict[str, nn.Parameter], name: str, dim: int | None
-) -> int:
-    """Parameters of one channel of a norm, of a PReLU or of a bare parameter."""
+def _size_per_channel(parameters: Mapping[str, nn.Parameter], name: str, dim: int | None) -> int:
+    """Parameters of one channel of a norm, of a PReLU or of a bare parameter; none of a buffer."""
     if dim is not None:
-        return parameters[name].numel() // parameters[name].shape[dim]
-    direct = list(modules[name].parameters(recurse=False))
+        return parameters[name].numel() // parameters[name].shape[dim] if name in parameters else 0
+    direct = [parameter for place, parameter in parameters.items() if place.rpartition(".")[0] == name]
     return sum(parameter.numel() // parameter.shape[-1] for parameter in direct)

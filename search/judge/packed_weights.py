@@ -12,13 +12,23 @@ _BUFFER = "buffer:"  # before the names of buffers that a state dict leaves out
 
 
 def pack_weights(compressor: Compressor, network: nn.Module) -> dict[str, Tensor]:
-    """The packed weights, and the buffers that no state dict holds: which channels a padded shortcut passes on
-    follows from the dense weights, which are not there any more when the file is read.
+    """The packed weights, tied ones once, and the buffers that no state dict holds: which channels a padded shortcut
+    passes on follows from the dense weights, which are not there any more when the file is read.
     """
     stored = network.state_dict().keys()
     extra = {name: buffer for name, buffer in network.named_buffers() if name not in stored}
     buffers = {f"{_BUFFER}{name}": b.detach().cpu().contiguous() for name, b in extra.items()}
-    return _copy_shared_memory(compressor.pack(network) | buffers)
+    packed, first_names = compressor.pack(network), _first_names(network)
+    tied = {name: first for name, first in _first_names(compressor.network).items() if first_names.get(name) == first}
+    once = {name: tensor for name, tensor in packed.items() if tied.get(name) not in packed}
+    return _copy_shared_memory(once | buffers)
+
+
+def _first_names(network: nn.Module) -> dict[str, str]:
+    """Every name of a parameter but its first one -> the first one."""
+    first_names = {id(parameter): name for name, parameter in network.named_parameters()}
+    names = {name: first_names[id(parameter)] for name, parameter in network.named_parameters(remove_duplicate=False)}
+    return {name: first for name, first in names.items() if name != first}
 
 
 def _copy_shared_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -35,6 +45,8 @@ def _copy_shared_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def unpack_weights(compressor: Compressor, allocation: Allocation, tensors: Mapping[str, Tensor]) -> nn.Module:
     """The inverse of `pack_weights`, also for a compressor bound to a network with other weights."""
     weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(_BUFFER)}
+    tied = _first_names(compressor.network).items()
+    weights |= {name: weights[first] for name, first in tied if first in weights and name not in weights}
     network = compressor.unpack(allocation, weights)
     for name, tensor in tensors.items():
         if name.startswith(_BUFFER):

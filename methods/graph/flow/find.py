@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from methods.base import copy_network
-from methods.graph.channels import Group, Slots, shared_weights
+from methods.graph.channels import Group, Slots, tied_parameters
 from methods.graph.flow.labels import FREE, Dimension, varying_dims
 from methods.graph.flow.sizes import ALWAYS, CallNumbers
 from methods.graph.flow.trace import ChannelFlow, trace_channels
@@ -129,7 +129,7 @@ def groups_of_flow(flow: ChannelFlow, network: nn.Module, uses: Iterable[str]) -
     where: dict[int, dict[Place, set[int]]] = {}  # component -> place -> indices
     producers: dict[str, list[int]] = {}
     first_labels: dict[Place, int] = {}
-    for dimension in flow.labels.dimensions:
+    for dimension in _at_all_places(flow.labels.dimensions, network):
         place = place_of(dimension, modules)
         if place is None:
             continue
@@ -140,7 +140,6 @@ def groups_of_flow(flow: ChannelFlow, network: nn.Module, uses: Iterable[str]) -
         if place.side == "out" and not place.dim and place.name in order:  # a bare weight has outputs in dimension 0
             producers.setdefault(place.name, ids)
     producers = dict(sorted(producers.items(), key=lambda item: order[item[0]]))
-    shared = shared_weights(network)
     skipped = {name: "it has one output channel" for name in order if name not in producers}
     signatures: dict[frozenset[Place], list[int]] = {}
     seen: set[int] = set()
@@ -164,10 +163,6 @@ def groups_of_flow(flow: ChannelFlow, network: nn.Module, uses: Iterable[str]) -
             (slot for slot in slots if slot.side == "out" and slot.name in producers), key=lambda slot: order[slot.name]
         )
         name = first.name
-        fault = next((shared[slot.name] for slot in slots if slot.name in shared), None)
-        if fault is not None:
-            skipped.setdefault(name, fault)
-            continue
         if name in names:
             name = f"{name}[{int(first.index.min())}:{int(first.index.max()) + 1}]"
         names.add(name)
@@ -178,6 +173,18 @@ def groups_of_flow(flow: ChannelFlow, network: nn.Module, uses: Iterable[str]) -
     unit_of[FREE] = ALWAYS
     numbers = CallNumbers(list(flow.calls.numbers(unit_of)), first_units, len(units))
     return TracedGroups(groups, skipped, numbers, flow.multiplies_activations, components, first_labels)
+
+
+def _at_all_places(dimensions: Iterable[Dimension], network: nn.Module) -> Iterator[Dimension]:
+    """Every dimension under each name of its parameter, which several modules may hold."""
+    tied = {names[0]: names for names in tied_parameters(network)}
+    for dimension in dimensions:
+        if isinstance(dimension.dim, int):
+            names = tied.get(dimension.name, [dimension.name])
+        else:  # the sides of a module go with its weight
+            weights = tied.get(f"{dimension.name}.weight", [])
+            names = [name.removesuffix(".weight") for name in weights] or [dimension.name]
+        yield from (replace(dimension, name=name) for name in names)
 
 
 def _producer_of(component: int, producers: dict[str, list[int]]) -> str:
