@@ -31,7 +31,7 @@ from methods.filters.moments import (
     measure_moments,
     repair_layer,
 )
-from methods.graph.channels import Group, removed_channels
+from methods.graph.channels import Group, removed_channels, tied_parameters
 from methods.graph.filter_norms import filter_norms
 from methods.graph.narrow import channels_of
 from methods.registry import register
@@ -64,7 +64,9 @@ class SurgeonPruning(FilterPruning):
         small = super().compress(allocation)
         staying = self.kept_channels(allocation, self.removal_levels)
         inside, outside = (_kept_masks(self.channels.groups, staying, self.network, side) for side in ("in", "out"))
-        for name in inside.keys() & self.moments.keys():
+        # What repairs a tied weight for the inputs of one layer is wrong for those of the other.
+        tied = {name.rpartition(".")[0] for names in tied_parameters(self.network) for name in names}
+        for name in (inside.keys() & self.moments.keys()) - tied:
             module = self.network.get_submodule(name)
             everything = torch.ones(channels_of(module, "out"), dtype=torch.bool)
             repair_layer(
