@@ -68,17 +68,24 @@ def capture_program(network: nn.Module, example: Tensor) -> torch.export.Exporte
         UserError: torch.export cannot follow the network, or only for one batch size.
     """
     try:
-        with _quiet_exporters(), torch.no_grad():
-            program = torch.export.export(
-                network, (example.contiguous(),), dynamic_shapes=({0: torch.export.Dim(BATCH, min=1)},)
-            )
+        program = _capture(network, example, strict=False)
     except Exception as error:  # whatever the user's forward pass does that cannot be followed
-        raise UserError(
-            f"torch.export cannot capture this network ({type(error).__name__}: {first_line(error)}); "
-            f"leave pt2 and onnx out of {setting_name('formats', '--format')}"
-        ) from error
+        try:
+            # Reading the code follows some of what running it does not: `len(images)`.
+            program = _capture(network, example, strict=True)
+        except Exception:
+            raise UserError(
+                f"torch.export cannot capture this network ({type(error).__name__}: {first_line(error)}); "
+                f"leave pt2 and onnx out of {setting_name('formats', '--format')}"
+            ) from error
     _forget_places(program)
     return program
+
+
+def _capture(network: nn.Module, example: Tensor, *, strict: bool) -> torch.export.ExportedProgram:
+    shapes = ({0: torch.export.Dim(BATCH, min=1)},)
+    with _quiet_exporters(), torch.no_grad():
+        return torch.export.export(network, (example.contiguous(),), dynamic_shapes=shapes, strict=strict)
 
 
 def _forget_places(program: torch.export.ExportedProgram) -> None:

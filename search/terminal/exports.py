@@ -10,7 +10,7 @@ from rich.text import Text
 
 from models.wording import plural
 from search.allocation.targets import flops_text
-from search.export.config import CARD, CONFIG, PICTURE
+from search.export.config import CARD, CONFIG, PICTURE, WEIGHTS
 from search.export.export import Exported
 from search.export.model_card import shortfall_sentence, time_text
 from search.latency.timing import Latency
@@ -71,9 +71,11 @@ def show_export(exported: Exported, console: Console) -> None:
         f"accuracy  {metrics.test_accuracy:.2%} on the test set, dense {metrics.dense_test_accuracy:.2%}; "
         f"{metrics.mean:.2%}{std} over {plural(metrics.n, 'seed')}",
         *([f"note      {shortfall_sentence(metrics.latency)}"] if shortfall_sentence(metrics.latency) else []),
-        f"load      from search.api import load_compressed; network = load_compressed({str(exported.folder)!r})",
     ):
         print_line(console, text)
+    if all((exported.folder / name).exists() for name in (CONFIG, WEIGHTS)):
+        call = f"network = load_compressed({str(exported.folder)!r})"
+        print_line(console, f"load      from search.api import load_compressed; {call}")
 
 
 def _files_table(exported: Exported) -> Table:

@@ -121,6 +121,17 @@ def test_networks_that_cannot_be_captured_are_named(network):
         capture_program(network, torch.ones(2, 3, 4, 4))
 
 
+class CountedBatch(nn.Module):
+    def forward(self, x):
+        return x.flatten(1) * torch.ones(len(x), 1)
+
+
+def test_a_network_that_counts_its_batch_is_captured_by_its_code():
+    program = capture_program(CountedBatch(), torch.ones(2, 3, 4, 4))
+    images = torch.randn(5, 3, 4, 4)
+    assert torch.equal(program.module()(images), images.flatten(1))
+
+
 def test_disagreement_is_relative_to_the_largest_output():
     images = torch.arange(1.0, 11.0).view(10, 1, 1, 1)
     network = nn.Flatten()
