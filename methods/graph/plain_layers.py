@@ -6,13 +6,12 @@ layer keeps what was computed; it is trained from there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from methods.base import copy_network
 from methods.graph.narrow import Conv
@@ -22,14 +21,27 @@ from models.execution.operator_mode import OperatorMode
 
 
 class PaddedConv2d(nn.Conv2d):
-    """A convolution whose input is padded by other amounts on either side: left, right, top, bottom."""
+    """A convolution that pads its input by other amounts on either side.
 
-    def __init__(self, *args: Any, pads: tuple[int, ...], **kwargs: Any) -> None:
+    Args:
+        pads: left, right, top, bottom; None for as much as the size asks for (`padding="same"` of TensorFlow).
+    """
+
+    def __init__(self, *args: Any, pads: tuple[int, ...] | None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.pads = pads
 
     def forward(self, input: Tensor) -> Tensor:
-        return super().forward(nn.functional.pad(input, self.pads))
+        pads = self._pads_of(input.shape[-2:]) if self.pads is None else self.pads
+        return super().forward(nn.functional.pad(input, pads))
+
+    def _pads_of(self, size: torch.Size) -> list[int]:
+        pads: list[int] = []
+        for length, kernel, stride, dilation in zip(size, self.kernel_size, self.stride, self.dilation, strict=True):
+            positions = -(-length // stride)
+            lacking = max((positions - 1) * stride + (kernel - 1) * dilation + 1 - length, 0)
+            pads[:0] = [lacking // 2, lacking - lacking // 2]  # the last dimension comes first
+        return pads
 
 
 class _ConvolutionCall(OperatorMode):
@@ -53,44 +65,66 @@ class _ConvolutionCall(OperatorMode):
 
 @torch.no_grad()
 def plain_layer(layer: Conv, shape: torch.Size) -> nn.Module | None:
-    """A plain convolution that does what `layer` does to an input of that shape; None if there is none.
+    """A plain convolution that does what `layer` does to inputs of that shape and of larger ones.
 
     Args:
         shape: of an input with one example.
+
+    Returns:
+        None if there is none, or if the layer applies its own parameter as it is.
     """
     twin = copy_network(layer).eval()
-    weight = next(leaf for leaf in tree_leaves(list(twin.parameters())) if leaf.dim() > 1)
-    inputs = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(weight)
+    like = next(parameter for parameter in twin.parameters() if parameter.dim() > 1)
+    generator = torch.Generator().manual_seed(0)
+    larger = torch.Size((*shape[:2], *(size + 1 for size in shape[2:])))
+    inputs = [torch.randn(size, generator=generator).to(like) for size in (shape, larger)]
     with _ConvolutionCall() as seen:
-        outputs = twin(inputs)
-    if len(seen.calls) != 1:
+        outputs = [twin(inputs[0])]
+    if len(seen.calls) != 1 or seen.calls[0][6]:  # transposed
         return None
-    _, weight, bias, stride, padding, dilation, transposed, _, groups = seen.calls[0]
-    if transposed or (seen.pads and not isinstance(layer, nn.Conv2d)):
+    if _same_memory(seen.calls[0][1], twin._parameters.get("weight")):
         return None
+    outputs.append(twin(inputs[1]))
+    for plain in _candidates(layer, seen):
+        plain.train(layer.training)
+        if all(map(_all_close, map(plain, inputs), outputs)):
+            return plain
+    return None
+
+
+def _all_close(output: Tensor, wanted: Tensor) -> bool:
+    return output.shape == wanted.shape and torch.allclose(output, wanted, rtol=1e-4, atol=1e-6)
+
+
+def _same_memory(tensor: Tensor, parameter: Tensor | None) -> bool:
+    return parameter is not None and tensor.data_ptr() == parameter.data_ptr()
+
+
+def _candidates(layer: Conv, seen: _ConvolutionCall) -> Iterator[nn.Module]:
+    """Plain layers with the weight that was applied: padded as it was, or as the size asks for."""
+    _, weight, bias, stride, padding, dilation, _, _, groups = seen.calls[0]
     kind = next(kind for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d) if isinstance(layer, kind))
-    arguments = {
+    arguments: dict[str, Any] = {
+        "in_channels": layer.in_channels,
+        "out_channels": layer.out_channels,
         "kernel_size": tuple(weight.shape[2:]),
         "stride": tuple(stride),
         "padding": tuple(padding),
         "dilation": tuple(dilation),
         "groups": groups,
         "bias": bias is not None,
+        "device": "meta",
     }
-    with torch.random.fork_rng(devices=[]):  # a new layer draws weights, which are replaced
-        if seen.pads:
-            plain: nn.Module = PaddedConv2d(layer.in_channels, layer.out_channels, pads=seen.pads, **arguments)
-        else:
-            plain = kind(layer.in_channels, layer.out_channels, **arguments)
+    layers = [kind(**arguments)] if not seen.pads else [PaddedConv2d(**arguments, pads=seen.pads)]
+    if kind is nn.Conv2d:
+        layers.append(PaddedConv2d(**arguments, pads=None))
     trained = {name for name, parameter in layer.named_parameters() if parameter.requires_grad}
-    plain.weight = nn.Parameter(weight.detach().clone(), requires_grad=bool(trained - {"bias"}))
-    if bias is not None:
-        plain.bias = nn.Parameter(
-            bias.detach().clone(), requires_grad="bias" in trained or "bias" not in layer._parameters
-        )
-    plain.train(layer.training)
-    same = torch.allclose(plain(inputs), outputs, rtol=1e-4, atol=1e-6)
-    return plain if same else None
+    for plain in layers:
+        plain.weight = nn.Parameter(weight.detach().clone(), requires_grad=bool(trained - {"bias"}))
+        if bias is not None:
+            trains = "bias" in trained or "bias" not in layer._parameters
+            plain.bias = nn.Parameter(bias.detach().clone(), requires_grad=trains)
+        yield plain
 
 
 def computed_weights(network: nn.Module, example: Tensor) -> dict[str, torch.Size]:

@@ -17,6 +17,7 @@ from methods.graph.channels import Group, keep_channels
 from methods.graph.culprits import Fault, give_up_groups
 from methods.graph.flow.find import TracedGroups
 from methods.graph.masking import masked_outputs
+from methods.graph.narrow import Norm
 from methods.graph.other_paths import describe_error, fault_on_other_paths
 from models.execution.forward_hooks import module_path
 
@@ -50,16 +51,23 @@ def sound_groups(
 
 @torch.no_grad()
 def _with_visible_factors(network: nn.Module) -> nn.Module:
-    """A copy whose parameters near zero are not: a layer scale of 1e-6 would hide whatever goes wrong before it."""
+    """A copy in which no factor hides a fault.
+
+    A layer scale of 1e-6 or a last convolution of zeros hides whatever goes wrong before it; slopes, scales and
+    statistics that are still the same for all channels hide that they go with the wrong ones.
+    """
     twin = copy_network(network).eval()
     generator = torch.Generator().manual_seed(0)
-    for parameter in twin.parameters():
-        if parameter.is_floating_point() and parameter.numel():
-            values = torch.rand(parameter.shape, generator=generator).to(parameter) + 0.5
-            hidden = parameter.abs() < NEAR_ZERO
-            # Weights of layers are small by right; scales and shifts are whole vectors.
-            if parameter.squeeze().dim() <= 1:
-                parameter[hidden] = values[hidden]
+    statistics = [tensor for module in twin.modules() if isinstance(module, Norm) for tensor in module.buffers()]
+    for tensor in [*twin.parameters(), *statistics]:
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        if tensor.squeeze().dim() <= 1:
+            factors = torch.rand(tensor.shape, generator=generator).to(tensor) + 0.5
+            tensor.copy_(torch.where(tensor.abs() < NEAR_ZERO, factors, tensor * factors))
+        elif float(tensor.abs().max()) < NEAR_ZERO**2:  # weights are small by right, but not all of them
+            fan_in = tensor.numel() // tensor.shape[0]
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) / fan_in**0.5)
     return twin
 
 

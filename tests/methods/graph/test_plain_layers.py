@@ -1,0 +1,124 @@
+"""Convolutions that compute their weight give way to plain ones that do the same, and others are left as they are."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from methods.graph.channel_sites import ChannelGroups
+from methods.graph.plain_layers import computed_weights, replace_computed
+
+IMAGES = torch.randn(2, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+
+
+class StandardisedConv(nn.Conv2d):
+    """Weights of mean zero and variance one over the inputs, as in BiT and NFNets."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        spread, mean = torch.var_mean(self.weight, (1, 2, 3), keepdim=True)
+        weight = (self.weight - mean) / (spread + 1e-5).sqrt()
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class SameStandardisedConv(StandardisedConv):
+    """Padded as TensorFlow does: by what the size asks for, the odd pixel after the image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for dim in (2, 3):
+            lacking = (-x.shape[dim]) % 2 + 1  # stride 2, kernel 3
+            pads = [lacking // 2, lacking - lacking // 2]
+            x = F.pad(x, pads if dim == 3 else [0, 0, *pads])
+        return super().forward(x)
+
+
+class LopsidedConv(StandardisedConv):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, (2, 0, 1, 0)))
+
+
+class OwnForward(nn.Conv2d):
+    """Its own way to call the convolution, with the weight as it is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(F.pad(x, (1, 1, 1, 1)), self.weight, self.bias)
+
+
+class GatedByInput(nn.Conv2d):
+    """The weight depends on the images: no plain layer does that."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * x.mean(), self.bias, padding=1)
+
+
+def network_with(layer: nn.Module) -> nn.Module:
+    return nn.Sequential(layer, nn.ReLU(), nn.Conv2d(8, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
+
+
+COMPUTED: dict[str, Callable[[], nn.Module]] = {
+    "weight norm": lambda: parametrizations.weight_norm(nn.Conv2d(3, 8, 3, padding=1, bias=False)),
+    "old weight norm": lambda: nn.utils.weight_norm(nn.Conv2d(3, 8, 3, stride=2)),
+    "spectral norm": lambda: parametrizations.spectral_norm(nn.Conv2d(3, 8, 3, dilation=2)),
+    "standardised": lambda: StandardisedConv(3, 8, 3, padding=1),
+    "standardised, same padding": lambda: SameStandardisedConv(3, 8, 3, stride=2),
+    "standardised, lopsided padding": lambda: LopsidedConv(3, 8, 3),
+}
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_a_plain_layer_does_the_same_to_images_of_any_size(name: str) -> None:
+    torch.manual_seed(0)
+    network = network_with(COMPUTED[name]()).eval()
+    state = torch.get_rng_state()
+    shapes = computed_weights(network, IMAGES)
+    plain = copy.deepcopy(network)
+    replace_computed(plain, shapes)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert list(shapes) == ["0"]
+    assert set(dict(plain[0].named_parameters())) <= {"weight", "bias"}
+    assert plain[0].weight.is_leaf
+    for size in (9, 10, 13):
+        images = torch.randn(2, 3, size, size)
+        assert torch.allclose(plain(images), network(images), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [OwnForward, GatedByInput, nn.Conv2d])
+def test_other_layers_stay_as_they_are(kind: type[nn.Conv2d]) -> None:
+    network = network_with(kind(3, 8, 3)).eval()
+    assert computed_weights(network, IMAGES) == {}
+
+
+@pytest.mark.parametrize(
+    "frozen", [[], ["bias"], ["parametrizations.weight.original0", "parametrizations.weight.original1"]]
+)
+def test_what_was_frozen_stays_so(frozen: list[str]) -> None:
+    network = network_with(parametrizations.weight_norm(nn.Conv2d(3, 8, 3)))
+    for name, parameter in network[0].named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    replace_computed(network, computed_weights(network, IMAGES))
+    layer: Any = network[0]
+    assert layer.training
+    assert layer.bias.requires_grad == ("bias" not in frozen)
+    assert layer.weight.requires_grad == ("parametrizations.weight.original0" not in frozen)
+
+
+def test_filters_and_inputs_of_standardised_layers_are_removed() -> None:
+    """The weight of what is left is that of the dense network, not one standardised over fewer inputs."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        StandardisedConv(3, 8, 3), nn.ReLU(), StandardisedConv(8, 6, 3), nn.Flatten(), nn.Linear(150, 4)
+    ).eval()  # fmt: skip
+    groups = ChannelGroups(network, IMAGES)
+    assert {site.name: site.channels for site in groups.sites} == {"0": 8, "2": 6}
+    small, kept = copy.deepcopy(network), torch.tensor([1, 2, 5])
+    groups.narrow_network(small, {"0": kept})
+    standard = [(w - w.mean((1, 2, 3), keepdim=True)) / (w.var((1, 2, 3), keepdim=True) + 1e-5).sqrt()
+                for w in (network[0].weight, network[2].weight)]  # fmt: skip
+    assert torch.allclose(small[0].weight, standard[0][kept], atol=1e-5)
+    assert torch.allclose(small[2].weight, standard[1][:, kept], atol=1e-5)
