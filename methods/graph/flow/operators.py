@@ -35,7 +35,7 @@ from methods.graph.flow.movement import (
 
 Rule = Callable[[Call], Any]
 
-_NAMES: dict[Rule, str] = {
+NAMES: dict[Rule, str] = {
     move_elements: """
         alias as_strided channel_shuffle clone contiguous detach diagonal expand expand_copy flip gather im2col index
         index_select lift_fresh lift_fresh_copy movedim narrow native_channel_shuffle permute pixel_shuffle
@@ -69,7 +69,7 @@ _NAMES: dict[Rule, str] = {
     """,
     work_along_dim: "cumprod cumsum logcumsumexp _log_softmax _softmax sort topk",
 }
-_RULES = {name: rule for rule, names in _NAMES.items() for name in names.split()}
+_RULES = {name: rule for rule, names in NAMES.items() for name in names.split()}
 _POOLS = ("pool1d", "pool2d", "pool3d", "upsample", "unpool", "grid_sampler")  # parts of names
 _SHAPES_ALONE = """
     bernoulli bernoulli_ empty_like fill_ full_like new_empty new_empty_strided new_full new_ones new_zeros normal_
