@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -124,55 +124,81 @@ def groups_of_flow(flow: ChannelFlow, network: nn.Module, uses: Iterable[str]) -
     """
     order = {name: position for position, name in enumerate(uses)}
     components = settle_splits(flow)
-    reasons = flow.labels.pinned(components)
-    modules = dict(network.named_modules())
-    where: dict[int, dict[Place, set[int]]] = {}  # component -> place -> indices
-    producers: dict[str, list[int]] = {}
-    first_labels: dict[Place, int] = {}
-    for dimension in _at_all_places(flow.labels.dimensions, network):
-        place = place_of(dimension, modules)
-        if place is None:
-            continue
-        first_labels.setdefault(place, dimension.first)
-        ids = components[dimension.first : dimension.first + dimension.size].tolist()
-        for index, component in enumerate(ids):
-            where.setdefault(component, {}).setdefault(place, set()).add(index)
-        if place.side == "out" and not place.dim and place.name in order:  # a bare weight has outputs in dimension 0
-            producers.setdefault(place.name, ids)
-    producers = dict(sorted(producers.items(), key=lambda item: order[item[0]]))
-    skipped = {name: "it has one output channel" for name in order if name not in producers}
-    signatures: dict[frozenset[Place], list[int]] = {}
-    seen: set[int] = set()
-    for name, ids in producers.items():
-        for component in ids:
-            if component in reasons:
-                skipped.setdefault(name, reasons[component])
-            elif component not in seen:
-                seen.add(component)
-                signatures.setdefault(frozenset(where[component]), []).append(component)
-    groups = []
-    names: set[str] = set()
+    places = _LabelPlaces(flow, network, components, order)
+    skipped = {name: "it has one output channel" for name in order if name not in places.produced}
+    groups: dict[str, Group] = {}
     first_units: dict[str, int] = {}
-    units: dict[int, int] = {}  # component -> unit
-    for members in signatures.values():
+    unit_of = torch.full((len(components),), ALWAYS)  # of components; those of one group follow each other
+    units = 0
+    for members in _removable_sets(places, flow.labels.pinned(components), skipped):
+        slots = _slots_of(members, places.indices)
+        name = _group_name(slots, order, places.produced, groups)
+        groups[name] = Group(name, len(members), slots)
+        first_units[name] = units
+        unit_of[members] = torch.arange(units, units + len(members))
+        units += len(members)
+    unit_of_label = unit_of[torch.from_numpy(components)]
+    unit_of_label[FREE] = ALWAYS
+    numbers = CallNumbers(list(flow.calls.numbers(unit_of_label)), first_units, units)
+    return TracedGroups(
+        list(groups.values()), skipped, numbers, flow.multiplies_activations, components, places.first_labels
+    )
+
+
+class _LabelPlaces:
+    """Where the labels of every component stand.
+
+    Attributes:
+        indices: component -> place -> indices there.
+        produced: layer -> the components of its output channels; layers in the order of execution.
+        first_labels: place -> the label of its index 0.
+    """
+
+    def __init__(self, flow: ChannelFlow, network: nn.Module, components: np.ndarray, order: Mapping[str, int]) -> None:
+        self.indices: dict[int, dict[Place, set[int]]] = {}
+        self.first_labels: dict[Place, int] = {}
+        produced: dict[str, list[int]] = {}
+        modules = dict(network.named_modules())
+        for dimension in _at_all_places(flow.labels.dimensions, network):
+            place = place_of(dimension, modules)
+            if place is None:
+                continue
+            self.first_labels.setdefault(place, dimension.first)
+            ids = components[dimension.first : dimension.first + dimension.size].tolist()
+            for index, component in enumerate(ids):
+                self.indices.setdefault(component, {}).setdefault(place, set()).add(index)
+            if place.side == "out" and not place.dim and place.name in order:  # a bare weight's outputs: dimension 0
+                produced.setdefault(place.name, ids)
+        self.produced = dict(sorted(produced.items(), key=lambda item: order[item[0]]))
+
+
+def _removable_sets(places: _LabelPlaces, pinned: Mapping[int, str], skipped: dict[str, str]) -> list[list[int]]:
+    """Components of which any may be removed; all in one set stand at the same places, and so make one group.
+
+    Args:
+        pinned: the components that stay, with the reason.
+        skipped: gets the reasons for layers with channels that stay.
+    """
+    sets: dict[frozenset[Place], dict[int, str]] = {}  # component -> its first producer
+    for name, ids in places.produced.items():
+        for component in ids:
+            if component in pinned:
+                skipped.setdefault(name, pinned[component])
+            else:
+                sets.setdefault(frozenset(places.indices[component]), {}).setdefault(component, name)
+    for members in sets.values():
         if len(members) == 1:
-            skipped.setdefault(_producer_of(members[0], producers), "its channels can only be removed all together")
-            continue
-        slots = _slots(members, where)
-        first = min(
-            (slot for slot in slots if slot.side == "out" and slot.name in producers), key=lambda slot: order[slot.name]
-        )
-        name = first.name
-        if name in names:
-            name = f"{name}[{int(first.index.min())}:{int(first.index.max()) + 1}]"
-        names.add(name)
-        groups.append(Group(name, len(members), slots))
-        first_units[name] = len(units)
-        units |= {component: len(units) + channel for channel, component in enumerate(members)}
-    unit_of = torch.tensor([units.get(component, ALWAYS) for component in components.tolist()])
-    unit_of[FREE] = ALWAYS
-    numbers = CallNumbers(list(flow.calls.numbers(unit_of)), first_units, len(units))
-    return TracedGroups(groups, skipped, numbers, flow.multiplies_activations, components, first_labels)
+            skipped.setdefault(next(iter(members.values())), "its channels can only be removed all together")
+    return [list(members) for members in sets.values() if len(members) > 1]
+
+
+def _group_name(slots: Iterable[Slots], order: Mapping[str, int], layers: Container[str], taken: Container[str]) -> str:
+    """The layer that computes a group's channels first, with their range if another group has this name."""
+    produced = [slot for slot in slots if slot.side == "out" and slot.name in layers]
+    first = min(produced, key=lambda slot: order[slot.name])
+    if first.name not in taken:
+        return first.name
+    return f"{first.name}[{int(first.index.min())}:{int(first.index.max()) + 1}]"
 
 
 def _at_all_places(dimensions: Iterable[Dimension], network: nn.Module) -> Iterator[Dimension]:
@@ -187,15 +213,11 @@ def _at_all_places(dimensions: Iterable[Dimension], network: nn.Module) -> Itera
         yield from (replace(dimension, name=name) for name in names)
 
 
-def _producer_of(component: int, producers: dict[str, list[int]]) -> str:
-    return next(name for name, ids in producers.items() if component in ids)
-
-
-def _slots(members: list[int], where: dict[int, dict[Place, set[int]]]) -> list[Slots]:
+def _slots_of(members: Sequence[int], indices: Mapping[int, Mapping[Place, set[int]]]) -> list[Slots]:
     slots = []
-    for place in where[members[0]]:
+    for place in indices[members[0]]:
         pairs = sorted(
-            (index, channel) for channel, component in enumerate(members) for index in where[component][place]
+            (index, channel) for channel, component in enumerate(members) for index in indices[component][place]
         )
         index, channel = torch.tensor(pairs).unbind(1)
         slots.append(Slots(place.name, place.side, index, channel, place.dim))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -107,7 +107,20 @@ class ChannelFlow(OperatorMode):
             return result
         name = func.overloadpacket.__name__
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        # Before the operator runs: it may write into its operands.
         before = {id(tensor): self.value_of(tensor) for tensor in tensors}
+        self._note_operands(name, tensors, before)
+        result = func(*args, **kwargs)
+        outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        if made_from_shapes(name, len(tensors)):
+            values = [Value(output.shape, (), is_data=False) for output in outputs]
+        else:
+            values = self._apply_rule(func, args, kwargs, before, outputs) if outputs else []
+        for output, value in zip(outputs, values, strict=True):
+            self._store_value(output, value, in_place=func._schema.is_mutable)
+        return result
+
+    def _note_operands(self, name: str, tensors: Sequence[Tensor], before: Mapping[int, Value]) -> None:
         for tensor in tensors:
             if (owner := self._owners.get(_key(tensor))) is not None:
                 self.visited.setdefault(owner.rpartition(".")[0])
@@ -115,41 +128,40 @@ class ChannelFlow(OperatorMode):
             for value in before.values():
                 for plane, reason in value.pending:
                     self.labels.pin(plane, reason)
-        result = func(*args, **kwargs)
-        outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        if not outputs:
-            return result
-        if made_from_shapes(name, len(tensors)):
-            for output in outputs:
-                self._store(output, (), is_data=False, in_place=func._schema.is_mutable)
-            return result
-        arguments = _named_arguments(func._schema, args, kwargs)
-        rule = rule_of(func, name, arguments)
         if is_attention(name):
             self.multiplies_activations = True
         elif name in MATRIX_PRODUCTS:
-            parts = [tensor for tensor in args[-2:] if tensor.untyped_storage()._cdata not in self._parameters]
-            self.multiplies_activations |= len(parts) == 2 and all(before[id(part)].planes for part in parts)
+            factors = [tensor for tensor in tensors[-2:] if tensor.untyped_storage()._cdata not in self._parameters]
+            self.multiplies_activations |= len(factors) == 2 and all(before[id(factor)].planes for factor in factors)
+
+    def _apply_rule(
+        self, func: Any, args: Any, kwargs: dict[str, Any], before: Mapping[int, Value], outputs: list[Tensor]
+    ) -> list[Value]:
+        """What is known of the tensors that an operator returned."""
+        name = func.overloadpacket.__name__
+        arguments = _named_arguments(func._schema, args, kwargs)
+        rule = rule_of(func, name, arguments)
         reason = f"{operator_words(name, rule)} in {_place_in_code(self.path[-1])}"
         call = Call(self.labels, name, func, args, kwargs, arguments, lambda tensor: before[id(tensor)], outputs,
                     reason, self.grouped_inputs, self.splits)  # fmt: skip
         pending = _pending_pins(call, before, outputs[0])
-        planes = () if pending else rule(call)
+        if pending:
+            return [Value(output.shape, (), True, pending) for output in outputs]
+        result = rule(call)
+        planes_of: list[Planes] = result if isinstance(result, list) else [result] * len(outputs)
         is_data = any(value.is_data for value in before.values())
-        for number, output in enumerate(outputs):
-            own: Planes = planes[number] if isinstance(planes, list) else planes
-            own = tuple(plane for plane in own if plane.dim() == output.dim() and plane.numel() > 1)
-            self._store(output, own, is_data=is_data, in_place=func._schema.is_mutable)
-            if pending:
-                self.set_value(output, Value(output.shape, (), True, pending))
-        return result
+        values = []
+        for output, planes in zip(outputs, planes_of, strict=True):
+            varying = tuple(plane for plane in planes if plane.dim() == output.dim() and plane.numel() > 1)
+            values.append(Value(output.shape, varying, is_data))
+        return values
 
-    def _store(self, output: Tensor, planes: Planes, *, is_data: bool, in_place: bool) -> None:
+    def _store_value(self, output: Tensor, value: Value, *, in_place: bool) -> None:
         aliases = self._aliases.get(output.untyped_storage()._cdata, {})
-        if in_place and any(key != _key(output) for key in aliases):
-            self._write_through(output, planes, is_data=is_data)
+        if in_place and not value.pending and any(key != _key(output) for key in aliases):
+            self._write_through(output, value.planes, is_data=value.is_data)
         else:
-            self.set_value(output, Value(output.shape, planes, is_data))
+            self.set_value(output, value)
 
     def _write_through(self, output: Tensor, planes: Planes, *, is_data: bool) -> None:
         """After a write into memory that other tensors show: their planes are read anew from the largest one's."""
@@ -184,7 +196,7 @@ def _named_arguments(schema: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     return named
 
 
-def _pending_pins(call: Call, before: dict[int, Value], output: Tensor) -> tuple[tuple[Tensor, str], ...]:
+def _pending_pins(call: Call, before: Mapping[int, Value], output: Tensor) -> tuple[tuple[Tensor, str], ...]:
     """A single number made of channels (their mean) pins them once it is computed with, not if it decides a branch."""
     if output.numel() != 1 or output.dim() != 0:
         return ()

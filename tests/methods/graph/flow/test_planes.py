@@ -74,11 +74,12 @@ def test_data_without_these_channels_pins_and_what_is_made_from_shapes_does_not(
     assert len(planes) == (not is_data)
 
 
-def test_padding_takes_the_partners_label_and_data_fixes_the_position() -> None:
+@pytest.mark.parametrize("first", [0, 1])
+def test_padding_takes_the_partners_label_and_data_fixes_the_position(first: int) -> None:
     labels = new_labels()
-    padded = value(4, planes=(torch.tensor([1, 2, FREE, FIXED]),))
-    (plane,) = join_elements(labels, [padded, value(4, planes=(B,))], torch.Size((4,)), "add")
-    assert plane.tolist() == [1, 2, 7, FIXED]
+    operands = [value(4, planes=(torch.tensor([1, 2, FREE, FIXED]),)), value(4, planes=(B,))]
+    (plane,) = join_elements(labels, [operands[first], operands[1 - first]], torch.Size((4,)), "add")
+    assert plane.tolist() == [*((1, 2) if first == 0 else (5, 6)), 7, FIXED]
     assert united(labels) == {frozenset({1, 5}), frozenset({2, 6})}
     assert pinned_labels(labels) == {8}
 
