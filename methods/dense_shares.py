@@ -24,7 +24,7 @@ def dense_shares(compressor: Compressor, left_dense: Mapping[str, str]) -> list[
     Their inputs may shrink all the same, with the layers before them: the least that can be kept may be lower.
 
     Args:
-        left_dense: layer or site -> reason.
+        left_dense: layer or site -> reason; in the names of two methods used as one, `method:layer`.
     """
     owned = {site.name: site.owned or site.layers for site in compressor.sites}
     reasons = {layer: reason for name, reason in left_dense.items() for layer in owned.get(name, (name,))}
@@ -35,9 +35,15 @@ def dense_shares(compressor: Compressor, left_dense: Mapping[str, str]) -> list[
     layers_of: dict[str, list[str]] = {}
     for name in flops:
         if name not in touched:
-            layers_of.setdefault(reasons.get(name, "the method has no site there"), []).append(name)
+            layers_of.setdefault(_reason_of(name, reasons), []).append(name)
     shares = [
         DenseShare(reason, tuple(names), sum(flops[name] for name in names) / total)
         for reason, names in layers_of.items()
     ]
     return sorted(shares, key=lambda share: -share.share)
+
+
+def _reason_of(layer: str, reasons: Mapping[str, str]) -> str:
+    """Of each of two methods that are used as one, in whose names a layer stands as `method:layer`."""
+    found = [reason for name, reason in reasons.items() if name == layer or name.endswith(f":{layer}")]
+    return "; ".join(dict.fromkeys(found)) or "the method has no site there"

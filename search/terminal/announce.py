@@ -75,9 +75,7 @@ def _run_notes(run: PreparedRun) -> list[str]:
         shares = dense_shares(method.compressor, method.choice.left_dense)
         if (total := sum(share.share for share in shares)) > 0.5:
             largest = dense_share_text(**asdict(shares[0]))
-            notes.append(
-                f"{method.config.method} leaves {100 * total:.3g} % of the FLOPs dense (see `plan`): {largest}"
-            )
+            notes.append(f"{method.config.method} leaves {100 * total:.3g}% of the FLOPs dense (see `plan`): {largest}")
     if task.seen:
         notes.append(SEEN)
     return [*notes, *task.notices]

@@ -27,6 +27,10 @@ def show_plan(plan: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     for share in plan["dense_shares"]:
         print_line(console, dense_share_text(**share), "dim")
+    reasons = {share["reason"] for share in plan["dense_shares"]}
+    for layer, reason in plan["left_dense"].items():
+        if not any(reason in words for words in reasons):  # one of two methods leaves it to the other
+            print_line(console, f"{layer} stays dense: {reason}", "dim")
     target, spans = plan["target"], plan["reachable"]
     # The record has the span of FLOPs alone without its name, as its readers expect it.
     for name, span in ({"flops": spans} if "min_kept" in spans else spans).items():
@@ -55,10 +59,10 @@ def show_plan(plan: Mapping[str, Any], console: Console) -> None:
 
 
 def dense_share_text(share: float, layers: Sequence[str], reason: str) -> str:
-    """`31.2 % of the FLOPs stay dense in a, b and 3 more: the reason`."""
+    """`31.2% of the FLOPs stay dense in a, b and 3 more: the reason`."""
     more = len(layers) - NAMED
     names = ", ".join(layers[:NAMED]) + (f" and {more} more" if more > 0 else "")
-    return f"{100 * share:.3g} % of the FLOPs stay dense in {names}: {reason}"
+    return f"{100 * share:.3g}% of the FLOPs stay dense in {names}: {reason}"
 
 
 def _setting_words(plan: Mapping[str, Any], site: str) -> str:
