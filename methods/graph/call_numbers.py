@@ -31,7 +31,6 @@ Numbers = Mapping[Place, Mapping[Path, Number]]
 
 _BETWEEN = (__file__, torch.overrides.__file__, torch._tensor.__file__, torch.functional.__file__)
 _SLICE = ("start", "stop", "step")
-# The scale by which fused attention divides unless it is told another one.
 ATTENTION_SCALE: Path = (1, "scale")
 
 
@@ -82,10 +81,16 @@ def calling_instruction(handler: FrameType) -> Instruction:
     return frame.f_code.co_qualname, frame.f_code.co_firstlineno, frame.f_lasti
 
 
+def attention_scale(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> float:
+    """What fused attention multiplies its scores with unless it is told something else."""
+    query = args[0] if args else kwargs["query"]
+    return float(query.shape[-1] ** -0.5)
+
+
 class _ReplacingMode(TorchFunctionMode):
-    def __init__(self, numbers: Numbers, replaced: dict[tuple[Place, Path], None]) -> None:
+    def __init__(self, numbers: Numbers, replaced: dict[tuple[Place, Path], None], *, observing: bool) -> None:
         super().__init__()
-        self._numbers, self._replaced = numbers, replaced
+        self._numbers, self._replaced, self._observing = numbers, replaced, observing
         self._calls: Counter[Instruction] = Counter()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -97,9 +102,11 @@ class _ReplacingMode(TorchFunctionMode):
             numbers = self._numbers.get(place)
             if numbers is not None:
                 written = dict(list_numbers(call))
+                if ATTENTION_SCALE in numbers:
+                    written.setdefault(ATTENTION_SCALE, attention_scale(*call))
                 changed = {path: number for path, number in numbers.items() if written.get(path) != number}
                 self._replaced.update(dict.fromkeys((place, path) for path in changed))
-                call = replace_numbers(call, changed)
+                call = call if self._observing else replace_numbers(call, changed)
         return func(*call[0], **call[1])
 
 
@@ -107,11 +114,12 @@ class ReplacedNumbers:
     """Other numbers in the calls that one module's own code makes.
 
     Attributes:
+        observing: whether the code keeps its numbers, and it is only noted where they differ.
         replaced: the numbers that differed from those of the code.
     """
 
-    def __init__(self, numbers: Numbers) -> None:
-        self.numbers = numbers
+    def __init__(self, numbers: Numbers, *, observing: bool = False) -> None:
+        self.numbers, self.observing = numbers, observing
         self.replaced: dict[tuple[Place, Path], None] = {}
         self._running: list[_ReplacingMode] = []
 
@@ -121,7 +129,7 @@ class ReplacedNumbers:
         module.register_forward_hook(self._end, always_call=True)
 
     def _begin(self, _module: nn.Module, _inputs: Any) -> None:
-        self._running.append(_ReplacingMode(self.numbers, self.replaced))
+        self._running.append(_ReplacingMode(self.numbers, self.replaced, observing=self.observing))
         self._running[-1].__enter__()
 
     def _end(self, _module: nn.Module, _inputs: Any, _output: Tensor | None) -> None:

@@ -227,4 +227,6 @@ def _slots_of(members: Sequence[int], indices: Mapping[int, Mapping[Place, set[i
 def trace_groups(network: nn.Module, example: Tensor, uses: Iterable[str]) -> TracedGroups:
     """Every coupled group of a network in the order of execution, and why the channels of other layers stay."""
     twin = copy_network(network)
-    return groups_of_flow(trace_channels(twin, example), twin, uses)
+    traced = groups_of_flow(trace_channels(twin, example), twin, uses)
+    traced.numbers.drop_varying(copy_network(network), example)
+    return traced

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ from methods.graph.call_numbers import (
 )  # fmt: skip
 from methods.graph.flow.labels import varying_dims
 from methods.graph.flow.planes import Value
+from methods.graph.trace import evaluation_mode, separate_operators
 
 ALWAYS = -1  # the unit of what is never removed
 
@@ -213,11 +215,14 @@ class CallNumbers:
         self.first, self._units = dict(first), units
         self._candidates = list(candidates)
 
-    def write_numbers(self, network: nn.Module, staying: Mapping[str, Tensor]) -> dict[str, ReplacedNumbers]:
+    def write_numbers(
+        self, network: nn.Module, staying: Mapping[str, Tensor], *, observing: bool = False
+    ) -> dict[str, ReplacedNumbers]:
         """Let the code of a narrowed network get the numbers that fit, in place.
 
         Args:
             staying: group -> the channels that it keeps; all, if it is not named.
+            observing: only note where the code has other numbers.
         """
         stays = torch.ones(self._units + 1, dtype=torch.bool)
         ends = [*sorted(self.first.values()), self._units]
@@ -229,7 +234,7 @@ class CallNumbers:
         numbers: dict[str, dict[Place, dict[Path, Number]]] = {}
         for entry in self._candidates:
             numbers.setdefault(entry.module, {}).setdefault(entry.place, {})[entry.path] = entry.narrowed(stays)
-        written = {name: ReplacedNumbers(own) for name, own in numbers.items()}
+        written = {name: ReplacedNumbers(own, observing=observing) for name, own in numbers.items()}
         for name, replacement in written.items():
             replacement.attach(network.get_submodule(name))
         return written
@@ -238,3 +243,18 @@ class CallNumbers:
         """Forget the numbers that the code gets right by itself, in all of several narrowed networks that have run."""
         needed = {(name, *place) for run in runs for name, written in run.items() for place in written.replaced}
         self._candidates = [entry for entry in self._candidates if (entry.module, entry.place, entry.path) in needed]
+
+    def drop_varying(self, network: nn.Module, example: Tensor) -> None:
+        """Forget the numbers that are others on a batch of another size: they are no widths alone.
+
+        Args:
+            network: a copy of the dense network.
+            example: a batch (B, C, H, W) of one image or more; the trace has seen one.
+        """
+        written = self.write_numbers(network, {}, observing=True)
+        with suppress(Exception), evaluation_mode(network, example), separate_operators():  # it may want one size alone
+            network(torch.cat([example, example]))
+        varying = {(name, *place) for name, numbers in written.items() for place in numbers.replaced}
+        self._candidates = [
+            entry for entry in self._candidates if (entry.module, entry.place, entry.path) not in varying
+        ]

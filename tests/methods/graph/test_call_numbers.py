@@ -191,6 +191,28 @@ def test_code_that_fits_by_itself_runs_as_it_is() -> None:
     assert small(torch.randn(2, 3, 12, 20)).shape == (2, CLASSES)
 
 
+def test_channels_beside_the_batch_in_one_dimension() -> None:
+    """Sizes that hold batch and channels are left to the code: they differ from batch to batch."""
+
+    class Folded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.fc = conv(3, 8), conv(8, 6), nn.Linear(6, CLASSES)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.relu(self.a(x))
+            b, c, h, w = x.shape
+            x = F.max_pool1d(x.reshape(b * c * h, w, 1).transpose(1, 2), 2).reshape(b, c, h, w // 2)
+            return self.fc(pool_mean(F.relu(self.b(x))))
+
+    network = Folded()
+    compressor = bind_method(network)
+    assert {site.name: len(site.settings) for site in compressor.sites} == {"a": 8, "b": 6}
+    small = narrow_by(compressor, 0.5)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in small.modules())
+    assert torch.allclose(small(IMAGES), empty_removed(network, small)(IMAGES), atol=1e-3)
+
+
 def test_an_error_leaves_no_numbers_behind() -> None:
     small = narrow_by(bind_method(Literal()), 0.5)
     with pytest.raises(RuntimeError):
