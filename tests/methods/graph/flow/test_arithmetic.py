@@ -150,7 +150,10 @@ def test_convolutions_of_other_ranks(rank: int) -> None:
 def attention(n: nn.Module, x: Tensor, fused: bool) -> Tensor:
     """Two heads of three channels."""
     q, k, v = (layer(x).flatten(2).unflatten(1, (2, 3)).transpose(2, 3) for layer in (n.q, n.k, n.v))
-    y = F.scaled_dot_product_attention(q, k, v) if fused else (q @ k.mT / 3**0.5).softmax(-1) @ v
+    if fused:  # which asks for channels that lie side by side
+        y = F.scaled_dot_product_attention(q.contiguous(), k.contiguous(), v.contiguous())
+    else:
+        y = (q @ k.mT / 3**0.5).softmax(-1) @ v
     return n.fc(n.z(y.transpose(1, 2).flatten(2)).mean(1))
 
 
@@ -191,3 +194,22 @@ def test_bare_tensors_go_with_their_channels() -> None:
     assert [group.name for group in groups] == ["a"]
     bare = {slots.name: (slots.dim, slots.index.tolist()) for slots in groups[0].slots if slots.dim is not None}
     assert bare == {name: (dim, list(range(6))) for name, dim in (("table", 2), ("kinds.weight", 1), ("scale", 0))}
+
+
+def test_bare_weights_and_biases_are_cut_together() -> None:
+    network = Pieces(
+        lambda n, x: n.fc(pool_mean(F.conv2d(x, n.kernel, n.bias))),
+        kernel=nn.Parameter(torch.randn(6, 3, 3, 3)), bias=nn.Parameter(torch.randn(6)), fc=nn.Linear(6, CLASSES),
+    )  # fmt: skip
+    (group,) = ChannelGroups(network, IMAGES).groups
+    assert {(slots.name, slots.dim) for slots in group.slots} == {("kernel", 0), ("bias", 0), ("fc", None)}
+    assert all(slots.index.tolist() == list(range(6)) for slots in group.slots)
+
+
+def test_places_that_a_convolution_looks_at_side_by_side_stay() -> None:
+    """A linear layer makes ten columns of eight; the convolution after it mixes neighbouring ones."""
+    network = Pieces(
+        lambda n, x: n.fc(pool_mean(n.z(n.columns(x)))),
+        columns=nn.Linear(8, 10), z=conv(3, 5), fc=nn.Linear(5, CLASSES),
+    )  # fmt: skip
+    assert traced_units(network, IMAGES) == units(5, at("z", "out"), at("fc", "in"))

@@ -124,9 +124,13 @@ def test_without_batch_dimensions_variation_across_is_united() -> None:
     assert united(labels) == {frozenset({1, 3, 5}), frozenset({2, 4, 6})}
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize(("is_data", "pinned"), [(True, {1, 2, 3, 4}), (False, set())])
-def test_a_side_that_is_data_pins_the_other(is_data: bool, pinned: set[int]) -> None:
+def test_a_side_that_is_data_pins_the_other(side: str, is_data: bool, pinned: set[int]) -> None:
     labels = new_labels()
-    contract(labels, value(2, 4, planes=(along(A, 1, 2),)), value(4, 3, is_data=is_data), 1, 0, 0, "mm")
+    if side == "right":
+        contract(labels, value(2, 4, planes=(along(A, 1, 2),)), value(4, 3, is_data=is_data), 1, 0, 0, "mm")
+    else:
+        contract(labels, value(2, 4, is_data=is_data), value(4, 3, planes=(along(A, 0, 2),)), 1, 0, 0, "mm")
     assert pinned_labels(labels) == pinned
     assert united(labels) == set()
