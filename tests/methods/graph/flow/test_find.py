@@ -79,7 +79,17 @@ def test_parts_of_a_layer_that_go_their_own_ways_are_named_by_their_channels() -
 
 
 def test_channels_that_only_go_all_together_stay() -> None:
-    """Every filter of `a` meets every filter of `b`: the outer product of their means."""
+    """Every channel is added to its neighbour, the last one to the first."""
+    network = Pieces(
+        lambda n, x: n.fc(pool_mean(n.z((y := n.a(x)) + y.roll(1, 1)))),
+        a=conv(3, 6), z=conv(6, 5), fc=nn.Linear(5, CLASSES),
+    )  # fmt: skip
+    assert [group.name for group in traced(network).groups] == ["z"]
+    assert traced(network).reasons["a"] == "its channels can only be removed all together"
+
+
+def test_an_outer_product_holds_both_of_its_factors() -> None:
+    """Every filter of `a` meets every filter of `b`."""
 
     def run_net(n: nn.Module, x: Tensor) -> Tensor:
         outer = pool_mean(n.a(x))[:, :, None] * pool_mean(n.b(x))[:, None]
