@@ -76,25 +76,29 @@ def slice_elements(call: Call) -> list[Planes]:
     value = call.value_of(call.args[0])
     dim = int(call.arguments.get("dim") or 0) % len(value.shape)
     size = value.shape[dim]
-    for plane in value.planes:
-        if dim not in varying_dims(plane):
-            continue
-        if call.name == "select":
-            length, start = 1, int(call.arguments["index"]) % size
-        elif call.name == "slice":
-            start = min(int(call.arguments.get("start") or 0) % (size + 1), size)
-            length = call.outputs[0].shape[dim]
-            if int(call.arguments.get("step") or 1) != 1:
-                continue
-        elif call.name in ("split", "unbind"):
-            start, length = 0, 1 if call.name == "unbind" else call.outputs[0].shape[dim]
-        else:  # split_with_sizes
-            sizes = {output.shape[dim] for output in call.outputs}
-            start, length = 0, sizes.pop() if len(sizes) == 1 else size
-        if 0 < length < size and size % length == 0 and start % length == 0:
-            parts = plane.unflatten(dim, (size // length, length))
-            call.labels.unite(parts, parts.narrow(dim, 0, 1), call.reason)
+    start, length = _sliced_range(call, dim, size)
+    if 0 < length < size and size % length == 0 and start % length == 0:
+        for plane in value.planes:
+            if dim in varying_dims(plane):
+                parts = plane.unflatten(dim, (size // length, length))
+                call.labels.unite(parts, parts.narrow(dim, 0, 1), call.reason)
     return move_elements(call)
+
+
+def _sliced_range(call: Call, dim: int, size: int) -> tuple[int, int]:
+    """The first index of a slice and its length; the length is `size` for parts that are not equal, or in steps."""
+    if call.name == "select":
+        return int(call.arguments["index"]) % size, 1
+    if call.name == "unbind":
+        return 0, 1
+    length = call.outputs[0].shape[dim]
+    if call.name == "slice":
+        in_steps = int(call.arguments.get("step") or 1) != 1
+        start = int(call.arguments.get("start") or 0)
+        return (start + size if start < 0 else start), size if in_steps else length
+    if call.name == "split_with_sizes" and len({output.shape[dim] for output in call.outputs}) > 1:
+        return 0, size
+    return 0, length
 
 
 def concatenate_elements(call: Call) -> Planes:

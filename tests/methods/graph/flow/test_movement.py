@@ -73,6 +73,7 @@ MOVES: dict[str, tuple[Between, int]] = {
 # Code that takes equal parts of a dimension: all of them lose the same channels, so that they stay equally long.
 IN_PARTS: dict[str, tuple[Between, int, dict[str, int]]] = {
     "slices": (lambda n, a, b: torch.cat([a[:, 6:] + b[:, :6], a[:, :6] + b[:, :6]], 1), 12, {"a": 6, "b": 6}),
+    "slices from the end": (lambda n, a, b: a[:, -4:] + b[:, -8:-4], 4, {"a": 4, "b": 4}),
     "chunks": (lambda n, a, b: torch.cat([b, *a.chunk(3, 1)[::-1]], 1), 24, {"a": 4}),
     "split": (lambda n, a, b: sum(b.split(6, 1)), 6, {"b": 6}),
     "unbind": (lambda n, a, b: torch.stack(b.unflatten(1, (6, 2)).unbind(2)).sum(0), 6, {}),
