@@ -24,6 +24,7 @@ from methods.graph.call_numbers import (
     Path,
     Place,
     ReplacedNumbers,
+    attention_scale,
     calling_instruction,
     list_numbers,
 )  # fmt: skip
@@ -41,7 +42,7 @@ class CallNumber:
     Attributes:
         dense: what it is in the dense network.
         units: of each of the `dense` indices that it counts, (dense, m): an index stays if one of its units does;
-            None for a factor, which stays as it is.
+            None for a factor and for what is never removed, which stay as they are.
     """
 
     module: str
@@ -100,15 +101,14 @@ class CallRecorder(TorchFunctionMode):
         return result
 
     def numbers(self, unit_of: Tensor) -> Iterator[CallNumber]:
-        """Those that change with the units of channels.
+        """All of them; the caller forgets those that the code gets right by itself.
 
         Args:
             unit_of: (labels,) the unit of every label, or `ALWAYS`.
         """
         for (module, place, path), (number, extent) in self._noted.items():
             units = None if extent is None else _units_along(extent, unit_of)
-            if extent is None or units is not None:
-                yield CallNumber(module, place, path, number, units)
+            yield CallNumber(module, place, path, number, units)
 
 
 def _units_along(extent: Extent, unit_of: Tensor) -> Tensor | None:
@@ -134,7 +134,7 @@ def _read_call(
     name: str, call: tuple[Any, dict[str, Any]], result: Any, value_of: Callable[[Tensor], Value]
 ) -> Iterator[Found]:
     """The numbers of one call that may depend on widths."""
-    args, kwargs = call
+    args, _ = call
     written = list(list_numbers(call))
     if name in ("view", "reshape", "expand") and len(written) == result.dim():
         sizes = [(path, dim) for dim, (path, _) in enumerate(written)]
@@ -160,10 +160,7 @@ def _read_call(
             if path in numbers:
                 yield path, numbers[path], Extent(value_of(tensor), dim, int(numbers[path]))
     elif name == "scaled_dot_product_attention":
-        if kwargs.get("scale") is None:
-            yield ATTENTION_SCALE, args[0].shape[-1] ** -0.5, None
-        else:
-            yield ATTENTION_SCALE, kwargs["scale"], None
+        yield ATTENTION_SCALE, numbers.get(ATTENTION_SCALE, attention_scale(*call)), None
     elif name in ("conv1d", "conv2d", "conv3d"):
         for path, number in written:
             if path in ((1, "groups"), (0, 6)) and number == result.shape[1] > 1:  # depthwise
