@@ -121,13 +121,23 @@ def _mask_norm(norm: nn.Module, gone: Tensor, flow: ChannelFlow | None) -> None:
     narrow_module(small, "out", keep)
 
     def normalise_kept(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        # A plain LayerNorm has its channels last; a GroupNorm and torchvision's LayerNorm2d have them second.
-        dim = -1 if type(norm) is nn.LayerNorm or output.shape[1] != width else 1
         where = keep.to(output.device)
 
         def normalise() -> Tensor:
+            dim = _channel_dim(norm, inputs[0], output)
             return torch.zeros_like(output).index_copy(dim, where, small(inputs[0].index_select(dim, where)))
 
         return _replace(flow, output, normalise)
 
     norm.register_forward_hook(normalise_kept)
+
+
+def _channel_dim(norm: nn.Module, inputs: Tensor, output: Tensor) -> int:
+    """The dimension of a norm's channels: a GroupNorm and torchvision's LayerNorm2d have them second, others last."""
+    width = channels_of(norm, "out")
+    if not isinstance(norm, nn.LayerNorm) or output.shape[-1] != width:
+        return 1
+    if type(norm) is nn.LayerNorm or output.shape[1] != width:
+        return -1
+    plain = nn.functional.layer_norm(inputs, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    return -1 if torch.allclose(plain, output, rtol=1e-3, atol=1e-5) else 1

@@ -109,6 +109,20 @@ class Attention(nn.Module):
         return self.fc((x + self.out(y.transpose(1, 2).reshape(b, n, c))).mean(1))
 
 
+class Pinned(nn.Module):
+    """A size computed from a stream that is narrowed, of parts whose channels all stay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.parts, self.out, self.fc = conv(3, 8), nn.Linear(8, 24), nn.Linear(8, 8), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).flatten(2).transpose(1, 2)
+        b, n, c = x.shape
+        first, second, third = self.parts(x).reshape(b, n, 3, c).unbind(2)
+        return self.fc((x + self.out(first.cumsum(-1) * second + third)).mean(1))
+
+
 def fused_attention() -> nn.Module:
     return Attention(fused=True)
 
@@ -121,6 +135,7 @@ SITES: dict[Callable[[], nn.Module], dict[str, tuple[int, int]]] = {
     Slices: {"a": (5, 5), "a[5:8]": (3, 3), "left": (4, 4)},
     Scales: {"a": (12, 4), "steps.1": (4, 4)},
     Attention: {"stem": (8, 7), "qkv": (24, 4)},  # `dim // heads` of one channel is no width
+    Pinned: {"stem": (8, 8)},
     fused_attention: {"stem": (8, 8), "qkv": (24, 4)},
 }
 NETWORKS = [pytest.param(build, id=build.__name__) for build in SITES]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -62,3 +63,41 @@ def test_a_scale_by_the_width_is_seen_by_the_trial() -> None:
     without = replace(traced, numbers=CallNumbers([], {}, 0))
     reason = "removing its channels changes more than those channels"
     assert sound_groups(network, images, traced.groups, without) == ([], {"query": reason})
+
+
+class LastNorm(nn.LayerNorm):
+    """A layer norm of somebody's own, over the last dimension as the original."""
+
+
+class SecondNorm(nn.LayerNorm):
+    """A layer norm over the second dimension."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Normed(nn.Module):
+    """Eight channels on 8 x 8 places, so that shapes do not tell which dimension a norm is over."""
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        self.conv, self.norm, self.fc = nn.Conv2d(3, 8, 1), norm, nn.Linear(8, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.conv(images)
+        if isinstance(self.norm, SecondNorm):
+            return self.fc(self.norm(x).mean((2, 3)))
+        return self.fc(self.norm(x.permute(0, 2, 3, 1)).mean((1, 2)))
+
+
+@pytest.mark.parametrize("kind", [LastNorm, SecondNorm])
+@torch.no_grad()
+def test_the_dimension_of_a_norm_is_found(kind: type[nn.LayerNorm]) -> None:
+    torch.manual_seed(0)
+    network, images = Normed(kind(8)), torch.randn(2, 3, 8, 8)
+    traced = trace_groups(network, images, trace_layers(network, images))
+    kept = torch.tensor([0, 2, 3, 7])
+    (output,) = masked_outputs(network, traced.groups, {"conv": kept}, images, traced)
+    normed = nn.functional.layer_norm(network.conv(images)[:, kept].permute(0, 2, 3, 1), (4,))
+    expected = normed.mean((1, 2)) @ network.fc.weight[:, kept].T + network.fc.bias
+    assert torch.allclose(output, expected, atol=1e-5)
