@@ -17,6 +17,20 @@ def keep_elements(call: Call) -> Planes:
     return join_elements(call.labels, operands, shape, call.reason)
 
 
+def gate_halves(call: Call) -> Planes:
+    """`glu`: the second half of a dimension gates the first one."""
+    value = call.value_of(call.args[0])
+    dim = int(call.arguments.get("dim", -1)) % len(value.shape)
+    planes = []
+    for plane in value.planes:
+        if dim in varying_dims(plane):
+            first, second = plane.chunk(2, dim)
+            call.labels.unite(first, second, call.reason)
+            plane = first
+        planes.append(plane)
+    return tuple(planes)
+
+
 def convolve(call: Call) -> Planes:
     """Sums over input channels, filter by filter; planes of positions or of the batch are united along the channels."""
     inputs, weight, bias = call.value_of(call.args[0]), call.value_of(call.args[1]), call.args[2]

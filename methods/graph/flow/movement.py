@@ -17,10 +17,13 @@ def move_elements(call: Call) -> list[Planes]:
     """Pure movement of data is done to the labels by the same operator."""
     leaves, tree = tree_flatten((call.args, call.kwargs))
     moved_at = next(i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor))
-    value = call.value_of(leaves[moved_at])
+    leaf, in_memory = leaves[moved_at], call.name == "as_strided"
+    value = call.value_of(leaf)
     results = [list[Tensor]() for _ in call.outputs]
     for plane in value.planes:
-        leaves[moved_at] = plane.expand(value.shape)
+        shown = plane.expand(value.shape)
+        # as_strided counts steps in memory, which has to lie as the tensor's does.
+        leaves[moved_at] = torch.empty_like(leaf, dtype=torch.long).copy_(shown) if in_memory else shown
         args, kwargs = tree_unflatten(leaves, tree)
         for planes, moved in zip(results, _run_on_labels(call.func, args, kwargs), strict=True):
             planes.append(compact(moved))

@@ -15,6 +15,7 @@ from torch import Tensor
 from methods.graph.flow.arithmetic import (
     attend,
     convolve,
+    gate_halves,
     keep_elements,
     multiply_matrices,
     normalise_channels,
@@ -40,7 +41,7 @@ NAMES: dict[Rule, str] = {
         alias as_strided channel_shuffle clone contiguous detach diagonal expand expand_copy flip gather im2col index
         index_select lift_fresh lift_fresh_copy movedim narrow native_channel_shuffle permute pixel_shuffle
         pixel_unshuffle reflection_pad1d reflection_pad2d repeat replication_pad1d replication_pad2d
-        _reshape_alias_copy roll squeeze swapaxes t tile _to_copy transpose unfold _unsafe_index unsqueeze
+        _reshape_alias_copy roll rot90 squeeze swapaxes t tile _to_copy transpose unfold _unsafe_index unsqueeze
     """,
     reshape_elements: "flatten reshape _reshape_alias unflatten _unsafe_view view",
     slice_elements: "select slice split split_with_sizes unbind",
@@ -52,6 +53,7 @@ NAMES: dict[Rule, str] = {
         addcdiv addcmul clamp clamp_max clamp_min dropout elu gelu hardsigmoid hardswish hardtanh leaky_relu
         lerp masked_fill mish native_dropout prelu _prelu_kernel silu where
     """,
+    gate_halves: "glu",
     convolve: "convolution",
     multiply_matrices: "addmm baddbmm bmm mm",
     attend: """

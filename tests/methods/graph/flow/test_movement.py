@@ -66,6 +66,11 @@ MOVES: dict[str, tuple[Between, int]] = {
     "every other channel": (lambda n, a, b: a[:, ::2] + b[:, 1::2], 6),
     "overwrite positions": (overwrite_positions, 12),
     "unfold windows": (lambda n, a, b: a.unfold(2, 4, 4).sum(4), 12),
+    "rot90": (lambda n, a, b: a.rot90(1, (2, 3)) + b, 12),
+    "steps in memory": (
+        lambda n, a, b: a.permute(0, 2, 3, 1).contiguous().as_strided((1, 12, 8, 8), (768, 1, 96, 12)),
+        12,
+    ),
     "diagonal": (lambda n, a, b: a.diagonal(dim1=2, dim2=3)[..., None] + b, 12),
 }
 
@@ -75,6 +80,7 @@ IN_PARTS: dict[str, tuple[Between, int, dict[str, int]]] = {
     "slices": (lambda n, a, b: torch.cat([a[:, 6:] + b[:, :6], a[:, :6] + b[:, :6]], 1), 12, {"a": 6, "b": 6}),
     "slices from the end": (lambda n, a, b: a[:, -4:] + b[:, -8:-4], 4, {"a": 4, "b": 4}),
     "chunks": (lambda n, a, b: torch.cat([b, *a.chunk(3, 1)[::-1]], 1), 24, {"a": 4}),
+    "glu": (lambda n, a, b: F.glu(a, 1), 6, {"a": 6}),
     "split": (lambda n, a, b: sum(b.split(6, 1)), 6, {"b": 6}),
     "unbind": (lambda n, a, b: torch.stack(b.unflatten(1, (6, 2)).unbind(2)).sum(0), 6, {}),
     "overwrite": (overwrite, 12, {"a": 4, "b": 4}),
