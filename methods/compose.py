@@ -87,10 +87,12 @@ class Composed(Compressor):
         super().__init__(network, example, options)
         self.info = info
         self._labels = [code_label(member.name) for member, _ in records]
-        self._first, self._second = (
-            factory(network, example, _options_of(label, options))
-            for label, (_, factory) in zip(self._labels, records, strict=True)
-        )
+        # The first method may put plain layers in the place of some; the second finds its layers among these.
+        bound = []
+        for label, (_, factory) in zip(self._labels, records, strict=True):
+            bound.append(factory(self.network, example, _options_of(label, options)))
+            self.network = bound[0].network
+        self._first, self._second = bound
         self.cost = ComposedCost(self._first, self._second)
 
     @lazy_attribute

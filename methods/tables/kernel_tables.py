@@ -82,8 +82,12 @@ class KernelTables(Compressor):
     def _find_layers(self) -> list[str]:
         """The layers that take part; the reasons of all others go to `_left_dense`."""
         names, shared = [], shared_weights(self.network)
+        modules = dict(self.network.named_modules())
         for name, use in self._uses.items():
-            layer = self.network.get_submodule(name)
+            if name not in modules:
+                self._left_dense[name] = "it is a bare parameter, and no layer's"
+                continue
+            layer = modules[name]
             reason = (
                 "linear layers stay dense"
                 if isinstance(layer, nn.Linear)
