@@ -138,7 +138,10 @@ def pool_positions(call: Call) -> Planes:
 
 
 def reduce_dims(call: Call) -> Planes:
-    """Sums, means, maxima along dimensions; channels along them belong together, all of them: they have to stay."""
+    """Sums, means, maxima along dimensions; channels along them belong together, all of them: they have to stay.
+
+    A sum or norm of channels is free: a removed channel is a zero in it. (A mean divides by their number.)
+    """
     inputs = call.value_of(call.args[0])
     rank = len(inputs.shape)
     dim = call.arguments.get("dim")
@@ -146,7 +149,9 @@ def reduce_dims(call: Call) -> Planes:
         dims = list(range(rank))
     else:
         dims = [d % rank for d in (dim if isinstance(dim, (list, tuple)) else [dim])]
-    planes = call.fix(inputs.planes, dims)
+    is_sum = call.name in ("sum", "norm", "linalg_vector_norm")
+    bound = [plane for plane in inputs.planes if not (is_sum and varying_dims(plane) <= set(dims))]
+    planes = call.fix(bound, dims)
     if call.outputs[0].dim() == rank:
         return tuple(planes)
     rest = [d for d in range(rank) if d not in dims]

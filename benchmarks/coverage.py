@@ -1,0 +1,275 @@
+"""How many networks can be pruned, and whether counts and outputs are right: torchvision's, timm's, torch-pruning beside.
+
+    python benchmarks/coverage.py [--only timm/skresnet18 …] [--out results/coverage.csv] [--limit 600]
+
+Needs `pip install -e '.[coverage]'`. Every network is measured in a process of its own, which ends after `--limit`
+seconds, and so is torch-pruning on it; a row is written as it ends. Run again, it goes on with those that have no row;
+networks named by `--only` are measured anew, and torch-pruning's figures kept.
+
+    sites           places with a compression level of their own
+    touchable       share of the FLOPs that lies in layers of which a site can take channels
+    least           smallest part of the FLOPs that can be kept
+    kept            part of the FLOPs kept when 0.5 is asked for (all sites by the same ratio, `acra-uniform`)
+    exact           FLOPs and parameters of the narrowed network by another counter are the cost model's to the unit,
+                    and its outputs are those of the dense network with its channels masked
+    kept_products   part kept of all products that torch's FLOP counter sees, attention included
+    difference      largest difference of outputs from the masked network's, over the largest output
+    seconds         finding and trying the sites
+    peer_…          torch-pruning with MetaPruner and L1 norms, asked for half of the products, pruned and run
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.coverage_networks import Subject, build_subject, list_networks
+from methods.base import Compressor, copy_network
+from methods.filters.filter_pruning import FilterPruning
+from methods.graph.trace import LAYERS
+from methods.graph.verify import mask_channels
+from methods.registry import create
+from search.allocation.allocate import extreme_levels, project_shape, uniform_shape
+from search.allocation.budget import Budget
+
+TARGET = 0.5
+PEER_STEPS = 20
+COLUMNS = (
+    "network image part params sites touchable least kept exact kept_products difference seconds left_dense fault "
+    "peer_kept peer_seconds peer_fault"
+).split()
+
+
+def measure_ours(subject: Subject) -> dict[str, Any]:
+    """The row of one network, without torch-pruning's part."""
+    start = time.perf_counter()
+    compressor = create("l1", subject.network, subject.image)
+    seconds = time.perf_counter() - start
+    assert isinstance(compressor, FilterPruning)
+    row = {
+        "image": subject.image.shape[-1],
+        "part": subject.part,
+        "params": sum(parameter.numel() for parameter in subject.network.parameters()),
+        "sites": len(compressor.sites),
+        "seconds": round(seconds, 2),
+        "left_dense": largest_reason(compressor),
+        "touchable": 0.0,
+        "least": 1.0,
+    }
+    if not compressor.sites:
+        return row
+    dense = compressor.cost.dense
+    least = extreme_levels(compressor.sites)[0]
+    row["touchable"] = round(touchable_share(compressor), 4)
+    row["least"] = round(int(compressor.cost(least[None]).flops[0]) / dense.flops, 4)
+    levels = least
+    if row["least"] <= TARGET:
+        budget = Budget({"flops": int(TARGET * dense.flops)}, compressor.cost)
+        levels = project_shape(uniform_shape(len(compressor.sites)), compressor.sites, budget).levels
+    return row | check_narrowed(compressor, levels, subject)
+
+
+def check_narrowed(compressor: FilterPruning, levels: Any, subject: Subject) -> dict[str, Any]:
+    """What the network with these levels really costs and computes."""
+    allocation = compressor.allocation(levels)
+    predicted, small = compressor.cost_of(allocation), compressor.compress(allocation).eval()
+    kept = compressor.kept_channels(allocation, compressor.removal_levels)
+    masked = copy_network(subject.network).eval()
+    compressor.channels.narrow_network(masked, {})  # convolutions that compute their weight become plain ones
+    masked.double()  # before it is masked: the masks hold copies of norms
+    mask_channels(masked, compressor.channels.groups, kept)
+    difference = largest_difference(small, masked, subject.image)
+    params = sum(parameter.numel() for parameter in small.parameters())
+    is_exact = predicted.flops == count_layers(small, subject.image) and predicted.params == params
+    dense_products = count_products(subject.network, subject.image)
+    return {
+        "kept": round(predicted.flops / compressor.cost.dense.flops, 4),
+        "exact": "yes" if is_exact and difference < 1e-6 else "no",
+        "kept_products": round(count_products(small, subject.image) / dense_products, 4),
+        "difference": f"{difference:.1e}",
+    }
+
+
+@torch.no_grad()
+def largest_difference(network: nn.Module, other: nn.Module, image: Tensor) -> float:
+    """Of their outputs over the largest output; the other one is in float64 already."""
+    pair = [tree_leaves(twin(image.double())) for twin in (copy_network(network).double(), other)]
+    scale = max(float(output.abs().max()) for output in pair[1])
+    return max(float((a - b).abs().max()) for a, b in zip(*pair, strict=True)) / scale
+
+
+def count_layers(network: nn.Module, image: Tensor) -> int:
+    """Multiply-accumulates of convolutions and linear layers, by the shapes that they meet."""
+    total = 0
+
+    def add_call(layer: Any, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
+        nonlocal total
+        if isinstance(layer, nn.Linear):
+            total += outputs.numel() * inputs[0].shape[-1]
+            return
+        area = int(np.prod(layer.kernel_size))
+        if layer.transposed:
+            total += inputs[0].numel() * outputs.shape[1] // layer.groups * area
+        else:
+            total += outputs.numel() * inputs[0].shape[1] // layer.groups * area
+
+    hooks = [m.register_forward_hook(add_call) for m in network.modules() if isinstance(m, LAYERS)]
+    with torch.no_grad():
+        network(image)
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+def count_products(network: nn.Module, image: Tensor) -> int:
+    """All multiply-accumulates that torch's own counter sees."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(image)
+    return int(counter.get_total_flops()) // 2
+
+
+def touchable_share(compressor: Compressor) -> float:
+    cost: Any = compressor.cost
+    dense = np.zeros((1, len(compressor.sites)), dtype=np.intp)
+    changed = np.zeros(len(cost.layers), dtype=bool)
+    for one, other in zip(cost.layer_widths(dense), cost.layer_widths(extreme_levels(compressor.sites)[:1]), strict=True):
+        changed |= one[0] != other[0]
+    flops = layer_costs(compressor)
+    return sum(flops[name] for name, has in zip(cost.layers, changed, strict=True) if has) / sum(flops.values())
+
+
+def layer_costs(compressor: Compressor) -> dict[str, float]:
+    cost: Any = compressor.cost
+    weights = [compressor.network.get_submodule(name).weight.numel() for name in cost.layers]
+    return {name: n * uses for name, n, uses in zip(cost.layers, weights, cost.positions, strict=True)}
+
+
+def largest_reason(compressor: FilterPruning) -> str:
+    """Why the filters stay that cost most, with their share of the FLOPs."""
+    flops = layer_costs(compressor)
+    reasons: dict[str, float] = {}
+    for name, reason in compressor.skipped.items():
+        if "output of the network" not in reason:
+            reasons[f"{name}: {reason}"] = flops.get(name, 0.0) / sum(flops.values())
+    worst = max(reasons, key=lambda reason: reasons[reason], default="")
+    return f"{reasons[worst]:.1%} {worst}, {len(reasons)} in all" if worst else ""
+
+
+def measure_peer(subject: Subject) -> dict[str, Any]:
+    """torch-pruning as its README shows it: layers that make the outputs are ignored, all others by one ratio."""
+    import torch_pruning as tp
+
+    network, image = subject.network, subject.image
+    dense, start = count_products(network, image), time.perf_counter()
+    with torch.no_grad():
+        shapes = [output.shape for output in tree_leaves(network(image)) if isinstance(output, Tensor)]
+    widths = {shape[1] for shape in shapes if len(shape) > 1}
+    ends = [m for m in network.modules() if isinstance(m, LAYERS) and m.weight.shape[0] in widths]
+    pruner = tp.pruner.MetaPruner(
+        network,
+        image,
+        importance=tp.importance.MagnitudeImportance(p=1),
+        pruning_ratio=0.95,
+        iterative_steps=PEER_STEPS,
+        ignored_layers=ends,
+    )
+    kept = 1.0
+    for _ in range(PEER_STEPS):
+        pruner.step()
+        kept = count_products(network, image) / dense
+        if kept <= TARGET:
+            break
+    with torch.no_grad():
+        after = [output.shape for output in tree_leaves(network(image)) if isinstance(output, Tensor)]
+    fault = "" if after == shapes else "its outputs have other shapes"
+    if not fault and kept > TARGET:
+        fault = "0.5 is not reached"
+    return {"peer_kept": round(kept, 4), "peer_seconds": round(time.perf_counter() - start, 2), "peer_fault": fault}
+
+
+MEASURES: dict[str, Callable[[Subject], dict[str, Any]]] = {"ours": measure_ours, "peer": measure_peer}
+FAULTS = {"ours": "fault", "peer": "peer_fault"}
+
+
+def measure_apart(name: str, side: str, limit: float) -> dict[str, Any]:
+    """The figures of one side in a process of its own, or what went wrong with it."""
+    command = [sys.executable, __file__, "--side", side, "--only", name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
+    except subprocess.TimeoutExpired:
+        return {FAULTS[side]: f"not ended after {limit:.0f} s"}
+    lines = done.stdout.splitlines()
+    if done.returncode == 0 and lines:
+        figures: dict[str, Any] = json.loads(lines[-1])
+        return figures
+    last = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
+    return {FAULTS[side]: last[:200]}
+
+
+def read_rows(path: Path) -> dict[str, dict[str, Any]]:
+    if not path.exists():
+        return {}
+    with path.open(newline="") as file:
+        return {row["network"]: row for row in csv.DictReader(file)}
+
+
+def write_rows(path: Path, rows: dict[str, dict[str, Any]]) -> None:
+    order = {name: position for position, name in enumerate(list_networks())}
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(sorted(rows.values(), key=lambda row: order[row["network"]]))
+
+
+def print_totals(rows: dict[str, dict[str, Any]]) -> None:
+    table = list(rows.values())
+    met = [row for row in table if row.get("kept") and float(row["kept"]) <= TARGET and row["exact"] == "yes"]
+    peers = [row for row in table if row.get("peer_kept") and not row.get("peer_fault")]
+    inexact = [row["network"] for row in table if row.get("exact") == "no"]
+    faults = [row["network"] for row in table if row.get("fault")]
+    print(f"{len(table)} networks; at kept {TARGET} and exact: {len(met)}, torch-pruning {len(peers)}")
+    print(f"inexact: {inexact}; faults: {faults}")
+
+
+def main() -> None:
+    """Measure what has no row yet, or what is named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="measure these, as suite/name")
+    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "results" / "coverage.csv")
+    parser.add_argument("--limit", type=float, default=600, help="seconds for a network, and for torch-pruning on it")
+    parser.add_argument("--without-peer", action="store_true", help="leave torch-pruning out")
+    parser.add_argument("--side", choices=MEASURES, help="print the figures of this side alone as JSON")
+    arguments = parser.parse_args()
+    if arguments.side:
+        print(json.dumps(MEASURES[arguments.side](build_subject(arguments.only[0]))))
+        return
+    rows = read_rows(arguments.out)
+    for name in arguments.only or [name for name in list_networks() if name not in rows]:
+        figures = measure_apart(name, "ours", arguments.limit)
+        known = {key: value for key, value in rows.get(name, {}).items() if key.startswith("peer")}
+        if not any(known.values()) and not arguments.without_peer:
+            known = measure_apart(name, "peer", arguments.limit)
+        figures |= known
+        rows = read_rows(arguments.out) | {name: {"network": name, **figures}}
+        write_rows(arguments.out, rows)
+        print(json.dumps(rows[name]), flush=True)
+    print_totals(rows)
+
+
+if __name__ == "__main__":
+    main()
