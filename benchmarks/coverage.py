@@ -10,9 +10,9 @@ networks named by `--only` are measured anew, and torch-pruning's figures kept.
     touchable       share of the FLOPs that lies in layers of which a site can take channels
     least           smallest part of the FLOPs that can be kept
     kept            part of the FLOPs kept when 0.5 is asked for (all sites by the same ratio, `acra-uniform`)
-    exact           FLOPs and parameters of the narrowed network by another counter are the cost model's to the unit,
-                    and its outputs are those of the dense network with its channels masked
-    kept_products   part kept of all products that torch's FLOP counter sees, attention included
+    exact           products of the narrowed network by torch's formulas, less those of activations alone, and its parameters
+                    are the cost model's to the unit, and its outputs those of the dense network with channels masked
+    kept_products   part kept of all products, attention's included
     difference      largest difference of outputs from the masked network's, over the largest output
     seconds         finding and trying the sites
     peer_…          torch-pruning with MetaPruner and L1 norms, asked for half of the products, pruned and run
@@ -23,10 +23,12 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import subprocess
+import multiprocessing
 import sys
 import time
+import traceback
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +36,26 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
+import torch_pruning as tp
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from benchmarks.coverage_networks import Subject, build_subject, list_networks
 from methods.base import Compressor, copy_network
+from methods.dense_shares import dense_shares
 from methods.filters.filter_pruning import FilterPruning
-from methods.graph.trace import LAYERS
+from methods.graph.trace import LAYERS, separate_operators, uncounted_flops, weight_of
 from methods.graph.verify import mask_channels
 from methods.registry import create
+from models.execution.operator_mode import OperatorMode
 from search.allocation.allocate import extreme_levels, project_shape, uniform_shape
 from search.allocation.budget import Budget
 
 TARGET = 0.5
 PEER_STEPS = 20
+# In names of the layers that put out a detector's classes and boxes.
+DETECTOR_ENDS = ("cls_logits", "bbox", "predictor", "head.module_list", "ctrness", "kps_score", "mask_fcn_logits")
 COLUMNS = (
     "network image part params sites touchable least kept exact kept_products difference seconds left_dense fault "
     "peer_kept peer_seconds peer_fault"
@@ -95,12 +102,12 @@ def check_narrowed(compressor: FilterPruning, levels: Any, subject: Subject) -> 
     mask_channels(masked, compressor.channels.groups, kept)
     difference = largest_difference(small, masked, subject.image)
     params = sum(parameter.numel() for parameter in small.parameters())
-    is_exact = predicted.flops == count_layers(small, subject.image) and predicted.params == params
-    dense_products = count_products(subject.network, subject.image)
+    products = count_products(small, subject.image)
+    is_exact = predicted.flops + uncounted_flops(small, subject.image) == products and predicted.params == params
     return {
         "kept": round(predicted.flops / compressor.cost.dense.flops, 4),
         "exact": "yes" if is_exact and difference < 1e-6 else "no",
-        "kept_products": round(count_products(small, subject.image) / dense_products, 4),
+        "kept_products": round(products / count_products(subject.network, subject.image), 4),
         "difference": f"{difference:.1e}",
     }
 
@@ -113,73 +120,56 @@ def largest_difference(network: nn.Module, other: nn.Module, image: Tensor) -> f
     return max(float((a - b).abs().max()) for a, b in zip(*pair, strict=True)) / scale
 
 
-def count_layers(network: nn.Module, image: Tensor) -> int:
-    """Multiply-accumulates of convolutions and linear layers, by the shapes that they meet."""
-    total = 0
+class ProductCounter(OperatorMode):
+    """Counts multiply-accumulates of all products by torch's own formulas, and attention's, which torch omits on CPUs."""
 
-    def add_call(layer: Any, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
-        nonlocal total
-        if isinstance(layer, nn.Linear):
-            total += outputs.numel() * inputs[0].shape[-1]
-            return
-        area = int(np.prod(layer.kernel_size))
-        if layer.transposed:
-            total += inputs[0].numel() * outputs.shape[1] // layer.groups * area
-        else:
-            total += outputs.numel() * inputs[0].shape[1] // layer.groups * area
+    def __init__(self) -> None:
+        super().__init__()
+        self.products = 0
 
-    hooks = [m.register_forward_hook(add_call) for m in network.modules() if isinstance(m, LAYERS)]
-    with torch.no_grad():
-        network(image)
-    for hook in hooks:
-        hook.remove()
-    return total
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.products += formula(*args, **(kwargs or {}), out_val=result) // 2
+        elif "scaled_dot_product" in func.overloadpacket.__name__:
+            self.products += sdpa_flop_count(*(tensor.shape for tensor in args[:3])) // 2
+        return result
 
 
 def count_products(network: nn.Module, image: Tensor) -> int:
-    """All multiply-accumulates that torch's own counter sees."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    counter = ProductCounter()
+    with separate_operators(), torch.no_grad(), counter:
         network(image)
-    return int(counter.get_total_flops()) // 2
+    return counter.products
 
 
 def touchable_share(compressor: Compressor) -> float:
+    """The share of the FLOPs in layers whose inputs or outputs a site can narrow."""
     cost: Any = compressor.cost
-    dense = np.zeros((1, len(compressor.sites)), dtype=np.intp)
-    changed = np.zeros(len(cost.layers), dtype=bool)
-    for one, other in zip(cost.layer_widths(dense), cost.layer_widths(extreme_levels(compressor.sites)[:1]), strict=True):
-        changed |= one[0] != other[0]
-    flops = layer_costs(compressor)
-    return sum(flops[name] for name, has in zip(cost.layers, changed, strict=True) if has) / sum(flops.values())
-
-
-def layer_costs(compressor: Compressor) -> dict[str, float]:
-    cost: Any = compressor.cost
-    weights = [compressor.network.get_submodule(name).weight.numel() for name in cost.layers]
-    return {name: n * uses for name, n, uses in zip(cost.layers, weights, cost.positions, strict=True)}
+    ends = zip(*cost.layer_widths(extreme_levels(compressor.sites)), strict=True)
+    (least_in, least_out), (dense_in, dense_out) = ends
+    changed = (least_in != dense_in) | (least_out != dense_out)
+    weights = [weight_of(compressor.network, name).numel() for name in cost.layers]
+    flops = cost.positions * np.array(weights)
+    return float(flops[changed].sum() / flops.sum())
 
 
 def largest_reason(compressor: FilterPruning) -> str:
-    """Why the filters stay that cost most, with their share of the FLOPs."""
-    flops = layer_costs(compressor)
-    reasons: dict[str, float] = {}
-    for name, reason in compressor.skipped.items():
-        if "output of the network" not in reason:
-            reasons[f"{name}: {reason}"] = flops.get(name, 0.0) / sum(flops.values())
-    worst = max(reasons, key=lambda reason: reasons[reason], default="")
-    return f"{reasons[worst]:.1%} {worst}, {len(reasons)} in all" if worst else ""
+    """Why the layers stay that cost most, outputs apart, with their share of the FLOPs."""
+    shares = [share for share in dense_shares(compressor, compressor.skipped) if "output of" not in share.reason]
+    return f"{shares[0].share:.1%} {shares[0].layers[0]}: {shares[0].reason}" if shares and shares[0].share else ""
 
 
 def measure_peer(subject: Subject) -> dict[str, Any]:
     """torch-pruning as its README shows it: layers that make the outputs are ignored, all others by one ratio."""
-    import torch_pruning as tp
-
     network, image = subject.network, subject.image
     dense, start = count_products(network, image), time.perf_counter()
     with torch.no_grad():
         shapes = [output.shape for output in tree_leaves(network(image)) if isinstance(output, Tensor)]
     widths = {shape[1] for shape in shapes if len(shape) > 1}
-    ends = [m for m in network.modules() if isinstance(m, LAYERS) and m.weight.shape[0] in widths]
+    layers = [(name, module) for name, module in network.named_modules() if isinstance(module, LAYERS)]
+    ends = [m for name, m in layers if m.weight.shape[0] in widths or any(word in name for word in DETECTOR_ENDS)]
     pruner = tp.pruner.MetaPruner(
         network,
         image,
@@ -208,17 +198,31 @@ FAULTS = {"ours": "fault", "peer": "peer_fault"}
 
 def measure_apart(name: str, side: str, limit: float) -> dict[str, Any]:
     """The figures of one side in a process of its own, or what went wrong with it."""
-    command = [sys.executable, __file__, "--side", side, "--only", name]
+    context = multiprocessing.get_context("fork")  # with everything imported already
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_figures, args=(name, side, sender))
+    process.start()
+    sender.close()
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
-    except subprocess.TimeoutExpired:
-        return {FAULTS[side]: f"not ended after {limit:.0f} s"}
-    lines = done.stdout.splitlines()
-    if done.returncode == 0 and lines:
-        figures: dict[str, Any] = json.loads(lines[-1])
+        if not receiver.poll(limit):
+            return {FAULTS[side]: f"not ended after {limit:.0f} s"}
+        figures: dict[str, Any] = receiver.recv()
         return figures
-    last = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
-    return {FAULTS[side]: last[:200]}
+    except EOFError:
+        process.join()
+        return {FAULTS[side]: f"its process ended with {process.exitcode}"}
+    finally:
+        process.kill()
+        process.join()
+
+
+def _send_figures(name: str, side: str, sender: Connection) -> None:
+    try:
+        figures = MEASURES[side](build_subject(name))
+    except Exception as error:
+        traceback.print_exc()
+        figures = {FAULTS[side]: f"{type(error).__name__}: {error}".splitlines()[0][:200]}
+    sender.send(figures)
 
 
 def read_rows(path: Path) -> dict[str, dict[str, Any]]:
@@ -253,11 +257,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "results" / "coverage.csv")
     parser.add_argument("--limit", type=float, default=600, help="seconds for a network, and for torch-pruning on it")
     parser.add_argument("--without-peer", action="store_true", help="leave torch-pruning out")
-    parser.add_argument("--side", choices=MEASURES, help="print the figures of this side alone as JSON")
     arguments = parser.parse_args()
-    if arguments.side:
-        print(json.dumps(MEASURES[arguments.side](build_subject(arguments.only[0]))))
-        return
     rows = read_rows(arguments.out)
     for name in arguments.only or [name for name in list_networks() if name not in rows]:
         figures = measure_apart(name, "ours", arguments.limit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import timm
 import torch
 from torch import Tensor, nn
 from torchvision import models
@@ -60,8 +61,6 @@ def build_subject(full_name: str) -> Subject:
     suite, _, name = full_name.partition("/")
     part = ""
     if suite == "timm":
-        import timm  # an extra of its own
-
         network = timm.create_model(name)
         own_size = int(network.default_cfg["input_size"][-1])
     elif suite == "classification":
@@ -94,11 +93,16 @@ def _accepted_images(network: nn.Module, sizes: list[int]) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def perturb_vectors(network: nn.Module) -> None:
-    """Vectors (norms, biases, scales, statistics) as after training: fresh zeros and ones hide a wrong channel."""
+    """Vectors (norms, biases, scales, statistics) as after training: fresh zeros and ones hide a wrong channel.
+
+    A matrix of zeros (torchvision's heads of ViT) gets values as well.
+    """
     generator = torch.Generator().manual_seed(1)
     tensors = dict(network.named_parameters()) | dict(network.named_buffers())
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and tensor.squeeze().dim() <= 1 and tensor.numel() > 1:
+        if tensor.dim() > 1 and not tensor.any():
+            tensor.normal_(0, 0.02, generator=generator)
+        elif tensor.is_floating_point() and tensor.squeeze().dim() <= 1 and tensor.numel() > 1:
             noise = torch.rand(tensor.shape, generator=generator)
             is_scale = name.endswith(("weight", "var")) or bool((tensor == 1).all())
             tensor.mul_(0.75 + 0.5 * noise) if is_scale else tensor.add_(0.4 * noise - 0.2)

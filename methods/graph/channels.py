@@ -138,7 +138,8 @@ def keep_channels(network: nn.Module, groups: Iterable[Group], staying: Mapping[
     for slots, removed in removed_channels(groups, staying):
         gone.setdefault((slots.name, slots.side, slots.dim), []).append(removed)
     modules, tied = dict(network.named_modules()), tied_parameters(network)
-    for (name, side, dim), pieces in gone.items():
+    # Outputs first: a grouped convolution left with one input in each group would pass for a depthwise one.
+    for (name, side, dim), pieces in sorted(gone.items(), key=lambda item: item[0][1] == "in"):
         owner, _, leaf = name.rpartition(".")
         width = getattr(modules[owner], leaf).shape[dim] if dim is not None else channels_of(modules[name], side)
         stays = torch.ones(width, dtype=torch.bool)

@@ -1,7 +1,7 @@
 """Physical removal of channels: a function for each kind of module, which slices its parameters in place.
 
-A module whose input and output channels are the same (norms, activations with weights, depthwise convolutions) has
-one side, `out`. A module with methods `keep_in(indices)` and `keep_out(indices)` of its own is narrowed by these.
+A module whose input and output channels go together (norms, activations with weights, depthwise convolutions) has one
+side, `out`. A module with methods `keep_in(indices)` and `keep_out(indices)` of its own is narrowed by these.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ Conv = nn.modules.conv._ConvNd
 
 
 def is_depthwise(module: nn.Module) -> bool:
-    """A convolution of one filter per input channel: input and output channels are the same."""
-    return isinstance(module, Conv) and module.groups == module.in_channels == module.out_channels > 1
+    """A convolution in which each input channel has filters of its own: it goes together with what they put out."""
+    if not isinstance(module, Conv) or not module.groups == module.in_channels > 1:
+        return False
+    return module.out_channels == module.in_channels or not module.transposed
 
 
 def can_narrow(module: nn.Module) -> bool:
@@ -68,9 +70,11 @@ def slice_tensor(owner: nn.Module, name: str, dim: int, keep: Tensor) -> None:
 
 def _narrow_conv(module: Conv, side: Side, keep: Tensor) -> None:
     if is_depthwise(module):
+        filters_per_channel = module.out_channels // module.in_channels
         slice_tensor(module, "weight", 0, keep)
         slice_tensor(module, "bias", 0, keep)
-        module.in_channels = module.out_channels = module.groups = len(keep)
+        module.out_channels = len(keep)
+        module.in_channels = module.groups = len(keep) // filters_per_channel
     elif side == "out":
         slice_tensor(module, "weight", 1 if module.transposed else 0, keep)
         slice_tensor(module, "bias", 0, keep)

@@ -93,9 +93,9 @@ def layer_kind(layer: nn.Module, shapes: list[Shape]) -> str:
 
 def measure_grid(layer: nn.Module, shapes: list[Shape], least: tuple[int, int], batch: int, time: Timer) -> Grid:
     """The layer's times over a grid of widths, from `least` (in, out) to its dense ones."""
-    groups = int(getattr(layer, "groups", 1))
+    groups = _blocks_of(layer)
     inputs = [1] if is_depthwise(layer) else _grid_widths(channels_of(layer, "in"), least[0], groups)
-    outputs = _grid_widths(channels_of(layer, "out"), least[1], 1 if is_depthwise(layer) else groups)
+    outputs = _grid_widths(channels_of(layer, "out"), least[1], groups)
     runs = [run for width in inputs for run in _layer_calls(layer, shapes, width, outputs, batch)]
     times = np.array(least_nanoseconds(runs, time)).reshape(len(inputs), len(outputs))
     # A wider layer never counts as faster: noise, and kernels that prefer some widths, would mislead the bisection.
@@ -103,8 +103,15 @@ def measure_grid(layer: nn.Module, shapes: list[Shape], least: tuple[int, int], 
     return Grid(tuple(inputs), tuple(outputs), tuple(map(tuple, rising.tolist())))
 
 
+def _blocks_of(layer: nn.Module) -> int:
+    """The number that a layer's widths are multiples of: its groups, or a depthwise layer's filters per channel."""
+    if is_depthwise(layer):
+        return channels_of(layer, "out") // channels_of(layer, "in")
+    return int(getattr(layer, "groups", 1))
+
+
 def _grid_widths(width: int, least: int, multiple: int) -> list[int]:
-    """Widths to measure, `least` and `width` among them; all are multiples of the layer's groups."""
+    """Widths to measure, `least` and `width` among them; all are multiples of the layer's blocks."""
     if least >= width:
         return [width]
     wanted = [least, *(share * width for share in POINTS)]
@@ -117,7 +124,7 @@ def _layer_calls(
 ) -> list[partial[None]]:
     """For each output width a run: all calls of the layer for one batch, on inputs that the runs share.
 
-    A depthwise layer has as many inputs as outputs, so its runs have inputs of their own.
+    A depthwise layer has inputs in proportion to its outputs, so its runs have inputs of their own.
     """
     device = next(layer.parameters()).device
 
@@ -127,7 +134,7 @@ def _layer_calls(
 
     shared = [] if is_depthwise(layer) else draw_noise(inputs)
     return [
-        partial(_call_layer, narrow_layer(layer, inputs, width).eval(), shared or draw_noise(width))
+        partial(_call_layer, narrow_layer(layer, inputs, width).eval(), shared or draw_noise(width // _blocks_of(layer)))
         for width in outputs
     ]
 
@@ -140,10 +147,13 @@ def _call_layer(layer: nn.Module, batches: Sequence[Tensor]) -> None:
 def narrow_layer(layer: nn.Module, inputs: int, outputs: int) -> nn.Module:
     """A copy of the layer with so many channels in and out, equally many in each group."""
     small = copy_network(layer)
-    if not is_depthwise(layer):
-        narrow_module(small, "in", _first_channels(channels_of(layer, "in"), inputs, int(getattr(layer, "groups", 1))))
-    groups = 1 if is_depthwise(layer) else int(getattr(layer, "groups", 1))
+    if is_depthwise(layer):
+        narrow_module(small, "out", torch.arange(outputs))
+        return small
+    groups = _blocks_of(layer)
+    # Outputs first, as in `keep_channels`.
     narrow_module(small, "out", _first_channels(channels_of(layer, "out"), outputs, groups))
+    narrow_module(small, "in", _first_channels(channels_of(layer, "in"), inputs, groups))
     return small
 
 

@@ -44,7 +44,7 @@ SITES: dict[Callable[[], nn.Module], dict[str, tuple[int, int]]] = {
     branches.dense_connected: {"stem": (6, 6), "c1": (4, 4), "c2": (4, 4)},
     grouping.depthwise: {"expand": (8, 8), "project": (6, 6)},
     grouping.grouped: {"before": (12, 4), "grouped": (18, 6), "after": (8, 8)},
-    grouping.depth_multiplier: {"after": (8, 8)},
+    grouping.depth_multiplier: {"stem": (6, 6), "after": (8, 8)},
     grouping.residual_grouped: {"stem": (8, 2)},
     grouping.grouped_after_concat: {"stem": (4, 4), "grouped": (8, 4)},
     branches.squeeze_excite: {"stem": (8, 8), "down": (4, 4), "after": (6, 6)},
@@ -86,7 +86,6 @@ DENSE: dict[Callable[[], nn.Module], dict[str, str]] = {
     chains.recurrent: {"stem": "in cell"},
     grouping.residual_grouped: {"c1": "unequal"},
     grouping.grouped_after_concat: {"a": "unequally", "b": "unequally"},
-    grouping.depth_multiplier: {"stem": "part of its own"},
 }
 
 
