@@ -1,4 +1,4 @@
-"""How many networks can be pruned, and whether counts and outputs are right: torchvision's, timm's, torch-pruning beside.
+"""How many of torchvision's and timm's networks can be pruned, and whether counts and outputs are right.
 
     python benchmarks/coverage.py [--only timm/skresnet18 …] [--out results/coverage.csv] [--limit 600]
 
@@ -10,8 +10,8 @@ networks named by `--only` are measured anew, and torch-pruning's figures kept.
     touchable       share of the FLOPs that lies in layers of which a site can take channels
     least           smallest part of the FLOPs that can be kept
     kept            part of the FLOPs kept when 0.5 is asked for (all sites by the same ratio, `acra-uniform`)
-    exact           products of the narrowed network by torch's formulas, less those of activations alone, and its parameters
-                    are the cost model's to the unit, and its outputs those of the dense network with channels masked
+    exact           products of the narrowed network by torch's formulas, less those of activations alone, and its
+                    parameters are the cost model's to the unit, and its outputs those of the masked dense network
     kept_products   part kept of all products, attention's included
     difference      largest difference of outputs from the masked network's, over the largest output
     seconds         finding and trying the sites
@@ -42,11 +42,12 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from benchmarks.coverage_networks import Subject, build_subject, list_networks
-from methods.base import Compressor, copy_network
+from methods.base import copy_network
 from methods.dense_shares import dense_shares
 from methods.filters.filter_pruning import FilterPruning
-from methods.graph.trace import LAYERS, separate_operators, uncounted_flops, weight_of
-from methods.graph.verify import mask_channels
+from methods.graph.flow.find import trace_groups
+from methods.graph.masking import masked_outputs
+from methods.graph.trace import LAYERS, separate_operators, trace_layers, uncounted_flops, weight_of
 from methods.registry import create
 from models.execution.operator_mode import OperatorMode
 from search.allocation.allocate import extreme_levels, project_shape, uniform_shape
@@ -57,9 +58,9 @@ PEER_STEPS = 20
 # In names of the layers that put out a detector's classes and boxes.
 DETECTOR_ENDS = ("cls_logits", "bbox", "predictor", "head.module_list", "ctrness", "kps_score", "mask_fcn_logits")
 COLUMNS = (
-    "network image part params sites touchable least kept exact kept_products difference seconds left_dense fault "
-    "peer_kept peer_seconds peer_fault"
-).split()
+    "network", "image", "part", "params", "sites", "touchable", "least", "kept", "exact", "kept_products", "difference",
+    "seconds", "left_dense", "fault", "peer_kept", "peer_seconds", "peer_fault",
+)  # fmt: skip
 
 
 def measure_ours(subject: Subject) -> dict[str, Any]:
@@ -95,12 +96,7 @@ def check_narrowed(compressor: FilterPruning, levels: Any, subject: Subject) -> 
     """What the network with these levels really costs and computes."""
     allocation = compressor.allocation(levels)
     predicted, small = compressor.cost_of(allocation), compressor.compress(allocation).eval()
-    kept = compressor.kept_channels(allocation, compressor.removal_levels)
-    masked = copy_network(subject.network).eval()
-    compressor.channels.narrow_network(masked, {})  # convolutions that compute their weight become plain ones
-    masked.double()  # before it is masked: the masks hold copies of norms
-    mask_channels(masked, compressor.channels.groups, kept)
-    difference = largest_difference(small, masked, subject.image)
+    difference = masked_difference(compressor, small, compressor.kept_channels(allocation, compressor.removal_levels))
     params = sum(parameter.numel() for parameter in small.parameters())
     products = count_products(small, subject.image)
     is_exact = predicted.flops + uncounted_flops(small, subject.image) == products and predicted.params == params
@@ -113,15 +109,19 @@ def check_narrowed(compressor: FilterPruning, levels: Any, subject: Subject) -> 
 
 
 @torch.no_grad()
-def largest_difference(network: nn.Module, other: nn.Module, image: Tensor) -> float:
-    """Of their outputs over the largest output; the other one is in float64 already."""
-    pair = [tree_leaves(twin(image.double())) for twin in (copy_network(network).double(), other)]
-    scale = max(float(output.abs().max()) for output in pair[1])
-    return max(float((a - b).abs().max()) for a, b in zip(*pair, strict=True)) / scale
+def masked_difference(compressor: FilterPruning, small: nn.Module, kept: dict[str, Tensor]) -> float:
+    """Largest difference from the masked network's outputs in float64, over the largest output."""
+    channels, image = compressor.channels, compressor.example[:1]
+    traced = trace_groups(channels.network, image, trace_layers(channels.network, image))
+    dense = copy_network(channels.network).double()
+    masked = masked_outputs(dense, channels.groups, kept, image.double(), traced)
+    outputs = tree_leaves(copy_network(small).double()(image.double()))
+    scale = max(float(output.abs().max()) for output in masked)
+    return max(float((a - b).abs().max()) for a, b in zip(outputs, masked, strict=True)) / scale
 
 
 class ProductCounter(OperatorMode):
-    """Counts multiply-accumulates of all products by torch's own formulas, and attention's, which torch omits on CPUs."""
+    """Multiply-accumulates of all products by torch's formulas, and of attention, which torch omits on CPUs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,13 +144,13 @@ def count_products(network: nn.Module, image: Tensor) -> int:
     return counter.products
 
 
-def touchable_share(compressor: Compressor) -> float:
+def touchable_share(compressor: FilterPruning) -> float:
     """The share of the FLOPs in layers whose inputs or outputs a site can narrow."""
     cost: Any = compressor.cost
     ends = zip(*cost.layer_widths(extreme_levels(compressor.sites)), strict=True)
     (least_in, least_out), (dense_in, dense_out) = ends
     changed = (least_in != dense_in) | (least_out != dense_out)
-    weights = [weight_of(compressor.network, name).numel() for name in cost.layers]
+    weights = [weight_of(compressor.channels.network, name).numel() for name in cost.layers]
     flops = cost.positions * np.array(weights)
     return float(flops[changed].sum() / flops.sum())
 
@@ -258,6 +258,8 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=600, help="seconds for a network, and for torch-pruning on it")
     parser.add_argument("--without-peer", action="store_true", help="leave torch-pruning out")
     arguments = parser.parse_args()
+    if unknown := set(arguments.only) - set(list_networks()):
+        parser.error(f"no such network: {', '.join(sorted(unknown))}; names are suite/name, e.g. timm/skresnet18")
     rows = read_rows(arguments.out)
     for name in arguments.only or [name for name in list_networks() if name not in rows]:
         figures = measure_apart(name, "ours", arguments.limit)

@@ -1,4 +1,4 @@
-"""The networks of `benchmarks/coverage.py`: torchvision's, and the smallest of each of timm's families; random weights."""
+"""The networks of `benchmarks/coverage.py`: torchvision's and the smallest of timm's families, with random weights."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from torchvision import models
 
 IMAGE = 96  # pixels; a network that wants other ones gets its own size
 VISION_SIZES = {"inception_v3": 128, "maxvit_t": 224, "alexnet": 128, "vit_h_14": 112}
-FAMILIES = """
+_TIMM_NAMES = """
 lcnet_035 starnet_s050 dla46_c edgenext_xx_small mobilevit_xxs mobilevitv2_050 mobilenetv3_small_050 mnasnet_small
-efficientvit_m0 repghostnet_050 ghostnet_050 regnetx_002 cspnext_tiny xcit_nano_12_p16_224 regnety_002 ese_vovnet19b_slim
-cs3darknet_s ghostnetv3_050 efficientvit_b0 swiftformer_xs efficientformerv2_s0 convnext_atto convnextv2_atto pvt_v2_b0
-mobilenetv4_conv_small fasternet_t0 fastvit_t8 mixnet_s lcnetv2_small inception_next_atto pit_ti_224 rexnet_100
-efficientnet_b0 efficientnet_b0_gn mobileone_s0 resnet10t hardcorenas_a repvit_m0_9 coat_tiny coat_lite_tiny fbnetc_100
-hgnetv2_b0 ghostnetv2_100 vit_tiny_r_s16_p8_224 shvit_s1 cpubone_nano iformer_s efficientvim_m1 tf_efficientnetv2_b0
-mambaout_femto levit_128s densenet121 densenetblur121d gernet_s fbnetv3_b nf_regnet_b0 crossvit_9_240 repvgg_a0 dpn48b
-regnetz_b16 visformer_tiny eca_resnext26ts gcresnext26ts resnest14d bat_resnext26ts coatnet_pico_rw_224 lambda_resnet26t
-csatv2 mobilenetv4_hybrid_medium legacy_seresnet18 resnetv2_18 poolformer_s12 skresnet18 gcvit_xxtiny tiny_vit_5m_224
-efficientformer_l1 botnet26t_256 halonet26t dpn68 hrnet_w18_small lowformer_b0 hgnet_tiny nf_resnet26 ecaresnet26t
-seresnext26d_32x4d nest_tiny mixer_s32_224 dla60_res2net convmixer_768_32 cspresnet50 vitamin_small_224 legacy_xception
-maxxvitv2_nano_rw_256 inception_v3 rdnet_tiny twins_svt_small eca_nfnet_l0 mvitv2_tiny res2net50_14w_8s resnetblur50
-resnetv2_50d_frn resnetv2_50d_evos caformer_s18 volo_d1_224 convformer_s18 xception41 cspdarknet53 sequencer2d_s
-hiera_tiny_224 swin_tiny_patch4_window7_224 davit_tiny focalnet_tiny_srf maxvit_tiny_rw_224 selecsls42 tresnet_m
-nextvit_small darknet53 inception_v4 inception_resnet_v2 mobilenetv5_base pnasnet5large nasnetalarge
-""".split()
+efficientvit_m0 repghostnet_050 ghostnet_050 regnetx_002 cspnext_tiny xcit_nano_12_p16_224 regnety_002
+ese_vovnet19b_slim cs3darknet_s ghostnetv3_050 efficientvit_b0 swiftformer_xs efficientformerv2_s0 convnext_atto
+convnextv2_atto pvt_v2_b0 mobilenetv4_conv_small fasternet_t0 fastvit_t8 mixnet_s lcnetv2_small inception_next_atto
+pit_ti_224 rexnet_100 efficientnet_b0 efficientnet_b0_gn mobileone_s0 resnet10t hardcorenas_a repvit_m0_9 coat_tiny
+coat_lite_tiny fbnetc_100 hgnetv2_b0 ghostnetv2_100 vit_tiny_r_s16_p8_224 shvit_s1 cpubone_nano iformer_s
+efficientvim_m1 tf_efficientnetv2_b0 mambaout_femto levit_128s densenet121 densenetblur121d gernet_s fbnetv3_b
+nf_regnet_b0 crossvit_9_240 repvgg_a0 dpn48b regnetz_b16 visformer_tiny eca_resnext26ts gcresnext26ts resnest14d
+bat_resnext26ts coatnet_pico_rw_224 lambda_resnet26t csatv2 mobilenetv4_hybrid_medium legacy_seresnet18 resnetv2_18
+poolformer_s12 skresnet18 gcvit_xxtiny tiny_vit_5m_224 efficientformer_l1 botnet26t_256 halonet26t dpn68
+hrnet_w18_small lowformer_b0 hgnet_tiny nf_resnet26 ecaresnet26t seresnext26d_32x4d nest_tiny mixer_s32_224
+dla60_res2net convmixer_768_32 cspresnet50 vitamin_small_224 legacy_xception maxxvitv2_nano_rw_256 inception_v3
+rdnet_tiny twins_svt_small eca_nfnet_l0 mvitv2_tiny res2net50_14w_8s resnetblur50 resnetv2_50d_frn resnetv2_50d_evos
+caformer_s18 volo_d1_224 convformer_s18 xception41 cspdarknet53 sequencer2d_s hiera_tiny_224
+swin_tiny_patch4_window7_224 davit_tiny focalnet_tiny_srf maxvit_tiny_rw_224 selecsls42 tresnet_m nextvit_small
+darknet53 inception_v4 inception_resnet_v2 mobilenetv5_base pnasnet5large nasnetalarge
+"""
+FAMILIES = tuple(_TIMM_NAMES.split())
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from methods.base import copy_network
 from methods.graph.channels import Group, Slots, removed_channels
+from methods.graph.flow.arithmetic import SUMS
 from methods.graph.flow.find import TracedGroups
 from methods.graph.flow.trace import ChannelFlow, run_with_labels
 from methods.graph.narrow import Conv, channels_of, narrow_module
@@ -38,7 +39,7 @@ def masked_outputs(
 
 
 class _MaskedProducts(ChannelFlow):
-    """Products of activations see zeros in place of the removed channels, which labels tell.
+    """Products and sums of activations see zeros in place of the removed channels, which labels tell.
 
     A second trace of the same network gives the same labels.
     """
@@ -53,6 +54,8 @@ class _MaskedProducts(ChannelFlow):
             args = (*args[:-2], *map(self._mask_activation, args[-2:]))
         elif is_attention(name) and not self.suspended:
             args = (*map(self._mask_activation, args[:2]), *args[2:])
+        elif name in SUMS and not self.suspended:
+            args = (self._mask_activation(args[0]), *args[1:])
         return super().__torch_dispatch__(func, types, args, kwargs)
 
     def _mask_activation(self, tensor: Tensor) -> Tensor:

@@ -132,9 +132,9 @@ def _layer_calls(
         narrow = [(*shape[:-1], width) if isinstance(layer, nn.Linear) else (width, *shape[1:]) for shape in shapes]
         return [torch.randn(batch, *shape, device=device) for shape in narrow]
 
-    shared = [] if is_depthwise(layer) else draw_noise(inputs)
+    shared, blocks = [] if is_depthwise(layer) else draw_noise(inputs), _blocks_of(layer)
     return [
-        partial(_call_layer, narrow_layer(layer, inputs, width).eval(), shared or draw_noise(width // _blocks_of(layer)))
+        partial(_call_layer, narrow_layer(layer, inputs, width).eval(), shared or draw_noise(width // blocks))
         for width in outputs
     ]
 

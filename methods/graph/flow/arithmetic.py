@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from methods.graph.flow.call import Call, Planes, pin_inputs
 from methods.graph.flow.labels import varying_dims
 from methods.graph.flow.planes import Value, contract, join_elements
 
+SUMS = frozenset(("sum", "norm", "linalg_vector_norm"))
+"""Reductions in which a removed channel is a zero."""
+
 
 def keep_elements(call: Call) -> Planes:
     """Element-wise operators of any number of operands; scalars have no say."""
-    operands = [value for value in call.values() if len(value.shape)]
+    tensors = [leaf for leaf in tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Tensor) and leaf.dim()]
+    operands = []
+    for tensor in tensors:
+        # An expanded dimension holds one entry, which meets any number of channels.
+        sizes = [size if stride else 1 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)]
+        operands.append(replace(call.value_of(tensor), shape=torch.Size(sizes)))
     shape = call.outputs[0].shape
     return join_elements(call.labels, operands, shape, call.reason)
 
@@ -140,7 +151,7 @@ def pool_positions(call: Call) -> Planes:
 def reduce_dims(call: Call) -> Planes:
     """Sums, means, maxima along dimensions; channels along them belong together, all of them: they have to stay.
 
-    A sum or norm of channels is free: a removed channel is a zero in it. (A mean divides by their number.)
+    A sum or norm of channels leaves them free. A mean does not: it divides by their number.
     """
     inputs = call.value_of(call.args[0])
     rank = len(inputs.shape)
@@ -149,8 +160,7 @@ def reduce_dims(call: Call) -> Planes:
         dims = list(range(rank))
     else:
         dims = [d % rank for d in (dim if isinstance(dim, (list, tuple)) else [dim])]
-    is_sum = call.name in ("sum", "norm", "linalg_vector_norm")
-    bound = [plane for plane in inputs.planes if not (is_sum and varying_dims(plane) <= set(dims))]
+    bound = [plane for plane in inputs.planes if not (call.name in SUMS and varying_dims(plane) <= set(dims))]
     planes = call.fix(bound, dims)
     if call.outputs[0].dim() == rank:
         return tuple(planes)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from methods.graph.flow.arithmetic import SUMS
 from methods.graph.flow.call import Call, Planes
 from methods.graph.flow.labels import Labels, compact
 from methods.graph.flow.operators import made_from_shapes, operator_words, rule_of
@@ -33,7 +34,8 @@ class ChannelFlow(OperatorMode):
         labels: all labels.
         splits: planes of dimensions that a view took apart.
         calls: the numbers in the calls that the network's code makes.
-        multiplies_activations: whether a matrix product had labelled operands none of which is a parameter.
+        multiplies_activations: whether a matrix product had labelled operands none of which is a parameter, or
+            labelled activations were summed.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -130,6 +132,8 @@ class ChannelFlow(OperatorMode):
                     self.labels.pin(plane, reason)
         if is_attention(name):
             self.multiplies_activations = True
+        elif name in SUMS:
+            self.multiplies_activations |= any(value.planes for value in before.values())
         elif name in MATRIX_PRODUCTS:
             factors = [tensor for tensor in tensors[-2:] if tensor.untyped_storage()._cdata not in self._parameters]
             self.multiplies_activations |= len(factors) == 2 and all(before[id(factor)].planes for factor in factors)

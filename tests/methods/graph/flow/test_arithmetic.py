@@ -114,7 +114,7 @@ ROWS: dict[str, tuple[nn.Module, int, set[frozenset[Channel]]]] = {
     "depthwise transposed": (nn.ConvTranspose2d(6, 6, 2, 2, groups=6), 6, units(6, A, at("middle", "out"), Z)),
     "depthwise with multiplier": (
         conv(6, 12, groups=6), 12,
-        units(6, A, at("middle", "in"), at("middle", "out", pair), at("z", "in", pair)),
+        units(6, A, at("middle", "out", pair), at("z", "in", pair)),
     ),
     "layer norm": (nn.Sequential(nn.LayerNorm((8, 8), elementwise_affine=False), nn.ReLU()), 6, units(6, A, Z)),
     "group norm": (nn.GroupNorm(2, 6), 6, units(6, A, at("middle", "out"), Z)),
