@@ -31,11 +31,11 @@ class SameStandardisedConv(StandardisedConv):
     """Padded as TensorFlow does: by what the size asks for, the odd pixel after the image."""
 
     def forward(self, x: Tensor) -> Tensor:
-        for dim in (2, 3):
-            lacking = (-x.shape[dim]) % 2 + 1  # stride 2, kernel 3
-            pads = [lacking // 2, lacking - lacking // 2]
-            x = F.pad(x, pads if dim == 3 else [0, 0, *pads])
-        return super().forward(x)
+        pads: list[int] = []
+        for dim in (3, 2):
+            lacking = 1 + x.shape[dim] % 2  # stride 2, kernel 3
+            pads += [lacking // 2, lacking - lacking // 2]
+        return super().forward(F.pad(x, pads))
 
 
 class LopsidedConv(StandardisedConv):
