@@ -24,11 +24,6 @@ def is_depthwise(module: nn.Module) -> bool:
     return module.out_channels == module.in_channels or not module.transposed
 
 
-def can_narrow(module: nn.Module) -> bool:
-    """Whether `narrow_module` knows this kind of module."""
-    return hasattr(module, "keep_out") or any(isinstance(module, kind) for kind in _NARROW)
-
-
 def channels_of(module: nn.Module, side: Side) -> int:
     """The number of channels of a module on one side."""
     if isinstance(module, nn.Linear):
@@ -53,7 +48,7 @@ def narrow_module(module: nn.Module, side: Side, keep: Tensor) -> None:
         if isinstance(module, kind):
             function(module, side, keep)
             return
-    raise AssertionError(f"{type(module).__name__} passed can_narrow but cannot be narrowed")
+    raise AssertionError(f"{type(module).__name__} has no channels that could be removed")
 
 
 def slice_tensor(owner: nn.Module, name: str, dim: int, keep: Tensor) -> None:

@@ -51,3 +51,12 @@ def pin_inputs(call: Call) -> Planes:
         for plane in value.planes:
             call.labels.pin(plane, call.reason)
     return ()
+
+
+def named_arguments(schema: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by the names of the operator's schema, defaults included."""
+    named = {argument.name: value for argument, value in zip(schema.arguments, args, strict=False)}
+    for argument in schema.arguments[len(args) :]:
+        if argument.name in kwargs or argument.has_default_value():
+            named[argument.name] = kwargs.get(argument.name, argument.default_value)
+    return named

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from methods.graph.flow.arithmetic import SUMS
-from methods.graph.flow.call import Call, Planes
+from methods.graph.flow.call import Call, Planes, named_arguments
 from methods.graph.flow.labels import Labels, compact
 from methods.graph.flow.operators import made_from_shapes, operator_words, rule_of
 from methods.graph.flow.planes import Value, contract
@@ -143,7 +143,7 @@ class ChannelFlow(OperatorMode):
     ) -> list[Value]:
         """What is known of the tensors that an operator returned."""
         name = func.overloadpacket.__name__
-        arguments = _named_arguments(func._schema, args, kwargs)
+        arguments = named_arguments(func._schema, args, kwargs)
         rule = rule_of(func, name, arguments)
         reason = f"{operator_words(name, rule)} in {_place_in_code(self.path[-1])}"
         call = Call(self.labels, name, func, args, kwargs, arguments, lambda tensor: before[id(tensor)], outputs,
@@ -189,15 +189,6 @@ class ChannelFlow(OperatorMode):
 
 # Operators by which a number of the network decides a branch of Python.
 _BRANCHES = frozenset(("_local_scalar_dense", "is_nonzero", "item", "gt", "lt", "ge", "le", "eq", "ne"))
-
-
-def _named_arguments(schema: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call by the names of the operator's schema, defaults included."""
-    named = {argument.name: value for argument, value in zip(schema.arguments, args, strict=False)}
-    for argument in schema.arguments[len(args) :]:
-        if argument.name in kwargs or argument.has_default_value():
-            named[argument.name] = kwargs.get(argument.name, argument.default_value)
-    return named
 
 
 def _pending_pins(call: Call, before: Mapping[int, Value], output: Tensor) -> tuple[tuple[Tensor, str], ...]:
