@@ -82,18 +82,25 @@ def _in_double_precision(network: nn.Module, example: Tensor) -> nn.Module:
     return twin
 
 
-def trial_channels(group: Group, number: int) -> Tensor:
-    """Channels to keep in a trial, ascending: half or three quarters of every class, at random.
+def trial_channels(group: Group, number: int, draw: int) -> Tensor:
+    """Channels to keep in a trial, ascending; a quarter to a half of every class goes, at random.
 
-    Groups lose different channels, so that two groups whose coupling was missed fail when both are narrowed. Classes
-    lose different positions, as they will under scores, so that classes that must lose the same ones (a half that
-    gates the other) fail.
+    Groups lose different channels, so that two groups whose coupling was missed fail when both are narrowed. Over the
+    draws they lose different numbers of them, so that one's width is not taken for the other's. Classes lose different
+    positions, as they will under scores, so that classes that must lose the same ones (a half that gates the other)
+    fail.
+
+    Args:
+        number: of the group, among those that are tried.
     """
     staying = []
     for c in range(group.classes):
         members = torch.where(group.partition == c)[0]
-        gone = max(len(members) // (4 if number % 2 else 2), 1)
-        order = torch.randperm(len(members), generator=torch.Generator().manual_seed(number))
+        fewest = max(len(members) // 4, 1)
+        choices = max(len(members) // 2 - fewest, 0) + 1
+        # The digits of the group's number: two groups of as many channels differ in one of the draws.
+        gone = fewest + (number // choices**draw + draw) % choices
+        order = torch.randperm(len(members), generator=torch.Generator().manual_seed(number + draw))
         shift = c * max(len(members) // group.classes, 1)
         staying.append(members[order.roll(shift)[gone:]])
     return torch.cat(staying).sort().values
@@ -108,7 +115,7 @@ def _try_groups(
     traced: TracedGroups,
     runs: list[dict[str, ReplacedNumbers]],
 ) -> Fault | None:
-    staying = {group.name: trial_channels(group, number + draw) for number, group in enumerate(groups)}
+    staying = {group.name: trial_channels(group, number, draw) for number, group in enumerate(groups)}
     narrowed = copy_network(network).eval()
     inputs = example.to(next(network.parameters()).dtype)
     path: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 from collections.abc import Callable
 
@@ -249,3 +250,34 @@ def test_a_width_that_code_insists_on_is_named_with_its_line() -> None:
     line = Insists.forward.__code__.co_firstlineno + 3
     reason = f"(test_call_numbers.py:{line}: ValueError: eight channels were promised)"
     assert bind_method(network).skipped["a"].endswith(reason)
+
+
+class ValuesOfAnotherWidth(nn.Module):
+    """Reduced keys and values, as pyramid transformers have them: `c` is the width of the stream, not of the values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stream, self.wide, self.back = nn.Conv2d(3, 16, 1), nn.Linear(16, 24), nn.Linear(24, 16)
+        self.q, self.kv = nn.Linear(16, 16), nn.Linear(16, 32)
+        self.out, self.head = nn.Linear(16, 16), nn.Linear(16, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.stream(images).flatten(2).mT
+        x = x + self.back(torch.relu(self.wide(x)))
+        b, n, c = x.shape
+        q = self.q(x).reshape(b, n, 2, -1).transpose(1, 2)
+        k, v = self.kv(x).reshape(b, n, 2, 2, -1).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, c)
+        return torch.as_tensor(self.head((x + self.out(y)).mean(1)))
+
+
+def test_a_width_that_two_groups_share_in_the_dense_network_is_each_ones_own() -> None:
+    torch.manual_seed(0)
+    network, images = ValuesOfAnotherWidth(), torch.randn(2, 3, 4, 4)
+    compressor = create("l1", network, images)
+    widths = {site.name: range(len(site.settings)) for site in compressor.sites}
+    assert set(widths) == {"stream", "wide", "q"}
+    for stream, heads in itertools.product(widths["stream"], widths["q"]):
+        levels = np.array([{"stream": stream, "wide": 0, "q": heads}[site.name] for site in compressor.sites])
+        narrowed = compressor.compress(compressor.allocation(levels))
+        assert narrowed(images).shape == (2, 10)
