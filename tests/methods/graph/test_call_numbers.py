@@ -276,7 +276,7 @@ def test_a_width_that_two_groups_share_in_the_dense_network_is_each_ones_own() -
     network, images = ValuesOfAnotherWidth(), torch.randn(2, 3, 4, 4)
     compressor = create("l1", network, images)
     widths = {site.name: range(len(site.settings)) for site in compressor.sites}
-    assert set(widths) == {"stream", "wide", "q"}
+    assert widths == {"stream": range(16), "wide": range(24), "q": range(8)}
     for stream, heads in itertools.product(widths["stream"], widths["q"]):
         levels = np.array([{"stream": stream, "wide": 0, "q": heads}[site.name] for site in compressor.sites])
         narrowed = compressor.compress(compressor.allocation(levels))
