@@ -36,6 +36,7 @@ from methods.clustering.scaled_kernels import (
 )
 from methods.clustering.scopes import Share, centroid_count, ladder_of_k, share_layers
 from methods.clustering.shared_work import ClusteredSite, SharedChange, SharedLayer, shared_convolutions
+from methods.graph.narrow import is_depthwise
 from methods.graph.removal import Change, RemovalOrder, cut_table
 from methods.graph.trace import LayerUse
 from methods.registry import register
@@ -86,8 +87,8 @@ class KernelClustering(KernelTables):
             return "not called in evaluation"
         if layer.kernel_size == (1, 1):
             return "its kernels are 1×1"
-        if layer.in_channels == layer.groups == layer.out_channels:
-            return "no two kernels share an input or an output (depthwise)"
+        if is_depthwise(layer):
+            return "no two kernels share an output (depthwise)"
         return None
 
     @cached_property

@@ -145,9 +145,10 @@ def _score_by_loss_change(pruning: FilterPruning, group: Group) -> Tensor:
     """
     if not pruning._changes:
         raise ValueError("taylor scores need calibrate() before compress()")
-    return mean_per_channel(
-        group, ((slots, pruning._changes[slots.name]) for slots, _ in filters_of(pruning.network, group))
-    )
+    measured = [slots for slots, _ in filters_of(pruning.network, group) if slots.name in pruning._changes]
+    if not measured:  # a bare weight alone makes the channels
+        return _score_by_norm(1, pruning, group)
+    return mean_per_channel(group, ((slots, pruning._changes[slots.name]) for slots in measured))
 
 
 def _score_at_random(pruning: FilterPruning, group: Group) -> Tensor:

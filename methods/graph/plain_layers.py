@@ -11,13 +11,17 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.base import copy_network
 from methods.graph.narrow import Conv
+from methods.graph.same_outputs import gives_same_outputs
 from methods.graph.trace import evaluation_mode
 from models.execution.forward_hooks import forward_hooks
 from models.execution.operator_mode import OperatorMode
+
+FAR = 1e3
 
 
 class PaddedConv2d(nn.Conv2d):
@@ -78,13 +82,16 @@ def plain_layer(layer: Conv, shape: torch.Size) -> nn.Module | None:
     generator = torch.Generator().manual_seed(0)
     larger = torch.Size((*shape[:2], *(size + 1 for size in shape[2:])))
     inputs = [torch.randn(size, generator=generator).to(like) for size in (shape, larger)]
+    inputs.append(FAR * inputs[0])  # a layer that limits what it takes in shows here
     with _ConvolutionCall() as seen:
         outputs = [twin(inputs[0])]
     if len(seen.calls) != 1 or seen.calls[0][6]:  # transposed
         return None
     if _same_memory(seen.calls[0][1], twin._parameters.get("weight")):
         return None
-    outputs.append(twin(inputs[1]))
+    if not _is_free(layer, inputs[0]) or _draws_in_training(layer, inputs[0]):
+        return None
+    outputs += [twin(other) for other in inputs[1:]]
     for plain in _candidates(layer, seen):
         plain.train(layer.training)
         if all(map(_all_close, map(plain, inputs), outputs)):
@@ -93,7 +100,36 @@ def plain_layer(layer: Conv, shape: torch.Size) -> nn.Module | None:
 
 
 def _all_close(output: Tensor, wanted: Tensor) -> bool:
-    return output.shape == wanted.shape and torch.allclose(output, wanted, rtol=1e-4, atol=1e-6)
+    if output.shape != wanted.shape:
+        return False
+    return torch.allclose(output, wanted, rtol=1e-4, atol=1e-6 * max(float(wanted.abs().max()), 1.0))
+
+
+def _is_free(layer: Conv, inputs: Tensor) -> bool:
+    """Whether each entry of the weight that is applied moves with the parameters: not if it is masked or rounded."""
+    twin = copy_network(layer).eval()
+    with _ConvolutionCall() as seen:
+        twin(inputs)
+        generator = torch.Generator().manual_seed(1)
+        for parameter in twin.parameters():
+            noise = torch.randn(parameter.shape, generator=generator).to(parameter)
+            parameter.add_(1e-3 * parameter.abs().mean() * noise)
+        twin(inputs)
+    before, after = (call[1].flatten(1) for call in seen.calls)
+    # Not by their scale alone, as those of binary weights do.
+    turned = (F.normalize(before, dim=1) - F.normalize(after, dim=1)).abs() > 1e-6
+    # Rounding hides a few small changes.
+    return float((before != after).float().mean()) > 0.995 and float(turned.float().mean()) > 0.9
+
+
+def _draws_in_training(layer: Conv, inputs: Tensor) -> bool:
+    """Whether outputs in training depend on random numbers."""
+    outputs = []
+    for seed in range(2):
+        with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):
+            torch.manual_seed(seed)
+            outputs.append(copy_network(layer).train()(inputs))
+    return not torch.equal(*outputs)
 
 
 def _same_memory(tensor: Tensor, parameter: Tensor | None) -> bool:
@@ -141,7 +177,10 @@ def computed_weights(network: nn.Module, example: Tensor) -> dict[str, torch.Siz
     hooks = [(module, partial(note_shape, name)) for name, module in suspects.items()]
     with forward_hooks(before=hooks), evaluation_mode(network, example):
         network(example[:1])
-    return {name: shape for name, shape in shapes.items() if plain_layer(suspects[name], shape) is not None}
+    found = {name: shape for name, shape in shapes.items() if plain_layer(suspects[name], shape) is not None}
+    twin = copy_network(network)
+    replace_computed(twin, found)
+    return found if gives_same_outputs(network, twin, example) else {}
 
 
 def _computes_weight(layer: nn.Module) -> bool:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import DENSE, Allocation, Cost, MethodInfo, Setting, copy_network
+from methods.graph.narrow import is_depthwise
 from methods.graph.removal import Change, RemovalOrder
 from methods.graph.trace import LayerUse
 from methods.kse.kse_cost import GradedChange, GradedLayer, weight_cost
@@ -64,8 +65,10 @@ class KSE(KernelTables):
         convolutions = (used for used in self._uses if not isinstance(self.network.get_submodule(used), nn.Linear))
         if name == next(convolutions):
             return "the first convolution stays dense"
+        if is_depthwise(layer):
+            return "every input channel has kernels of its own (depthwise)"
         if layer.out_channels == layer.groups:
-            return "every input channel has a single kernel (depthwise)"
+            return "every input channel has a single kernel"
         return "not called in evaluation" if use.calls == 0 else None
 
     def table_sites(self) -> Iterator[TableSite]:

@@ -92,14 +92,16 @@ def _exact_places(
 
 def _why_unfit(network: nn.Module, group: Group) -> str | None:
     """Why a group cannot have a compactor, if its modules already show that."""
-    conv = network.get_submodule(group.name)
+    conv = dict(network.named_modules()).get(group.name)
+    if conv is None:  # a part of a layer's channels, or those of a bare weight
+        return "its channels are not those of one convolution"
     if type(conv) is not nn.Conv2d or conv.groups != 1:
         grouped = "grouped " if getattr(conv, "groups", 1) != 1 else ""
         return f"a compactor follows ungrouped 2-D convolutions, not a {grouped}{type(conv).__name__}"
     if len(group.partition.unique()) > 1:
         return "its channels must go in balanced classes, which compactors do not know"
     written = [slots for slots in group.slots if slots.name == group.name and slots.side == "out"]
-    straight = torch.arange(group.channels)
+    straight = torch.arange(conv.out_channels)
     if len(written) != 1 or not (torch.equal(written[0].index, straight) and torch.equal(written[0].channel, straight)):
         return "its channels are not those of one convolution"
     return None

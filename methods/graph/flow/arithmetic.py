@@ -72,6 +72,10 @@ def convolve(call: Call) -> Planes:
 def _contract_groups(call: Call, inputs: Value, weight: Value, filters: list[Tensor]) -> None:
     """An index along a grouped weight's inputs stands for a channel of every group; each has a label of its own."""
     labels = call.grouped_inputs(call.args[1], inputs.shape[1])
+    if labels is None:
+        for plane in (*inputs.planes, *filters):
+            call.labels.pin(plane, call.reason)
+        return
     column = Value(torch.Size((len(labels), 1)), (labels[:, None],))
     contract(call.labels, inputs, column, 1, 0, 0, call.reason)
     if weight.shape[1] == 1:  # depthwise, of any multiplier: a channel and its filters are one thing

@@ -35,7 +35,7 @@ class Call:
     value_of: Callable[[Tensor], Value]
     outputs: list[Tensor]
     reason: str
-    grouped_inputs: Callable[[Tensor, int], Tensor]
+    grouped_inputs: Callable[[Tensor, int], Tensor | None]
     splits: list[Tensor]
 
     def values(self) -> list[Value]:

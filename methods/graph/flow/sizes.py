@@ -116,7 +116,7 @@ def _units_along(extent: Extent, unit_of: Tensor) -> Tensor | None:
     columns = []
     for plane in extent.value.planes:
         if extent.dim in varying_dims(plane):
-            lines = plane.movedim(extent.dim, 0).flatten(1)
+            lines = plane.movedim(extent.dim, 0).reshape(plane.shape[extent.dim], -1)
             lines = lines[: extent.length] if extent.length >= 0 else lines[extent.length :]
             columns.append(torch.where(lines > 0, unit_of[lines.clamp_min(0)], ALWAYS))
     if not columns:

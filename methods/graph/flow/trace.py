@@ -19,7 +19,14 @@ from methods.graph.flow.operators import made_from_shapes, operator_words, rule_
 from methods.graph.flow.planes import Value, contract
 from methods.graph.flow.sizes import CallRecorder
 from methods.graph.narrow import Norm, channels_of
-from methods.graph.trace import LAYERS, MATRIX_PRODUCTS, evaluation_mode, is_attention, separate_operators
+from methods.graph.trace import (
+    LAYERS,
+    MATRIX_PRODUCTS,
+    evaluation_mode,
+    is_attention,
+    layer_modules,
+    separate_operators,
+)
 from models.execution.forward_hooks import forward_hooks, hookable_modules, module_path
 from models.execution.operator_mode import OperatorMode
 from models.execution.user_line import running_line
@@ -47,6 +54,7 @@ class ChannelFlow(OperatorMode):
         self.calls = CallRecorder(self.path, self.value_of)
         self.multiplies_activations = False
         self.suspended = 0
+        self._layers = layer_modules(network).keys()
         self._parameters = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
         self._values: dict[Key, tuple[Tensor, Value]] = {}
         self._aliases: dict[int, dict[Key, None]] = {}
@@ -89,10 +97,14 @@ class ChannelFlow(OperatorMode):
         finally:
             self.suspended -= 1
 
-    def grouped_inputs(self, weight: Tensor, width: int) -> Tensor:
-        """Labels of the inputs of a grouped convolution: an index of its weight stands for one in every group."""
+    def grouped_inputs(self, weight: Tensor, width: int) -> Tensor | None:
+        """Labels of the inputs of a grouped convolution: an index of its weight stands for one in every group.
+
+        None for a bare weight: nothing there could be narrowed group by group.
+        """
         owner = self._owners.get(_key(weight))
-        return self.side_labels(self.path[-1] if owner is None else owner.rpartition(".")[0], "in", width)
+        layer = self.path[-1] if owner is None else owner.rpartition(".")[0]
+        return self.side_labels(layer, "in", width) if layer in self._layers else None
 
     def side_labels(self, name: str, side: str, width: int) -> Tensor:
         """The labels of one side of a module, (width,)."""

@@ -122,3 +122,62 @@ def test_filters_and_inputs_of_standardised_layers_are_removed() -> None:
                 for w in (network[0].weight, network[2].weight)]  # fmt: skip
     assert torch.allclose(small[0].weight, standard[0][kept], atol=1e-5)
     assert torch.allclose(small[2].weight, standard[1][:, kept], atol=1e-5)
+
+
+class LimitedConv(StandardisedConv):
+    """Limits what it takes in, as quantisation of activations does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.clamp(-6, 6))
+
+
+class MaskedConv(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        mask = torch.ones_like(self.weight)
+        mask[:, :, 1, 1:] = 0
+        return F.conv2d(x, self.weight * mask, self.bias)
+
+
+class BinaryConv(nn.Conv2d):
+    """Weights of two values, trained through as if they were those behind them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        binary = self.weight.sign() * self.weight.abs().mean((1, 2, 3), keepdim=True)
+        return F.conv2d(x, self.weight + (binary - self.weight).detach(), self.bias)
+
+
+class NoisyConv(nn.Conv2d):
+    """Noise on the weight in training."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        noise = torch.randn_like(self.weight) if self.training else torch.zeros_like(self.weight)
+        return F.conv2d(x, self.weight * (1 + noise), self.bias)
+
+
+class RoundedConv(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        step = 1 / 64
+        return F.conv2d(x, self.weight + ((self.weight / step).round() * step - self.weight).detach(), self.bias)
+
+
+@pytest.mark.parametrize("kind", [LimitedConv, MaskedConv, BinaryConv, NoisyConv, RoundedConv])
+def test_layers_that_training_would_make_others_are_no_plain_ones(kind: type[nn.Conv2d]) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), kind(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    assert computed_weights(network, IMAGES) == {}
+
+
+class ReachesIn(nn.Module):
+    """Its code reads an attribute of the layer that a plain one lacks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = StandardisedConv(3, 8, 3), nn.Conv2d(8, 4, 3)
+        self.conv.temperature = 2.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.as_tensor(self.last(self.conv(x) / self.conv.temperature))
+
+
+def test_a_layer_whose_attributes_are_read_stays() -> None:
+    assert computed_weights(ReachesIn(), IMAGES) == {}
