@@ -33,7 +33,7 @@ def move_elements(call: Call) -> list[Planes]:
 def _run_on_labels(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
     try:
         result = func(*args, **kwargs)
-    except (RuntimeError, NotImplementedError):  # an operator that knows floating point alone; exact up to 2**53
+    except RuntimeError:  # no kernel for integers (reflection padding); doubles are exact up to 2**53
         leaves, tree = tree_flatten((args, kwargs))
         doubled = [leaf.double() if isinstance(leaf, Tensor) and leaf.dtype == torch.int64 else leaf for leaf in leaves]
         args, kwargs = tree_unflatten(doubled, tree)
