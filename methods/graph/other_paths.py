@@ -1,12 +1,14 @@
-"""Trial of narrowed networks on paths that evaluation on noise does not take: training heads, branches on the data.
+"""Trial of narrowed networks on paths that evaluation on noise does not take: training, branches on the data.
 
-Channels are traced in evaluation. A layer that is not called there keeps all its inputs; where training or other images
-call it, it meets a narrowed tensor and fails. Networks without such layers need no further trial.
+A layer that evaluation does not call keeps all its inputs; where other images call it, it meets a narrowed tensor and
+fails. Training may run code of its own, forward and backward, in any network.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from methods.base import copy_network
 from methods.graph.trace import evaluation_mode, trace_layers
@@ -16,26 +18,42 @@ _SCALES = (0.0, 0.1, 10.0, -10.0)  # factors on the images, because branches mos
 
 
 def fault_on_other_paths(network: nn.Module, narrowed: nn.Module, example: Tensor) -> str | None:
-    """Why a narrowed copy fails where the dense network runs, in training or on images of another scale."""
+    """Why a narrowed copy fails where the dense network runs: in training, or on images of another scale."""
+    inputs = example.to(next(network.parameters()).dtype)
+    error = _training_error(narrowed, inputs)
+    if error and _training_error(network, inputs) is None:
+        return f"the network does not train without its channels ({error})"
     if all(use.calls for use in trace_layers(network, example).values()):
         return None
-    inputs = example.to(next(network.parameters()).dtype)
-    if _forward_error(network, inputs, training=True) is None and (
-        error := _forward_error(narrowed, inputs, training=True)
-    ):
-        return f"the network does not train without its channels ({error})"
     for scale in _SCALES:
-        if _forward_error(network, inputs * scale) is None and (error := _forward_error(narrowed, inputs * scale)):
+        error = _forward_error(narrowed, inputs * scale)
+        if error and _forward_error(network, inputs * scale) is None:
             return f"the network does not run without its channels on all images ({error})"
     return None
 
 
-def _forward_error(network: nn.Module, inputs: Tensor, *, training: bool = False) -> str | None:
-    """The first line of the error that a forward pass raises, if any."""
+def _forward_error(network: nn.Module, inputs: Tensor) -> str | None:
+    """The first line of the error that a forward pass in evaluation raises, if any."""
+    twin = copy_network(network)
+    try:
+        with evaluation_mode(twin, inputs):
+            twin(inputs)
+    except Exception as error:
+        return describe_error(error)
+    return None
+
+
+def _training_error(network: nn.Module, inputs: Tensor) -> str | None:
+    """The same of a pass forward and backward in training: a custom gradient may hold a width."""
     twin = copy_network(network)
     try:
         with evaluation_mode(twin, inputs):  # keeps the random state
-            twin.train(training)(inputs)
+            twin.train()
+            with torch.enable_grad():
+                outputs = twin(inputs)
+                sums = [leaf.sum() for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.requires_grad]
+                if sums:
+                    torch.stack(sums).sum().backward()
     except Exception as error:
         return describe_error(error)
     return None
