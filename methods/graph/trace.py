@@ -92,6 +92,11 @@ def layer_flops(network: nn.Module, uses: Mapping[str, LayerUse]) -> int:
     return sum(use.positions * weight_of(network, name).numel() for name, use in uses.items())
 
 
+def applied_flops(network: nn.Module, example: Tensor) -> int:
+    """Multiply-accumulates of everything that applies a parameter, for one input, as they are run."""
+    return sum(map(sum, _run_products(network, example[:1]).flops.values()))
+
+
 def weight_of(network: nn.Module, name: str) -> Tensor:
     """The weight of a layer of `trace_layers`: a parameter, or computed from others (`weight_norm`)."""
     owner, _, leaf = name.rpartition(".")

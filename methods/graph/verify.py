@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -19,6 +20,8 @@ from methods.graph.flow.find import TracedGroups
 from methods.graph.masking import masked_outputs
 from methods.graph.narrow import Norm
 from methods.graph.other_paths import describe_error, fault_on_other_paths
+from methods.graph.trace import applied_flops, count_params
+from methods.graph.width_cost import WidthCost
 from models.execution.forward_hooks import module_path
 
 # Outputs may differ by the order of summation only, relative to the largest; a wrong channel shows far above that.
@@ -35,6 +38,7 @@ def sound_groups(
     Args:
         groups: some of those in `traced`, whose numbers of the code that it gets right by itself are dropped.
     """
+    dense_flops = applied_flops(network, example)
     visible = _in_double_precision(_with_visible_factors(network), example)
     runs: list[dict[str, ReplacedNumbers]] = []
 
@@ -42,7 +46,8 @@ def sound_groups(
         """Three draws of removed channels: with one, couplings that were missed slip through."""
         runs.clear()
         faults = (_try_groups(visible, example, some, draw, traced, runs) for draw in range(DRAWS))
-        return next((fault for fault in faults if fault is not None), None)
+        fault = next((fault for fault in faults if fault is not None), None)
+        return fault or _try_cost(network, example, some, traced, dense_flops)
 
     passed = give_up_groups(groups, try_draws)
     traced.numbers.keep_needed(runs)
@@ -135,6 +140,28 @@ def _try_groups(
         tolerance = TOLERANCES.get(wanted.dtype, TOLERANCES[torch.float32])
         if not (output - wanted).abs().max() <= tolerance * wanted.abs().max() + 1e-12:
             return Fault(_why_different(network, inputs))
+    return None
+
+
+def _try_cost(
+    network: nn.Module,
+    example: Tensor,
+    groups: Sequence[Group],
+    traced: TracedGroups,
+    dense_flops: int,
+) -> Fault | None:
+    """What the cost model says of a narrowed network must be what is counted there."""
+    staying = {group.name: trial_channels(group, number, 0) for number, group in enumerate(groups)}
+    narrowed = copy_network(network)
+    keep_channels(narrowed, groups, staying)
+    traced.numbers.write_numbers(narrowed, staying)
+    cost = WidthCost(network, groups, [[group.channels] for group in groups], traced.uses)
+    predicted = cost.of_widths(np.array([[len(staying[group.name]) for group in groups]], dtype=np.float64))
+    if int(predicted.params[0]) != count_params(narrowed):
+        return Fault("the parameters that go with its channels cannot be told beforehand")
+    # Differences: what the dense network has in no layer's positions is not the groups' doing.
+    if cost.dense.flops - int(predicted.flops[0]) != dense_flops - applied_flops(narrowed, example):
+        return Fault("the FLOPs that go with its channels cannot be told beforehand: they are positions of a layer")
     return None
 
 

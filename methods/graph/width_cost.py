@@ -44,7 +44,11 @@ class WidthCost:
     """
 
     def __init__(
-        self, network: nn.Module, groups: Sequence[Group], ladders: Sequence[Sequence[int]], uses: dict[str, LayerUse]
+        self,
+        network: nn.Module,
+        groups: Sequence[Group],
+        ladders: Sequence[Sequence[int]],
+        uses: Mapping[str, LayerUse],
     ) -> None:
         self.ladders = [np.asarray(ladder, dtype=np.float64) for ladder in ladders]
         modules = dict(network.named_modules())

@@ -15,6 +15,7 @@ from methods.graph.flow.labels import FREE, Dimension, varying_dims
 from methods.graph.flow.sizes import ALWAYS, CallNumbers
 from methods.graph.flow.trace import ChannelFlow, trace_channels
 from methods.graph.narrow import Conv, Norm, Side, is_depthwise
+from methods.graph.trace import LayerUse
 
 LAYERS = (Conv, nn.Linear)
 
@@ -97,6 +98,7 @@ class TracedGroups:
     Attributes:
         groups: in the order of their first producer.
         reasons: why producers' other channels stay.
+        uses: of the layers, in the order of execution.
         numbers: widths that the code holds.
         multiplies_activations: whether activations are multiplied with each other: such a product takes channels in as
             a layer does, and only labels tell which.
@@ -104,6 +106,7 @@ class TracedGroups:
 
     groups: list[Group]
     reasons: dict[str, str]
+    uses: Mapping[str, LayerUse]
     numbers: CallNumbers
     multiplies_activations: bool
     _components: np.ndarray
@@ -116,7 +119,7 @@ class TracedGroups:
         return torch.from_numpy(np.isin(self._components, components))
 
 
-def groups_of_flow(flow: ChannelFlow, network: nn.Module, uses: Iterable[str]) -> TracedGroups:
+def groups_of_flow(flow: ChannelFlow, network: nn.Module, uses: Mapping[str, LayerUse]) -> TracedGroups:
     """The coupled groups by the labels of a trace.
 
     Args:
@@ -141,7 +144,7 @@ def groups_of_flow(flow: ChannelFlow, network: nn.Module, uses: Iterable[str]) -
     unit_of_label[FREE] = ALWAYS
     numbers = CallNumbers(list(flow.calls.numbers(unit_of_label)), first_units, units)
     return TracedGroups(
-        list(groups.values()), skipped, numbers, flow.multiplies_activations, components, places.first_labels
+        list(groups.values()), skipped, uses, numbers, flow.multiplies_activations, components, places.first_labels
     )
 
 
@@ -224,7 +227,7 @@ def _slots_of(members: Sequence[int], indices: Mapping[int, Mapping[Place, set[i
     return slots
 
 
-def trace_groups(network: nn.Module, example: Tensor, uses: Iterable[str]) -> TracedGroups:
+def trace_groups(network: nn.Module, example: Tensor, uses: Mapping[str, LayerUse]) -> TracedGroups:
     """Every coupled group of a network in the order of execution, and why the channels of other layers stay."""
     twin = copy_network(network)
     traced = groups_of_flow(trace_channels(twin, example), twin, uses)
