@@ -21,14 +21,9 @@ networks named by `--only` are measured anew, and torch-pruning's figures kept.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import multiprocessing
 import sys
 import time
-import traceback
-from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +37,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from benchmarks.coverage_networks import Subject, build_subject, list_networks
+from benchmarks.row_files import measure_apart, read_rows, write_rows
 from methods.base import copy_network
 from methods.dense_shares import dense_shares
 from methods.filters.filter_pruning import FilterPruning
@@ -192,54 +188,6 @@ def measure_peer(subject: Subject) -> dict[str, Any]:
     return {"peer_kept": round(kept, 4), "peer_seconds": round(time.perf_counter() - start, 2), "peer_fault": fault}
 
 
-MEASURES: dict[str, Callable[[Subject], dict[str, Any]]] = {"ours": measure_ours, "peer": measure_peer}
-FAULTS = {"ours": "fault", "peer": "peer_fault"}
-
-
-def measure_apart(name: str, side: str, limit: float) -> dict[str, Any]:
-    """The figures of one side in a process of its own, or what went wrong with it."""
-    context = multiprocessing.get_context("fork")  # with everything imported already
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send_figures, args=(name, side, sender))
-    process.start()
-    sender.close()
-    try:
-        if not receiver.poll(limit):
-            return {FAULTS[side]: f"not ended after {limit:.0f} s"}
-        figures: dict[str, Any] = receiver.recv()
-        return figures
-    except EOFError:
-        process.join()
-        return {FAULTS[side]: f"its process ended with {process.exitcode}"}
-    finally:
-        process.kill()
-        process.join()
-
-
-def _send_figures(name: str, side: str, sender: Connection) -> None:
-    try:
-        figures = MEASURES[side](build_subject(name))
-    except Exception as error:
-        traceback.print_exc()
-        figures = {FAULTS[side]: f"{type(error).__name__}: {error}".splitlines()[0][:200]}
-    sender.send(figures)
-
-
-def read_rows(path: Path) -> dict[str, dict[str, Any]]:
-    if not path.exists():
-        return {}
-    with path.open(newline="") as file:
-        return {row["network"]: row for row in csv.DictReader(file)}
-
-
-def write_rows(path: Path, rows: dict[str, dict[str, Any]]) -> None:
-    order = {name: position for position, name in enumerate(list_networks())}
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(sorted(rows.values(), key=lambda row: order[row["network"]]))
-
-
 def print_totals(rows: dict[str, dict[str, Any]]) -> None:
     table = list(rows.values())
     met = [row for row in table if row.get("kept") and float(row["kept"]) <= TARGET and row["exact"] == "yes"]
@@ -262,13 +210,15 @@ def main() -> None:
         parser.error(f"no such network: {', '.join(sorted(unknown))}; names are suite/name, e.g. timm/skresnet18")
     rows = read_rows(arguments.out)
     for name in arguments.only or [name for name in list_networks() if name not in rows]:
-        figures = measure_apart(name, "ours", arguments.limit)
+        figures = measure_apart(lambda name: measure_ours(build_subject(name)), name, arguments.limit)
         known = {key: value for key, value in rows.get(name, {}).items() if key.startswith("peer")}
         if not any(known.values()) and not arguments.without_peer:
-            known = measure_apart(name, "peer", arguments.limit)
+            known = measure_apart(
+                lambda name: measure_peer(build_subject(name)), name, arguments.limit, fault="peer_fault"
+            )
         figures |= known
         rows = read_rows(arguments.out) | {name: {"network": name, **figures}}
-        write_rows(arguments.out, rows)
+        write_rows(arguments.out, COLUMNS, rows, list_networks())
         print(json.dumps(rows[name]), flush=True)
     print_totals(rows)
 
