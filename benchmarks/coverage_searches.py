@@ -1,6 +1,6 @@
 """Search, fine-tune and export networks that nobody here wrote, on random images.
 
-    python benchmarks/coverage_searches.py [--only timm/skresnet18 …] [--out results/coverage_searches.csv] [--limit 900]
+    python benchmarks/coverage_searches.py [--only timm/skresnet18 …] [--out results/coverage_searches.csv] [--limit S]
 
 Needs `pip install -e '.[coverage,export]'`. One search per network: kept 0.5, `acra-uniform`, one short epoch, one
 finalist; then an export in every form, each compared with the fine-tuned network by the export itself. Labels are

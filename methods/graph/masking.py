@@ -17,7 +17,8 @@ from methods.base import copy_network
 from methods.graph.channels import Group, Slots, removed_channels
 from methods.graph.flow.arithmetic import SUMS
 from methods.graph.flow.find import TracedGroups
-from methods.graph.flow.trace import ChannelFlow, run_with_labels
+from methods.graph.flow.hooks import run_with_labels
+from methods.graph.flow.trace import ChannelFlow
 from methods.graph.narrow import Conv, channels_of, narrow_module
 from methods.graph.trace import MATRIX_PRODUCTS, is_attention
 

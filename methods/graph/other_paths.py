@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from methods.base import copy_network
+from methods.graph.flow.passes import SCALES
 from methods.graph.trace import evaluation_mode, trace_layers
 from models.execution.user_line import failing_line
-
-_SCALES = (0.0, 0.1, 10.0, -10.0)  # factors on the images, because branches mostly compare a mean or a maximum
 
 
 def fault_on_other_paths(network: nn.Module, narrowed: nn.Module, example: Tensor) -> str | None:
@@ -25,7 +24,7 @@ def fault_on_other_paths(network: nn.Module, narrowed: nn.Module, example: Tenso
         return f"the network does not train without its channels ({error})"
     if all(use.calls for use in trace_layers(network, example).values()):
         return None
-    for scale in _SCALES:
+    for scale in SCALES:
         error = _forward_error(narrowed, inputs * scale)
         if error and _forward_error(network, inputs * scale) is None:
             return f"the network does not run without its channels on all images ({error})"

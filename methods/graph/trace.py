@@ -94,7 +94,7 @@ def layer_flops(network: nn.Module, uses: Mapping[str, LayerUse]) -> int:
 
 def applied_flops(network: nn.Module, example: Tensor) -> int:
     """Multiply-accumulates of everything that applies a parameter, for one input, as they are run."""
-    return sum(map(sum, _run_products(network, example[:1]).flops.values()))
+    return round(sum(map(sum, _run_products(network, example).flops.values())) / example.shape[0])
 
 
 def weight_of(network: nn.Module, name: str) -> Tensor:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from methods.base import copy_network
 from methods.graph.channels import Group, Slots, tied_parameters
 from methods.graph.flow.labels import FREE, Dimension, varying_dims
+from methods.graph.flow.passes import trace_channels
 from methods.graph.flow.sizes import ALWAYS, CallNumbers
-from methods.graph.flow.trace import ChannelFlow, trace_channels
+from methods.graph.flow.trace import ChannelFlow
 from methods.graph.narrow import Conv, Norm, Side, is_depthwise
 from methods.graph.trace import LayerUse
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,18 +15,13 @@ from methods.graph.flow.arithmetic import SUMS
 from methods.graph.flow.call import Call, Planes, named_arguments
 from methods.graph.flow.labels import Labels, compact
 from methods.graph.flow.operators import made_from_shapes, operator_words, rule_of
-from methods.graph.flow.planes import Value, contract
+from methods.graph.flow.planes import Value
 from methods.graph.flow.sizes import CallRecorder
-from methods.graph.narrow import Norm, channels_of
 from methods.graph.trace import (
-    LAYERS,
     MATRIX_PRODUCTS,
-    evaluation_mode,
     is_attention,
     layer_modules,
-    separate_operators,
 )
-from models.execution.forward_hooks import forward_hooks, hookable_modules, module_path
 from models.execution.operator_mode import OperatorMode
 from models.execution.user_line import running_line
 
@@ -51,6 +45,7 @@ class ChannelFlow(OperatorMode):
         self.splits: list[Tensor] = []
         self.path: list[str] = [""]
         self.visited: dict[str, None] = {}  # modules in the order of their first call, or first use of a tensor
+        self.operators: Counter[tuple[str, str]] = Counter()  # of the code of a module: how often each has run
         self.calls = CallRecorder(self.path, self.value_of)
         self.multiplies_activations = False
         self.suspended = 0
@@ -120,6 +115,7 @@ class ChannelFlow(OperatorMode):
         if result is not NotImplemented:
             return result
         name = func.overloadpacket.__name__
+        self.operators[self.path[-1], name] += 1
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         # Before the operator runs: it may write into its operands.
         before = {id(tensor): self.value_of(tensor) for tensor in tensors}
@@ -223,90 +219,3 @@ def _show(memory: Tensor, tensor: Tensor) -> Tensor:
 
 def _key(tensor: Tensor) -> Key:
     return tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
-
-
-def trace_channels(network: nn.Module, example: Tensor) -> ChannelFlow:
-    """Labels after a forward pass in evaluation and one in training, where that runs; the outputs' channels are pinned.
-
-    Args:
-        network: a copy; its statistics change.
-        example: one input batch (B, C, H, W).
-    """
-    flow = ChannelFlow(network)
-    _trace_pass(flow, network, example[:1], training=False)
-    if _unvisited_layers(flow, network):
-        # Heads that only training runs: batch norms ask for two images there.
-        pair = torch.cat([example[:1], example[:1]])
-        with contextlib.suppress(Exception):
-            _trace_pass(flow, network, pair, training=True)
-    for name in _unvisited_layers(flow, network):
-        flow.pin_module(name, "no forward pass on noise reached it")
-    return flow
-
-
-def _unvisited_layers(flow: ChannelFlow, network: nn.Module) -> list[str]:
-    return [name for name, module in network.named_modules() if isinstance(module, LAYERS) and name not in flow.visited]
-
-
-def _trace_pass(flow: ChannelFlow, network: nn.Module, inputs: Tensor, *, training: bool) -> None:
-    for leaf in tree_leaves(run_with_labels(flow, network, inputs, training=training)):
-        if isinstance(leaf, Tensor):
-            for plane in flow.value_of(leaf).planes:
-                flow.labels.pin(plane, "it is an output of the network")
-
-
-def run_with_labels(flow: ChannelFlow, network: nn.Module, inputs: Tensor, *, training: bool = False) -> Any:
-    """The outputs of a forward pass, with labels beside every activation."""
-    modules = hookable_modules(network)
-    norms = [(module, partial(_name_norm, flow, name)) for name, module in modules if _is_bare_norm(module)]
-    own = [(module, name) for name, module in modules if hasattr(module, "keep_out")]
-    norms += [(module, partial(_enter_own, flow, name)) for module, name in own]
-    visits = [(module, partial(_note_visit, flow, name)) for name, module in modules]
-    with ExitStack() as stack:
-        stack.enter_context(module_path(network, flow.path))
-        after = [(module, partial(_leave_own, flow, name)) for module, name in own]
-        stack.enter_context(forward_hooks(before=[*norms, *visits], after=after))
-        stack.enter_context(evaluation_mode(network, inputs))
-        network.train(training)
-        stack.enter_context(separate_operators())
-        stack.enter_context(flow)
-        stack.enter_context(flow.calls)
-        return network(inputs)
-
-
-def _enter_own(flow: ChannelFlow, name: str, module: nn.Module, inputs: Any) -> None:
-    """A module that narrows itself: its inputs have labels of their own, and what it computes is its own business."""
-    flow.suspended += 1
-    labels = flow.side_labels(name, "in", channels_of(module, "in"))
-    side = Value(torch.Size((len(labels), 1)), (labels[:, None],))
-    contract(flow.labels, flow.value_of(inputs[0]), side, 1, 0, 0, f"{type(module).__name__} {name}")
-
-
-def _leave_own(flow: ChannelFlow, name: str, module: nn.Module, _inputs: Any, output: Tensor) -> None:
-    flow.suspended -= 1
-    labels = flow.side_labels(name, "out", channels_of(module, "out"))
-    shape = [len(labels) if d == 1 else 1 for d in range(output.dim())]
-    flow.set_value(output, Value(output.shape, (labels.reshape(shape),)))
-
-
-def _note_visit(flow: ChannelFlow, name: str, _module: nn.Module, _inputs: Any) -> None:
-    flow.visited.setdefault(name)
-    flow.calls.begin_module(name)
-
-
-def _is_bare_norm(module: nn.Module) -> bool:
-    """A norm that knows its width without a tensor of that size."""
-    norms = (Norm, nn.GroupNorm, nn.LayerNorm)
-    return isinstance(module, norms) and not [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-
-
-def _name_norm(flow: ChannelFlow, name: str, module: nn.Module, inputs: Any) -> None:
-    dim = -1 if isinstance(module, nn.LayerNorm) else 1
-    value = flow.value_of(inputs[0])
-    for plane in value.planes:
-        if plane.shape[dim] > 1:
-            labels = flow.labels.add_dimension(name, "out", channels_of(module, "out"))
-            shape = [1] * plane.dim()
-            shape[dim] = len(labels)
-            flow.labels.unite(plane, labels.reshape(shape), f"the norm {name}")
-            return

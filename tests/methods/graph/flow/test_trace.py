@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from methods.graph.channel_sites import ChannelGroups
 from methods.graph.flow.find import trace_groups
-from methods.graph.flow.trace import trace_channels
+from methods.graph.flow.passes import trace_channels
 from methods.graph.trace import trace_layers
 
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))

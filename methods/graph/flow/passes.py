@@ -1,0 +1,159 @@
+"""Which forward passes of a network are traced: in evaluation, in training, and on images of other scales.
+
+Evaluation on one image of noise shows most of a network. Training may run code of its own (auxiliary heads, features
+that are mixed), and a branch on the data may be taken by other images alone. Layers that no pass reaches keep their
+channels, and so do the channels that they could be given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from methods.graph.flow.hooks import run_with_labels
+from methods.graph.flow.labels import varying_dims
+from methods.graph.flow.trace import ChannelFlow
+from methods.graph.narrow import Norm, channels_of
+from methods.graph.trace import LAYERS, evaluation_mode, separate_operators
+from models.execution.forward_hooks import forward_hooks, hookable_modules, module_path
+from models.execution.operator_mode import OperatorMode
+
+SCALES = (0.0, 0.1, 10.0, -10.0)
+"""Factors on the images: branches on the data mostly compare a mean or a maximum."""
+
+
+def trace_channels(network: nn.Module, example: Tensor) -> ChannelFlow:
+    """Labels after all passes that show something new; the outputs' channels are pinned.
+
+    Args:
+        network: a copy; its statistics change.
+        example: one input batch (B, C, H, W).
+    """
+    flow = ChannelFlow(network)
+    image = example[:1]
+    _trace_pass(flow, network, image, training=False)
+    # Batch norms ask for two images in training; what cannot be run there is not trained either.
+    pair = torch.cat([image, image])
+    if unreached_layers(flow, network) or _trains_by_code_of_its_own(flow, network, pair):
+        with contextlib.suppress(Exception):
+            _trace_pass(flow, network, pair, training=True)
+    for scale in SCALES:
+        if unreached_layers(flow, network):
+            with contextlib.suppress(Exception):
+                _trace_pass(flow, network, image * scale, training=False)
+    if unreached := unreached_layers(flow, network):
+        _pin_what_they_could_take(flow, network, image, unreached)
+    return flow
+
+
+def _trace_pass(flow: ChannelFlow, network: nn.Module, inputs: Tensor, *, training: bool) -> None:
+    for leaf in tree_leaves(run_with_labels(flow, network, inputs, training=training)):
+        if isinstance(leaf, Tensor):
+            for plane in flow.value_of(leaf).planes:
+                flow.labels.pin(plane, "it is an output of the network")
+
+
+def unreached_layers(flow: ChannelFlow, network: nn.Module) -> list[str]:
+    """The layers and norms with tensors of their own that no traced pass has run."""
+    kinds = (*LAYERS, Norm, nn.LayerNorm, nn.GroupNorm)
+    candidates = [(name, module) for name, module in network.named_modules() if isinstance(module, kinds)]
+    return [name for name, module in candidates if name not in flow.visited and any(module.state_dict())]
+
+
+def _trains_by_code_of_its_own(flow: ChannelFlow, network: nn.Module, images: Tensor) -> bool:
+    """Whether training runs operators in a module's code that the traced evaluation has not run there.
+
+    Torch's own modules (batch norm, dropout) do in training what is known of them. This costs a forward pass, where a
+    trace costs several.
+    """
+    counter = _OperatorCounter()
+    try:
+        with module_path(network, counter.path), evaluation_mode(network, images), separate_operators(), counter:
+            network.train()
+            network(images)
+    except Exception:  # it does not train on images alone
+        return False
+    torchs_own = {name for name, module in network.named_modules() if type(module).__module__.startswith("torch.nn.")}
+    return any(path not in torchs_own for path, _ in counter.operators - flow.operators)
+
+
+class _OperatorCounter(OperatorMode):
+    """How often each operator runs in the code of each module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.path: list[str] = [""]
+        self.operators: Counter[tuple[str, str]] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = self.run_parts(func, args, kwargs or {})
+        if result is not NotImplemented:
+            return result
+        self.operators[self.path[-1], func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _pin_what_they_could_take(flow: ChannelFlow, network: nn.Module, image: Tensor, unreached: Sequence[str]) -> None:
+    """Pin layers that no pass reached, and channels of their width that the code around them could give them.
+
+    That code is the nearest module around a layer that runs, if it mentions the layer: what it is given, and what the
+    modules that it calls return. Layers that no code mentions are dead, and narrow nothing.
+    """
+    modules = dict(network.named_modules())
+    callers: dict[str, list[str]] = {}
+    for name in unreached:
+        flow.pin_module(name, "no forward pass on noise reached it")
+        caller, attribute = _calling_module(flow, name)
+        if attribute in _names_in_code(modules[caller]):
+            callers.setdefault(caller, []).append(name)
+
+    def pin_tensors(names: Sequence[str], _module: nn.Module, *values: Any) -> None:
+        for tensor in (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)):
+            for name in names:
+                _pin_width(flow, tensor, modules[name], f"{name}, which no forward pass reached, could be given them")
+
+    before = [(modules[caller], partial(pin_tensors, names)) for caller, names in callers.items()]
+    called = [(module, callers.get(_calling_module(flow, name)[0])) for name, module in hookable_modules(network)]
+    after = [(module, partial(pin_tensors, names)) for module, names in called if names]
+    if callers:
+        with forward_hooks(before=before, after=after):
+            run_with_labels(flow, network, image)
+
+
+def _calling_module(flow: ChannelFlow, name: str) -> tuple[str, str]:
+    """The nearest module around another one that runs (no list of modules does), and its attribute on the way there."""
+    caller, _, attribute = name.rpartition(".")
+    while caller and caller not in flow.visited:
+        caller, _, attribute = caller.rpartition(".")
+    return caller, attribute
+
+
+def _names_in_code(module: nn.Module) -> set[str]:
+    """The attributes that the code of a module mentions, where it was not made (`__init__`)."""
+    functions = [function for kind in type(module).__mro__ if kind.__module__ != "torch.nn.modules.module"
+                 for name, function in vars(kind).items() if name != "__init__"]  # fmt: skip
+    pending = [getattr(function, "__code__", None) for function in [*functions, *vars(module).values()]]
+    names: set[str] = set()
+    while pending:
+        code = pending.pop()
+        if code is not None:
+            names.update(code.co_names)
+            names.update(text for text in code.co_consts if isinstance(text, str))  # getattr(self, "extra")
+            pending.extend(inner for inner in code.co_consts if hasattr(inner, "co_names"))
+    return names
+
+
+def _pin_width(flow: ChannelFlow, tensor: Tensor, layer: nn.Module, reason: str) -> None:
+    """Pin a tensor's channels if there are as many as the layer takes."""
+    dim = tensor.dim() - 1 if isinstance(layer, (nn.Linear, nn.LayerNorm)) else 1
+    if dim < tensor.dim() and tensor.shape[dim] == channels_of(layer, "in"):
+        for plane in flow.value_of(tensor).planes:
+            if dim in varying_dims(plane):
+                flow.labels.pin(plane, reason)

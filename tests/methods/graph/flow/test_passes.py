@@ -1,0 +1,115 @@
+"""What evaluation on one image does not show: training, other images, and code that no pass reaches."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from channel_oracle import traced_units, units_among
+from coupled_nets.pieces import CLASSES, conv, pool_mean
+from torch import Tensor, nn
+
+from methods.graph.channel_sites import ChannelGroups
+
+IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+class Branches(nn.Module):
+    """Two branches, each read by a layer of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.y, self.z = conv(3, 6), conv(3, 6), conv(6, 5), conv(6, 5)
+        self.fc = nn.Linear(10, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.meet(self.a(x), self.b(x))
+        scores: Tensor = self.fc(torch.cat([pool_mean(self.y(a)), pool_mean(self.z(b))], 1))
+        return scores
+
+    def meet(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        return a, b
+
+
+class InTraining(Branches):
+    def meet(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        return (a + 0.1 * b, b) if self.training else (a, b)
+
+
+class OnBrightImages(Branches):
+    def meet(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        return (self.rare(a), b) if a.abs().mean() > 2 else (a, b)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rare = conv(6, 6)
+
+
+class Never(OnBrightImages):
+    def meet(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        return (self.rare(a), b) if a.mean() > 1e6 else (a, b)
+
+
+class NeverOfList(Branches):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rare = nn.ModuleList([conv(6, 6), nn.Sequential(conv(6, 6), nn.BatchNorm2d(6))])
+
+    def meet(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        for layer in self.rare if a.mean() > 1e6 else []:
+            a = layer(a)
+        return a, b
+
+
+class Dead(Branches):
+    def __init__(self) -> None:
+        super().__init__()
+        self.forgotten = conv(6, 6)
+
+
+A, B = [(side, "out") for side in ("a", "b")]
+READ = {A, B, ("y", "in"), ("z", "in")}
+
+
+def apart() -> set[frozenset[tuple[str, str, int]]]:
+    return {frozenset({(p, "out", c), (r, "in", c)}) for p, r in (("a", "y"), ("b", "z")) for c in range(6)}
+
+
+def test_channels_that_meet_in_training_alone_belong_together() -> None:
+    both = {frozenset({("a", "out", c), ("y", "in", c), ("b", "out", c), ("z", "in", c)}) for c in range(6)}
+    assert units_among(traced_units(Branches(), IMAGES), READ) == apart()
+    assert units_among(traced_units(InTraining(), IMAGES), READ) == both
+    assert {"a", "y", "z"} <= {site.name for site in ChannelGroups(InTraining(), IMAGES).sites}
+
+
+def test_a_branch_that_other_images_take_is_traced() -> None:
+    """The branch reads what `a` makes, and `y` reads either: they meet."""
+    units = units_among(traced_units(OnBrightImages(), IMAGES), READ | {("rare", "in"), ("rare", "out")})
+    assert units == {
+        frozenset({("a", "out", c), ("rare", "in", c), ("rare", "out", c), ("y", "in", c)}) for c in range(6)
+    } | {frozenset({("b", "out", c), ("z", "in", c)}) for c in range(6)}
+
+
+@pytest.mark.parametrize(("kind", "layer"), [(Never, "rare"), (NeverOfList, "rare.0")])
+def test_what_code_that_no_pass_reaches_could_be_given_stays(kind: type[nn.Module], layer: str) -> None:
+    groups = ChannelGroups(kind(), IMAGES)
+    assert groups.skipped["a"] == groups.skipped["b"] == f"{layer}, which no forward pass reached, could be given them"
+    assert groups.skipped[layer] == "no forward pass on noise reached it"
+    assert {site.name for site in groups.sites} == {"y", "z"}
+
+
+def test_layers_that_no_code_mentions_hold_nothing_back() -> None:
+    groups = ChannelGroups(Dead(), IMAGES)
+    assert groups.skipped["forgotten"] == "no forward pass on noise reached it"
+    assert units_among(traced_units(Dead(), IMAGES), READ) == apart()
+
+
+def test_training_that_does_not_run_is_not_traced() -> None:
+    class NeedsTargets(Branches):
+        def forward(self, x: Tensor, targets: Tensor | None = None) -> Tensor:
+            if self.training:
+                assert targets is not None, "targets are needed in training"
+            return F.relu(super().forward(x))
+
+    assert units_among(traced_units(NeedsTargets(), IMAGES), READ) == apart()
