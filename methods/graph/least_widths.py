@@ -43,7 +43,7 @@ def _failing_module(
 ) -> str | None:
     """The module that raises in a network of these widths; None if it runs."""
     narrowed = copy_network(network).eval()
-    staying = {group.name: _first_channels(group, widths[group.name]) for group in groups}
+    staying = {group.name: first_channels(group, widths[group.name]) for group in groups}
     path: list[str] = []
     try:
         keep_channels(narrowed, groups, staying)
@@ -55,7 +55,7 @@ def _failing_module(
     return None
 
 
-def _first_channels(group: Group, width: int) -> Tensor:
+def first_channels(group: Group, width: int) -> Tensor:
     """The first channels of every class, ascending, `width` in all."""
     members = [torch.where(group.partition == c)[0][: width // group.classes] for c in range(group.classes)]
     return torch.cat(members).sort().values

@@ -1,23 +1,26 @@
 """A network whose removed channels are masked: what a narrowed one must do.
 
 All channels stay, but every layer and every product of activations sees zeros in place of the removed ones, and norms
-over channels (LayerNorm, GroupNorm) measure the remaining ones alone.
+and other measures over channels (LayerNorm, GroupNorm, a mean) take the remaining ones alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from methods.base import copy_network
 from methods.graph.channels import Group, Slots, removed_channels
-from methods.graph.flow.arithmetic import SUMS
+from methods.graph.flow.call import named_arguments
 from methods.graph.flow.find import TracedGroups
 from methods.graph.flow.hooks import run_with_labels
+from methods.graph.flow.labels import varying_dims
+from methods.graph.flow.reductions import NORMS, SOFTMAXES, measured_planes
 from methods.graph.flow.trace import ChannelFlow
 from methods.graph.narrow import Conv, channels_of, narrow_module
 from methods.graph.trace import MATRIX_PRODUCTS, is_attention
@@ -33,14 +36,14 @@ def masked_outputs(
     """The outputs of the network with all channels but those in `staying` masked."""
     twin = copy_network(network).eval()
     removed = list(removed_channels(groups, staying))
-    flow = _MaskedProducts(twin, traced.labels_of(removed)) if traced.multiplies_activations else None
+    flow = _MaskedProducts(twin, traced.labels_of(removed)) if traced.needs_labels else None
     _mask_channels(twin, removed, flow)
     outputs = twin(inputs) if flow is None else run_with_labels(flow, twin, inputs)
     return tree_leaves(outputs)
 
 
 class _MaskedProducts(ChannelFlow):
-    """Products and sums of activations see zeros in place of the removed channels, which labels tell.
+    """Products of activations see zeros in place of the removed channels, which labels tell; measures leave them out.
 
     A second trace of the same network gives the same labels.
     """
@@ -50,23 +53,85 @@ class _MaskedProducts(ChannelFlow):
         self._removed = removed  # (number of labels,)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
         name = func.overloadpacket.__name__
-        if name in MATRIX_PRODUCTS and not self.suspended:
-            args = (*args[:-2], *map(self._mask_activation, args[-2:]))
-        elif is_attention(name) and not self.suspended:
-            args = (*map(self._mask_activation, args[:2]), *args[2:])
-        elif name in SUMS and not self.suspended:
-            args = (self._mask_activation(args[0]), *args[1:])
-        return super().__torch_dispatch__(func, types, args, kwargs)
+        if not self.suspended:
+            if name in MATRIX_PRODUCTS:
+                args = (*args[:-2], *map(self._mask_activation, args[-2:]))
+            elif is_attention(name):
+                args = (*map(self._mask_activation, args[:2]), *args[2:])
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        if self.suspended or not args or not isinstance(args[0], Tensor):
+            return result
+        planes = measured_planes(name, named_arguments(func._schema, args, kwargs), self.value_of(args[0]))
+        gone = [mask for mask in map(self._find_removed, planes) if mask.any()]
+        return self._measure_remaining(func, args, kwargs, gone, result) if gone else result
+
+    def _measure_remaining(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], gone: Sequence[Tensor], dense: Any
+    ) -> Any:
+        """What an operator makes of the remaining channels, with the labels of what it makes of all."""
+        name = func.overloadpacket.__name__
+        outputs, tree = tree_flatten(dense)
+        with self.paused():
+            if name in SOFTMAXES:
+                exponents = _fill(args[0], gone, -torch.inf)
+                measured = [_fill(func(exponents, *args[1:], **kwargs), gone, 0)]
+            else:
+                kept = _kept_indices(reduce(torch.logical_or, gone))
+                if name in NORMS:
+                    ((dim, indices),) = kept.items()
+                    parts = _normalise_some(func, args, dim, indices)
+                    measured = [torch.zeros_like(outputs[0]).index_copy(dim, indices.to(parts.device), parts)]
+                else:
+                    small = args[0]
+                    for dim, indices in kept.items():
+                        small = small.index_select(dim, indices.to(small.device))
+                    measured = tree_leaves(func(small, *args[1:], **kwargs))
+                    if name in ("max", "min") and len(measured) == 2:  # the second output tells places
+                        measured[1] = next(iter(kept.values())).to(small.device)[measured[1]]
+        for old, new in zip(outputs, measured, strict=False):
+            self.set_value(new, self.value_of(old))
+        return tree_unflatten([*measured, *outputs[len(measured) :]], tree)
+
+    def _find_removed(self, plane: Tensor) -> Tensor:
+        return self._removed[plane.clamp_min(0)]
 
     def _mask_activation(self, tensor: Tensor) -> Tensor:
         value = self.value_of(tensor)
-        for plane in value.planes:
-            gone = self._removed[plane.clamp_min(0)]
-            if gone.any():
-                tensor = tensor.masked_fill(gone.to(tensor.device), 0)
-                self.set_value(tensor, value)
+        gone = [mask for mask in map(self._find_removed, value.planes) if mask.any()]
+        if gone:
+            tensor = _fill(tensor, gone, 0)
+            self.set_value(tensor, value)
         return tensor
+
+
+def _normalise_some(func: Any, args: tuple[Any, ...], dim: int, indices: Tensor) -> Tensor:
+    """What a norm makes of some of the channels; of each of a group norm's groups these are equally many."""
+    inputs, *others = (argument.index_select(dim if argument is args[0] else 0, indices.to(argument.device))
+                       if isinstance(argument, Tensor) else argument for argument in args)  # fmt: skip
+    if func.overloadpacket is torch.ops.aten.native_group_norm:
+        weight, bias, images, _, *rest = others
+        return func(inputs.contiguous(), weight, bias, images, len(indices), *rest)[0]
+    return func(inputs, [len(indices)], *others[1:])[0]
+
+
+def _fill(tensor: Tensor, gone: Iterable[Tensor], number: float) -> Tensor:
+    for mask in gone:
+        tensor = tensor.masked_fill(mask.to(tensor.device), number)
+    return tensor
+
+
+def _kept_indices(gone: Tensor) -> dict[int, Tensor]:
+    """Dimension -> the indices along it of which anything remains.
+
+    Of a dimension that a view took apart, what is removed are whole indices along one of its parts.
+    """
+    kept = {}
+    for dim in varying_dims(gone):
+        lines = gone.movedim(dim, 0).flatten(1)
+        kept[dim] = (~lines.all(1)).nonzero().flatten()
+    return kept
 
 
 def _mask_channels(network: nn.Module, removed: Sequence[tuple[Slots, Tensor]], flow: ChannelFlow | None) -> None:

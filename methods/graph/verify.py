@@ -5,7 +5,8 @@ One copy of the network is narrowed, a second one masked; both must give the sam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from methods.graph.call_numbers import ReplacedNumbers
 from methods.graph.channels import Group, keep_channels
 from methods.graph.culprits import Fault, give_up_groups
 from methods.graph.flow.find import TracedGroups
+from methods.graph.least_widths import first_channels
 from methods.graph.masking import masked_outputs
 from methods.graph.narrow import Norm
 from methods.graph.other_paths import describe_error, fault_on_other_paths
@@ -28,6 +30,7 @@ from models.execution.forward_hooks import module_path
 TOLERANCES = {torch.float64: 1e-7, torch.float32: 1e-3}
 DRAWS = 3
 NEAR_ZERO = 0.05
+MORE_THAN_CHANNELS = "removing its channels changes more than those channels"
 
 
 def sound_groups(
@@ -49,9 +52,12 @@ def sound_groups(
         fault = next((fault for fault in faults if fault is not None), None)
         return fault or _try_cost(network, example, some, traced, dense_flops)
 
-    passed = give_up_groups(groups, try_draws)
+    passed, reasons = give_up_groups(groups, try_draws)
     traced.numbers.keep_needed(runs)
-    return passed
+    for name, reason in reasons.items():
+        if reason == MORE_THAN_CHANNELS and name in traced.measures:
+            reasons[name] = f"{reason}, which {traced.measures[name]} takes together"
+    return passed, reasons
 
 
 @torch.no_grad()
@@ -151,17 +157,34 @@ def _try_cost(
     dense_flops: int,
 ) -> Fault | None:
     """What the cost model says of a narrowed network must be what is counted there."""
-    staying = {group.name: trial_channels(group, number, 0) for number, group in enumerate(groups)}
+    some = {group.name: trial_channels(group, number, 0) for number, group in enumerate(groups)}
+    cost = WidthCost(network, groups, [[group.channels] for group in groups], traced.uses)
+    fault = _cost_fault(network, example, groups, some, traced, cost, dense_flops)
+    # A product over a single channel may be no product any more (einsum); whether so few run is for `least_widths`.
+    with suppress(Exception):
+        fewest = {group.name: first_channels(group, group.classes) for group in groups}
+        fault = fault or _cost_fault(network, example, groups, fewest, traced, cost, dense_flops)
+    return fault
+
+
+def _cost_fault(
+    network: nn.Module,
+    example: Tensor,
+    groups: Sequence[Group],
+    staying: Mapping[str, Tensor],
+    traced: TracedGroups,
+    cost: WidthCost,
+    dense_flops: int,
+) -> Fault | None:
     narrowed = copy_network(network)
     keep_channels(narrowed, groups, staying)
     traced.numbers.write_numbers(narrowed, staying)
-    cost = WidthCost(network, groups, [[group.channels] for group in groups], traced.uses)
     predicted = cost.of_widths(np.array([[len(staying[group.name]) for group in groups]], dtype=np.float64))
     if int(predicted.params[0]) != count_params(narrowed):
-        return Fault("the parameters that go with its channels cannot be told beforehand")
+        return Fault("the parameters that go with its channels cannot be told from the widths of its layers")
     # Differences: what the dense network has in no layer's positions is not the groups' doing.
     if cost.dense.flops - int(predicted.flops[0]) != dense_flops - applied_flops(narrowed, example):
-        return Fault("the FLOPs that go with its channels cannot be told beforehand: they are positions of a layer")
+        return Fault("the FLOPs that go with its channels cannot be told from the widths of its layers")
     return None
 
 
@@ -172,4 +195,4 @@ def _why_different(network: nn.Module, inputs: Tensor) -> str:
         return "the network's outputs are not finite"
     if not all(map(torch.equal, first, second)):
         return "the network's outputs differ from call to call"
-    return "removing its channels changes more than those channels"
+    return MORE_THAN_CHANNELS

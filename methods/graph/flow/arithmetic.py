@@ -1,4 +1,4 @@
-"""Rules for operators that compute: element by element, summed over an index, or along a dimension."""
+"""Rules for operators that compute: element by element, or summed over an index."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from torch.utils._pytree import tree_leaves
 from methods.graph.flow.call import Call, Planes, pin_inputs
 from methods.graph.flow.labels import varying_dims
 from methods.graph.flow.planes import Value, contract, join_elements
-
-SUMS = frozenset(("sum", "norm", "linalg_vector_norm"))
-"""Reductions in which a removed channel is a zero."""
 
 
 def keep_elements(call: Call) -> Planes:
@@ -103,10 +100,33 @@ def _product(call: Call, left: Value, right: Value) -> Planes:
     contract(call.labels, left, right, rank - 1, rank - 2, rank - 2, call.reason)
     rows = tuple(plane for plane in left.planes if rank - 1 not in varying_dims(plane))
     columns = tuple(plane for plane in right.planes if rank - 2 not in varying_dims(plane))
+    rows, columns = _cut_alike(call, rows, columns, rank)
     left_factor = Value(torch.Size((*left.shape[:-1], 1)), rows, left.is_data)
     right_factor = Value(torch.Size((*right.shape[:-2], 1, right.shape[-1])), columns, right.is_data)
     shape = torch.Size((*left.shape[:-1], right.shape[-1]))
     return join_elements(call.labels, [left_factor, right_factor], shape, call.reason)
+
+
+def _cut_alike(call: Call, rows: Planes, columns: Planes, rank: int) -> tuple[Planes, Planes]:
+    """Rows and columns that both differ by head (attention among channels) are cut alike in all heads.
+
+    Either could be cut by itself then; whole heads could only go together, and not a row of one alone.
+    """
+    of_heads = set(range(rank - 2))
+    by_row = [plane for plane in rows if varying_dims(plane) & of_heads and rank - 2 in varying_dims(plane)]
+    by_column = [plane for plane in columns if varying_dims(plane) & of_heads and rank - 1 in varying_dims(plane)]
+    if not by_row or not by_column:
+        return rows, columns
+
+    def unite_heads(plane: Tensor) -> Tensor:
+        for d in varying_dims(plane) & of_heads:
+            call.labels.unite(plane, plane.narrow(d, 0, 1), call.reason)
+            plane = plane.narrow(d, 0, 1)
+        return plane
+
+    cut = {id(plane) for plane in [*by_row, *by_column]}
+    alike = [tuple(unite_heads(plane) if id(plane) in cut else plane for plane in planes) for planes in (rows, columns)]
+    return alike[0], alike[1]
 
 
 def attend(call: Call) -> Planes:
@@ -123,15 +143,23 @@ def attend(call: Call) -> Planes:
 
 
 def normalise_channels(call: Call) -> Planes:
-    """Batch, instance, group and layer norms: affine parameters and statistics go with their channels."""
+    """Batch, instance, group and layer norms: affine parameters and statistics go with their channels.
+
+    A group norm without a module has no groups that could be balanced: the same position of every group goes.
+    """
     inputs = call.value_of(call.args[0])
     rank = len(inputs.shape)
+    if call.name == "native_group_norm" and not call.in_norm and int(call.arguments["group"]) > 1:
+        for plane in inputs.planes:
+            if 1 in varying_dims(plane):
+                parts = plane.unflatten(1, (int(call.arguments["group"]), -1))
+                call.labels.unite(parts, parts.narrow(1, 0, 1), call.reason)
     operands = [inputs]
     for tensor in call.args[1:]:
         if not isinstance(tensor, Tensor):
             continue
         value = call.value_of(tensor)
-        if call.name == "native_layer_norm":
+        if call.name in ("native_layer_norm", "_fused_rms_norm"):
             operands.append(value)
             continue
         shape = (1, value.shape[0]) + (1,) * (rank - 2)
@@ -150,30 +178,3 @@ def pool_positions(call: Call) -> Planes:
         others = call.fix(value.planes, range(len(value.shape) - spatial, len(value.shape)))
         joined.append(Value(joined[0].shape, tuple(others), value.is_data))
     return join_elements(call.labels, joined, joined[0].shape, call.reason)
-
-
-def reduce_dims(call: Call) -> Planes:
-    """Sums, means, maxima along dimensions; channels along them belong together, all of them: they have to stay.
-
-    A sum or norm of channels leaves them free. A mean does not: it divides by their number.
-    """
-    inputs = call.value_of(call.args[0])
-    rank = len(inputs.shape)
-    dim = call.arguments.get("dim")
-    if dim is None or dim == []:
-        dims = list(range(rank))
-    else:
-        dims = [d % rank for d in (dim if isinstance(dim, (list, tuple)) else [dim])]
-    bound = [plane for plane in inputs.planes if not (call.name in SUMS and varying_dims(plane) <= set(dims))]
-    planes = call.fix(bound, dims)
-    if call.outputs[0].dim() == rank:
-        return tuple(planes)
-    rest = [d for d in range(rank) if d not in dims]
-    return tuple(plane.reshape([plane.shape[d] for d in rest]) for plane in planes)
-
-
-def work_along_dim(call: Call) -> Planes:
-    """Softmax, cumulative sums, sorting: each entry depends on all others along the dimension."""
-    inputs = call.value_of(call.args[0])
-    dim = int(call.arguments.get("dim", -1)) % max(len(inputs.shape), 1)
-    return tuple(call.fix(inputs.planes, [dim]))

@@ -24,6 +24,7 @@ class Call:
         value_of: what is known of a tensor among the arguments.
         outputs: the tensors that it returned.
         reason: what to say of channels that have to stay because of it.
+        in_norm: whether a module that normalises channels makes the call.
     """
 
     labels: Labels
@@ -37,6 +38,7 @@ class Call:
     reason: str
     grouped_inputs: Callable[[Tensor, int], Tensor | None]
     splits: list[Tensor]
+    in_norm: bool = False
 
     def values(self) -> list[Value]:
         return [self.value_of(leaf) for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor)]

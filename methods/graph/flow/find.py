@@ -101,15 +101,17 @@ class TracedGroups:
         reasons: why producers' other channels stay.
         uses: of the layers, in the order of execution.
         numbers: widths that the code holds.
-        multiplies_activations: whether activations are multiplied with each other: such a product takes channels in as
-            a layer does, and only labels tell which.
+        measures: group -> the operator that measures its channels together (their mean), if any.
+        needs_labels: whether activations are multiplied with each other, or channels measured: such an operator takes
+            channels in as a layer does, and only labels tell which.
     """
 
     groups: list[Group]
     reasons: dict[str, str]
     uses: Mapping[str, LayerUse]
     numbers: CallNumbers
-    multiplies_activations: bool
+    measures: Mapping[str, str]
+    needs_labels: bool
     _components: np.ndarray
     _first_labels: Mapping[Place, int]
 
@@ -131,6 +133,8 @@ def groups_of_flow(flow: ChannelFlow, network: nn.Module, uses: Mapping[str, Lay
     places = _LabelPlaces(flow, network, components, order)
     skipped = {name: "it has one output channel" for name in order if name not in places.produced}
     groups: dict[str, Group] = {}
+    measures: dict[str, str] = {}
+    noted = flow.labels.noted(components)
     first_units: dict[str, int] = {}
     unit_of = torch.full((len(components),), ALWAYS)  # of components; those of one group follow each other
     units = 0
@@ -139,13 +143,15 @@ def groups_of_flow(flow: ChannelFlow, network: nn.Module, uses: Mapping[str, Lay
         name = _group_name(slots, order, places.produced, groups)
         groups[name] = Group(name, len(members), slots)
         first_units[name] = units
+        if places_measured := [noted[member] for member in members if member in noted]:
+            measures[name] = places_measured[0]
         unit_of[members] = torch.arange(units, units + len(members))
         units += len(members)
     unit_of_label = unit_of[torch.from_numpy(components)]
     unit_of_label[FREE] = ALWAYS
     numbers = CallNumbers(list(flow.calls.numbers(unit_of_label)), first_units, units)
     return TracedGroups(
-        list(groups.values()), skipped, uses, numbers, flow.multiplies_activations, components, places.first_labels
+        list(groups.values()), skipped, uses, numbers, measures, flow.needs_labels, components, places.first_labels
     )
 
 

@@ -57,6 +57,7 @@ class Labels:
         self._next = 1
         self._pairs: list[Tensor] = []  # each (n, 2)
         self._pins: list[tuple[Tensor, str]] = []
+        self._notes: list[tuple[Tensor, str]] = []
 
     def add_dimension(self, name: str, dim: int | str, size: int) -> Tensor:
         """New labels for one dimension, (size,)."""
@@ -87,9 +88,11 @@ class Labels:
 
     def pin(self, labels: Tensor, reason: str) -> None:
         """These labels have to stay."""
-        labels = labels[labels > 0].unique()
-        if len(labels):
-            self._pins.append((labels, reason))
+        _append_labels(self._pins, labels, reason)
+
+    def note(self, labels: Tensor, reason: str) -> None:
+        """Where these labels are measured together; they may go."""
+        _append_labels(self._notes, labels, reason)
 
     def fix(self, plane: Tensor, dims: Iterable[int], reason: str) -> Tensor | None:
         """The plane without variation along `dims`: labels along them belong together.
@@ -122,8 +125,22 @@ class Labels:
 
     def pinned(self, components: np.ndarray) -> dict[int, str]:
         """The components that have to stay, each with the reason found first."""
-        reasons: dict[int, str] = {}
-        for labels, reason in self._pins:
-            for component in np.unique(components[labels.numpy()]).tolist():
-                reasons.setdefault(component, reason)
-        return reasons
+        return _first_reasons(self._pins, components)
+
+    def noted(self, components: np.ndarray) -> dict[int, str]:
+        """The components that are measured together, each with the first place."""
+        return _first_reasons(self._notes, components)
+
+
+def _append_labels(entries: list[tuple[Tensor, str]], labels: Tensor, reason: str) -> None:
+    labels = labels[labels > 0].unique()
+    if len(labels):
+        entries.append((labels, reason))
+
+
+def _first_reasons(entries: Iterable[tuple[Tensor, str]], components: np.ndarray) -> dict[int, str]:
+    reasons: dict[int, str] = {}
+    for labels, reason in entries:
+        for component in np.unique(components[labels.numpy()]).tolist():
+            reasons.setdefault(component, reason)
+    return reasons

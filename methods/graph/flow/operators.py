@@ -20,8 +20,6 @@ from methods.graph.flow.arithmetic import (
     multiply_matrices,
     normalise_channels,
     pool_positions,
-    reduce_dims,
-    work_along_dim,
 )
 from methods.graph.flow.call import Call, pin_inputs
 from methods.graph.flow.movement import (
@@ -33,6 +31,7 @@ from methods.graph.flow.movement import (
     slice_elements,
     write_elements,
 )
+from methods.graph.flow.reductions import MEASURES, SOFTMAXES, reduce_dims, scale_channels, work_along_dim
 
 Rule = Callable[[Call], Any]
 
@@ -63,13 +62,11 @@ NAMES: dict[Rule, str] = {
     """,
     normalise_channels: """
         _batch_norm_no_update cudnn_batch_norm miopen_batch_norm native_batch_norm _native_batch_norm_legit
-        _native_batch_norm_legit_no_training native_group_norm native_layer_norm
+        _native_batch_norm_legit_no_training native_group_norm native_layer_norm _fused_rms_norm
     """,
-    reduce_dims: """
-        all amax amin any argmax argmin linalg_vector_norm logsumexp max mean median min mode norm prod std std_mean sum
-        var var_mean
-    """,
-    work_along_dim: "cumprod cumsum logcumsumexp _log_softmax _softmax sort topk",
+    reduce_dims: " ".join(sorted(MEASURES)) + " argmax argmin median mode nanmedian",
+    scale_channels: " ".join(sorted(SOFTMAXES)),
+    work_along_dim: "cumprod cumsum logcumsumexp sort topk",
 }
 _RULES = {name: rule for rule, names in NAMES.items() for name in names.split()}
 _POOLS = ("pool1d", "pool2d", "pool3d", "upsample", "unpool", "grid_sampler")  # parts of names
@@ -103,7 +100,7 @@ def rule_of(func: Any, name: str, arguments: dict[str, Any]) -> Rule:
 def operator_words(name: str, rule: Callable[[Call], Any]) -> str:
     """An operator as a reason names it: `mean over channels`."""
     plain = name.strip("_").removeprefix("native_")
-    if rule in (reduce_dims, work_along_dim):
+    if rule in (reduce_dims, scale_channels, work_along_dim):
         return f"{plain} over channels"
     if rule is attend:
         return "attention, which scales by their number,"

@@ -141,7 +141,7 @@ def _read_call(
     elif name == "unflatten":
         dim = int(written[0][1]) % args[0].dim()
         sizes = [(path, dim + i) for i, (path, _) in enumerate(written[1:])]
-    elif name == "layer_norm":
+    elif name in ("layer_norm", "rms_norm"):
         shape = [path for path, _ in written if path[:2] in ((0, 1), (1, "normalized_shape"))]
         sizes = [(path, result.dim() - len(shape) + i) for i, path in enumerate(shape)]
     else:

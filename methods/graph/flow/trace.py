@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from methods.graph.flow.arithmetic import SUMS
 from methods.graph.flow.call import Call, Planes, named_arguments
 from methods.graph.flow.labels import Labels, compact
 from methods.graph.flow.operators import made_from_shapes, operator_words, rule_of
 from methods.graph.flow.planes import Value
+from methods.graph.flow.reductions import MEASURES, NORMS, measured_planes
 from methods.graph.flow.sizes import CallRecorder
 from methods.graph.trace import (
     MATRIX_PRODUCTS,
@@ -26,6 +26,7 @@ from models.execution.operator_mode import OperatorMode
 from models.execution.user_line import running_line
 
 Key = tuple[Any, ...]
+_MASKED_NORMS = (nn.GroupNorm, nn.LayerNorm)
 
 
 class ChannelFlow(OperatorMode):
@@ -35,8 +36,8 @@ class ChannelFlow(OperatorMode):
         labels: all labels.
         splits: planes of dimensions that a view took apart.
         calls: the numbers in the calls that the network's code makes.
-        multiplies_activations: whether a matrix product had labelled operands none of which is a parameter, or
-            labelled activations were summed.
+        needs_labels: whether masking needs them: a matrix product had labelled operands none of which is a parameter,
+            or channels were measured (their mean).
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -47,9 +48,10 @@ class ChannelFlow(OperatorMode):
         self.visited: dict[str, None] = {}  # modules in the order of their first call, or first use of a tensor
         self.operators: Counter[tuple[str, str]] = Counter()  # of the code of a module: how often each has run
         self.calls = CallRecorder(self.path, self.value_of)
-        self.multiplies_activations = False
+        self.needs_labels = False
         self.suspended = 0
         self._layers = layer_modules(network).keys()
+        self._norms = {name for name, module in network.named_modules() if isinstance(module, _MASKED_NORMS)}
         self._parameters = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
         self._values: dict[Key, tuple[Tensor, Value]] = {}
         self._aliases: dict[int, dict[Key, None]] = {}
@@ -139,12 +141,10 @@ class ChannelFlow(OperatorMode):
                 for plane, reason in value.pending:
                     self.labels.pin(plane, reason)
         if is_attention(name):
-            self.multiplies_activations = True
-        elif name in SUMS:
-            self.multiplies_activations |= any(value.planes for value in before.values())
+            self.needs_labels = True
         elif name in MATRIX_PRODUCTS:
             factors = [tensor for tensor in tensors[-2:] if tensor.untyped_storage()._cdata not in self._parameters]
-            self.multiplies_activations |= len(factors) == 2 and all(before[id(factor)].planes for factor in factors)
+            self.needs_labels |= len(factors) == 2 and all(before[id(factor)].planes for factor in factors)
 
     def _apply_rule(
         self, func: Any, args: Any, kwargs: dict[str, Any], before: Mapping[int, Value], outputs: list[Tensor]
@@ -155,7 +155,8 @@ class ChannelFlow(OperatorMode):
         rule = rule_of(func, name, arguments)
         reason = f"{operator_words(name, rule)} in {_place_in_code(self.path[-1])}"
         call = Call(self.labels, name, func, args, kwargs, arguments, lambda tensor: before[id(tensor)], outputs,
-                    reason, self.grouped_inputs, self.splits)  # fmt: skip
+                    reason, self.grouped_inputs, self.splits, self.path[-1] in self._norms)  # fmt: skip
+        self._note_measured(call)
         pending = _pending_pins(call, before, outputs[0])
         if pending:
             return [Value(output.shape, (), True, pending) for output in outputs]
@@ -167,6 +168,15 @@ class ChannelFlow(OperatorMode):
             varying = tuple(plane for plane in planes if plane.dim() == output.dim() and plane.numel() > 1)
             values.append(Value(output.shape, varying, is_data))
         return values
+
+    def _note_measured(self, call: Call) -> None:
+        """Channels that an operator takes together; the trial says whether the others can be measured alone."""
+        operand = call.args[0] if call.args else None
+        # Modules that normalise are masked by what they are, at the places that the groups name.
+        if isinstance(operand, Tensor) and not (call.name in NORMS and call.in_norm):
+            for plane in measured_planes(call.name, call.arguments, call.value_of(operand)):
+                self.needs_labels = True
+                self.labels.note(plane, call.reason)
 
     def _store_value(self, output: Tensor, value: Value, *, in_place: bool) -> None:
         aliases = self._aliases.get(output.untyped_storage()._cdata, {})
@@ -201,7 +211,7 @@ _BRANCHES = frozenset(("_local_scalar_dense", "is_nonzero", "item", "gt", "lt", 
 
 def _pending_pins(call: Call, before: Mapping[int, Value], output: Tensor) -> tuple[tuple[Tensor, str], ...]:
     """A single number made of channels (their mean) pins them once it is computed with, not if it decides a branch."""
-    if output.numel() != 1 or output.dim() != 0:
+    if output.numel() != 1 or output.dim() != 0 or call.name in MEASURES:
         return ()
     return tuple((plane, call.reason) for value in before.values() for plane in value.planes) + tuple(
         pin for value in before.values() for pin in value.pending

@@ -49,11 +49,22 @@ def picks_channels() -> nn.Module:
 
 
 def mean_over_channels() -> nn.Module:
-    """Attention over places from the mean over channels (CBAM): another number of channels, another mean."""
+    """Attention over places from the mean over channels (CBAM); the channels that remain have a mean of their own."""
 
     def run_net(n: nn.Module, x: Tensor) -> Tensor:
         x = F.relu(n.c1(x))
         x = x * torch.sigmoid(n.place(x.mean(1, keepdim=True)))
+        return n.fc(pool_mean(F.relu(n.c2(x.softmax(1)))))
+
+    return Pieces(run_net, c1=conv(3, 8), place=conv(1, 1), c2=conv(8, 6), fc=nn.Linear(6, CLASSES))
+
+
+def median_over_channels() -> nn.Module:
+    """Attention over places from the median over channels, which is one of them."""
+
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
+        x = F.relu(n.c1(x))
+        x = x * torch.sigmoid(n.place(x.median(1, keepdim=True)[0]))
         return n.fc(pool_mean(F.relu(n.c2(x))))
 
     return Pieces(run_net, c1=conv(3, 8), place=conv(1, 1), c2=conv(8, 6), fc=nn.Linear(6, CLASSES))

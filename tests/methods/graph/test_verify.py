@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from coupled_nets import branches, chains, grouping
+from coupled_nets import branches, chains, fixed_widths, grouping
 from coupled_nets.pieces import CLASSES, Pieces, conv
 from torch import Tensor, nn
 
@@ -45,7 +45,7 @@ def last_convolution_at_zero() -> nn.Module:
 BUILDERS = (
     residual_at_zero, scaled_at_1e_6, last_convolution_at_zero, chains.norm_without_weights, chains.prelu,
     branches.convnext, chains.plain, chains.flatten, chains.transposed, branches.concat, branches.squeeze_excite,
-    branches.halves, branches.option_a, grouping.depthwise,
+    branches.halves, branches.option_a, grouping.depthwise, fixed_widths.mean_over_channels,
 )  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def test_channels_in_the_wrong_order_are_seen_in_every_slot(build: Callable[[], 
 
 
 class ResponseNorm(nn.Module):
-    """GRN of ConvNeXt-V2 in its own words: responses relative to their mean over channels, fresh at zero."""
+    """GRN of ConvNeXt-V2 with a median: responses relative to the one in the middle, fresh at zero."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class ResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         response = x.norm(dim=(1, 2), keepdim=True)
-        return self.gamma * (x * (response / (response.mean(-1, keepdim=True) + 1e-6))) + self.beta + x
+        return self.gamma * (x * (response / (response.median(-1, keepdim=True)[0] + 1e-6))) + self.beta + x
 
 
 def test_a_norm_that_needs_all_channels_is_seen_though_it_is_zero() -> None:
@@ -98,7 +98,7 @@ def test_a_norm_that_needs_all_channels_is_seen_though_it_is_zero() -> None:
         fc=nn.Linear(6, CLASSES),
     ).eval()  # fmt: skip
     traced = traced_groups(network)
-    assert "mean over channels in grn" in traced.reasons["wide"]
+    assert "median over channels in grn" in traced.reasons["wide"]
     every = torch.arange(12)
     places = [("wide", "out", None), ("grn.gamma", "out", 3), ("grn.beta", "out", 3), ("narrow", "in", None)]
     slots = [Slots(name, side, every, every, dim) for name, side, dim in places]

@@ -18,8 +18,6 @@ from methods.graph.flow.arithmetic import (
     multiply_matrices,
     normalise_channels,
     pool_positions,
-    reduce_dims,
-    work_along_dim,
 )
 from methods.graph.flow.call import pin_inputs
 from methods.graph.flow.movement import (
@@ -32,6 +30,7 @@ from methods.graph.flow.movement import (
     write_elements,
 )
 from methods.graph.flow.operators import made_from_shapes, operator_words, rule_of
+from methods.graph.flow.reductions import reduce_dims, scale_channels, work_along_dim
 from models.execution.operator_mode import OperatorMode
 
 X, Y = torch.rand(1, 4, 8, 8), torch.rand(1, 4, 8, 8)
@@ -49,7 +48,7 @@ CALLS: list[tuple[operators.Rule, Callable[[], object]]] = [
     (reduce_dims, lambda: X.max(1)),
     (reduce_dims, lambda: torch.logsumexp(X, 1)),
     (reduce_dims, lambda: torch.linalg.vector_norm(X, dim=1)),
-    (work_along_dim, lambda: F.log_softmax(X, 1)),
+    (scale_channels, lambda: F.log_softmax(X, 1)),
     (work_along_dim, lambda: X.topk(2, 1)),
     (move_elements, lambda: X.permute(0, 2, 3, 1)),
     (move_elements, lambda: X[:, [1, 0]]),
@@ -133,7 +132,7 @@ def test_tensors_made_from_shapes_are_no_data(make: Callable[[Tensor], Tensor]) 
 @pytest.mark.parametrize(
     ("name", "rule", "words"),
     [
-        ("_softmax", work_along_dim, "softmax over channels"),
+        ("_softmax", scale_channels, "softmax over channels"),
         ("native_layer_norm", normalise_channels, "layer_norm"),
         ("linalg_inv_ex", pin_inputs, "linalg_inv_ex, through which channels are not followed,"),
     ],
