@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from methods.base import copy_network
 from methods.graph.channels import Group, Slots, removed_channels
@@ -24,6 +24,7 @@ from methods.graph.flow.reductions import NORMS, SOFTMAXES, measured_planes
 from methods.graph.flow.trace import ChannelFlow
 from methods.graph.narrow import Conv, channels_of, narrow_module
 from methods.graph.trace import MATRIX_PRODUCTS, is_attention
+from models.execution.tensor_leaves import tensor_leaves
 
 
 def masked_outputs(
@@ -39,7 +40,7 @@ def masked_outputs(
     flow = _MaskedProducts(twin, traced.labels_of(removed)) if traced.needs_labels else None
     _mask_channels(twin, removed, flow)
     outputs = twin(inputs) if flow is None else run_with_labels(flow, twin, inputs)
-    return tree_leaves(outputs)
+    return tensor_leaves(outputs)
 
 
 class _MaskedProducts(ChannelFlow):
@@ -87,7 +88,7 @@ class _MaskedProducts(ChannelFlow):
                     small = args[0]
                     for dim, indices in kept.items():
                         small = small.index_select(dim, indices.to(small.device))
-                    measured = tree_leaves(func(small, *args[1:], **kwargs))
+                    measured = tensor_leaves(func(small, *args[1:], **kwargs))
                     if name in ("max", "min") and len(measured) == 2:  # the second output tells places
                         measured[1] = next(iter(kept.values())).to(small.device)[measured[1]]
         for old, new in zip(outputs, measured, strict=False):

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from methods.base import copy_network
 from methods.graph.flow.passes import SCALES
 from methods.graph.trace import evaluation_mode, trace_layers
+from models.execution.tensor_leaves import tensor_leaves
 from models.execution.user_line import failing_line
 
 
@@ -50,7 +50,7 @@ def _training_error(network: nn.Module, inputs: Tensor) -> str | None:
             twin.train()
             with torch.enable_grad():
                 outputs = twin(inputs)
-                sums = [leaf.sum() for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.requires_grad]
+                sums = [output.sum() for output in tensor_leaves(outputs) if output.requires_grad]
                 if sums:
                     torch.stack(sums).sum().backward()
     except Exception as error:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from methods.graph.trace import evaluation_mode, separate_operators
+from models.execution.tensor_leaves import tensor_leaves
 
 
 def gives_same_outputs(network: nn.Module, replaced: nn.Module, example: Tensor) -> bool:
     """False as well if the replaced one does not run: the network's code may reach into the layers."""
     try:
         with evaluation_mode(network, example), evaluation_mode(replaced, example), separate_operators():
-            pairs = zip(tree_leaves(network(example)), tree_leaves(replaced(example)), strict=True)
+            pairs = zip(tensor_leaves(network(example)), tensor_leaves(replaced(example)), strict=True)
             return all(torch.allclose(output, wanted, rtol=1e-3, atol=1e-5) for wanted, output in pairs)
     except Exception:
         return False

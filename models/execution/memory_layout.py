@@ -12,10 +12,10 @@ from contextlib import redirect_stdout
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from models.execution.gradients import ForwardGuard, run_backward
 from models.execution.module_copies import copy_module
+from models.execution.tensor_leaves import tensor_leaves
 
 _SEED = 0
 # Of the largest output. Layouts differ in the order of summation: about 1e-6 of it with float32, 1e-3 where a GPU
@@ -89,7 +89,7 @@ def _run_network(network: nn.Module, images: Tensor, seed: int = _SEED) -> list[
             ForwardGuard().forward(images.device),
         ):
             torch.manual_seed(seed)
-            return [leaf.float() for leaf in tree_leaves(network(images.clone())) if isinstance(leaf, Tensor)]
+            return [output.float() for output in tensor_leaves(network(images.clone()))]
     except KeyboardInterrupt:
         raise
     except BaseException:  # whatever a user's forward pass raises means the same: not in this order

@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from methods.graph.flow.call import Call, Planes, pin_inputs
 from methods.graph.flow.labels import varying_dims
 from methods.graph.flow.planes import Value, contract, join_elements
+from models.execution.tensor_leaves import tensor_leaves
 
 
 def keep_elements(call: Call) -> Planes:
     """Element-wise operators of any number of operands; scalars have no say."""
-    tensors = [leaf for leaf in tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Tensor) and leaf.dim()]
+    tensors = [leaf for leaf in tensor_leaves((call.args, call.kwargs)) if leaf.dim()]
     operands = []
     for tensor in tensors:
         # An expanded dimension holds one entry, which meets any number of channels.

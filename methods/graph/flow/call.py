@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from methods.graph.flow.labels import Labels
 from methods.graph.flow.planes import Value
+from models.execution.tensor_leaves import tensor_leaves
 
 Planes = tuple[Tensor, ...]
 
@@ -41,7 +41,7 @@ class Call:
     in_norm: bool = False
 
     def values(self) -> list[Value]:
-        return [self.value_of(leaf) for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
+        return [self.value_of(tensor) for tensor in tensor_leaves((self.args, self.kwargs))]
 
     def fix(self, planes: Sequence[Tensor], dims: Sequence[int]) -> list[Tensor]:
         fixed = [self.labels.fix(plane, dims, self.reason) for plane in planes]

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from methods.graph.flow.call import Call, Planes
 from methods.graph.flow.labels import FIXED, compact, varying_dims
 from methods.graph.flow.planes import Value, concatenate, join_elements
+from models.execution.tensor_leaves import tensor_leaves
 
 
 def move_elements(call: Call) -> list[Planes]:
@@ -38,7 +39,7 @@ def _run_on_labels(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
         doubled = [leaf.double() if isinstance(leaf, Tensor) and leaf.dtype == torch.int64 else leaf for leaf in leaves]
         args, kwargs = tree_unflatten(doubled, tree)
         result = func(*args, **kwargs)
-    return [leaf.long() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+    return [tensor.long() for tensor in tensor_leaves(result)]
 
 
 def write_elements(call: Call) -> Planes:

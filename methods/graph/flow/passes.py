@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from methods.graph.flow.hooks import run_with_labels
 from methods.graph.flow.labels import varying_dims
@@ -24,6 +23,7 @@ from methods.graph.narrow import Norm, channels_of
 from methods.graph.trace import LAYERS, evaluation_mode, separate_operators
 from models.execution.forward_hooks import forward_hooks, hookable_modules, module_path
 from models.execution.operator_mode import OperatorMode
+from models.execution.tensor_leaves import tensor_leaves
 
 SCALES = (0.0, 0.1, 10.0, -10.0)
 """Factors on the images: branches on the data mostly compare a mean or a maximum."""
@@ -54,10 +54,9 @@ def trace_channels(network: nn.Module, example: Tensor) -> ChannelFlow:
 
 
 def _trace_pass(flow: ChannelFlow, network: nn.Module, inputs: Tensor, *, training: bool) -> None:
-    for leaf in tree_leaves(run_with_labels(flow, network, inputs, training=training)):
-        if isinstance(leaf, Tensor):
-            for plane in flow.value_of(leaf).planes:
-                flow.labels.pin(plane, "it is an output of the network")
+    for output in tensor_leaves(run_with_labels(flow, network, inputs, training=training)):
+        for plane in flow.value_of(output).planes:
+            flow.labels.pin(plane, "it is an output of the network")
 
 
 def unreached_layers(flow: ChannelFlow, network: nn.Module) -> list[str]:
@@ -115,7 +114,7 @@ def _pin_what_they_could_take(flow: ChannelFlow, network: nn.Module, image: Tens
             callers.setdefault(caller, []).append(name)
 
     def pin_tensors(names: Sequence[str], _module: nn.Module, *values: Any) -> None:
-        for tensor in (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)):
+        for tensor in tensor_leaves(values):
             for name in names:
                 _pin_width(flow, tensor, modules[name], f"{name}, which no forward pass reached, could be given them")
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from methods.graph.flow.call import Call, Planes, named_arguments
 from methods.graph.flow.labels import Labels, compact
@@ -23,6 +22,7 @@ from methods.graph.trace import (
     layer_modules,
 )
 from models.execution.operator_mode import OperatorMode
+from models.execution.tensor_leaves import tensor_leaves
 from models.execution.user_line import running_line
 
 Key = tuple[Any, ...]
@@ -57,7 +57,7 @@ class ChannelFlow(OperatorMode):
         self._aliases: dict[int, dict[Key, None]] = {}
         self._owners: dict[Key, str] = {}
         self._sides: dict[tuple[str, str], Tensor] = {}
-        for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+        for name, tensor in [*network.named_parameters(), *network.named_buffers(), *_tensor_attributes(network)]:
             if tensor.dim():
                 self._add_tensor(name, tensor)
 
@@ -118,12 +118,12 @@ class ChannelFlow(OperatorMode):
             return result
         name = func.overloadpacket.__name__
         self.operators[self.path[-1], name] += 1
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        tensors = tensor_leaves((args, kwargs))
         # Before the operator runs: it may write into its operands.
         before = {id(tensor): self.value_of(tensor) for tensor in tensors}
         self._note_operands(name, tensors, before)
         result = func(*args, **kwargs)
-        outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        outputs = tensor_leaves(result)
         if made_from_shapes(name, len(tensors)):
             values = [Value(output.shape, (), is_data=False) for output in outputs]
         else:
@@ -207,6 +207,14 @@ class ChannelFlow(OperatorMode):
 
 # Operators by which a number of the network decides a branch of Python.
 _BRANCHES = frozenset(("_local_scalar_dense", "is_nonzero", "item", "gt", "lt", "ge", "le", "eq", "ne"))
+
+
+def _tensor_attributes(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Tensors that a module holds without having registered them (`self.positions = encode_positions(64)`)."""
+    for owner, module in network.named_modules():
+        for leaf, value in vars(module).items():
+            if isinstance(value, Tensor) and value.is_leaf:
+                yield f"{owner}.{leaf}" if owner else leaf, value
 
 
 def _pending_pins(call: Call, before: Mapping[int, Value], output: Tensor) -> tuple[tuple[Tensor, str], ...]:

@@ -1,0 +1,27 @@
+"""All tensors in whatever a network takes or returns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+
+def tensor_leaves(value: Any) -> list[Tensor]:
+    """The tensors in nested lists, tuples, dictionaries, and attributes of other objects (dataclasses), in order.
+
+    What else is there (None, numbers, names) is left out.
+    """
+    return list(_open_objects(value, set()))
+
+
+def _open_objects(value: Any, opened: set[int]) -> list[Tensor]:
+    tensors: list[Tensor] = []
+    for leaf in tree_leaves(value):
+        if isinstance(leaf, Tensor):
+            tensors.append(leaf)
+        elif hasattr(leaf, "__dict__") and not isinstance(leaf, type) and not callable(leaf) and id(leaf) not in opened:
+            opened.add(id(leaf))  # objects may point at each other
+            tensors += _open_objects(vars(leaf), opened)
+    return tensors
