@@ -64,6 +64,8 @@ class _MaskedProducts(ChannelFlow):
         result = super().__torch_dispatch__(func, types, args, kwargs)
         if self.suspended or not args or not isinstance(args[0], Tensor):
             return result
+        if name in NORMS and self.path[-1] in self.norms:  # masked as modules
+            return result
         planes = measured_planes(name, named_arguments(func._schema, args, kwargs), self.value_of(args[0]))
         gone = [mask for mask in map(self._find_removed, planes) if mask.any()]
         return self._measure_remaining(func, args, kwargs, gone, result) if gone else result

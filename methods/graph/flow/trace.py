@@ -36,6 +36,7 @@ class ChannelFlow(OperatorMode):
         labels: all labels.
         splits: planes of dimensions that a view took apart.
         calls: the numbers in the calls that the network's code makes.
+        norms: the layer and group norms among the modules.
         needs_labels: whether masking needs them: a matrix product had labelled operands none of which is a parameter,
             or channels were measured (their mean).
     """
@@ -51,7 +52,7 @@ class ChannelFlow(OperatorMode):
         self.needs_labels = False
         self.suspended = 0
         self._layers = layer_modules(network).keys()
-        self._norms = {name for name, module in network.named_modules() if isinstance(module, _MASKED_NORMS)}
+        self.norms = {name for name, module in network.named_modules() if isinstance(module, _MASKED_NORMS)}
         self._parameters = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
         self._values: dict[Key, tuple[Tensor, Value]] = {}
         self._aliases: dict[int, dict[Key, None]] = {}
@@ -155,7 +156,7 @@ class ChannelFlow(OperatorMode):
         rule = rule_of(func, name, arguments)
         reason = f"{operator_words(name, rule)} in {_place_in_code(self.path[-1])}"
         call = Call(self.labels, name, func, args, kwargs, arguments, lambda tensor: before[id(tensor)], outputs,
-                    reason, self.grouped_inputs, self.splits, self.path[-1] in self._norms)  # fmt: skip
+                    reason, self.grouped_inputs, self.splits, self.path[-1] in self.norms)  # fmt: skip
         self._note_measured(call)
         pending = _pending_pins(call, before, outputs[0])
         if pending:

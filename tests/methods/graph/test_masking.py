@@ -90,6 +90,24 @@ class Normed(nn.Module):
         return self.fc(self.norm(x.permute(0, 2, 3, 1)).mean((1, 2)))
 
 
+class NormedBesideProducts(Normed):
+    """Masking follows labels through every operator here."""
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__(norm)
+        self.similarities = Similarities()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) + self.similarities(images).square().mean()
+
+
+@pytest.mark.parametrize("kind", [LastNorm, SecondNorm])
+def test_norms_beside_products_of_activations_are_no_obstacle(kind: type[nn.LayerNorm]) -> None:
+    torch.manual_seed(0)
+    groups = ChannelGroups(NormedBesideProducts(kind(8)), torch.randn(2, 3, 8, 8))
+    assert {group.name for group in groups.groups} == {"conv", "similarities.query"}
+
+
 @pytest.mark.parametrize("kind", [LastNorm, SecondNorm])
 @torch.no_grad()
 def test_the_dimension_of_a_norm_is_found(kind: type[nn.LayerNorm]) -> None:
