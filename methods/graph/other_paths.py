@@ -6,12 +6,15 @@ fails. Training may run code of its own, forward and backward, in any network.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from methods.base import copy_network
 from methods.graph.flow.passes import SCALES
 from methods.graph.trace import evaluation_mode, trace_layers
+from models.execution.forward_hooks import module_path
 from models.execution.tensor_leaves import tensor_leaves
 from models.execution.user_line import failing_line
 
@@ -19,34 +22,34 @@ from models.execution.user_line import failing_line
 def fault_on_other_paths(network: nn.Module, narrowed: nn.Module, example: Tensor) -> str | None:
     """Why a narrowed copy fails where the dense network runs: in training, or on images of another scale."""
     inputs = example.to(next(network.parameters()).dtype)
-    error = _training_error(narrowed, inputs)
-    if error and _training_error(network, inputs) is None:
-        return f"the network does not train without its channels ({error})"
+    failure = _training_failure(narrowed, inputs)
+    if failure and _training_failure(network, inputs) is None:
+        return f"without its channels, {failure} in training"
     if all(use.calls for use in trace_layers(network, example).values()):
         return None
     for scale in SCALES:
-        error = _forward_error(narrowed, inputs * scale)
-        if error and _forward_error(network, inputs * scale) is None:
-            return f"the network does not run without its channels on all images ({error})"
+        failure = _forward_failure(narrowed, inputs * scale)
+        if failure and _forward_failure(network, inputs * scale) is None:
+            return f"without its channels, {failure} on images of another scale"
     return None
 
 
-def _forward_error(network: nn.Module, inputs: Tensor) -> str | None:
-    """The first line of the error that a forward pass in evaluation raises, if any."""
-    twin = copy_network(network)
+def _forward_failure(network: nn.Module, inputs: Tensor) -> str | None:
+    """What does not run in a forward pass in evaluation, if anything."""
+    twin, path = copy_network(network), list[str]()
     try:
-        with evaluation_mode(twin, inputs):
+        with module_path(twin, path), evaluation_mode(twin, inputs):
             twin(inputs)
     except Exception as error:
-        return describe_error(error)
+        return describe_failure(error, path)
     return None
 
 
-def _training_error(network: nn.Module, inputs: Tensor) -> str | None:
+def _training_failure(network: nn.Module, inputs: Tensor) -> str | None:
     """The same of a pass forward and backward in training: a custom gradient may hold a width."""
-    twin = copy_network(network)
+    twin, path = copy_network(network), list[str]()
     try:
-        with evaluation_mode(twin, inputs):  # keeps the random state
+        with module_path(twin, path), evaluation_mode(twin, inputs):  # keeps the random state
             twin.train()
             with torch.enable_grad():
                 outputs = twin(inputs)
@@ -54,12 +57,18 @@ def _training_error(network: nn.Module, inputs: Tensor) -> str | None:
                 if sums:
                     torch.stack(sums).sum().backward()
     except Exception as error:
-        return describe_error(error)
+        return describe_failure(error, path)
     return None
 
 
-def describe_error(error: Exception) -> str:
-    """The line of the user's code that failed, the error's type and the first line of its message."""
+def describe_failure(error: Exception, path: Sequence[str]) -> str:
+    """What does not run: the innermost module, and the line of the user's code.
+
+    The error's own text is left out: it says what the narrowed copy met, of which the user has no notion.
+
+    Args:
+        path: the modules in which the error was raised, the innermost last.
+    """
+    place = next((name for name in reversed(path) if name), "the network")
     line = failing_line(error)
-    message = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-    return message if line is None else f"{line}: {message}"
+    return f"{place} ({line}) does not run" if line else f"{place} does not run"

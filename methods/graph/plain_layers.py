@@ -1,4 +1,4 @@
-"""Convolutions that compute their weight (weight norm, weight standardisation) as plain ones with the weight as it is.
+"""Layers that compute their weight (weight norm, weight standardisation) as plain ones with the weight as it is.
 
 Such a weight depends on all of the layer's inputs, so that one without some of them would be another weight. The plain
 layer keeps what was computed; it is trained from there.
@@ -7,6 +7,7 @@ layer keeps what was computed; it is trained from there.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.base import copy_network
+from methods.graph.flow.call import named_arguments
 from methods.graph.narrow import Conv
 from methods.graph.same_outputs import gives_same_outputs
-from methods.graph.trace import evaluation_mode
+from methods.graph.trace import CONVOLUTIONS, TRANSPOSED, evaluation_mode
 from models.execution.forward_hooks import forward_hooks
 from models.execution.operator_mode import OperatorMode
 
@@ -48,28 +50,40 @@ class PaddedConv2d(nn.Conv2d):
         return pads
 
 
-class _ConvolutionCall(OperatorMode):
-    """The arguments of the one convolution of a forward pass, and the padding of its input."""
+@dataclass(frozen=True)
+class _Product:
+    """What a layer applies: a weight, as its module would hold it, and the arguments of a convolution."""
+
+    weight: Tensor
+    bias: Tensor | None
+    convolution: dict[str, Any]
+
+
+class _ProductCalls(OperatorMode):
+    """The convolutions and matrix products of a layer's forward pass, and the padding of its input."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: list[tuple[Any, ...]] = []
+        self.calls: list[_Product] = []
         self.pads: tuple[int, ...] = ()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = self.run_parts(func, args, kwargs or {})
         if result is not NotImplemented:
             return result
-        if func.overloadpacket is torch.ops.aten.constant_pad_nd:
+        name = func.overloadpacket.__name__
+        if name == "constant_pad_nd":
             self.pads = tuple(args[1])
-        if func.overloadpacket is torch.ops.aten.convolution:
-            self.calls.append(args)
+        elif name == "convolution":
+            self.calls.append(_Product(args[1], args[2], named_arguments(func._schema, args, {})))
+        elif name in ("mm", "addmm"):
+            self.calls.append(_Product(args[-1].t(), args[0] if name == "addmm" else None, {}))
         return func(*args, **(kwargs or {}))
 
 
 @torch.no_grad()
-def plain_layer(layer: Conv, shape: torch.Size) -> nn.Module | None:
-    """A plain convolution that does what `layer` does to inputs of that shape and of larger ones.
+def plain_layer(layer: Conv | nn.Linear, shape: torch.Size) -> nn.Module | None:
+    """A plain layer that does what `layer` does to inputs of that shape and of larger ones.
 
     Args:
         shape: of an input with one example.
@@ -80,14 +94,13 @@ def plain_layer(layer: Conv, shape: torch.Size) -> nn.Module | None:
     twin = copy_network(layer).eval()
     like = next(parameter for parameter in twin.parameters() if parameter.dim() > 1)
     generator = torch.Generator().manual_seed(0)
-    larger = torch.Size((*shape[:2], *(size + 1 for size in shape[2:])))
+    channels = len(shape) - 1 if isinstance(layer, nn.Linear) else 1
+    larger = torch.Size(size + (d not in (0, channels)) for d, size in enumerate(shape))
     inputs = [torch.randn(size, generator=generator).to(like) for size in (shape, larger)]
     inputs.append(FAR * inputs[0])  # a layer that limits what it takes in shows here
-    with _ConvolutionCall() as seen:
+    with _ProductCalls() as seen:
         outputs = [twin(inputs[0])]
-    if len(seen.calls) != 1 or seen.calls[0][6]:  # transposed
-        return None
-    if _same_memory(seen.calls[0][1], twin._parameters.get("weight")):
+    if len(seen.calls) != 1 or _same_memory(seen.calls[0].weight, twin._parameters.get("weight")):
         return None
     if not _is_free(layer, inputs[0]) or _draws_in_training(layer, inputs[0]):
         return None
@@ -105,24 +118,24 @@ def _all_close(output: Tensor, wanted: Tensor) -> bool:
     return torch.allclose(output, wanted, rtol=1e-4, atol=1e-6 * max(float(wanted.abs().max()), 1.0))
 
 
-def _is_free(layer: Conv, inputs: Tensor) -> bool:
+def _is_free(layer: nn.Module, inputs: Tensor) -> bool:
     """Whether each entry of the weight that is applied moves with the parameters: not if it is masked or rounded."""
     twin = copy_network(layer).eval()
-    with _ConvolutionCall() as seen:
+    with _ProductCalls() as seen:
         twin(inputs)
         generator = torch.Generator().manual_seed(1)
         for parameter in twin.parameters():
             noise = torch.randn(parameter.shape, generator=generator).to(parameter)
             parameter.add_(1e-3 * parameter.abs().mean() * noise)
         twin(inputs)
-    before, after = (call[1].flatten(1) for call in seen.calls)
+    before, after = (call.weight.flatten(1) for call in seen.calls)
     # Not by their scale alone, as those of binary weights do.
     turned = (F.normalize(before, dim=1) - F.normalize(after, dim=1)).abs() > 1e-6
     # Rounding hides a few small changes.
     return float((before != after).float().mean()) > 0.995 and float(turned.float().mean()) > 0.9
 
 
-def _draws_in_training(layer: Conv, inputs: Tensor) -> bool:
+def _draws_in_training(layer: nn.Module, inputs: Tensor) -> bool:
     """Whether outputs in training depend on random numbers."""
     outputs = []
     for seed in range(2):
@@ -136,36 +149,34 @@ def _same_memory(tensor: Tensor, parameter: Tensor | None) -> bool:
     return parameter is not None and tensor.data_ptr() == parameter.data_ptr()
 
 
-def _candidates(layer: Conv, seen: _ConvolutionCall) -> Iterator[nn.Module]:
+def _candidates(layer: Conv | nn.Linear, seen: _ProductCalls) -> Iterator[nn.Module]:
     """Plain layers with the weight that was applied: padded as it was, or as the size asks for."""
-    _, weight, bias, stride, padding, dilation, _, _, groups = seen.calls[0]
-    kind = next(kind for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d) if isinstance(layer, kind))
-    arguments: dict[str, Any] = {
-        "in_channels": layer.in_channels,
-        "out_channels": layer.out_channels,
-        "kernel_size": tuple(weight.shape[2:]),
-        "stride": tuple(stride),
-        "padding": tuple(padding),
-        "dilation": tuple(dilation),
-        "groups": groups,
-        "bias": bias is not None,
-        "device": "meta",
-    }
-    layers = [kind(**arguments)] if not seen.pads else [PaddedConv2d(**arguments, pads=seen.pads)]
-    if kind is nn.Conv2d:
-        layers.append(PaddedConv2d(**arguments, pads=None))
+    (product,) = seen.calls
+    layers: list[nn.Module] = []
+    if isinstance(layer, nn.Linear):
+        layers.append(nn.Linear(layer.in_features, layer.out_features, product.bias is not None, device="meta"))
+    else:
+        kind = next(kind for kind in (*CONVOLUTIONS, *TRANSPOSED) if isinstance(layer, kind))
+        names = ["stride", "padding", "dilation", "groups", *(["output_padding"] if kind in TRANSPOSED else [])]
+        arguments = {name: product.convolution[name] for name in names}
+        arguments |= {"in_channels": layer.in_channels, "out_channels": layer.out_channels, "device": "meta"}
+        arguments |= {"kernel_size": tuple(product.weight.shape[2:]), "bias": product.bias is not None}
+        if not seen.pads:
+            layers.append(kind(**arguments))
+        if kind is nn.Conv2d:
+            layers += [PaddedConv2d(**arguments, pads=pads) for pads in ([seen.pads] if seen.pads else []) + [None]]
     trained = {name for name, parameter in layer.named_parameters() if parameter.requires_grad}
     for plain in layers:
-        plain.weight = nn.Parameter(weight.detach().clone(), requires_grad=bool(trained - {"bias"}))
-        if bias is not None:
+        plain.weight = nn.Parameter(product.weight.detach().clone(), requires_grad=bool(trained - {"bias"}))
+        if product.bias is not None:
             trains = "bias" in trained or "bias" not in layer._parameters
-            plain.bias = nn.Parameter(bias.detach().clone(), requires_grad=trains)
+            plain.bias = nn.Parameter(product.bias.detach().clone(), requires_grad=trains)
         yield plain
 
 
 def computed_weights(network: nn.Module, example: Tensor) -> dict[str, torch.Size]:
-    """Convolutions that compute their weight and that a plain layer can stand for -> the shape of one input."""
-    layers = [(name, module) for name, module in network.named_modules() if isinstance(module, Conv)]
+    """Layers that compute their weight and that a plain layer can stand for -> the shape of one input."""
+    layers = [(name, module) for name, module in network.named_modules() if isinstance(module, (Conv, nn.Linear))]
     suspects = {name: module for name, module in layers if _computes_weight(module)}
     if not suspects:
         return {}
@@ -192,5 +203,9 @@ def replace_computed(network: nn.Module, shapes: Mapping[str, torch.Size]) -> No
     """Put plain layers in the place of those named, in place."""
     for name, shape in shapes.items():
         layer = network.get_submodule(name)
-        if isinstance(layer, Conv) and _computes_weight(layer) and (plain := plain_layer(layer, shape)) is not None:
+        if (
+            isinstance(layer, (Conv, nn.Linear))
+            and _computes_weight(layer)
+            and (plain := plain_layer(layer, shape)) is not None
+        ):
             network.set_submodule(name, plain)

@@ -20,7 +20,7 @@ from methods.graph.flow.find import TracedGroups
 from methods.graph.least_widths import first_channels
 from methods.graph.masking import masked_outputs
 from methods.graph.narrow import Norm
-from methods.graph.other_paths import describe_error, fault_on_other_paths
+from methods.graph.other_paths import describe_failure, fault_on_other_paths
 from methods.graph.trace import applied_flops, count_params
 from methods.graph.width_cost import WidthCost
 from models.execution.forward_hooks import module_path
@@ -136,7 +136,7 @@ def _try_groups(
         with module_path(narrowed, path):
             outputs = tensor_leaves(narrowed(inputs))
     except Exception as error:  # whatever the user's forward pass raises, the group must stay dense
-        reason = f"the network does not run without its channels ({describe_error(error)})"
+        reason = f"without its channels, {describe_failure(error, path)}"
         return Fault(reason, path[-1] if path else None)
     if draw == 0 and (other_fault := fault_on_other_paths(network, narrowed, inputs)):
         return Fault(other_fault)

@@ -15,7 +15,7 @@ from methods.graph.flow.labels import FREE, Dimension, varying_dims
 from methods.graph.flow.passes import trace_channels
 from methods.graph.flow.sizes import ALWAYS, CallNumbers
 from methods.graph.flow.trace import ChannelFlow
-from methods.graph.narrow import Conv, Norm, Side, is_depthwise
+from methods.graph.narrow import Conv, Norm, Side, channels_of, is_depthwise
 from methods.graph.trace import LayerUse
 
 LAYERS = (Conv, nn.Linear)
@@ -131,7 +131,7 @@ def groups_of_flow(flow: ChannelFlow, network: nn.Module, uses: Mapping[str, Lay
     order = {name: position for position, name in enumerate(uses)}
     components = settle_splits(flow)
     places = _LabelPlaces(flow, network, components, order)
-    skipped = {name: "it has one output channel" for name in order if name not in places.produced}
+    skipped = {name: _why_without_labels(network, name) for name in order if name not in places.produced}
     groups: dict[str, Group] = {}
     measures: dict[str, str] = {}
     noted = flow.labels.noted(components)
@@ -153,6 +153,19 @@ def groups_of_flow(flow: ChannelFlow, network: nn.Module, uses: Mapping[str, Lay
     return TracedGroups(
         list(groups.values()), skipped, uses, numbers, measures, flow.needs_labels, components, places.first_labels
     )
+
+
+def _why_without_labels(network: nn.Module, name: str) -> str:
+    """Why nothing is known of a layer's output channels."""
+    parameter = dict(network.named_parameters(remove_duplicate=False)).get(name)
+    if parameter is not None:
+        return "it is a weight with one output channel" if parameter.shape[0] == 1 else "no dimension of it is channels"
+    layer = network.get_submodule(name)
+    if "weight" not in layer._parameters:
+        return "its weight is computed from other tensors, and no plain layer does the same"
+    if channels_of(layer, "out") == 1:
+        return "it has one output channel"
+    return "channels of transposed convolutions in groups are not followed"
 
 
 class _LabelPlaces:
@@ -198,7 +211,10 @@ def _removable_sets(places: _LabelPlaces, pinned: Mapping[int, str], skipped: di
                 sets.setdefault(frozenset(places.indices[component]), {}).setdefault(component, name)
     for members in sets.values():
         if len(members) == 1:
-            skipped.setdefault(next(iter(members.values())), "its channels can only be removed all together")
+            ((component, name),) = members.items()
+            number, width = places.produced[name].count(component), len(places.produced[name])
+            some = "its channels" if number == width else f"{number} of its {width} channels"
+            skipped.setdefault(name, f"{some} can only be removed all together")
     return [list(members) for members in sets.values() if len(members) > 1]
 
 

@@ -73,5 +73,5 @@ def _name_norm(flow: ChannelFlow, name: str, module: nn.Module, inputs: Any) -> 
             labels = flow.labels.add_dimension(name, "out", channels_of(module, "out"))
             shape = [1] * plane.dim()
             shape[dim] = len(labels)
-            flow.labels.unite(plane, labels.reshape(shape), f"the norm {name}")
+            flow.labels.unite(plane, labels.reshape(shape), f"normalisation in {name}")
             return

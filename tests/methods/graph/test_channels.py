@@ -80,7 +80,7 @@ SITES: dict[Callable[[], nn.Module], dict[str, tuple[int, int]]] = {
 # network -> the layers that must stay dense, each with a word of the reason
 DENSE: dict[Callable[[], nn.Module], dict[str, str]] = {
     branches.option_a: {"c4": "add in the network"},
-    fixed_widths.checks_its_width: {"c1": "eight channels were promised"},
+    fixed_widths.checks_its_width: {"c1": "without its channels, the network (fixed_widths.py:"},
     fixed_widths.median_over_channels: {"c1": "median over channels in the network (fixed_widths.py:"},
     fixed_widths.picks_channels: {"c1": "does not run"},
     chains.recurrent: {"stem": "in cell"},

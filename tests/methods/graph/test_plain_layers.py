@@ -1,4 +1,4 @@
-"""Convolutions that compute their weight give way to plain ones that do the same, and others are left as they are."""
+"""Layers that compute their weight give way to plain ones that do the same, and others are left as they are."""
 
 from __future__ import annotations
 
@@ -86,6 +86,56 @@ def test_a_plain_layer_does_the_same_to_images_of_any_size(name: str) -> None:
     for size in (9, 10, 13):
         images = torch.randn(2, 3, size, size)
         assert torch.allclose(plain(images), network(images), rtol=1e-4, atol=1e-6)
+
+
+class StandardisedLinear(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        weight = (self.weight - self.weight.mean(1, keepdim=True)) / self.weight.std(1, keepdim=True)
+        return F.linear(x, weight, self.bias)
+
+
+NOT_OF_IMAGES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "weight-normed linear": (lambda: parametrizations.weight_norm(nn.Linear(5, 8)), (5,)),
+    "weight-normed linear of tokens": (lambda: nn.utils.weight_norm(nn.Linear(5, 8, bias=False)), (7, 5)),
+    "spectral linear": (lambda: parametrizations.spectral_norm(nn.Linear(5, 8)), (5,)),
+    "standardised linear": (lambda: StandardisedLinear(5, 8), (5,)),
+    "weight-normed, transposed": (
+        lambda: nn.utils.weight_norm(nn.ConvTranspose2d(5, 8, 3, stride=2, output_padding=1)), (5, 6, 6),
+    ),
+    "weight-normed, transposed in groups": (
+        lambda: parametrizations.weight_norm(nn.ConvTranspose1d(4, 8, 4, stride=2, padding=1, groups=2)), (4, 9),
+    ),
+    "weight-normed sound": (lambda: parametrizations.weight_norm(nn.Conv1d(5, 8, 3, dilation=2)), (5, 16)),
+    "weight-normed volume": (lambda: nn.utils.weight_norm(nn.Conv3d(5, 8, 3, padding=1)), (5, 4, 4, 4)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOT_OF_IMAGES)
+def test_so_it_is_for_linear_layers_transposed_ones_sound_and_volumes(name: str) -> None:
+    torch.manual_seed(0)
+    build, shape = NOT_OF_IMAGES[name]
+    network = nn.Sequential(build(), nn.ReLU()).eval()
+    shapes = computed_weights(network, torch.randn(2, *shape))
+    plain = copy.deepcopy(network)
+    replace_computed(plain, shapes)
+    assert list(shapes) == ["0"]
+    assert set(dict(plain[0].named_parameters())) <= {"weight", "bias"}
+    inputs = torch.randn(3, *shape)
+    assert torch.allclose(plain(inputs), network(inputs), rtol=1e-4, atol=1e-6)
+
+
+def test_outputs_of_a_weight_normed_linear_layer_are_removed() -> None:
+    torch.manual_seed(0)
+    network = network_with(nn.Conv2d(3, 8, 3)).eval()
+    network[5] = nn.Sequential(parametrizations.weight_norm(nn.Linear(6, 10)), nn.ReLU(), nn.Linear(10, 4))
+    groups, kept = ChannelGroups(network, IMAGES), torch.tensor([0, 3, 4, 9])
+    assert {site.name: site.channels for site in groups.sites} == {"0": 8, "2": 6, "5.0": 10}
+    small = copy.deepcopy(network)
+    groups.narrow_network(small, {"5.0": kept})
+    features = network[:5](IMAGES)
+    hidden = F.relu(features @ network[5][0].weight[kept].T + network[5][0].bias[kept])
+    expected = hidden @ network[5][2].weight[:, kept].T + network[5][2].bias
+    assert torch.allclose(small(IMAGES), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [OwnForward, GatedByInput, nn.Conv2d])

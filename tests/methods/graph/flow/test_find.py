@@ -152,3 +152,25 @@ def test_a_layer_of_one_filter_and_one_without_use_have_reasons() -> None:
         "fc": "it is an output of the network",
     }
     assert [group.name for group in traced(network).groups] == ["a"]
+
+
+def test_layers_of_which_nothing_is_known_say_why() -> None:
+    network = Pieces(
+        lambda n, x: n.fc(pool_mean(n.normed(n.grouped(n.a(x))))),
+        a=conv(3, 6), grouped=nn.ConvTranspose2d(6, 3, 2, groups=3), fc=nn.Linear(5, CLASSES),
+        normed=nn.utils.parametrizations.weight_norm(conv(3, 5)),
+    )  # fmt: skip
+    reasons = traced(network).reasons
+    assert reasons["grouped"] == "channels of transposed convolutions in groups are not followed"
+    assert reasons["normed"] == "its weight is computed from other tensors, and no plain layer does the same"
+
+
+def test_some_channels_that_only_go_together_are_counted() -> None:
+    """The last two channels are added to each other, and the others go by themselves."""
+
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
+        y = n.a(x)
+        return n.fc(pool_mean(n.z(y[:, :5]) + n.w(y[:, 5:] + y[:, 5:].flip(1))))
+
+    network = Pieces(run_net, a=conv(3, 7), z=conv(5, 5), w=conv(2, 5), fc=nn.Linear(5, CLASSES))
+    assert traced(network).reasons["a"] == "2 of its 7 channels can only be removed all together"
