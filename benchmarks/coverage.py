@@ -29,7 +29,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
@@ -43,7 +42,8 @@ from methods.dense_shares import dense_shares
 from methods.filters.filter_pruning import FilterPruning
 from methods.graph.flow.find import trace_groups
 from methods.graph.masking import masked_outputs
-from methods.graph.trace import LAYERS, separate_operators, trace_layers, uncounted_flops, weight_of
+from methods.graph.narrow import LAYERS
+from methods.graph.trace import separate_operators, trace_layers, uncounted_flops
 from methods.registry import create
 from models.execution.operator_mode import OperatorMode
 from search.allocation.allocate import extreme_levels, project_shape, uniform_shape
@@ -143,12 +143,9 @@ def count_products(network: nn.Module, image: Tensor) -> int:
 def touchable_share(compressor: FilterPruning) -> float:
     """The share of the FLOPs in layers whose inputs or outputs a site can narrow."""
     cost: Any = compressor.cost
-    ends = zip(*cost.layer_widths(extreme_levels(compressor.sites)), strict=True)
-    (least_in, least_out), (dense_in, dense_out) = ends
-    changed = (least_in != dense_in) | (least_out != dense_out)
-    weights = [weight_of(compressor.channels.network, name).numel() for name in cost.layers]
-    flops = cost.positions * np.array(weights)
-    return float(flops[changed].sum() / flops.sum())
+    flops = cost.layer_flops(extreme_levels(compressor.sites))
+    changed = sum(dense for least, dense in flops.values() if least != dense)
+    return float(changed / sum(dense for _, dense in flops.values()))
 
 
 def largest_reason(compressor: FilterPruning) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from methods.base import Compressor
-from methods.graph.trace import trace_layers, weight_of
+from methods.graph.trace import trace_layers
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def dense_shares(compressor: Compressor, left_dense: Mapping[str, str]) -> list[
     owned = {site.name: site.owned or site.layers for site in compressor.sites}
     reasons = {layer: reason for name, reason in left_dense.items() for layer in owned.get(name, (name,))}
     uses = trace_layers(compressor.network, compressor.example)
-    flops = {name: use.positions * weight_of(compressor.network, name).numel() for name, use in uses.items()}
+    flops = {name: use.flops for name, use in uses.items()}
     total = sum(flops.values()) or 1
     touched = {layer for name, layers in owned.items() for layer in layers if name not in left_dense}
     layers_of: dict[str, list[str]] = {}

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from methods.base import Allocation, Compressor, MethodInfo, copy_network
 from methods.graph.channel_sites import ChannelGroups, removal_levels
-from methods.graph.channels import LAYERS, Group
+from methods.graph.channels import Group
 from methods.graph.filter_norms import by_filter, filter_norms, filters_of, mean_per_channel
-from methods.graph.narrow import Norm
+from methods.graph.narrow import LAYERS, Norm
 from methods.graph.removal import RemovalOrder
 from methods.registry import register
 from models.execution.gradients import ForwardGuard, run_backward

@@ -45,7 +45,7 @@ class ChannelGroups:
         least = least_widths(network, example, self.groups, self._numbers)
         ladders = [list(range(group.channels, least[group.name] - 1, -group.classes)) for group in self.groups]
         self.sites = tuple(_channel_site(group, ladder) for group, ladder in zip(self.groups, ladders, strict=True))
-        self.cost = WidthCost(network, self.groups, ladders, uses)
+        self.cost = WidthCost(network, self.groups, ladders, traced.products)
 
     def _prunable_groups(self, groups: list[Group], network: nn.Module) -> list[Group]:
         """The groups in which channels can be removed; of the others, the reason goes to `skipped`."""

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from methods.graph.narrow import Side, channels_of, is_depthwise, narrow_module, slice_tensor
 
-LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
-
 
 @dataclass(frozen=True)
 class Slots:
@@ -73,8 +71,8 @@ def tied_parameters(network: nn.Module) -> list[list[str]]:
 
 
 def producing_layers(group: Group, layers: Container[str]) -> tuple[str, ...]:
-    """Those of the layers that compute channels of the group; a bare weight has its outputs in dimension 0."""
-    produced = [slots.name for slots in group.slots if slots.side == "out" and not slots.dim]
+    """Those of the layers that compute channels of the group."""
+    produced = [slots.name for slots in group.slots if slots.side == "out"]
     return tuple(dict.fromkeys(name for name in produced if name in layers))
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from methods.graph.channels import LAYERS, Group, Slots
-from methods.graph.narrow import is_depthwise
+from methods.graph.channels import Group, Slots
+from methods.graph.narrow import LAYERS, layer_dims
 
 
 def filters_of(network: nn.Module, group: Group) -> Iterator[tuple[Slots, Tensor]]:
@@ -23,14 +23,14 @@ def filters_of(network: nn.Module, group: Group) -> Iterator[tuple[Slots, Tensor
         yield slots, by_filter(module, module.weight.detach().cpu().float())
     if not layers:
         for slots in produced:
-            if slots.dim == 0 and (weight := network.get_parameter(slots.name)).dim() > 1:
-                yield slots, weight.detach().cpu().float().flatten(1)
+            weight = network.get_parameter(slots.name)
+            if weight.squeeze().dim() > 1:  # not a scale or a bias
+                yield slots, weight.detach().cpu().float().movedim(slots.dim or 0, 0).flatten(1)
 
 
 def by_filter(module: nn.Module, values: Tensor) -> Tensor:
     """A tensor of the weight's shape with a row per filter: (n_filters, filter size)."""
-    outputs_second = getattr(module, "transposed", False) and not is_depthwise(module)
-    return values.transpose(0, 1 if outputs_second else 0).flatten(1)
+    return values.movedim(layer_dims(module)[0], 0).flatten(1)
 
 
 def mean_per_channel(group: Group, scored: Iterable[tuple[Slots, Tensor]]) -> Tensor:

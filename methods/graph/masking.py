@@ -22,8 +22,9 @@ from methods.graph.flow.hooks import run_with_labels
 from methods.graph.flow.labels import varying_dims
 from methods.graph.flow.reductions import NORMS, SOFTMAXES, measured_planes
 from methods.graph.flow.trace import ChannelFlow
-from methods.graph.narrow import Conv, channels_of, narrow_module
-from methods.graph.trace import MATRIX_PRODUCTS, is_attention
+from methods.graph.narrow import LAYERS, channels_of, layer_dims, narrow_module
+from methods.graph.products import MATRIX_PRODUCTS
+from methods.graph.trace import is_attention
 from models.execution.tensor_leaves import tensor_leaves
 
 
@@ -142,10 +143,10 @@ def _mask_channels(network: nn.Module, removed: Sequence[tuple[Slots, Tensor]], 
     modules = dict(network.named_modules())
     absent: dict[str, list[Tensor]] = {}
     for slots, gone in removed:
-        if slots.side == "in":
-            _zero_inputs(modules[slots.name], gone, flow)
-        elif slots.dim is not None:
+        if slots.dim is not None:
             _zero_slices(network, slots.name, slots.dim, gone)
+        elif slots.side == "in":
+            _zero_inputs(modules[slots.name], gone, flow)
         elif isinstance(modules.get(slots.name), (nn.LayerNorm, nn.GroupNorm)):
             absent.setdefault(slots.name, []).append(gone)
     for name, parts in absent.items():
@@ -171,9 +172,9 @@ def _zero_slices(network: nn.Module, name: str, dim: int, gone: Tensor) -> None:
 
 def _zero_inputs(module: nn.Module, gone: Tensor, flow: ChannelFlow | None) -> None:
     plain = "weight" in module._parameters and type(module).forward.__module__.startswith("torch.nn.")
-    if plain and isinstance(module, (Conv, nn.Linear)) and getattr(module, "groups", 1) == 1:
+    if plain and isinstance(module, LAYERS) and getattr(module, "groups", 1) == 1:
         # The same as inputs of zeros, also for code that uses the weight without calling the layer.
-        module.weight.index_fill_(0 if getattr(module, "transposed", False) else 1, gone.to(module.weight.device), 0)
+        module.weight.index_fill_(layer_dims(module)[1], gone.to(module.weight.device), 0)
         return
     dim = -1 if isinstance(module, nn.Linear) else 1
 

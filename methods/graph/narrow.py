@@ -15,6 +15,9 @@ from torch import Tensor, nn
 Side = Literal["in", "out"]
 Norm = nn.modules.batchnorm._NormBase  # batch and instance norms
 Conv = nn.modules.conv._ConvNd
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+LAYERS = (Conv, nn.Linear)
 
 
 def is_depthwise(module: nn.Module) -> bool:
@@ -22,6 +25,18 @@ def is_depthwise(module: nn.Module) -> bool:
     if not isinstance(module, Conv) or not module.groups == module.in_channels > 1:
         return False
     return module.out_channels == module.in_channels or not module.transposed
+
+
+def weight_dims(*, transposed: bool, depthwise: bool) -> tuple[int, int]:
+    """The dimensions of outputs and of inputs of a convolution's or linear layer's weight; a depthwise one has one."""
+    if depthwise:
+        return 0, 0
+    return (1, 0) if transposed else (0, 1)
+
+
+def layer_dims(module: nn.Module) -> tuple[int, int]:
+    """`weight_dims` of a convolution or linear module."""
+    return weight_dims(transposed=getattr(module, "transposed", False), depthwise=is_depthwise(module))
 
 
 def channels_of(module: nn.Module, side: Side) -> int:
@@ -71,7 +86,7 @@ def _narrow_conv(module: Conv, side: Side, keep: Tensor) -> None:
         module.out_channels = len(keep)
         module.in_channels = module.groups = len(keep) // filters_per_channel
     elif side == "out":
-        slice_tensor(module, "weight", 1 if module.transposed else 0, keep)
+        slice_tensor(module, "weight", layer_dims(module)[0], keep)
         slice_tensor(module, "bias", 0, keep)
         module.out_channels = len(keep)
     else:
@@ -81,7 +96,7 @@ def _narrow_conv(module: Conv, side: Side, keep: Tensor) -> None:
 def _narrow_conv_inputs(module: Conv, keep: Tensor) -> None:
     """Each group of a grouped convolution keeps its own inputs, equally many."""
     if module.transposed or module.groups == 1:
-        slice_tensor(module, "weight", 0 if module.transposed else 1, keep)
+        slice_tensor(module, "weight", layer_dims(module)[1], keep)
     else:
         # The weight has one column per input of a group, so that every group selects columns by its own offsets.
         per_group = module.in_channels // module.groups

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from methods.base import copy_network
 from methods.graph.flow.call import named_arguments
-from methods.graph.narrow import Conv
+from methods.graph.narrow import CONVOLUTIONS, TRANSPOSED, Conv
 from methods.graph.same_outputs import gives_same_outputs
-from methods.graph.trace import CONVOLUTIONS, TRANSPOSED, evaluation_mode
+from methods.graph.trace import evaluation_mode
 from models.execution.forward_hooks import forward_hooks
 from models.execution.operator_mode import OperatorMode
 

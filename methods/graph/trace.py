@@ -1,11 +1,12 @@
 """How often every layer applies its weights to one input, from a single forward pass of the dense network.
 
-The FLOPs of a layer are `positions * weight.numel()`, whatever its groups, stride or dilation (`layer_flops`).
+The FLOPs of a layer are `positions * weight.numel()`, whatever its groups, stride or dilation; those of weights that
+are computed, or applied in parts, are what runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from methods.graph.narrow import LAYERS
+from methods.graph.products import Product, WeightSources, read_products
 from models.execution.forward_hooks import module_path
 from models.execution.operator_mode import OperatorMode
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-MATRIX_PRODUCTS = frozenset(["mm", "addmm", "bmm", "baddbmm", "mv", "addmv"])
-LAYERS = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
+from models.execution.tensor_leaves import tensor_leaves
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,13 @@ class LayerUse:
     linear layer once per token.
     """
 
-    positions: int  # summed over calls
+    positions: int  # summed over calls; rounded where only parts of the weights are applied
     calls: int
+    flops: int  # multiply-accumulates
+
+    def applies_all_of(self, weight: Tensor) -> bool:
+        """Whether each call applies the weight as a whole: `flops` are `positions * weight.numel()`."""
+        return self.flops == self.positions * weight.numel()
 
 
 @contextmanager
@@ -74,22 +78,17 @@ def trace_layers(network: nn.Module, example: Tensor) -> dict[str, LayerUse]:
     Args:
         example: one input batch (B, C, H, W) on the network's device; its values do not matter.
     """
-    products = _run_products(network, example)
-    batch = example.shape[0]
     uses = {}
-    for name, flops in products.flops.items():
-        uses[name] = LayerUse(round(sum(flops) / weight_of(network, name).numel() / batch), len(flops))
-    return uses | {name: LayerUse(0, 0) for name in layer_modules(network) if name not in uses}
+    batch = example.shape[0]
+    for name, calls in _run_products(network, example).flops.items():
+        flops = round(sum(calls) / batch)
+        uses[name] = LayerUse(round(flops / max(weight_of(network, name).numel(), 1)), len(calls), flops)
+    return uses | {name: LayerUse(0, 0, 0) for name in layer_modules(network) if name not in uses}
 
 
 def layer_modules(network: nn.Module) -> dict[str, nn.Module]:
     """The convolutions and linear layers among a network's modules."""
     return {name: module for name, module in network.named_modules() if isinstance(module, LAYERS)}
-
-
-def layer_flops(network: nn.Module, uses: Mapping[str, LayerUse]) -> int:
-    """Multiply-accumulates of the dense layers for one input: Σ positions × weights."""
-    return sum(use.positions * weight_of(network, name).numel() for name, use in uses.items())
 
 
 def applied_flops(network: nn.Module, example: Tensor) -> int:
@@ -120,60 +119,51 @@ def uncounted_flops(network: nn.Module, example: Tensor) -> int:
 
 
 def _run_products(network: nn.Module, example: Tensor) -> _Products:
-    products = _Products(network)
+    products = _Products(network, len(example))
     with module_path(network, products.path), evaluation_mode(network, example), separate_operators(), products:
         network(example)
     return products
 
 
 class _Products(OperatorMode):
-    """The convolutions and matrix products of a forward pass, by the weight that each applies.
+    """The products of a forward pass, by the layer whose weight each applies.
 
     Attributes:
         flops: name of the layer -> multiply-accumulates of each of its calls, over the batch.
         uncounted: multiply-accumulates of all products without a parameter.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, batch: int) -> None:
         super().__init__()
         self.flops: dict[str, list[int]] = {}
         self.uncounted = 0
         self.path: list[str] = [""]
-        self._layers = layer_modules(network)
-        # A parameter is known by its memory: what is applied may be a part of it, or show it transposed.
-        self._owners: dict[int, list[str]] = {}
-        for name, parameter in network.named_parameters(remove_duplicate=False):
-            module, _, leaf = name.rpartition(".")
-            layer = module if leaf == "weight" and module in self._layers else name
-            self._owners.setdefault(parameter.untyped_storage()._cdata, []).append(layer)
+        self._batch = batch
+        self._sources = WeightSources(network)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = self.run_parts(func, args, kwargs or {})
+        kwargs = kwargs or {}
+        result = self.run_parts(func, args, kwargs)
         if result is not NotImplemented:
             return result
-        result = func(*args, **(kwargs or {}))
+        operands = tensor_leaves((args, kwargs))
+        result = func(*args, **kwargs)
         name = func.overloadpacket.__name__
-        if name == "convolution":
-            inputs, weight, transposed = args[0], args[1], args[6]
-            shared = inputs if transposed else result  # the whole weight is applied at each of its positions
-            self._record([weight], shared.numel() // shared.shape[1] * weight.numel())
-        elif name in MATRIX_PRODUCTS:
-            left, right = args[-2:]
-            self._record([left, right], left.numel() * (right.shape[-1] if right.dim() > 1 else 1))
-        elif is_attention(name):
+        for product in read_products(name, args, result):
+            self._count_product(product)
+        if is_attention(name):
             query, key, value = args[:3]
             self.uncounted += query.numel() * key.shape[-2] + query.numel() // query.shape[-1] * value[0, 0].numel()
+        self._sources.follow(name, operands, tensor_leaves(result))
         return result
 
-    def _record(self, operands: Sequence[Tensor], flops: int) -> None:
-        owners = next((found for tensor in operands if (found := self._owners_of(tensor))), [])
-        if owners:
-            # Of modules that share the weight, the one that is running.
-            self.flops.setdefault(self.path[-1] if self.path[-1] in owners else owners[0], []).append(flops)
-        elif self.path[-1] in self._layers:
-            self.flops.setdefault(self.path[-1], []).append(flops)  # it computes its weight
-        else:
+    def _count_product(self, product: Product) -> None:
+        if self._sources.measures_weights(product):
+            return
+        # Computing a weight takes as much for one input as for the batch.
+        flops = product.flops * (self._batch if self._sources.prepares_weights(product) else 1)
+        layers = self._sources.applied_layers(product, self.path[-1])
+        if not layers:
             self.uncounted += flops
-
-    def _owners_of(self, tensor: Tensor) -> list[str]:
-        return self._owners.get(tensor.untyped_storage()._cdata, [])
+        for position, layer in enumerate(layers):
+            self.flops.setdefault(layer, []).append(0 if position else flops)

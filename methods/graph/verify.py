@@ -167,7 +167,7 @@ def _try_cost(
 ) -> Fault | None:
     """What the cost model says of a narrowed network must be what is counted there."""
     some = {group.name: trial_channels(group, number, 0) for number, group in enumerate(groups)}
-    cost = WidthCost(network, groups, [[group.channels] for group in groups], traced.uses)
+    cost = WidthCost(network, groups, [[group.channels] for group in groups], traced.products)
     fault = _cost_fault(network, example, groups, some, traced, cost, dense_flops)
     # A product over a single channel may be no product any more (einsum); whether so few run is for `least_widths`.
     with suppress(Exception):

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from methods.base import copy_network
 from methods.graph.channel_sites import ChannelGroups
-from methods.graph.channels import LAYERS, Group, Slots
-from methods.graph.narrow import is_depthwise
+from methods.graph.channels import Group, Slots
+from methods.graph.narrow import LAYERS, is_depthwise
 from methods.resrep.compactor import (
     BatchNorm,
     Compacted,

@@ -93,6 +93,8 @@ class KernelTables(Compressor):
                 if isinstance(layer, nn.Linear)
                 else shared.get(name) or why_unsupported(layer)
             )
+            if reason is None and not use.applies_all_of(self._conv_layer(name).weight):
+                reason = "its weight is applied in parts"
             if reason is None:
                 reason = self.why_dense(name, self._conv_layer(name), use)
             if reason is not None:

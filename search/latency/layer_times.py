@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import copy_network
-from methods.graph.narrow import channels_of, is_depthwise, narrow_module
-from methods.graph.trace import LAYERS, evaluation_mode
+from methods.graph.narrow import LAYERS, channels_of, is_depthwise, narrow_module
+from methods.graph.trace import evaluation_mode
 from models.execution.forward_hooks import forward_hooks
 from search.latency.timing import quiet_clock, time_in_turns
 

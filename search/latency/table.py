@@ -2,8 +2,9 @@
 
     latency = s · Σ over layers of t(in, out) + b · activations + a
 
-t is interpolated linearly in a grid of measured widths. Norms, activations, additions and calls are no layers: their
-time grows with the activations that the layers write. s, b and a are fitted to whole networks, measured dense and at
+t is interpolated linearly in a grid of measured widths; where channels are a layer's positions, it falls with these.
+Norms, activations, additions and calls are no layers: their time grows with the activations that the layers write. s, b
+and a are fitted to whole networks, measured dense and at
 several strengths; they are at least 0, so that a wider network is never faster. The table is measured once per device,
 number of threads, batch and network, and kept in a file. All times are the least of many rounds, and with a single
 thread processor time, so that other work on the machine does not count.
@@ -57,11 +58,16 @@ class Widths(Protocol):
     """A cost model that knows the widths of layers."""
 
     layers: tuple[str, ...]
-    positions: Floats
     ladders: Sequence[Floats]
 
     def layer_widths(self, levels: Levels) -> tuple[Floats, Floats]:
         """Channels into and out of every layer, each (n_allocations, n_layers)."""
+
+    def position_shares(self, levels: Levels) -> Floats:
+        """The share of its positions that each layer still works at, (n_allocations, n_layers)."""
+
+    def written_elements(self, levels: Levels) -> Floats:
+        """The activations that all layers write, (n_allocations,)."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +133,8 @@ class LatencyTable:
         layers = np.arange(len(self._times))
         near = _interpolate(self._times[layers, low_in, low_out], self._times[layers, low_in, high_out], part_out)
         far = _interpolate(self._times[layers, high_in, low_out], self._times[layers, high_in, high_out], part_out)
-        layer_sums = _interpolate(near, far, part_in).sum(1)
-        return np.stack([layer_sums, outputs @ self._cost.positions, np.ones(len(levels))], axis=1)
+        times = _interpolate(near, far, part_in) * self._cost.position_shares(levels)
+        return np.stack([times.sum(1), self._cost.written_elements(levels), np.ones(len(levels))], axis=1)
 
 
 def _interpolate(low: Floats, high: Floats, fraction: Floats) -> Floats:

@@ -18,18 +18,28 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 def count_cost(network: nn.Module, image: Tensor) -> Cost:
     """What torch's counter finds in one forward pass of one image; a multiply-accumulate is two of its flops.
 
-    Products of activations (attention's scores) are no layer's; with gradients, no block runs as one operator.
+    Products of activations (attention's scores) are no layer's; with gradients, no block runs as one operator. torch
+    does not count LSTMs, which apply all their matrices at every step.
     """
     network.eval()
+    recurrent = [0]
+
+    def count_steps(layer: nn.Module, inputs: tuple[Tensor, ...], _: object) -> None:
+        matrices = sum(parameter.numel() for parameter in layer.parameters() if parameter.dim() == 2)
+        recurrent[0] += inputs[0].shape[:-1].numel() * matrices
+
+    hooks = [module.register_forward_hook(count_steps) for module in network.modules() if isinstance(module, nn.LSTM)]
     with FlopCounterMode(display=False) as counter, torch.enable_grad():
         network(image[:1])
+    for hook in hooks:
+        hook.remove()
     counts = counter.get_flop_counts()["Global"]
     flops = sum(
         count for operator, count in counts.items() if "bmm" not in str(operator) and "dot" not in str(operator)
     )
     assert flops % 2 == 0
     params = sum({id(p): p.numel() for p in network.parameters()}.values())
-    return Cost(flops // 2, params, 4 * params)
+    return Cost(flops // 2 + recurrent[0], params, 4 * params)
 
 
 def randomise_channels(network: nn.Module, seed: int = 0) -> nn.Module:

@@ -10,6 +10,7 @@ from torch import Tensor
 from methods.graph.flow.call import Call, Planes, pin_inputs
 from methods.graph.flow.labels import varying_dims
 from methods.graph.flow.planes import Value, contract, join_elements
+from methods.graph.narrow import weight_dims
 from models.execution.tensor_leaves import tensor_leaves
 
 
@@ -48,7 +49,7 @@ def convolve(call: Call) -> Planes:
     if transposed and groups > 1 and not depthwise:
         return pin_inputs(call)
     rank = len(weight.shape)
-    out_dim, in_dim = (0, 1) if not transposed else (0, 0) if depthwise else (1, 0)
+    out_dim, in_dim = weight_dims(transposed=transposed, depthwise=depthwise)
     produced = [plane for plane in weight.planes if out_dim in varying_dims(plane)]
     filters = call.fix(produced, [d for d in range(rank) if d != out_dim])
     if groups == 1 or transposed:

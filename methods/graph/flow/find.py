@@ -13,12 +13,11 @@ from methods.base import copy_network
 from methods.graph.channels import Group, Slots, tied_parameters
 from methods.graph.flow.labels import FREE, Dimension, varying_dims
 from methods.graph.flow.passes import trace_channels
+from methods.graph.flow.product_widths import ProductWidths, sides_of_weights, widths_of_products
 from methods.graph.flow.sizes import ALWAYS, CallNumbers
 from methods.graph.flow.trace import ChannelFlow
-from methods.graph.narrow import Conv, Norm, Side, channels_of, is_depthwise
+from methods.graph.narrow import LAYERS, Norm, Side, channels_of, is_depthwise, layer_dims
 from methods.graph.trace import LayerUse
-
-LAYERS = (Conv, nn.Linear)
 
 
 def settle_splits(flow: ChannelFlow) -> np.ndarray:
@@ -57,15 +56,22 @@ def _is_constant(ids: Tensor, dims: Iterable[int]) -> bool:
 
 @dataclass(frozen=True)
 class Place:
-    """Where labels of a dimension stand in the network: a side of a module, or a dimension of a bare tensor."""
+    """Where labels of a dimension stand in the network: a side of a module, or a dimension of a bare tensor.
+
+    A bare weight has a side too: `in` where it reads channels, `out` where it or another tensor goes along with them.
+    """
 
     name: str
     side: Side
     dim: int | None
 
 
-def place_of(dimension: Dimension, modules: dict[str, nn.Module]) -> Place | None:
-    """None for a dimension that follows another one of its module (biases, statistics, grouped weights' inputs)."""
+def place_of(dimension: Dimension, modules: dict[str, nn.Module], sides: Mapping[int, Side]) -> Place | None:
+    """None for a dimension that follows another one of its module (biases, statistics, grouped weights' inputs).
+
+    Args:
+        sides: of bare weights' dimensions, by their first labels.
+    """
     if isinstance(dimension.dim, str):
         if dimension.dim == "in" and is_depthwise(modules[dimension.name]):
             return None
@@ -80,14 +86,14 @@ def place_of(dimension: Dimension, modules: dict[str, nn.Module]) -> Place | Non
         return Place(owner, "out", None)
     if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
         return Place(owner, "out", None)
-    return Place(dimension.name, "out", dimension.dim)
+    return Place(dimension.name, sides.get(dimension.first, "out"), dimension.dim)
 
 
 def _place_in_layer(module: nn.Module, owner: str, dimension: Dimension) -> Place | None:
-    out_dim = 1 if getattr(module, "transposed", False) and not is_depthwise(module) else 0
+    out_dim, in_dim = layer_dims(module)
     if dimension.dim == out_dim:
         return Place(owner, "out", None)
-    if dimension.dim == 1 - out_dim and getattr(module, "groups", 1) == 1:
+    if dimension.dim == in_dim and getattr(module, "groups", 1) == 1:
         return Place(owner, "in", None)
     return None
 
@@ -100,6 +106,7 @@ class TracedGroups:
         groups: in the order of their first producer.
         reasons: why producers' other channels stay.
         uses: of the layers, in the order of execution.
+        products: how the FLOPs of all that applies weights shrink with the groups' channels.
         numbers: widths that the code holds.
         measures: group -> the operator that measures its channels together (their mean), if any.
         needs_labels: whether activations are multiplied with each other, or channels measured: such an operator takes
@@ -109,6 +116,7 @@ class TracedGroups:
     groups: list[Group]
     reasons: dict[str, str]
     uses: Mapping[str, LayerUse]
+    products: Sequence[ProductWidths]
     numbers: CallNumbers
     measures: Mapping[str, str]
     needs_labels: bool
@@ -130,11 +138,14 @@ def groups_of_flow(flow: ChannelFlow, network: nn.Module, uses: Mapping[str, Lay
     """
     order = {name: position for position, name in enumerate(uses)}
     components = settle_splits(flow)
-    places = _LabelPlaces(flow, network, components, order)
+    recorded, component_of = flow.products.recorded, torch.from_numpy(components)
+    sides = sides_of_weights(recorded, flow.labels.dimensions, component_of, uses)
+    places = _LabelPlaces(flow, network, components, order, sides)
     skipped = {name: _why_without_labels(network, name) for name in order if name not in places.produced}
     groups: dict[str, Group] = {}
     measures: dict[str, str] = {}
     noted = flow.labels.noted(components)
+    members_of: list[tuple[str, list[int]]] = []
     first_units: dict[str, int] = {}
     unit_of = torch.full((len(components),), ALWAYS)  # of components; those of one group follow each other
     units = 0
@@ -142,16 +153,26 @@ def groups_of_flow(flow: ChannelFlow, network: nn.Module, uses: Mapping[str, Lay
         slots = _slots_of(members, places.indices)
         name = _group_name(slots, order, places.produced, groups)
         groups[name] = Group(name, len(members), slots)
+        members_of.append((name, members))
         first_units[name] = units
         if places_measured := [noted[member] for member in members if member in noted]:
             measures[name] = places_measured[0]
         unit_of[members] = torch.arange(units, units + len(members))
         units += len(members)
-    unit_of_label = unit_of[torch.from_numpy(components)]
+    unit_of_label = unit_of[component_of]
     unit_of_label[FREE] = ALWAYS
     numbers = CallNumbers(list(flow.calls.numbers(unit_of_label)), first_units, units)
+    products = widths_of_products(recorded, component_of, members_of)
     return TracedGroups(
-        list(groups.values()), skipped, uses, numbers, measures, flow.needs_labels, components, places.first_labels
+        list(groups.values()),
+        skipped,
+        uses,
+        products,
+        numbers,
+        measures,
+        flow.needs_labels,
+        components,
+        places.first_labels,
     )
 
 
@@ -177,21 +198,30 @@ class _LabelPlaces:
         first_labels: place -> the label of its index 0.
     """
 
-    def __init__(self, flow: ChannelFlow, network: nn.Module, components: np.ndarray, order: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        flow: ChannelFlow,
+        network: nn.Module,
+        components: np.ndarray,
+        order: Mapping[str, int],
+        sides: Mapping[int, Side],
+    ) -> None:
         self.indices: dict[int, dict[Place, set[int]]] = {}
         self.first_labels: dict[Place, int] = {}
         produced: dict[str, list[int]] = {}
         modules = dict(network.named_modules())
         for dimension in _at_all_places(flow.labels.dimensions, network):
-            place = place_of(dimension, modules)
+            place = place_of(dimension, modules, sides)
             if place is None:
                 continue
             self.first_labels.setdefault(place, dimension.first)
             ids = components[dimension.first : dimension.first + dimension.size].tolist()
             for index, component in enumerate(ids):
                 self.indices.setdefault(component, {}).setdefault(place, set()).add(index)
-            if place.side == "out" and not place.dim and place.name in order:  # a bare weight's outputs: dimension 0
-                produced.setdefault(place.name, ids)
+            # Further dimensions of a bare weight (a bank's matrices) go along with channels, but make none.
+            makes_channels = place.side == "out" and (place.dim is None or dimension.first in sides)
+            if makes_channels and place.name in order:
+                produced.setdefault(place.name, []).extend(ids)
         self.produced = dict(sorted(produced.items(), key=lambda item: order[item[0]]))
 
 

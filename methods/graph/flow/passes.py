@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from methods.graph.flow.hooks import run_with_labels
 from methods.graph.flow.labels import varying_dims
 from methods.graph.flow.trace import ChannelFlow
-from methods.graph.narrow import Norm, channels_of
-from methods.graph.trace import LAYERS, evaluation_mode, separate_operators
+from methods.graph.narrow import LAYERS, Norm, channels_of
+from methods.graph.trace import evaluation_mode, separate_operators
 from models.execution.forward_hooks import forward_hooks, hookable_modules, module_path
 from models.execution.operator_mode import OperatorMode
 from models.execution.tensor_leaves import tensor_leaves
@@ -38,7 +38,9 @@ def trace_channels(network: nn.Module, example: Tensor) -> ChannelFlow:
     """
     flow = ChannelFlow(network)
     image = example[:1]
+    flow.products.on = True  # of one pass: FLOPs are those of evaluation
     _trace_pass(flow, network, image, training=False)
+    flow.products.on = False
     # Batch norms ask for two images in training; what cannot be run there is not trained either.
     pair = torch.cat([image, image])
     if unreached_layers(flow, network) or _trains_by_code_of_its_own(flow, network, pair):

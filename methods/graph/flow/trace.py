@@ -14,13 +14,11 @@ from methods.graph.flow.call import Call, Planes, named_arguments
 from methods.graph.flow.labels import Labels, compact
 from methods.graph.flow.operators import made_from_shapes, operator_words, rule_of
 from methods.graph.flow.planes import Value
+from methods.graph.flow.product_widths import ProductRecorder
 from methods.graph.flow.reductions import MEASURES, NORMS, measured_planes
 from methods.graph.flow.sizes import CallRecorder
-from methods.graph.trace import (
-    MATRIX_PRODUCTS,
-    is_attention,
-    layer_modules,
-)
+from methods.graph.products import MATRIX_PRODUCTS
+from methods.graph.trace import is_attention
 from models.execution.operator_mode import OperatorMode
 from models.execution.tensor_leaves import tensor_leaves
 from models.execution.user_line import running_line
@@ -36,6 +34,7 @@ class ChannelFlow(OperatorMode):
         labels: all labels.
         splits: planes of dimensions that a view took apart.
         calls: the numbers in the calls that the network's code makes.
+        products: those that apply a weight, with the labels of their operands.
         norms: the layer and group norms among the modules.
         needs_labels: whether masking needs them: a matrix product had labelled operands none of which is a parameter,
             or channels were measured (their mean).
@@ -51,7 +50,7 @@ class ChannelFlow(OperatorMode):
         self.calls = CallRecorder(self.path, self.value_of)
         self.needs_labels = False
         self.suspended = 0
-        self._layers = layer_modules(network).keys()
+        self.products = ProductRecorder(network, self.path)
         self.norms = {name for name, module in network.named_modules() if isinstance(module, _MASKED_NORMS)}
         self._parameters = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
         self._values: dict[Key, tuple[Tensor, Value]] = {}
@@ -102,7 +101,7 @@ class ChannelFlow(OperatorMode):
         """
         owner = self._owners.get(_key(weight))
         layer = self.path[-1] if owner is None else owner.rpartition(".")[0]
-        return self.side_labels(layer, "in", width) if layer in self._layers else None
+        return self.side_labels(layer, "in", width) if layer in self.products.sources.layers else None
 
     def side_labels(self, name: str, side: str, width: int) -> Tensor:
         """The labels of one side of a module, (width,)."""
@@ -112,12 +111,14 @@ class ChannelFlow(OperatorMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        name = func.overloadpacket.__name__
         if self.suspended:
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            self.products.note_call(name, args, kwargs, result, lambda _: ())
+            return result
         result = self.run_parts(func, args, kwargs)
         if result is not NotImplemented:
             return result
-        name = func.overloadpacket.__name__
         self.operators[self.path[-1], name] += 1
         tensors = tensor_leaves((args, kwargs))
         # Before the operator runs: it may write into its operands.
@@ -125,6 +126,7 @@ class ChannelFlow(OperatorMode):
         self._note_operands(name, tensors, before)
         result = func(*args, **kwargs)
         outputs = tensor_leaves(result)
+        self.products.note_call(name, args, kwargs, result, lambda tensor: before[id(tensor)].planes)
         if made_from_shapes(name, len(tensors)):
             values = [Value(output.shape, (), is_data=False) for output in outputs]
         else:

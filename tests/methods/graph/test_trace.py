@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from methods.graph.trace import LayerUse, layer_flops, trace_layers, uncounted_flops
+from methods.graph.trace import LayerUse, trace_layers, uncounted_flops
 
 
 class Mixed(nn.Module):
@@ -32,8 +32,9 @@ def test_flops_match_torch_counter() -> None:
         network(example)
     weights = {name: module.weight.numel() for name, module in network.named_modules() if hasattr(module, "weight")}
     ours = sum(use.positions * weights[name] for name, use in uses.items())
+    assert ours == sum(use.flops for use in uses.values())
     assert ours * 2 * 3 == counter.get_total_flops()  # torch counts 2 per multiply-accumulate, over a batch of 3
-    assert uses["unused"] == LayerUse(0, 0)
+    assert uses["unused"] == LayerUse(0, 0, 0)
     assert uses["twice"].calls == 2
     assert list(uses) == ["stem", "twice", "up", "head", "unused"]
 
@@ -71,18 +72,21 @@ def test_products_with_bare_weights_are_layers_of_their_own() -> None:
     network, example = Bare(), torch.randn(2, 3, 11, 9)
     uses = trace_layers(network, example)
     tokens = 5 * 4
-    assert uses == {
-        "kernel": LayerUse(tokens, 1),
-        "matrix": LayerUse(tokens, 1),
-        "narrow": LayerUse(tokens, 1),
-        "wide": LayerUse(tokens, 1),
-        "attention.in_proj_weight": LayerUse(tokens, 1),
-        "attention.out_proj": LayerUse(tokens, 1),
+    weights = {
+        "kernel": 8 * 3 * 3 * 3,
+        "matrix": 8 * 6,
+        "narrow": 6 * 6,
+        "wide": 6 * 6,
+        "attention.in_proj_weight": 18 * 6,
+        "attention.out_proj": 6 * 6,
     }
-    assert list(uses) == ["kernel", "matrix", "narrow", "wide", "attention.in_proj_weight", "attention.out_proj"]
+    assert uses == {name: LayerUse(tokens, 1, tokens * size) for name, size in weights.items()}
+    assert list(uses) == list(weights)
     with FlopCounterMode(display=False) as counter:
         network(example[:1])  # in training mode, without the fast path, which torch does not count
-    assert 2 * (layer_flops(network, uses) + uncounted_flops(network, example)) == counter.get_total_flops()
+    assert (
+        2 * (sum(use.flops for use in uses.values()) + uncounted_flops(network, example)) == counter.get_total_flops()
+    )
     assert uncounted_flops(network, example) == 2 * 6 * tokens**2
 
 

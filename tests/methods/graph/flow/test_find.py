@@ -54,7 +54,7 @@ PLACES: dict[tuple[str, int | str], tuple[str, str, int | None] | None] = {
 @pytest.mark.parametrize("dimension", PLACES, ids=str)
 def test_a_dimension_stands_on_a_side_of_its_module_or_for_itself(dimension: tuple[str, int | str]) -> None:
     place = PLACES[dimension]
-    found = place_of(Dimension(*dimension, 1, 4), dict(MODULES))
+    found = place_of(Dimension(*dimension, 1, 4), dict(MODULES), {})
     assert found == (None if place is None else Place(*place))  # type: ignore[arg-type]
 
 

@@ -1,0 +1,181 @@
+"""The products that a network runs: the tensors that each multiplies, and the layer whose weight it applies.
+
+The indices of a product are letters, as in `einsum`: a matrix product is `nk,km`. `b` counts matrices or images, `n`
+rows, `m` outputs, `k` inputs, which are summed over; x, y, z are positions, u, v, w those of a kernel. A dimension that
+changes nothing in the number of multiplications is a dot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from methods.graph.narrow import LAYERS
+
+MATRIX_PRODUCTS = frozenset(["mm", "addmm", "bmm", "baddbmm", "mv", "addmv"])
+SUMMED = frozenset("kuvw")
+_CONSTANTS = frozenset(["lift_fresh", "lift_fresh_copy"])  # a number that the code turns into a tensor
+
+
+@dataclass(frozen=True)
+class Product:
+    """One convolution, matrix product or step of a recurrent layer, as it was run.
+
+    Attributes:
+        left, right: the tensors that are multiplied; activations mostly stand left, weights right.
+        left_indices, right_indices: a letter for each of their dimensions.
+        flops: multiply-accumulates, over the batch.
+        written: elements of the result.
+    """
+
+    name: str  # of the operator
+    left: Tensor
+    right: Tensor
+    left_indices: str
+    right_indices: str
+    flops: int
+    written: int
+
+    @property
+    def operands(self) -> tuple[tuple[Tensor, str], tuple[Tensor, str]]:
+        """Both tensors with their indices."""
+        return (self.left, self.left_indices), (self.right, self.right_indices)
+
+
+def read_products(name: str, args: Sequence[Any], result: Any) -> Iterator[Product]:
+    """The products that an operator has run; fused attention, which applies no weight, is not among them."""
+    if name == "convolution":
+        yield _read_convolution(name, args, result)
+    elif name in MATRIX_PRODUCTS:
+        left, right = args[-2:]
+        batch = "b" * (left.dim() - 2)
+        columns = right.shape[-1] if right.dim() > 1 else 1
+        indices = f"{batch}nk", f"{batch}km"[: right.dim()]
+        yield Product(name, left, right, *indices, left.numel() * columns, result.numel())
+    elif name in ("mkldnn_rnn_layer", "_cudnn_rnn"):  # LSTM, on CPUs one direction of one layer at a time
+        inputs, weights = args[0], args[1] if name == "_cudnn_rnn" else args[1:3]
+        steps = inputs.numel() // inputs.shape[-1]
+        for weight in weights:
+            if weight.dim() == 2:
+                yield Product(name, inputs, weight, "." * inputs.dim(), "..", steps * weight.numel(), 0)
+    elif name == "_trilinear":  # nn.Bilinear, whose weight stands between both inputs
+        left, weight = args[:2]
+        yield Product(name, left, weight, "..", "...", left.shape[0] * weight.numel(), result.numel())
+
+
+def _read_convolution(name: str, args: Sequence[Any], result: Tensor) -> Product:
+    inputs, weight, transposed, groups = args[0], args[1], bool(args[6]), int(args[8])
+    depthwise = inputs.shape[1] == groups > 1 and weight.shape[1] == 1
+    positions, kernel = "xyz"[: inputs.dim() - 2], "uvw"[: weight.dim() - 2]
+    # The weight of a grouped convolution has no dimension for all inputs, a depthwise filter has one input.
+    channels = "." if depthwise else "k"
+    sides = "m." if groups > 1 else "km" if transposed else "mk"
+    shared = inputs if transposed else result  # the whole weight is applied at each of its positions
+    flops = shared.numel() // shared.shape[1] * weight.numel()
+    return Product(name, inputs, weight, f"b{channels}{positions}", f"{sides}{kernel}", flops, result.numel())
+
+
+class WeightSources:
+    """The layers whose parameters a tensor is made of, for tensors that no input reaches.
+
+    A weight that is scaled, cut or multiplied with another one before it is applied still counts for its layer. A
+    layer is a convolution or linear module, or a bare parameter, under its name.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.layers = {name: module for name, module in network.named_modules() if isinstance(module, LAYERS)}
+        # A parameter is known by its memory: what is applied may be a part of it, or show it transposed. Recurrent
+        # layers keep all parameters in one piece of memory.
+        self._parameters: dict[int, list[tuple[Tensor, str]]] = {}
+        for name, parameter in network.named_parameters(remove_duplicate=False):
+            memory = parameter.untyped_storage()._cdata
+            self._parameters.setdefault(memory, []).append((parameter, self._layer_of(name)))
+        # Memory is used anew: every result of an operator sets or deletes the entry of its own.
+        self._made: dict[int, tuple[Source, ...]] = {
+            buffer.untyped_storage()._cdata: () for buffer in network.buffers()
+        }
+
+    def _layer_of(self, parameter: str) -> str:
+        """A layer's weight, and what it computes its weight of (`weight_norm`, `parametrize`), go by its own name."""
+        owner, _, leaf = parameter.partition(".parametrizations.")
+        if not leaf:
+            owner, _, leaf = parameter.rpartition(".")
+        layer = self.layers.get(owner)
+        if layer is None:
+            return parameter
+        return (
+            owner
+            if leaf == "weight" or ("weight" not in layer._parameters and leaf.startswith("weight"))
+            else parameter
+        )
+
+    def sources_of(self, tensor: Tensor) -> tuple[Source, ...] | None:
+        """The layers that a tensor's elements stem from; None for a tensor that the input reaches."""
+        memory = tensor.untyped_storage()._cdata
+        if memory not in self._parameters:
+            return self._made.get(memory)
+        start = tensor.storage_offset()
+        inside = [
+            (parameter, name) for parameter, name in self._parameters[memory]
+            if parameter.storage_offset() <= start < parameter.storage_offset() + max(parameter.numel(), 1)
+        ]  # fmt: skip
+        names = tuple(name for _, name in inside)
+        return (Source(names, inside[0][0].numel()),) if names else ()
+
+    def follow(self, name: str, operands: Sequence[Tensor], results: Sequence[Tensor]) -> None:
+        """Note what the results of an operator are made of."""
+        sources = [self.sources_of(tensor) for tensor in operands]
+        if name in _CONSTANTS or not operands:
+            made: tuple[Source, ...] | None = ()
+        elif any(source is None for source in sources):
+            made = None
+        else:
+            made = tuple(dict.fromkeys(source for some in sources for source in some or ()))
+        for result in results:
+            memory = result.untyped_storage()._cdata
+            if memory in self._parameters:
+                continue
+            if made is None:
+                self._made.pop(memory, None)
+            else:
+                self._made[memory] = made
+
+    def applied_layers(self, product: Product, running: str) -> Sequence[str]:
+        """The layers whose weights a product applies, of two weights both; the first one counts it.
+
+        None for a product of activations.
+
+        Args:
+            running: the module that runs.
+        """
+        made_of = [self.sources_of(tensor) for tensor, _ in product.operands]
+        names = [_name_source(sources, running) for sources in made_of if sources]
+        if running in names or (not names and running in self.layers):
+            return (running,)  # a parameter may be its input; its weight may be made of its input
+        return tuple(dict.fromkeys(names))
+
+    def prepares_weights(self, product: Product) -> bool:
+        """Whether no input reaches the product, so that it runs once for a batch of any size."""
+        return all(self.sources_of(tensor) is not None for tensor, _ in product.operands)
+
+    def measures_weights(self, product: Product) -> bool:
+        """Whether it only measures a weight, by a vector (the power iteration of spectral norm)."""
+        return product.name in ("mv", "addmv") and self.prepares_weights(product)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A parameter that a weight is made of: the layers that hold it, and its size."""
+
+    names: tuple[str, ...]
+    size: int
+
+
+def _name_source(sources: Sequence[Source], running: str) -> str:
+    """The layer that counts a weight: the one that runs, if it is one of its own, else that of most of its elements."""
+    if any(running in source.names for source in sources):
+        return running
+    return max(sources, key=lambda source: source.size).names[0]
