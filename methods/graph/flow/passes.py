@@ -102,17 +102,18 @@ class _OperatorCounter(OperatorMode):
 
 
 def _pin_what_they_could_take(flow: ChannelFlow, network: nn.Module, image: Tensor, unreached: Sequence[str]) -> None:
-    """Pin layers that no pass reached, and channels of their width that the code around them could give them.
+    """Pin layers that no pass reached, and channels of their width that a branch on the data could give them.
 
-    That code is the nearest module around a layer that runs, if it mentions the layer: what it is given, and what the
-    modules that it calls return. Layers that no code mentions are dead, and narrow nothing.
+    That branch is in the nearest module around a layer that runs: what this is given, and what the modules that it
+    calls return. Where nothing reads a number off a tensor, no branch depends on the data: those layers are dead.
     """
     modules = dict(network.named_modules())
+    branching = {path for path, name in flow.operators if name == "_local_scalar_dense"}
     callers: dict[str, list[str]] = {}
     for name in unreached:
         flow.pin_module(name, "no forward pass on noise reached it")
-        caller, attribute = _calling_module(flow, name)
-        if attribute in _names_in_code(modules[caller]):
+        caller = _calling_module(flow, name)
+        if any(path == caller or path.startswith(f"{caller}." if caller else "") for path in branching):
             callers.setdefault(caller, []).append(name)
 
     def pin_tensors(names: Sequence[str], _module: nn.Module, *values: Any) -> None:
@@ -121,34 +122,19 @@ def _pin_what_they_could_take(flow: ChannelFlow, network: nn.Module, image: Tens
                 _pin_width(flow, tensor, modules[name], f"{name}, which no forward pass reached, could be given them")
 
     before = [(modules[caller], partial(pin_tensors, names)) for caller, names in callers.items()]
-    called = [(module, callers.get(_calling_module(flow, name)[0])) for name, module in hookable_modules(network)]
+    called = [(module, callers.get(_calling_module(flow, name))) for name, module in hookable_modules(network)]
     after = [(module, partial(pin_tensors, names)) for module, names in called if names]
     if callers:
         with forward_hooks(before=before, after=after):
             run_with_labels(flow, network, image)
 
 
-def _calling_module(flow: ChannelFlow, name: str) -> tuple[str, str]:
-    """The nearest module around another one that runs (no list of modules does), and its attribute on the way there."""
-    caller, _, attribute = name.rpartition(".")
+def _calling_module(flow: ChannelFlow, name: str) -> str:
+    """The nearest module around another one that runs: no list of modules does."""
+    caller = name.rpartition(".")[0]
     while caller and caller not in flow.visited:
-        caller, _, attribute = caller.rpartition(".")
-    return caller, attribute
-
-
-def _names_in_code(module: nn.Module) -> set[str]:
-    """The attributes that the code of a module mentions, where it was not made (`__init__`)."""
-    functions = [function for kind in type(module).__mro__ if kind.__module__ != "torch.nn.modules.module"
-                 for name, function in vars(kind).items() if name != "__init__"]  # fmt: skip
-    pending = [getattr(function, "__code__", None) for function in [*functions, *vars(module).values()]]
-    names: set[str] = set()
-    while pending:
-        code = pending.pop()
-        if code is not None:
-            names.update(code.co_names)
-            names.update(text for text in code.co_consts if isinstance(text, str))  # getattr(self, "extra")
-            pending.extend(inner for inner in code.co_consts if hasattr(inner, "co_names"))
-    return names
+        caller = caller.rpartition(".")[0]
+    return caller
 
 
 def _pin_width(flow: ChannelFlow, tensor: Tensor, layer: nn.Module, reason: str) -> None:

@@ -63,9 +63,15 @@ class NeverOfList(Branches):
 
 
 class Dead(Branches):
+    """The branch that would run the layer is decided by what is no data."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.forgotten = conv(6, 6)
+        self.rare = conv(6, 6)
+        self.deeper = False
+
+    def meet(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        return (self.rare(a), b) if self.deeper else (a, b)
 
 
 A, B = [(side, "out") for side in ("a", "b")]
@@ -99,9 +105,9 @@ def test_what_code_that_no_pass_reaches_could_be_given_stays(kind: type[nn.Modul
     assert {site.name for site in groups.sites} == {"y", "z"}
 
 
-def test_layers_that_no_code_mentions_hold_nothing_back() -> None:
+def test_layers_that_no_data_could_bring_in_hold_nothing_back() -> None:
     groups = ChannelGroups(Dead(), IMAGES)
-    assert groups.skipped["forgotten"] == "no forward pass on noise reached it"
+    assert groups.skipped["rare"] == "no forward pass on noise reached it"
     assert units_among(traced_units(Dead(), IMAGES), READ) == apart()
 
 
