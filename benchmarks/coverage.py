@@ -32,7 +32,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from benchmarks.coverage_networks import Subject, build_subject, list_networks
@@ -46,6 +45,7 @@ from methods.graph.narrow import LAYERS
 from methods.graph.trace import separate_operators, trace_layers, uncounted_flops
 from methods.registry import create
 from models.execution.operator_mode import OperatorMode
+from models.execution.tensor_leaves import tensor_leaves
 from search.allocation.allocate import extreme_levels, project_shape, uniform_shape
 from search.allocation.budget import Budget
 
@@ -111,8 +111,8 @@ def masked_difference(compressor: FilterPruning, small: nn.Module, kept: dict[st
     traced = trace_groups(channels.network, image, trace_layers(channels.network, image))
     dense = copy_network(channels.network).double()
     masked = masked_outputs(dense, channels.groups, kept, image.double(), traced)
-    outputs = tree_leaves(copy_network(small).double()(image.double()))
-    scale = max(float(output.abs().max()) for output in masked)
+    outputs = tensor_leaves(copy_network(small).double()(image.double()))
+    scale = max(float(output.abs().max()) for output in masked) or 1.0  # a network may be dead on noise
     return max(float((a - b).abs().max()) for a, b in zip(outputs, masked, strict=True)) / scale
 
 
@@ -159,7 +159,7 @@ def measure_peer(subject: Subject) -> dict[str, Any]:
     network, image = subject.network, subject.image
     dense, start = count_products(network, image), time.perf_counter()
     with torch.no_grad():
-        shapes = [output.shape for output in tree_leaves(network(image)) if isinstance(output, Tensor)]
+        shapes = [output.shape for output in tensor_leaves(network(image))]
     widths = {shape[1] for shape in shapes if len(shape) > 1}
     layers = [(name, module) for name, module in network.named_modules() if isinstance(module, LAYERS)]
     ends = [m for name, m in layers if m.weight.shape[0] in widths or any(word in name for word in DETECTOR_ENDS)]
@@ -178,7 +178,7 @@ def measure_peer(subject: Subject) -> dict[str, Any]:
         if kept <= TARGET:
             break
     with torch.no_grad():
-        after = [output.shape for output in tree_leaves(network(image)) if isinstance(output, Tensor)]
+        after = [output.shape for output in tensor_leaves(network(image))]
     fault = "" if after == shapes else "its outputs have other shapes"
     if not fault and kept > TARGET:
         fault = "0.5 is not reached"
