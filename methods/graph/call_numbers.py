@@ -9,127 +9,208 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from types import FrameType
 from typing import Any
 
 import torch
-import torch._tensor
-import torch.functional
-import torch.overrides
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-Instruction = tuple[str, int, int]
-"""Its function, the line on which this begins, the instruction's offset."""
-Place = tuple[Instruction, int]
-"""An instruction, and how often it ran before in this run of the module's forward pass."""
-Path = tuple[int | str, ...]
-"""Where a number stands in (args, kwargs)."""
-Number = int | float
-Numbers = Mapping[Place, Mapping[Path, Number]]
-
-_BETWEEN = (__file__, torch.overrides.__file__, torch._tensor.__file__, torch.functional.__file__)
-_SLICE = ("start", "stop", "step")
-ATTENTION_SCALE: Path = (1, "scale")
+from methods.graph.call_arguments import (
+    ATTENTION_SCALE,
+    Number,
+    Path,
+    attention_scale,
+    is_symbol,
+    list_numbers,
+    replace_numbers,
+)
+from methods.graph.call_sites import MODULE_CALL, CallSite, Instructions, find_call_site, runs_again
 
 
-def list_numbers(value: Any, path: Path = ()) -> Iterator[tuple[Path, Number]]:
-    """All numbers in a call's arguments, in their order."""
-    if isinstance(value, (int, float)):
-        if not isinstance(value, bool):
-            yield path, value
-    elif isinstance(value, (tuple, list)):
-        for index, item in enumerate(value):
-            yield from list_numbers(item, (*path, index))
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from list_numbers(item, (*path, key))
-    elif isinstance(value, slice):
-        for name in _SLICE:
-            yield from list_numbers(getattr(value, name), (*path, name))
+@dataclass(frozen=True)
+class Narrowing:
+    """What one call gets in place of the code's number.
 
-
-def replace_numbers(value: Any, numbers: Mapping[Path, Number], path: Path = ()) -> Any:
-    """The arguments with other numbers at some places."""
-    if path in numbers:
-        return numbers[path]
-    if not any(place[: len(path)] == path for place in numbers):
-        return value
-    if isinstance(value, (tuple, list)):
-        items = [replace_numbers(item, numbers, (*path, index)) for index, item in enumerate(value)]
-        return items if isinstance(value, list) else tuple(items)
-    if isinstance(value, dict):
-        replaced = {key: replace_numbers(item, numbers, (*path, key)) for key, item in value.items()}
-        added = {p[-1]: number for p, number in numbers.items() if p[:-1] == path and p[-1] not in value}
-        return replaced | added
-    if isinstance(value, slice):
-        return slice(*(replace_numbers(getattr(value, name), numbers, (*path, name)) for name in _SLICE))
-    return value
-
-
-def calling_instruction(handler: FrameType) -> Instruction:
-    """The instruction whose call torch handed to a mode: the innermost one outside torch's own wrappers.
-
-    Args:
-        handler: the frame of the mode's `__torch_function__`.
+    Attributes:
+        written: the code's number where the network has run: in the dense network or, once noted, in the narrowed one.
+        number: the one that fits there.
+        scales: whether the code's number is another one for images or batches of another size.
+        callers: of the call, see `CallSite`.
+        count: how often the instruction had run before in this pass of the module.
+        order: the same over all passes of the module in one pass of the network.
     """
-    frame = handler.f_back
-    assert frame is not None
-    while frame.f_code.co_filename in _BETWEEN and frame.f_back is not None:
-        frame = frame.f_back
-    return frame.f_code.co_qualname, frame.f_code.co_firstlineno, frame.f_lasti
+
+    written: Number
+    number: Number
+    scales: bool
+    callers: Instructions
+    count: int
+    order: int
+
+    @property
+    def rule(self) -> tuple[bool, Number | Fraction]:
+        """Narrowings of one rule need not be told apart."""
+        scales = self.scales and self.written != 0
+        return scales, Fraction(self.number) / Fraction(self.written) if scales else self.number
+
+    def fit_number(self, written: Number) -> Number:
+        """The number in place of one that the code has written: in proportion, if it depends on sizes."""
+        scales, value = self.rule
+        if not scales:
+            return self.number
+        assert isinstance(value, Fraction)
+        if written % value.denominator != 0:
+            return written
+        return written // value.denominator * value.numerator
 
 
-def attention_scale(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> float:
-    """What fused attention multiplies its scores with unless it is told something else."""
-    query = args[0] if args else kwargs["query"]
-    return float(query.shape[-1] ** -0.5)
+def choose_narrowing(
+    narrowings: Sequence[Narrowing], callers: Instructions, written: Number | None, count: int
+) -> Narrowing | None:
+    """The narrowing for a call; None if nothing tells which one it is.
+
+    Calls that are narrowed alike need not be told apart: training may leave some out (stochastic depth), other sizes
+    may repeat them. The number of earlier calls comes last, as it holds for passes of the same length alone.
+    """
+    tests: list[Callable[[Narrowing], bool]] = [
+        lambda narrowing: True,
+        lambda narrowing: narrowing.callers == callers,
+        lambda narrowing: not is_symbol(written) and narrowing.written == written,
+        lambda narrowing: narrowing.count == count,
+    ]
+    remaining = list(narrowings)
+    for test in tests:
+        remaining = list(filter(test, remaining)) or remaining
+        if len({narrowing.rule for narrowing in remaining}) == 1:
+            return remaining[0]
+    return None
+
+
+NumbersAt = Mapping[Instructions, Mapping[Path, Sequence[Narrowing]]]
 
 
 class _ReplacingMode(TorchFunctionMode):
-    def __init__(self, numbers: Numbers, replaced: dict[tuple[Place, Path], None], *, observing: bool) -> None:
+    """On while a module runs.
+
+    Args:
+        call: the frame in which torch calls the module: other modules that run within it have others.
+    """
+
+    def __init__(self, owner: ReplacedNumbers, call: FrameType | None, *, training: bool) -> None:
         super().__init__()
-        self._numbers, self._replaced, self._observing = numbers, replaced, observing
-        self._calls: Counter[Instruction] = Counter()
+        self._owner, self._call, self._training = owner, call, training
+        self._counts: Counter[Instructions] = Counter()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         call = (args, kwargs or {})
         if getattr(func, "__name__", "") != "__get__":
-            instruction = calling_instruction(sys._getframe())
-            place = (instruction, self._calls[instruction])
-            self._calls[instruction] += 1
-            numbers = self._numbers.get(place)
-            if numbers is not None:
-                written = dict(list_numbers(call))
-                if ATTENTION_SCALE in numbers:
-                    written.setdefault(ATTENTION_SCALE, attention_scale(*call))
-                changed = {path: number for path, number in numbers.items() if written.get(path) != number}
-                self._replaced.update(dict.fromkeys((place, path) for path in changed))
-                call = call if self._observing else replace_numbers(call, changed)
+            site, frame = find_call_site(sys._getframe())
+            paths = self._owner.numbers.get(site.instructions)
+            if paths is not None and self._is_own(frame):
+                count = self._counts[site.instructions]
+                self._counts[site.instructions] += 1
+                fitting = self._owner.fit_numbers(site, count, paths, call)
+                if fitting and runs_again(site) and (self._training or torch.is_grad_enabled()):
+                    raise RuntimeError(
+                        "code in a gradient checkpoint runs again in the backward pass, without the numbers that fit"
+                    )
+                call = replace_numbers(call, fitting)
         return func(*call[0], **call[1])
+
+    def _is_own(self, frame: FrameType | None) -> bool:
+        while frame is not None and frame.f_code.co_filename == MODULE_CALL:
+            if frame is self._call:
+                return True
+            frame = frame.f_back
+        return False
+
+
+NumberPlace = tuple[Instructions, Path]
+"""The instructions of a call, and where in it a number stands."""
 
 
 class ReplacedNumbers:
     """Other numbers in the calls that one module's own code makes.
 
     Attributes:
-        observing: whether the code keeps its numbers, and it is only noted where they differ.
-        replaced: the numbers that differed from those of the code.
+        noting: while it is true, the network runs as it was traced: calls get their numbers in the order of the trace.
+        noted: place -> order of the call -> the code's own number, from the time of `noting`.
+        observing: whether the code keeps its numbers.
+        met: place -> whether a number there differed from the code's, of all places that a pass has come to.
     """
 
-    def __init__(self, numbers: Numbers, *, observing: bool = False) -> None:
-        self.numbers, self.observing = numbers, observing
-        self.replaced: dict[tuple[Place, Path], None] = {}
+    def __init__(self, numbers: NumbersAt) -> None:
+        self.numbers = numbers
+        self.noting = self.observing = False
+        self.noted: dict[NumberPlace, dict[int, Number]] = {}
+        self.met: dict[NumberPlace, bool] = {}
+        self._orders: Counter[Instructions] = Counter()
         self._running: list[_ReplacingMode] = []
+
+    def start_noting(self) -> None:
+        """The network runs next as it was traced, from its beginning."""
+        self.noting = True
+        self.noted.clear()
+        self._orders.clear()
+
+    def stop_noting(self) -> None:
+        """From now on the code's numbers are those that were noted: they are those of this very network."""
+        self.noting = False
+        self.numbers = {
+            instructions: {path: self._known_narrowings((instructions, path), paths[path]) for path in paths}
+            for instructions, paths in self.numbers.items()
+        }
+        self.noted.clear()
+
+    def _known_narrowings(self, place: NumberPlace, narrowings: Sequence[Narrowing]) -> list[Narrowing]:
+        """The narrowings with the code's own numbers, without those of passes that were not run again.
+
+        Where none was run again (in training alone), those stay that hold whatever the code's number is.
+        """
+        noted = self.noted.get(place)
+        if noted is None:
+            return [narrowing for narrowing in narrowings if not narrowing.scales]
+        return [
+            replace(narrowing, written=noted[narrowing.order]) for narrowing in narrowings if narrowing.order in noted
+        ]
+
+    def fit_numbers(
+        self, site: CallSite, count: int, paths: Mapping[Path, Sequence[Narrowing]], call: tuple[Any, dict[str, Any]]
+    ) -> dict[Path, Number]:
+        """The numbers that a call gets in place of its own."""
+        code = dict(list_numbers(call))
+        if ATTENTION_SCALE in paths:
+            code.setdefault(ATTENTION_SCALE, attention_scale(*call))
+        order = self._orders[site.instructions]
+        self._orders[site.instructions] += self.noting
+        fitting: dict[Path, Number] = {}
+        for path, narrowings in paths.items():
+            if path not in code or not narrowings:
+                continue
+            written = code[path]
+            if self.noting:
+                self.noted.setdefault((site.instructions, path), {})[order] = written
+                number = next((n.number for n in narrowings if n.order == order), written)
+            else:
+                narrowing = choose_narrowing(narrowings, site.callers, written, count)
+                number = written if narrowing is None else narrowing.fit_number(written)
+            if is_symbol(written) or number != written:
+                fitting[path] = number
+            place = (site.instructions, path)
+            self.met[place] = self.met.get(place, False) or path in fitting
+        return {} if self.observing else fitting
 
     def attach(self, module: nn.Module) -> None:
         """From now on, for every forward pass of the module."""
         module.register_forward_pre_hook(self._begin)
         module.register_forward_hook(self._end, always_call=True)
 
-    def _begin(self, _module: nn.Module, _inputs: Any) -> None:
-        self._running.append(_ReplacingMode(self.numbers, self.replaced, observing=self.observing))
+    def _begin(self, module: nn.Module, _inputs: Any) -> None:
+        self._running.append(_ReplacingMode(self, sys._getframe().f_back, training=module.training))
         self._running[-1].__enter__()
 
     def _end(self, _module: nn.Module, _inputs: Any, _output: Tensor | None) -> None:

@@ -31,6 +31,7 @@ class ChannelGroups:
     """
 
     def __init__(self, network: nn.Module, example: Tensor) -> None:
+        self._example = example[:1]
         self._computed = computed_weights(network, example)
         self._attention = replaceable_attention(network, example)
         self.network = network = self._with_plain_layers(network)
@@ -88,7 +89,7 @@ class ChannelGroups:
         """Remove from `network`, a copy of the dense one, all channels of the named sites but `staying` (ascending)."""
         self._replace_layers(network)
         keep_channels(network, self.groups, staying)
-        self._numbers.write_numbers(network, staying)
+        self._numbers.write_numbers(network, staying, self._example)
 
 
 def _channel_site(group: Group, ladder: list[int]) -> Site:

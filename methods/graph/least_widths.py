@@ -47,9 +47,10 @@ def _failing_module(
     path: list[str] = []
     try:
         keep_channels(narrowed, groups, staying)
-        numbers.write_numbers(narrowed, staying)
+        image = image.to(next(network.parameters()).dtype)
         with module_path(narrowed, path):
-            narrowed(image.to(next(network.parameters()).dtype))
+            numbers.write_numbers(narrowed, staying, image)
+            narrowed(image)
     except Exception:  # whatever the user's code raises
         return path[-1] if path else ""
     return None

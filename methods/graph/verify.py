@@ -17,6 +17,7 @@ from methods.graph.call_numbers import ReplacedNumbers
 from methods.graph.channels import Group, keep_channels
 from methods.graph.culprits import Fault, give_up_groups
 from methods.graph.flow.find import TracedGroups
+from methods.graph.flow.sizes import images_of_other_sizes
 from methods.graph.least_widths import first_channels
 from methods.graph.masking import masked_outputs
 from methods.graph.narrow import Norm
@@ -132,8 +133,8 @@ def _try_groups(
     path: list[str] = []
     try:
         keep_channels(narrowed, groups, staying)
-        runs.append(traced.numbers.write_numbers(narrowed, staying))
         with module_path(narrowed, path):
+            runs.append(traced.numbers.write_numbers(narrowed, staying, inputs))
             outputs = tensor_leaves(narrowed(inputs))
     except Exception as error:  # whatever the user's forward pass raises, the group must stay dense
         reason = f"without its channels, {describe_failure(error, path)}"
@@ -145,6 +146,27 @@ def _try_groups(
         return Fault("removing its channels changes the shapes of the network's outputs")
     if not all(map(_is_close, outputs, wanted)):
         return Fault(_why_different(network, inputs))
+    if draw == 0 and any(any(written.met.values()) for written in runs[-1].values()):
+        return _try_other_size(network, narrowed, groups, staying, inputs, traced)
+    return None
+
+
+def _try_other_size(
+    network: nn.Module,
+    narrowed: nn.Module,
+    groups: Sequence[Group],
+    staying: Mapping[str, Tensor],
+    inputs: Tensor,
+    traced: TracedGroups,
+) -> Fault | None:
+    """Code that gets other numbers must not be wrong unnoticed on images of another size; an error is noticed."""
+    for images in images_of_other_sizes(inputs):
+        with suppress(Exception):
+            outputs, wanted = tensor_leaves(narrowed(images)), masked_outputs(network, groups, staying, images, traced)
+            shapes_agree = [output.shape for output in outputs] == [output.shape for output in wanted]
+            if shapes_agree and all(map(_is_close, outputs, wanted)):
+                return None
+            return Fault(f"{MORE_THAN_CHANNELS} in images of another size")
     return None
 
 
@@ -187,7 +209,7 @@ def _cost_fault(
 ) -> Fault | None:
     narrowed = copy_network(network)
     keep_channels(narrowed, groups, staying)
-    traced.numbers.write_numbers(narrowed, staying)
+    traced.numbers.write_numbers(narrowed, staying, example)
     predicted = cost.of_widths(np.array([[len(staying[group.name]) for group in groups]], dtype=np.float64))
     if int(predicted.params[0]) != count_params(narrowed):
         return Fault("the parameters that go with its channels cannot be told from the widths of its layers")

@@ -284,5 +284,5 @@ def trace_groups(network: nn.Module, example: Tensor, uses: Mapping[str, LayerUs
     """Every coupled group of a network in the order of execution, and why the channels of other layers stay."""
     twin = copy_network(network)
     traced = groups_of_flow(trace_channels(twin, example), twin, uses)
-    traced.numbers.drop_varying(copy_network(network), example)
+    traced.numbers.observe_inputs(copy_network(network), example)
     return traced

@@ -54,9 +54,9 @@ def _leave_own(flow: ChannelFlow, name: str, module: nn.Module, _inputs: Any, ou
     flow.set_value(output, Value(output.shape, (labels.reshape(shape),)))
 
 
-def _note_visit(flow: ChannelFlow, name: str, _module: nn.Module, _inputs: Any) -> None:
+def _note_visit(flow: ChannelFlow, name: str, module: nn.Module, _inputs: Any) -> None:
     flow.visited.setdefault(name)
-    flow.calls.begin_module(name)
+    flow.calls.begin_module(name, training=module.training)
 
 
 def _is_bare_norm(module: nn.Module) -> bool:

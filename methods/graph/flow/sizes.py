@@ -10,24 +10,17 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from methods.graph.call_numbers import (
-    ATTENTION_SCALE,
-    Instruction,
-    Number,
-    Path,
-    Place,
-    ReplacedNumbers,
-    attention_scale,
-    calling_instruction,
-    list_numbers,
-)  # fmt: skip
+from methods.graph.call_arguments import Number, Path
+from methods.graph.call_numbers import Narrowing, NumberPlace, ReplacedNumbers
+from methods.graph.call_sites import CallSite, Instructions, find_call_site
+from methods.graph.flow.call_readers import Extent, TracedCall, read_number
 from methods.graph.flow.labels import varying_dims
 from methods.graph.flow.planes import Value
 from methods.graph.trace import evaluation_mode, separate_operators
@@ -40,32 +33,48 @@ class CallNumber:
     """A number in a call that a module's code makes.
 
     Attributes:
+        count: how often the instruction had run before in this pass of the module.
+        order: the same over all passes of the module.
+        training: whether the module was in training.
         dense: what it is in the dense network.
         units: of each of the `dense` indices that it counts, (dense, m): an index stays if one of its units does;
             None for a factor and for what is never removed, which stay as they are.
+        is_factor: whether it counts nothing.
+        scales: whether it is another number for images or batches of another size.
     """
 
     module: str
-    place: Place
+    site: CallSite
     path: Path
+    count: int
+    order: int
+    training: bool
     dense: Number
-    units: Tensor | None = None
+    units: Tensor | None
+    is_factor: bool
+    scales: bool = False
 
-    def narrowed(self, stays: Tensor) -> Number:
+    @property
+    def place(self) -> tuple[str, NumberPlace]:
+        """What is noted together: the module and the place in its code."""
+        return self.module, (self.site.instructions, self.path)
+
+    def narrow_number(self, stays: Tensor) -> Narrowing:
         """The number where only some units stay; `stays` (number of units + 1,), its last entry is for `ALWAYS`."""
-        if self.units is None:
-            return self.dense
-        count = int(stays[self.units].any(-1).sum())
-        return -count if self.dense < 0 else count
+        number = self.dense
+        if self.units is not None:
+            count = int(stays[self.units].any(-1).sum())
+            number = -count if self.dense < 0 else count
+        return Narrowing(self.dense, number, self.scales, self.site.callers, self.count, self.order)
 
 
 @dataclass(frozen=True)
-class Extent:
-    """Indices of one dimension of a tensor: the first ones, or, if negative, the last ones."""
-
-    value: Value
-    dim: int
-    length: int
+class _RecordedCall:
+    module: str
+    site: CallSite
+    count: int
+    order: int
+    training: bool
 
 
 class CallRecorder(TorchFunctionMode):
@@ -79,25 +88,30 @@ class CallRecorder(TorchFunctionMode):
     def __init__(self, path: Sequence[str], value_of: Callable[[Tensor], Value]) -> None:
         super().__init__()
         self._path, self._value_of = path, value_of
-        self._calls: dict[str, Counter[Instruction]] = {}
-        self._noted: dict[tuple[str, Place, Path], tuple[Number, Extent | None]] = {}
+        self._training = False
+        self._counts: dict[str, Counter[Instructions]] = {}  # in the current pass of each module
+        self._orders: dict[str, Counter[Instructions]] = {}
+        self._noted: list[tuple[_RecordedCall, Path, Number, Extent | None]] = []
 
-    def begin_module(self, name: str) -> None:
+    def begin_module(self, name: str, *, training: bool) -> None:
         """A module's forward pass begins: its calls are counted from the start."""
-        self._calls[name] = Counter()
+        self._counts[name] = Counter()
+        self._training = training
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        call = (args, kwargs or {})
-        result = func(*call[0], **call[1])
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name != "__get__":
             module = self._path[-1]
-            instruction = calling_instruction(sys._getframe())
-            for running in set(self._path):  # calls within a module count as the module's own
-                self._calls.setdefault(running, Counter())[instruction] += 1
-            place = (instruction, self._calls[module][instruction] - 1)
-            for path, number, extent in _read_call(name, call, result, self._value_of):
-                self._noted.setdefault((module, place, path), (number, extent))
+            site, _ = find_call_site(sys._getframe())
+            counts = self._counts.setdefault(module, Counter())
+            orders = self._orders.setdefault(module, Counter())
+            call = _RecordedCall(module, site, counts[site.instructions], orders[site.instructions], self._training)
+            counts[site.instructions] += 1
+            orders[site.instructions] += 1
+            read = read_number(name, TracedCall(args, kwargs, result, self._value_of))
+            self._noted += [(call, path, number, extent) for path, number, extent in read]
         return result
 
     def numbers(self, unit_of: Tensor) -> Iterator[CallNumber]:
@@ -106,9 +120,11 @@ class CallRecorder(TorchFunctionMode):
         Args:
             unit_of: (labels,) the unit of every label, or `ALWAYS`.
         """
-        for (module, place, path), (number, extent) in self._noted.items():
+        for call, path, number, extent in self._noted:
             units = None if extent is None else _units_along(extent, unit_of)
-            yield CallNumber(module, place, path, number, units)
+            yield CallNumber(
+                call.module, call.site, path, call.count, call.order, call.training, number, units, extent is None
+            )
 
 
 def _units_along(extent: Extent, unit_of: Tensor) -> Tensor | None:
@@ -126,81 +142,6 @@ def _units_along(extent: Extent, unit_of: Tensor) -> Tensor | None:
     return torch.unique(units, dim=1) if bool((units >= 0).any()) else None
 
 
-Found = tuple[Path, Number, Extent | None]
-_ARITHMETIC = frozenset(["mul", "div", "true_divide", "add", "sub", "pow"])
-
-
-def _read_call(
-    name: str, call: tuple[Any, dict[str, Any]], result: Any, value_of: Callable[[Tensor], Value]
-) -> Iterator[Found]:
-    """The numbers of one call that may depend on widths."""
-    args, _ = call
-    written = list(list_numbers(call))
-    if name in ("view", "reshape", "expand") and len(written) == result.dim():
-        sizes = [(path, dim) for dim, (path, _) in enumerate(written)]
-    elif name == "unflatten":
-        dim = int(written[0][1]) % args[0].dim()
-        sizes = [(path, dim + i) for i, (path, _) in enumerate(written[1:])]
-    elif name in ("layer_norm", "rms_norm"):
-        shape = [path for path, _ in written if path[:2] in ((0, 1), (1, "normalized_shape"))]
-        sizes = [(path, result.dim() - len(shape) + i) for i, path in enumerate(shape)]
-    else:
-        sizes = []
-    numbers = dict(written)
-    for path, dim in sizes:
-        if numbers[path] >= 0:
-            yield path, numbers[path], Extent(value_of(result), dim, int(numbers[path]))
-    if name in ("split", "split_with_sizes"):
-        yield from _read_split(written, result, value_of)
-    elif name == "__getitem__":
-        yield from _read_index(args[0], args[1], value_of)
-    elif name in ("narrow", "narrow_copy"):
-        dim = int(numbers[0, 1]) % args[0].dim() if (0, 1) in numbers else 0
-        for path, tensor in (((0, 2), args[0]), ((0, 3), result)):
-            if path in numbers:
-                yield path, numbers[path], Extent(value_of(tensor), dim, int(numbers[path]))
-    elif name == "scaled_dot_product_attention":
-        yield ATTENTION_SCALE, numbers.get(ATTENTION_SCALE, attention_scale(*call)), None
-    elif name in ("conv1d", "conv2d", "conv3d"):
-        for path, number in written:
-            if path in ((1, "groups"), (0, 6)) and number == result.shape[1] > 1:  # depthwise
-                yield path, number, Extent(value_of(result), 1, int(number))
-    elif not sizes:
-        arithmetic = name.strip("_").lstrip("ri") in _ARITHMETIC or name.strip("_") in _ARITHMETIC
-        yield from ((path, number, None) for path, number in written if arithmetic or isinstance(number, float))
-
-
-def _read_split(
-    written: list[tuple[Path, Number]], result: Any, value_of: Callable[[Tensor], Value]
-) -> Iterator[Found]:
-    sizes = [path for path, _ in written if path[:2] == (0, 1) or str(path[1]).startswith("split_size")]
-    numbers = dict(written)
-    dim = int(next((number for path, number in written if path in ((0, 2), (1, "dim"))), 0)) % result[0].dim()
-    # One size for all parts is that of the first; the last may be shorter.
-    for path, part in zip(sizes, result, strict=False):
-        yield path, numbers[path], Extent(value_of(part), dim, int(numbers[path]))
-
-
-def _read_index(tensor: Tensor, index: Any, value_of: Callable[[Tensor], Value]) -> Iterator[Found]:
-    items = index if isinstance(index, tuple) else (index,)
-    used = sum(1 if not isinstance(item, Tensor) or item.dtype != torch.bool else item.dim()
-               for item in items if item is not None and item is not Ellipsis)  # fmt: skip
-    dim = 0
-    for position, item in enumerate(items):
-        if item is Ellipsis:
-            dim += tensor.dim() - used
-            continue
-        if item is None:
-            continue
-        base: Path = (0, 1, position) if isinstance(index, tuple) else (0, 1)
-        if isinstance(item, slice) and item.step in (None, 1):
-            for name in ("start", "stop"):
-                bound = getattr(item, name)
-                if isinstance(bound, int) and bound and abs(bound) <= tensor.shape[dim]:
-                    yield (*base, name), bound, Extent(value_of(tensor), dim, bound)
-        dim += item.dim() if isinstance(item, Tensor) and item.dtype == torch.bool else 1
-
-
 class CallNumbers:
     """The numbers in the code of a network that do not fit without its channels.
 
@@ -213,13 +154,13 @@ class CallNumbers:
         self._candidates = list(candidates)
 
     def write_numbers(
-        self, network: nn.Module, staying: Mapping[str, Tensor], *, observing: bool = False
+        self, network: nn.Module, staying: Mapping[str, Tensor], example: Tensor
     ) -> dict[str, ReplacedNumbers]:
         """Let the code of a narrowed network get the numbers that fit, in place.
 
         Args:
             staying: group -> the channels that it keeps; all, if it is not named.
-            observing: only note where the code has other numbers.
+            example: a batch of which the trace has seen the first image.
         """
         stays = torch.ones(self._units + 1, dtype=torch.bool)
         ends = [*sorted(self.first.values()), self._units]
@@ -228,30 +169,103 @@ class CallNumbers:
                 start = self.first[name]
                 stays[start : ends[ends.index(start) + 1]] = False
                 stays[start + channels] = True
-        numbers: dict[str, dict[Place, dict[Path, Number]]] = {}
+        written = self._attach_numbers(network, stays)
+        if any(_must_be_told_apart(replacement) for replacement in written.values()):
+            # The code's own numbers tell the calls apart, and may be widths themselves: of another layer.
+            _note_numbers(network, example[:1], written)
+        return written
+
+    def _attach_numbers(self, network: nn.Module, stays: Tensor) -> dict[str, ReplacedNumbers]:
+        numbers: dict[str, dict[Instructions, dict[Path, list[Narrowing]]]] = {}
         for entry in self._candidates:
-            numbers.setdefault(entry.module, {}).setdefault(entry.place, {})[entry.path] = entry.narrowed(stays)
-        written = {name: ReplacedNumbers(own, observing=observing) for name, own in numbers.items()}
+            paths = numbers.setdefault(entry.module, {}).setdefault(entry.site.instructions, {})
+            paths.setdefault(entry.path, []).append(entry.narrow_number(stays))
+        written = {name: ReplacedNumbers(own) for name, own in numbers.items()}
         for name, replacement in written.items():
             replacement.attach(network.get_submodule(name))
         return written
 
     def keep_needed(self, runs: Sequence[Mapping[str, ReplacedNumbers]]) -> None:
         """Forget the numbers that the code gets right by itself, in all of several narrowed networks that have run."""
-        needed = {(name, *place) for run in runs for name, written in run.items() for place in written.replaced}
-        self._candidates = [entry for entry in self._candidates if (entry.module, entry.place, entry.path) in needed]
+        needed: dict[tuple[str, NumberPlace], bool] = {}  # code that only training runs was not met
+        for name, written in (item for run in runs for item in run.items()):
+            for place, differs in written.met.items():
+                needed[name, place] = needed.get((name, place), False) or differs
+        self._candidates = [entry for entry in self._candidates if needed.get(entry.place, True)]
 
-    def drop_varying(self, network: nn.Module, example: Tensor) -> None:
-        """Forget the numbers that are others on a batch of another size: they are no widths alone.
+    def observe_inputs(self, network: nn.Module, example: Tensor) -> None:
+        """Learn on other inputs which sizes depend on the input's; forget factors that do, or that data decide.
 
         Args:
             network: a copy of the dense network.
             example: a batch (B, C, H, W) of one image or more; the trace has seen one.
         """
-        written = self.write_numbers(network, {}, observing=True)
-        with suppress(Exception), evaluation_mode(network, example), separate_operators():  # it may want one size alone
-            network(torch.cat([example, example]))
-        varying = {(name, *place) for name, numbers in written.items() for place in numbers.replaced}
+        written = self._attach_numbers(network, torch.ones(self._units + 1, dtype=torch.bool))
+        dense: dict[tuple[str, NumberPlace], set[Number]] = {}
+        for entry in self._candidates:
+            dense.setdefault(entry.place, set()).add(entry.dense)
+        evaluated = {entry.place for entry in self._candidates if not entry.training}
+        batch = make_noise(example, 3)
+        runs: list[tuple[Tensor, int | None]] = [(images, None) for images in (batch, *images_of_other_sizes(example))]
+        if len(evaluated) < len(dense):  # training may draw numbers at random
+            runs += [(batch, seed) for seed in (1, 2)]
+        varying, observed = set[tuple[str, NumberPlace]](), set[tuple[str, NumberPlace]]()
+        for inputs, training_seed in runs:
+            for replacement in written.values():
+                replacement.start_noting()
+                replacement.observing = True
+            with suppress(Exception):  # it may want one size alone
+                _run_plainly(network, inputs, training_seed)
+                notes = {
+                    (name, place): set(numbers.values())
+                    for name, replacement in written.items()
+                    for place, numbers in replacement.noted.items()
+                }
+                varying |= {place for place, numbers in notes.items() if not numbers <= dense[place]}
+                observed |= notes.keys()
+        unsure = varying | (dense.keys() - evaluated - observed)
         self._candidates = [
-            entry for entry in self._candidates if (entry.module, entry.place, entry.path) not in varying
+            replace(entry, scales=entry.place in varying)
+            for entry in self._candidates
+            if not (entry.is_factor and entry.place in unsure)
         ]
+
+
+def make_noise(example: Tensor, number: int, sizes: Sequence[int] | None = None) -> Tensor:
+    """Images like the example, of another scale."""
+    generator = torch.Generator().manual_seed(number)
+    noise = torch.randn(number, *example.shape[1:2], *(sizes or example.shape[2:]), generator=generator)
+    return (4 * noise).to(example.device, example.dtype)
+
+
+def images_of_other_sizes(example: Tensor) -> Iterator[Tensor]:
+    """One smaller and one larger image."""
+    for scale in (0.5, 1.5):
+        yield make_noise(example, 1, [max(1, round(size * scale)) for size in example.shape[2:]])
+
+
+def _must_be_told_apart(replacement: ReplacedNumbers) -> bool:
+    """Whether the place alone does not say which number a call gets."""
+    return any(
+        narrowings[0].scales or len({narrowing.rule for narrowing in narrowings}) > 1
+        for paths in replacement.numbers.values()
+        for narrowings in paths.values()
+    )
+
+
+def _note_numbers(network: nn.Module, image: Tensor, written: Mapping[str, ReplacedNumbers]) -> None:
+    for replacement in written.values():
+        replacement.start_noting()
+    _run_plainly(network, image)
+    for replacement in written.values():
+        replacement.stop_noting()
+
+
+def _run_plainly(network: nn.Module, images: Tensor, training_seed: int | None = None) -> None:
+    """A pass operator by operator, as in the trace: in evaluation, unless a seed for training is given."""
+    inputs = images.to(next(network.parameters()))
+    with evaluation_mode(network, inputs), separate_operators():
+        if training_seed is not None:
+            network.train()
+            torch.manual_seed(training_seed)
+        network(inputs)
