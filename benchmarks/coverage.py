@@ -143,7 +143,7 @@ def count_products(network: nn.Module, image: Tensor) -> int:
 def touchable_share(compressor: FilterPruning) -> float:
     """The share of the FLOPs in layers whose inputs or outputs a site can narrow."""
     cost: Any = compressor.cost
-    flops = cost.layer_flops(extreme_levels(compressor.sites))
+    flops = cost.layer_flops(cost.kept_channels(extreme_levels(compressor.sites)))
     changed = sum(dense for least, dense in flops.values() if least != dense)
     return float(changed / sum(dense for _, dense in flops.values()))
 

@@ -157,7 +157,8 @@ class KernelClustering(KernelTables):
         return sum_costs([Cost(0, k * area, 4 * k * area), *per_layer])
 
     def cost_change(self, order: RemovalOrder) -> Change:
-        return SharedChange([self._clustered_site(site, order) for site in self.sites])
+        positions = {name: self._uses[name].positions for site in self.sites for name in site.layers}
+        return SharedChange([self._clustered_site(site, order) for site in self.sites], order.positions_left(positions))
 
     def _clustered_site(self, site: Site, order: RemovalOrder) -> ClusteredSite:
         """The codewords and channels of a site's layers, for its cost when a first method removes channels."""
@@ -169,7 +170,6 @@ class KernelClustering(KernelTables):
                 order.removal_of(name, "out"),
                 [fit.codewords[name].cpu().numpy() for fit in fits],
                 self._conv_layer(name).groups,
-                self._uses[name].positions,
             )
             for name in site.layers
         ]

@@ -6,7 +6,7 @@ codeword is in use while one of its kernels remains: below the highest level tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +43,6 @@ class SharedLayer:
     outputs: ChannelRemoval
     codewords: Sequence[npt.NDArray[np.int32]]  # (N, C / groups) of every setting but the dense one; pruned ones k·t
     groups: int
-    positions: int
 
 
 @dataclass(frozen=True)
@@ -59,14 +58,15 @@ class ClusteredSite:
 class SharedChange:
     """The change of cost by the settings: a `Change`."""
 
-    def __init__(self, sites: Sequence[ClusteredSite]) -> None:
+    def __init__(self, sites: Sequence[ClusteredSite], positions: Callable[[Levels], Ints]) -> None:
+        """`positions`: levels of the first method -> the positions of all sites' layers, (n_allocations, n_layers)."""
+        self._positions = positions
         layers = [layer for site in sites for layer in site.layers]
         self._site = np.repeat(np.arange(len(sites)), [len(site.layers) for site in sites])
         self._first = np.searchsorted(self._site, np.arange(len(sites)))
         self._inputs = count_remaining([layer.inputs for layer in layers])
         self._outputs = count_remaining([layer.outputs for layer in layers])
         self._groups = np.array([layer.groups for layer in layers])
-        self._positions = np.array([layer.positions for layer in layers])
         self._area = np.array([site.area for site in sites])
         longest = 1 + max(len(site.sizes) for site in sites)
         self._k, self._bits = np.zeros((2, len(sites), longest), dtype=np.int64)
@@ -92,7 +92,7 @@ class SharedChange:
                 if len(affected):
                     convolutions[affected, layer] = count_convolutions(first[affected])
         area, clustered = self._area[self._site], levels > 0
-        flops = ((convolutions - kernels) * self._positions * area).sum(1)
+        flops = ((convolutions - kernels) * self._positions(first) * area).sum(1)
         bits = self._bits[self._site, levels]
         bank = self._k[np.arange(second.shape[1]), second] @ self._area  # centroids once for all layers of a site
         params = np.where(clustered, kernels - kernels * area, 0).sum(1) + bank

@@ -94,7 +94,8 @@ class FilterPruning(Compressor):
     def removal_order(self) -> RemovalOrder:
         """The level of its site at which each channel is removed."""
         groups = self.channels.groups
-        return RemovalOrder(self.network, groups, {group.name: self.removal_levels(group) for group in groups})
+        gone_at = {group.name: self.removal_levels(group) for group in groups}
+        return RemovalOrder(self.network, groups, gone_at, self.channels.cost)
 
     @torch.no_grad()
     def removal_levels(self, group: Group) -> Tensor:

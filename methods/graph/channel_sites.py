@@ -43,7 +43,7 @@ class ChannelGroups:
         self.groups, unsound = sound_groups(network, example, prunable, traced)
         self.skipped |= unsound
         self.skipped |= self._reasons_of_followers(traced.groups, uses)
-        least = least_widths(network, example, self.groups, self._numbers)
+        least = least_widths(network, example, self.groups, traced)
         ladders = [list(range(group.channels, least[group.name] - 1, -group.classes)) for group in self.groups]
         self.sites = tuple(_channel_site(group, ladder) for group, ladder in zip(self.groups, ladders, strict=True))
         self.cost = WidthCost(network, self.groups, ladders, traced.products)

@@ -1,29 +1,33 @@
-"""How few channels of each group a network still runs with.
+"""How few channels of each group a network still runs with, at the cost that is predicted.
 
-Code may divide by a width (`dim // heads`), or pool over channels in windows: then one channel is too few.
+Code may divide by a width (`dim // heads`), or pool over channels in windows: then one channel is too few. Where it
+would sum over a single channel, `einsum` multiplies element by element, which is no product any more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from methods.base import copy_network
 from methods.graph.channels import Group, keep_channels
 from methods.graph.culprits import touches_module
-from methods.graph.flow.sizes import CallNumbers
+from methods.graph.flow.find import TracedGroups
+from methods.graph.trace import trace_layers
+from methods.graph.width_cost import WidthCost
 from models.execution.forward_hooks import module_path
 
 
-def least_widths(network: nn.Module, example: Tensor, groups: Sequence[Group], numbers: CallNumbers) -> dict[str, int]:
-    """Group -> the least number of its channels with which the network runs, all groups at once, to a factor of two."""
+def least_widths(network: nn.Module, example: Tensor, groups: Sequence[Group], traced: TracedGroups) -> dict[str, int]:
+    """Group -> the least number of its channels, all groups at once, to a factor of two."""
     least = {group.name: group.classes for group in groups}
     full = {group.name: group.channels for group in groups}
 
     def failing_module(widths: Mapping[str, int]) -> str | None:
-        return _failing_module(network, example[:1], groups, widths, numbers)
+        return _failing_module(network, example[:1], groups, widths, traced)
 
     while (module := failing_module(least)) is not None:
         narrow = [group for group in groups if least[group.name] < group.channels]
@@ -32,28 +36,61 @@ def least_widths(network: nn.Module, example: Tensor, groups: Sequence[Group], n
         helping = [name for name in inside if failing_module(least | {name: full[name]}) != module]
         wider = helping or inside or [group.name for group in narrow]
         if not wider:
-            break
+            return least
+        least |= {name: min(2 * least[name], full[name]) for name in wider}
+    while wider := [name for name in _miscounted_groups(network, example[:1], groups, least, traced)
+                    if least[name] < full[name]]:  # fmt: skip
         least |= {name: min(2 * least[name], full[name]) for name in wider}
     return least
 
 
 @torch.no_grad()
 def _failing_module(
-    network: nn.Module, image: Tensor, groups: Sequence[Group], widths: Mapping[str, int], numbers: CallNumbers
+    network: nn.Module, image: Tensor, groups: Sequence[Group], widths: Mapping[str, int], traced: TracedGroups
 ) -> str | None:
     """The module that raises in a network of these widths; None if it runs."""
-    narrowed = copy_network(network).eval()
-    staying = {group.name: first_channels(group, widths[group.name]) for group in groups}
     path: list[str] = []
     try:
-        keep_channels(narrowed, groups, staying)
-        image = image.to(next(network.parameters()).dtype)
-        with module_path(narrowed, path):
-            numbers.write_numbers(narrowed, staying, image)
-            narrowed(image)
+        _run_narrowed(network, image, groups, widths, traced, path)
     except Exception:  # whatever the user's code raises
         return path[-1] if path else ""
     return None
+
+
+def _run_narrowed(
+    network: nn.Module,
+    image: Tensor,
+    groups: Sequence[Group],
+    widths: Mapping[str, int],
+    traced: TracedGroups,
+    path: list[str],
+) -> nn.Module:
+    """A network of these widths that has run once; after an error, `path` ends with the module that raised."""
+    narrowed = copy_network(network).eval()
+    staying = {group.name: first_channels(group, widths[group.name]) for group in groups}
+    keep_channels(narrowed, groups, staying)
+    image = image.to(next(network.parameters()).dtype)
+    with module_path(narrowed, path):
+        traced.numbers.write_numbers(narrowed, staying, image)
+        narrowed(image)
+    return narrowed
+
+
+@torch.no_grad()
+def _miscounted_groups(
+    network: nn.Module, image: Tensor, groups: Sequence[Group], widths: Mapping[str, int], traced: TracedGroups
+) -> set[str]:
+    """The groups in whose layers a network of these widths multiplies more or less often than predicted."""
+    cost = WidthCost(network, groups, [[group.channels] for group in groups], traced.products)
+    predicted = cost.layer_flops(np.array([[widths[group.name] for group in groups]], dtype=np.float64))
+    uses = trace_layers(_run_narrowed(network, image, groups, widths, traced, []), image)
+    flops = {name: use.flops for name, use in uses.items()}
+    wrong = {name for name, (count,) in predicted.items() if round(count) != flops.get(name, 0)}
+    # Sums over too few channels are at fault, if there are any.
+    products = [product for product in traced.products if product.layer in wrong]
+    summed = {group for product in products for group in product.groups(summed=True)}
+    written = {group for product in products for group in product.groups(summed=False)}
+    return (summed & widths.keys()) or (written & widths.keys())
 
 
 def first_channels(group: Group, width: int) -> Tensor:

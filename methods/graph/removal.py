@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from methods.base import Allocation, Compressor, Costs, Levels
 from methods.graph.channels import Group
 from methods.graph.narrow import Side, channels_of
+from methods.graph.width_cost import WidthCost
 
 Ints = npt.NDArray[np.int64]
 KeptChannels = Callable[[str], tuple[Tensor, Tensor]]
@@ -46,9 +47,11 @@ class ChannelRemoval:
 class RemovalOrder:
     """Which site removes each channel of every layer, and in which order."""
 
-    def __init__(self, network: nn.Module, groups: Sequence[Group], gone_at: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, network: nn.Module, groups: Sequence[Group], gone_at: Mapping[str, Tensor], cost: WidthCost
+    ) -> None:
         """`groups` in the order of the sites; `gone_at`: site -> the level that removes each of its channels."""
-        self._network = network
+        self._network, self._cost = network, cost
         self._places: dict[tuple[str, Side], list[tuple[int, Levels, Levels]]] = {}
         for number, group in enumerate(groups, start=1):
             levels = gone_at[group.name].numpy().astype(np.intp)
@@ -62,6 +65,18 @@ class RemovalOrder:
         for number, index, levels in self._places.get((layer, side), ()):
             site[index], gone_at[index] = number, levels
         return ChannelRemoval(site, gone_at)
+
+    def positions_left(self, dense: Mapping[str, int]) -> Callable[[Levels], Ints]:
+        """The positions of layers at any of the first method's levels, (n_allocations, n_layers).
+
+        Args:
+            dense: layer -> its positions in the dense network.
+        """
+        columns, counts = [self._cost.layers.index(name) for name in dense], np.array(list(dense.values()))
+        fewest = np.array([[len(ladder) - 1 for ladder in self._cost.ladders]])
+        if not (np.rint(self._cost.position_shares(fewest)[:, columns] * counts) < counts).any():
+            return lambda levels: np.broadcast_to(counts, (len(levels), len(counts)))
+        return lambda levels: np.rint(self._cost.position_shares(levels[:, 1:])[:, columns] * counts).astype(np.int64)
 
     def kept_channels(self, levels: Levels) -> KeptChannels:
         """The channels that each layer keeps at the first method's levels (n_sites,)."""

@@ -18,7 +18,6 @@ from methods.graph.channels import Group, keep_channels
 from methods.graph.culprits import Fault, give_up_groups
 from methods.graph.flow.find import TracedGroups
 from methods.graph.flow.sizes import images_of_other_sizes
-from methods.graph.least_widths import first_channels
 from methods.graph.masking import masked_outputs
 from methods.graph.narrow import Norm
 from methods.graph.other_paths import describe_failure, fault_on_other_paths
@@ -187,26 +186,12 @@ def _try_cost(
     traced: TracedGroups,
     dense_flops: int,
 ) -> Fault | None:
-    """What the cost model says of a narrowed network must be what is counted there."""
-    some = {group.name: trial_channels(group, number, 0) for number, group in enumerate(groups)}
+    """What the cost model says of a narrowed network must be what is counted there.
+
+    A product over a single channel may be no product any more (einsum): `least_widths` keeps more there.
+    """
+    staying = {group.name: trial_channels(group, number, 0) for number, group in enumerate(groups)}
     cost = WidthCost(network, groups, [[group.channels] for group in groups], traced.products)
-    fault = _cost_fault(network, example, groups, some, traced, cost, dense_flops)
-    # A product over a single channel may be no product any more (einsum); whether so few run is for `least_widths`.
-    with suppress(Exception):
-        fewest = {group.name: first_channels(group, group.classes) for group in groups}
-        fault = fault or _cost_fault(network, example, groups, fewest, traced, cost, dense_flops)
-    return fault
-
-
-def _cost_fault(
-    network: nn.Module,
-    example: Tensor,
-    groups: Sequence[Group],
-    staying: Mapping[str, Tensor],
-    traced: TracedGroups,
-    cost: WidthCost,
-    dense_flops: int,
-) -> Fault | None:
     narrowed = copy_network(network)
     keep_channels(narrowed, groups, staying)
     traced.numbers.write_numbers(narrowed, staying, example)

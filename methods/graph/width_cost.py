@@ -89,7 +89,7 @@ class WidthCost:
 
     def __call__(self, levels: Levels) -> Costs:
         """Costs of the allocations in `levels`, (n_allocations, n_sites)."""
-        return self.of_widths(self._kept_channels(levels))
+        return self.of_widths(self.kept_channels(levels))
 
     def of_widths(self, channels: Floats) -> Costs:
         """Costs when group i keeps `channels[:, i]` channels, (n_allocations, n_groups)."""
@@ -98,19 +98,19 @@ class WidthCost:
 
     def layer_widths(self, levels: Levels) -> tuple[Floats, Floats]:
         """Input and output channels of all `layers`, each (n_allocations, n_layers); depthwise ones have one input."""
-        channels = self._kept_channels(levels)
+        channels = self.kept_channels(levels)
         return self._in(channels), self._out(channels)
 
-    def layer_flops(self, levels: Levels) -> dict[str, Floats]:
-        """The FLOPs of every layer, bare weights among them, each (n_allocations,)."""
+    def layer_flops(self, channels: Floats) -> dict[str, Floats]:
+        """FLOPs of every layer, bare weights among them, (n_allocations,), for `channels` (n_allocations, n_groups)."""
         flops: dict[str, Floats] = {}
-        for layer, column in zip(self._product_layers, self._flops(self._kept_channels(levels)).T, strict=True):
+        for layer, column in zip(self._product_layers, self._flops(channels).T, strict=True):
             flops[layer] = flops[layer] + column if layer in flops else column
         return flops
 
     def written_elements(self, levels: Levels) -> Floats:
         """How many elements the results of all products have together, (n_allocations,)."""
-        return self._written(self._kept_channels(levels)).sum(1)
+        return self._written(self.kept_channels(levels)).sum(1)
 
     def position_shares(self, levels: Levels) -> Floats:
         """The share of its positions that each of `layers` still works at, (n_allocations, n_layers).
@@ -120,12 +120,13 @@ class WidthCost:
         dense = np.zeros((1, len(self.ladders)), dtype=np.intp)
         both = np.concatenate([dense, levels])
         inputs, outputs = self.layer_widths(both)
-        flops = self.layer_flops(both)
+        flops = self.layer_flops(self.kept_channels(both))
         per_weight = np.stack([flops[name] for name in self.layers], axis=1) / (inputs * outputs)
         shares: Floats = per_weight[1:] / per_weight[0]
         return shares
 
-    def _kept_channels(self, levels: Levels) -> Floats:
+    def kept_channels(self, levels: Levels) -> Floats:
+        """The channels that groups keep at the levels of their ladders, (n_allocations, n_groups)."""
         channels = np.empty(levels.shape, dtype=np.float64)
         for site, ladder in enumerate(self.ladders):
             channels[:, site] = ladder[levels[:, site]]

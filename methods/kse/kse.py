@@ -105,10 +105,10 @@ class KSE(KernelTables):
                     grading,
                     layer.groups,
                     layer.kernel_size[0] * layer.kernel_size[1],
-                    self._uses[site.name].positions,
                 )
             )
-        return GradedChange(layers)
+        positions = {site.name: self._uses[site.name].positions for site in self.sites}
+        return GradedChange(layers, order.positions_left(positions))
 
     def layer_indicator(self, name: str) -> npt.NDArray[np.float64]:
         """v_c of the input channels that the network has, as computed on the dense network."""

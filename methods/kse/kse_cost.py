@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,6 @@ class GradedLayer:
     pairs: Sequence[tuple[int, int]]  # (G, T) of its settings from the first that is not dense
     groups: int
     area: int  # Kh·Kw
-    positions: int
 
 
 class GradedChange:
@@ -41,7 +40,9 @@ class GradedChange:
     distinct kernels of its channels, and these give all figures, for all layers at once.
     """
 
-    def __init__(self, layers: Sequence[GradedLayer]) -> None:
+    def __init__(self, layers: Sequence[GradedLayer], positions: Callable[[Levels], Ints]) -> None:
+        """`positions`: levels of the first method -> the positions of each layer, (n_allocations, n_layers)."""
+        self._positions = positions
         granularities = sorted({G for layer in layers for G, _ in layer.pairs})
         top = granularities[-1]
         self._grade_tally = ChannelTally(
@@ -49,8 +50,8 @@ class GradedChange:
             [_one_hot(layer.indicator, granularities, top) for layer in layers],
         )
         self._outputs = count_remaining([layer.outputs for layer in layers])
-        self._groups, self._area, self._positions = (
-            np.array([getattr(layer, figure) for layer in layers]) for figure in ("groups", "area", "positions")
+        self._groups, self._area = (
+            np.array([getattr(layer, figure) for layer in layers]) for figure in ("groups", "area")
         )
         longest = 1 + max(len(layer.pairs) for layer in layers)
         self._variant = np.zeros((len(layers), longest), dtype=np.intp)
@@ -77,7 +78,7 @@ class GradedChange:
         saved = np.where(compressed, dense - distinct, 0) * self._area
         index = np.where(compressed, -(-tables // 8), 0)
         params = -saved.sum(1)
-        return Costs(-(saved * self._positions).sum(1), params, 4 * params + index.sum(1))
+        return Costs(-(saved * self._positions(first)).sum(1), params, 4 * params + index.sum(1))
 
 
 def _one_hot(v: npt.NDArray[np.float64], granularities: Sequence[int], top: int) -> Ints:

@@ -30,7 +30,7 @@ def count_flops(network: nn.Module, example: Tensor) -> int:
 
     def subtract_shared(layer: CodebookConv2d, _: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal repeated
-        size = layer.kernel_size[0] * layer.kernel_size[1] * output[0, 0].numel()
+        size = layer.kernel_size[0] * layer.kernel_size[1] * output[:, 0].numel()
         repeated += (layer.index.numel() - count_convolutions(layer)) * size
 
     layers = [module for module in network.modules() if isinstance(module, CodebookConv2d)]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from coupled_nets import BUILDERS, pieces
 from independent import randomise_channels
-from torch import nn
+from torch import Tensor, nn
 
 from methods.base import Allocation, Compressor, Site, example_input
 from methods.kse.kse import PAIRS
@@ -96,6 +96,31 @@ def test_costs_at_any_pair_of_widths(method: str, options: dict[str, Any], name:
         flops, params, _ = compressor.cost_of(allocation)
         assert flops == count_flops(small, example_input(SHAPE))
         assert params == sum(parameter.numel() for parameter in small.parameters())
+
+
+class Folded(nn.Module):
+    """Each channel of `stem` goes through the same convolutions by itself, as an image of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.wide = nn.Conv2d(3, 8, 3), nn.Conv2d(1, 6, 3, padding=1)
+        self.deep, self.back = nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(6, 1, 1)
+        self.head = nn.Linear(8, pieces.CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = torch.relu(self.stem(images))
+        folded = torch.relu(self.deep(torch.relu(self.wide(x.flatten(0, 1)[:, None]))))
+        return torch.as_tensor(self.head(self.back(folded).view(x.shape).mean((2, 3))))
+
+
+@pytest.mark.parametrize("second", ["kse", "kernel-clustering"])
+def test_costs_where_the_first_one_takes_positions_of_the_second_one(second: str) -> None:
+    compressor = bind_method(f"l1+{second}", Folded())
+    assert {"l1:stem", "l1:wide", f"{second}:deep"} <= {site.name for site in compressor.sites}
+    for seed in range(12):
+        allocation = at_random(compressor, seed)
+        small = compressor.compress(allocation).eval()
+        assert compressor.cost_of(allocation).flops == count_flops(small, example_input(SHAPE))
 
 
 def test_settings_of_one_method_alone_cost_what_they_cost_without_the_other() -> None:

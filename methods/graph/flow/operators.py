@@ -104,6 +104,8 @@ def operator_words(name: str, rule: Callable[[Call], Any]) -> str:
         return f"{plain} over channels"
     if rule is attend:
         return "attention, which scales by their number,"
+    if plain in ("mkldnn_rnn_layer", "cudnn_rnn"):
+        plain = "a recurrent layer"
     if rule is pin_inputs:
         return f"{plain}, through which channels are not followed,"
     return plain

@@ -105,6 +105,11 @@ class ProductWidths:
     widths: tuple[IndexWidth, ...]
     summed: tuple[bool, ...]
 
+    def groups(self, *, summed: bool) -> set[str]:
+        """The groups with channels along the indices that are summed over, or along those of the result."""
+        widths = [width for width, is_summed in zip(self.widths, self.summed, strict=True) if is_summed == summed]
+        return {group for width in widths for group, _ in width.shares}
+
     @property
     def written_widths(self) -> list[IndexWidth]:
         """The widths of the result."""
