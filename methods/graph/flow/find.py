@@ -14,7 +14,7 @@ from methods.graph.channels import Group, Slots, tied_parameters
 from methods.graph.flow.labels import FREE, Dimension, varying_dims
 from methods.graph.flow.passes import trace_channels
 from methods.graph.flow.product_widths import ProductWidths, sides_of_weights, widths_of_products
-from methods.graph.flow.sizes import ALWAYS, CallNumbers
+from methods.graph.flow.sizes import ALWAYS, CallNumbers, units_along
 from methods.graph.flow.trace import ChannelFlow
 from methods.graph.narrow import LAYERS, Norm, Side, channels_of, is_depthwise, layer_dims
 from methods.graph.trace import LayerUse
@@ -161,7 +161,8 @@ def groups_of_flow(flow: ChannelFlow, network: nn.Module, uses: Mapping[str, Lay
         units += len(members)
     unit_of_label = unit_of[component_of]
     unit_of_label[FREE] = ALWAYS
-    numbers = CallNumbers(list(flow.calls.numbers(unit_of_label)), first_units, units)
+    attributes = flow.attributes.attributes(lambda extent: units_along(extent, unit_of_label))
+    numbers = CallNumbers(list(flow.calls.numbers(unit_of_label)), first_units, units, list(attributes))
     products = widths_of_products(recorded, component_of, members_of)
     return TracedGroups(
         list(groups.values()),

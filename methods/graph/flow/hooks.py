@@ -18,6 +18,7 @@ from methods.graph.flow.trace import ChannelFlow
 from methods.graph.narrow import Norm, channels_of
 from methods.graph.trace import evaluation_mode, separate_operators
 from models.execution.forward_hooks import forward_hooks, hookable_modules, module_path
+from models.execution.tensor_leaves import tensor_leaves
 
 
 def run_with_labels(flow: ChannelFlow, network: nn.Module, inputs: Tensor, *, training: bool = False) -> Any:
@@ -30,6 +31,7 @@ def run_with_labels(flow: ChannelFlow, network: nn.Module, inputs: Tensor, *, tr
     with ExitStack() as stack:
         stack.enter_context(module_path(network, flow.path))
         after = [(module, partial(_leave_own, flow, name)) for module, name in own]
+        after += [(module, partial(_note_widths, flow, name)) for name, module in modules]
         stack.enter_context(forward_hooks(before=[*norms, *visits], after=after))
         stack.enter_context(evaluation_mode(network, inputs))
         network.train(training)
@@ -52,6 +54,10 @@ def _leave_own(flow: ChannelFlow, name: str, module: nn.Module, _inputs: Any, ou
     labels = flow.side_labels(name, "out", channels_of(module, "out"))
     shape = [len(labels) if d == 1 else 1 for d in range(output.dim())]
     flow.set_value(output, Value(output.shape, (labels.reshape(shape),)))
+
+
+def _note_widths(flow: ChannelFlow, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    flow.attributes.note_tensors(name, module, tensor_leaves((inputs, output)))
 
 
 def _note_visit(flow: ChannelFlow, name: str, module: nn.Module, _inputs: Any) -> None:

@@ -23,6 +23,7 @@ from methods.graph.call_sites import CallSite, Instructions, find_call_site
 from methods.graph.flow.call_readers import Extent, TracedCall, read_number
 from methods.graph.flow.labels import varying_dims
 from methods.graph.flow.planes import Value
+from methods.graph.flow.width_attributes import WidthAttribute
 from methods.graph.trace import evaluation_mode, separate_operators
 
 ALWAYS = -1  # the unit of what is never removed
@@ -121,13 +122,13 @@ class CallRecorder(TorchFunctionMode):
             unit_of: (labels,) the unit of every label, or `ALWAYS`.
         """
         for call, path, number, extent in self._noted:
-            units = None if extent is None else _units_along(extent, unit_of)
+            units = None if extent is None else units_along(extent, unit_of)
             yield CallNumber(
                 call.module, call.site, path, call.count, call.order, call.training, number, units, extent is None
             )
 
 
-def _units_along(extent: Extent, unit_of: Tensor) -> Tensor | None:
+def units_along(extent: Extent, unit_of: Tensor) -> Tensor | None:
     """(length, m) units of the indices, one column for every element across; None if none of them is ever removed."""
     columns = []
     for plane in extent.value.planes:
@@ -149,9 +150,27 @@ class CallNumbers:
         first: group -> its first unit; the units of a group are its channels.
     """
 
-    def __init__(self, candidates: Sequence[CallNumber], first: Mapping[str, int], units: int) -> None:
+    def __init__(
+        self,
+        candidates: Sequence[CallNumber],
+        first: Mapping[str, int],
+        units: int,
+        attributes: Sequence[WidthAttribute] = (),
+    ) -> None:
         self.first, self._units = dict(first), units
-        self._candidates = list(candidates)
+        self._candidates, self._attributes = list(candidates), list(attributes)
+        self._rewritten: set[str] = set()  # modules whose attributes are written anew
+
+    def rewrite_attributes(self, module: str) -> bool:
+        """Write the widths that a module holds as attributes from now on; False if there are none, or it is done."""
+        if module in self._rewritten or all(attribute.module != module for attribute in self._attributes):
+            return False
+        self._rewritten.add(module)
+        return True
+
+    def leave_attributes(self, module: str) -> None:
+        """Never write the attributes of a module: they are no widths, or do not help."""
+        self._attributes = [attribute for attribute in self._attributes if attribute.module != module]
 
     def write_numbers(
         self, network: nn.Module, staying: Mapping[str, Tensor], example: Tensor
@@ -169,6 +188,9 @@ class CallNumbers:
                 start = self.first[name]
                 stays[start : ends[ends.index(start) + 1]] = False
                 stays[start + channels] = True
+        for attribute in self._attributes:
+            if attribute.module in self._rewritten:
+                setattr(network.get_submodule(attribute.module), attribute.name, attribute.count_staying(stays))
         written = self._attach_numbers(network, stays)
         if any(_must_be_told_apart(replacement) for replacement in written.values()):
             # The code's own numbers tell the calls apart, and may be widths themselves: of another layer.

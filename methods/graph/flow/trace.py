@@ -17,6 +17,7 @@ from methods.graph.flow.planes import Value
 from methods.graph.flow.product_widths import ProductRecorder
 from methods.graph.flow.reductions import MEASURES, NORMS, measured_planes
 from methods.graph.flow.sizes import CallRecorder
+from methods.graph.flow.width_attributes import AttributeRecorder
 from methods.graph.products import MATRIX_PRODUCTS
 from methods.graph.trace import is_attention
 from models.execution.operator_mode import OperatorMode
@@ -34,6 +35,7 @@ class ChannelFlow(OperatorMode):
         labels: all labels.
         splits: planes of dimensions that a view took apart.
         calls: the numbers in the calls that the network's code makes.
+        attributes: the integers of modules that equal widths.
         products: those that apply a weight, with the labels of their operands.
         norms: the layer and group norms among the modules.
         needs_labels: whether masking needs them: a matrix product had labelled operands none of which is a parameter,
@@ -48,6 +50,7 @@ class ChannelFlow(OperatorMode):
         self.visited: dict[str, None] = {}  # modules in the order of their first call, or first use of a tensor
         self.operators: Counter[tuple[str, str]] = Counter()  # of the code of a module: how often each has run
         self.calls = CallRecorder(self.path, self.value_of)
+        self.attributes = AttributeRecorder(self.value_of)
         self.needs_labels = False
         self.suspended = 0
         self.products = ProductRecorder(network, self.path)
