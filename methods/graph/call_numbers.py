@@ -53,19 +53,25 @@ class Narrowing:
 
     @property
     def rule(self) -> tuple[bool, Number | Fraction]:
-        """Narrowings of one rule need not be told apart."""
-        scales = self.scales and self.written != 0
-        return scales, Fraction(self.number) / Fraction(self.written) if scales else self.number
+        """Whether the code's number is multiplied, and with what, or which one takes its place.
+
+        Narrowings of one rule need not be told apart; rounding must not tell roots of widths apart.
+        """
+        if not self.scales or self.written == 0:
+            return False, self.number
+        if isinstance(self.number, int) and isinstance(self.written, int):
+            return True, Fraction(self.number, self.written)
+        return True, float(f"{self.number / self.written:.12g}")
 
     def fit_number(self, written: Number) -> Number:
         """The number in place of one that the code has written: in proportion, if it depends on sizes."""
         scales, value = self.rule
         if not scales:
             return self.number
-        assert isinstance(value, Fraction)
-        if written % value.denominator != 0:
-            return written
-        return written // value.denominator * value.numerator
+        if not isinstance(value, Fraction):
+            return written * value
+        # A size that is no multiple has come about otherwise: the code's own may be right.
+        return written if written % value.denominator else written // value.denominator * value.numerator
 
 
 def choose_narrowing(

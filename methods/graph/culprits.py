@@ -46,7 +46,7 @@ def give_up_groups(
     reasons: dict[str, str] = {}
     while remaining and (fault := trial(remaining)) is not None:
         if time.monotonic() > end:
-            proven = proven if trial(proven) is None else []
+            proven = proven if proven and trial(proven) is None else []
             untried = f"no time was left to try its channels: other ones took {patience:.0f} s"
             reasons.update({group.name: untried for group in remaining if group not in proven})
             return proven, reasons

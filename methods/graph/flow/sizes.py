@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +26,8 @@ from methods.graph.flow.width_attributes import WidthAttribute
 from methods.graph.trace import evaluation_mode, separate_operators
 
 ALWAYS = -1  # the unit of what is never removed
+Notes = dict[tuple[str, NumberPlace], set[Number]]
+"""Module and place in its code -> the numbers there."""
 
 
 @dataclass(frozen=True)
@@ -216,40 +217,29 @@ class CallNumbers:
         self._candidates = [entry for entry in self._candidates if needed.get(entry.place, True)]
 
     def observe_inputs(self, network: nn.Module, example: Tensor) -> None:
-        """Learn on other inputs which sizes depend on the input's; forget factors that do, or that data decide.
+        """Learn on other inputs which numbers depend on the input's size; forget factors that its contents decide.
 
         Args:
             network: a copy of the dense network.
             example: a batch (B, C, H, W) of one image or more; the trace has seen one.
         """
         written = self._attach_numbers(network, torch.ones(self._units + 1, dtype=torch.bool))
-        dense: dict[tuple[str, NumberPlace], set[Number]] = {}
+        dense: Notes = {}
         for entry in self._candidates:
             dense.setdefault(entry.place, set()).add(entry.dense)
         evaluated = {entry.place for entry in self._candidates if not entry.training}
         batch = make_noise(example, 3)
-        runs: list[tuple[Tensor, int | None]] = [(images, None) for images in (batch, *images_of_other_sizes(example))]
+        same_size = [_observe_pass(network, batch, written) or _observe_pass(network, batch[:1], written)]
         if len(evaluated) < len(dense):  # training may draw numbers at random
-            runs += [(batch, seed) for seed in (1, 2)]
-        varying, observed = set[tuple[str, NumberPlace]](), set[tuple[str, NumberPlace]]()
-        for inputs, training_seed in runs:
-            for replacement in written.values():
-                replacement.start_noting()
-                replacement.observing = True
-            with suppress(Exception):  # it may want one size alone
-                _run_plainly(network, inputs, training_seed)
-                notes = {
-                    (name, place): set(numbers.values())
-                    for name, replacement in written.items()
-                    for place, numbers in replacement.noted.items()
-                }
-                varying |= {place for place, numbers in notes.items() if not numbers <= dense[place]}
-                observed |= notes.keys()
-        unsure = varying | (dense.keys() - evaluated - observed)
+            same_size += [_observe_pass(network, batch, written, seed) for seed in (1, 2)]
+        other_sizes = [_observe_pass(network, images, written) for images in images_of_other_sizes(example)]
+        unsteady = {place for notes in same_size for place, numbers in notes.items() if not numbers <= dense[place]}
+        unsteady_factors = unsteady | (dense.keys() - evaluated).difference(*same_size)
+        scaling = {place for notes in other_sizes for place, numbers in notes.items() if not numbers <= dense[place]}
         self._candidates = [
-            replace(entry, scales=entry.place in varying)
+            replace(entry, scales=entry.place in unsteady | scaling)
             for entry in self._candidates
-            if not (entry.is_factor and entry.place in unsure)
+            if not (entry.is_factor and entry.place in unsteady_factors)
         ]
 
 
@@ -264,6 +254,24 @@ def images_of_other_sizes(example: Tensor) -> Iterator[Tensor]:
     """One smaller and one larger image."""
     for scale in (0.5, 1.5):
         yield make_noise(example, 1, [max(1, round(size * scale)) for size in example.shape[2:]])
+
+
+def _observe_pass(
+    network: nn.Module, images: Tensor, written: Mapping[str, ReplacedNumbers], training_seed: int | None = None
+) -> Notes:
+    """The numbers that the code has in a pass; none if the network does not run on such images."""
+    for replacement in written.values():
+        replacement.start_noting()
+        replacement.observing = True
+    try:
+        _run_plainly(network, images, training_seed)
+    except Exception:  # it may want one size alone
+        return {}
+    return {
+        (name, place): set(numbers.values())
+        for name, replacement in written.items()
+        for place, numbers in replacement.noted.items()
+    }
 
 
 def _must_be_told_apart(replacement: ReplacedNumbers) -> bool:

@@ -203,11 +203,29 @@ class Item(Ended):
 
 
 class RootOfSizes(Ended):
-    """A factor of width and positions, which no number can stand for at all sizes."""
+    """A factor of width and positions, at several sizes in a loop."""
 
     def between(self, x: Tensor) -> Tensor:
-        _, c, h, w = x.shape
-        return x * (c * h * w) ** -0.5
+        total = x
+        for _ in range(2):
+            _, c, h, w = x.shape
+            x = F.avg_pool2d(x * (c * h * w) ** -0.5, 2)
+            total = total + F.interpolate(x, size=total.shape[2:])
+        return total
+
+
+class ProductOfSizes(Ended):
+    """A whole number of width and positions."""
+
+    def between(self, x: Tensor) -> Tensor:
+        return x * x[0].numel() / 1000
+
+
+class SumOfSizes(Ended):
+    """A factor of width and height together, which cannot be taken apart."""
+
+    def between(self, x: Tensor) -> Tensor:
+        return x / (x.shape[1] + x.shape[2])
 
 
 class ByShape(Ended):

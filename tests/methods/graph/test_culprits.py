@@ -65,3 +65,14 @@ def test_when_time_is_over_what_has_passed_is_kept(monkeypatch: pytest.MonkeyPat
     assert [group.name for group in passed] == NAMES[:4]
     assert reasons["layer4"] == "layer4"
     assert set(NAMES[5:]) == {name for name, reason in reasons.items() if reason.startswith("no time was left")}
+
+
+def test_no_trial_of_no_groups_when_time_is_up() -> None:
+    tried: list[int] = []
+
+    def trial(groups: Sequence[Group]) -> Fault:
+        tried.append(len(groups))
+        return Fault("always")
+
+    assert give_up_groups(groups_of(NAMES), trial, patience=-1)[0] == []
+    assert tried == [len(NAMES)]

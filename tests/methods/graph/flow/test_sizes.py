@@ -30,7 +30,9 @@ SITES: dict[type[nn.Module], dict[str, tuple[int, int]]] = {
     sized_code.DropsLayers: {"stem": (8, 8), "wide.0": (4, 4), "wide.1": (9, 9), "wide.2": (16, 16)},
     sized_code.Helper: {"stem": (8, 8), "wide.0": (4, 4), "wide.1": (9, 9), "wide.2": (16, 16)},
     sized_code.Item: {"a": (8, 8), "b": (6, 6)},
-    sized_code.RootOfSizes: {"b": (6, 6)},
+    sized_code.RootOfSizes: {"a": (8, 8), "b": (6, 6)},
+    sized_code.ProductOfSizes: {"a": (8, 8), "b": (6, 6)},
+    sized_code.SumOfSizes: {"b": (6, 6)},
     sized_code.ByShape: {"b": (6, 6)},
     sized_code.GroupedStatistics: {"a": (8, 2), "b": (6, 6)},
     sized_code.WidthOfAnother: {"stream": (8, 8), "values": (8, 8), "b": (6, 6)},
@@ -108,7 +110,7 @@ def test_types_of_autocast_change_no_number() -> None:
 
 
 @pytest.mark.parametrize(("kind", "reason"), [
-    (sized_code.RootOfSizes, "removing its channels changes more than those channels"),
+    (sized_code.SumOfSizes, "removing its channels changes more than those channels in images of another size"),
     (sized_code.ByShape, "removing its channels changes more than those channels in images of another size"),
 ])  # fmt: skip
 def test_what_would_be_wrong_on_other_images_stays_dense(kind: type[nn.Module], reason: str) -> None:
