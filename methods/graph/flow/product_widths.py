@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.graph.flow.call import Planes
-from methods.graph.flow.labels import FREE, Dimension, compact, varying_dims
+from methods.graph.flow.labels import Dimension, compact, varying_dims
 from methods.graph.narrow import Side
 from methods.graph.products import SUMMED, Source, WeightSources, read_products
 from models.execution.tensor_leaves import tensor_leaves
@@ -141,7 +141,7 @@ def widths_of_products(
 def _distinct_cuts(
     operands: Iterable[LabelledOperand], components: Tensor, group_of: Tensor
 ) -> list[tuple[str, Tensor]]:
-    """The indices along which groups' channels go, with the component of each entry (-1: it stays, -2: unknown).
+    """The indices along which groups' channels go, with the component of each entry; -1 for one that stays.
 
     Both operands tell the same of an index that they share.
     """
@@ -149,18 +149,13 @@ def _distinct_cuts(
     for operand in operands:
         for plane in operand.planes:
             ids = components[plane.clamp_min(0)]
-            ids = torch.where(plane == FREE, -2, torch.where((plane < 0) | (group_of[ids] < 0), -1, ids))
-            ids = compact(ids)
+            ids = compact(torch.where((plane <= 0) | (group_of[ids] < 0), -1, ids))
             dims = sorted(varying_dims(ids), key=lambda d: operand.indices[d])
             indices = "".join(operand.indices[d] for d in dims)
             if not dims or "." in indices:
                 continue
             ids = ids.permute(*dims, *(d for d in range(ids.dim()) if d not in dims)).flatten(len(dims) - 1)
-            for number, (known_indices, known) in enumerate(cuts):
-                if known_indices == indices and bool(((known == ids) | (known == -2) | (ids == -2)).all()):
-                    cuts[number] = indices, torch.maximum(known, ids)
-                    break
-            else:
+            if not any(same_indices == indices and torch.equal(cut, ids) for same_indices, cut in cuts):
                 cuts.append((indices, ids))
     return cuts
 

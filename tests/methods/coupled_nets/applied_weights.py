@@ -67,7 +67,7 @@ def on_the_right() -> nn.Module:
 
 def on_the_left() -> nn.Module:
     def run_net(n: nn.Module, x: Tensor) -> Tensor:
-        return n.head((n.back @ torch.relu(n.wide @ torch.relu(n.stem(x)).flatten(2))).mean(2))
+        return n.head((n.back @ torch.relu(n.wide @ torch.relu(n.stem(x)).mean((2, 3)).T)).T)
 
     return Pieces(run_net, stem=nn.Conv2d(3, 12, 1), wide=parameter(20, 12), back=parameter(8, 20),
                   head=nn.Linear(8, 4))  # fmt: skip
