@@ -64,7 +64,10 @@ def convolve(call: Call) -> Planes:
         summands = [Value(shape, (plane,)) for plane in planes[:1]]
         planes = list(join_elements(call.labels, [*summands, added], shape, call.reason))
     positions = [plane for plane in inputs.planes if 1 not in varying_dims(plane)]
-    return (*planes, *call.fix(positions, range(1, len(inputs.shape))))
+    # A kernel of one position does to each what it does to all others.
+    stride, padding = call.arguments["stride"], call.arguments["padding"]
+    apart = {d for d in range(2, rank) if weight.shape[d] == stride[d - 2] == 1 and padding[d - 2] == 0}
+    return (*planes, *call.fix(positions, [d for d in range(1, rank) if d not in apart]))
 
 
 def _contract_groups(call: Call, inputs: Value, weight: Value, filters: list[Tensor]) -> None:

@@ -47,6 +47,9 @@ ELEMENTWISE: dict[str, Between] = {
     "softmax of positions": lambda n, a, b: a.flatten(2).softmax(2).unflatten(2, (8, 8)) + b,
     "sums over positions": lambda n, a, b: (a.mean((2, 3)) + b.var((2, 3)))[..., None, None],
     "running sums of positions": lambda n, a, b: a.cumsum(3) + b.sort(2)[0],
+    "a kernel of one position": lambda n, a, b: (
+        F.conv2d(torch.stack([a.flatten(2), b.flatten(2)], 1), torch.ones(1, 2, 1, 1)).squeeze(1).unflatten(2, (8, 8))
+    ),
     "one image for all": lambda n, a, b: a - a.mean(0, keepdim=True) + b.amax((2, 3), keepdim=True),
 }
 

@@ -1,0 +1,109 @@
+"""Whether a trial can see a group at all: outputs that do not depend on its channels are no evidence.
+
+A gate that is zero, an attribute of the code at that, or a result that is thrown away hide whatever goes wrong behind
+them: narrowed and masked network give the same outputs because both give those of the dense one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from methods.base import copy_network
+from methods.graph.channels import Group
+from methods.graph.narrow import TRANSPOSED, Norm
+from models.execution.tensor_leaves import tensor_leaves
+
+UNSEEN = "no output depends on its channels, so that no trial can tell what they are coupled with"
+NEAR_ZERO = 0.05
+CLEAR = 100  # times the tolerance of a trial: an estimate by gradients may be off, but not by that much
+
+
+@torch.no_grad()
+def with_visible_factors(network: nn.Module) -> nn.Module:
+    """A copy in which no factor hides a fault.
+
+    A layer scale of 1e-6 or a last convolution of zeros hides whatever goes wrong before it; slopes, scales and
+    statistics that are still the same for all channels hide that they go with the wrong ones.
+    """
+    twin = copy_network(network).eval()
+    generator = torch.Generator().manual_seed(0)
+    statistics = {id(tensor) for module in twin.modules() if isinstance(module, Norm) for tensor in module.buffers()}
+    # Of other buffers only gates at zero matter; a mask or a grid of places has more dimensions.
+    gates = {id(tensor) for tensor in twin.buffers() if tensor.squeeze().dim() <= 1 and not tensor.any()}
+    buffers = [tensor for tensor in twin.buffers() if id(tensor) in statistics | gates]
+    for tensor in [*twin.parameters(), *buffers]:
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        if tensor.squeeze().dim() <= 1:
+            factors = torch.rand(tensor.shape, generator=generator).to(tensor) + 0.5
+            tensor.copy_(torch.where(tensor.abs() < NEAR_ZERO, factors, tensor * factors))
+        elif float(tensor.abs().max()) < NEAR_ZERO**2:  # weights are small by right, but not all of them
+            fan_in = tensor.numel() // tensor.shape[0]
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) / fan_in**0.5)
+    return twin
+
+
+@torch.no_grad()
+def in_double_precision(network: nn.Module, example: Tensor) -> nn.Module:
+    """The network in double precision, where faults show that rounding hides; as it is if it does not run so."""
+    try:
+        twin = copy_network(network).double()
+        twin(example.double())
+    except Exception:  # the user's code may hold a type
+        return network
+    return twin
+
+
+def unseen_groups(network: nn.Module, inputs: Tensor, groups: Sequence[Group], tolerance: float) -> list[Group]:
+    """The groups of which gradients do not show that the outputs depend on their channels.
+
+    One pass backward tells for all groups; those that it leaves in doubt have to be masked one by one.
+    """
+    twin = copy_network(network)
+    try:
+        with torch.enable_grad():
+            for parameter in twin.parameters():
+                parameter.requires_grad_(parameter.is_floating_point())
+            outputs = [output for output in tensor_leaves(twin(inputs)) if output.requires_grad]
+            largest = max(float(output.detach().abs().max()) for output in outputs)
+            generator = torch.Generator().manual_seed(0)
+            # Random weights, so that outputs which always sum to one (softmax) do not hide what changes them.
+            weights = [torch.randn(output.shape, generator=generator).to(output) for output in outputs]
+            torch.stack(
+                [(output * weight).sum() for output, weight in zip(outputs, weights, strict=True)]
+            ).sum().backward()
+    except Exception:  # nothing that has gradients, or a custom function without any
+        return list(groups)
+    return [group for group in groups if not _first_order_effect(group, twin) > CLEAR * tolerance * largest]
+
+
+def _first_order_effect(group: Group, network: nn.Module) -> float:
+    """How much the outputs change, to first order, if the parameters of one of the group's channels vanish."""
+    parameters, modules = dict(network.named_parameters(remove_duplicate=False)), dict(network.named_modules())
+    effect = 0.0
+    for slots in group.slots:
+        name = slots.name if slots.dim is not None else f"{slots.name}.weight"
+        parameter = parameters.get(name)
+        if slots.side == "in" or parameter is None or parameter.grad is None:
+            continue
+        parts = (parameter.detach() * parameter.grad).abs()
+        # A transposed convolution has its outputs along the second dimension.
+        dim = int(isinstance(modules.get(slots.name), TRANSPOSED)) if slots.dim is None else slots.dim
+        if len(slots.index) and parts.dim() and int(slots.index.max()) < parts.shape[dim]:
+            rows = parts.index_select(dim, slots.index.to(parts.device)).movedim(dim, 0)
+            effect = max(effect, float(rows.reshape(len(rows), -1).sum(1).max()))
+    return effect
+
+
+def relative_effect(dense: Sequence[Tensor], masked: Sequence[Tensor]) -> float:
+    """By how much masking changes the outputs, relative to the largest entry of each."""
+    effect = 0.0
+    for output, other in zip(dense, masked, strict=True):
+        if not output.is_floating_point():
+            effect = max(effect, float(not torch.equal(output, other)))
+        elif output.numel() and float(output.abs().max()):
+            effect = max(effect, float((output - other).abs().max() / output.abs().max()))
+    return effect
