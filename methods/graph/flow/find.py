@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from methods.base import copy_network
 from methods.graph.channels import Group, Slots, tied_parameters
+from methods.graph.flow.call_recorder import ALWAYS, units_along
 from methods.graph.flow.labels import FREE, Dimension, varying_dims
 from methods.graph.flow.passes import trace_channels
 from methods.graph.flow.product_widths import ProductWidths, sides_of_weights, widths_of_products
-from methods.graph.flow.sizes import ALWAYS, CallNumbers, units_along
+from methods.graph.flow.sizes import CallNumbers
 from methods.graph.flow.trace import ChannelFlow
 from methods.graph.narrow import LAYERS, Norm, Side, channels_of, is_depthwise, layer_dims
 from methods.graph.trace import LayerUse

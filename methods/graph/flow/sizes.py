@@ -1,147 +1,25 @@
-"""Which numbers in the calls of a network's code are widths, and how wide they are in a narrowed network.
+"""Which numbers in a network's code do not fit without its channels, and which ones take their place.
 
-A number is a width if the labels of channels vary along the dimension that it is the size of. Factors that the code
-computes from widths (`dim ** -0.5`) stay what they are in the dense network.
+Most are right by themselves. What the others depend on is learned on other images, batches and in training.
 """
 
 from __future__ import annotations
 
-import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from methods.graph.call_arguments import Number, Path
 from methods.graph.call_numbers import Narrowing, NumberPlace, ReplacedNumbers
-from methods.graph.call_sites import CallSite, Instructions, find_call_site
-from methods.graph.flow.call_readers import Extent, TracedCall, read_number
-from methods.graph.flow.labels import varying_dims
-from methods.graph.flow.planes import Value
+from methods.graph.call_sites import Instructions
+from methods.graph.flow.call_recorder import CallNumber
 from methods.graph.flow.width_attributes import WidthAttribute
 from methods.graph.trace import evaluation_mode, separate_operators
 
-ALWAYS = -1  # the unit of what is never removed
 Notes = dict[tuple[str, NumberPlace], set[Number]]
 """Module and place in its code -> the numbers there."""
-
-
-@dataclass(frozen=True)
-class CallNumber:
-    """A number in a call that a module's code makes.
-
-    Attributes:
-        count: how often the instruction had run before in this pass of the module.
-        order: the same over all passes of the module.
-        training: whether the module was in training.
-        dense: what it is in the dense network.
-        units: of each of the `dense` indices that it counts, (dense, m): an index stays if one of its units does;
-            None for a factor and for what is never removed, which stay as they are.
-        is_factor: whether it counts nothing.
-        scales: whether it is another number for images or batches of another size.
-    """
-
-    module: str
-    site: CallSite
-    path: Path
-    count: int
-    order: int
-    training: bool
-    dense: Number
-    units: Tensor | None
-    is_factor: bool
-    scales: bool = False
-
-    @property
-    def place(self) -> tuple[str, NumberPlace]:
-        """What is noted together: the module and the place in its code."""
-        return self.module, (self.site.instructions, self.path)
-
-    def narrow_number(self, stays: Tensor) -> Narrowing:
-        """The number where only some units stay; `stays` (number of units + 1,), its last entry is for `ALWAYS`."""
-        number = self.dense
-        if self.units is not None:
-            count = int(stays[self.units].any(-1).sum())
-            number = -count if self.dense < 0 else count
-        return Narrowing(self.dense, number, self.scales, self.site.callers, self.count, self.order)
-
-
-@dataclass(frozen=True)
-class _RecordedCall:
-    module: str
-    site: CallSite
-    count: int
-    order: int
-    training: bool
-
-
-class CallRecorder(TorchFunctionMode):
-    """While this mode is on, the numbers in calls are noted, with the labels of what they count.
-
-    Args:
-        path: the names of the modules that run, the innermost last.
-        value_of: what is known of a tensor.
-    """
-
-    def __init__(self, path: Sequence[str], value_of: Callable[[Tensor], Value]) -> None:
-        super().__init__()
-        self._path, self._value_of = path, value_of
-        self._training = False
-        self._counts: dict[str, Counter[Instructions]] = {}  # in the current pass of each module
-        self._orders: dict[str, Counter[Instructions]] = {}
-        self._noted: list[tuple[_RecordedCall, Path, Number, Extent | None]] = []
-
-    def begin_module(self, name: str, *, training: bool) -> None:
-        """A module's forward pass begins: its calls are counted from the start."""
-        self._counts[name] = Counter()
-        self._training = training
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        name = getattr(func, "__name__", "")
-        if name != "__get__":
-            module = self._path[-1]
-            site, _ = find_call_site(sys._getframe())
-            counts = self._counts.setdefault(module, Counter())
-            orders = self._orders.setdefault(module, Counter())
-            call = _RecordedCall(module, site, counts[site.instructions], orders[site.instructions], self._training)
-            counts[site.instructions] += 1
-            orders[site.instructions] += 1
-            read = read_number(name, TracedCall(args, kwargs, result, self._value_of))
-            self._noted += [(call, path, number, extent) for path, number, extent in read]
-        return result
-
-    def numbers(self, unit_of: Tensor) -> Iterator[CallNumber]:
-        """All of them; the caller forgets those that the code gets right by itself.
-
-        Args:
-            unit_of: (labels,) the unit of every label, or `ALWAYS`.
-        """
-        for call, path, number, extent in self._noted:
-            units = None if extent is None else units_along(extent, unit_of)
-            yield CallNumber(
-                call.module, call.site, path, call.count, call.order, call.training, number, units, extent is None
-            )
-
-
-def units_along(extent: Extent, unit_of: Tensor) -> Tensor | None:
-    """(length, m) units of the indices, one column for every element across; None if none of them is ever removed."""
-    columns = []
-    for plane in extent.value.planes:
-        if extent.dim in varying_dims(plane):
-            lines = plane.movedim(extent.dim, 0).reshape(plane.shape[extent.dim], -1)
-            lines = lines[: extent.length] if extent.length >= 0 else lines[extent.length :]
-            columns.append(torch.where(lines > 0, unit_of[lines.clamp_min(0)], ALWAYS))
-    if not columns:
-        return None
-    # Planes are cut independently: an index that one of them loses is gone. Two at once are left to the trial.
-    units = max(columns, key=lambda column: int((column >= 0).any()))
-    return torch.unique(units, dim=1) if bool((units >= 0).any()) else None
 
 
 class CallNumbers:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from methods.graph.flow.call import Call, Planes, named_arguments
+from methods.graph.flow.call_recorder import CallRecorder
 from methods.graph.flow.labels import Labels, compact
 from methods.graph.flow.operators import made_from_shapes, operator_words, rule_of
 from methods.graph.flow.planes import Value
 from methods.graph.flow.product_widths import ProductRecorder
 from methods.graph.flow.reductions import MEASURES, NORMS, measured_planes
-from methods.graph.flow.sizes import CallRecorder
 from methods.graph.flow.width_attributes import AttributeRecorder
 from methods.graph.products import MATRIX_PRODUCTS
 from methods.graph.trace import is_attention

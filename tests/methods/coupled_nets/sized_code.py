@@ -294,20 +294,48 @@ class CallsMethods(nn.Module):
         return self.body.fc(pool_mean(self.body.features(x))) + self.other.forward(x)
 
 
-class Checkpointed(nn.Module):
-    """Attention in a gradient checkpoint: it runs again in the backward pass, when no module runs."""
+class Attention(nn.Module):
+    """Scores are divided by a root of the width; training may run it in a gradient checkpoint."""
 
     def __init__(self, *, reentrant: bool = False) -> None:
         super().__init__()
         self.reentrant, self.checkpointed = reentrant, True
-        self.stem, self.qkv, self.fc = conv(3, 8), nn.Linear(8, 24), nn.Linear(8, CLASSES)
+        self.qkv = nn.Linear(8, 24)
 
     def attend(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).chunk(3, -1)
         return (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.avg_pool2d(self.stem(x), 2).flatten(2).mT
+        return self.attend(x)
+
+
+class CheckpointedMethod(Attention):
+    """A method in the checkpoint runs again in the backward pass, when no module runs."""
+
+    def forward(self, x: Tensor) -> Tensor:
         if self.training and self.checkpointed:
-            return self.fc(torch.as_tensor(checkpoint(self.attend, x, use_reentrant=self.reentrant)).mean(1))
-        return self.fc(self.attend(x).mean(1))
+            return torch.as_tensor(checkpoint(self.attend, x, use_reentrant=self.reentrant))
+        return self.attend(x)
+
+
+class CheckpointedModule(nn.Module):
+    """A module in the checkpoint runs again as a module."""
+
+    def __init__(self, *, reentrant: bool = False) -> None:
+        super().__init__()
+        self.reentrant, self.checkpointed, self.inner = reentrant, True, Attention()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.checkpointed:
+            return torch.as_tensor(checkpoint(self.inner, x, use_reentrant=self.reentrant))
+        return self.inner(x)
+
+
+class Attends(nn.Module):
+    def __init__(self, attention: nn.Module) -> None:
+        super().__init__()
+        self.stem, self.attention, self.fc = conv(3, 8), attention, nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.attention(F.avg_pool2d(self.stem(x), 2).flatten(2).mT).mean(1))

@@ -118,16 +118,29 @@ def test_what_would_be_wrong_on_other_images_stays_dense(kind: type[nn.Module], 
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_gradient_checkpoints_that_would_recompute_with_other_numbers(reentrant: bool) -> None:
-    assert "does not run in training" in bind_method(sized_code.Checkpointed(reentrant=reentrant)).skipped["qkv"]
-
-    later = sized_code.Checkpointed(reentrant=reentrant)
-    later.checkpointed = False
-    compressor = bind_method(later)
+def test_gradient_checkpoints_of_modules(reentrant: bool) -> None:
+    compressor = bind_method(sized_code.Attends(sized_code.CheckpointedModule(reentrant=reentrant)))
     small = compressor.compress(compressor.allocation([3] * len(compressor.sites))).train()
-    assert "qkv" in {site.name for site in compressor.sites}
+    assert len(small.attention.inner.qkv.weight) < 24
+    gradients = []
+    for small.attention.checkpointed in (True, False):
+        small.zero_grad()
+        small(EXAMPLE).square().sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in small.parameters()])
+    assert all(map(nearly_equal, *gradients))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_gradient_checkpoints_that_would_recompute_with_other_numbers(reentrant: bool) -> None:
+    network = sized_code.Attends(sized_code.CheckpointedMethod(reentrant=reentrant))
+    assert bind_method(network).skipped["attention.qkv"].endswith("does not run in training")
+
+    network.attention.checkpointed = False
+    compressor = bind_method(network)
+    small = compressor.compress(compressor.allocation([3] * len(compressor.sites))).train()
+    assert len(small.attention.qkv.weight) < 24
     small(EXAMPLE).sum().backward()
-    small.checkpointed = True
+    small.attention.checkpointed = True
     with pytest.raises(RuntimeError, match="gradient checkpoint"):
         small(EXAMPLE)
     assert small.eval()(EXAMPLE).shape == (2, 7)
