@@ -78,6 +78,14 @@ def _read_convolution(name: str, args: Sequence[Any], result: Tensor) -> Product
     return Product(name, inputs, weight, f"b{channels}{positions}", f"{sides}{kernel}", flops, result.numel())
 
 
+def tensor_attributes(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Tensors that a module holds without having registered them (`self.positions = encode_positions(64)`)."""
+    for owner, module in network.named_modules():
+        for leaf, value in vars(module).items():
+            if isinstance(value, Tensor) and value.is_leaf:
+                yield f"{owner}.{leaf}" if owner else leaf, value
+
+
 class WeightSources:
     """The layers whose parameters a tensor is made of, for tensors that no input reaches.
 
@@ -94,23 +102,19 @@ class WeightSources:
             memory = parameter.untyped_storage()._cdata
             self._parameters.setdefault(memory, []).append((parameter, self._layer_of(name)))
         # Memory is used anew: every result of an operator sets or deletes the entry of its own.
-        self._made: dict[int, tuple[Source, ...]] = {
-            buffer.untyped_storage()._cdata: () for buffer in network.buffers()
-        }
+        constants = [*network.buffers(), *(tensor for _, tensor in tensor_attributes(network))]
+        self._made: dict[int, tuple[Source, ...]] = {tensor.untyped_storage()._cdata: () for tensor in constants}
 
     def _layer_of(self, parameter: str) -> str:
         """A layer's weight, and what it computes its weight of (`weight_norm`, `parametrize`), go by its own name."""
         owner, _, leaf = parameter.partition(".parametrizations.")
         if not leaf:
             owner, _, leaf = parameter.rpartition(".")
-        layer = self.layers.get(owner)
-        if layer is None:
+        if owner not in self.layers:
             return parameter
-        return (
-            owner
-            if leaf == "weight" or ("weight" not in layer._parameters and leaf.startswith("weight"))
-            else parameter
-        )
+        computes_weight = "weight" not in self.layers[owner]._parameters  # of weight_g and weight_v
+        is_weight = leaf.startswith("weight") if computes_weight else leaf == "weight"
+        return owner if is_weight else parameter
 
     def sources_of(self, tensor: Tensor) -> tuple[Source, ...] | None:
         """The layers that a tensor's elements stem from; None for a tensor that the input reaches."""

@@ -18,7 +18,7 @@ from methods.graph.flow.planes import Value
 from methods.graph.flow.product_widths import ProductRecorder
 from methods.graph.flow.reductions import MEASURES, NORMS, measured_planes
 from methods.graph.flow.width_attributes import AttributeRecorder
-from methods.graph.products import MATRIX_PRODUCTS
+from methods.graph.products import MATRIX_PRODUCTS, tensor_attributes
 from methods.graph.trace import is_attention
 from models.execution.operator_mode import OperatorMode
 from models.execution.tensor_leaves import tensor_leaves
@@ -60,7 +60,7 @@ class ChannelFlow(OperatorMode):
         self._aliases: dict[int, dict[Key, None]] = {}
         self._owners: dict[Key, str] = {}
         self._sides: dict[tuple[str, str], Tensor] = {}
-        for name, tensor in [*network.named_parameters(), *network.named_buffers(), *_tensor_attributes(network)]:
+        for name, tensor in [*network.named_parameters(), *network.named_buffers(), *tensor_attributes(network)]:
             if tensor.dim():
                 self._add_tensor(name, tensor)
 
@@ -213,14 +213,6 @@ class ChannelFlow(OperatorMode):
 
 # Operators by which a number of the network decides a branch of Python.
 _BRANCHES = frozenset(("_local_scalar_dense", "is_nonzero", "item", "gt", "lt", "ge", "le", "eq", "ne"))
-
-
-def _tensor_attributes(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Tensors that a module holds without having registered them (`self.positions = encode_positions(64)`)."""
-    for owner, module in network.named_modules():
-        for leaf, value in vars(module).items():
-            if isinstance(value, Tensor) and value.is_leaf:
-                yield f"{owner}.{leaf}" if owner else leaf, value
 
 
 def _pending_pins(call: Call, before: Mapping[int, Value], output: Tensor) -> tuple[tuple[Tensor, str], ...]:

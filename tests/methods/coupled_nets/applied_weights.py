@@ -130,11 +130,15 @@ def low_rank_beside_a_layer() -> nn.Module:
 
 
 def scaled_weights() -> nn.Module:
-    def run_net(n: nn.Module, x: Tensor) -> Tensor:
-        return end(n, F.conv2d(torch.relu(F.conv2d(x, n.first * 0.2)), n.scale * n.second))
+    """By a number, by a tensor that is not registered, and by a parameter."""
 
-    return Pieces(run_net, first=parameter(12, 3, 3, 3), second=parameter(8, 12, 3, 3), scale=parameter(8, 1, 1, 1),
-                  head=nn.Linear(8, 4))  # fmt: skip
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
+        return end(n, F.conv2d(torch.relu(F.conv2d(x, n.first * 0.2 * n.gain)), n.scale * n.second))
+
+    network = Pieces(run_net, first=parameter(12, 3, 3, 3), second=parameter(8, 12, 3, 3), scale=parameter(8, 1, 1, 1),
+                     head=nn.Linear(8, 4))  # fmt: skip
+    network.gain = torch.tensor(0.7)
+    return network
 
 
 def part_of_a_weight() -> nn.Module:
