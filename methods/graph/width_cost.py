@@ -25,34 +25,48 @@ SlotWidths = Mapping[tuple[str, Side, int | None], IndexWidth]
 """Module and side, or bare parameter and dimension -> how many channels it has there."""
 
 
-class _WidthProducts:
-    """Amounts that are proportional to products of widths, for any channels that the groups keep."""
+Terms = Sequence[tuple[float, Sequence[IndexWidth]]]
+"""Amounts of the dense network, each with the widths that it is proportional to."""
 
-    def __init__(self, terms: Sequence[tuple[float, Sequence[IndexWidth]]], groups: Sequence[Group]) -> None:
-        """`terms`: each the amount of the dense network, and its widths."""
+
+class _WidthSums:
+    """Sums of amounts that are proportional to products of widths, for any channels that the groups keep."""
+
+    def __init__(self, sums: Sequence[Terms], groups: Sequence[Group]) -> None:
+        widths = dict.fromkeys(width for terms in sums for _, factors in terms for width in factors)
+        row_of = {width: row for row, width in enumerate(widths, start=1)}
         group_number = {group.name: number for number, group in enumerate(groups)}
-        columns = {width: number for number, width in enumerate(dict.fromkeys(w for _, ws in terms for w in ws), 1)}
-        # Column 0 is 1: terms have different numbers of widths.
-        self._per_channel, self._fixed = np.zeros((len(groups), len(columns) + 1)), np.ones(len(columns) + 1)
-        for width, column in columns.items():
+        # Row 0 is 1, for products of fewer widths than others have.
+        self._per_channel, self._fixed = np.zeros((len(widths) + 1, len(groups))), np.ones((len(widths) + 1, 1))
+        for width, row in row_of.items():
             for group, number in width.shares:
                 if group in group_number:  # other groups keep all channels
-                    self._per_channel[group_number[group], column] = number
-            full = np.array([group.channels for group in groups], dtype=np.float64) @ self._per_channel[:, column]
-            self._fixed[column] = width.size - full
-        longest = max((len(widths) for _, widths in terms), default=0)
-        self._columns = np.zeros((longest, len(terms)), dtype=np.intp)
-        self._factor = np.array([amount / math.prod(w.size for w in widths) for amount, widths in terms])
-        for term, (_, widths) in enumerate(terms):
-            self._columns[: len(widths), term] = [columns[width] for width in widths]
+                    self._per_channel[row, group_number[group]] = number
+            full = self._per_channel[row] @ np.array([group.channels for group in groups], dtype=np.float64)
+            self._fixed[row] = width.size - full
+        # Many amounts go with the same widths: the weights of a layer, its FLOPs, the norms of one width.
+        products: dict[tuple[int, ...], int] = {}
+        entries: list[tuple[int, int, float]] = []
+        for position, terms in enumerate(sums):
+            for amount, factors in terms:
+                rows = tuple(sorted(row_of[width] for width in factors))
+                product = products.setdefault(rows, len(products))
+                entries.append((position, product, amount / math.prod(width.size for width in factors)))
+        self._amounts = np.zeros((len(sums), len(products)))
+        for position, product, amount in entries:
+            self._amounts[position, product] += amount
+        self._rows = np.zeros((max(map(len, products), default=0), len(products)), dtype=np.intp)
+        for rows, product in products.items():
+            self._rows[: len(rows), product] = rows
 
     def __call__(self, channels: Floats) -> Floats:
-        """(n_allocations, n_terms) where group i keeps `channels[:, i]` channels, (n_allocations, n_groups)."""
-        widths = channels @ self._per_channel + self._fixed
-        amounts = np.broadcast_to(self._factor, (len(channels), len(self._factor))).copy()
-        for columns in self._columns:
-            amounts *= widths[:, columns]
-        return amounts
+        """(n_allocations, n_sums) where group i keeps `channels[:, i]` channels, (n_allocations, n_groups)."""
+        widths = self._per_channel @ channels.T + self._fixed
+        products = np.ones((self._rows.shape[1], len(channels)))
+        for rows in self._rows:
+            products *= widths[rows]
+        sums: Floats = (self._amounts @ products).T
+        return sums
 
 
 class WidthCost:
@@ -74,14 +88,17 @@ class WidthCost:
         self.ladders = [np.asarray(ladder, dtype=np.float64) for ladder in ladders]
         slot_widths = _widths_of_slots(network, groups)
         modules = {name: module for name, module in network.named_modules() if isinstance(module, LAYERS)}
-        applied = {product.layer for product in products}
-        self.layers = tuple(name for name in modules if name in applied)
-        self._product_layers = [product.layer for product in products]
-        self._flops = _WidthProducts([(product.flops, product.widths) for product in products], groups)
-        self._written = _WidthProducts([(p.written, p.written_widths) for p in products], groups)
-        self._params = _WidthProducts(list(_parameter_terms(network, slot_widths)), groups)
+        by_layer: dict[str, list[tuple[float, Sequence[IndexWidth]]]] = {}
+        for product in products:
+            by_layer.setdefault(product.layer, []).append((product.flops, product.widths))
+        self.layers = tuple(name for name in modules if name in by_layer)
+        self._applied = tuple(by_layer)
+        flops = [(product.flops, product.widths) for product in products]
+        self._costs = _WidthSums([flops, list(_parameter_terms(network, slot_widths))], groups)
+        self._flops = _WidthSums(list(by_layer.values()), groups)
+        self._written = _WidthSums([[(product.written, product.written_widths) for product in products]], groups)
         self._in, self._out = (
-            _WidthProducts([_side_term(name, modules[name], side, slot_widths) for name in self.layers], groups)
+            _WidthSums([[_side_term(name, modules[name], side, slot_widths)] for name in self.layers], groups)
             for side in ("in", "out")
         )
         full = np.array([[group.channels for group in groups]], dtype=np.float64)
@@ -93,7 +110,7 @@ class WidthCost:
 
     def of_widths(self, channels: Floats) -> Costs:
         """Costs when group i keeps `channels[:, i]` channels, (n_allocations, n_groups)."""
-        flops, params = (np.rint(terms(channels).sum(1)).astype(np.int64) for terms in (self._flops, self._params))
+        flops, params = np.rint(self._costs(channels)).astype(np.int64).T
         return Costs(flops, params, 4 * params)
 
     def layer_widths(self, levels: Levels) -> tuple[Floats, Floats]:
@@ -103,14 +120,11 @@ class WidthCost:
 
     def layer_flops(self, channels: Floats) -> dict[str, Floats]:
         """FLOPs of every layer, bare weights among them, (n_allocations,), for `channels` (n_allocations, n_groups)."""
-        flops: dict[str, Floats] = {}
-        for layer, column in zip(self._product_layers, self._flops(channels).T, strict=True):
-            flops[layer] = flops[layer] + column if layer in flops else column
-        return flops
+        return dict(zip(self._applied, self._flops(channels).T, strict=True))
 
     def written_elements(self, levels: Levels) -> Floats:
         """How many elements the results of all products have together, (n_allocations,)."""
-        return self._written(self.kept_channels(levels)).sum(1)
+        return self._written(self.kept_channels(levels))[:, 0]
 
     def position_shares(self, levels: Levels) -> Floats:
         """The share of its positions that each of `layers` still works at, (n_allocations, n_layers).
