@@ -39,7 +39,7 @@ NETWORKS: dict[Build, dict[str, int]] = {
     nets.low_rank: {"stem": 1, "down": 1, "up": 1},
     nets.low_rank_beside_a_layer: {"stem": 1, "down": 1, "up": 1},
     nets.scaled_weights: {"first": 1, "second": 1},
-    nets.part_of_a_weight: {"stem": 1, "part": 1, "part[6:8]": 1, "last": 1},
+    nets.part_of_a_weight: {"stem": 1, "part": 1, "last": 1},
     nets.on_a_buffer: {"stem": 1, "wide": 1},
     nets.grouped: {"stem": 2, "point": 2},
     nets.recurrent: {"last": 1},
