@@ -109,8 +109,8 @@ def _read_narrow(call: TracedCall) -> Iterator[ReadNumber]:
 
 
 def _read_index(call: TracedCall) -> Iterator[ReadNumber]:
-    """`x[:, 24:-8]`: bounds count indices from the beginning or from the end."""
-    tensor, index = call.args
+    """`x[:, 24:-8]`, read or written: bounds count indices from the beginning or from the end."""
+    tensor, index = call.args[:2]
     items = index if isinstance(index, tuple) else (index,)
     used = sum(item.dim() if _is_mask(item) else 1 for item in items if item is not None and item is not Ellipsis)
     dim = 0
@@ -166,6 +166,9 @@ _READERS: dict[str, Callable[[TracedCall], Iterator[ReadNumber]]] = {
     "view": _read_all_sizes,
     "reshape": _read_all_sizes,
     "expand": _read_all_sizes,
+    "new_zeros": _read_all_sizes,
+    "new_ones": _read_all_sizes,
+    "new_empty": _read_all_sizes,
     "unflatten": _read_unflatten,
     "layer_norm": _read_normalized_shape,
     "rms_norm": _read_normalized_shape,
@@ -174,6 +177,7 @@ _READERS: dict[str, Callable[[TracedCall], Iterator[ReadNumber]]] = {
     "narrow": _read_narrow,
     "narrow_copy": _read_narrow,
     "__getitem__": _read_index,
+    "__setitem__": _read_index,
     "conv1d": _read_convolution,
     "conv2d": _read_convolution,
     "conv3d": _read_convolution,

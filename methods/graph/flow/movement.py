@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -43,9 +44,9 @@ def _run_on_labels(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
 
 
 def write_elements(call: Call) -> Planes:
-    """`copy_`: whatever stood there is gone."""
-    source = call.value_of(call.args[1])
-    return join_elements(call.labels, [source], call.outputs[0].shape, call.reason)
+    """`copy_`: the data that stood there is gone, but the places are cut as before."""
+    places, source = replace(call.value_of(call.args[0]), is_data=False), call.value_of(call.args[1])
+    return join_elements(call.labels, [places, source], call.outputs[0].shape, call.reason)
 
 
 def reshape_elements(call: Call) -> Planes:

@@ -131,7 +131,10 @@ class ChannelFlow(OperatorMode):
         outputs = tensor_leaves(result)
         self.products.note_call(name, args, kwargs, result, lambda tensor: before[id(tensor)].planes)
         if made_from_shapes(name, len(tensors)):
-            values = [Value(output.shape, (), is_data=False) for output in outputs]
+            # What has the shape of an operand is cut with it.
+            like = before[id(tensors[0])] if tensors else Value(torch.Size())
+            values = [Value(output.shape, like.planes if output.shape == like.shape else (), False)
+                      for output in outputs]  # fmt: skip
         else:
             values = self._apply_rule(func, args, kwargs, before, outputs) if outputs else []
         for output, value in zip(outputs, values, strict=True):

@@ -31,6 +31,21 @@ class Literal(nn.Module):
         return self.fc(x.view(-1, 24))
 
 
+class WrittenSlices(nn.Module):
+    """Four of twelve channels are written anew, and a tensor is filled slice by slice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.part, self.b, self.fc = conv(3, 12), conv(4, 4), conv(12, 6), nn.Linear(6, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.a(x))
+        y = x.new_zeros(x.shape[0], 12, *x.shape[2:])
+        y[:, :4] = self.part(x[:, :4])
+        y[:, 4:] = x[:, 4:]
+        return self.fc(pool_mean(F.relu(self.b(y))))
+
+
 class UnequalSplit(nn.Module):
     """Parts of unequal width, whose sizes an attribute holds."""
 
@@ -132,6 +147,7 @@ def fused_attention() -> nn.Module:
 SITES: dict[Callable[[], nn.Module], dict[str, tuple[int, int]]] = {
     Literal: {"a": (8, 8), "b": (6, 6)},
     Shuffle: {"a": (8, 4), "b": (6, 6)},
+    WrittenSlices: {"a": (12, 4), "b": (6, 6)},
     UnequalSplit: {"a": (4, 4), "a[4:7]": (3, 3), "parts.0": (4, 4), "parts.1": (4, 4), "parts.2": (4, 4)},
     Slices: {"a": (5, 5), "a[5:8]": (3, 3), "left": (4, 4)},
     Scales: {"a": (12, 4), "steps.1": (4, 4)},

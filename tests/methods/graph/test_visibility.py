@@ -62,7 +62,7 @@ def test_a_branch_that_bright_images_open_is_tried_on_them() -> None:
 
     def run_net(n: nn.Module, x: Tensor) -> Tensor:
         y = F.relu(n.hidden(x))
-        counted = torch.ones_like(y).sum(1, keepdim=True) * (x.abs().amax() > 20)
+        counted = torch.ones(y.shape).sum(1, keepdim=True) * (x.abs().amax() > 20)
         return n.fc(pool_mean(n.direct(x) + n.branch(y) * counted))
 
     torch.manual_seed(0)
@@ -74,7 +74,7 @@ def test_channels_that_do_very_little_are_tried_by_how_little_they_do() -> None:
     """A billionth of them reaches the outputs; the code that counts them is wrong all the same."""
 
     def counted(n: nn.Module, y: Tensor) -> Tensor:
-        return y * 1e-9 * torch.ones_like(n.hidden.bias).sum()
+        return y * 1e-9 * torch.ones(n.hidden.bias.shape).sum()
 
     assert {"hidden", "direct"} == {
         site.name for site in ChannelGroups(build_network(lambda n, y: 1e-9 * y), IMAGES).sites

@@ -83,7 +83,6 @@ IN_PARTS: dict[str, tuple[Between, int, dict[str, int]]] = {
     "glu": (lambda n, a, b: F.glu(a, 1), 6, {"a": 6}),
     "split": (lambda n, a, b: sum(b.split(6, 1)), 6, {"b": 6}),
     "unbind": (lambda n, a, b: torch.stack(b.unflatten(1, (6, 2)).unbind(2)).sum(0), 6, {}),
-    "overwrite": (overwrite, 12, {"a": 4, "b": 4}),
     "add through a view": (add_through_view, 12, {"a": 6, "b": 6}),
 }
 SIDES = {("a", "out"), ("b", "out"), ("z", "in")}
@@ -112,3 +111,11 @@ def test_stacked_tensors_stay_equally_wide() -> None:
         frozenset({("a", "out", c), ("b", "out", c), ("z", "in", c), ("z", "in", 12 + c)}) for c in range(12)
     }  # fmt: skip
     assert units_among(traced_units(network, IMAGES), SIDES) == expected
+
+
+def test_what_is_written_is_cut_like_the_places_that_it_is_written_to() -> None:
+    """Though nothing is left of the first channels of `a`: they are the places for those of `b`, and equally many."""
+    expected = {frozenset((name, "out", c + 4 * part) for name in "ab" for part in range(3)) for c in range(4)}
+    for between in (overwrite, lambda n, a, b: overwrite(n, torch.zeros_like(a), b) + torch.zeros_like(b)):
+        units = units_among(traced_units(two_producers(between), IMAGES), {("a", "out"), ("b", "out")})
+        assert units == expected

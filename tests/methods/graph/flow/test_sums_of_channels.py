@@ -15,7 +15,7 @@ from methods.registry import create
 
 READS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "norm": lambda a, b: b * a.norm(dim=1, keepdim=True),
-    "normalised": lambda a, b: b + F.normalize(a, dim=1).square().sum(1, keepdim=True),
+    "normalised": lambda a, b: b + F.normalize(a, dim=1).relu().sum(1, keepdim=True),
     "sum": lambda a, b: b + a.sum(1, keepdim=True),
     "sum of products": lambda a, b: b * (a * a.sigmoid()).sum(1)[:, None],
 }
