@@ -126,7 +126,8 @@ def _is_free(layer: nn.Module, inputs: Tensor) -> bool:
         generator = torch.Generator().manual_seed(1)
         for parameter in twin.parameters():
             noise = torch.randn(parameter.shape, generator=generator).to(parameter)
-            parameter.add_(1e-3 * parameter.abs().mean() * noise)
+            # A gain may be zero as yet (NFNets): nothing that is relative to it would move it.
+            parameter.add_(1e-3 * (parameter.abs().mean() if parameter.any() else 1) * noise)
         twin(inputs)
     before, after = (call.weight.flatten(1) for call in seen.calls)
     # Not by their scale alone, as those of binary weights do.

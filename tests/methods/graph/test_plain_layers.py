@@ -27,6 +27,19 @@ class StandardisedConv(nn.Conv2d):
         return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
+class GainedConv(StandardisedConv):
+    """Times a gain that is zero in a fresh network, as in the last layer of a block of NFNets."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.gain = nn.Parameter(torch.zeros(self.out_channels, 1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        spread, mean = torch.var_mean(self.weight, (1, 2, 3), keepdim=True)
+        weight = self.gain * (self.weight - mean) / (spread + 1e-5).sqrt()
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
 class SameStandardisedConv(StandardisedConv):
     """Padded as TensorFlow does: by what the size asks for, the odd pixel after the image."""
 
@@ -66,6 +79,7 @@ COMPUTED: dict[str, Callable[[], nn.Module]] = {
     "old weight norm": lambda: nn.utils.weight_norm(nn.Conv2d(3, 8, 3, stride=2)),
     "spectral norm": lambda: parametrizations.spectral_norm(nn.Conv2d(3, 8, 3, dilation=2)),
     "standardised": lambda: StandardisedConv(3, 8, 3, padding=1),
+    "standardised, without gain": lambda: GainedConv(3, 8, 3),
     "standardised, same padding": lambda: SameStandardisedConv(3, 8, 3, stride=2),
     "standardised, lopsided padding": lambda: LopsidedConv(3, 8, 3),
 }
