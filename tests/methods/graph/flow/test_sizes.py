@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from coupled_nets import sized_code
+from coupled_nets import called_code, sized_code
 from independent import empty_removed, randomise_channels
 from torch import Tensor, nn
 
@@ -27,8 +27,11 @@ SITES: dict[type[nn.Module], dict[str, tuple[int, int]]] = {
     sized_code.HeadsInBatch: {"a": (8, 8), "q": (12, 4), "v": (12, 4), "b": (6, 6)},
     sized_code.Recurrent: {"a": (8, 8), "block.mix": (8, 4), "b": (6, 6)},
     sized_code.Pyramid: {"a": (8, 8), "b": (6, 6)},
-    sized_code.DropsLayers: {"stem": (8, 8), "wide.0": (4, 4), "wide.1": (9, 9), "wide.2": (16, 16)},
-    sized_code.Helper: {"stem": (8, 8), "wide.0": (4, 4), "wide.1": (9, 9), "wide.2": (16, 16)},
+    called_code.DropsLayers: {"stem": (8, 8), "wide.0": (4, 4), "wide.1": (9, 9), "wide.2": (16, 16)},
+    called_code.Helper: {"stem": (8, 8), "wide.0": (4, 4), "wide.1": (9, 9), "wide.2": (16, 16)},
+    called_code.Nested: {"wide": (8, 4), "inner.wide": (8, 4), "inner.inner.wide": (8, 8)},
+    called_code.HelperWithLiteral: {"stem": (8, 8), "wide.0": (8, 4), "wide.1": (8, 4)},
+    sized_code.TrainsInBatch: {"b": (6, 6)},
     sized_code.Item: {"a": (8, 8), "b": (6, 6)},
     sized_code.RootOfSizes: {"a": (8, 8), "b": (6, 6)},
     sized_code.ProductOfSizes: {"a": (8, 8), "b": (6, 6)},
@@ -37,7 +40,7 @@ SITES: dict[type[nn.Module], dict[str, tuple[int, int]]] = {
     sized_code.GroupedStatistics: {"a": (8, 2), "b": (6, 6)},
     sized_code.WidthOfAnother: {"stream": (8, 8), "values": (8, 8), "b": (6, 6)},
     sized_code.OnlyTraining: {"a": (8, 2), "b": (6, 6)},
-    sized_code.CallsMethods: {"body.a": (8, 4), "body.b": (6, 6), "other.a": (8, 4), "other.b": (6, 6)},
+    called_code.CallsMethods: {"body.a": (8, 4), "body.b": (6, 6), "other.a": (8, 4), "other.b": (6, 6)},
 }
 NETWORKS = [pytest.param(kind, id=kind.__name__) for kind in SITES]
 
@@ -50,7 +53,7 @@ def narrow_pair(kind: type[nn.Module]) -> tuple[nn.Module, nn.Module]:
     """A narrowed network, whose sites lose unequal shares, and the dense one with the same channels emptied."""
     network = kind()
     compressor = bind_method(network)
-    levels = [(len(site.settings) - 1) // (2 + i % 2) for i, site in enumerate(compressor.sites)]
+    levels = [-(-(len(site.settings) - 1) // (2 + i % 2)) for i, site in enumerate(compressor.sites)]
     small = compressor.compress(compressor.allocation(levels)).eval()
     return small, empty_removed(network, small)
 
@@ -74,23 +77,24 @@ def test_other_images_and_batches(kind: type[nn.Module]) -> None:
         assert nearly_equal(again(images), expected)
 
 
-@pytest.mark.parametrize("kind", [sized_code.DropsLayers, sized_code.Helper])
+@pytest.mark.parametrize("kind", [called_code.DropsLayers, called_code.Helper, called_code.HelperWithLiteral])
 @pytest.mark.parametrize("dropped", [(0,), (1,), (0, 1)])
 @torch.no_grad()
-def test_calls_that_training_leaves_out(kind: type[sized_code.DropsLayers], dropped: tuple[int, ...]) -> None:
+def test_calls_that_training_leaves_out(kind: type[called_code.DropsLayers], dropped: tuple[int, ...]) -> None:
     small, emptied = narrow_pair(kind)
     small.dropped = emptied.dropped = dropped
     assert nearly_equal(small(EXAMPLE), emptied(EXAMPLE))
 
 
+@pytest.mark.parametrize("kind", [sized_code.OnlyTraining, sized_code.TrainsInBatch])
 @torch.no_grad()
-def test_numbers_of_training_alone() -> None:
-    small, emptied = narrow_pair(sized_code.OnlyTraining)
+def test_numbers_of_training_alone(kind: type[nn.Module]) -> None:
+    small, emptied = narrow_pair(kind)
     for seed in range(3):
-        outputs = []
+        images, outputs = torch.randn(2 + seed, 3, 8, 8), []
         for network in (small, emptied):
             torch.manual_seed(seed)
-            outputs.append(network.train()(EXAMPLE))
+            outputs.append(network.train()(images))
         assert nearly_equal(*outputs)
 
 
@@ -119,7 +123,7 @@ def test_what_would_be_wrong_on_other_images_stays_dense(kind: type[nn.Module], 
 
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_gradient_checkpoints_of_modules(reentrant: bool) -> None:
-    compressor = bind_method(sized_code.Attends(sized_code.CheckpointedModule(reentrant=reentrant)))
+    compressor = bind_method(called_code.Attends(called_code.CheckpointedModule(reentrant=reentrant)))
     small = compressor.compress(compressor.allocation([3] * len(compressor.sites))).train()
     assert len(small.attention.inner.qkv.weight) < 24
     gradients = []
@@ -132,7 +136,7 @@ def test_gradient_checkpoints_of_modules(reentrant: bool) -> None:
 
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_gradient_checkpoints_that_would_recompute_with_other_numbers(reentrant: bool) -> None:
-    network = sized_code.Attends(sized_code.CheckpointedMethod(reentrant=reentrant))
+    network = called_code.Attends(called_code.CheckpointedMethod(reentrant=reentrant))
     assert bind_method(network).skipped["attention.qkv"].endswith("does not run in training")
 
     network.attention.checkpointed = False
