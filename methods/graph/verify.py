@@ -143,9 +143,10 @@ def _random_state(inputs: Tensor, seed: int) -> Iterator[None]:
 
 
 def trial_channels(group: Group, number: int, draw: int) -> Tensor:
-    """Channels to keep in a trial, ascending; a quarter to a half of every class goes, at random.
+    """Channels to keep in a trial, ascending; a third of every class or somewhat more goes, at random.
 
-    Groups lose different channels, so that two groups whose coupling was missed fail when both are narrowed. Over the
+    Each channel goes in one of the draws at least: one that plays a part of its own is not missed. Groups lose
+    different channels, so that two groups whose coupling was missed fail when both are narrowed. Over the
     draws they lose different numbers of them, so that one's width is not taken for the other's. Classes lose different
     positions, as they will under scores, so that classes that must lose the same ones (a half that gates the other)
     fail.
@@ -156,12 +157,12 @@ def trial_channels(group: Group, number: int, draw: int) -> Tensor:
     staying = []
     for c in range(group.classes):
         members = torch.where(group.partition == c)[0]
-        fewest = max(len(members) // 4, 1)
-        choices = max(len(members) // 2 - fewest, 0) + 1
+        fewest = -(-len(members) // DRAWS)
+        choices = min(len(members) // 4, len(members) - 1 - fewest) + 1
         # The digits of the group's number: two groups of as many channels differ in one of the draws.
         gone = fewest + (number // choices**draw + draw) % choices
-        order = torch.randperm(len(members), generator=torch.Generator().manual_seed(number + draw))
-        shift = c * max(len(members) // group.classes, 1)
+        order = torch.randperm(len(members), generator=torch.Generator().manual_seed(number))
+        shift = c * max(len(members) // group.classes, 1) - draw * fewest
         staying.append(members[order.roll(shift)[gone:]])
     return torch.cat(staying).sort().values
 

@@ -176,6 +176,10 @@ class ChannelFlow(OperatorMode):
         for output, planes in zip(outputs, planes_of, strict=True):
             varying = tuple(plane for plane in planes if plane.dim() == output.dim() and plane.numel() > 1)
             values.append(Value(output.shape, varying, is_data))
+            # What one channel alone decides (a channel that an index picks) has no part that could leave.
+            for plane in planes:
+                if plane.numel() == 1:
+                    self.labels.pin(plane.reshape(-1), reason)
         return values
 
     def _note_measured(self, call: Call) -> None:

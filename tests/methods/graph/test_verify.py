@@ -121,20 +121,22 @@ def test_a_reader_that_was_missed_is_seen(lost: str) -> None:
     assert set(reasons) == {"stem"}
 
 
-def test_every_draw_keeps_some_of_every_class_and_draws_differ() -> None:
-    partition = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2])
-    group = Group("conv", 12, [], partition)
-    draws = [trial_channels(group, number, draw) for number in range(2) for draw in range(3)]
-    for draw in draws:
-        left = torch.bincount(partition[draw], minlength=3)
-        assert len(set(left.tolist())) == 1
-        assert 0 < int(left[0]) < 4
-        assert draw.tolist() == sorted(set(draw.tolist()))
-    assert len({tuple(draw.tolist()) for draw in draws}) > 3
+@pytest.mark.parametrize(("size", "classes"), [(2, 1), (3, 1), (4, 1), (5, 1), (7, 1), (4, 3), (16, 2), (33, 1)])
+def test_every_draw_keeps_some_of_every_class_and_each_channel_goes_in_one(size: int, classes: int) -> None:
+    partition = torch.arange(size * classes) % classes
+    group = Group("conv", size * classes, [], partition)
+    for number in range(20):
+        draws = [trial_channels(group, number, draw) for draw in range(3)]
+        for draw in draws:
+            left = torch.bincount(partition[draw], minlength=classes)
+            assert len(set(left.tolist())) == 1
+            assert 0 < int(left[0]) < size
+            assert draw.tolist() == sorted(set(draw.tolist()))
+        assert set.intersection(*(set(draw.tolist()) for draw in draws)) == set()
 
 
 def test_groups_of_as_many_channels_lose_different_numbers_in_one_of_the_draws() -> None:
     group = Group("conv", 16, [], torch.zeros(16, dtype=torch.long))
     lost = [tuple(len(trial_channels(group, number, draw)) for draw in range(3)) for number in range(100)]
     assert len(set(lost)) == 100
-    assert {16 - width for widths in lost for width in widths} == {4, 5, 6, 7, 8}
+    assert {16 - width for widths in lost for width in widths} == {6, 7, 8, 9, 10}
