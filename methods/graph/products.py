@@ -148,9 +148,9 @@ class WeightSources:
                 self._made[memory] = made
 
     def applied_layers(self, product: Product, running: str) -> Sequence[str]:
-        """The layers whose weights a product applies, of two weights both; the first one counts it.
+        """The layers whose weights a product applies: none for a product of activations, of two weights both.
 
-        None for a product of activations.
+        The first one counts its FLOPs.
 
         Args:
             running: the module that runs.

@@ -4,10 +4,10 @@
 
 t is interpolated linearly in a grid of measured widths; where channels are a layer's positions, it falls with these.
 Norms, activations, additions and calls are no layers: their time grows with the activations that the layers write. s, b
-and a are fitted to whole networks, measured dense and at
-several strengths; they are at least 0, so that a wider network is never faster. The table is measured once per device,
-number of threads, batch and network, and kept in a file. All times are the least of many rounds, and with a single
-thread processor time, so that other work on the machine does not count.
+and a are fitted to whole networks, measured dense and at several strengths; they are at least 0, so that no wider
+network is faster. The table is measured once per device, number of threads, batch and network, and kept in a file. All
+times are the least of many rounds, and with a single thread processor time, so that other work on the machine does not
+count.
 """
 
 from __future__ import annotations
