@@ -113,6 +113,7 @@ class _ReplacingMode(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         call = (args, kwargs or {})
+        # `x.shape` arrives here as well, as a property's `__get__`, which has no numbers.
         if getattr(func, "__name__", "") != "__get__":
             site, frame = find_call_site(sys._getframe())
             paths = self._owner.numbers.get(site.instructions)
@@ -128,6 +129,7 @@ class _ReplacingMode(TorchFunctionMode):
         return func(*call[0], **call[1])
 
     def _is_own(self, frame: FrameType | None) -> bool:
+        # A module's call goes through several functions of torch, one of which ran the hook that started this mode.
         while frame is not None and frame.f_code.co_filename == MODULE_CALL:
             if frame is self._call:
                 return True
@@ -199,6 +201,7 @@ class ReplacedNumbers:
                 continue
             written = code[path]
             if self.noting:
+                # The narrowed network's own numbers are not known yet: the trace's order tells its calls apart.
                 self.noted.setdefault((site.instructions, path), {})[order] = written
                 number = next((n.number for n in narrowings if n.order == order), written)
             else:

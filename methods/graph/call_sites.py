@@ -39,6 +39,7 @@ def find_call_site(handler: FrameType) -> tuple[CallSite, FrameType | None]:
     Args:
         handler: the frame of the mode's `__torch_function__`.
     """
+    # Modes lie in each other, and operators in Python (`x / 2`, `torch.split`) hand themselves over: both are skipped.
     frame = handler.f_back
     while frame is not None and (
         frame.f_code.co_name == "__torch_function__" or frame.f_code.co_filename in _TORCH_WRAPPERS

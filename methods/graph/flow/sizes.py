@@ -107,11 +107,13 @@ class CallNumbers:
             dense.setdefault(entry.place, set()).add(entry.dense)
         evaluated = {entry.place for entry in self._candidates if not entry.training}
         batch = make_noise(example, 3)
+        # Three images: the trace has seen one in evaluation, two in training.
         same_size = [_observe_pass(network, batch, written) or _observe_pass(network, batch[:1], written)]
         if len(evaluated) < len(dense):  # training may draw numbers at random
             same_size += [_observe_pass(network, batch, written, seed) for seed in (1, 2)]
         other_sizes = [_observe_pass(network, images, written) for images in images_of_other_sizes(example)]
         unsteady = {place for notes in same_size for place, numbers in notes.items() if not numbers <= dense[place]}
+        # A factor counts nothing: only one that is steady, or in proportion to sizes, can stay as in the dense network.
         unsteady_factors = unsteady | (dense.keys() - evaluated).difference(*same_size)
         scaling = {place for notes in other_sizes for place, numbers in notes.items() if not numbers <= dense[place]}
         self._candidates = [
