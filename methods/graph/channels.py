@@ -86,8 +86,7 @@ def set_partitions(groups: Iterable[Group], network: nn.Module) -> None:
     for group in groups:
         labels: list[list[tuple[str, Side, int]]] = [[] for _ in range(group.channels)]
         for slots in group.slots:
-            blocks = _count_blocks(modules.get(slots.name))
-            width = channels_of(modules[slots.name], slots.side) // blocks if blocks > 1 else None
+            width = block_width(modules.get(slots.name), slots.side)
             for index, channel in zip(slots.index.tolist(), slots.channel.tolist(), strict=True):
                 labels[channel].append((slots.name, slots.side, index // width if width else 0))
         classes: dict[tuple[tuple[str, Side, int], ...], int] = {}
@@ -98,20 +97,25 @@ def find_lopsided_module(group: Group, network: nn.Module) -> str | None:
     """The name of a grouped convolution or group norm whose groups would lose unequally many channels, if any."""
     modules = dict(network.named_modules())
     for slots in group.slots:
-        blocks = _count_blocks(modules.get(slots.name))
-        if blocks > 1:
-            width = channels_of(modules[slots.name], slots.side) // blocks
+        width = block_width(modules.get(slots.name), slots.side)
+        if width is not None:
+            blocks = channels_of(modules[slots.name], slots.side) // width
             if len(torch.bincount(slots.index // width, minlength=blocks).unique()) > 1:
                 return slots.name
     return None
 
 
-def _count_blocks(module: nn.Module | None) -> int:
+def block_width(module: nn.Module | None, side: Side) -> int | None:
+    """The channels in each group of a grouped convolution or group norm; None where any channel may go.
+
+    A depthwise convolution loses groups with its channels, and so does a norm of every channel alone.
+    """
+    blocks = 1
     if isinstance(module, nn.GroupNorm):
-        return module.num_groups
-    if isinstance(module, nn.modules.conv._ConvNd) and not is_depthwise(module):
-        return module.groups
-    return 1
+        blocks = module.num_groups if module.num_groups < module.num_channels else 1
+    elif isinstance(module, nn.modules.conv._ConvNd) and not is_depthwise(module):
+        blocks = module.groups
+    return channels_of(module, side) // blocks if module is not None and blocks > 1 else None
 
 
 def removed_channels(groups: Iterable[Group], staying: Mapping[str, Tensor]) -> Iterator[tuple[Slots, Tensor]]:

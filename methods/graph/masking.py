@@ -115,8 +115,9 @@ def _normalise_some(func: Any, args: tuple[Any, ...], dim: int, indices: Tensor)
     inputs, *others = (argument.index_select(dim if argument is args[0] else 0, indices.to(argument.device))
                        if isinstance(argument, Tensor) else argument for argument in args)  # fmt: skip
     if func.overloadpacket is torch.ops.aten.native_group_norm:
-        weight, bias, images, _, *rest = others
-        return func(inputs.contiguous(), weight, bias, images, len(indices), *rest)[0]
+        weight, bias, images, channels, positions, groups, epsilon = others
+        groups = len(indices) if groups == channels else groups  # a norm of every channel alone
+        return func(inputs.contiguous(), weight, bias, images, len(indices), positions, groups, epsilon)[0]
     return func(inputs, [len(indices)], *others[1:])[0]
 
 

@@ -123,6 +123,8 @@ def _narrow_norm(module: Norm | nn.GroupNorm | nn.LayerNorm, side: Side, keep: T
     if isinstance(module, nn.LayerNorm):
         module.normalized_shape = (*module.normalized_shape[:-1], len(keep))
     elif isinstance(module, nn.GroupNorm):
+        if module.num_groups == module.num_channels:
+            module.num_groups = len(keep)
         module.num_channels = len(keep)
     else:
         module.num_features = len(keep)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from methods.base import copy_network
-from methods.graph.channels import Group, Slots, tied_parameters
+from methods.graph.channels import Group, Slots
 from methods.graph.flow.call_recorder import ALWAYS, units_along
-from methods.graph.flow.labels import FREE, Dimension, varying_dims
+from methods.graph.flow.labels import FREE, varying_dims
 from methods.graph.flow.passes import trace_channels
+from methods.graph.flow.places import LabelPlaces, Place
 from methods.graph.flow.product_widths import ProductWidths, sides_of_weights, widths_of_products
 from methods.graph.flow.sizes import CallNumbers
 from methods.graph.flow.trace import ChannelFlow
-from methods.graph.narrow import LAYERS, Norm, Side, channels_of, is_depthwise, layer_dims
+from methods.graph.narrow import channels_of
 from methods.graph.trace import LayerUse
 
 
@@ -53,50 +54,6 @@ def settle_splits(flow: ChannelFlow) -> np.ndarray:
 
 def _is_constant(ids: Tensor, dims: Iterable[int]) -> bool:
     return all(bool((ids == ids.narrow(d, 0, 1)).all()) for d in dims)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where labels of a dimension stand in the network: a side of a module, or a dimension of a bare tensor.
-
-    A bare weight has a side too: `in` where it reads channels, `out` where it or another tensor goes along with them.
-    """
-
-    name: str
-    side: Side
-    dim: int | None
-
-
-def place_of(dimension: Dimension, modules: dict[str, nn.Module], sides: Mapping[int, Side]) -> Place | None:
-    """None for a dimension that follows another one of its module (biases, statistics, grouped weights' inputs).
-
-    Args:
-        sides: of bare weights' dimensions, by their first labels.
-    """
-    if isinstance(dimension.dim, str):
-        if dimension.dim == "in" and is_depthwise(modules[dimension.name]):
-            return None
-        return Place(dimension.name, "in" if dimension.dim == "in" else "out", None)
-    owner, _, leaf = dimension.name.rpartition(".")
-    module = modules.get(owner)
-    if isinstance(module, LAYERS) and leaf == "weight" and "weight" in module._parameters:
-        return _place_in_layer(module, owner, dimension)
-    if isinstance(module, LAYERS) and leaf == "bias" and "weight" in module._parameters:
-        return None
-    if isinstance(module, (Norm, nn.GroupNorm)) or (isinstance(module, nn.PReLU) and module.num_parameters > 1):
-        return Place(owner, "out", None)
-    if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
-        return Place(owner, "out", None)
-    return Place(dimension.name, sides.get(dimension.first, "out"), dimension.dim)
-
-
-def _place_in_layer(module: nn.Module, owner: str, dimension: Dimension) -> Place | None:
-    out_dim, in_dim = layer_dims(module)
-    if dimension.dim == out_dim:
-        return Place(owner, "out", None)
-    if dimension.dim == in_dim and getattr(module, "groups", 1) == 1:
-        return Place(owner, "in", None)
-    return None
 
 
 @dataclass(frozen=True)
@@ -141,7 +98,7 @@ def groups_of_flow(flow: ChannelFlow, network: nn.Module, uses: Mapping[str, Lay
     components = settle_splits(flow)
     recorded, component_of = flow.products.recorded, torch.from_numpy(components)
     sides = sides_of_weights(recorded, flow.labels.dimensions, component_of, uses)
-    places = _LabelPlaces(flow, network, components, order, sides)
+    places = LabelPlaces(flow, network, components, order, sides)
     skipped = {name: _why_without_labels(network, name) for name in order if name not in places.produced}
     groups: dict[str, Group] = {}
     measures: dict[str, str] = {}
@@ -191,43 +148,7 @@ def _why_without_labels(network: nn.Module, name: str) -> str:
     return "channels of transposed convolutions in groups are not followed"
 
 
-class _LabelPlaces:
-    """Where the labels of every component stand.
-
-    Attributes:
-        indices: component -> place -> indices there.
-        produced: layer -> the components of its output channels; layers in the order of execution.
-        first_labels: place -> the label of its index 0.
-    """
-
-    def __init__(
-        self,
-        flow: ChannelFlow,
-        network: nn.Module,
-        components: np.ndarray,
-        order: Mapping[str, int],
-        sides: Mapping[int, Side],
-    ) -> None:
-        self.indices: dict[int, dict[Place, set[int]]] = {}
-        self.first_labels: dict[Place, int] = {}
-        produced: dict[str, list[int]] = {}
-        modules = dict(network.named_modules())
-        for dimension in _at_all_places(flow.labels.dimensions, network):
-            place = place_of(dimension, modules, sides)
-            if place is None:
-                continue
-            self.first_labels.setdefault(place, dimension.first)
-            ids = components[dimension.first : dimension.first + dimension.size].tolist()
-            for index, component in enumerate(ids):
-                self.indices.setdefault(component, {}).setdefault(place, set()).add(index)
-            # Further dimensions of a bare weight (a bank's matrices) go along with channels, but make none.
-            makes_channels = place.side == "out" and (place.dim is None or dimension.first in sides)
-            if makes_channels and place.name in order:
-                produced.setdefault(place.name, []).extend(ids)
-        self.produced = dict(sorted(produced.items(), key=lambda item: order[item[0]]))
-
-
-def _removable_sets(places: _LabelPlaces, pinned: Mapping[int, str], skipped: dict[str, str]) -> list[list[int]]:
+def _removable_sets(places: LabelPlaces, pinned: Mapping[int, str], skipped: dict[str, str]) -> list[list[int]]:
     """Components of which any may be removed; all in one set stand at the same places, and so make one group.
 
     Args:
@@ -257,18 +178,6 @@ def _group_name(slots: Iterable[Slots], order: Mapping[str, int], layers: Contai
     if first.name not in taken:
         return first.name
     return f"{first.name}[{int(first.index.min())}:{int(first.index.max()) + 1}]"
-
-
-def _at_all_places(dimensions: Iterable[Dimension], network: nn.Module) -> Iterator[Dimension]:
-    """Every dimension under each name of its parameter, which several modules may hold."""
-    tied = {names[0]: names for names in tied_parameters(network)}
-    for dimension in dimensions:
-        if isinstance(dimension.dim, int):
-            names = tied.get(dimension.name, [dimension.name])
-        else:  # the sides of a module go with its weight
-            weights = tied.get(f"{dimension.name}.weight", [])
-            names = [name.removesuffix(".weight") for name in weights] or [dimension.name]
-        yield from (replace(dimension, name=name) for name in names)
 
 
 def _slots_of(members: Sequence[int], indices: Mapping[int, Mapping[Place, set[int]]]) -> list[Slots]:

@@ -10,8 +10,9 @@ from channel_oracle import Channel, traced_units, units_among
 from coupled_nets.pieces import CLASSES, Pieces, conv, pool_mean
 from torch import Tensor, nn
 
-from methods.graph.flow.find import Place, TracedGroups, place_of, trace_groups
+from methods.graph.flow.find import TracedGroups, trace_groups
 from methods.graph.flow.labels import Dimension
+from methods.graph.flow.places import Place, place_of
 from methods.graph.trace import trace_layers
 
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
