@@ -18,6 +18,7 @@ from models.execution.tensor_leaves import tensor_leaves
 
 UNSEEN = "no output depends on its channels, so that no trial can tell what they are coupled with"
 NEAR_ZERO = 0.05
+ALIVE = 0.25  # added to biases: a fraction of the deviation that a norm gives its outputs
 CLEAR = 100  # times the tolerance of a trial: an estimate by gradients may be off, but not by that much
 
 
@@ -26,7 +27,8 @@ def with_visible_factors(network: nn.Module) -> nn.Module:
     """A copy in which no factor hides a fault.
 
     A layer scale of 1e-6 or a last convolution of zeros hides whatever goes wrong before it; slopes, scales and
-    statistics that are still the same for all channels hide that they go with the wrong ones.
+    statistics that are still the same for all channels hide that they go with the wrong ones; and a rectifier that is
+    dead on noise (the few channels of a squeeze) hides what made its inputs, so that biases become positive.
     """
     twin = copy_network(network).eval()
     generator = torch.Generator().manual_seed(0)
@@ -34,12 +36,15 @@ def with_visible_factors(network: nn.Module) -> nn.Module:
     # Of other buffers only gates at zero matter; a mask or a grid of places has more dimensions.
     gates = {id(tensor) for tensor in twin.buffers() if tensor.squeeze().dim() <= 1 and not tensor.any()}
     buffers = [tensor for tensor in twin.buffers() if id(tensor) in statistics | gates]
+    biases = {id(tensor) for name, tensor in twin.named_parameters() if name.endswith("bias")}
     for tensor in [*twin.parameters(), *buffers]:
         if not tensor.is_floating_point() or not tensor.numel():
             continue
         if tensor.squeeze().dim() <= 1:
             factors = torch.rand(tensor.shape, generator=generator).to(tensor) + 0.5
             tensor.copy_(torch.where(tensor.abs() < NEAR_ZERO, factors, tensor * factors))
+            if id(tensor) in biases:
+                tensor.abs_().add_(ALIVE)
         elif float(tensor.abs().max()) < NEAR_ZERO**2:  # weights are small by right, but not all of them
             fan_in = tensor.numel() // tensor.shape[0]
             tensor.copy_(torch.randn(tensor.shape, generator=generator) / fan_in**0.5)
