@@ -95,9 +95,12 @@ def _faults_of_unseen(
     faint: dict[float, list[tuple[Group, float]]] = {}  # scale of the images -> groups, and what a trial may tolerate
     # What only training calls has its trial there.
     called = [group for group in groups if any(traced.uses[name].calls for name in traced.uses if name in group.layers)]
-    for group in unseen_groups(network, inputs, called, tolerance):
-        scale, effect = _find_effect(network, inputs, group, traced)
-        if effect <= ROUNDING:
+    estimates = unseen_groups(network, inputs, called, tolerance)
+    doubtful = [group for group in called if group.name in estimates]
+    effects = _find_effects(network, inputs, doubtful, estimates, traced)
+    for group in doubtful:
+        scale, effect = effects.get(group.name, (1.0, 0.0))
+        if not effect:
             faults[group.name] = UNSEEN
         elif (scale != 1 or effect < tolerance) and effect / 100 > 10 * ROUNDING:
             # A fresh network may let little through (squeeze and excitation). What is fainter is believed untried.
@@ -109,16 +112,37 @@ def _faults_of_unseen(
     return faults
 
 
-def _find_effect(network: nn.Module, inputs: Tensor, group: Group, traced: TracedGroups) -> tuple[float, float]:
-    """A factor on the images with which the group's channels have an effect, and how large that is."""
-    staying = {group.name: trial_channels(group, 0, 0)}
+def _find_effects(
+    network: nn.Module,
+    inputs: Tensor,
+    groups: Sequence[Group],
+    estimates: Mapping[str, float],
+    traced: TracedGroups,
+) -> dict[str, tuple[float, float]]:
+    """Group -> a factor on the images with which its channels have an effect, and how large that is, if any has.
+
+    Args:
+        estimates: of the effects, by gradients.
+    """
+    effects: dict[str, tuple[float, float]] = {}
     for scale in (1.0, *SCALES):
-        with _random_state(inputs, 0):
-            dense = tensor_leaves(network(inputs * scale))
-        effect = relative_effect(dense, _masked(network, [group], staying, inputs * scale, traced, 0))
-        if effect > ROUNDING:
-            return scale, effect
-    return 1.0, 0.0
+        images, pending = inputs * scale, [group for group in groups if group.name not in effects]
+        if not pending:
+            break
+        with _random_state(images, 0):
+            dense = tensor_leaves(network(images))
+        # Whole heads may have no effect on the outputs: one pass tells of all their groups, halving of the others.
+        hidden = [group for group in pending if not estimates[group.name]]
+        sets = [[group] for group in pending if estimates[group.name]] + ([hidden] if hidden else [])
+        while sets:
+            some = sets.pop()
+            staying = {group.name: trial_channels(group, 0, 0) for group in some}
+            effect = relative_effect(dense, _masked(network, some, staying, images, traced, 0))
+            if effect > ROUNDING and len(some) == 1:
+                effects[some[0].name] = scale, effect
+            elif effect > ROUNDING:
+                sets += [some[len(some) // 2 :], some[: len(some) // 2]]
+    return effects
 
 
 @torch.no_grad()

@@ -19,7 +19,9 @@ from models.execution.tensor_leaves import tensor_leaves
 UNSEEN = "no output depends on its channels, so that no trial can tell what they are coupled with"
 NEAR_ZERO = 0.05
 ALIVE = 0.25  # added to biases: a fraction of the deviation that a norm gives its outputs
-CLEAR = 100  # times the tolerance of a trial: an estimate by gradients may be off, but not by that much
+# Times the tolerance of a trial: an estimate by gradients may be off, but not by that much. In single precision a
+# hundred times would be a tenth of the outputs, which hardly any group makes alone.
+CLEAR = {torch.float64: 100, torch.float32: 10}
 
 
 @torch.no_grad()
@@ -62,8 +64,8 @@ def in_double_precision(network: nn.Module, example: Tensor) -> nn.Module:
     return twin
 
 
-def unseen_groups(network: nn.Module, inputs: Tensor, groups: Sequence[Group], tolerance: float) -> list[Group]:
-    """The groups of which gradients do not show that the outputs depend on their channels.
+def unseen_groups(network: nn.Module, inputs: Tensor, groups: Sequence[Group], tolerance: float) -> dict[str, float]:
+    """The groups of which gradients do not show that the outputs depend on their channels, each with its effect.
 
     One pass backward tells for all groups; those that it leaves in doubt have to be masked one by one.
     """
@@ -81,8 +83,10 @@ def unseen_groups(network: nn.Module, inputs: Tensor, groups: Sequence[Group], t
                 [(output * weight).sum() for output, weight in zip(outputs, weights, strict=True)]
             ).sum().backward()
     except Exception:  # nothing that has gradients, or a custom function without any
-        return list(groups)
-    return [group for group in groups if not _first_order_effect(group, twin) > CLEAR * tolerance * largest]
+        return {group.name: 0.0 for group in groups}
+    clear = CLEAR.get(inputs.dtype, CLEAR[torch.float32]) * tolerance * largest
+    effects = {group.name: _first_order_effect(group, twin) for group in groups}
+    return {name: effect for name, effect in effects.items() if not effect > clear}
 
 
 def _first_order_effect(group: Group, network: nn.Module) -> float:

@@ -43,13 +43,11 @@ def trace_channels(network: nn.Module, example: Tensor) -> ChannelFlow:
     flow.products.on = False
     # Batch norms ask for two images in training; what cannot be run there is not trained either.
     pair = torch.cat([image, image])
-    if unreached_layers(flow, network) or _trains_by_code_of_its_own(flow, network, pair):
-        with contextlib.suppress(Exception):
-            _trace_pass(flow, network, pair, training=True)
-    for scale in SCALES:
-        if unreached_layers(flow, network):
+    passes = [(pair, True), *((image * scale, False) for scale in SCALES)]
+    for images, training in passes:
+        if (training or unreached_layers(flow, network)) and _runs_other_code(flow, network, images, training=training):
             with contextlib.suppress(Exception):
-                _trace_pass(flow, network, image * scale, training=False)
+                _trace_pass(flow, network, images, training=training)
     if unreached := unreached_layers(flow, network):
         _pin_what_they_could_take(flow, network, image, unreached)
     return flow
@@ -68,36 +66,61 @@ def unreached_layers(flow: ChannelFlow, network: nn.Module) -> list[str]:
     return [name for name, module in candidates if name not in flow.visited and any(module.state_dict())]
 
 
-def _trains_by_code_of_its_own(flow: ChannelFlow, network: nn.Module, images: Tensor) -> bool:
-    """Whether training runs operators in a module's code that the traced evaluation has not run there.
+def _runs_other_code(flow: ChannelFlow, network: nn.Module, images: Tensor, *, training: bool) -> bool:
+    """Whether a pass runs operators in a module's code, or reads layers, that no traced pass has run or read.
 
     Torch's own modules (batch norm, dropout) do in training what is known of them. This costs a forward pass, where a
     trace costs several.
     """
-    counter = _OperatorCounter()
-    try:
-        with module_path(network, counter.path), evaluation_mode(network, images), separate_operators(), counter:
-            network.train()
-            network(images)
-    except Exception:  # it does not train on images alone
+    counter = _count_operators(flow, network, images, training=training)
+    if counter is None:  # it does not run on such images
         return False
+    if not counter.reached.isdisjoint(unreached_layers(flow, network)):
+        return True
     torchs_own = {name for name, module in network.named_modules() if type(module).__module__.startswith("torch.nn.")}
-    return any(path not in torchs_own for path, _ in counter.operators - flow.operators)
+
+    def has_more_than(counted: Counter[tuple[str, str]]) -> bool:
+        return any(path not in torchs_own for path, _ in counter.operators - counted)
+
+    if not training or not has_more_than(flow.operators):
+        return has_more_than(flow.operators)
+    # Two images may take other operators than one where evaluation does the same (einsum squeezes a batch of one).
+    evaluated = _count_operators(flow, network, images, training=False)
+    return evaluated is None or has_more_than(evaluated.operators)
+
+
+def _count_operators(
+    flow: ChannelFlow, network: nn.Module, images: Tensor, *, training: bool
+) -> _OperatorCounter | None:
+    counter = _OperatorCounter(flow)
+    with contextlib.suppress(Exception):
+        with module_path(network, counter.path), evaluation_mode(network, images), separate_operators(), counter:
+            network.train(training)
+            network(images)
+        return counter
+    return None
 
 
 class _OperatorCounter(OperatorMode):
-    """How often each operator runs in the code of each module."""
+    """How often each operator runs in the code of each module.
 
-    def __init__(self) -> None:
+    Attributes:
+        reached: the modules in whose code operators run, or whose tensors these read.
+    """
+
+    def __init__(self, flow: ChannelFlow) -> None:
         super().__init__()
         self.path: list[str] = [""]
         self.operators: Counter[tuple[str, str]] = Counter()
+        self.reached: set[str] = set()
+        self._flow = flow
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = self.run_parts(func, args, kwargs or {})
         if result is not NotImplemented:
             return result
         self.operators[self.path[-1], func.overloadpacket.__name__] += 1
+        self.reached.update((self.path[-1], *self._flow.owners_of(tensor_leaves((args, kwargs)))))
         return func(*args, **(kwargs or {}))
 
 

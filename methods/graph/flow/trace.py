@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -79,6 +79,11 @@ class ChannelFlow(OperatorMode):
             if dimension.name == name or dimension.name.rpartition(".")[0] == name:
                 self.labels.pin(torch.arange(dimension.first, dimension.first + dimension.size), reason)
 
+    def owners_of(self, tensors: Iterable[Tensor]) -> Iterator[str]:
+        """The modules whose parameters, buffers or other tensors are among these."""
+        names = (self._owners.get(_key(tensor)) for tensor in tensors)
+        return (name.rpartition(".")[0] for name in names if name is not None)
+
     def value_of(self, tensor: Tensor) -> Value:
         found = self._values.get(_key(tensor))
         return Value(tensor.shape) if found is None else found[1]
@@ -142,9 +147,7 @@ class ChannelFlow(OperatorMode):
         return result
 
     def _note_operands(self, name: str, tensors: Sequence[Tensor], before: Mapping[int, Value]) -> None:
-        for tensor in tensors:
-            if (owner := self._owners.get(_key(tensor))) is not None:
-                self.visited.setdefault(owner.rpartition(".")[0])
+        self.visited |= dict.fromkeys(self.owners_of(tensors))
         if name not in _BRANCHES:
             for value in before.values():
                 for plane, reason in value.pending:

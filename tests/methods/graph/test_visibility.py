@@ -41,6 +41,36 @@ def test_a_branch_that_changes_nothing_stays(gate: Callable[[nn.Module, Tensor],
     assert groups.skipped["hidden"].startswith(UNSEEN)
 
 
+class UnusedHeads(nn.Module):
+    """Each head's result is thrown away."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.fc = conv(3, 6), nn.Linear(6, CLASSES)
+        self.heads = nn.ModuleList(nn.Sequential(conv(6, 5), conv(5, 4)) for _ in range(heads))
+
+    def forward(self, x: Tensor) -> Tensor:
+        COUNTED.append(len(self.heads))
+        x = self.stem(x)
+        for head in self.heads:
+            head(x)
+        scores: Tensor = self.fc(pool_mean(x))
+        return scores
+
+
+COUNTED: list[int] = []  # heads of the network, once for each forward pass
+
+
+def test_any_number_of_unused_heads_takes_as_many_passes_as_one() -> None:
+    for number in (1, 8):
+        groups = ChannelGroups(UnusedHeads(number), IMAGES)
+        assert {site.name for site in groups.sites} == {"stem"}
+        reasons = [groups.skipped[f"heads.{head}.{layer}"] for head in range(number) for layer in (0, 1)]
+        assert all(reason.startswith(UNSEEN) for reason in reasons)
+    assert COUNTED.count(1) == COUNTED.count(8)
+
+
 def test_outputs_that_are_always_the_same_show_nothing() -> None:
     network = nn.Sequential(build_network(lambda n, y: y), nn.Linear(CLASSES, 1), nn.Softmax(1))
     groups = ChannelGroups(network, IMAGES)

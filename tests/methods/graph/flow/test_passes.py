@@ -46,6 +46,17 @@ class OnBrightImages(Branches):
         self.rare = conv(6, 6)
 
 
+class OtherWeightOnBrightImages(OnBrightImages):
+    """The same operators in the same code, with the weight of a layer that no other image takes."""
+
+    def meet(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        return F.conv2d(a, (self.rare if a.abs().mean() > 2 else self.common).weight), b
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.common, self.rare = nn.Conv2d(6, 6, 1), nn.Conv2d(6, 6, 1)
+
+
 class Never(OnBrightImages):
     def meet(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         return (self.rare(a), b) if a.mean() > 1e6 else (a, b)
@@ -95,6 +106,12 @@ def test_a_branch_that_other_images_take_is_traced() -> None:
     assert units == {
         frozenset({("a", "out", c), ("rare", "in", c), ("rare", "out", c), ("y", "in", c)}) for c in range(6)
     } | {frozenset({("b", "out", c), ("z", "in", c)}) for c in range(6)}
+
+
+def test_a_weight_that_other_images_take_is_traced() -> None:
+    read = {("a", "out"), ("common", "in"), ("rare", "in")}
+    units = units_among(traced_units(OtherWeightOnBrightImages(), IMAGES), read)
+    assert units == {frozenset((name, side, c) for name, side in read) for c in range(6)}
 
 
 @pytest.mark.parametrize(("kind", "layer"), [(Never, "rare"), (NeverOfList, "rare.0")])
