@@ -1,27 +1,29 @@
-"""The trial of coupled groups: removing channels must have the same effect as masking them.
-
-One copy of the network is narrowed, a second one masked; both must give the same outputs.
-"""
+"""Which coupled groups pass their trials together, and which of them a trial can see."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from methods.base import copy_network
 from methods.graph.call_numbers import ReplacedNumbers
-from methods.graph.channels import Group, keep_channels
-from methods.graph.culprits import Fault, give_up_groups
+from methods.graph.channels import Group
+from methods.graph.culprits import PATIENCE, Fault, give_up_groups
 from methods.graph.flow.find import TracedGroups
 from methods.graph.flow.passes import SCALES
-from methods.graph.flow.sizes import images_of_other_sizes
-from methods.graph.masking import masked_outputs
-from methods.graph.other_paths import describe_failure, fault_on_other_paths
-from methods.graph.trace import applied_flops, count_params
+from methods.graph.trace import applied_flops
+from methods.graph.trial import (
+    DRAWS,
+    MORE_THAN_CHANNELS,
+    TOLERANCES,
+    random_state,
+    run_masked,
+    trial_channels,
+    try_cost,
+    try_draw,
+)
 from methods.graph.visibility import (
     UNSEEN,
     in_double_precision,
@@ -29,15 +31,9 @@ from methods.graph.visibility import (
     unseen_groups,
     with_visible_factors,
 )
-from methods.graph.width_cost import WidthCost
-from models.execution.forward_hooks import module_path
 from models.execution.tensor_leaves import tensor_leaves
 
-# Outputs may differ by the order of summation only, relative to the largest; a wrong channel shows far above that.
-TOLERANCES = {torch.float64: 1e-7, torch.float32: 1e-3}
 ROUNDING = 1e-14  # of doubles, relative to the largest output
-DRAWS = 3
-MORE_THAN_CHANNELS = "removing its channels changes more than those channels"
 
 
 def sound_groups(
@@ -64,9 +60,9 @@ def sound_groups(
     def try_draws(some: Sequence[Group]) -> Fault | None:
         """Three draws of removed channels: with one, couplings that were missed slip through."""
         runs.clear()
-        faults = (_try_groups(visible, example, some, draw, traced, runs) for draw in range(DRAWS))
+        faults = (try_draw(visible, example, some, draw, traced, runs) for draw in range(DRAWS))
         fault = next((fault for fault in faults if fault is not None), None)
-        return fault or _try_cost(network, example, some, traced, dense_flops)
+        return fault or try_cost(network, example, some, traced, dense_flops)
 
     passed, reasons = give_up_groups(groups, try_groups)
     traced.numbers.keep_needed(runs)
@@ -88,7 +84,7 @@ def _faults_of_unseen(
     tolerance = TOLERANCES.get(inputs.dtype, TOLERANCES[torch.float32])
 
     def find_fault(some: Sequence[Group], scale: float, closer: float) -> Fault | None:
-        trials = (_try_groups(network, example * scale, some, draw, traced, [], closer) for draw in range(DRAWS))
+        trials = (try_draw(network, example * scale, some, draw, traced, [], closer) for draw in range(DRAWS))
         return next((fault for fault in trials if fault is not None), None)
 
     faults: dict[str, str] = {}
@@ -122,175 +118,28 @@ def _find_effects(
     """Group -> a factor on the images with which its channels have an effect, and how large that is, if any has.
 
     Args:
-        estimates: of the effects, by gradients.
+        estimates: of the effects, by gradients; believed where `PATIENCE` seconds did not suffice to measure them.
     """
+    end = time.monotonic() + PATIENCE
     effects: dict[str, tuple[float, float]] = {}
     for scale in (1.0, *SCALES):
         images, pending = inputs * scale, [group for group in groups if group.name not in effects]
         if not pending:
             break
-        with _random_state(images, 0):
+        with random_state(images, 0):
             dense = tensor_leaves(network(images))
         # Whole heads may have no effect on the outputs: one pass tells of all their groups, halving of the others.
         hidden = [group for group in pending if not estimates[group.name]]
         sets = [[group] for group in pending if estimates[group.name]] + ([hidden] if hidden else [])
         while sets:
             some = sets.pop()
+            if time.monotonic() > end:
+                effects.update({group.name: (1.0, estimates[group.name]) for group in some if estimates[group.name]})
+                continue
             staying = {group.name: trial_channels(group, 0, 0) for group in some}
-            effect = relative_effect(dense, _masked(network, some, staying, images, traced, 0))
+            effect = relative_effect(dense, run_masked(network, some, staying, images, traced, 0))
             if effect > ROUNDING and len(some) == 1:
                 effects[some[0].name] = scale, effect
             elif effect > ROUNDING:
                 sets += [some[len(some) // 2 :], some[: len(some) // 2]]
     return effects
-
-
-@torch.no_grad()
-def _masked(
-    network: nn.Module,
-    groups: Sequence[Group],
-    staying: Mapping[str, Tensor],
-    inputs: Tensor,
-    traced: TracedGroups,
-    seed: int,
-) -> list[Tensor]:
-    with _random_state(inputs, seed):
-        return masked_outputs(network, groups, staying, inputs, traced)
-
-
-@contextmanager
-def _random_state(inputs: Tensor, seed: int) -> Iterator[None]:
-    """The same random numbers for every run with this seed: a network may draw noise in evaluation too."""
-    with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):
-        torch.manual_seed(seed)
-        yield
-
-
-def trial_channels(group: Group, number: int, draw: int) -> Tensor:
-    """Channels to keep in a trial, ascending; a third of every class or somewhat more goes, at random.
-
-    Each channel goes in one of the draws at least: one that plays a part of its own is not missed. Groups lose
-    different channels, so that two groups whose coupling was missed fail when both are narrowed. Over the
-    draws they lose different numbers of them, so that one's width is not taken for the other's. Classes lose different
-    positions, as they will under scores, so that classes that must lose the same ones (a half that gates the other)
-    fail.
-
-    Args:
-        number: of the group, among those that are tried.
-    """
-    staying = []
-    for c in range(group.classes):
-        members = torch.where(group.partition == c)[0]
-        fewest = -(-len(members) // DRAWS)
-        choices = min(len(members) // 4, len(members) - 1 - fewest) + 1
-        # The digits of the group's number: two groups of as many channels differ in one of the draws.
-        gone = fewest + (number // choices**draw + draw) % choices
-        order = torch.randperm(len(members), generator=torch.Generator().manual_seed(number))
-        shift = c * max(len(members) // group.classes, 1) - draw * fewest
-        staying.append(members[order.roll(shift)[gone:]])
-    return torch.cat(staying).sort().values
-
-
-@torch.no_grad()
-def _try_groups(
-    network: nn.Module,
-    example: Tensor,
-    groups: Sequence[Group],
-    draw: int,
-    traced: TracedGroups,
-    runs: list[dict[str, ReplacedNumbers]],
-    tolerance: float | None = None,
-) -> Fault | None:
-    staying = {group.name: trial_channels(group, number, draw) for number, group in enumerate(groups)}
-    narrowed = copy_network(network).eval()
-    inputs = example.to(next(network.parameters()).dtype)
-    path: list[str] = []
-    try:
-        keep_channels(narrowed, groups, staying)
-        with module_path(narrowed, path):
-            runs.append(traced.numbers.write_numbers(narrowed, staying, inputs))
-            with _random_state(inputs, draw):
-                outputs = tensor_leaves(narrowed(inputs))
-    except Exception as error:  # whatever the user's forward pass raises, the group must stay dense
-        reason = f"without its channels, {describe_failure(error, path)}"
-        return Fault(reason, path[-1] if path else None)
-    if draw == 0 and tolerance is None and (other_fault := fault_on_other_paths(network, narrowed, inputs)):
-        return Fault(other_fault)
-    wanted = _masked(network, groups, staying, inputs, traced, draw)
-    if [output.shape for output in outputs] != [output.shape for output in wanted]:
-        return Fault("removing its channels changes the shapes of the network's outputs")
-    if not all(_is_close(output, other, tolerance) for output, other in zip(outputs, wanted, strict=True)):
-        return Fault(_why_different(network, inputs))
-    if draw == 0 and any(any(written.met.values()) for written in runs[-1].values()):
-        return _try_other_size(network, narrowed, groups, staying, inputs, traced)
-    return None
-
-
-def _try_other_size(
-    network: nn.Module,
-    narrowed: nn.Module,
-    groups: Sequence[Group],
-    staying: Mapping[str, Tensor],
-    inputs: Tensor,
-    traced: TracedGroups,
-) -> Fault | None:
-    """Code that gets other numbers must not be wrong unnoticed on images of another size; an error is noticed."""
-    for images in images_of_other_sizes(inputs):
-        with suppress(Exception):
-            with _random_state(images, 0):
-                outputs = tensor_leaves(narrowed(images))
-            wanted = _masked(network, groups, staying, images, traced, 0)
-            shapes_agree = [output.shape for output in outputs] == [output.shape for output in wanted]
-            if shapes_agree and all(map(_is_close, outputs, wanted)):
-                return None
-            return Fault(f"{MORE_THAN_CHANNELS} in images of another size")
-    return None
-
-
-def _is_close(output: Tensor, wanted: Tensor, tolerance: float | None = None) -> bool:
-    """Whether an output is the wanted one but for rounding; NaN never is."""
-    if not wanted.numel():
-        return True
-    if not wanted.is_floating_point():
-        return torch.equal(output, wanted)
-    allowed = tolerance or TOLERANCES.get(wanted.dtype, TOLERANCES[torch.float32])
-    floor = 0.0 if tolerance else 1e-12
-    return bool((output - wanted).abs().max() <= allowed * wanted.abs().max() + floor)
-
-
-def _try_cost(
-    network: nn.Module,
-    example: Tensor,
-    groups: Sequence[Group],
-    traced: TracedGroups,
-    dense_flops: int,
-) -> Fault | None:
-    """What the cost model says of a narrowed network must be what is counted there.
-
-    A product over a single channel may be no product any more (einsum): `least_widths` keeps more there.
-    """
-    staying = {group.name: trial_channels(group, number, 0) for number, group in enumerate(groups)}
-    cost = WidthCost(network, groups, [[group.channels] for group in groups], traced.products)
-    narrowed = copy_network(network)
-    keep_channels(narrowed, groups, staying)
-    traced.numbers.write_numbers(narrowed, staying, example)
-    predicted = cost.of_widths(np.array([[len(staying[group.name]) for group in groups]], dtype=np.float64))
-    if int(predicted.params[0]) != count_params(narrowed):
-        return Fault("the parameters that go with its channels cannot be told from the widths of its layers")
-    # Differences: what the dense network has in no layer's positions is not the groups' doing.
-    if cost.dense.flops - int(predicted.flops[0]) != dense_flops - applied_flops(narrowed, example):
-        return Fault("the FLOPs that go with its channels cannot be told from the widths of its layers")
-    return None
-
-
-def _why_different(network: nn.Module, inputs: Tensor) -> str:
-    """Why the outputs of both copies differ; the cause may lie in the network itself."""
-    runs = []
-    for seed in range(2):
-        with _random_state(inputs, seed):
-            runs.append(tensor_leaves(network(inputs)))
-    if not all(output.isfinite().all() for output in runs[0]):
-        return "the network's outputs are not finite"
-    if not all(map(torch.equal, *runs)):
-        return "the network's outputs are random, and without its channels other numbers are drawn"
-    return MORE_THAN_CHANNELS

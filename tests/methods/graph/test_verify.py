@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from methods.graph.channels import Group, Slots, set_partitions
 from methods.graph.flow.find import TracedGroups, trace_groups
 from methods.graph.trace import trace_layers
-from methods.graph.verify import sound_groups, trial_channels
+from methods.graph.trial import trial_channels
+from methods.graph.verify import sound_groups
 
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
