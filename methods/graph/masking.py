@@ -134,7 +134,7 @@ def _kept_indices(gone: Tensor) -> dict[int, Tensor]:
     """
     kept = {}
     for dim in varying_dims(gone):
-        lines = gone.movedim(dim, 0).flatten(1)
+        lines = gone.movedim(dim, 0).reshape(gone.shape[dim], -1)
         kept[dim] = (~lines.all(1)).nonzero().flatten()
     return kept
 

@@ -126,8 +126,11 @@ def _find_effects(
         images, pending = inputs * scale, [group for group in groups if group.name not in effects]
         if not pending:
             break
-        with random_state(images, 0):
-            dense = tensor_leaves(network(images))
+        try:
+            with random_state(images, 0):
+                dense = tensor_leaves(network(images))
+        except Exception:  # the user's code may refuse images of another scale
+            continue
         # Whole heads may have no effect on the outputs: one pass tells of all their groups, halving of the others.
         hidden = [group for group in pending if not estimates[group.name]]
         sets = [[group] for group in pending if estimates[group.name]] + ([hidden] if hidden else [])
@@ -137,7 +140,10 @@ def _find_effects(
                 effects.update({group.name: (1.0, estimates[group.name]) for group in some if estimates[group.name]})
                 continue
             staying = {group.name: trial_channels(group, 0, 0) for group in some}
-            effect = relative_effect(dense, run_masked(network, some, staying, images, traced, 0))
+            try:
+                effect = relative_effect(dense, run_masked(network, some, staying, images, traced, 0))
+            except Exception:  # of images of another scale; the trial has masked the same channels before
+                effect = 0.0
             if effect > ROUNDING and len(some) == 1:
                 effects[some[0].name] = scale, effect
             elif effect > ROUNDING:

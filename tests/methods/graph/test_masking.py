@@ -119,3 +119,25 @@ def test_the_dimension_of_a_norm_is_found(kind: type[nn.LayerNorm]) -> None:
     normed = nn.functional.layer_norm(network.conv(images)[:, kept].permute(0, 2, 3, 1), (4,))
     expected = normed.mean((1, 2)) @ network.fc.weight[:, kept].T + network.fc.bias
     assert torch.allclose(output, expected, atol=1e-5)
+
+
+class RefusesZeros(nn.Module):
+    """A norm over channels, of which masking leaves zeros; the code checks that no channel is constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.last = nn.Conv2d(3, 8, 1), nn.GroupNorm(1, 8), nn.Conv2d(8, 6, 1)
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.norm(self.conv(images))
+        if 0 in (x.amax((2, 3)) - x.amin((2, 3))).flatten().tolist():
+            raise ValueError("a dead channel")
+        return self.fc(self.last(x).relu().mean((2, 3)))
+
+
+def test_channels_stay_where_the_masked_network_does_not_run() -> None:
+    torch.manual_seed(0)
+    groups = ChannelGroups(RefusesZeros(), torch.randn(2, 3, 8, 8))
+    assert [site.name for site in groups.sites] == ["last"]
+    assert groups.skipped["conv"].startswith("the network does not run with its channels masked")

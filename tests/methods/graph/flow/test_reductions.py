@@ -60,6 +60,8 @@ MEASURED: dict[str, Callable[[Tensor], Tensor]] = {
     "product": lambda x: x + x.sigmoid().prod(1, keepdim=True),
     "attention among channels": among_channels,
     "one number": lambda x: x / (1 + x.mean().abs()),
+    "vector of the batch": lambda x: x / (1 + x.abs().mean((0, 2, 3)).max()),
+    "vector of every image": lambda x: torch.stack([y * y.mean((1, 2)).softmax(0)[:, None, None] for y in x]),
     "flattened": lambda x: x - x.flatten(1).mean(1)[:, None, None, None],
 }
 
