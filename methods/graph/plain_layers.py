@@ -23,7 +23,10 @@ from methods.graph.trace import evaluation_mode
 from models.execution.forward_hooks import forward_hooks
 from models.execution.operator_mode import OperatorMode
 
-FAR = 1e3
+FAR = 1e3  # a factor on inputs, beyond what layers that limit them let through
+STEP = 1e-3  # of parameters, relative to their mean; of weights rounded to eight bits it changes few
+MOVED = 0.995  # share of the weight's entries that a step has to change; rounding of floats hides a few changes
+TURNED = 0.9  # share of entries whose part in their filter has to change; of weights of one bit only the scale does
 
 
 class PaddedConv2d(nn.Conv2d):
@@ -127,13 +130,11 @@ def _is_free(layer: nn.Module, inputs: Tensor) -> bool:
         for parameter in twin.parameters():
             noise = torch.randn(parameter.shape, generator=generator).to(parameter)
             # A gain may be zero as yet (NFNets): nothing that is relative to it would move it.
-            parameter.add_(1e-3 * (parameter.abs().mean() if parameter.any() else 1) * noise)
+            parameter.add_(STEP * (parameter.abs().mean() if parameter.any() else 1) * noise)
         twin(inputs)
     before, after = (call.weight.flatten(1) for call in seen.calls)
-    # Not by their scale alone, as those of binary weights do.
     turned = (F.normalize(before, dim=1) - F.normalize(after, dim=1)).abs() > 1e-6
-    # Rounding hides a few small changes.
-    return float((before != after).float().mean()) > 0.995 and float(turned.float().mean()) > 0.9
+    return float((before != after).float().mean()) > MOVED and float(turned.float().mean()) > TURNED
 
 
 def _draws_in_training(layer: nn.Module, inputs: Tensor) -> bool:

@@ -48,21 +48,21 @@ def sound_groups(
     visible = in_double_precision(with_visible_factors(network), example)
     runs: list[dict[str, ReplacedNumbers]] = []
 
-    def try_groups(some: Sequence[Group]) -> Fault | None:
+    def try_groups(candidates: Sequence[Group]) -> Fault | None:
         """A module that raises may compare what it gets with a width of its own: such attributes are written anew."""
-        fault = try_draws(some)
+        fault = try_draws(candidates)
         while fault is not None and fault.module and traced.numbers.rewrite_attributes(fault.module):
-            module, fault = fault.module, try_draws(some)
+            module, fault = fault.module, try_draws(candidates)
             if fault is not None and fault.module == module:
                 traced.numbers.leave_attributes(module)
         return fault
 
-    def try_draws(some: Sequence[Group]) -> Fault | None:
+    def try_draws(candidates: Sequence[Group]) -> Fault | None:
         """Three draws of removed channels: with one, couplings that were missed slip through."""
         runs.clear()
-        faults = (try_draw(visible, example, some, draw, traced, runs) for draw in range(DRAWS))
+        faults = (try_draw(visible, example, candidates, draw, traced, runs) for draw in range(DRAWS))
         fault = next((fault for fault in faults if fault is not None), None)
-        return fault or try_cost(network, example, some, traced, dense_flops)
+        return fault or try_cost(network, example, candidates, traced, dense_flops)
 
     passed, reasons = give_up_groups(groups, try_groups)
     traced.numbers.keep_needed(runs)
@@ -83,8 +83,8 @@ def _faults_of_unseen(
     inputs = example.to(next(network.parameters()).dtype)
     tolerance = TOLERANCES.get(inputs.dtype, TOLERANCES[torch.float32])
 
-    def find_fault(some: Sequence[Group], scale: float, closer: float) -> Fault | None:
-        trials = (try_draw(network, example * scale, some, draw, traced, [], closer) for draw in range(DRAWS))
+    def find_fault(candidates: Sequence[Group], scale: float, closeness: float) -> Fault | None:
+        trials = (try_draw(network, example * scale, candidates, draw, traced, [], closeness) for draw in range(DRAWS))
         return next((fault for fault in trials if fault is not None), None)
 
     faults: dict[str, str] = {}
@@ -102,9 +102,9 @@ def _faults_of_unseen(
             # A fresh network may let little through (squeeze and excitation). What is fainter is believed untried.
             faint.setdefault(scale, []).append((group, min(tolerance, effect / 100)))
     for scale, pairs in faint.items():
-        if find_fault([group for group, _ in pairs], scale, min(closer for _, closer in pairs)) is not None:
-            found = ((group, find_fault([group], scale, closer)) for group, closer in pairs)
-            faults.update({group.name: fault.reason for group, fault in found if fault is not None})
+        if find_fault([group for group, _ in pairs], scale, min(closeness for _, closeness in pairs)) is not None:
+            faults_alone = ((group, find_fault([group], scale, closeness)) for group, closeness in pairs)
+            faults.update({group.name: fault.reason for group, fault in faults_alone if fault is not None})
     return faults
 
 
@@ -135,17 +135,19 @@ def _find_effects(
         hidden = [group for group in pending if not estimates[group.name]]
         sets = [[group] for group in pending if estimates[group.name]] + ([hidden] if hidden else [])
         while sets:
-            some = sets.pop()
+            candidates = sets.pop()
             if time.monotonic() > end:
-                effects.update({group.name: (1.0, estimates[group.name]) for group in some if estimates[group.name]})
+                believed = {group.name: (1.0, estimates[group.name]) for group in candidates}
+                effects |= {name: effect for name, effect in believed.items() if effect[1]}
                 continue
-            staying = {group.name: trial_channels(group, 0, 0) for group in some}
+            staying = {group.name: trial_channels(group, 0, 0) for group in candidates}
             try:
-                effect = relative_effect(dense, run_masked(network, some, staying, images, traced, 0))
+                effect = relative_effect(dense, run_masked(network, candidates, staying, images, traced, 0))
             except Exception:  # of images of another scale; the trial has masked the same channels before
                 effect = 0.0
-            if effect > ROUNDING and len(some) == 1:
-                effects[some[0].name] = scale, effect
+            if effect > ROUNDING and len(candidates) == 1:
+                effects[candidates[0].name] = scale, effect
             elif effect > ROUNDING:
-                sets += [some[len(some) // 2 :], some[: len(some) // 2]]
+                middle = len(candidates) // 2
+                sets += [candidates[middle:], candidates[:middle]]
     return effects

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from methods.base import copy_network
 from methods.graph.channels import Group
-from methods.graph.narrow import TRANSPOSED, Norm
+from methods.graph.narrow import Norm, layer_dims
 from models.execution.tensor_leaves import tensor_leaves
 
 UNSEEN = "no output depends on its channels, so that no trial can tell what they are coupled with"
@@ -99,8 +99,7 @@ def _first_order_effect(group: Group, network: nn.Module) -> float:
         if slots.side == "in" or parameter is None or parameter.grad is None:
             continue
         parts = (parameter.detach() * parameter.grad).abs()
-        # A transposed convolution has its outputs along the second dimension.
-        dim = int(isinstance(modules.get(slots.name), TRANSPOSED)) if slots.dim is None else slots.dim
+        dim = layer_dims(modules[slots.name])[0] if slots.dim is None else slots.dim
         if len(slots.index) and parts.dim() and int(slots.index.max()) < parts.shape[dim]:
             rows = parts.index_select(dim, slots.index.to(parts.device)).movedim(dim, 0)
             effect = max(effect, float(rows.reshape(len(rows), -1).sum(1).max()))

@@ -25,6 +25,8 @@ from models.execution.tensor_leaves import tensor_leaves
 from models.execution.user_line import running_line
 
 Key = tuple[Any, ...]
+# Operators by which a number of the network decides a branch of Python.
+_BRANCHES = frozenset(("_local_scalar_dense", "is_nonzero", "item", "gt", "lt", "ge", "le", "eq", "ne"))
 _MASKED_NORMS = (nn.GroupNorm, nn.LayerNorm)
 
 
@@ -219,10 +221,6 @@ class ChannelFlow(OperatorMode):
         for tensor, old in [*others, (whole, value), (output, value)]:
             read = tuple(plane for memory in written if (plane := compact(_show(memory, tensor).clone())).numel() > 1)
             self.set_value(tensor, Value(tensor.shape, read, old.is_data or is_data))
-
-
-# Operators by which a number of the network decides a branch of Python.
-_BRANCHES = frozenset(("_local_scalar_dense", "is_nonzero", "item", "gt", "lt", "ge", "le", "eq", "ne"))
 
 
 def _pending_pins(call: Call, before: Mapping[int, Value], output: Tensor) -> tuple[tuple[Tensor, str], ...]:
