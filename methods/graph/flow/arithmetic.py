@@ -171,6 +171,15 @@ def normalise_channels(call: Call) -> Planes:
     return join_elements(call.labels, operands, inputs.shape, call.reason)
 
 
+def sample_positions(call: Call) -> Planes:
+    """Images at places that other tensors name (grids, regions): channels pass, whatever the places are made of."""
+    images, *places = call.values()
+    for value in places:
+        for plane in value.planes:
+            call.labels.pin(plane, call.reason)
+    return tuple(call.fix(images.planes, [d for d in range(len(images.shape)) if d != 1]))
+
+
 def pool_positions(call: Call) -> Planes:
     """Pooling and resampling of the last dimensions, whose number is in the operator's name."""
     spatial = next((int(digit) for digit in "123" if f"{digit}d" in call.name), 2)

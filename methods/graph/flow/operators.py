@@ -20,6 +20,7 @@ from methods.graph.flow.arithmetic import (
     multiply_matrices,
     normalise_channels,
     pool_positions,
+    sample_positions,
 )
 from methods.graph.flow.call import Call, pin_inputs
 from methods.graph.flow.movement import (
@@ -53,6 +54,7 @@ NAMES: dict[Rule, str] = {
         lerp masked_fill mish native_dropout prelu _prelu_kernel silu where
     """,
     gate_halves: "glu",
+    sample_positions: "cudnn_grid_sampler grid_sampler grid_sampler_2d grid_sampler_3d roi_align roi_pool",
     convolve: "convolution",
     multiply_matrices: "addmm baddbmm bmm mm",
     attend: """
@@ -69,7 +71,7 @@ NAMES: dict[Rule, str] = {
     work_along_dim: "cumprod cumsum logcumsumexp sort topk",
 }
 _RULES = {name: rule for rule, names in NAMES.items() for name in names.split()}
-_POOLS = ("pool1d", "pool2d", "pool3d", "upsample", "unpool", "grid_sampler")  # parts of names
+_POOLS = ("pool1d", "pool2d", "pool3d", "upsample", "unpool")  # parts of names
 _SHAPES_ALONE = """
     bernoulli bernoulli_ empty_like fill_ full_like new_empty new_empty_strided new_full new_ones new_zeros normal_
     ones_like rand_like randn_like uniform_ zero_ zeros_like

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -10,10 +11,14 @@ import torch.nn.functional as F
 from channel_oracle import Channel, changed_units, traced_units, units_among
 from coupled_nets.pieces import CLASSES, Pieces, conv, pool_mean
 from torch import Tensor, nn
+from torchvision.ops import roi_align
 
 from methods.graph.channel_sites import ChannelGroups
 
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+sample = partial(F.grid_sample, align_corners=False)
+TURN = F.affine_grid(torch.tensor([[[0.6, -0.4, 0.1], [0.4, 0.6, 0.0]]] * 2), [2, 6, 8, 8], align_corners=False)
+REGIONS = [torch.tensor([[0.0, 1.0, 6.0, 7.0]]), torch.tensor([[2.0, 0.0, 7.0, 5.0]])]
 SIDES = {("a", "out"), ("b", "out"), ("z", "in")}
 Between = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -44,6 +49,9 @@ ELEMENTWISE: dict[str, Between] = {
     "adaptive pooling": lambda n, a, b: F.adaptive_avg_pool2d(a, 3) + F.adaptive_max_pool2d(b, 3),
     "unpooling": lambda n, a, b: F.max_unpool2d(*F.max_pool2d(a, 2, return_indices=True), 2) + b,
     "resampling": lambda n, a, b: F.interpolate(a, scale_factor=2) + F.interpolate(b, size=(16, 16), mode="bilinear"),
+    "sampling at places": lambda n, a, b: sample(a, TURN[: len(a)]) * sample(b, TURN[: len(b)].tanh()),
+    "sampling where the image says": lambda n, a, b: sample(a, IMAGES[: len(a), :2].movedim(1, -1)) + b,
+    "regions": lambda n, a, b: roi_align(a, REGIONS[: len(a)], 4) + F.adaptive_avg_pool2d(b, 4),
     "softmax of positions": lambda n, a, b: a.flatten(2).softmax(2).unflatten(2, (8, 8)) + b,
     "sums over positions": lambda n, a, b: (a.mean((2, 3)) + b.var((2, 3)))[..., None, None],
     "running sums of positions": lambda n, a, b: a.cumsum(3) + b.sort(2)[0],

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
+from torchvision.ops import roi_align
 
 from methods.graph.flow import operators
 from methods.graph.flow.arithmetic import (
@@ -18,6 +19,7 @@ from methods.graph.flow.arithmetic import (
     multiply_matrices,
     normalise_channels,
     pool_positions,
+    sample_positions,
 )
 from methods.graph.flow.call import pin_inputs
 from methods.graph.flow.movement import (
@@ -76,7 +78,8 @@ CALLS: list[tuple[operators.Rule, Callable[[], object]]] = [
     (pool_positions, lambda: F.max_pool2d(X, 2)),
     (pool_positions, lambda: F.adaptive_max_pool1d(X[0], 2)),
     (pool_positions, lambda: F.interpolate(X, scale_factor=2)),
-    (pool_positions, lambda: F.grid_sample(X, torch.zeros(1, 2, 2, 2), align_corners=False)),
+    (sample_positions, lambda: roi_align(X, torch.zeros(1, 5), 2)),
+    (sample_positions, lambda: F.grid_sample(X, torch.zeros(1, 2, 2, 2), align_corners=False)),
     (pin_inputs, lambda: torch.fft.fft(X, dim=1)),
     (pin_inputs, lambda: torch.linalg.inv(X)),
 ]  # fmt: skip
@@ -108,7 +111,8 @@ def test_every_form_of_an_operator_has_its_rule(rule: operators.Rule, call: Call
 
 def test_every_name_in_the_table_is_an_operator_and_stands_there_once() -> None:
     names = [name for names in operators.NAMES.values() for name in names.split()]
-    assert [name for name in names if not hasattr(torch.ops.aten, name)] == []
+    spaces = (torch.ops.aten, torch.ops.torchvision)
+    assert [name for name in names if not any(hasattr(space, name) for space in spaces)] == []
     assert sorted(set(names)) == sorted(names)
 
 
