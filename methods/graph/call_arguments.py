@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from models.execution.tensor_leaves import tensor_leaves
+
 Path = tuple[int | str, ...]
 """Where a number stands in (args, kwargs)."""
 Number = int | float
@@ -59,3 +61,9 @@ def attention_scale(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> float:
     """What fused attention multiplies its scores with unless it is told something else."""
     query = args[0] if args else kwargs["query"]
     return float(query.shape[-1] ** -0.5)
+
+
+def first_shape(call: tuple[Any, ...]) -> tuple[int, ...]:
+    """The shape of the first tensor among a call's arguments."""
+    tensor = next(iter(tensor_leaves(call)), None)
+    return () if tensor is None else tuple(tensor.shape)

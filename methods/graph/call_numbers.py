@@ -24,11 +24,21 @@ from methods.graph.call_arguments import (
     Number,
     Path,
     attention_scale,
+    first_shape,
     is_symbol,
     list_numbers,
     replace_numbers,
 )
 from methods.graph.call_sites import MODULE_CALL, CallSite, Instructions, find_call_site, runs_again
+
+
+@dataclass(frozen=True)
+class NarrowedSize:
+    """The size of a tensor in the narrowed network, along one dimension, and in the dense one."""
+
+    dim: int
+    dense: int
+    narrowed: int
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,8 @@ class Narrowing:
         callers: of the call, see `CallSite`.
         count: how often the instruction had run before in this pass of the module.
         order: the same over all passes of the module in one pass of the network.
+        dense: the code's number in the dense network.
+        sizes: of the call's first tensor, along the dimensions of its channels.
     """
 
     written: Number
@@ -50,6 +62,8 @@ class Narrowing:
     callers: Instructions
     count: int
     order: int
+    dense: Number
+    sizes: tuple[NarrowedSize, ...]
 
     @property
     def rule(self) -> tuple[bool, Number | Fraction]:
@@ -73,19 +87,30 @@ class Narrowing:
         # A size that is no multiple has come about otherwise: the code's own may be right.
         return written if written % value.denominator else written // value.denominator * value.numerator
 
+    def has_sizes(self, shape: Sequence[int]) -> bool:
+        """Whether a tensor may be the call's first one."""
+        return all(
+            size.dim < len(shape) and (is_symbol(shape[size.dim]) or shape[size.dim] == size.narrowed)
+            for size in self.sizes
+        )
+
 
 def choose_narrowing(
-    narrowings: Sequence[Narrowing], callers: Instructions, written: Number | None, count: int
+    narrowings: Sequence[Narrowing], callers: Instructions, written: Number | None, shape: Sequence[int], count: int
 ) -> Narrowing | None:
     """The narrowing for a call; None if nothing tells which one it is.
 
     Calls that are narrowed alike need not be told apart: training may leave some out (stochastic depth), other sizes
     may repeat them. The number of earlier calls comes last, as it holds for passes of the same length alone.
+
+    Args:
+        shape: of the call's first tensor.
     """
     tests: list[Callable[[Narrowing], bool]] = [
         lambda narrowing: True,
         lambda narrowing: narrowing.callers == callers,
         lambda narrowing: not is_symbol(written) and narrowing.written == written,
+        lambda narrowing: narrowing.has_sizes(shape),
         lambda narrowing: narrowing.count == count,
     ]
     remaining = list(narrowings)
@@ -94,6 +119,32 @@ def choose_narrowing(
         if len({narrowing.rule for narrowing in remaining}) == 1:
             return remaining[0]
     return None
+
+
+def are_told_apart(narrowings: Sequence[Narrowing]) -> bool:
+    """Whether calls at one place get the right numbers in whatever order they are made, and whichever are left out.
+
+    Calls of the same callers that write the same number are told apart by the sizes of their tensors. Those may be
+    equal by chance in another narrowed network, so that each number must be in proportion to its tensor's size.
+    """
+    alike: dict[tuple[Instructions, Number], list[Narrowing]] = {}
+    for narrowing in narrowings:
+        alike.setdefault((narrowing.callers, narrowing.dense), []).append(narrowing)
+    return all(len({n.rule for n in calls}) == 1 or _follow_one_size(calls) for calls in alike.values())
+
+
+def _follow_one_size(calls: Sequence[Narrowing]) -> bool:
+    """Whether the numbers are the same fraction of the same dimension of their calls' tensors."""
+    common = set.intersection(*({(size.dim, size.dense) for size in call.sizes} for call in calls))
+    return any(
+        all(
+            call.number * dense == call.dense * size.narrowed
+            for call in calls
+            for size in call.sizes
+            if (size.dim, size.dense) == (dim, dense)
+        )
+        for dim, dense in common
+    )
 
 
 NumbersAt = Mapping[Instructions, Mapping[Path, Sequence[Narrowing]]]
@@ -191,6 +242,7 @@ class ReplacedNumbers:
     ) -> dict[Path, Number]:
         """The numbers that a call gets in place of its own."""
         code = dict(list_numbers(call))
+        shape = first_shape(call)
         if ATTENTION_SCALE in paths:
             code.setdefault(ATTENTION_SCALE, attention_scale(*call))
         order = self._orders[site.instructions]
@@ -205,13 +257,21 @@ class ReplacedNumbers:
                 self.noted.setdefault((site.instructions, path), {})[order] = written
                 number = next((n.number for n in narrowings if n.order == order), written)
             else:
-                narrowing = choose_narrowing(narrowings, site.callers, written, count)
+                narrowing = choose_narrowing(narrowings, site.callers, written, shape, count)
                 number = written if narrowing is None else narrowing.fit_number(written)
             if is_symbol(written) or number != written:
                 fitting[path] = number
             place = (site.instructions, path)
             self.met[place] = self.met.get(place, False) or path in fitting
         return {} if self.observing else fitting
+
+    def find_ambiguous_code(self) -> str | None:
+        """Code of which no call tells which number it needs, if there is any that needs one."""
+        for (instructions, path), differs in self.met.items():
+            if differs and not are_told_apart(self.numbers[instructions][path]):
+                module, function, *_ = instructions[-1]
+                return f"{function} ({module})"
+        return None
 
     def attach(self, module: nn.Module) -> None:
         """From now on, for every forward pass of the module."""

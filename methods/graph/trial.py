@@ -101,6 +101,9 @@ def try_draw(
     except Exception as error:  # whatever the user's forward pass raises, the group must stay dense
         reason = f"without its channels, {describe_failure(error, path)}"
         return Fault(reason, path[-1] if path else None)
+    for written in runs[-1].values():
+        if code := written.find_ambiguous_code():
+            return Fault(f"calls in {code} cannot be told apart in another order, and need different numbers")
     if draw == 0 and tolerance is None and (other_fault := fault_on_other_paths(network, narrowed, inputs)):
         return Fault(other_fault)
     try:

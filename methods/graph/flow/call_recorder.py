@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from methods.graph.call_arguments import Number, Path
-from methods.graph.call_numbers import Narrowing, NumberPlace
+from methods.graph.call_numbers import NarrowedSize, Narrowing, NumberPlace
 from methods.graph.call_sites import CallSite, Instructions, find_call_site
 from methods.graph.flow.call_readers import Extent, TracedCall, read_number
 from methods.graph.flow.labels import varying_dims
 from methods.graph.flow.planes import Value
+from models.execution.tensor_leaves import tensor_leaves
 
 ALWAYS = -1  # the unit of what is never removed
 
@@ -38,6 +39,7 @@ class CallNumber:
         units: of each of the `dense` indices that it counts, (dense, m): an index stays if one of its units does;
             None for a factor and for what is never removed, which stay as they are.
         is_factor: whether it counts nothing.
+        operand: the channels of the call's first tensor: dimension, size in the dense network, and units as above.
         scales: whether it is another number for images or batches of another size.
     """
 
@@ -50,6 +52,7 @@ class CallNumber:
     dense: Number
     units: Tensor | None
     is_factor: bool
+    operand: tuple[tuple[int, int, Tensor | None], ...]
     scales: bool = False
 
     @property
@@ -61,9 +64,18 @@ class CallNumber:
         """The number where only some units stay; `stays` (number of units + 1,), its last entry is for `ALWAYS`."""
         number = self.dense
         if self.units is not None:
-            count = int(stays[self.units].any(-1).sum())
+            count = _count_staying(self.units, stays)
             number = -count if self.dense < 0 else count
-        return Narrowing(self.dense, number, self.scales, self.site.callers, self.count, self.order)
+        sizes = tuple(
+            NarrowedSize(dim, dense, dense if units is None else _count_staying(units, stays))
+            for dim, dense, units in self.operand
+        )
+        callers = self.site.callers
+        return Narrowing(self.dense, number, self.scales, callers, self.count, self.order, self.dense, sizes)
+
+
+def _count_staying(units: Tensor, stays: Tensor) -> int:
+    return int(stays[units].any(-1).sum())
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,8 @@ class _RecordedCall:
     count: int
     order: int
     training: bool
+    operand: tuple[Extent, ...]
+    """The channels of its first tensor, one entry for every dimension along which they vary."""
 
 
 class CallRecorder(TorchFunctionMode):
@@ -105,12 +119,23 @@ class CallRecorder(TorchFunctionMode):
             site, _ = find_call_site(sys._getframe())
             counts = self._counts.setdefault(module, Counter())
             orders = self._orders.setdefault(module, Counter())
-            call = _RecordedCall(module, site, counts[site.instructions], orders[site.instructions], self._training)
+            count, order = counts[site.instructions], orders[site.instructions]
             counts[site.instructions] += 1
             orders[site.instructions] += 1
-            read = read_number(name, TracedCall(args, kwargs, result, self._value_of))
-            self._noted += [(call, path, number, extent) for path, number, extent in read]
+            read = list(read_number(name, TracedCall(args, kwargs, result, self._value_of)))
+            if read:
+                operand = self._channel_extents((args, kwargs))
+                call = _RecordedCall(module, site, count, order, self._training, operand)
+                self._noted += [(call, path, number, extent) for path, number, extent in read]
         return result
+
+    def _channel_extents(self, call: tuple[Any, ...]) -> tuple[Extent, ...]:
+        tensor = next(iter(tensor_leaves(call)), None)
+        if tensor is None:
+            return ()
+        value = self._value_of(tensor)
+        dims = sorted({dim for plane in value.planes for dim in varying_dims(plane)})
+        return tuple(Extent(value, dim, tensor.shape[dim]) for dim in dims)
 
     def numbers(self, unit_of: Tensor) -> Iterator[CallNumber]:
         """All of them; the caller forgets those that the code gets right by itself.
@@ -118,11 +143,30 @@ class CallRecorder(TorchFunctionMode):
         Args:
             unit_of: (labels,) the unit of every label, or `ALWAYS`.
         """
-        for call, path, number, extent in self._noted:
+        alike = Counter(map(_without_order, self._noted))
+        for entry in self._noted:
+            call, path, number, extent = entry
             units = None if extent is None else units_along(extent, unit_of)
+            # Only calls that nothing else tells apart are told apart by their tensors.
+            extents = call.operand if alike[_without_order(entry)] > 1 else ()
+            operand = tuple((part.dim, part.length, units_along(part, unit_of)) for part in extents)
             yield CallNumber(
-                call.module, call.site, path, call.count, call.order, call.training, number, units, extent is None
+                call.module,
+                call.site,
+                path,
+                call.count,
+                call.order,
+                call.training,
+                number,
+                units,
+                extent is None,
+                operand,
             )
+
+
+def _without_order(noted: tuple[_RecordedCall, Path, Number, Extent | None]) -> tuple[Any, ...]:
+    call, path, number, _ = noted
+    return call.module, call.site, path, number
 
 
 def units_along(extent: Extent, unit_of: Tensor) -> Tensor | None:
