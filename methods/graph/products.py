@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
 
 from methods.graph.narrow import LAYERS
 
@@ -161,13 +163,27 @@ class WeightSources:
             return (running,)  # a parameter may be its input; its weight may be made of its input
         return tuple(dict.fromkeys(names))
 
-    def prepares_weights(self, product: Product) -> bool:
-        """Whether no input reaches the product, so that it runs once for a batch of any size."""
-        return all(self.sources_of(tensor) is not None for tensor, _ in product.operands)
-
     def measures_weights(self, product: Product) -> bool:
         """Whether it only measures a weight, by a vector (the power iteration of spectral norm)."""
-        return product.name in ("mv", "addmv") and self.prepares_weights(product)
+        made_of = [self.sources_of(tensor) for tensor, _ in product.operands]
+        return product.name in ("mv", "addmv") and None not in made_of
+
+
+class AttentionCalls(TorchFunctionMode):
+    """While this mode is on, `running` says whether torch's attention runs.
+
+    Torch runs it as one operator or as several, by the widths and the device; the scores of learned queries, which no
+    input reaches, must count for the queries' layer in neither case.
+    """
+
+    running = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before, self.running = self.running, self.running or func is scaled_dot_product_attention
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self.running = before
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.graph.narrow import LAYERS
-from methods.graph.products import Product, WeightSources, read_products
+from methods.graph.products import AttentionCalls, Product, WeightSources, read_products
 from models.execution.forward_hooks import module_path
 from models.execution.operator_mode import OperatorMode
 from models.execution.tensor_leaves import tensor_leaves
@@ -76,12 +76,11 @@ def trace_layers(network: nn.Module, example: Tensor) -> dict[str, LayerUse]:
     matrix product applies (`F.conv2d(x, self.kernel)`, attention's projections), under the parameter's name.
 
     Args:
-        example: one input batch (B, C, H, W) on the network's device; its values do not matter.
+        example: an input batch (B, C, H, W) on the network's device, of which the first image is run.
     """
     uses = {}
-    batch = example.shape[0]
     for name, calls in _run_products(network, example).flops.items():
-        flops = round(sum(calls) / batch)
+        flops = sum(calls)
         uses[name] = LayerUse(round(flops / max(weight_of(network, name).numel(), 1)), len(calls), flops)
     return uses | {name: LayerUse(0, 0, 0) for name in layer_modules(network) if name not in uses}
 
@@ -93,7 +92,7 @@ def layer_modules(network: nn.Module) -> dict[str, nn.Module]:
 
 def applied_flops(network: nn.Module, example: Tensor) -> int:
     """Multiply-accumulates of everything that applies a parameter, for one input, as they are run."""
-    return round(sum(map(sum, _run_products(network, example).flops.values())) / example.shape[0])
+    return sum(map(sum, _run_products(network, example).flops.values()))
 
 
 def weight_of(network: nn.Module, name: str) -> Tensor:
@@ -115,13 +114,20 @@ def uncounted_flops(network: nn.Module, example: Tensor) -> int:
 
     They stem from products of activations (attention's scores), which are neither counted nor compressed.
     """
-    return _run_products(network, example[:1]).uncounted
+    return _run_products(network, example).uncounted
 
 
 def _run_products(network: nn.Module, example: Tensor) -> _Products:
-    products = _Products(network, len(example))
-    with module_path(network, products.path), evaluation_mode(network, example), separate_operators(), products:
-        network(example)
+    """The products of one image, as the channel flow traces it.
+
+    Batches tell less: learned queries are expanded over one or not, experts get tokens of all its images.
+    """
+    products, image = _Products(network), example[:1]
+    with (
+        module_path(network, products.path), evaluation_mode(network, image), separate_operators(),
+        products.attention, products,
+    ):  # fmt: skip
+        network(image)
     return products
 
 
@@ -129,16 +135,17 @@ class _Products(OperatorMode):
     """The products of a forward pass, by the layer whose weight each applies.
 
     Attributes:
-        flops: name of the layer -> multiply-accumulates of each of its calls, over the batch.
+        flops: name of the layer -> multiply-accumulates of each of its calls.
         uncounted: multiply-accumulates of all products without a parameter.
+        attention: on beside this mode.
     """
 
-    def __init__(self, network: nn.Module, batch: int) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
+        self.attention = AttentionCalls()
         self.flops: dict[str, list[int]] = {}
         self.uncounted = 0
         self.path: list[str] = [""]
-        self._batch = batch
         self._sources = WeightSources(network)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -160,10 +167,8 @@ class _Products(OperatorMode):
     def _count_product(self, product: Product) -> None:
         if self._sources.measures_weights(product):
             return
-        # Computing a weight takes as much for one input as for the batch.
-        flops = product.flops * (self._batch if self._sources.prepares_weights(product) else 1)
-        layers = self._sources.applied_layers(product, self.path[-1])
+        layers = () if self.attention.running else self._sources.applied_layers(product, self.path[-1])
         if not layers:
-            self.uncounted += flops
+            self.uncounted += product.flops
         for position, layer in enumerate(layers):
-            self.flops.setdefault(layer, []).append(0 if position else flops)
+            self.flops.setdefault(layer, []).append(0 if position else product.flops)

@@ -38,6 +38,7 @@ def run_with_labels(flow: ChannelFlow, network: nn.Module, inputs: Tensor, *, tr
         stack.enter_context(separate_operators())
         stack.enter_context(flow)
         stack.enter_context(flow.calls)
+        stack.enter_context(flow.products.attention)
         return network(inputs)
 
 

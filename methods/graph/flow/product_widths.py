@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from methods.graph.flow.call import Planes
-from methods.graph.flow.labels import Dimension, compact, varying_dims
+from methods.graph.flow.labels import FREE, Dimension, varying_dims
 from methods.graph.narrow import Side
-from methods.graph.products import SUMMED, Source, WeightSources, read_products
+from methods.graph.products import SUMMED, AttentionCalls, Source, WeightSources, read_products
 from models.execution.tensor_leaves import tensor_leaves
 
 _SIDES: dict[str, Side] = {"n": "out", "m": "out", "k": "in"}
@@ -60,6 +60,7 @@ class ProductRecorder:
     def __init__(self, network: nn.Module, path: list[str]) -> None:
         self.sources = WeightSources(network)
         self.recorded: list[LabelledProduct] = []
+        self.attention = AttentionCalls()
         self.on = False
         self._path = path
 
@@ -69,7 +70,7 @@ class ProductRecorder:
             return
         for product in read_products(name, args, result):
             layers = self.sources.applied_layers(product, self._path[-1])
-            if layers and not self.sources.measures_weights(product):
+            if layers and not self.attention.running and not self.sources.measures_weights(product):
                 left, right = (
                     LabelledOperand(indices, planes_of(tensor), self.sources.sources_of(tensor))
                     for tensor, indices in product.operands
@@ -138,26 +139,43 @@ def widths_of_products(
     return results
 
 
+_UNTOLD = -2  # of an entry without a label (zeros, padding): what it goes with is told elsewhere
+
+
 def _distinct_cuts(
     operands: Iterable[LabelledOperand], components: Tensor, group_of: Tensor
 ) -> list[tuple[str, Tensor]]:
-    """The indices along which groups' channels go, with the component of each entry; -1 for one that stays.
+    """The indices along which groups' channels go, with the component of each entry; negative for one that stays.
 
-    Both operands tell the same of an index that they share.
+    Both operands tell the same of an index that they share, but where one has no labels.
     """
     cuts: list[tuple[str, Tensor]] = []
     for operand in operands:
         for plane in operand.planes:
             ids = components[plane.clamp_min(0)]
-            ids = compact(torch.where((plane <= 0) | (group_of[ids] < 0), -1, ids))
+            ids = torch.where((plane < 0) | (group_of[ids] < 0), -1, ids)
+            ids = _compact_told(torch.where(plane == FREE, _UNTOLD, ids))
             dims = sorted(varying_dims(ids), key=lambda d: operand.indices[d])
             indices = "".join(operand.indices[d] for d in dims)
             if not dims or "." in indices:
                 continue
             ids = ids.permute(*dims, *(d for d in range(ids.dim()) if d not in dims)).flatten(len(dims) - 1)
-            if not any(same_indices == indices and torch.equal(cut, ids) for same_indices, cut in cuts):
+            for number, (same_indices, cut) in enumerate(cuts):
+                if same_indices == indices and bool(((cut == ids) | (cut == _UNTOLD) | (ids == _UNTOLD)).all()):
+                    cuts[number] = indices, torch.maximum(cut, ids)
+                    break
+            else:
                 cuts.append((indices, ids))
     return cuts
+
+
+def _compact_told(ids: Tensor) -> Tensor:
+    """The ids with size 1 along every dimension in which those that are told are constant (an unfolded image)."""
+    for d, size in enumerate(ids.shape):
+        told = ids.amax(d, keepdim=True)
+        if size > 1 and bool(((ids == told) | (ids == _UNTOLD)).all()):
+            ids = told
+    return ids
 
 
 def _count_entries(ids: Tensor, group_of: Tensor, groups: Sequence[tuple[str, int]]) -> IndexWidth:
