@@ -6,13 +6,13 @@ them: narrowed and masked network give the same outputs because both give those 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from methods.base import copy_network
-from methods.graph.channels import Group
+from methods.graph.channels import Group, Slots
 from methods.graph.narrow import Norm, layer_dims
 from models.execution.tensor_leaves import tensor_leaves
 
@@ -85,25 +85,31 @@ def unseen_groups(network: nn.Module, inputs: Tensor, groups: Sequence[Group], t
     except Exception:  # nothing that has gradients, or a custom function without any
         return {group.name: 0.0 for group in groups}
     clear = CLEAR.get(inputs.dtype, CLEAR[torch.float32]) * tolerance * largest
-    effects = {group.name: _first_order_effect(group, twin) for group in groups}
+    sums: dict[tuple[str, int | None], Tensor | None] = {}
+    modules = dict(twin.named_modules())
+    effects = {}
+    for group in groups:
+        effects[group.name] = 0.0
+        for slots in group.slots:
+            if slots.side == "in":
+                continue
+            if (slots.name, slots.dim) not in sums:  # a weight has parts of many groups where layers are concatenated
+                sums[slots.name, slots.dim] = _effects_of_rows(twin, modules, slots)
+            rows = sums[slots.name, slots.dim]
+            if rows is not None and len(slots.index) and int(slots.index.max()) < len(rows):
+                effects[group.name] = max(effects[group.name], float(rows[slots.index.to(rows.device)].max()))
     return {name: effect for name, effect in effects.items() if not effect > clear}
 
 
-def _first_order_effect(group: Group, network: nn.Module) -> float:
-    """How much the outputs change, to first order, if the parameters of one of the group's channels vanish."""
-    parameters, modules = dict(network.named_parameters(remove_duplicate=False)), dict(network.named_modules())
-    effect = 0.0
-    for slots in group.slots:
-        name = slots.name if slots.dim is not None else f"{slots.name}.weight"
-        parameter = parameters.get(name)
-        if slots.side == "in" or parameter is None or parameter.grad is None:
-            continue
-        parts = (parameter.detach() * parameter.grad).abs()
-        dim = layer_dims(modules[slots.name])[0] if slots.dim is None else slots.dim
-        if len(slots.index) and parts.dim() and int(slots.index.max()) < parts.shape[dim]:
-            rows = parts.index_select(dim, slots.index.to(parts.device)).movedim(dim, 0)
-            effect = max(effect, float(rows.reshape(len(rows), -1).sum(1).max()))
-    return effect
+def _effects_of_rows(network: nn.Module, modules: Mapping[str, nn.Module], slots: Slots) -> Tensor | None:
+    """How much the outputs change, to first order, if the parameters of one channel vanish: (channels,)."""
+    owner, _, leaf = (slots.name if slots.dim is not None else f"{slots.name}.weight").rpartition(".")
+    parameter = modules[owner]._parameters.get(leaf)
+    if parameter is None or parameter.grad is None or not parameter.dim():
+        return None
+    dim = layer_dims(modules[slots.name])[0] if slots.dim is None else slots.dim
+    rows = (parameter.detach() * parameter.grad).abs().movedim(dim, 0)
+    return rows.reshape(len(rows), -1).sum(1)
 
 
 def relative_effect(dense: Sequence[Tensor], masked: Sequence[Tensor]) -> float:
