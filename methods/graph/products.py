@@ -106,6 +106,7 @@ class WeightSources:
         # Memory is used anew: every result of an operator sets or deletes the entry of its own.
         constants = [*network.buffers(), *(tensor for _, tensor in tensor_attributes(network))]
         self._made: dict[int, tuple[Source, ...]] = {tensor.untyped_storage()._cdata: () for tensor in constants}
+        self._modulated: dict[int, tuple[Source, ...]] = {}
 
     def _layer_of(self, parameter: str) -> str:
         """A layer's weight, and what it computes its weight of (`weight_norm`, `parametrize`), go by its own name."""
@@ -140,14 +141,46 @@ class WeightSources:
             made = None
         else:
             made = tuple(dict.fromkeys(source for some in sources for source in some or ()))
+        modulated = self._modulated_by(name, list(zip(operands, sources, strict=True))) if made is None else ()
         for result in results:
             memory = result.untyped_storage()._cdata
             if memory in self._parameters:
                 continue
+            self._modulated[memory] = modulated
             if made is None:
                 self._made.pop(memory, None)
             else:
                 self._made[memory] = made
+
+    def _modulated_by(
+        self, name: str, operands: Sequence[tuple[Tensor, tuple[Source, ...] | None]]
+    ) -> tuple[Source, ...]:
+        """The parameters that activations have scaled or mixed to a weight (StyleGAN, mixtures of kernels).
+
+        A parameter larger than the activations is what they scale; a smaller one (layer scale) scales them. What a
+        layer computes is an activation, whatever becomes of it.
+        """
+        if name == "convolution":
+            return ()
+        largest = max((tensor.numel() for tensor, sources in operands if sources is None), default=0)
+        found: dict[Source, None] = {}
+        if name in MATRIX_PRODUCTS:
+            operands = operands[-2:]  # what is added to the product is no factor
+        for tensor, sources in operands:
+            if sources is None:
+                found |= dict.fromkeys(self._modulated.get(tensor.untyped_storage()._cdata, ()))
+            elif name in MATRIX_PRODUCTS:
+                found |= dict.fromkeys(source for source in sources if self.layers.keys().isdisjoint(source.names))
+            elif tensor.numel() > largest:
+                found |= dict.fromkeys(sources)
+        return tuple(found)
+
+    def weight_sources(self, product: Product, tensor: Tensor) -> tuple[Source, ...] | None:
+        """The layers that an operand stems from, that of a convolution's weight also where activations scale it."""
+        sources = self.sources_of(tensor)
+        if sources is None and product.name == "convolution" and tensor is product.right:
+            return self._modulated.get(tensor.untyped_storage()._cdata) or None
+        return sources
 
     def applied_layers(self, product: Product, running: str) -> Sequence[str]:
         """The layers whose weights a product applies: none for a product of activations, of two weights both.
@@ -157,7 +190,7 @@ class WeightSources:
         Args:
             running: the module that runs.
         """
-        made_of = [self.sources_of(tensor) for tensor, _ in product.operands]
+        made_of = [self.weight_sources(product, tensor) for tensor, _ in product.operands]
         names = [_name_source(sources, running) for sources in made_of if sources]
         if running in names or (not names and running in self.layers):
             return (running,)  # a parameter may be its input; its weight may be made of its input

@@ -41,12 +41,17 @@ class LabelledOperand:
 
 @dataclass(frozen=True)
 class LabelledProduct:
-    """A product that applies the weight of a layer."""
+    """A product that applies the weight of a layer.
+
+    Attributes:
+        modulated: whether activations have scaled or mixed the weight before.
+    """
 
     layer: str
     flops: int
     written: int  # elements of the result
     operands: tuple[LabelledOperand, LabelledOperand]
+    modulated: bool = False
 
     @property
     def prepares_weights(self) -> bool:
@@ -72,10 +77,13 @@ class ProductRecorder:
             layers = self.sources.applied_layers(product, self._path[-1])
             if layers and not self.attention.running and not self.sources.measures_weights(product):
                 left, right = (
-                    LabelledOperand(indices, planes_of(tensor), self.sources.sources_of(tensor))
+                    LabelledOperand(indices, planes_of(tensor), self.sources.weight_sources(product, tensor))
                     for tensor, indices in product.operands
                 )
-                self.recorded.append(LabelledProduct(layers[0], product.flops, product.written, (left, right)))
+                modulated = right.sources is not None and self.sources.sources_of(product.right) is None
+                self.recorded.append(
+                    LabelledProduct(layers[0], product.flops, product.written, (left, right), modulated)
+                )
         self.sources.follow(name, tensor_leaves((args, kwargs)), tensor_leaves(result))
 
 
@@ -197,6 +205,7 @@ def sides_of_weights(
     """
     sides: dict[int, Side] = {}
     applied = [labelled for labelled in products if not labelled.prepares_weights]
+    applied.sort(key=lambda labelled: not labelled.modulated)  # to mix weights, code may flatten their sides to one
     prepared = [labelled for labelled in products if labelled.prepares_weights]
     _sides_by_labels(applied, dimensions, sides)
     by_name: dict[str, list[Dimension]] = {}
