@@ -44,13 +44,15 @@ def give_up_groups(
     end = time.monotonic() + patience
     remaining, proven = list(groups), list[Group]()
     reasons: dict[str, str] = {}
+    passing_alone: set[str] = set()  # a module may raise for each of its groups in turn
     while remaining and (fault := trial(remaining)) is not None:
         if time.monotonic() > end:
             proven = proven if proven and trial(proven) is None else []
             untried = f"no time was left to try its channels: other ones took {patience:.0f} s"
             reasons.update({group.name: untried for group in remaining if group not in proven})
             return proven, reasons
-        culprits = _groups_at(fault.module, remaining, trial)
+        candidates = [group for group in remaining if group.name not in passing_alone]
+        culprits = _groups_at(fault.module, candidates, trial, end, passing_alone)
         if not culprits:
             proven, culprit = _first_culprit(remaining, trial, fault)
             culprits = [culprit]
@@ -61,13 +63,29 @@ def give_up_groups(
     return remaining, reasons
 
 
-def _groups_at(module: str | None, groups: Sequence[Group], trial: Trial) -> list[tuple[Group, str]]:
-    """Groups with channels in the module that raised which fail alone as well."""
+def _groups_at(
+    module: str | None, groups: Sequence[Group], trial: Trial, end: float, passing_alone: set[str]
+) -> list[tuple[Group, str]]:
+    """Groups with channels in the module that raised which fail alone as well.
+
+    Args:
+        end: when no further group is tried.
+        passing_alone: gets the names of those that pass.
+    """
     if not module:  # the network's own code: any group may be at fault
         return []
-    inside = [group for group in groups if touches_module(group, module)]
-    faults = [(group, trial([group])) for group in inside]
-    return [(group, fault.reason) for group, fault in faults if fault is not None]
+    culprits = []
+    for group in groups:
+        if not touches_module(group, module):
+            continue
+        if time.monotonic() > end:
+            break
+        fault = trial([group])
+        if fault is None:
+            passing_alone.add(group.name)
+        else:
+            culprits.append((group, fault.reason))
+    return culprits
 
 
 def touches_module(group: Group, module: str) -> bool:

@@ -6,7 +6,8 @@ would sum over a single channel, `einsum` multiplies element by element, which i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from methods.base import copy_network
 from methods.graph.channels import Group, keep_channels
-from methods.graph.culprits import touches_module
+from methods.graph.culprits import PATIENCE, touches_module
 from methods.graph.flow.find import TracedGroups
 from methods.graph.trace import trace_layers
 from methods.graph.width_cost import WidthCost
@@ -22,7 +23,11 @@ from models.execution.forward_hooks import module_path
 
 
 def least_widths(network: nn.Module, example: Tensor, groups: Sequence[Group], traced: TracedGroups) -> dict[str, int]:
-    """Group -> the least number of its channels, all groups at once, to a factor of two."""
+    """Group -> the least number of its channels, all groups at once, to a factor of two.
+
+    A group that would keep all of them is looked at more closely.
+    """
+    end = time.monotonic() + PATIENCE
     least = {group.name: group.classes for group in groups}
     full = {group.name: group.channels for group in groups}
 
@@ -33,15 +38,40 @@ def least_widths(network: nn.Module, example: Tensor, groups: Sequence[Group], t
         narrow = [group for group in groups if least[group.name] < group.channels]
         inside = [group.name for group in narrow if not module or touches_module(group, module)]
         # Widths meet in the module: it is those that help there if they are whole that are too small.
-        helping = [name for name in inside if failing_module(least | {name: full[name]}) != module]
+        helping = [
+            name for name in inside if time.monotonic() < end and failing_module(least | {name: full[name]}) != module
+        ]
         wider = helping or inside or [group.name for group in narrow]
         if not wider:
             return least
         least |= {name: min(2 * least[name], full[name]) for name in wider}
+    for group in groups:
+        if least[group.name] == group.classes or time.monotonic() > end:
+            continue
+
+        def runs(width: int, name: str = group.name) -> bool:
+            return failing_module(least | {name: width}) is None
+
+        if runs(group.classes):  # it was raised beside those that are at fault
+            least[group.name] = group.classes
+        elif least[group.name] == full[group.name]:
+            least[group.name] = _halve_interval(group, runs, end)
     while wider := [name for name in _miscounted_groups(network, example[:1], groups, least, traced)
                     if least[name] < full[name]]:  # fmt: skip
         least |= {name: min(2 * least[name], full[name]) for name in wider}
     return least
+
+
+def _halve_interval(group: Group, runs: Callable[[int], bool], end: float) -> int:
+    """The least width of a group between its half, which does not run, and the whole."""
+    failing, running = group.channels // 2 // group.classes, group.channels // group.classes
+    while running - failing > 1 and time.monotonic() < end:
+        middle = (failing + running) // 2
+        if runs(middle * group.classes):
+            running = middle
+        else:
+            failing = middle
+    return running * group.classes
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ Which channels go is drawn at random, and drawn anew for each of `DRAWS` trials.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 import numpy as np
@@ -53,7 +53,7 @@ def random_state(inputs: Tensor, seed: int) -> Iterator[None]:
         yield
 
 
-def trial_channels(group: Group, number: int, draw: int) -> Tensor:
+def trial_channels(group: Group, number: int, draw: int, *, wide: bool = False) -> Tensor:
     """Channels to keep in a trial, ascending; a third of every class or somewhat more goes, at random.
 
     Each channel goes in one of the draws at least: one that plays a part of its own is not missed. Groups lose
@@ -64,12 +64,13 @@ def trial_channels(group: Group, number: int, draw: int) -> Tensor:
 
     Args:
         number: of the group, among those that are tried.
+        wide: one channel of every class goes, for code that does not run below some width.
     """
     staying = []
     for c in range(group.classes):
         members = torch.where(group.partition == c)[0]
-        fewest = -(-len(members) // DRAWS)
-        choices = min(len(members) // 4, len(members) - 1 - fewest) + 1
+        fewest = 1 if wide else -(-len(members) // DRAWS)
+        choices = 1 if wide else min(len(members) // 4, len(members) - 1 - fewest) + 1
         # The digits of the group's number: two groups of as many channels differ in one of the draws.
         gone = fewest + (number // choices**draw + draw) % choices
         order = torch.randperm(len(members), generator=torch.Generator().manual_seed(number))
@@ -87,8 +88,11 @@ def try_draw(
     traced: TracedGroups,
     runs: list[dict[str, ReplacedNumbers]],
     tolerance: float | None = None,
+    wide: Collection[str] = (),
 ) -> Fault | None:
-    staying = {group.name: trial_channels(group, number, draw) for number, group in enumerate(groups)}
+    staying = {
+        group.name: trial_channels(group, number, draw, wide=group.name in wide) for number, group in enumerate(groups)
+    }
     narrowed = copy_network(network).eval()
     inputs = example.to(next(network.parameters()).dtype)
     path: list[str] = []
@@ -157,12 +161,15 @@ def try_cost(
     groups: Sequence[Group],
     traced: TracedGroups,
     dense_flops: int,
+    wide: Collection[str] = (),
 ) -> Fault | None:
     """What the cost model says of a narrowed network must be what is counted there.
 
     A product over a single channel may be no product any more (einsum): `least_widths` keeps more there.
     """
-    staying = {group.name: trial_channels(group, number, 0) for number, group in enumerate(groups)}
+    staying = {
+        group.name: trial_channels(group, number, 0, wide=group.name in wide) for number, group in enumerate(groups)
+    }
     cost = WidthCost(network, groups, [[group.channels] for group in groups], traced.products)
     narrowed = copy_network(network)
     keep_channels(narrowed, groups, staying)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from methods.graph.call_numbers import ReplacedNumbers
 from methods.graph.channels import Group
-from methods.graph.culprits import PATIENCE, Fault, give_up_groups
+from methods.graph.culprits import PATIENCE, Fault, give_up_groups, touches_module
 from methods.graph.flow.find import TracedGroups
 from methods.graph.flow.passes import SCALES
 from methods.graph.trace import applied_flops
@@ -47,8 +47,23 @@ def sound_groups(
     dense_flops = applied_flops(network, example)
     visible = in_double_precision(with_visible_factors(network), example)
     runs: list[dict[str, ReplacedNumbers]] = []
+    wide: set[str] = set()  # groups that are tried with one channel less
 
     def try_groups(candidates: Sequence[Group]) -> Fault | None:
+        """Code that does not run below some width may run above it: `least_widths` finds where."""
+        fault = try_numbers(candidates)
+        if fault is None or not fault.module:
+            return fault
+        inside = {group.name for group in candidates if touches_module(group, fault.module)} - wide
+        if not inside:
+            return fault
+        wide.update(inside)
+        if (other_fault := try_numbers(candidates)) is None or other_fault.module != fault.module:
+            return other_fault
+        wide.difference_update(inside)
+        return fault
+
+    def try_numbers(candidates: Sequence[Group]) -> Fault | None:
         """A module that raises may compare what it gets with a width of its own: such attributes are written anew."""
         fault = try_draws(candidates)
         while fault is not None and fault.module and traced.numbers.rewrite_attributes(fault.module):
@@ -60,13 +75,13 @@ def sound_groups(
     def try_draws(candidates: Sequence[Group]) -> Fault | None:
         """Three draws of removed channels: with one, couplings that were missed slip through."""
         runs.clear()
-        faults = (try_draw(visible, example, candidates, draw, traced, runs) for draw in range(DRAWS))
+        faults = (try_draw(visible, example, candidates, draw, traced, runs, wide=wide) for draw in range(DRAWS))
         fault = next((fault for fault in faults if fault is not None), None)
-        return fault or try_cost(network, example, candidates, traced, dense_flops)
+        return fault or try_cost(network, example, candidates, traced, dense_flops, wide)
 
     passed, reasons = give_up_groups(groups, try_groups)
     traced.numbers.keep_needed(runs)
-    unseen = _faults_of_unseen(visible, example, passed, traced)
+    unseen = _faults_of_unseen(visible, example, passed, traced, wide)
     passed = [group for group in passed if group.name not in unseen]
     reasons |= unseen
     for name, reason in reasons.items():
@@ -77,14 +92,15 @@ def sound_groups(
 
 @torch.no_grad()
 def _faults_of_unseen(
-    network: nn.Module, example: Tensor, groups: Sequence[Group], traced: TracedGroups
+    network: nn.Module, example: Tensor, groups: Sequence[Group], traced: TracedGroups, wide: Collection[str]
 ) -> dict[str, str]:
     """The groups that the trial cannot see, and those that turn out unsound in a closer look."""
     inputs = example.to(next(network.parameters()).dtype)
     tolerance = TOLERANCES.get(inputs.dtype, TOLERANCES[torch.float32])
 
     def find_fault(candidates: Sequence[Group], scale: float, closeness: float) -> Fault | None:
-        trials = (try_draw(network, example * scale, candidates, draw, traced, [], closeness) for draw in range(DRAWS))
+        images = example * scale
+        trials = (try_draw(network, images, candidates, draw, traced, [], closeness, wide) for draw in range(DRAWS))
         return next((fault for fault in trials if fault is not None), None)
 
     faults: dict[str, str] = {}

@@ -57,6 +57,36 @@ def test_the_module_that_raised_names_the_culprit() -> None:
     assert tried == [NAMES, ["layer5"], [group.name for group in passed]]
 
 
+def test_a_module_that_raises_for_groups_that_pass_alone_tries_each_of_them_alone_once() -> None:
+    alone: list[str] = []
+    pairs = [{f"layer{number}", f"layer{number + 1}"} for number in range(0, 12, 2)]
+
+    def trial(groups: Sequence[Group]) -> Fault | None:
+        alone.extend(group.name for group in groups if len(groups) == 1)
+        return trial_of(*pairs, module="body")(groups)
+
+    one = torch.tensor([0])
+    groups = [Group(name, 1, [Slots(f"body.{name}", "out", one, one)]) for name in NAMES]
+    passed, _ = give_up_groups(groups, trial)
+    assert [group.name for group in passed] == NAMES[::2]
+    assert all(alone.count(name) <= 2 for name in NAMES)  # halving may come down to the first group
+
+
+def test_no_group_is_tried_alone_when_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr(culprits.time, "monotonic", lambda: next(clock))
+    tried: list[int] = []
+
+    def trial(groups: Sequence[Group]) -> Fault:
+        tried.append(len(groups))
+        return Fault("always", "body")
+
+    one = torch.tensor([0])
+    groups = [Group(name, 1, [Slots(f"body.{name}", "out", one, one)]) for name in NAMES]
+    give_up_groups(groups, trial, patience=4)
+    assert tried.count(1) <= 4
+
+
 def test_when_time_is_over_what_has_passed_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count()
     monkeypatch.setattr(culprits.time, "monotonic", lambda: next(clock))

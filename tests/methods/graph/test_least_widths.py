@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from coupled_nets.pieces import CLASSES, SHAPE, Pieces, conv, pool_mean
@@ -58,4 +59,36 @@ def test_widths_that_only_fail_together() -> None:
     network = Pieces(run_net, left=conv(3, 8), right=conv(3, 8), fc=nn.Linear(16, CLASSES))
     compressor = bind_method(network)
     assert {site.name: site.widths[-1] for site in compressor.sites} == {"left": 2, "right": 2}
+    assert run_smallest(compressor).shape == (2, CLASSES)
+
+
+class AtLeast(nn.Module):
+    """Convolutions in a module whose code refuses fewer channels."""
+
+    def __init__(self, number: int, least: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(conv(16, 16) for _ in range(number))
+        self.least = least
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = F.relu(layer(x))
+            if x.shape[1] < self.least:
+                raise ValueError("too few channels")
+        return x
+
+
+@pytest.mark.parametrize(("number", "least", "widest"), [(1, 11, 11), (2, 8, 8), (3, 15, 15)])
+def test_a_width_that_the_code_insists_on_is_the_end_of_the_ladder(number: int, least: int, widest: int) -> None:
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
+        return n.fc(pool_mean(n.body(F.relu(n.stem(x)))))
+
+    network = Pieces(run_net, stem=conv(3, 16), body=AtLeast(number, least), fc=nn.Linear(16, CLASSES))
+    compressor = bind_method(network)
+    kept = {site.name: site.widths[-1] for site in compressor.sites}
+    assert kept == {"stem": 1} | {f"body.layers.{layer}": widest for layer in range(number)}
+    for site in range(len(kept)):
+        levels = [len(other.settings) - 1 if number == site else 0 for number, other in enumerate(compressor.sites)]
+        small = compressor.compress(compressor.allocation(levels))
+        assert small(torch.randn(2, *SHAPE)).shape == (2, CLASSES)
     assert run_smallest(compressor).shape == (2, CLASSES)
