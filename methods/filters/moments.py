@@ -20,6 +20,7 @@ from torch.nn import functional
 from methods.graph.narrow import Conv, is_depthwise
 from models.errors import UserError
 from models.execution.forward_hooks import forward_hooks
+from models.execution.tensor_leaves import first_tensor
 
 # Added to Σ's diagonal, as a share of its mean: inputs that are constant or copies of each other leave Σ singular.
 _RIDGE = 1e-3
@@ -91,7 +92,7 @@ def _collect_moments(
 
     def add_inputs(module: nn.Module, inputs: tuple[Tensor], _: Tensor) -> None:
         width = module.weight[0].numel()  # type: ignore[index]
-        x = _sample_inputs(module, inputs[0], -(-max(_SAMPLES, _PER_INPUT * width) // batches), generator)
+        x = _sample_inputs(module, first_tensor(inputs), -(-max(_SAMPLES, _PER_INPUT * width) // batches), generator)
         if not bool(x.isfinite().all()):
             raise UserError(f"layer {name!r} reads values that are not finite; check the images and the weights")
         if name not in moments_of:

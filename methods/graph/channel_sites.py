@@ -13,9 +13,10 @@ from methods.graph.flow.find import trace_groups
 from methods.graph.least_widths import least_widths
 from methods.graph.plain_attention import replace_attention, replaceable_attention
 from methods.graph.plain_layers import computed_weights, replace_computed
-from methods.graph.trace import LayerUse, trace_layers
+from methods.graph.trace import LayerUse, drop_caches, trace_layers
 from methods.graph.verify import sound_groups
 from methods.graph.width_cost import WidthCost
+from models.errors import UserError
 
 
 class ChannelGroups:
@@ -31,6 +32,8 @@ class ChannelGroups:
     """
 
     def __init__(self, network: nn.Module, example: Tensor) -> None:
+        if isinstance(network, torch.jit.ScriptModule):
+            raise UserError("the network is a TorchScript module, whose code is fixed; give the module it was made of")
         self._example = example[:1]
         self._computed = computed_weights(network, example)
         self._attention = replaceable_attention(network, example)
@@ -90,6 +93,7 @@ class ChannelGroups:
         self._replace_layers(network)
         keep_channels(network, self.groups, staying)
         self._numbers.write_numbers(network, staying, self._example)
+        drop_caches(network)
 
 
 def _channel_site(group: Group, ladder: list[int]) -> Site:

@@ -17,7 +17,7 @@ from methods.base import copy_network
 from methods.graph.channels import Group, keep_channels
 from methods.graph.culprits import PATIENCE, touches_module
 from methods.graph.flow.find import TracedGroups
-from methods.graph.trace import trace_layers
+from methods.graph.trace import drop_caches, fitting_inputs, trace_layers
 from methods.graph.width_cost import WidthCost
 from models.execution.forward_hooks import module_path
 
@@ -99,7 +99,8 @@ def _run_narrowed(
     narrowed = copy_network(network).eval()
     staying = {group.name: first_channels(group, widths[group.name]) for group in groups}
     keep_channels(narrowed, groups, staying)
-    image = image.to(next(network.parameters()).dtype)
+    drop_caches(narrowed)
+    image = fitting_inputs(network, image)
     with module_path(narrowed, path):
         traced.numbers.write_numbers(narrowed, staying, image)
         narrowed(image)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from methods.base import copy_network
 from methods.graph.channels import Group, Slots, removed_channels
@@ -25,7 +25,7 @@ from methods.graph.flow.trace import ChannelFlow
 from methods.graph.narrow import LAYERS, channels_of, layer_dims, narrow_module
 from methods.graph.products import MATRIX_PRODUCTS
 from methods.graph.trace import is_attention
-from models.execution.tensor_leaves import tensor_leaves
+from models.execution.tensor_leaves import first_tensor, output_leaves, tensor_leaves
 
 
 def masked_outputs(
@@ -40,8 +40,8 @@ def masked_outputs(
     removed = list(removed_channels(groups, staying))
     flow = _MaskedProducts(twin, traced.labels_of(removed)) if traced.needs_labels else None
     _mask_channels(twin, removed, flow)
-    outputs = twin(inputs) if flow is None else run_with_labels(flow, twin, inputs)
-    return tensor_leaves(outputs)
+    outputs = twin(inputs.clone()) if flow is None else run_with_labels(flow, twin, inputs)
+    return output_leaves(outputs)
 
 
 class _MaskedProducts(ChannelFlow):
@@ -179,10 +179,12 @@ def _zero_inputs(module: nn.Module, gone: Tensor, flow: ChannelFlow | None) -> N
         return
     dim = -1 if isinstance(module, nn.Linear) else 1
 
-    def zero(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-        return (_replace(flow, inputs[0], lambda: inputs[0].index_fill(dim, gone.to(inputs[0].device), 0)),)
+    def zero(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        inputs = first_tensor((args, kwargs))
+        masked = _replace(flow, inputs, lambda: inputs.index_fill(dim, gone.to(inputs.device), 0))
+        return tree_map(lambda argument: masked if argument is inputs else argument, (args, kwargs))
 
-    module.register_forward_pre_hook(zero)
+    module.register_forward_pre_hook(zero, with_kwargs=True)
 
 
 def _mask_norm(norm: nn.Module, gone: Tensor, flow: ChannelFlow | None) -> None:
@@ -194,16 +196,16 @@ def _mask_norm(norm: nn.Module, gone: Tensor, flow: ChannelFlow | None) -> None:
     small = copy_network(norm)
     narrow_module(small, "out", keep)
 
-    def normalise_kept(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        where = keep.to(output.device)
+    def normalise_kept(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
+        inputs, where = first_tensor((args, kwargs)), keep.to(output.device)
 
         def normalise() -> Tensor:
-            dim = _channel_dim(norm, inputs[0], output)
-            return torch.zeros_like(output).index_copy(dim, where, small(inputs[0].index_select(dim, where)))
+            dim = _channel_dim(norm, inputs, output)
+            return torch.zeros_like(output).index_copy(dim, where, small(inputs.index_select(dim, where)))
 
         return _replace(flow, output, normalise)
 
-    norm.register_forward_hook(normalise_kept)
+    norm.register_forward_hook(normalise_kept, with_kwargs=True)
 
 
 def _channel_dim(norm: nn.Module, inputs: Tensor, output: Tensor) -> int:

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from methods.base import copy_network
 from methods.graph.flow.passes import SCALES
-from methods.graph.trace import evaluation_mode, trace_layers
+from methods.graph.trace import evaluation_mode, fitting_inputs, trace_layers
 from models.execution.forward_hooks import module_path
-from models.execution.tensor_leaves import tensor_leaves
+from models.execution.tensor_leaves import output_leaves
 from models.execution.user_line import failing_line
 
 
 def fault_on_other_paths(network: nn.Module, narrowed: nn.Module, example: Tensor) -> str | None:
     """Why a narrowed copy fails where the dense network runs: in training, or on images of another scale."""
-    inputs = example.to(next(network.parameters()).dtype)
+    inputs = fitting_inputs(network, example)
     failure = _training_failure(narrowed, inputs)
     if failure and _training_failure(network, inputs) is None:
         return f"without its channels, {failure} in training"
@@ -39,7 +39,7 @@ def _forward_failure(network: nn.Module, inputs: Tensor) -> str | None:
     twin, path = copy_network(network), list[str]()
     try:
         with module_path(twin, path), evaluation_mode(twin, inputs):
-            twin(inputs)
+            twin(inputs.clone())
     except Exception as error:
         return describe_failure(error, path)
     return None
@@ -52,8 +52,8 @@ def _training_failure(network: nn.Module, inputs: Tensor) -> str | None:
         with module_path(twin, path), evaluation_mode(twin, inputs):  # keeps the random state
             twin.train()
             with torch.enable_grad():
-                outputs = twin(inputs)
-                sums = [output.sum() for output in tensor_leaves(outputs) if output.requires_grad]
+                outputs = twin(inputs.clone())
+                sums = [output.sum() for output in output_leaves(outputs) if output.requires_grad]
                 if sums:
                     torch.stack(sums).sum().backward()
     except Exception as error:

@@ -22,6 +22,7 @@ from methods.graph.same_outputs import gives_same_outputs
 from methods.graph.trace import evaluation_mode
 from models.execution.forward_hooks import forward_hooks
 from models.execution.operator_mode import OperatorMode
+from models.execution.tensor_leaves import first_tensor
 
 FAR = 1e3  # a factor on inputs, beyond what layers that limit them let through
 STEP = 1e-3  # of parameters, relative to their mean; of weights rounded to eight bits it changes few
@@ -178,18 +179,19 @@ def _candidates(layer: Conv | nn.Linear, seen: _ProductCalls) -> Iterator[nn.Mod
 
 def computed_weights(network: nn.Module, example: Tensor) -> dict[str, torch.Size]:
     """Layers that compute their weight and that a plain layer can stand for -> the shape of one input."""
-    layers = [(name, module) for name, module in network.named_modules() if isinstance(module, (Conv, nn.Linear))]
+    twin = copy_network(network)
+    layers = [(name, module) for name, module in twin.named_modules() if isinstance(module, (Conv, nn.Linear))]
     suspects = {name: module for name, module in layers if _computes_weight(module)}
     if not suspects:
         return {}
     shapes: dict[str, torch.Size] = {}
 
-    def note_shape(name: str, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        shapes.setdefault(name, inputs[0].shape)
+    def note_shape(name: str, _module: nn.Module, inputs: Any) -> None:
+        shapes.setdefault(name, first_tensor(inputs).shape)
 
     hooks = [(module, partial(note_shape, name)) for name, module in suspects.items()]
-    with forward_hooks(before=hooks), evaluation_mode(network, example):
-        network(example[:1])
+    with forward_hooks(before=hooks), evaluation_mode(twin, example):
+        twin(example[:1].clone())
     found = {name: shape for name, shape in shapes.items() if plain_layer(suspects[name], shape) is not None}
     twin = copy_network(network)
     replace_computed(twin, found)

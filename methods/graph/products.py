@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
@@ -88,6 +89,11 @@ def tensor_attributes(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 yield f"{owner}.{leaf}" if owner else leaf, value
 
 
+def memory_of(tensor: Tensor) -> int:
+    """Where a tensor's numbers lie, the same for all views of them; a sparse tensor lies nowhere else."""
+    return tensor.untyped_storage()._cdata if tensor.layout == torch.strided else id(tensor)
+
+
 class WeightSources:
     """The layers whose parameters a tensor is made of, for tensors that no input reaches.
 
@@ -101,11 +107,11 @@ class WeightSources:
         # layers keep all parameters in one piece of memory.
         self._parameters: dict[int, list[tuple[Tensor, str]]] = {}
         for name, parameter in network.named_parameters(remove_duplicate=False):
-            memory = parameter.untyped_storage()._cdata
+            memory = memory_of(parameter)
             self._parameters.setdefault(memory, []).append((parameter, self._layer_of(name)))
         # Memory is used anew: every result of an operator sets or deletes the entry of its own.
         constants = [*network.buffers(), *(tensor for _, tensor in tensor_attributes(network))]
-        self._made: dict[int, tuple[Source, ...]] = {tensor.untyped_storage()._cdata: () for tensor in constants}
+        self._made: dict[int, tuple[Source, ...]] = {memory_of(tensor): () for tensor in constants}
         self._modulated: dict[int, tuple[Source, ...]] = {}
 
     def _layer_of(self, parameter: str) -> str:
@@ -121,7 +127,7 @@ class WeightSources:
 
     def sources_of(self, tensor: Tensor) -> tuple[Source, ...] | None:
         """The layers that a tensor's elements stem from; None for a tensor that the input reaches."""
-        memory = tensor.untyped_storage()._cdata
+        memory = memory_of(tensor)
         if memory not in self._parameters:
             return self._made.get(memory)
         start = tensor.storage_offset()
@@ -143,7 +149,7 @@ class WeightSources:
             made = tuple(dict.fromkeys(source for some in sources for source in some or ()))
         modulated = self._modulated_by(name, list(zip(operands, sources, strict=True))) if made is None else ()
         for result in results:
-            memory = result.untyped_storage()._cdata
+            memory = memory_of(result)
             if memory in self._parameters:
                 continue
             self._modulated[memory] = modulated
@@ -168,7 +174,7 @@ class WeightSources:
             operands = operands[-2:]  # what is added to the product is no factor
         for tensor, sources in operands:
             if sources is None:
-                found |= dict.fromkeys(self._modulated.get(tensor.untyped_storage()._cdata, ()))
+                found |= dict.fromkeys(self._modulated.get(memory_of(tensor), ()))
             elif name in MATRIX_PRODUCTS:
                 found |= dict.fromkeys(source for source in sources if self.layers.keys().isdisjoint(source.names))
             elif tensor.numel() > largest:
@@ -179,7 +185,7 @@ class WeightSources:
         """The layers that an operand stems from, that of a convolution's weight also where activations scale it."""
         sources = self.sources_of(tensor)
         if sources is None and product.name == "convolution" and tensor is product.right:
-            return self._modulated.get(tensor.untyped_storage()._cdata) or None
+            return self._modulated.get(memory_of(tensor)) or None
         return sources
 
     def applied_layers(self, product: Product, running: str) -> Sequence[str]:

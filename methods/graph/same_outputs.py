@@ -5,18 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from methods.base import copy_network
 from methods.graph.trace import evaluation_mode, separate_operators
-from models.execution.tensor_leaves import tensor_leaves
+from models.execution.tensor_leaves import output_leaves
 
 
 def gives_same_outputs(network: nn.Module, replaced: nn.Module, example: Tensor) -> bool:
     """False as well if the replaced one does not run: the network's code may reach into the layers."""
     try:
         outputs = []
-        for candidate in (network, replaced):
+        for candidate in (copy_network(network), replaced):
             # Each begins with the random state that it finds, so that networks with noise draw the same one.
             with evaluation_mode(candidate, example), separate_operators():
-                outputs.append(tensor_leaves(candidate(example)))
+                outputs.append(output_leaves(candidate(example.clone())))
         pairs = zip(*outputs, strict=True)
         return all(torch.allclose(output, wanted, rtol=1e-3, atol=1e-5) for wanted, output in pairs)
     except Exception:

@@ -7,16 +7,19 @@ are computed, or applied in parts, are what runs.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from copy import copy
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from methods.base import copy_network
 from methods.graph.narrow import LAYERS
 from methods.graph.products import AttentionCalls, Product, WeightSources, read_products
-from models.execution.forward_hooks import module_path
+from models.execution.forward_hooks import hookable_modules, module_path
 from models.execution.operator_mode import OperatorMode
 from models.execution.tensor_leaves import tensor_leaves
 
@@ -40,21 +43,73 @@ class LayerUse:
 
 @contextmanager
 def evaluation_mode(network: nn.Module, example: Tensor) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards every module's mode and the random state are as before."""
+    """Evaluation mode without gradients; afterwards every module's mode and the random state are as before.
+
+    So is what modules hold beside their tensors: code may keep its last features, or a fused weight, as attributes.
+    """
     modes = [(module, module.training) for module in network.modules()]
+    attributes = [(module, _own_attributes(module)) for _, module in hookable_modules(network)]
     devices = [example.device] if example.device.type == "cuda" else []
     try:
         network.eval()
         with torch.random.fork_rng(devices=devices), torch.no_grad():
             yield
     finally:
+        for module, before in attributes:
+            for name in _own_attributes(module).keys() - before.keys():
+                del vars(module)[name]
+            vars(module).update({name: value for name, (value, _) in before.items()})
+            for value, items in before.values():
+                if type(value) is dict:
+                    value.clear()
+                    value.update(items)
+                elif type(value) is list:
+                    value[:] = items
         for module, training in modes:
             module.training = training
+
+
+_TORCHS_OWN = frozenset(vars(nn.Module()))
+
+
+def _own_attributes(module: nn.Module) -> dict[str, tuple[Any, Any]]:
+    """The attributes of a module's own code, lists and dictionaries with a copy of their items."""
+    own = {name: value for name, value in vars(module).items() if name not in _TORCHS_OWN}
+    return {name: (value, copy(value) if type(value) in (list, dict) else None) for name, value in own.items()}
+
+
+def drop_caches(network: nn.Module) -> None:
+    """Let the code of a network whose weights were changed forget what it made of the old ones.
+
+    Code that caches (a fused kernel, biases read from a table) does so in evaluation and forgets it where the mode
+    changes. Each module's mode stays.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    network.train(not network.training)
+    network.train(not network.training)
+    for module, training in modes:
+        module.training = training
+
+
+def fitting_inputs(network: nn.Module, example: Tensor) -> Tensor:
+    """The example for one pass, which may write into it; in double precision if the network is.
+
+    Only floating-point parameters say so: complex ones and counters may stand beside them.
+    """
+    types = {parameter.dtype for parameter in network.parameters() if parameter.is_floating_point()}
+    return example.to(torch.float64 if types == {torch.float64} else example.dtype, copy=True)
 
 
 def is_attention(operator: str) -> bool:
     """Whether an operator is fused attention; its first arguments are queries, keys and values."""
     return "scaled_dot_product" in operator
+
+
+@contextmanager
+def quiet_errors() -> Iterator[None]:
+    """Passes that may fail print nothing to stderr while this lasts, as traced `fx` graphs do before they raise."""
+    with redirect_stderr(StringIO()):
+        yield
 
 
 @contextmanager
@@ -98,7 +153,8 @@ def applied_flops(network: nn.Module, example: Tensor) -> int:
 def weight_of(network: nn.Module, name: str) -> Tensor:
     """The weight of a layer of `trace_layers`: a parameter, or computed from others (`weight_norm`)."""
     owner, _, leaf = name.rpartition(".")
-    parameter = network.get_submodule(owner)._parameters.get(leaf)
+    # Scripted modules have no dictionary of their own.
+    parameter = dict(network.get_submodule(owner).named_parameters(recurse=False)).get(leaf)
     weight = network.get_submodule(name).weight if parameter is None else parameter
     assert isinstance(weight, Tensor)
     return weight
@@ -122,12 +178,13 @@ def _run_products(network: nn.Module, example: Tensor) -> _Products:
 
     Batches tell less: learned queries are expanded over one or not, experts get tokens of all its images.
     """
-    products, image = _Products(network), example[:1]
+    twin, image = copy_network(network), example[:1].clone()  # code may keep state, or write into its input
+    products = _Products(twin)
     with (
-        module_path(network, products.path), evaluation_mode(network, image), separate_operators(),
+        module_path(twin, products.path), evaluation_mode(twin, image), separate_operators(),
         products.attention, products,
     ):  # fmt: skip
-        network(image)
+        twin(image)
     return products
 
 

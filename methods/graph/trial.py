@@ -20,10 +20,10 @@ from methods.graph.flow.find import TracedGroups
 from methods.graph.flow.sizes import images_of_other_sizes
 from methods.graph.masking import masked_outputs
 from methods.graph.other_paths import describe_failure, fault_on_other_paths
-from methods.graph.trace import applied_flops, count_params
+from methods.graph.trace import applied_flops, count_params, drop_caches, fitting_inputs
 from methods.graph.width_cost import WidthCost
 from models.execution.forward_hooks import module_path
-from models.execution.tensor_leaves import tensor_leaves
+from models.execution.tensor_leaves import output_leaves
 
 # Outputs may differ by the order of summation only, relative to the largest; a wrong channel shows far above that.
 TOLERANCES = {torch.float64: 1e-7, torch.float32: 1e-3}
@@ -94,14 +94,15 @@ def try_draw(
         group.name: trial_channels(group, number, draw, wide=group.name in wide) for number, group in enumerate(groups)
     }
     narrowed = copy_network(network).eval()
-    inputs = example.to(next(network.parameters()).dtype)
+    inputs = fitting_inputs(network, example)
     path: list[str] = []
     try:
         keep_channels(narrowed, groups, staying)
+        drop_caches(narrowed)
         with module_path(narrowed, path):
             runs.append(traced.numbers.write_numbers(narrowed, staying, inputs))
             with random_state(inputs, draw):
-                outputs = tensor_leaves(narrowed(inputs))
+                outputs = output_leaves(narrowed(inputs.clone()))
     except Exception as error:  # whatever the user's forward pass raises, the group must stay dense
         reason = f"without its channels, {describe_failure(error, path)}"
         return Fault(reason, path[-1] if path else None)
@@ -135,7 +136,7 @@ def _try_other_size(
     for images in images_of_other_sizes(inputs):
         with suppress(Exception):
             with random_state(images, 0):
-                outputs = tensor_leaves(narrowed(images))
+                outputs = output_leaves(narrowed(images.clone()))
             wanted = run_masked(network, groups, staying, images, traced, 0)
             shapes_agree = [output.shape for output in outputs] == [output.shape for output in wanted]
             if shapes_agree and all(map(_is_close, outputs, wanted)):
@@ -173,6 +174,7 @@ def try_cost(
     cost = WidthCost(network, groups, [[group.channels] for group in groups], traced.products)
     narrowed = copy_network(network)
     keep_channels(narrowed, groups, staying)
+    drop_caches(narrowed)
     traced.numbers.write_numbers(narrowed, staying, example)
     predicted = cost.of_widths(np.array([[len(staying[group.name]) for group in groups]], dtype=np.float64))
     if int(predicted.params[0]) != count_params(narrowed):
@@ -185,12 +187,16 @@ def try_cost(
 
 def _why_different(network: nn.Module, inputs: Tensor) -> str:
     """Why the outputs of both copies differ; the cause may lie in the network itself."""
+    twin = copy_network(network)
     runs = []
-    for seed in range(2):
+    for runner, seed in ((twin, 0), (copy_network(network), 1), (twin, 0)):
         with random_state(inputs, seed):
-            runs.append(tensor_leaves(network(inputs)))
-    if not all(output.isfinite().all() for output in runs[0]):
+            runs.append(output_leaves(runner(inputs.clone())))
+    first, other_seed, again = runs
+    if not all(output.isfinite().all() for output in first):
         return "the network's outputs are not finite"
-    if not all(map(torch.equal, *runs)):
+    if not all(map(torch.equal, first, other_seed)):
         return "the network's outputs are random, and without its channels other numbers are drawn"
+    if not all(map(torch.equal, first, again)):
+        return "the network's outputs depend on what it was given before"
     return MORE_THAN_CHANNELS

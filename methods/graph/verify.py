@@ -8,12 +8,13 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from methods.base import copy_network
 from methods.graph.call_numbers import ReplacedNumbers
 from methods.graph.channels import Group
 from methods.graph.culprits import PATIENCE, Fault, give_up_groups, touches_module
 from methods.graph.flow.find import TracedGroups
 from methods.graph.flow.passes import SCALES
-from methods.graph.trace import applied_flops
+from methods.graph.trace import applied_flops, fitting_inputs, quiet_errors
 from methods.graph.trial import (
     DRAWS,
     MORE_THAN_CHANNELS,
@@ -26,16 +27,18 @@ from methods.graph.trial import (
 )
 from methods.graph.visibility import (
     UNSEEN,
+    WHOLE_NUMBERS,
     in_double_precision,
     relative_effect,
     unseen_groups,
     with_visible_factors,
 )
-from models.execution.tensor_leaves import tensor_leaves
+from models.execution.tensor_leaves import output_leaves
 
 ROUNDING = 1e-14  # of doubles, relative to the largest output
 
 
+@quiet_errors()
 def sound_groups(
     network: nn.Module, example: Tensor, groups: list[Group], traced: TracedGroups
 ) -> tuple[list[Group], dict[str, str]]:
@@ -95,7 +98,7 @@ def _faults_of_unseen(
     network: nn.Module, example: Tensor, groups: Sequence[Group], traced: TracedGroups, wide: Collection[str]
 ) -> dict[str, str]:
     """The groups that the trial cannot see, and those that turn out unsound in a closer look."""
-    inputs = example.to(next(network.parameters()).dtype)
+    inputs = fitting_inputs(network, example)
     tolerance = TOLERANCES.get(inputs.dtype, TOLERANCES[torch.float32])
 
     def find_fault(candidates: Sequence[Group], scale: float, closeness: float) -> Fault | None:
@@ -109,11 +112,13 @@ def _faults_of_unseen(
     called = [group for group in groups if any(traced.uses[name].calls for name in traced.uses if name in group.layers)]
     estimates = unseen_groups(network, inputs, called, tolerance)
     doubtful = [group for group in called if group.name in estimates]
+    outputs = output_leaves(copy_network(network)(inputs.clone())) if doubtful else []
+    unseen_reason = WHOLE_NUMBERS if outputs and not any(map(torch.is_floating_point, outputs)) else UNSEEN
     effects = _find_effects(network, inputs, doubtful, estimates, traced)
     for group in doubtful:
         scale, effect = effects.get(group.name, (1.0, 0.0))
         if not effect:
-            faults[group.name] = UNSEEN
+            faults[group.name] = unseen_reason
         elif (scale != 1 or effect < tolerance) and effect / 100 > 10 * ROUNDING:
             # A fresh network may let little through (squeeze and excitation). What is fainter is believed untried.
             faint.setdefault(scale, []).append((group, min(tolerance, effect / 100)))
@@ -144,7 +149,7 @@ def _find_effects(
             break
         try:
             with random_state(images, 0):
-                dense = tensor_leaves(network(images))
+                dense = output_leaves(copy_network(network)(images.clone()))
         except Exception:  # the user's code may refuse images of another scale
             continue
         # Whole heads may have no effect on the outputs: one pass tells of all their groups, halving of the others.

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from methods.base import copy_network
 from methods.graph.channels import Group, Slots
 from methods.graph.narrow import Norm, layer_dims
-from models.execution.tensor_leaves import tensor_leaves
+from models.execution.tensor_leaves import output_leaves
 
 UNSEEN = "no output depends on its channels, so that no trial can tell what they are coupled with"
+WHOLE_NUMBERS = "the network returns whole numbers alone, and none of them changes without its channels"
 NEAR_ZERO = 0.05
 ALIVE = 0.25  # added to biases: a fraction of the deviation that a norm gives its outputs
 # Times the tolerance of a trial: an estimate by gradients may be off, but not by that much. In single precision a
@@ -58,7 +59,7 @@ def in_double_precision(network: nn.Module, example: Tensor) -> nn.Module:
     """The network in double precision, where faults show that rounding hides; as it is if it does not run so."""
     try:
         twin = copy_network(network).double()
-        twin(example.double())
+        copy_network(twin)(example.to(torch.float64, copy=True))
     except Exception:  # the user's code may hold a type
         return network
     return twin
@@ -74,7 +75,7 @@ def unseen_groups(network: nn.Module, inputs: Tensor, groups: Sequence[Group], t
         with torch.enable_grad():
             for parameter in twin.parameters():
                 parameter.requires_grad_(parameter.is_floating_point())
-            outputs = [output for output in tensor_leaves(twin(inputs)) if output.requires_grad]
+            outputs = [output for output in output_leaves(twin(inputs.clone())) if output.requires_grad]
             largest = max(float(output.detach().abs().max()) for output in outputs)
             generator = torch.Generator().manual_seed(0)
             # Random weights, so that outputs which always sum to one (softmax) do not hide what changes them.

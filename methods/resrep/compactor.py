@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from methods.base import copy_network
 from methods.graph.trace import evaluation_mode
 from models.execution.forward_hooks import forward_hooks
 
@@ -110,6 +111,7 @@ def find_compactors(network: nn.Module) -> dict[str, Compactor]:
 
 def next_norms(network: nn.Module, example: Tensor) -> dict[str, str]:
     """Convolution -> batch norm, for each convolution that is called once and whose output goes into this norm."""
+    network = copy_network(network)  # code may keep state
     sources: dict[int, str] = {}  # id of an output -> convolution
     held: list[Tensor] = []  # keeps outputs alive, so that no other tensor gets their ids
     readers: dict[str, list[str]] = {}
@@ -130,7 +132,7 @@ def next_norms(network: nn.Module, example: Tensor) -> dict[str, str]:
     before = [(module, partial(record_input, name)) for name, module in norms if module.running_mean is not None]
     after = [(module, partial(record_output, name)) for name, module in modules if isinstance(module, nn.Conv2d)]
     with forward_hooks(before=before, after=after), evaluation_mode(network, example):
-        network(example[:1])
+        network(example[:1].clone())
     return {conv: names[0] for conv, names in readers.items() if calls[conv] == calls[names[0]] == len(names) == 1}
 
 

@@ -17,14 +17,29 @@ ModuleHook = tuple[nn.Module, Callable[..., Any]]
 def forward_hooks(*, before: Iterable[ModuleHook] = (), after: Iterable[ModuleHook] = ()) -> Iterator[None]:
     """Call `hook(module, inputs)` before, and `hook(module, inputs, output)` after each forward pass of a module.
 
-    The hooks are gone when the block ends, however it ends.
+    `inputs` are all arguments of the call, those by keyword (`norm(input=x)`) last. What a hook returns after a pass
+    takes the place of the output. The hooks are gone when the block ends, however it ends.
     """
     with ExitStack() as handles:
         for module, hook in before:
-            handles.enter_context(module.register_forward_pre_hook(hook))
+            handles.enter_context(module.register_forward_pre_hook(_seeing_inputs(hook), with_kwargs=True))
         for module, hook in after:
-            handles.enter_context(module.register_forward_hook(hook))
+            handles.enter_context(module.register_forward_hook(_seeing_output(hook), with_kwargs=True))
         yield
+
+
+def _seeing_inputs(hook: Callable[..., Any]) -> Callable[..., None]:
+    def see(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        hook(module, (*inputs, *named.values()))
+
+    return see
+
+
+def _seeing_output(hook: Callable[..., Any]) -> Callable[..., Any]:
+    def see(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
+        return hook(module, (*inputs, *named.values()), output)
+
+    return see
 
 
 def hookable_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:

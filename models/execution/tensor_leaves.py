@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
@@ -14,6 +15,17 @@ def tensor_leaves(value: Any) -> list[Tensor]:
     What else is there (None, numbers, names) is left out.
     """
     return list(_open_objects(value, set()))
+
+
+def output_leaves(value: Any) -> list[Tensor]:
+    """The tensors in what a network returns, as numbers to compare: sparse ones dense, complex ones as pairs."""
+    dense = (tensor.to_dense() if tensor.layout != torch.strided else tensor for tensor in tensor_leaves(value))
+    return [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in dense]
+
+
+def first_tensor(values: Any) -> Tensor:
+    """The first of the arguments of a call that is a tensor: what a layer or norm is applied to."""
+    return tensor_leaves(values)[0]
 
 
 def _open_objects(value: Any, opened: set[int]) -> list[Tensor]:

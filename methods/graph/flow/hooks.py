@@ -18,12 +18,12 @@ from methods.graph.flow.trace import ChannelFlow
 from methods.graph.narrow import Norm, channels_of
 from methods.graph.trace import evaluation_mode, separate_operators
 from models.execution.forward_hooks import forward_hooks, hookable_modules, module_path
-from models.execution.tensor_leaves import tensor_leaves
+from models.execution.tensor_leaves import first_tensor, tensor_leaves
 
 
 def run_with_labels(flow: ChannelFlow, network: nn.Module, inputs: Tensor, *, training: bool = False) -> Any:
     """The outputs of a forward pass, with labels beside every activation."""
-    modules = hookable_modules(network)
+    modules, inputs = hookable_modules(network), inputs.clone()  # code may write into them
     norms = [(module, partial(_name_norm, flow, name)) for name, module in modules if _is_bare_norm(module)]
     own = [(module, name) for name, module in modules if hasattr(module, "keep_out")]
     norms += [(module, partial(_enter_own, flow, name)) for module, name in own]
@@ -47,7 +47,7 @@ def _enter_own(flow: ChannelFlow, name: str, module: nn.Module, inputs: Any) -> 
     flow.suspended += 1
     labels = flow.side_labels(name, "in", channels_of(module, "in"))
     side = Value(torch.Size((len(labels), 1)), (labels[:, None],))
-    contract(flow.labels, flow.value_of(inputs[0]), side, 1, 0, 0, f"{type(module).__name__} {name}")
+    contract(flow.labels, flow.value_of(first_tensor(inputs)), side, 1, 0, 0, f"{type(module).__name__} {name}")
 
 
 def _leave_own(flow: ChannelFlow, name: str, module: nn.Module, _inputs: Any, output: Tensor) -> None:
@@ -74,7 +74,7 @@ def _is_bare_norm(module: nn.Module) -> bool:
 
 def _name_norm(flow: ChannelFlow, name: str, module: nn.Module, inputs: Any) -> None:
     dim = -1 if isinstance(module, nn.LayerNorm) else 1
-    value = flow.value_of(inputs[0])
+    value = flow.value_of(first_tensor(inputs))
     for plane in value.planes:
         if plane.shape[dim] > 1:
             labels = flow.labels.add_dimension(name, "out", channels_of(module, "out"))

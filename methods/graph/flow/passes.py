@@ -20,7 +20,7 @@ from methods.graph.flow.hooks import run_with_labels
 from methods.graph.flow.labels import varying_dims
 from methods.graph.flow.trace import ChannelFlow
 from methods.graph.narrow import LAYERS, Norm, channels_of
-from methods.graph.trace import evaluation_mode, separate_operators
+from methods.graph.trace import evaluation_mode, quiet_errors, separate_operators
 from models.execution.forward_hooks import forward_hooks, hookable_modules, module_path
 from models.execution.operator_mode import OperatorMode
 from models.execution.tensor_leaves import tensor_leaves
@@ -89,6 +89,7 @@ def _runs_other_code(flow: ChannelFlow, network: nn.Module, images: Tensor, *, t
     return evaluated is None or has_more_than(evaluated.operators)
 
 
+@quiet_errors()
 def _count_operators(
     flow: ChannelFlow, network: nn.Module, images: Tensor, *, training: bool
 ) -> _OperatorCounter | None:
@@ -96,7 +97,7 @@ def _count_operators(
     with contextlib.suppress(Exception):
         with module_path(network, counter.path), evaluation_mode(network, images), separate_operators(), counter:
             network.train(training)
-            network(images)
+            network(images.clone())
         return counter
     return None
 

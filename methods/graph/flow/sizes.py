@@ -16,7 +16,8 @@ from methods.graph.call_numbers import Narrowing, NumberPlace, ReplacedNumbers
 from methods.graph.call_sites import Instructions
 from methods.graph.flow.call_recorder import CallNumber
 from methods.graph.flow.width_attributes import WidthAttribute
-from methods.graph.trace import evaluation_mode, separate_operators
+from methods.graph.trace import evaluation_mode, fitting_inputs, quiet_errors, separate_operators
+from models.execution.forward_hooks import hookable_modules
 
 Notes = dict[tuple[str, NumberPlace], set[Number]]
 """Module and place in its code -> the numbers there."""
@@ -81,9 +82,10 @@ class CallNumbers:
         for entry in self._candidates:
             paths = numbers.setdefault(entry.module, {}).setdefault(entry.site.instructions, {})
             paths.setdefault(entry.path, []).append(entry.narrow_number(stays))
-        written = {name: ReplacedNumbers(own) for name, own in numbers.items()}
+        hookable = dict(hookable_modules(network))
+        written = {name: ReplacedNumbers(own) for name, own in numbers.items() if name in hookable}
         for name, replacement in written.items():
-            replacement.attach(network.get_submodule(name))
+            replacement.attach(hookable[name])
         return written
 
     def keep_needed(self, runs: Sequence[Mapping[str, ReplacedNumbers]]) -> None:
@@ -94,6 +96,7 @@ class CallNumbers:
                 needed[name, place] = needed.get((name, place), False) or differs
         self._candidates = [entry for entry in self._candidates if needed.get(entry.place, True)]
 
+    @quiet_errors()
     def observe_inputs(self, network: nn.Module, example: Tensor) -> None:
         """Learn on other inputs which numbers depend on the input's size; forget factors that its contents decide.
 
@@ -173,7 +176,7 @@ def _note_numbers(network: nn.Module, image: Tensor, written: Mapping[str, Repla
 
 def _run_plainly(network: nn.Module, images: Tensor, training_seed: int | None = None) -> None:
     """A pass operator by operator, as in the trace: in evaluation, unless a seed for training is given."""
-    inputs = images.to(next(network.parameters()))
+    inputs = fitting_inputs(network, images)
     with evaluation_mode(network, inputs), separate_operators():
         if training_seed is not None:
             network.train()

@@ -18,7 +18,7 @@ from methods.graph.flow.planes import Value
 from methods.graph.flow.product_widths import ProductRecorder
 from methods.graph.flow.reductions import MEASURES, NORMS, measured_planes
 from methods.graph.flow.width_attributes import AttributeRecorder
-from methods.graph.products import MATRIX_PRODUCTS, tensor_attributes
+from methods.graph.products import MATRIX_PRODUCTS, memory_of, tensor_attributes
 from methods.graph.trace import is_attention
 from models.execution.operator_mode import OperatorMode
 from models.execution.tensor_leaves import tensor_leaves
@@ -57,7 +57,7 @@ class ChannelFlow(OperatorMode):
         self.suspended = 0
         self.products = ProductRecorder(network, self.path)
         self.norms = {name for name, module in network.named_modules() if isinstance(module, _MASKED_NORMS)}
-        self._parameters = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
+        self._parameters = {memory_of(parameter) for parameter in network.parameters()}
         self._values: dict[Key, tuple[Tensor, Value]] = {}
         self._aliases: dict[int, dict[Key, None]] = {}
         self._owners: dict[Key, str] = {}
@@ -65,6 +65,9 @@ class ChannelFlow(OperatorMode):
         for name, tensor in [*network.named_parameters(), *network.named_buffers(), *tensor_attributes(network)]:
             if tensor.dim():
                 self._add_tensor(name, tensor)
+        for name, module in network.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):  # its code is compiled, and its tensors are not exchanged
+                self.pin_module(name, "it is part of a TorchScript module")
 
     def _add_tensor(self, name: str, tensor: Tensor) -> None:
         planes = []
@@ -93,7 +96,7 @@ class ChannelFlow(OperatorMode):
     def set_value(self, tensor: Tensor, value: Value) -> None:
         key = _key(tensor)
         self._values[key] = (tensor, value)  # kept alive, so that no other tensor takes its place in memory
-        self._aliases.setdefault(tensor.untyped_storage()._cdata, {})[key] = None
+        self._aliases.setdefault(memory_of(tensor), {})[key] = None
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -157,7 +160,7 @@ class ChannelFlow(OperatorMode):
         if is_attention(name):
             self.needs_labels = True
         elif name in MATRIX_PRODUCTS:
-            factors = [tensor for tensor in tensors[-2:] if tensor.untyped_storage()._cdata not in self._parameters]
+            factors = [tensor for tensor in tensors[-2:] if memory_of(tensor) not in self._parameters]
             self.needs_labels |= len(factors) == 2 and all(before[id(factor)].planes for factor in factors)
 
     def _apply_rule(
@@ -197,7 +200,7 @@ class ChannelFlow(OperatorMode):
                 self.labels.note(plane, call.reason)
 
     def _store_value(self, output: Tensor, value: Value, *, in_place: bool) -> None:
-        aliases = self._aliases.get(output.untyped_storage()._cdata, {})
+        aliases = self._aliases.get(memory_of(output), {})
         if in_place and not value.pending and any(key != _key(output) for key in aliases):
             self._write_through(output, value.planes, is_data=value.is_data)
         else:
@@ -205,7 +208,7 @@ class ChannelFlow(OperatorMode):
 
     def _write_through(self, output: Tensor, planes: Planes, *, is_data: bool) -> None:
         """After a write into memory that other tensors show: their planes are read anew from the largest one's."""
-        others = [self._values[key] for key in self._aliases[output.untyped_storage()._cdata] if key in self._values]
+        others = [self._values[key] for key in self._aliases[memory_of(output)] if key in self._values]
         whole, value = max(others, key=lambda pair: pair[0].numel())
         if whole.numel() <= output.numel():
             whole, value = output, Value(output.shape, planes, is_data)
@@ -242,4 +245,6 @@ def _show(memory: Tensor, tensor: Tensor) -> Tensor:
 
 
 def _key(tensor: Tensor) -> Key:
-    return tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+    if tensor.layout != torch.strided:
+        return memory_of(tensor), tensor.shape
+    return memory_of(tensor), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype

@@ -141,3 +141,30 @@ def test_channels_stay_where_the_masked_network_does_not_run() -> None:
     groups = ChannelGroups(RefusesZeros(), torch.randn(2, 3, 8, 8))
     assert [site.name for site in groups.sites] == ["last"]
     assert groups.skipped["conv"].startswith("the network does not run with its channels masked")
+
+
+class ByKeyword(nn.Module):
+    """Layers that masking hooks into, called by keyword: a norm of channels, one without tensors, a grouped layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.bare = nn.Conv2d(3, 8, 1), nn.GroupNorm(4, 8), nn.InstanceNorm2d(8)
+        self.grouped, self.last = nn.Conv2d(8, 8, 1, groups=4), nn.utils.parametrizations.weight_norm(nn.Linear(8, 4))
+        self.by_keyword = True
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.conv(images)
+        for layer in (self.norm, self.bare, self.grouped):
+            x = layer(input=x) if self.by_keyword else layer(x)
+        x = x.relu().mean((2, 3))
+        return self.last(input=x) if self.by_keyword else self.last(x)
+
+
+def test_layers_called_by_keyword_are_masked_as_others() -> None:
+    torch.manual_seed(0)
+    network, images = ByKeyword().eval(), torch.randn(2, 3, 8, 8)
+    sites = []
+    for by_keyword in (True, False):
+        network.by_keyword = by_keyword
+        sites.append([(site.name, site.widths) for site in ChannelGroups(network, images).sites])
+    assert sites[0] == sites[1] != []

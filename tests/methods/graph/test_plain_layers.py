@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+from methods.base import copy_network
 from methods.graph.channel_sites import ChannelGroups
 from methods.graph.plain_layers import computed_weights, replace_computed
 
@@ -91,7 +91,7 @@ def test_a_plain_layer_does_the_same_to_images_of_any_size(name: str) -> None:
     network = network_with(COMPUTED[name]()).eval()
     state = torch.get_rng_state()
     shapes = computed_weights(network, IMAGES)
-    plain = copy.deepcopy(network)
+    plain = copy_network(network)
     replace_computed(plain, shapes)
     assert torch.equal(torch.get_rng_state(), state)
     assert list(shapes) == ["0"]
@@ -130,7 +130,7 @@ def test_so_it_is_for_linear_layers_transposed_ones_sound_and_volumes(name: str)
     build, shape = NOT_OF_IMAGES[name]
     network = nn.Sequential(build(), nn.ReLU()).eval()
     shapes = computed_weights(network, torch.randn(2, *shape))
-    plain = copy.deepcopy(network)
+    plain = copy_network(network)
     replace_computed(plain, shapes)
     assert list(shapes) == ["0"]
     assert set(dict(plain[0].named_parameters())) <= {"weight", "bias"}
@@ -144,7 +144,7 @@ def test_outputs_of_a_weight_normed_linear_layer_are_removed() -> None:
     network[5] = nn.Sequential(parametrizations.weight_norm(nn.Linear(6, 10)), nn.ReLU(), nn.Linear(10, 4))
     groups, kept = ChannelGroups(network, IMAGES), torch.tensor([0, 3, 4, 9])
     assert {site.name: site.channels for site in groups.sites} == {"0": 8, "2": 6, "5.0": 10}
-    small = copy.deepcopy(network)
+    small = copy_network(network)
     groups.narrow_network(small, {"5.0": kept})
     features = network[:5](IMAGES)
     hidden = F.relu(features @ network[5][0].weight[kept].T + network[5][0].bias[kept])
@@ -180,7 +180,7 @@ def test_filters_and_inputs_of_standardised_layers_are_removed() -> None:
     ).eval()  # fmt: skip
     groups = ChannelGroups(network, IMAGES)
     assert {site.name: site.channels for site in groups.sites} == {"0": 8, "2": 6}
-    small, kept = copy.deepcopy(network), torch.tensor([1, 2, 5])
+    small, kept = copy_network(network), torch.tensor([1, 2, 5])
     groups.narrow_network(small, {"0": kept})
     standard = [(w - w.mean((1, 2, 3), keepdim=True)) / (w.var((1, 2, 3), keepdim=True) + 1e-5).sqrt()
                 for w in (network[0].weight, network[2].weight)]  # fmt: skip

@@ -44,3 +44,21 @@ def test_the_path_names_what_runs_and_passes_scripted_modules_over():
         network(torch.ones(2))
     assert seen == [["", "", "0", "0.0"]]
     assert path == [""]
+
+
+def test_arguments_by_keyword_are_seen_as_the_others():
+    class Calling(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.GroupNorm(1, 2)
+
+        def forward(self, x):
+            return self.norm(input=x)
+
+    network, seen, images = Calling(), [], torch.ones(1, 2, 3)
+    before = [(network.norm, lambda module, inputs: seen.append(inputs))]
+    after = [(network.norm, lambda module, inputs, output: seen.append(inputs))]
+    with forward_hooks(before=before, after=after):
+        network(images)
+    assert len(seen) == 2
+    assert all(len(inputs) == 1 and inputs[0] is images for inputs in seen)
