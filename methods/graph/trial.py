@@ -17,8 +17,8 @@ from methods.graph.call_numbers import ReplacedNumbers
 from methods.graph.channels import Group, keep_channels
 from methods.graph.culprits import Fault
 from methods.graph.flow.find import TracedGroups
-from methods.graph.flow.sizes import images_of_other_sizes
 from methods.graph.masking import masked_outputs
+from methods.graph.other_inputs import OtherInputs
 from methods.graph.other_paths import describe_failure, fault_on_other_paths
 from methods.graph.trace import applied_flops, count_params, drop_caches, fitting_inputs
 from methods.graph.width_cost import WidthCost
@@ -89,7 +89,15 @@ def try_draw(
     runs: list[dict[str, ReplacedNumbers]],
     tolerance: float | None = None,
     wide: Collection[str] = (),
+    other_inputs: Sequence[OtherInputs] = (),
 ) -> Fault | None:
+    """Why a draw fails, if it does.
+
+    Args:
+        runs: gets the numbers in the code of the narrowed copy.
+        wide: groups that are tried with one channel less.
+        other_inputs: compared too, in the first draw.
+    """
     staying = {
         group.name: trial_channels(group, number, draw, wide=group.name in wide) for number, group in enumerate(groups)
     }
@@ -119,29 +127,29 @@ def try_draw(
         return Fault("removing its channels changes the shapes of the network's outputs")
     if not all(_is_close(output, other, tolerance) for output, other in zip(outputs, wanted, strict=True)):
         return Fault(_why_different(network, inputs))
-    if draw == 0 and any(any(written.met.values()) for written in runs[-1].values()):
-        return _try_other_size(network, narrowed, groups, staying, inputs, traced)
-    return None
+    return _try_other_inputs(network, narrowed, groups, staying, other_inputs if draw == 0 else (), traced)
 
 
-def _try_other_size(
+def _try_other_inputs(
     network: nn.Module,
     narrowed: nn.Module,
     groups: Sequence[Group],
     staying: Mapping[str, Tensor],
-    inputs: Tensor,
+    other_inputs: Sequence[OtherInputs],
     traced: TracedGroups,
 ) -> Fault | None:
-    """Code that gets other numbers must not be wrong unnoticed on images of another size; an error is noticed."""
-    for images in images_of_other_sizes(inputs):
+    """Code that other inputs run must not be wrong unnoticed; an error is noticed."""
+    for other in other_inputs:
         with suppress(Exception):
-            with random_state(images, 0):
-                outputs = output_leaves(narrowed(images.clone()))
-            wanted = run_masked(network, groups, staying, images, traced, 0)
+            with random_state(other.images, 0):
+                outputs = output_leaves(narrowed(other.images.clone()))
+            wanted = run_masked(network, groups, staying, other.images, traced, 0)
             shapes_agree = [output.shape for output in outputs] == [output.shape for output in wanted]
             if shapes_agree and all(map(_is_close, outputs, wanted)):
-                return None
-            return Fault(f"{MORE_THAN_CHANNELS} in images of another size")
+                continue
+            # Random outputs, or none that are finite, are no evidence here: the example has passed.
+            if _why_different(network, other.images) == MORE_THAN_CHANNELS:
+                return Fault(f"{MORE_THAN_CHANNELS} in {other.kind}")
     return None
 
 

@@ -14,6 +14,7 @@ from methods.graph.channels import Group
 from methods.graph.culprits import PATIENCE, Fault, give_up_groups, touches_module
 from methods.graph.flow.find import TracedGroups
 from methods.graph.flow.passes import SCALES
+from methods.graph.other_inputs import find_other_inputs
 from methods.graph.trace import applied_flops, fitting_inputs, quiet_errors
 from methods.graph.trial import (
     DRAWS,
@@ -49,6 +50,7 @@ def sound_groups(
     """
     dense_flops = applied_flops(network, example)
     visible = in_double_precision(with_visible_factors(network), example)
+    others = find_other_inputs(visible, example)
     runs: list[dict[str, ReplacedNumbers]] = []
     wide: set[str] = set()  # groups that are tried with one channel less
 
@@ -78,7 +80,10 @@ def sound_groups(
     def try_draws(candidates: Sequence[Group]) -> Fault | None:
         """Three draws of removed channels: with one, couplings that were missed slip through."""
         runs.clear()
-        faults = (try_draw(visible, example, candidates, draw, traced, runs, wide=wide) for draw in range(DRAWS))
+        faults = (
+            try_draw(visible, example, candidates, draw, traced, runs, wide=wide, other_inputs=others)
+            for draw in range(DRAWS)
+        )
         fault = next((fault for fault in faults if fault is not None), None)
         return fault or try_cost(network, example, candidates, traced, dense_flops, wide)
 

@@ -1,0 +1,100 @@
+"""Images for which a network runs other code than for the example: of another size, batch or brightness.
+
+Code that the trace has not seen may mix channels that it takes to be apart, without an error.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods.graph.call_arguments import Number, list_numbers
+from methods.graph.flow.passes import SCALES
+from methods.graph.trace import evaluation_mode, fitting_inputs, separate_operators
+from models.execution.forward_hooks import module_path
+from models.execution.operator_mode import OperatorMode
+
+READS_DATA = "_local_scalar_dense"  # a number is read off a tensor, for a branch
+Step = tuple[str, str, tuple[Number, ...]]
+"""The module in whose code an operator runs, the operator, and the numbers that it is given."""
+
+
+@dataclass(frozen=True)
+class OtherInputs:
+    """A batch of images, and what sets them apart from the example, for the user."""
+
+    images: Tensor
+    kind: str
+
+
+def find_other_inputs(network: nn.Module, example: Tensor) -> list[OtherInputs]:
+    """The batches on which a trial has to compare too: smaller images, and all for which the network runs other code.
+
+    One forward pass each tells; most networks need no further one.
+    """
+    images = fitting_inputs(network, example[:1])
+    steps = _list_steps(network, images)
+    if steps is None:
+        return []
+    others = []
+    smaller, larger = _resize_images(images, 0.5), _resize_images(images, 1.5)
+    if (small_steps := _list_steps(network, smaller)) is not None:
+        others.append(OtherInputs(smaller, "images of another size"))
+    if _differ(_list_steps(network, larger), steps):
+        others.append(OtherInputs(larger, "images of another size"))
+    # A batch of small images takes less time, where the network runs on them.
+    single, reference = (images, steps) if small_steps is None else (smaller, small_steps)
+    batch = single.repeat(3, *[1] * (single.dim() - 1))
+    if _differ(_list_steps(network, batch), reference):
+        others.append(OtherInputs(batch, "a batch of another size"))
+    if any(operator == READS_DATA for _, operator, _ in steps):
+        scaled = [images * scale for scale in SCALES]
+        others += [
+            OtherInputs(batch, "images of another brightness")
+            for batch in scaled
+            if _differ(_list_steps(network, batch), steps, with_numbers=True)
+        ]
+    return others
+
+
+def _resize_images(images: Tensor, scale: float) -> Tensor:
+    """As bright as before."""
+    return F.interpolate(images, [max(1, round(size * scale)) for size in images.shape[2:]])
+
+
+def _differ(steps: list[Step] | None, reference: list[Step], *, with_numbers: bool = False) -> bool:
+    """Whether a pass ran other operators; numbers differ by right where sizes do."""
+    if steps is None:  # the network does not run so
+        return False
+    return steps != reference if with_numbers else [step[:2] for step in steps] != [step[:2] for step in reference]
+
+
+def _list_steps(network: nn.Module, images: Tensor) -> list[Step] | None:
+    """The operators of a pass in their order; None if the network does not run on such images."""
+    recorder = _StepRecorder()
+    with suppress(Exception):
+        with module_path(network, recorder.path), evaluation_mode(network, images), separate_operators(), recorder:
+            torch.manual_seed(0)
+            network(images.clone())
+        return recorder.steps
+    return None
+
+
+class _StepRecorder(OperatorMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.path: list[str] = [""]
+        self.steps: list[Step] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = self.run_parts(func, args, kwargs or {})
+        if result is not NotImplemented:
+            return result
+        numbers = tuple(number for _, number in list_numbers((args, kwargs or {})))
+        self.steps.append((self.path[-1], func.overloadpacket.__name__, numbers))
+        return func(*args, **(kwargs or {}))

@@ -1,0 +1,91 @@
+"""Code that other images run, or a batch of another size: the trial compares there too, where the network runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from coupled_nets.pieces import CLASSES, SHAPE, conv, pool_mean
+from torch import Tensor, nn
+
+from methods.graph.channel_sites import ChannelGroups
+from methods.graph.other_inputs import find_other_inputs
+
+IMAGES = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
+CHANGES = "removing its channels changes more than those channels in"
+
+
+class MixedWhere(nn.Module):
+    """Channels change places, though only for some images; shapes stay as they are, so that nothing fails."""
+
+    def __init__(self, is_mixed: Callable[[Tensor], bool] = lambda _: False) -> None:
+        super().__init__()
+        self.a, self.b, self.fc = conv(3, 8), conv(8, 6), nn.Linear(6, CLASSES)
+        self.is_mixed = is_mixed
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed = self.is_mixed(x)
+        x = self.a(x).relu()
+        return self.fc(pool_mean(self.b(self.mix(x) if mixed else x).relu()))
+
+    def mix(self, x: Tensor) -> Tensor:
+        return x.roll(1, 1)
+
+
+class RandomThere(MixedWhere):
+    """Other images get noise, one number for every channel: nothing that could be compared."""
+
+    def mix(self, x: Tensor) -> Tensor:
+        return x + torch.randn(x.shape[1], 1, 1, dtype=x.dtype)
+
+
+class InfiniteThere(MixedWhere):
+    def mix(self, x: Tensor) -> Tensor:
+        return x / 0
+
+
+class FailsThere(MixedWhere):
+    """An error tells the user: eight channels are asked for."""
+
+    def mix(self, x: Tensor) -> Tensor:
+        return x + torch.ones(8, 1, 1, dtype=x.dtype)
+
+
+BRANCHES: dict[str, tuple[Callable[[Tensor], bool], str]] = {
+    "larger": (lambda x: x.shape[-1] > 8, "images of another size"),
+    "smaller": (lambda x: x.shape[-1] < 8, "images of another size"),
+    "batch": (lambda x: len(x) > 2, "a batch of another size"),
+    "bright": (lambda x: float(x.abs().mean()) > 3, "images of another brightness"),
+    "dark": (lambda x: bool(x.abs().max() < 0.5), "images of another brightness"),
+}
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_channels_that_other_inputs_mix_stay(branch: str) -> None:
+    is_mixed, kind = BRANCHES[branch]
+    groups = ChannelGroups(MixedWhere(is_mixed), IMAGES)
+    assert [group.name for group in groups.groups] == ["b"]
+    assert groups.skipped["a"] == f"{CHANGES} {kind}"
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+@pytest.mark.parametrize("build", [RandomThere, InfiniteThere, FailsThere])
+def test_what_cannot_be_compared_is_no_fault(build: type[MixedWhere], branch: str) -> None:
+    groups = ChannelGroups(build(BRANCHES[branch][0]), IMAGES)
+    assert [group.name for group in groups.groups] == ["a", "b"]
+
+
+def test_networks_of_one_path_are_compared_on_smaller_images_alone() -> None:
+    others = find_other_inputs(MixedWhere().eval(), IMAGES)
+    assert [(other.images.shape, other.kind) for other in others] == [((1, 3, 4, 4), "images of another size")]
+
+
+def test_a_network_that_wants_one_size_is_tried_on_other_batches() -> None:
+    class OneSize(MixedWhere):
+        def forward(self, x: Tensor) -> Tensor:
+            assert x.shape[2:] == (8, 8)
+            return super().forward(x)
+
+    others = find_other_inputs(OneSize(BRANCHES["batch"][0]).eval(), IMAGES)
+    assert [(other.images.shape, other.kind) for other in others] == [((3, 3, 8, 8), "a batch of another size")]
