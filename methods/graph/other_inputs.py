@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.graph.call_arguments import Number, list_numbers
@@ -63,8 +62,11 @@ def find_other_inputs(network: nn.Module, example: Tensor) -> list[OtherInputs]:
 
 
 def _resize_images(images: Tensor, scale: float) -> Tensor:
-    """As bright as before."""
-    return F.interpolate(images, [max(1, round(size * scale)) for size in images.shape[2:]])
+    """As bright as before: pixels are left out or repeated, whatever their type and the number of dimensions."""
+    for dim, size in enumerate(images.shape[2:], 2):
+        pixels = torch.linspace(0, size - 1, max(1, round(size * scale)), device=images.device).round().long()
+        images = images.index_select(dim, pixels)
+    return images
 
 
 def _differ(steps: list[Step] | None, reference: list[Step], *, with_numbers: bool = False) -> bool:
