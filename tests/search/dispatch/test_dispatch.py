@@ -201,7 +201,8 @@ def session() -> Iterator[None]:
 
 @pytest.mark.ray
 def test_two_workers_share_the_work_and_live_on(session: None) -> None:
-    source = ListSource([candidate(i, sleep=0.1) for i in range(20)])
+    # Long enough for the second worker to come up on a busy machine before the first has done nearly all.
+    source = ListSource([candidate(i, sleep=0.4) for i in range(20)])
     run(source, TWO)
     assert source.seeds("ask") == list(range(20))
     assert sorted(source.seeds("start")) == sorted(source.seeds("tell")) == list(range(20))
