@@ -75,11 +75,12 @@ def _cost_section(config: ExportConfig) -> str:
     head = "| for one input | dense | compressed | |\n| --- | ---: | ---: | ---: |"
     text = "\n".join(["## Cost\n", head, *table_lines])
     text += "\n\nOne multiply-accumulate of a convolution or linear layer is one FLOP."
-    # Methods of codebooks compute each distinct kernel once; an ordinary convolution cannot.
+    # Methods of codebooks compute each distinct kernel once, which an ordinary convolution cannot; and attention
+    # multiplies activations with each other, which no method compresses.
     if config.metrics.executed_flops != config.cost.flops:
         text += (
-            f" The FLOPs above count each distinct kernel once; `{PROGRAM}` and `{ONNX}` have the kernels written out "
-            f"and execute {config.metrics.executed_flops:,}."
+            f" The FLOPs above count each distinct kernel once, and no products of activations with each other "
+            f"(attention); `{PROGRAM}` and `{ONNX}` execute {config.metrics.executed_flops:,}, with both."
         )
     return text
 
