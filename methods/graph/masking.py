@@ -17,11 +17,11 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from methods.base import copy_network
 from methods.graph.channels import Group, Slots, removed_channels
 from methods.graph.flow.call import named_arguments
+from methods.graph.flow.channel_flow import ChannelFlow
 from methods.graph.flow.find import TracedGroups
 from methods.graph.flow.hooks import run_with_labels
 from methods.graph.flow.labels import varying_dims
 from methods.graph.flow.reductions import NORMS, SOFTMAXES, measured_planes
-from methods.graph.flow.trace import ChannelFlow
 from methods.graph.narrow import LAYERS, channels_of, layer_dims, narrow_module
 from methods.graph.products import MATRIX_PRODUCTS
 from methods.graph.trace import is_attention

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import copy_network
-from methods.graph.call_numbers import ReplacedNumbers
 from methods.graph.channels import Group, keep_channels
 from methods.graph.culprits import Fault
 from methods.graph.flow.find import TracedGroups
 from methods.graph.masking import masked_outputs
 from methods.graph.other_inputs import OtherInputs
 from methods.graph.other_paths import describe_failure, fault_on_other_paths
+from methods.graph.replaced_numbers import ReplacedNumbers
 from methods.graph.trace import applied_flops, count_params, drop_caches, fitting_inputs
 from methods.graph.width_cost import WidthCost
 from models.execution.forward_hooks import module_path

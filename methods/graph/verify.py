@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import copy_network
-from methods.graph.call_numbers import ReplacedNumbers
 from methods.graph.channels import Group
 from methods.graph.culprits import PATIENCE, Fault, give_up_groups, touches_module
 from methods.graph.flow.find import TracedGroups
 from methods.graph.flow.passes import SCALES
 from methods.graph.other_inputs import find_other_inputs
+from methods.graph.replaced_numbers import ReplacedNumbers
 from methods.graph.trace import applied_flops, fitting_inputs, quiet_errors
 from methods.graph.trial import (
     DRAWS,

@@ -17,65 +17,12 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from methods.graph.call_arguments import Number, Path
-from methods.graph.call_numbers import NarrowedSize, Narrowing, NumberPlace
 from methods.graph.call_sites import CallSite, Instructions, find_call_site
+from methods.graph.flow.call_numbers import ALWAYS, CallNumber
 from methods.graph.flow.call_readers import Extent, TracedCall, read_number
 from methods.graph.flow.labels import varying_dims
 from methods.graph.flow.planes import Value
 from models.execution.tensor_leaves import tensor_leaves
-
-ALWAYS = -1  # the unit of what is never removed
-
-
-@dataclass(frozen=True)
-class CallNumber:
-    """A number in a call that a module's code makes.
-
-    Attributes:
-        count: how often the instruction had run before in this pass of the module.
-        order: the same over all passes of the module.
-        training: whether the module was in training.
-        dense: what it is in the dense network.
-        units: of each of the `dense` indices that it counts, (dense, m): an index stays if one of its units does;
-            None for a factor and for what is never removed, which stay as they are.
-        is_factor: whether it counts nothing.
-        operand: the channels of the call's first tensor: dimension, size in the dense network, and units as above.
-        scales: whether it is another number for images or batches of another size.
-    """
-
-    module: str
-    site: CallSite
-    path: Path
-    count: int
-    order: int
-    training: bool
-    dense: Number
-    units: Tensor | None
-    is_factor: bool
-    operand: tuple[tuple[int, int, Tensor | None], ...]
-    scales: bool = False
-
-    @property
-    def place(self) -> tuple[str, NumberPlace]:
-        """What is noted together: the module and the place in its code."""
-        return self.module, (self.site.instructions, self.path)
-
-    def narrow_number(self, stays: Tensor) -> Narrowing:
-        """The number where only some units stay; `stays` (number of units + 1,), its last entry is for `ALWAYS`."""
-        number = self.dense
-        if self.units is not None:
-            count = _count_staying(self.units, stays)
-            number = -count if self.dense < 0 else count
-        sizes = tuple(
-            NarrowedSize(dim, dense, dense if units is None else _count_staying(units, stays))
-            for dim, dense, units in self.operand
-        )
-        callers = self.site.callers
-        return Narrowing(self.dense, number, self.scales, callers, self.count, self.order, self.dense, sizes)
-
-
-def _count_staying(units: Tensor, stays: Tensor) -> int:
-    return int(stays[units].any(-1).sum())
 
 
 @dataclass(frozen=True)

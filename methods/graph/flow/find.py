@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from methods.base import copy_network
 from methods.graph.channels import Group, Slots
-from methods.graph.flow.call_recorder import ALWAYS, units_along
+from methods.graph.flow.call_numbers import ALWAYS, CallNumbers
+from methods.graph.flow.call_recorder import units_along
+from methods.graph.flow.channel_flow import ChannelFlow
 from methods.graph.flow.labels import FREE, varying_dims
 from methods.graph.flow.passes import trace_channels
 from methods.graph.flow.places import LabelPlaces, Place
 from methods.graph.flow.product_widths import ProductWidths, sides_of_weights, widths_of_products
-from methods.graph.flow.sizes import CallNumbers
-from methods.graph.flow.trace import ChannelFlow
 from methods.graph.narrow import channels_of
 from methods.graph.trace import LayerUse
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from methods.graph.flow.channel_flow import ChannelFlow
 from methods.graph.flow.planes import Value, contract
-from methods.graph.flow.trace import ChannelFlow
 from methods.graph.narrow import Norm, channels_of
 from methods.graph.trace import evaluation_mode, separate_operators
 from models.execution.forward_hooks import forward_hooks, hookable_modules, module_path

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from methods.graph.flow.channel_flow import ChannelFlow
 from methods.graph.flow.hooks import run_with_labels
 from methods.graph.flow.labels import varying_dims
-from methods.graph.flow.trace import ChannelFlow
 from methods.graph.narrow import LAYERS, Norm, channels_of
 from methods.graph.trace import evaluation_mode, quiet_errors, separate_operators
 from models.execution.forward_hooks import forward_hooks, hookable_modules, module_path

@@ -9,8 +9,8 @@ import numpy as np
 from torch import nn
 
 from methods.graph.channels import tied_parameters
+from methods.graph.flow.channel_flow import ChannelFlow
 from methods.graph.flow.labels import Dimension
-from methods.graph.flow.trace import ChannelFlow
 from methods.graph.narrow import LAYERS, Norm, Side, is_depthwise, layer_dims
 
 

@@ -25,8 +25,8 @@ from torch.utils.checkpoint import checkpoint
 from methods.base import Compressor, copy_network
 from methods.graph.channel_sites import ChannelGroups
 from methods.graph.channels import Group, Slots
+from methods.graph.flow.call_numbers import CallNumbers
 from methods.graph.flow.find import TracedGroups, trace_groups
-from methods.graph.flow.sizes import CallNumbers
 from methods.graph.trace import trace_layers
 from methods.graph.verify import sound_groups
 from methods.registry import create

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from methods.graph.channel_sites import ChannelGroups
 from methods.graph.channels import set_partitions
+from methods.graph.flow.call_numbers import CallNumbers
 from methods.graph.flow.find import trace_groups
-from methods.graph.flow.sizes import CallNumbers
 from methods.graph.masking import masked_outputs
 from methods.graph.trace import trace_layers
 from methods.graph.verify import sound_groups

@@ -6,21 +6,73 @@ Most are right by themselves. What the others depend on is learned on other imag
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from methods.graph.call_arguments import Number, Path
-from methods.graph.call_numbers import Narrowing, NumberPlace, ReplacedNumbers
-from methods.graph.call_sites import Instructions
-from methods.graph.flow.call_recorder import CallNumber
+from methods.graph.call_sites import CallSite, Instructions
 from methods.graph.flow.width_attributes import WidthAttribute
+from methods.graph.replaced_numbers import NarrowedSize, Narrowing, NumberPlace, ReplacedNumbers
 from methods.graph.trace import evaluation_mode, fitting_inputs, quiet_errors, separate_operators
 from models.execution.forward_hooks import hookable_modules
 
 Notes = dict[tuple[str, NumberPlace], set[Number]]
 """Module and place in its code -> the numbers there."""
+
+ALWAYS = -1  # the unit of what is never removed
+
+
+@dataclass(frozen=True)
+class CallNumber:
+    """A number in a call that a module's code makes.
+
+    Attributes:
+        count: how often the instruction had run before in this pass of the module.
+        order: the same over all passes of the module.
+        training: whether the module was in training.
+        dense: what it is in the dense network.
+        units: of each of the `dense` indices that it counts, (dense, m): an index stays if one of its units does;
+            None for a factor and for what is never removed, which stay as they are.
+        is_factor: whether it counts nothing.
+        operand: the channels of the call's first tensor: dimension, size in the dense network, and units as above.
+        scales: whether it is another number for images or batches of another size.
+    """
+
+    module: str
+    site: CallSite
+    path: Path
+    count: int
+    order: int
+    training: bool
+    dense: Number
+    units: Tensor | None
+    is_factor: bool
+    operand: tuple[tuple[int, int, Tensor | None], ...]
+    scales: bool = False
+
+    @property
+    def place(self) -> tuple[str, NumberPlace]:
+        """What is noted together: the module and the place in its code."""
+        return self.module, (self.site.instructions, self.path)
+
+    def narrow_number(self, stays: Tensor) -> Narrowing:
+        """The number where only some units stay; `stays` (number of units + 1,), its last entry is for `ALWAYS`."""
+        number = self.dense
+        if self.units is not None:
+            count = _count_staying(self.units, stays)
+            number = -count if self.dense < 0 else count
+        sizes = tuple(
+            NarrowedSize(dim, dense, dense if units is None else _count_staying(units, stays))
+            for dim, dense, units in self.operand
+        )
+        callers = self.site.callers
+        return Narrowing(self.dense, number, self.scales, callers, self.count, self.order, self.dense, sizes)
+
+
+def _count_staying(units: Tensor, stays: Tensor) -> int:
+    return int(stays[units].any(-1).sum())
 
 
 class CallNumbers:

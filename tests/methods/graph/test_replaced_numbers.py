@@ -264,7 +264,7 @@ def test_a_width_that_code_insists_on_is_named_with_its_line() -> None:
     network = Insists()
     network.fc = nn.Linear(6, CLASSES)
     line = Insists.forward.__code__.co_firstlineno + 3
-    reason = f"without its channels, the network (test_call_numbers.py:{line}) does not run"
+    reason = f"without its channels, the network (test_replaced_numbers.py:{line}) does not run"
     assert bind_method(network).skipped["a"] == reason
 
 
