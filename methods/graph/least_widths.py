@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from methods.base import copy_network
 from methods.graph.channels import Group, keep_channels
 from methods.graph.culprits import PATIENCE, touches_module
 from methods.graph.flow.find import TracedGroups
 from methods.graph.trace import drop_caches, fitting_inputs, trace_layers
 from methods.graph.width_cost import WidthCost
 from models.execution.forward_hooks import module_path
+from models.execution.module_copies import copy_on_write
 
 
 def least_widths(network: nn.Module, example: Tensor, groups: Sequence[Group], traced: TracedGroups) -> dict[str, int]:
@@ -96,7 +96,7 @@ def _run_narrowed(
     path: list[str],
 ) -> nn.Module:
     """A network of these widths that has run once; after an error, `path` ends with the module that raised."""
-    narrowed = copy_network(network).eval()
+    narrowed = copy_on_write(network).eval()
     staying = {group.name: first_channels(group, widths[group.name]) for group in groups}
     keep_channels(narrowed, groups, staying)
     drop_caches(narrowed)

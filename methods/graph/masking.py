@@ -7,6 +7,7 @@ and other measures over channels (LayerNorm, GroupNorm, a mean) take the remaini
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import reduce
 from typing import Any
 
@@ -14,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from methods.base import copy_network
 from methods.graph.channels import Group, Slots, removed_channels
 from methods.graph.flow.call import named_arguments
 from methods.graph.flow.channel_flow import ChannelFlow
@@ -25,6 +25,7 @@ from methods.graph.flow.reductions import NORMS, SOFTMAXES, measured_planes
 from methods.graph.narrow import LAYERS, channels_of, layer_dims, narrow_module
 from methods.graph.products import MATRIX_PRODUCTS
 from methods.graph.trace import is_attention
+from models.execution.module_copies import copy_on_write
 from models.execution.tensor_leaves import first_tensor, output_leaves, tensor_leaves
 
 
@@ -36,11 +37,12 @@ def masked_outputs(
     traced: TracedGroups,
 ) -> list[Tensor]:
     """The outputs of the network with all channels but those in `staying` masked."""
-    twin = copy_network(network).eval()
+    twin = copy_on_write(network).eval()
     removed = list(removed_channels(groups, staying))
     flow = _MaskedProducts(twin, traced.labels_of(removed)) if traced.needs_labels else None
-    _mask_channels(twin, removed, flow)
-    outputs = twin(inputs.clone()) if flow is None else run_with_labels(flow, twin, inputs)
+    with ExitStack() as hooks:
+        _mask_channels(twin, removed, flow, hooks)
+        outputs = twin(inputs.clone()) if flow is None else run_with_labels(flow, twin, inputs)
     return output_leaves(outputs)
 
 
@@ -139,19 +141,25 @@ def _kept_indices(gone: Tensor) -> dict[int, Tensor]:
     return kept
 
 
-def _mask_channels(network: nn.Module, removed: Sequence[tuple[Slots, Tensor]], flow: ChannelFlow | None) -> None:
-    """Let every layer see zeros, and norms over channels leave them out, in place of the removed channels."""
+def _mask_channels(
+    network: nn.Module, removed: Sequence[tuple[Slots, Tensor]], flow: ChannelFlow | None, hooks: ExitStack
+) -> None:
+    """Let every layer see zeros, and norms over channels leave them out, in place of the removed channels.
+
+    Args:
+        hooks: gets those on modules. They know the flow and this the modules: a circle, which would keep the network.
+    """
     modules = dict(network.named_modules())
     absent: dict[str, list[Tensor]] = {}
     for slots, gone in removed:
         if slots.dim is not None:
             _zero_slices(network, slots.name, slots.dim, gone)
         elif slots.side == "in":
-            _zero_inputs(modules[slots.name], gone, flow)
+            _zero_inputs(modules[slots.name], gone, flow, hooks)
         elif isinstance(modules.get(slots.name), (nn.LayerNorm, nn.GroupNorm)):
             absent.setdefault(slots.name, []).append(gone)
     for name, parts in absent.items():
-        _mask_norm(modules[name], torch.cat(parts), flow)
+        _mask_norm(modules[name], torch.cat(parts), flow, hooks)
 
 
 def _replace(flow: ChannelFlow | None, tensor: Tensor, replacement: Callable[[], Tensor]) -> Tensor:
@@ -171,7 +179,7 @@ def _zero_slices(network: nn.Module, name: str, dim: int, gone: Tensor) -> None:
     tensor.index_fill_(dim, gone.to(tensor.device), 0)
 
 
-def _zero_inputs(module: nn.Module, gone: Tensor, flow: ChannelFlow | None) -> None:
+def _zero_inputs(module: nn.Module, gone: Tensor, flow: ChannelFlow | None, hooks: ExitStack) -> None:
     plain = "weight" in module._parameters and type(module).forward.__module__.startswith("torch.nn.")
     if plain and isinstance(module, LAYERS) and getattr(module, "groups", 1) == 1:
         # The same as inputs of zeros, also for code that uses the weight without calling the layer.
@@ -184,16 +192,16 @@ def _zero_inputs(module: nn.Module, gone: Tensor, flow: ChannelFlow | None) -> N
         masked = _replace(flow, inputs, lambda: inputs.index_fill(dim, gone.to(inputs.device), 0))
         return tree_map(lambda argument: masked if argument is inputs else argument, (args, kwargs))
 
-    module.register_forward_pre_hook(zero, with_kwargs=True)
+    hooks.enter_context(module.register_forward_pre_hook(zero, with_kwargs=True))
 
 
-def _mask_norm(norm: nn.Module, gone: Tensor, flow: ChannelFlow | None) -> None:
+def _mask_norm(norm: nn.Module, gone: Tensor, flow: ChannelFlow | None, hooks: ExitStack) -> None:
     """Let a norm over channels measure and normalise all channels but `gone`, whose outputs become zeros."""
     width = channels_of(norm, "out")
     stays = torch.ones(width, dtype=torch.bool)
     stays[gone] = False
     keep = stays.nonzero().flatten()
-    small = copy_network(norm)
+    small = copy_on_write(norm)
     narrow_module(small, "out", keep)
 
     def normalise_kept(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
@@ -205,7 +213,7 @@ def _mask_norm(norm: nn.Module, gone: Tensor, flow: ChannelFlow | None) -> None:
 
         return _replace(flow, output, normalise)
 
-    norm.register_forward_hook(normalise_kept, with_kwargs=True)
+    hooks.enter_context(norm.register_forward_hook(normalise_kept, with_kwargs=True))
 
 
 def _channel_dim(norm: nn.Module, inputs: Tensor, output: Tensor) -> int:

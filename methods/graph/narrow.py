@@ -71,7 +71,7 @@ def slice_tensor(owner: nn.Module, name: str, dim: int, keep: Tensor) -> None:
     tensor = getattr(owner, name, None)
     if tensor is None:
         return
-    sliced = tensor.detach().index_select(dim, keep.to(tensor.device)).clone()
+    sliced = tensor.detach().index_select(dim, keep.to(tensor.device))
     if isinstance(tensor, nn.Parameter):
         setattr(owner, name, nn.Parameter(sliced, requires_grad=tensor.requires_grad))
     else:
@@ -103,7 +103,7 @@ def _narrow_conv_inputs(module: Conv, keep: Tensor) -> None:
         weights = module.weight.detach().unflatten(0, (module.groups, -1))  # (groups, N/groups, C/groups, *kernel)
         offsets = (keep % per_group).unflatten(0, (module.groups, -1)).to(weights.device)
         narrowed = [group.index_select(1, inputs) for group, inputs in zip(weights, offsets, strict=True)]
-        module.weight = nn.Parameter(torch.cat(narrowed).clone(), requires_grad=module.weight.requires_grad)
+        module.weight = nn.Parameter(torch.cat(narrowed), requires_grad=module.weight.requires_grad)
     module.in_channels = len(keep)
 
 

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from methods.base import copy_network
 from methods.graph.flow.passes import SCALES
 from methods.graph.trace import evaluation_mode, fitting_inputs, trace_layers
 from models.execution.forward_hooks import module_path
+from models.execution.module_copies import copy_on_write
 from models.execution.tensor_leaves import output_leaves
 from models.execution.user_line import failing_line
 
@@ -36,7 +36,7 @@ def fault_on_other_paths(network: nn.Module, narrowed: nn.Module, example: Tenso
 
 def _forward_failure(network: nn.Module, inputs: Tensor) -> str | None:
     """What does not run in a forward pass in evaluation, if anything."""
-    twin, path = copy_network(network), list[str]()
+    twin, path = copy_on_write(network), list[str]()
     try:
         with module_path(twin, path), evaluation_mode(twin, inputs):
             twin(inputs.clone())
@@ -47,7 +47,7 @@ def _forward_failure(network: nn.Module, inputs: Tensor) -> str | None:
 
 def _training_failure(network: nn.Module, inputs: Tensor) -> str | None:
     """The same of a pass forward and backward in training: a custom gradient may hold a width."""
-    twin, path = copy_network(network), list[str]()
+    twin, path = copy_on_write(network), list[str]()
     try:
         with module_path(twin, path), evaluation_mode(twin, inputs):  # keeps the random state
             twin.train()

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.base import copy_network
 from methods.graph.same_outputs import gives_same_outputs
+from models.execution.module_copies import copy_on_write
 
 
 class PlainAttention(nn.Module):
@@ -110,8 +110,8 @@ def _as_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _linear_layer(weight: Tensor, bias: Tensor | None, *, trained: bool) -> nn.Linear:
-    with torch.random.fork_rng(devices=[]):  # a new layer draws weights, which are replaced
-        layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    # Of no memory: its weights are replaced, and should not be drawn.
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     layer.weight = nn.Parameter(weight.detach().clone(), requires_grad=trained)
     if bias is not None:
         layer.bias = nn.Parameter(bias.detach().clone(), requires_grad=trained)
@@ -127,7 +127,7 @@ def replaceable_attention(network: nn.Module, example: Tensor) -> tuple[str, ...
     )
     if not names:
         return ()
-    twin = copy_network(network)
+    twin = copy_on_write(network)
     replace_attention(twin, names)
     return names if gives_same_outputs(network, twin, example) else ()
 

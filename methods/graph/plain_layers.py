@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.base import copy_network
 from methods.graph.flow.call import named_arguments
 from methods.graph.narrow import CONVOLUTIONS, TRANSPOSED, Conv
 from methods.graph.same_outputs import gives_same_outputs
 from methods.graph.trace import evaluation_mode
 from models.execution.forward_hooks import forward_hooks
+from models.execution.module_copies import copy_on_write
 from models.execution.operator_mode import OperatorMode
 from models.execution.tensor_leaves import first_tensor
 
@@ -95,7 +95,7 @@ def plain_layer(layer: Conv | nn.Linear, shape: torch.Size) -> nn.Module | None:
     Returns:
         None if there is none, or if the layer applies its own parameter as it is.
     """
-    twin = copy_network(layer).eval()
+    twin = copy_on_write(layer).eval()
     like = next(parameter for parameter in twin.parameters() if parameter.dim() > 1)
     generator = torch.Generator().manual_seed(0)
     channels = len(shape) - 1 if isinstance(layer, nn.Linear) else 1
@@ -124,7 +124,7 @@ def _all_close(output: Tensor, wanted: Tensor) -> bool:
 
 def _is_free(layer: nn.Module, inputs: Tensor) -> bool:
     """Whether each entry of the weight that is applied moves with the parameters: not if it is masked or rounded."""
-    twin = copy_network(layer).eval()
+    twin = copy_on_write(layer).eval()
     with _ProductCalls() as seen:
         twin(inputs)
         generator = torch.Generator().manual_seed(1)
@@ -144,7 +144,7 @@ def _draws_in_training(layer: nn.Module, inputs: Tensor) -> bool:
     for seed in range(2):
         with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):
             torch.manual_seed(seed)
-            outputs.append(copy_network(layer).train()(inputs))
+            outputs.append(copy_on_write(layer).train()(inputs))
     return not torch.equal(*outputs)
 
 
@@ -179,7 +179,7 @@ def _candidates(layer: Conv | nn.Linear, seen: _ProductCalls) -> Iterator[nn.Mod
 
 def computed_weights(network: nn.Module, example: Tensor) -> dict[str, torch.Size]:
     """Layers that compute their weight and that a plain layer can stand for -> the shape of one input."""
-    twin = copy_network(network)
+    twin = copy_on_write(network)
     layers = [(name, module) for name, module in twin.named_modules() if isinstance(module, (Conv, nn.Linear))]
     suspects = {name: module for name, module in layers if _computes_weight(module)}
     if not suspects:
@@ -193,7 +193,7 @@ def computed_weights(network: nn.Module, example: Tensor) -> dict[str, torch.Siz
     with forward_hooks(before=hooks), evaluation_mode(twin, example):
         twin(example[:1].clone())
     found = {name: shape for name, shape in shapes.items() if plain_layer(suspects[name], shape) is not None}
-    twin = copy_network(network)
+    twin = copy_on_write(network)
     replace_computed(twin, found)
     return found if gives_same_outputs(network, twin, example) else {}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from methods.base import copy_network
 from methods.graph.trace import evaluation_mode, separate_operators
+from models.execution.module_copies import copy_on_write
 from models.execution.tensor_leaves import output_leaves
 
 
@@ -14,7 +14,7 @@ def gives_same_outputs(network: nn.Module, replaced: nn.Module, example: Tensor)
     """False as well if the replaced one does not run: the network's code may reach into the layers."""
     try:
         outputs = []
-        for candidate in (copy_network(network), replaced):
+        for candidate in (copy_on_write(network), replaced):
             # Each begins with the random state that it finds, so that networks with noise draw the same one.
             with evaluation_mode(candidate, example), separate_operators():
                 outputs.append(output_leaves(candidate(example.clone())))

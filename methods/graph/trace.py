@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.base import copy_network
 from methods.graph.narrow import LAYERS
 from methods.graph.products import AttentionCalls, Product, WeightSources, read_products
 from models.execution.forward_hooks import hookable_modules, module_path
+from models.execution.module_copies import copy_on_write
 from models.execution.operator_mode import OperatorMode
 from models.execution.tensor_leaves import tensor_leaves
 
@@ -178,7 +178,7 @@ def _run_products(network: nn.Module, example: Tensor) -> _Products:
 
     Batches tell less: learned queries are expanded over one or not, experts get tokens of all its images.
     """
-    twin, image = copy_network(network), example[:1].clone()  # code may keep state, or write into its input
+    twin, image = copy_on_write(network), example[:1].clone()  # code may keep state, or write into its input
     products = _Products(twin)
     with (
         module_path(twin, products.path), evaluation_mode(twin, image), separate_operators(),

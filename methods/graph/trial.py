@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from methods.base import copy_network
 from methods.graph.channels import Group, keep_channels
 from methods.graph.culprits import Fault
 from methods.graph.flow.find import TracedGroups
@@ -23,6 +22,7 @@ from methods.graph.replaced_numbers import ReplacedNumbers
 from methods.graph.trace import applied_flops, count_params, drop_caches, fitting_inputs
 from methods.graph.width_cost import WidthCost
 from models.execution.forward_hooks import module_path
+from models.execution.module_copies import copy_on_write
 from models.execution.tensor_leaves import output_leaves
 
 # Outputs may differ by the order of summation only, relative to the largest; a wrong channel shows far above that.
@@ -101,7 +101,7 @@ def try_draw(
     staying = {
         group.name: trial_channels(group, number, draw, wide=group.name in wide) for number, group in enumerate(groups)
     }
-    narrowed = copy_network(network).eval()
+    narrowed = copy_on_write(network).eval()
     inputs = fitting_inputs(network, example)
     path: list[str] = []
     try:
@@ -180,7 +180,7 @@ def try_cost(
         group.name: trial_channels(group, number, 0, wide=group.name in wide) for number, group in enumerate(groups)
     }
     cost = WidthCost(network, groups, [[group.channels] for group in groups], traced.products)
-    narrowed = copy_network(network)
+    narrowed = copy_on_write(network)
     keep_channels(narrowed, groups, staying)
     drop_caches(narrowed)
     traced.numbers.write_numbers(narrowed, staying, example)
@@ -195,9 +195,9 @@ def try_cost(
 
 def _why_different(network: nn.Module, inputs: Tensor) -> str:
     """Why the outputs of both copies differ; the cause may lie in the network itself."""
-    twin = copy_network(network)
+    twin = copy_on_write(network)
     runs = []
-    for runner, seed in ((twin, 0), (copy_network(network), 1), (twin, 0)):
+    for runner, seed in ((twin, 0), (copy_on_write(network), 1), (twin, 0)):
         with random_state(inputs, seed):
             runs.append(output_leaves(runner(inputs.clone())))
     first, other_seed, again = runs

@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from methods.base import copy_network
 from methods.graph.channels import Group
 from methods.graph.culprits import PATIENCE, Fault, give_up_groups, touches_module
 from methods.graph.flow.find import TracedGroups
@@ -34,6 +33,7 @@ from methods.graph.visibility import (
     unseen_groups,
     with_visible_factors,
 )
+from models.execution.module_copies import copy_on_write
 from models.execution.tensor_leaves import output_leaves
 
 ROUNDING = 1e-14  # of doubles, relative to the largest output
@@ -117,7 +117,7 @@ def _faults_of_unseen(
     called = [group for group in groups if any(traced.uses[name].calls for name in traced.uses if name in group.layers)]
     estimates = unseen_groups(network, inputs, called, tolerance)
     doubtful = [group for group in called if group.name in estimates]
-    outputs = output_leaves(copy_network(network)(inputs.clone())) if doubtful else []
+    outputs = output_leaves(copy_on_write(network)(inputs.clone())) if doubtful else []
     unseen_reason = WHOLE_NUMBERS if outputs and not any(map(torch.is_floating_point, outputs)) else UNSEEN
     effects = _find_effects(network, inputs, doubtful, estimates, traced)
     for group in doubtful:
@@ -154,7 +154,7 @@ def _find_effects(
             break
         try:
             with random_state(images, 0):
-                dense = output_leaves(copy_network(network)(images.clone()))
+                dense = output_leaves(copy_on_write(network)(images.clone()))
         except Exception:  # the user's code may refuse images of another scale
             continue
         # Whole heads may have no effect on the outputs: one pass tells of all their groups, halving of the others.

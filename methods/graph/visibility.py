@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from methods.base import copy_network
 from methods.graph.channels import Group, Slots
 from methods.graph.narrow import Norm, layer_dims
+from models.execution.module_copies import copy_on_write
 from models.execution.tensor_leaves import output_leaves
 
 UNSEEN = "no output depends on its channels, so that no trial can tell what they are coupled with"
@@ -25,6 +25,10 @@ ALIVE = 0.25  # added to biases: a fraction of the deviation that a norm gives i
 CLEAR = {torch.float64: 100, torch.float32: 10}
 
 
+Rows = dict[tuple[int, int], Tensor | None]
+"""A parameter's id and one of its dimensions -> how much the outputs change, to first order, if one index vanishes."""
+
+
 @torch.no_grad()
 def with_visible_factors(network: nn.Module) -> nn.Module:
     """A copy in which no factor hides a fault.
@@ -33,7 +37,7 @@ def with_visible_factors(network: nn.Module) -> nn.Module:
     statistics that are still the same for all channels hide that they go with the wrong ones; and a rectifier that is
     dead on noise (the few channels of a squeeze) hides what made its inputs, so that biases become positive.
     """
-    twin = copy_network(network).eval()
+    twin = copy_on_write(network).eval()
     generator = torch.Generator().manual_seed(0)
     statistics = {id(tensor) for module in twin.modules() if isinstance(module, Norm) for tensor in module.buffers()}
     # Of other buffers only gates at zero matter; a mask or a grid of places has more dimensions.
@@ -58,8 +62,8 @@ def with_visible_factors(network: nn.Module) -> nn.Module:
 def in_double_precision(network: nn.Module, example: Tensor) -> nn.Module:
     """The network in double precision, where faults show that rounding hides; as it is if it does not run so."""
     try:
-        twin = copy_network(network).double()
-        copy_network(twin)(example.to(torch.float64, copy=True))
+        twin = copy_on_write(network).double()
+        copy_on_write(twin)(example.to(torch.float64, copy=True))
     except Exception:  # the user's code may hold a type
         return network
     return twin
@@ -70,47 +74,60 @@ def unseen_groups(network: nn.Module, inputs: Tensor, groups: Sequence[Group], t
 
     One pass backward tells for all groups; those that it leaves in doubt have to be masked one by one.
     """
-    twin = copy_network(network)
+    twin = copy_on_write(network)
+    modules = dict(twin.named_modules())
+    made = [(group, slots) for group in groups for slots in group.slots if slots.side == "out" and len(slots.index)]
+    held = [(group, slots, *found) for group, slots in made if (found := _parameter_at(modules, slots)) is not None]
+    rows: Rows = {(id(parameter), dim): None for *_, parameter, dim in held}
     try:
-        with torch.enable_grad():
-            for parameter in twin.parameters():
-                parameter.requires_grad_(parameter.is_floating_point())
-            outputs = [output for output in output_leaves(twin(inputs.clone())) if output.requires_grad]
-            largest = max(float(output.detach().abs().max()) for output in outputs)
-            generator = torch.Generator().manual_seed(0)
-            # Random weights, so that outputs which always sum to one (softmax) do not hide what changes them.
-            weights = [torch.randn(output.shape, generator=generator).to(output) for output in outputs]
-            torch.stack(
-                [(output * weight).sum() for output, weight in zip(outputs, weights, strict=True)]
-            ).sum().backward()
+        largest = _run_backward(twin, inputs, rows)
     except Exception:  # nothing that has gradients, or a custom function without any
         return {group.name: 0.0 for group in groups}
+    effects = {group.name: 0.0 for group in groups}
+    for group, slots, parameter, dim in held:
+        effect = rows[id(parameter), dim]
+        if effect is not None and int(slots.index.max()) < len(effect):
+            effects[group.name] = max(effects[group.name], float(effect[slots.index.to(effect.device)].max()))
     clear = CLEAR.get(inputs.dtype, CLEAR[torch.float32]) * tolerance * largest
-    sums: dict[tuple[str, int | None], Tensor | None] = {}
-    modules = dict(twin.named_modules())
-    effects = {}
-    for group in groups:
-        effects[group.name] = 0.0
-        for slots in group.slots:
-            if slots.side == "in":
-                continue
-            if (slots.name, slots.dim) not in sums:  # a weight has parts of many groups where layers are concatenated
-                sums[slots.name, slots.dim] = _effects_of_rows(twin, modules, slots)
-            rows = sums[slots.name, slots.dim]
-            if rows is not None and len(slots.index) and int(slots.index.max()) < len(rows):
-                effects[group.name] = max(effects[group.name], float(rows[slots.index.to(rows.device)].max()))
     return {name: effect for name, effect in effects.items() if not effect > clear}
 
 
-def _effects_of_rows(network: nn.Module, modules: Mapping[str, nn.Module], slots: Slots) -> Tensor | None:
-    """How much the outputs change, to first order, if the parameters of one channel vanish: (channels,)."""
+def _parameter_at(modules: Mapping[str, nn.Module], slots: Slots) -> tuple[Tensor, int] | None:
+    """The parameter that makes a group's channels, and the dimension along which they lie, if there is one."""
     owner, _, leaf = (slots.name if slots.dim is not None else f"{slots.name}.weight").rpartition(".")
     parameter = modules[owner]._parameters.get(leaf)
-    if parameter is None or parameter.grad is None or not parameter.dim():
+    if parameter is None or not parameter.dim():
         return None
-    dim = layer_dims(modules[slots.name])[0] if slots.dim is None else slots.dim
-    rows = (parameter.detach() * parameter.grad).abs().movedim(dim, 0)
-    return rows.reshape(len(rows), -1).sum(1)
+    return parameter, layer_dims(modules[slots.name])[0] if slots.dim is None else slots.dim
+
+
+@torch.enable_grad()
+def _run_backward(network: nn.Module, inputs: Tensor, rows: Rows) -> float:
+    """Fill in the effects of all rows; the largest output.
+
+    Each gradient is read as soon as it is there: those of all parameters at once need as much memory as the network.
+    """
+
+    def note_effects(parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        gradient, parameter.grad = parameter.grad, None
+        for dim in (dim for number, dim in rows if number == id(parameter)):
+            changes = (parameter.detach() * gradient).abs().movedim(dim, 0)
+            before = rows[id(parameter), dim]
+            effects = changes.reshape(len(changes), -1).sum(1)
+            rows[id(parameter), dim] = effects if before is None else before + effects
+
+    for parameter in network.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(note_effects)
+    outputs = [output for output in output_leaves(network(inputs.clone())) if output.requires_grad]
+    generator = torch.Generator().manual_seed(0)
+    # Random weights, so that outputs which always sum to one (softmax) do not hide what changes them.
+    weights = [torch.randn(output.shape, generator=generator).to(output) for output in outputs]
+    sums = [(output * weight).sum() for output, weight in zip(outputs, weights, strict=True)]
+    torch.stack(sums).sum().backward()
+    return max(float(output.detach().abs().max()) for output in outputs)
 
 
 def relative_effect(dense: Sequence[Tensor], masked: Sequence[Tensor]) -> float:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from methods.graph.flow.call import Call, Planes, named_arguments
 from methods.graph.flow.call_recorder import CallRecorder
@@ -24,7 +25,17 @@ from models.execution.operator_mode import OperatorMode
 from models.execution.tensor_leaves import tensor_leaves
 from models.execution.user_line import running_line
 
-Key = tuple[Any, ...]
+
+class View(NamedTuple):
+    """What a tensor shows of its memory; two tensors of one view have the same elements."""
+
+    memory: int
+    offset: int
+    shape: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+
 # Operators by which a number of the network decides a branch of Python.
 _BRANCHES = frozenset(("_local_scalar_dense", "is_nonzero", "item", "gt", "lt", "ge", "le", "eq", "ne"))
 _MASKED_NORMS = (nn.GroupNorm, nn.LayerNorm)
@@ -58,9 +69,10 @@ class ChannelFlow(OperatorMode):
         self.products = ProductRecorder(network, self.path)
         self.norms = {name for name, module in network.named_modules() if isinstance(module, _MASKED_NORMS)}
         self._parameters = {memory_of(parameter) for parameter in network.parameters()}
-        self._values: dict[Key, tuple[Tensor, Value]] = {}
-        self._aliases: dict[int, dict[Key, None]] = {}
-        self._owners: dict[Key, str] = {}
+        self._values: dict[int, dict[View, Value]] = {}  # by memory
+        # Without them, another tensor could take a dead one's place in memory, and with it its labels.
+        self._places: dict[int, StorageWeakRef | Tensor] = {}
+        self._owners: dict[View, str] = {}
         self._sides: dict[tuple[str, str], Tensor] = {}
         for name, tensor in [*network.named_parameters(), *network.named_buffers(), *tensor_attributes(network)]:
             if tensor.dim():
@@ -75,7 +87,7 @@ class ChannelFlow(OperatorMode):
             if size > 1:
                 shape = [size if d == dim else 1 for d in range(tensor.dim())]
                 planes.append(self.labels.add_dimension(name, dim, size).reshape(shape))
-        self._owners[_key(tensor)] = name
+        self._owners[_view_of(tensor)] = name
         self.set_value(tensor, Value(tensor.shape, tuple(planes)))
 
     def pin_module(self, name: str, reason: str) -> None:
@@ -86,17 +98,19 @@ class ChannelFlow(OperatorMode):
 
     def owners_of(self, tensors: Iterable[Tensor]) -> Iterator[str]:
         """The modules whose parameters, buffers or other tensors are among these."""
-        names = (self._owners.get(_key(tensor)) for tensor in tensors)
+        names = (self._owners.get(_view_of(tensor)) for tensor in tensors)
         return (name.rpartition(".")[0] for name in names if name is not None)
 
     def value_of(self, tensor: Tensor) -> Value:
-        found = self._values.get(_key(tensor))
-        return Value(tensor.shape) if found is None else found[1]
+        view = _view_of(tensor)
+        return self._values.get(view.memory, {}).get(view) or Value(tensor.shape)
 
     def set_value(self, tensor: Tensor, value: Value) -> None:
-        key = _key(tensor)
-        self._values[key] = (tensor, value)  # kept alive, so that no other tensor takes its place in memory
-        self._aliases.setdefault(memory_of(tensor), {})[key] = None
+        view = _view_of(tensor)
+        if view.memory not in self._places:
+            is_strided = tensor.layout == torch.strided
+            self._places[view.memory] = StorageWeakRef(tensor.untyped_storage()) if is_strided else tensor
+        self._values.setdefault(view.memory, {})[view] = value
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -112,7 +126,7 @@ class ChannelFlow(OperatorMode):
 
         None for a bare weight: nothing there could be narrowed group by group.
         """
-        owner = self._owners.get(_key(weight))
+        owner = self._owners.get(_view_of(weight))
         layer = self.path[-1] if owner is None else owner.rpartition(".")[0]
         return self.side_labels(layer, "in", width) if layer in self.products.sources.layers else None
 
@@ -200,30 +214,35 @@ class ChannelFlow(OperatorMode):
                 self.labels.note(plane, call.reason)
 
     def _store_value(self, output: Tensor, value: Value, *, in_place: bool) -> None:
-        aliases = self._aliases.get(memory_of(output), {})
-        if in_place and not value.pending and any(key != _key(output) for key in aliases):
-            self._write_through(output, value.planes, is_data=value.is_data)
+        view = _view_of(output)
+        if in_place and not value.pending and self._values.get(view.memory, {}).keys() - {view}:
+            self._write_through(view, value, output.untyped_storage().nbytes())
         else:
             self.set_value(output, value)
 
-    def _write_through(self, output: Tensor, planes: Planes, *, is_data: bool) -> None:
-        """After a write into memory that other tensors show: their planes are read anew from the largest one's."""
-        others = [self._values[key] for key in self._aliases[memory_of(output)] if key in self._values]
-        whole, value = max(others, key=lambda pair: pair[0].numel())
-        if whole.numel() <= output.numel():
-            whole, value = output, Value(output.shape, planes, is_data)
-        size = output.untyped_storage().nbytes() // output.element_size()
-        written = []
-        for number in range(max(len(value.planes), len(planes))):
-            memory = torch.zeros(size, dtype=torch.long)
-            if number < len(value.planes):
-                _show(memory, whole).copy_(value.planes[number].expand(whole.shape))
-            if number < len(planes):
-                _show(memory, output).copy_(planes[number].expand(output.shape))
-            written.append(memory)
-        for tensor, old in [*others, (whole, value), (output, value)]:
-            read = tuple(plane for memory in written if (plane := compact(_show(memory, tensor).clone())).numel() > 1)
-            self.set_value(tensor, Value(tensor.shape, read, old.is_data or is_data))
+    def _write_through(self, output: View, written: Value, size: int) -> None:
+        """After a write into memory that other tensors show: their planes are read anew from the largest one's.
+
+        Args:
+            size: of the memory, in bytes.
+        """
+        values = self._values[output.memory]
+        whole = max(values, key=lambda view: view.shape.numel())
+        if whole.shape.numel() <= output.shape.numel():
+            whole, value = output, written
+        else:
+            value = values[whole]
+        planes_of_memory = []
+        for number in range(max(len(value.planes), len(written.planes))):
+            memory = torch.zeros(size // output.dtype.itemsize, dtype=torch.long)
+            for view, planes in ((whole, value.planes), (output, written.planes)):
+                if number < len(planes):
+                    _show(memory, view).copy_(planes[number].expand(view.shape))
+            planes_of_memory.append(memory)
+        for view, old in [*values.items(), (whole, value), (output, written)]:
+            shown = (compact(_show(memory, view).clone()) for memory in planes_of_memory)
+            read = tuple(plane for plane in shown if plane.numel() > 1)
+            values[view] = Value(view.shape, read, old.is_data or written.is_data)
 
 
 def _pending_pins(call: Call, before: Mapping[int, Value], output: Tensor) -> tuple[tuple[Tensor, str], ...]:
@@ -240,11 +259,11 @@ def _place_in_code(module: str) -> str:
     return f"{module or 'the network'} ({line})" if line else module or "the network"
 
 
-def _show(memory: Tensor, tensor: Tensor) -> Tensor:
-    return memory.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+def _show(memory: Tensor, view: View) -> Tensor:
+    return memory.as_strided(view.shape, view.stride, view.offset)
 
 
-def _key(tensor: Tensor) -> Key:
+def _view_of(tensor: Tensor) -> View:
     if tensor.layout != torch.strided:
-        return memory_of(tensor), tensor.shape
-    return memory_of(tensor), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+        return View(memory_of(tensor), 0, tensor.shape, (), tensor.dtype)
+    return View(memory_of(tensor), int(tensor.storage_offset()), tensor.shape, tensor.stride(), tensor.dtype)

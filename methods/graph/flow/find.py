@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from methods.base import copy_network
 from methods.graph.channels import Group, Slots
 from methods.graph.flow.call_numbers import ALWAYS, CallNumbers
 from methods.graph.flow.call_recorder import units_along
@@ -20,6 +19,7 @@ from methods.graph.flow.places import LabelPlaces, Place
 from methods.graph.flow.product_widths import ProductWidths, sides_of_weights, widths_of_products
 from methods.graph.narrow import channels_of
 from methods.graph.trace import LayerUse
+from models.execution.module_copies import copy_on_write
 
 
 def settle_splits(flow: ChannelFlow) -> np.ndarray:
@@ -193,7 +193,7 @@ def _slots_of(members: Sequence[int], indices: Mapping[int, Mapping[Place, set[i
 
 def trace_groups(network: nn.Module, example: Tensor, uses: Mapping[str, LayerUse]) -> TracedGroups:
     """Every coupled group of a network in the order of execution, and why the channels of other layers stay."""
-    twin = copy_network(network)
+    twin = copy_on_write(network)
     traced = groups_of_flow(trace_channels(twin, example), twin, uses)
-    traced.numbers.observe_inputs(copy_network(network), example)
+    traced.numbers.observe_inputs(copy_on_write(network), example)
     return traced
