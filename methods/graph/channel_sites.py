@@ -99,13 +99,14 @@ class ChannelGroups:
 def _channel_site(group: Group, ladder: list[int]) -> Site:
     ratios = tuple(round(1 - width / group.channels, 6) for width in ladder)
     settings = tuple(Setting(ratio=ratio) for ratio in ratios)
-    # A unit that can only be removed as a whole may hold several channels of the layer (split, pixel shuffle).
+    # A unit that can only be removed as a whole may hold several channels of the layer (split, pixel shuffle); channels
+    # of several layers may only go together.
     layer = group.name.partition("[")[0]
     produced = next(slots for slots in group.slots if slots.side == "out" and slots.name == layer)
-    unit = len(produced.index) // group.channels
+    unit = len(produced.index) / group.channels
     owned = tuple(dict.fromkeys(slots.name for slots in group.slots if slots.side == "out"))
-    widths = tuple(width * unit for width in ladder)
-    return Site(group.name, settings, ratios, group.layers, group.channels * unit, widths, owned)
+    widths = tuple(round(width * unit) for width in ladder)
+    return Site(group.name, settings, ratios, group.layers, len(produced.index), widths, owned)
 
 
 def removal_levels(scores: Tensor, partition: Tensor) -> Tensor:

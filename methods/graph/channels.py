@@ -6,6 +6,7 @@ are found by `flow/find.py`; a group that fails the trial on a copy (`verify.py`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -80,7 +81,8 @@ def set_partitions(groups: Iterable[Group], network: nn.Module) -> None:
     """Set `partition` of every group.
 
     Two channels are of one class if both reach the same modules equally often and lie in the same group of every
-    grouped convolution and group norm.
+    grouped convolution and group norm. Where classes have unequally many channels, but a common divisor, each is split
+    into classes of so many: then equally many of every class are the same share of all.
     """
     modules = dict(network.named_modules())
     for group in groups:
@@ -89,8 +91,18 @@ def set_partitions(groups: Iterable[Group], network: nn.Module) -> None:
             width = block_width(modules.get(slots.name), slots.side)
             for index, channel in zip(slots.index.tolist(), slots.channel.tolist(), strict=True):
                 labels[channel].append((slots.name, slots.side, index // width if width else 0))
-        classes: dict[tuple[tuple[str, Side, int], ...], int] = {}
-        group.partition = torch.tensor([classes.setdefault(tuple(label), len(classes)) for label in labels])
+        members: dict[tuple[tuple[str, Side, int], ...], list[int]] = {}
+        for channel, label in enumerate(labels):
+            members.setdefault(tuple(label), []).append(channel)
+        size = math.gcd(*map(len, members.values()))
+        if size == 1:  # no two channels could go one after the other
+            size = max(map(len, members.values()))
+        parts = [
+            channels[start : start + size] for channels in members.values() for start in range(0, len(channels), size)
+        ]
+        group.partition = torch.empty(group.channels, dtype=torch.long)
+        for number, part in enumerate(parts):
+            group.partition[part] = number
 
 
 def find_lopsided_module(group: Group, network: nn.Module) -> str | None:

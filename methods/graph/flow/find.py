@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.graph.channels import Group, Slots
+from methods.graph.flow.balance import balance_sets
 from methods.graph.flow.call_numbers import ALWAYS, CallNumbers
 from methods.graph.flow.call_recorder import units_along
 from methods.graph.flow.channel_flow import ChannelFlow
@@ -107,7 +108,8 @@ def groups_of_flow(flow: ChannelFlow, network: nn.Module, uses: Mapping[str, Lay
     first_units: dict[str, int] = {}
     unit_of = torch.full((len(components),), ALWAYS)  # of components; those of one group follow each other
     units = 0
-    for members in _removable_sets(places, flow.labels.pinned(components), skipped):
+    removable = _removable_sets(places, flow.labels.pinned(components), skipped)
+    for members in balance_sets(removable, places.indices, dict(network.named_modules())):
         slots = _slots_of(members, places.indices)
         name = _group_name(slots, order, places.produced, groups)
         groups[name] = Group(name, len(members), slots)
@@ -182,9 +184,9 @@ def _group_name(slots: Iterable[Slots], order: Mapping[str, int], layers: Contai
 
 def _slots_of(members: Sequence[int], indices: Mapping[int, Mapping[Place, set[int]]]) -> list[Slots]:
     slots = []
-    for place in indices[members[0]]:
+    for place in dict.fromkeys(place for component in members for place in indices[component]):
         pairs = sorted(
-            (index, channel) for channel, component in enumerate(members) for index in indices[component][place]
+            (index, channel) for channel, component in enumerate(members) for index in indices[component].get(place, ())
         )
         index, channel = torch.tensor(pairs).unbind(1)
         slots.append(Slots(place.name, place.side, index, channel, place.dim))

@@ -78,3 +78,28 @@ def shuffle() -> nn.Module:
         return n.fc(pool_mean(F.relu(n.after(x))))
 
     return Pieces(run_net, stem=conv(3, 12), branch=conv(6, 6), after=conv(12, 8), fc=nn.Linear(8, CLASSES))
+
+
+def shuffle_unit() -> nn.Module:
+    """ShuffleNet's unit: what the shuffle brings together goes to two groups of the last convolution at times."""
+
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
+        x = F.relu(n.stem(x))
+        hidden = F.relu(n.first(x)).unflatten(1, (3, -1)).transpose(1, 2).flatten(1, 2)
+        return n.fc(pool_mean(F.relu(x + n.last(n.dw(hidden)))))
+
+    return Pieces(
+        run_net, stem=conv(3, 6), first=conv(6, 30, 1, groups=3), dw=conv(30, 30, groups=30),
+        last=conv(30, 6, 1, groups=3), fc=nn.Linear(6, CLASSES),
+    )  # fmt: skip
+
+
+def grown_stream() -> nn.Module:
+    """A residual stream of two layers' channels, which a grouped convolution reads and writes in other parts."""
+
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
+        x = F.relu(n.stem(x))
+        x = F.relu(torch.cat([n.wide(x), x], 1))
+        return n.fc(pool_mean(F.relu(x + n.mix(x))))
+
+    return Pieces(run_net, stem=conv(3, 5), wide=conv(5, 10), mix=conv(15, 15, 1, groups=3), fc=nn.Linear(15, CLASSES))

@@ -46,7 +46,7 @@ SITES: dict[Callable[[], nn.Module], dict[str, tuple[int, int]]] = {
     grouping.grouped: {"before": (12, 4), "grouped": (18, 6), "after": (8, 8)},
     grouping.depth_multiplier: {"stem": (6, 6), "after": (8, 8)},
     grouping.residual_grouped: {"stem": (8, 2)},
-    grouping.grouped_after_concat: {"stem": (4, 4), "grouped": (8, 4)},
+    grouping.grouped_after_concat: {"stem": (4, 4), "a": (6, 6), "grouped": (8, 4)},  # a and b together
     branches.squeeze_excite: {"stem": (8, 8), "down": (4, 4), "after": (6, 6)},
     branches.squeeze_excite_linear: {"stem": (8, 8), "down": (4, 4), "after": (6, 6)},
     chains.flatten: {"c1": (8, 8), "c2": (6, 6), "fc1": (10, 10)},
@@ -74,6 +74,8 @@ SITES: dict[Callable[[], nn.Module], dict[str, tuple[int, int]]] = {
     fixed_widths.depends_on_width: {"c1": (8, 8), "c2": (12, 12)},
     branches.split_paths: {"c1": (4, 4), "c1[4:12]": (8, 8), "left": (6, 6)},
     grouping.shuffle: {"stem": (12, 6), "after": (8, 8)},
+    grouping.shuffle_unit: {"stem": (6, 2), "first": (18, 2)},  # the other 12 are in two groups of `last` at once
+    grouping.grown_stream: {"stem": (5, 5)},  # together with the channels of `wide`
     branches.attention: {"stem": (8, 8), "attention.query": (8, 4), "attention.value": (8, 4), "wide": (12, 12)},
 }
 
@@ -85,7 +87,6 @@ DENSE: dict[Callable[[], nn.Module], dict[str, str]] = {
     fixed_widths.picks_channels: {"c1": "does not run"},
     chains.recurrent: {"stem": "in cell"},
     grouping.residual_grouped: {"c1": "unequal"},
-    grouping.grouped_after_concat: {"a": "unequally", "b": "unequally"},
 }
 
 
