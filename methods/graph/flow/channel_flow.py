@@ -5,36 +5,25 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from methods.graph.flow.call import Call, Planes, named_arguments
 from methods.graph.flow.call_recorder import CallRecorder
-from methods.graph.flow.labels import Labels, compact
+from methods.graph.flow.labels import Labels
 from methods.graph.flow.operators import made_from_shapes, operator_words, rule_of
 from methods.graph.flow.planes import Value
 from methods.graph.flow.product_widths import ProductRecorder
 from methods.graph.flow.reductions import MEASURES, NORMS, measured_planes
+from methods.graph.flow.tensor_values import TensorValues, View, view_of
 from methods.graph.flow.width_attributes import AttributeRecorder
 from methods.graph.products import MATRIX_PRODUCTS, memory_of, tensor_attributes
 from methods.graph.trace import is_attention
 from models.execution.operator_mode import OperatorMode
 from models.execution.tensor_leaves import tensor_leaves
 from models.execution.user_line import running_line
-
-
-class View(NamedTuple):
-    """What a tensor shows of its memory; two tensors of one view have the same elements."""
-
-    memory: int
-    offset: int
-    shape: torch.Size
-    stride: tuple[int, ...]
-    dtype: torch.dtype
-
 
 # Operators by which a number of the network decides a branch of Python.
 _BRANCHES = frozenset(("_local_scalar_dense", "is_nonzero", "item", "gt", "lt", "ge", "le", "eq", "ne"))
@@ -62,6 +51,9 @@ class ChannelFlow(OperatorMode):
         self.path: list[str] = [""]
         self.visited: dict[str, None] = {}  # modules in the order of their first call, or first use of a tensor
         self.operators: Counter[tuple[str, str]] = Counter()  # of the code of a module: how often each has run
+        self.values = TensorValues()
+        # Recorders hold these, and not the flow: in a circle, they would keep the network after its last use.
+        self.value_of, self.set_value = self.values.value_of, self.values.set_value
         self.calls = CallRecorder(self.path, self.value_of)
         self.attributes = AttributeRecorder(self.value_of)
         self.needs_labels = False
@@ -69,9 +61,6 @@ class ChannelFlow(OperatorMode):
         self.products = ProductRecorder(network, self.path)
         self.norms = {name for name, module in network.named_modules() if isinstance(module, _MASKED_NORMS)}
         self._parameters = {memory_of(parameter) for parameter in network.parameters()}
-        self._values: dict[int, dict[View, Value]] = {}  # by memory
-        # Without them, another tensor could take a dead one's place in memory, and with it its labels.
-        self._places: dict[int, StorageWeakRef | Tensor] = {}
         self._owners: dict[View, str] = {}
         self._sides: dict[tuple[str, str], Tensor] = {}
         for name, tensor in [*network.named_parameters(), *network.named_buffers(), *tensor_attributes(network)]:
@@ -87,7 +76,7 @@ class ChannelFlow(OperatorMode):
             if size > 1:
                 shape = [size if d == dim else 1 for d in range(tensor.dim())]
                 planes.append(self.labels.add_dimension(name, dim, size).reshape(shape))
-        self._owners[_view_of(tensor)] = name
+        self._owners[view_of(tensor)] = name
         self.set_value(tensor, Value(tensor.shape, tuple(planes)))
 
     def pin_module(self, name: str, reason: str) -> None:
@@ -98,19 +87,8 @@ class ChannelFlow(OperatorMode):
 
     def owners_of(self, tensors: Iterable[Tensor]) -> Iterator[str]:
         """The modules whose parameters, buffers or other tensors are among these."""
-        names = (self._owners.get(_view_of(tensor)) for tensor in tensors)
+        names = (self._owners.get(view_of(tensor)) for tensor in tensors)
         return (name.rpartition(".")[0] for name in names if name is not None)
-
-    def value_of(self, tensor: Tensor) -> Value:
-        view = _view_of(tensor)
-        return self._values.get(view.memory, {}).get(view) or Value(tensor.shape)
-
-    def set_value(self, tensor: Tensor, value: Value) -> None:
-        view = _view_of(tensor)
-        if view.memory not in self._places:
-            is_strided = tensor.layout == torch.strided
-            self._places[view.memory] = StorageWeakRef(tensor.untyped_storage()) if is_strided else tensor
-        self._values.setdefault(view.memory, {})[view] = value
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -126,7 +104,7 @@ class ChannelFlow(OperatorMode):
 
         None for a bare weight: nothing there could be narrowed group by group.
         """
-        owner = self._owners.get(_view_of(weight))
+        owner = self._owners.get(view_of(weight))
         layer = self.path[-1] if owner is None else owner.rpartition(".")[0]
         return self.side_labels(layer, "in", width) if layer in self.products.sources.layers else None
 
@@ -162,7 +140,10 @@ class ChannelFlow(OperatorMode):
         else:
             values = self._apply_rule(func, args, kwargs, before, outputs) if outputs else []
         for output, value in zip(outputs, values, strict=True):
-            self._store_value(output, value, in_place=func._schema.is_mutable)
+            if func._schema.is_mutable and not value.pending:
+                self.values.write_value(output, value)
+            else:
+                self.set_value(output, value)
         return result
 
     def _note_operands(self, name: str, tensors: Sequence[Tensor], before: Mapping[int, Value]) -> None:
@@ -213,37 +194,6 @@ class ChannelFlow(OperatorMode):
                 self.needs_labels = True
                 self.labels.note(plane, call.reason)
 
-    def _store_value(self, output: Tensor, value: Value, *, in_place: bool) -> None:
-        view = _view_of(output)
-        if in_place and not value.pending and self._values.get(view.memory, {}).keys() - {view}:
-            self._write_through(view, value, output.untyped_storage().nbytes())
-        else:
-            self.set_value(output, value)
-
-    def _write_through(self, output: View, written: Value, size: int) -> None:
-        """After a write into memory that other tensors show: their planes are read anew from the largest one's.
-
-        Args:
-            size: of the memory, in bytes.
-        """
-        values = self._values[output.memory]
-        whole = max(values, key=lambda view: view.shape.numel())
-        if whole.shape.numel() <= output.shape.numel():
-            whole, value = output, written
-        else:
-            value = values[whole]
-        planes_of_memory = []
-        for number in range(max(len(value.planes), len(written.planes))):
-            memory = torch.zeros(size // output.dtype.itemsize, dtype=torch.long)
-            for view, planes in ((whole, value.planes), (output, written.planes)):
-                if number < len(planes):
-                    _show(memory, view).copy_(planes[number].expand(view.shape))
-            planes_of_memory.append(memory)
-        for view, old in [*values.items(), (whole, value), (output, written)]:
-            shown = (compact(_show(memory, view).clone()) for memory in planes_of_memory)
-            read = tuple(plane for plane in shown if plane.numel() > 1)
-            values[view] = Value(view.shape, read, old.is_data or written.is_data)
-
 
 def _pending_pins(call: Call, before: Mapping[int, Value], output: Tensor) -> tuple[tuple[Tensor, str], ...]:
     """A single number made of channels (their mean) pins them once it is computed with, not if it decides a branch."""
@@ -257,13 +207,3 @@ def _pending_pins(call: Call, before: Mapping[int, Value], output: Tensor) -> tu
 def _place_in_code(module: str) -> str:
     line = running_line()
     return f"{module or 'the network'} ({line})" if line else module or "the network"
-
-
-def _show(memory: Tensor, view: View) -> Tensor:
-    return memory.as_strided(view.shape, view.stride, view.offset)
-
-
-def _view_of(tensor: Tensor) -> View:
-    if tensor.layout != torch.strided:
-        return View(memory_of(tensor), 0, tensor.shape, (), tensor.dtype)
-    return View(memory_of(tensor), int(tensor.storage_offset()), tensor.shape, tensor.stride(), tensor.dtype)
