@@ -5,22 +5,14 @@ Code that the trace has not seen may mix channels that it takes to be apart, wit
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from methods.graph.call_arguments import Number, list_numbers
 from methods.graph.flow.passes import SCALES
-from methods.graph.trace import evaluation_mode, fitting_inputs, separate_operators
-from models.execution.forward_hooks import module_path
-from models.execution.operator_mode import OperatorMode
-
-READS_DATA = "_local_scalar_dense"  # a number is read off a tensor, for a branch
-Step = tuple[str, str, tuple[Number, ...]]
-"""The module in whose code an operator runs, the operator, and the numbers that it is given."""
+from methods.graph.operator_recorder import READS_DATA, Step, record_operators
+from methods.graph.trace import fitting_inputs
 
 
 @dataclass(frozen=True)
@@ -78,25 +70,5 @@ def _differ(steps: list[Step] | None, reference: list[Step], *, with_numbers: bo
 
 def _list_steps(network: nn.Module, images: Tensor) -> list[Step] | None:
     """The operators of a pass in their order; None if the network does not run on such images."""
-    recorder = _StepRecorder()
-    with suppress(Exception):
-        with module_path(network, recorder.path), evaluation_mode(network, images), separate_operators(), recorder:
-            torch.manual_seed(0)
-            network(images.clone())
-        return recorder.steps
-    return None
-
-
-class _StepRecorder(OperatorMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.path: list[str] = [""]
-        self.steps: list[Step] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = self.run_parts(func, args, kwargs or {})
-        if result is not NotImplemented:
-            return result
-        numbers = tuple(number for _, number in list_numbers((args, kwargs or {})))
-        self.steps.append((self.path[-1], func.overloadpacket.__name__, numbers))
-        return func(*args, **(kwargs or {}))
+    recorded = record_operators(network, images)
+    return None if recorded is None else recorded.steps

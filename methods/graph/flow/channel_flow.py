@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -50,7 +49,6 @@ class ChannelFlow(OperatorMode):
         self.splits: list[Tensor] = []
         self.path: list[str] = [""]
         self.visited: dict[str, None] = {}  # modules in the order of their first call, or first use of a tensor
-        self.operators: Counter[tuple[str, str]] = Counter()  # of the code of a module: how often each has run
         self.values = TensorValues()
         # Recorders hold these, and not the flow: in a circle, they would keep the network after its last use.
         self.value_of, self.set_value = self.values.value_of, self.values.set_value
@@ -124,7 +122,6 @@ class ChannelFlow(OperatorMode):
         result = self.run_parts(func, args, kwargs)
         if result is not NotImplemented:
             return result
-        self.operators[self.path[-1], name] += 1
         tensors = tensor_leaves((args, kwargs))
         # Before the operator runs: it may write into its operands.
         before = {id(tensor): self.value_of(tensor) for tensor in tensors}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,9 +20,9 @@ from methods.graph.flow.channel_flow import ChannelFlow
 from methods.graph.flow.hooks import run_with_labels
 from methods.graph.flow.labels import varying_dims
 from methods.graph.narrow import LAYERS, Norm, channels_of
-from methods.graph.trace import evaluation_mode, quiet_errors, separate_operators
-from models.execution.forward_hooks import forward_hooks, hookable_modules, module_path
-from models.execution.operator_mode import OperatorMode
+from methods.graph.operator_recorder import READS_DATA, OperatorRecorder, record_operators
+from models.execution.forward_hooks import forward_hooks, hookable_modules
+from models.execution.module_copies import copy_on_write
 from models.execution.tensor_leaves import tensor_leaves
 
 SCALES = (0.0, 0.1, 10.0, -10.0)
@@ -38,6 +38,8 @@ def trace_channels(network: nn.Module, example: Tensor) -> ChannelFlow:
     """
     flow = ChannelFlow(network)
     image = example[:1]
+    recorded = record_operators(copy_on_write(network), image)  # the traced one has not run before
+    traced = recorded.count_operators() if recorded else Counter()
     flow.products.on = True  # of one pass: FLOPs are those of evaluation
     _trace_pass(flow, network, image, training=False)
     flow.products.on = False
@@ -45,11 +47,17 @@ def trace_channels(network: nn.Module, example: Tensor) -> ChannelFlow:
     pair = torch.cat([image, image])
     passes = [(pair, True), *((image * scale, False) for scale in SCALES)]
     for images, training in passes:
-        if (training or unreached_layers(flow, network)) and _runs_other_code(flow, network, images, training=training):
+        if not training and not unreached_layers(flow, network):
+            break
+        # A pass alone costs a fraction of one with labels.
+        recorded = record_operators(network, images, training=training, owners_of=flow.owners_of)
+        if recorded and _runs_other_code(recorded, traced, flow, network, pair if training else None):
+            traced += recorded.count_operators()
             with contextlib.suppress(Exception):
                 _trace_pass(flow, network, images, training=training)
     if unreached := unreached_layers(flow, network):
-        _pin_what_they_could_take(flow, network, image, unreached)
+        branching = {module for module, operator in traced if operator == READS_DATA}
+        _pin_what_they_could_take(flow, network, image, unreached, branching)
     return flow
 
 
@@ -66,73 +74,47 @@ def unreached_layers(flow: ChannelFlow, network: nn.Module) -> list[str]:
     return [name for name, module in candidates if name not in flow.visited and any(module.state_dict())]
 
 
-def _runs_other_code(flow: ChannelFlow, network: nn.Module, images: Tensor, *, training: bool) -> bool:
+def _runs_other_code(
+    recorded: OperatorRecorder,
+    traced: Counter[tuple[str, str]],
+    flow: ChannelFlow,
+    network: nn.Module,
+    pair: Tensor | None,
+) -> bool:
     """Whether a pass runs operators in a module's code, or reads layers, that no traced pass has run or read.
 
-    Torch's own modules (batch norm, dropout) do in training what is known of them. This costs a forward pass, where a
-    trace costs several.
+    Torch's own modules (batch norm, dropout) do in training what is known of them.
+
+    Args:
+        pair: the images, if the pass was in training.
     """
-    counter = _count_operators(flow, network, images, training=training)
-    if counter is None:  # it does not run on such images
-        return False
-    if not counter.reached.isdisjoint(unreached_layers(flow, network)):
+    if not recorded.reached.isdisjoint(unreached_layers(flow, network)):
         return True
     torchs_own = {name for name, module in network.named_modules() if type(module).__module__.startswith("torch.nn.")}
+    operators = recorded.count_operators()
 
     def has_more_than(counted: Counter[tuple[str, str]]) -> bool:
-        return any(path not in torchs_own for path, _ in counter.operators - counted)
+        return any(path not in torchs_own for path, _ in operators - counted)
 
-    if not training or not has_more_than(flow.operators):
-        return has_more_than(flow.operators)
+    if pair is None or not has_more_than(traced):
+        return has_more_than(traced)
     # Two images may take other operators than one where evaluation does the same (einsum squeezes a batch of one).
-    evaluated = _count_operators(flow, network, images, training=False)
-    return evaluated is None or has_more_than(evaluated.operators)
+    evaluated = record_operators(network, pair)
+    return evaluated is None or has_more_than(evaluated.count_operators())
 
 
-@quiet_errors()
-def _count_operators(
-    flow: ChannelFlow, network: nn.Module, images: Tensor, *, training: bool
-) -> _OperatorCounter | None:
-    counter = _OperatorCounter(flow)
-    with contextlib.suppress(Exception):
-        with module_path(network, counter.path), evaluation_mode(network, images), separate_operators(), counter:
-            network.train(training)
-            network(images.clone())
-        return counter
-    return None
-
-
-class _OperatorCounter(OperatorMode):
-    """How often each operator runs in the code of each module.
-
-    Attributes:
-        reached: the modules in whose code operators run, or whose tensors these read.
-    """
-
-    def __init__(self, flow: ChannelFlow) -> None:
-        super().__init__()
-        self.path: list[str] = [""]
-        self.operators: Counter[tuple[str, str]] = Counter()
-        self.reached: set[str] = set()
-        self._flow = flow
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = self.run_parts(func, args, kwargs or {})
-        if result is not NotImplemented:
-            return result
-        self.operators[self.path[-1], func.overloadpacket.__name__] += 1
-        self.reached.update((self.path[-1], *self._flow.owners_of(tensor_leaves((args, kwargs)))))
-        return func(*args, **(kwargs or {}))
-
-
-def _pin_what_they_could_take(flow: ChannelFlow, network: nn.Module, image: Tensor, unreached: Sequence[str]) -> None:
+def _pin_what_they_could_take(
+    flow: ChannelFlow, network: nn.Module, image: Tensor, unreached: Sequence[str], branching: Collection[str]
+) -> None:
     """Pin layers that no pass reached, and channels of their width that a branch on the data could give them.
 
     That branch is in the nearest module around a layer that runs: what this is given, and what the modules that it
     calls return. Where nothing reads a number off a tensor, no branch depends on the data: those layers are dead.
+
+    Args:
+        branching: the modules in whose code a number is read off a tensor.
     """
     modules = dict(network.named_modules())
-    branching = {path for path, name in flow.operators if name == "_local_scalar_dense"}
     callers: dict[str, list[str]] = {}
     for name in unreached:
         flow.pin_module(name, "no forward pass on noise reached it")
