@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,6 @@ from models.execution.operator_mode import OperatorMode
 from models.execution.tensor_leaves import tensor_leaves
 
 READS_DATA = "_local_scalar_dense"  # a number is read off a tensor, for a branch
-Owners = Callable[[Iterable[Tensor]], Iterable[str]]
 
 
 class Step(NamedTuple):
@@ -30,52 +29,68 @@ class Step(NamedTuple):
 class OperatorRecorder(OperatorMode):
     """While this mode is on, operators are noted in their order.
 
-    Args:
-        owners_of: the modules that hold tensors.
-
     Attributes:
         path: the names of the modules that run, the innermost last.
         steps: the operators.
-        reached: the modules in whose code operators run, or whose tensors these read.
     """
 
-    def __init__(self, owners_of: Owners) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.path: list[str] = [""]
         self.steps: list[Step] = []
-        self.reached: set[str] = set()
-        self._owners_of = owners_of
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = self.run_parts(func, args, kwargs)
         if result is not NotImplemented:
             return result
-        numbers = tuple(number for _, number in list_numbers((args, kwargs)))
-        self.steps.append(Step(self.path[-1], func.overloadpacket.__name__, numbers))
-        self.reached.update((self.path[-1], *self._owners_of(tensor_leaves((args, kwargs)))))
+        self.note_step(func.overloadpacket.__name__, args, kwargs)
         return func(*args, **kwargs)
+
+    def note_step(self, operator: str, args: Any, kwargs: dict[str, Any]) -> None:
+        """An operator runs."""
+        numbers = tuple(number for _, number in list_numbers((args, kwargs)))
+        self.steps.append(Step(self.path[-1], operator, numbers))
 
     def count_operators(self) -> Counter[tuple[str, str]]:
         """How often each operator runs in the code of each module."""
         return Counter(step[:2] for step in self.steps)
 
 
-def _owners_unknown(_tensors: Iterable[Tensor]) -> Sequence[str]:
-    return ()
+class ReachRecorder(OperatorRecorder):
+    """Notes as well which modules a pass reaches.
+
+    Args:
+        owners_of: the modules that hold tensors.
+
+    Attributes:
+        reached: the modules in whose code operators run, or whose tensors these read.
+    """
+
+    def __init__(self, owners_of: Callable[[Iterable[Tensor]], Iterable[str]]) -> None:
+        super().__init__()
+        self.reached: set[str] = set()
+        self._owners_of = owners_of
+
+    def note_step(self, operator: str, args: Any, kwargs: dict[str, Any]) -> None:
+        super().note_step(operator, args, kwargs)
+        self.reached.update((self.path[-1], *self._owners_of(tensor_leaves((args, kwargs)))))
+
+
+Recorder = TypeVar("Recorder", bound=OperatorRecorder)
 
 
 @quiet_errors()
 def record_operators(
-    network: nn.Module, images: Tensor, *, training: bool = False, owners_of: Owners = _owners_unknown
-) -> OperatorRecorder | None:
-    """The operators of a pass; None if the network does not run on such images."""
-    recorder = OperatorRecorder(owners_of)
+    network: nn.Module, images: Tensor, recorder: Recorder, *, training: bool = False
+) -> Recorder | None:
+    """The recorder, after a pass; None if the network does not run on such images."""
+    inputs = images.clone()  # code may write into them
     try:
-        with module_path(network, recorder.path), evaluation_mode(network, images), separate_operators(), recorder:
+        with module_path(network, recorder.path), evaluation_mode(network, inputs), separate_operators(), recorder:
             network.train(training)
             torch.manual_seed(0)
-            network(images.clone())
+            network(inputs)
     except Exception:  # whatever the user's code raises
         return None
     return recorder

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.graph.flow.passes import SCALES
-from methods.graph.operator_recorder import READS_DATA, Step, record_operators
+from methods.graph.operator_recorder import READS_DATA, OperatorRecorder, Step, record_operators
 from methods.graph.trace import fitting_inputs
 
 
@@ -70,5 +70,5 @@ def _differ(steps: list[Step] | None, reference: list[Step], *, with_numbers: bo
 
 def _list_steps(network: nn.Module, images: Tensor) -> list[Step] | None:
     """The operators of a pass in their order; None if the network does not run on such images."""
-    recorded = record_operators(network, images)
+    recorded = record_operators(network, images, OperatorRecorder())
     return None if recorded is None else recorded.steps

@@ -156,6 +156,8 @@ class CallNumbers:
             network: a copy of the dense network.
             example: a batch (B, C, H, W) of one image or more; the trace has seen one.
         """
+        if not self._candidates:
+            return
         written = self._attach_numbers(network, torch.ones(self._units + 1, dtype=torch.bool))
         dense: Notes = {}
         for entry in self._candidates:

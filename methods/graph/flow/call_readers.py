@@ -153,9 +153,11 @@ def _read_factors(call: TracedCall) -> Iterator[ReadNumber]:
 
 def _read_floats(call: TracedCall) -> Iterator[ReadNumber]:
     """Of other operators only numbers that cannot be a dimension, an index or a kernel's size."""
-    return ((path, number, None) for path, number in call.numbers.items() if isinstance(number, float))
+    numbers = ((path, number) for path, number in call.numbers.items() if path not in _RATES)
+    return ((path, number, None) for path, number in numbers if isinstance(number, float))
 
 
+_RATES = frozenset(((1, "eps"), (1, "momentum"), (1, "p")))  # of norms and dropout, whatever the width
 _ARITHMETIC = [
     f"{before}{name}{after}"
     for name in ("mul", "div", "truediv", "true_divide", "floordiv", "floor_divide", "add", "sub", "pow")

@@ -18,9 +18,9 @@ from methods.graph.flow.product_widths import ProductRecorder
 from methods.graph.flow.reductions import MEASURES, NORMS, measured_planes
 from methods.graph.flow.tensor_values import TensorValues, View, view_of
 from methods.graph.flow.width_attributes import AttributeRecorder
+from methods.graph.operator_recorder import OperatorRecorder
 from methods.graph.products import MATRIX_PRODUCTS, memory_of, tensor_attributes
 from methods.graph.trace import is_attention
-from models.execution.operator_mode import OperatorMode
 from models.execution.tensor_leaves import tensor_leaves
 from models.execution.user_line import running_line
 
@@ -29,7 +29,7 @@ _BRANCHES = frozenset(("_local_scalar_dense", "is_nonzero", "item", "gt", "lt", 
 _MASKED_NORMS = (nn.GroupNorm, nn.LayerNorm)
 
 
-class ChannelFlow(OperatorMode):
+class ChannelFlow(OperatorRecorder):
     """While this mode is on, every tensor's planes are kept.
 
     Attributes:
@@ -47,7 +47,6 @@ class ChannelFlow(OperatorMode):
         super().__init__()
         self.labels = Labels()
         self.splits: list[Tensor] = []
-        self.path: list[str] = [""]
         self.visited: dict[str, None] = {}  # modules in the order of their first call, or first use of a tensor
         self.values = TensorValues()
         # Recorders hold these, and not the flow: in a circle, they would keep the network after its last use.
@@ -122,6 +121,7 @@ class ChannelFlow(OperatorMode):
         result = self.run_parts(func, args, kwargs)
         if result is not NotImplemented:
             return result
+        self.note_step(name, args, kwargs)
         tensors = tensor_leaves((args, kwargs))
         # Before the operator runs: it may write into its operands.
         before = {id(tensor): self.value_of(tensor) for tensor in tensors}

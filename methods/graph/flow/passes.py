@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -20,9 +20,8 @@ from methods.graph.flow.channel_flow import ChannelFlow
 from methods.graph.flow.hooks import run_with_labels
 from methods.graph.flow.labels import varying_dims
 from methods.graph.narrow import LAYERS, Norm, channels_of
-from methods.graph.operator_recorder import READS_DATA, OperatorRecorder, record_operators
+from methods.graph.operator_recorder import READS_DATA, OperatorRecorder, ReachRecorder, record_operators
 from models.execution.forward_hooks import forward_hooks, hookable_modules
-from models.execution.module_copies import copy_on_write
 from models.execution.tensor_leaves import tensor_leaves
 
 SCALES = (0.0, 0.1, 10.0, -10.0)
@@ -38,8 +37,6 @@ def trace_channels(network: nn.Module, example: Tensor) -> ChannelFlow:
     """
     flow = ChannelFlow(network)
     image = example[:1]
-    recorded = record_operators(copy_on_write(network), image)  # the traced one has not run before
-    traced = recorded.count_operators() if recorded else Counter()
     flow.products.on = True  # of one pass: FLOPs are those of evaluation
     _trace_pass(flow, network, image, training=False)
     flow.products.on = False
@@ -50,14 +47,12 @@ def trace_channels(network: nn.Module, example: Tensor) -> ChannelFlow:
         if not training and not unreached_layers(flow, network):
             break
         # A pass alone costs a fraction of one with labels.
-        recorded = record_operators(network, images, training=training, owners_of=flow.owners_of)
-        if recorded and _runs_other_code(recorded, traced, flow, network, pair if training else None):
-            traced += recorded.count_operators()
+        recorded = record_operators(network, images, ReachRecorder(flow.owners_of), training=training)
+        if recorded and _runs_other_code(recorded, flow, network, pair if training else None):
             with contextlib.suppress(Exception):
                 _trace_pass(flow, network, images, training=training)
     if unreached := unreached_layers(flow, network):
-        branching = {module for module, operator in traced if operator == READS_DATA}
-        _pin_what_they_could_take(flow, network, image, unreached, branching)
+        _pin_what_they_could_take(flow, network, image, unreached)
     return flow
 
 
@@ -74,13 +69,7 @@ def unreached_layers(flow: ChannelFlow, network: nn.Module) -> list[str]:
     return [name for name, module in candidates if name not in flow.visited and any(module.state_dict())]
 
 
-def _runs_other_code(
-    recorded: OperatorRecorder,
-    traced: Counter[tuple[str, str]],
-    flow: ChannelFlow,
-    network: nn.Module,
-    pair: Tensor | None,
-) -> bool:
+def _runs_other_code(recorded: ReachRecorder, flow: ChannelFlow, network: nn.Module, pair: Tensor | None) -> bool:
     """Whether a pass runs operators in a module's code, or reads layers, that no traced pass has run or read.
 
     Torch's own modules (batch norm, dropout) do in training what is known of them.
@@ -91,7 +80,7 @@ def _runs_other_code(
     if not recorded.reached.isdisjoint(unreached_layers(flow, network)):
         return True
     torchs_own = {name for name, module in network.named_modules() if type(module).__module__.startswith("torch.nn.")}
-    operators = recorded.count_operators()
+    operators, traced = recorded.count_operators(), flow.count_operators()
 
     def has_more_than(counted: Counter[tuple[str, str]]) -> bool:
         return any(path not in torchs_own for path, _ in operators - counted)
@@ -99,22 +88,18 @@ def _runs_other_code(
     if pair is None or not has_more_than(traced):
         return has_more_than(traced)
     # Two images may take other operators than one where evaluation does the same (einsum squeezes a batch of one).
-    evaluated = record_operators(network, pair)
+    evaluated = record_operators(network, pair, OperatorRecorder())
     return evaluated is None or has_more_than(evaluated.count_operators())
 
 
-def _pin_what_they_could_take(
-    flow: ChannelFlow, network: nn.Module, image: Tensor, unreached: Sequence[str], branching: Collection[str]
-) -> None:
+def _pin_what_they_could_take(flow: ChannelFlow, network: nn.Module, image: Tensor, unreached: Sequence[str]) -> None:
     """Pin layers that no pass reached, and channels of their width that a branch on the data could give them.
 
     That branch is in the nearest module around a layer that runs: what this is given, and what the modules that it
     calls return. Where nothing reads a number off a tensor, no branch depends on the data: those layers are dead.
-
-    Args:
-        branching: the modules in whose code a number is read off a tensor.
     """
     modules = dict(network.named_modules())
+    branching = {step.module for step in flow.steps if step.operator == READS_DATA}
     callers: dict[str, list[str]] = {}
     for name in unreached:
         flow.pin_module(name, "no forward pass on noise reached it")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from torch import nn
@@ -14,8 +16,7 @@ from methods.graph.flow.labels import Dimension
 from methods.graph.narrow import LAYERS, Norm, Side, is_depthwise, layer_dims
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where labels of a dimension stand in the network: a side of a module, or a dimension of a bare tensor.
 
     A bare weight has a side too: `in` where it reads channels, `out` where it or another tensor goes along with them.
@@ -75,9 +76,10 @@ class LabelPlaces:
         order: Mapping[str, int],
         sides: Mapping[int, Side],
     ) -> None:
-        self.indices: dict[int, dict[Place, set[int]]] = {}
+        self.indices: defaultdict[int, defaultdict[Place, set[int]]] = defaultdict(lambda: defaultdict(set))
         self.first_labels: dict[Place, int] = {}
         produced: dict[str, list[int]] = {}
+        noted: dict[Place, list[int]] = {}
         modules = dict(network.named_modules())
         for dimension in _at_all_places(flow.labels.dimensions, network):
             place = place_of(dimension, modules, sides)
@@ -85,8 +87,10 @@ class LabelPlaces:
                 continue
             self.first_labels.setdefault(place, dimension.first)
             ids = components[dimension.first : dimension.first + dimension.size].tolist()
-            for index, component in enumerate(ids):
-                self.indices.setdefault(component, {}).setdefault(place, set()).add(index)
+            if ids != noted.get(place):  # a norm's scales, shifts and statistics mostly say the same
+                noted[place] = ids
+                for index, component in enumerate(ids):
+                    self.indices[component][place].add(index)
             # Further dimensions of a bare weight (a bank's matrices) go along with channels, but make none.
             makes_channels = place.side == "out" and (place.dim is None or dimension.first in sides)
             if makes_channels and place.name in order:
