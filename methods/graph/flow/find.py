@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+import gc
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,41 +102,47 @@ def groups_of_flow(flow: ChannelFlow, network: nn.Module, uses: Mapping[str, Lay
     recorded, component_of = flow.products.recorded, torch.from_numpy(components)
     sides = sides_of_weights(recorded, flow.labels.dimensions, component_of, uses)
     places = LabelPlaces(flow, network, components, order, sides)
-    skipped = {name: _why_without_labels(network, name) for name in order if name not in places.produced}
-    groups: dict[str, Group] = {}
-    measures: dict[str, str] = {}
+    reasons = {name: _why_without_labels(network, name) for name in order if name not in places.produced}
+    removable, reasons_to_stay = _removable_sets(places, flow.labels.pinned(components))
+    sets = balance_sets(removable, places.indices, dict(network.named_modules()))
+    groups = _name_groups(sets, places, order)
+    members_of = [(group.name, members) for group, members in zip(groups, sets, strict=True)]
     noted = flow.labels.noted(components)
-    members_of: list[tuple[str, list[int]]] = []
-    first_units: dict[str, int] = {}
-    unit_of = torch.full((len(components),), ALWAYS)  # of components; those of one group follow each other
-    units = 0
-    removable = _removable_sets(places, flow.labels.pinned(components), skipped)
-    for members in balance_sets(removable, places.indices, dict(network.named_modules())):
-        slots = _slots_of(members, places.indices)
-        name = _group_name(slots, order, places.produced, groups)
-        groups[name] = Group(name, len(members), slots)
-        members_of.append((name, members))
-        first_units[name] = units
-        if places_measured := [noted[member] for member in members if member in noted]:
-            measures[name] = places_measured[0]
-        unit_of[members] = torch.arange(units, units + len(members))
-        units += len(members)
-    unit_of_label = unit_of[component_of]
-    unit_of_label[FREE] = ALWAYS
-    attributes = flow.attributes.attributes(lambda extent: units_along(extent, unit_of_label))
-    numbers = CallNumbers(list(flow.calls.numbers(unit_of_label)), first_units, units, list(attributes))
-    products = widths_of_products(recorded, component_of, members_of)
+    measured = [(name, noted[member]) for name, members in reversed(members_of) for member in reversed(members)
+                if member in noted]  # fmt: skip
     return TracedGroups(
-        list(groups.values()),
-        skipped,
+        groups,
+        reasons | reasons_to_stay,
         uses,
-        products,
-        numbers,
-        measures,
+        widths_of_products(recorded, component_of, members_of),
+        _numbers_of_code(flow, component_of, members_of),
+        dict(measured),  # of a group, the place of its first channel
         flow.needs_labels,
         components,
         places.first_labels,
     )
+
+
+def _numbers_of_code(
+    flow: ChannelFlow, component_of: Tensor, members_of: Sequence[tuple[str, list[int]]]
+) -> CallNumbers:
+    """What the code's numbers count: units, which are the channels of one group after the other.
+
+    Args:
+        component_of: (number of labels,) the component of each label.
+        members_of: name and components of every group.
+    """
+    unit_of = torch.full((len(component_of),), ALWAYS)  # of components
+    first_units: dict[str, int] = {}
+    units = 0
+    for name, members in members_of:
+        first_units[name] = units
+        unit_of[members] = torch.arange(units, units + len(members))
+        units += len(members)
+    unit_of_label = unit_of[component_of]
+    unit_of_label[FREE] = ALWAYS  # all tensors without channels have this label in common
+    attributes = flow.attributes.attributes(lambda extent: units_along(extent, unit_of_label))
+    return CallNumbers(list(flow.calls.numbers(unit_of_label)), first_units, units, list(attributes))
 
 
 def _why_without_labels(network: nn.Module, name: str) -> str:
@@ -150,27 +158,40 @@ def _why_without_labels(network: nn.Module, name: str) -> str:
     return "channels of transposed convolutions in groups are not followed"
 
 
-def _removable_sets(places: LabelPlaces, pinned: Mapping[int, str], skipped: dict[str, str]) -> list[list[int]]:
+def _removable_sets(places: LabelPlaces, pinned: Mapping[int, str]) -> tuple[list[list[int]], dict[str, str]]:
     """Components of which any may be removed; all in one set stand at the same places, and so make one group.
 
     Args:
         pinned: the components that stay, with the reason.
-        skipped: gets the reasons for layers with channels that stay.
+
+    Returns:
+        The sets, and the reasons for layers with channels that stay.
     """
     sets: dict[frozenset[Place], dict[int, str]] = {}  # component -> its first producer
+    reasons: dict[str, str] = {}
     for name, ids in places.produced.items():
         for component in ids:
             if component in pinned:
-                skipped.setdefault(name, pinned[component])
+                reasons.setdefault(name, pinned[component])
             else:
                 sets.setdefault(frozenset(places.indices[component]), {}).setdefault(component, name)
     for members in sets.values():
+        # One component cannot shrink: without it, the layers on either side would have no channels left.
         if len(members) == 1:
             ((component, name),) = members.items()
             number, width = places.produced[name].count(component), len(places.produced[name])
             some = "its channels" if number == width else f"{number} of its {width} channels"
-            skipped.setdefault(name, f"{some} can only be removed all together")
-    return [list(members) for members in sets.values() if len(members) > 1]
+            reasons.setdefault(name, f"{some} can only be removed all together")
+    return [list(members) for members in sets.values() if len(members) > 1], reasons
+
+
+def _name_groups(sets: Iterable[list[int]], places: LabelPlaces, order: Mapping[str, int]) -> list[Group]:
+    groups: dict[str, Group] = {}
+    for members in sets:
+        slots = _slots_of(members, places.indices)
+        name = _group_name(slots, order, places.produced, groups)
+        groups[name] = Group(name, len(members), slots)
+    return list(groups.values())
 
 
 def _group_name(slots: Iterable[Slots], order: Mapping[str, int], layers: Container[str], taken: Container[str]) -> str:
@@ -193,9 +214,23 @@ def _slots_of(members: Sequence[int], indices: Mapping[int, Mapping[Place, set[i
     return slots
 
 
+@contextmanager
+def _paused_collection() -> Iterator[None]:
+    """No garbage is looked for: the small sets of each label would let Python search all of torch's objects for it."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def trace_groups(network: nn.Module, example: Tensor, uses: Mapping[str, LayerUse]) -> TracedGroups:
     """Every coupled group of a network in the order of execution, and why the channels of other layers stay."""
     twin = copy_on_write(network)
-    traced = groups_of_flow(trace_channels(twin, example), twin, uses)
+    flow = trace_channels(twin, example)
+    with _paused_collection():
+        traced = groups_of_flow(flow, twin, uses)
     traced.numbers.observe_inputs(copy_on_write(network), example)
     return traced
