@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,11 +42,17 @@ class CallRecorder(TorchFunctionMode):
     Args:
         path: the names of the modules that run, the innermost last.
         value_of: what is known of a tensor.
+        note_result: is told the module and the tensors that a call with numbers has returned.
     """
 
-    def __init__(self, path: Sequence[str], value_of: Callable[[Tensor], Value]) -> None:
+    def __init__(
+        self,
+        path: Sequence[str],
+        value_of: Callable[[Tensor], Value],
+        note_result: Callable[[str, Iterable[Tensor]], None],
+    ) -> None:
         super().__init__()
-        self._path, self._value_of = path, value_of
+        self._path, self._value_of, self._note_result = path, value_of, note_result
         self._training = False
         self._counts: dict[str, Counter[Instructions]] = {}  # in the current pass of each module
         self._orders: dict[str, Counter[Instructions]] = {}
@@ -74,6 +80,7 @@ class CallRecorder(TorchFunctionMode):
                 operand = self._channel_extents((args, kwargs))
                 call = _RecordedCall(module, site, count, order, self._training, operand)
                 self._noted += [(call, path, number, extent) for path, number, extent in read]
+                self._note_result(module, tensor_leaves(result))
         return result
 
     def _channel_extents(self, call: tuple[Any, ...]) -> tuple[Extent, ...]:

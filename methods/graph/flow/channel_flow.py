@@ -51,8 +51,8 @@ class ChannelFlow(OperatorRecorder):
         self.values = TensorValues()
         # Recorders hold these, and not the flow: in a circle, they would keep the network after its last use.
         self.value_of, self.set_value = self.values.value_of, self.values.set_value
-        self.calls = CallRecorder(self.path, self.value_of)
-        self.attributes = AttributeRecorder(self.value_of)
+        self.attributes = AttributeRecorder(network, self.value_of)
+        self.calls = CallRecorder(self.path, self.value_of, self.attributes.note_tensors)
         self.needs_labels = False
         self.suspended = 0
         self.products = ProductRecorder(network, self.path)

@@ -57,8 +57,8 @@ def _leave_own(flow: ChannelFlow, name: str, module: nn.Module, _inputs: Any, ou
     flow.set_value(output, Value(output.shape, (labels.reshape(shape),)))
 
 
-def _note_widths(flow: ChannelFlow, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-    flow.attributes.note_tensors(name, module, tensor_leaves((inputs, output)))
+def _note_widths(flow: ChannelFlow, name: str, _module: nn.Module, inputs: Any, output: Any) -> None:
+    flow.attributes.note_tensors(name, tensor_leaves((inputs, output)))
 
 
 def _note_visit(flow: ChannelFlow, name: str, module: nn.Module, _inputs: Any) -> None:

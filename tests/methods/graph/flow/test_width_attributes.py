@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -83,3 +85,34 @@ def test_where_a_width_is_another_number_too_the_channels_stay() -> None:
     groups = ChannelGroups(network, IMAGES)
     assert {site.name for site in groups.sites} == {"second.layer"}
     assert "first.layer" in groups.skipped
+
+
+class GroupSpread(nn.Module):
+    """Each channel over the standard deviation of its group; as many groups as there were at first."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        count, channels, height, width = x.shape
+        assert channels % self.groups == 0
+        parts = x.reshape(count, self.groups, channels // self.groups, height, width)
+        spread = parts.var((2, 3, 4), correction=0, keepdim=True).add(1e-5).sqrt()
+        return x / spread.expand(parts.shape).reshape(x.shape)
+
+
+def test_a_number_of_groups_is_written_with_the_channels() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 10, 1), GroupSpread(5), nn.AvgPool2d(6), nn.Flatten(), nn.Linear(10, 4)).eval()
+    groups = ChannelGroups(network, IMAGES)
+    assert [site.channels for site in groups.sites] == [5]  # groups of two channels, which go as a whole
+    small = copy.deepcopy(network)
+    groups.narrow_network(small, {"0": torch.tensor([0, 2, 4])})
+    staying = torch.tensor([0, 1, 4, 5, 8, 9])
+    x = F.conv2d(IMAGES, network[0].weight[staying], network[0].bias[staying])  # type: ignore[index]
+    groups_of_two = [x[:, i : i + 2] / (x[:, i : i + 2].var((1, 2, 3), correction=0) + 1e-5).sqrt()[:, None, None, None]
+                     for i in (0, 2, 4)]  # fmt: skip
+    pooled = torch.cat(groups_of_two, 1).mean((2, 3))
+    expected = F.linear(pooled, network[4].weight[:, staying], network[4].bias)  # type: ignore[index]
+    torch.testing.assert_close(small(IMAGES), expected)
