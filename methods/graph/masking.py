@@ -35,26 +35,32 @@ def masked_outputs(
     staying: Mapping[str, Tensor],
     inputs: Tensor,
     traced: TracedGroups,
+    *,
+    training: bool = False,
 ) -> list[Tensor]:
     """The outputs of the network with all channels but those in `staying` masked."""
-    twin = copy_on_write(network).eval()
+    twin = copy_on_write(network).train(training)
     removed = list(removed_channels(groups, staying))
-    flow = _MaskedProducts(twin, traced.labels_of(removed)) if traced.needs_labels else None
+    flow = _MaskedProducts(twin, traced, removed) if traced.needs_labels else None
     with ExitStack() as hooks:
         _mask_channels(twin, removed, flow, hooks)
-        outputs = twin(inputs.clone()) if flow is None else run_with_labels(flow, twin, inputs)
+        outputs = twin(inputs.clone()) if flow is None else run_with_labels(flow, twin, inputs, training=training)
     return output_leaves(outputs)
 
 
 class _MaskedProducts(ChannelFlow):
     """Products of activations see zeros in place of the removed channels, which labels tell; measures leave them out.
 
-    A second trace of the same network gives the same labels.
+    A second trace of the same network gives the same labels: those that modules get when they first run, in whatever
+    order, are taken over.
     """
 
-    def __init__(self, network: nn.Module, removed: Tensor) -> None:
+    def __init__(self, network: nn.Module, traced: TracedGroups, removed: Sequence[tuple[Slots, Tensor]]) -> None:
         super().__init__(network)
-        self._removed = removed  # (number of labels,)
+        self._removed = traced.labels_of(removed)  # (number of labels,)
+        for dimension in traced.dimensions[len(self.labels.dimensions) :]:
+            labels = self.labels.add_dimension(dimension.name, dimension.dim, dimension.size)
+            self._sides.setdefault((dimension.name, str(dimension.dim)), labels)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

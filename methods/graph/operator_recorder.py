@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from methods.graph.call_arguments import Number, list_numbers
+from methods.graph.steady_draws import SteadyDraws
 from methods.graph.trace import evaluation_mode, quiet_errors, separate_operators
 from models.execution.forward_hooks import module_path
 from models.execution.operator_mode import OperatorMode
+from models.execution.random_state import random_state
 from models.execution.tensor_leaves import tensor_leaves
 
 READS_DATA = "_local_scalar_dense"  # a number is read off a tensor, for a branch
@@ -87,9 +88,11 @@ def record_operators(
     """The recorder, after a pass; None if the network does not run on such images."""
     inputs = images.clone()  # code may write into them
     try:
-        with module_path(network, recorder.path), evaluation_mode(network, inputs), separate_operators(), recorder:
+        with (
+            module_path(network, recorder.path), evaluation_mode(network, inputs), separate_operators(),
+            random_state(inputs, 0), SteadyDraws(), recorder,
+        ):  # fmt: skip
             network.train(training)
-            torch.manual_seed(0)
             network(inputs)
     except Exception:  # whatever the user's code raises
         return None

@@ -21,6 +21,7 @@ from methods.graph.products import AttentionCalls, Product, WeightSources, read_
 from models.execution.forward_hooks import hookable_modules, module_path
 from models.execution.module_copies import copy_on_write
 from models.execution.operator_mode import OperatorMode
+from models.execution.random_state import random_state
 from models.execution.tensor_leaves import tensor_leaves
 
 
@@ -49,10 +50,9 @@ def evaluation_mode(network: nn.Module, example: Tensor) -> Iterator[None]:
     """
     modes = [(module, module.training) for module in network.modules()]
     attributes = [(module, _own_attributes(module)) for _, module in hookable_modules(network)]
-    devices = [example.device] if example.device.type == "cuda" else []
     try:
         network.eval()
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
+        with random_state(example), torch.no_grad():
             yield
     finally:
         for module, before in attributes:

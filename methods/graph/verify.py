@@ -9,22 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from methods.graph.channels import Group
+from methods.graph.comparison import MORE_THAN_CHANNELS, TOLERANCES, TriedRemoval
 from methods.graph.culprits import PATIENCE, Fault, give_up_groups, touches_module
 from methods.graph.flow.find import TracedGroups
 from methods.graph.flow.passes import SCALES
 from methods.graph.other_inputs import find_other_inputs
 from methods.graph.replaced_numbers import ReplacedNumbers
 from methods.graph.trace import applied_flops, fitting_inputs, quiet_errors
-from methods.graph.trial import (
-    DRAWS,
-    MORE_THAN_CHANNELS,
-    TOLERANCES,
-    random_state,
-    run_masked,
-    trial_channels,
-    try_cost,
-    try_draw,
-)
+from methods.graph.trial import DRAWS, trial_channels, try_cost, try_draw
 from methods.graph.visibility import (
     UNSEEN,
     WHOLE_NUMBERS,
@@ -34,6 +26,7 @@ from methods.graph.visibility import (
     with_visible_factors,
 )
 from models.execution.module_copies import copy_on_write
+from models.execution.random_state import random_state
 from models.execution.tensor_leaves import output_leaves
 
 ROUNDING = 1e-14  # of doubles, relative to the largest output
@@ -168,7 +161,8 @@ def _find_effects(
                 continue
             staying = {group.name: trial_channels(group, 0, 0) for group in candidates}
             try:
-                effect = relative_effect(dense, run_masked(network, candidates, staying, images, traced, 0))
+                removal = TriedRemoval(network, candidates, staying, traced)
+                effect = relative_effect(dense, removal.run_masked(images, 0))
             except Exception:  # of images of another scale; the trial has masked the same channels before
                 effect = 0.0
             if effect > ROUNDING and len(candidates) == 1:

@@ -1,8 +1,9 @@
-"""The line of a network's code that is running."""
+"""The line of a network's code that is running, or that failed."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -20,8 +21,21 @@ def running_line() -> str | None:
     return None if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
 
-def failing_line(error: BaseException) -> str | None:
-    """The innermost such line among those in which an error was raised."""
+def describe_failure(error: Exception, path: Sequence[str]) -> str:
+    """What does not run: the innermost module, and the line of the user's code.
+
+    The error's own text is left out: it says what a narrowed copy met, of which the user has no notion.
+
+    Args:
+        path: the modules in which the error was raised, the innermost last.
+    """
+    place = next((name for name in reversed(path) if name), "the network")
+    line = _failing_line(error)
+    return f"{place} ({line}) does not run" if line else f"{place} does not run"
+
+
+def _failing_line(error: BaseException) -> str | None:
+    """The innermost line, as `running_line`, among those in which an error was raised."""
     line, traceback = None, error.__traceback__
     while traceback is not None:
         if not traceback.tb_frame.f_code.co_filename.startswith(_PASSED_OVER):

@@ -16,7 +16,7 @@ from methods.graph.flow.balance import balance_sets
 from methods.graph.flow.call_numbers import ALWAYS, CallNumbers
 from methods.graph.flow.call_recorder import units_along
 from methods.graph.flow.channel_flow import ChannelFlow
-from methods.graph.flow.labels import FREE, varying_dims
+from methods.graph.flow.labels import FREE, Dimension, varying_dims
 from methods.graph.flow.passes import trace_channels
 from methods.graph.flow.places import LabelPlaces, Place
 from methods.graph.flow.product_widths import ProductWidths, sides_of_weights, widths_of_products
@@ -72,6 +72,7 @@ class TracedGroups:
         measures: group -> the operator that measures its channels together (their mean), if any.
         needs_labels: whether activations are multiplied with each other, or channels measured: such an operator takes
             channels in as a layer does, and only labels tell which.
+        dimensions: of all labels, in their order.
     """
 
     groups: list[Group]
@@ -81,6 +82,7 @@ class TracedGroups:
     numbers: CallNumbers
     measures: Mapping[str, str]
     needs_labels: bool
+    dimensions: Sequence[Dimension]
     _components: np.ndarray
     _first_labels: Mapping[Place, int]
 
@@ -118,6 +120,7 @@ def groups_of_flow(flow: ChannelFlow, network: nn.Module, uses: Mapping[str, Lay
         _numbers_of_code(flow, component_of, members_of),
         dict(measured),  # of a group, the place of its first channel
         flow.needs_labels,
+        flow.labels.dimensions,
         components,
         places.first_labels,
     )

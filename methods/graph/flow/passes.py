@@ -21,7 +21,9 @@ from methods.graph.flow.hooks import run_with_labels
 from methods.graph.flow.labels import varying_dims
 from methods.graph.narrow import LAYERS, Norm, channels_of
 from methods.graph.operator_recorder import READS_DATA, OperatorRecorder, ReachRecorder, record_operators
+from methods.graph.steady_draws import SteadyDraws
 from models.execution.forward_hooks import forward_hooks, hookable_modules
+from models.execution.random_state import random_state
 from models.execution.tensor_leaves import tensor_leaves
 
 SCALES = (0.0, 0.1, 10.0, -10.0)
@@ -49,7 +51,7 @@ def trace_channels(network: nn.Module, example: Tensor) -> ChannelFlow:
         # A pass alone costs a fraction of one with labels.
         recorded = record_operators(network, images, ReachRecorder(flow.owners_of), training=training)
         if recorded and _runs_other_code(recorded, flow, network, pair if training else None):
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception), random_state(images, 0), SteadyDraws():
                 _trace_pass(flow, network, images, training=training)
     if unreached := unreached_layers(flow, network):
         _pin_what_they_could_take(flow, network, image, unreached)

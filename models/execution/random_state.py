@@ -1,0 +1,30 @@
+"""Random numbers of a block of code: the same with one seed, and without a trace in what the code outside draws."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@contextmanager
+def random_state(inputs: Tensor, seed: int | None = None) -> Iterator[None]:
+    """Random numbers of torch, Python and NumPy by a seed, if one is given; afterwards they go on as before.
+
+    A network may draw noise in evaluation too, and code draws depths and augmentations with Python's generator.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):
+            if seed is not None:
+                torch.manual_seed(seed)
+                random.seed(seed)
+                np.random.seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
