@@ -134,9 +134,18 @@ class ProductCounter(OperatorMode):
 
 
 def count_products(network: nn.Module, image: Tensor) -> int:
+    """Of one image; torch does not count LSTMs, which apply all their matrices at every step."""
     counter = ProductCounter()
+
+    def count_steps(layer: nn.Module, inputs: tuple[Tensor, ...], _: object) -> None:
+        matrices = sum(parameter.numel() for parameter in layer.parameters() if parameter.dim() == 2)
+        counter.products += inputs[0].shape[:-1].numel() * matrices
+
+    hooks = [module.register_forward_hook(count_steps) for module in network.modules() if isinstance(module, nn.LSTM)]
     with separate_operators(), torch.no_grad(), counter:
         network(image)
+    for hook in hooks:
+        hook.remove()
     return counter.products
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 IMAGE = 96  # pixels; a network that wants other ones gets its own size
-VISION_SIZES = {"inception_v3": 128, "maxvit_t": 224, "alexnet": 128, "vit_h_14": 112}
+VISION_SIZES = {"inception_v3": 128, "maxvit_t": 224, "alexnet": 128, "vit_h_14": 112, "ssd300_vgg16": 300}
 _TIMM_NAMES = """
 lcnet_035 starnet_s050 dla46_c edgenext_xx_small mobilevit_xxs mobilevitv2_050 mobilenetv3_small_050 mnasnet_small
 efficientvit_m0 repghostnet_050 ghostnet_050 regnetx_002 cspnext_tiny xcit_nano_12_p16_224 regnety_002
@@ -69,7 +69,7 @@ def build_subject(full_name: str) -> Subject:
         own_size = VISION_SIZES.get(name, IMAGE)
         network = models.get_model(name, weights=None, **({"image_size": own_size} if name.startswith("vit_") else {}))
     else:
-        own_size = 128
+        own_size = VISION_SIZES.get(name, 128)
         network = models.get_model(name, weights=None, weights_backbone=None)
         if suite == "detection":
             network, part = DetectorWithoutBoxes(network), "all but the selection of boxes"
@@ -124,7 +124,7 @@ class DetectorWithoutBoxes(nn.Module):
             return list(self.detector.head(levels).values())
         outputs = [tensor for pair in self.detector.rpn.head(levels) for tensor in pair]
         size = images.shape[-1]
-        boxes = [torch.tensor([[0.0, 0.0, size / 2, size / 2], [0.0, 0.0, size, size]]) for _ in images]
+        boxes = [images.new_tensor([[0.0, 0.0, size / 2, size / 2], [0.0, 0.0, size, size]]) for _ in images]
         heads, shapes = self.detector.roi_heads, [tuple(images.shape[-2:])] * len(images)
         parts: list[tuple[str, Callable[[Tensor], object]]] = [
             ("box", lambda pooled: heads.box_predictor(heads.box_head(pooled))),
