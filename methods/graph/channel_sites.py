@@ -44,9 +44,10 @@ class ChannelGroups:
         set_partitions(traced.groups, network)
         prunable = self._prunable_groups(traced.groups, network)
         self.groups, unsound = sound_groups(network, example, prunable, traced)
-        self.skipped |= unsound
+        least, unsettled = least_widths(network, example, self.groups, traced)
+        self.groups = [group for group in self.groups if group.name in least]
+        self.skipped |= unsound | unsettled
         self.skipped |= self._reasons_of_followers(traced.groups, uses)
-        least = least_widths(network, example, self.groups, traced)
         ladders = [list(range(group.channels, least[group.name] - 1, -group.classes)) for group in self.groups]
         self.sites = tuple(_channel_site(group, ladder) for group, ladder in zip(self.groups, ladders, strict=True))
         self.cost = WidthCost(network, self.groups, ladders, traced.products)

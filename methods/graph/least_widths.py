@@ -8,26 +8,47 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from methods.graph.channels import Group, keep_channels
-from methods.graph.culprits import PATIENCE, touches_module
+from methods.graph.comparison import TriedRemoval
+from methods.graph.culprits import PATIENCE, Fault, give_up_groups, touches_module
 from methods.graph.flow.find import TracedGroups
-from methods.graph.trace import drop_caches, fitting_inputs, trace_layers
+from methods.graph.trace import drop_caches, fitting_inputs, quiet_errors, trace_layers
+from methods.graph.trial import DRAWS, try_removal
+from methods.graph.visibility import in_double_precision, with_visible_factors
 from methods.graph.width_cost import WidthCost
 from models.execution.forward_hooks import module_path
 from models.execution.module_copies import copy_on_write
 
+LEAST_DRAW = DRAWS  # after those of the trial, which alone look at other images
+UNSETTLED = f"how few of its channels are right could not be settled in {PATIENCE:.0f} s"
 
-def least_widths(network: nn.Module, example: Tensor, groups: Sequence[Group], traced: TracedGroups) -> dict[str, int]:
+
+@quiet_errors()
+def least_widths(
+    network: nn.Module, example: Tensor, groups: Sequence[Group], traced: TracedGroups
+) -> tuple[dict[str, int], dict[str, str]]:
     """Group -> the least number of its channels, all groups at once, to a factor of two.
 
-    A group that would keep all of them is looked at more closely.
+    Networks of these widths run, do what masked ones do, and cost what is predicted. Groups of which no fewer channels
+    than all are right get a reason instead.
     """
     end = time.monotonic() + PATIENCE
+    least = _running_widths(network, example, groups, traced, end)
+    reasons = _widen_wrong(network, example, groups, traced, least, end)
+    reasons |= _widen_miscounted(network, example, groups, traced, least, end)
+    return {name: width for name, width in least.items() if name not in reasons}, reasons
+
+
+def _running_widths(
+    network: nn.Module, example: Tensor, groups: Sequence[Group], traced: TracedGroups, end: float
+) -> dict[str, int]:
+    """The least widths with which the network runs; a group that would keep all channels is looked at more closely."""
     least = {group.name: group.classes for group in groups}
     full = {group.name: group.channels for group in groups}
 
@@ -36,7 +57,8 @@ def least_widths(network: nn.Module, example: Tensor, groups: Sequence[Group], t
 
     while (module := failing_module(least)) is not None:
         narrow = [group for group in groups if least[group.name] < group.channels]
-        inside = [group.name for group in narrow if not module or touches_module(group, module)]
+        in_time = time.monotonic() < end
+        inside = [group.name for group in narrow if in_time and (not module or touches_module(group, module))]
         # Widths meet in the module: it is those that help there if they are whole that are too small.
         helping = [
             name for name in inside if time.monotonic() < end and failing_module(least | {name: full[name]}) != module
@@ -56,10 +78,73 @@ def least_widths(network: nn.Module, example: Tensor, groups: Sequence[Group], t
             least[group.name] = group.classes
         elif least[group.name] == full[group.name]:
             least[group.name] = _halve_interval(group, runs, end)
-    while wider := [name for name in _miscounted_groups(network, example[:1], groups, least, traced)
-                    if least[name] < full[name]]:  # fmt: skip
-        least |= {name: min(2 * least[name], full[name]) for name in wider}
     return least
+
+
+def _widen_wrong(
+    network: nn.Module,
+    example: Tensor,
+    groups: Sequence[Group],
+    traced: TracedGroups,
+    least: dict[str, int],
+    end: float,
+) -> dict[str, str]:
+    """Raise the least widths with which a narrowed network does other than a masked one; reasons where none is right.
+
+    Code may take another way below some width (`if channels < 8`), or divide by a deviation that one channel has not.
+    """
+    visible = in_double_precision(with_visible_factors(network), example)
+
+    def try_widths(candidates: Sequence[Group], widths: Mapping[str, int]) -> Fault | None:
+        staying = {group.name: first_channels(group, widths[group.name]) for group in candidates}
+        return try_removal(TriedRemoval(visible, candidates, staying, traced), example, LEAST_DRAW, [])
+
+    reasons: dict[str, str] = {}
+    halved: set[str] = set()
+    narrow = [group for group in groups if least[group.name] < group.channels]
+    while narrow:
+        _, faults = give_up_groups(narrow, partial(try_widths, widths=least), max(end - time.monotonic(), 0))
+        if not faults:
+            break
+        for group in (group for group in narrow if group.name in faults):
+
+            def is_right(width: int, group: Group = group) -> bool:
+                return try_widths([group], {group.name: width}) is None
+
+            width = 2 * least[group.name]
+            if width >= group.channels and group.name not in halved:
+                halved.add(group.name)
+                width = _halve_interval(group, is_right, end)
+            least[group.name] = min(width, group.channels)
+            if time.monotonic() > end:
+                reasons[group.name] = UNSETTLED
+            elif least[group.name] == group.channels:
+                reasons[group.name] = faults[group.name]
+        narrow = [group for group in narrow if group.name not in reasons]
+    return reasons
+
+
+def _widen_miscounted(
+    network: nn.Module,
+    example: Tensor,
+    groups: Sequence[Group],
+    traced: TracedGroups,
+    least: dict[str, int],
+    end: float,
+) -> dict[str, str]:
+    """Raise the least widths of groups whose products are not counted as predicted; reasons if time is over."""
+    full = {group.name: group.channels for group in groups}
+    while True:
+        try:
+            miscounted = _miscounted_groups(network, example[:1], groups, least, traced)
+        except Exception:  # wider groups may not fit beside narrow ones
+            miscounted = set(least)
+        wider = {name for name in miscounted if least[name] < full[name]}
+        if not wider:
+            return {}
+        if time.monotonic() > end:
+            return dict.fromkeys(sorted(wider), UNSETTLED)
+        least |= {name: min(2 * least[name], full[name]) for name in wider}
 
 
 def _halve_interval(group: Group, runs: Callable[[int], bool], end: float) -> int:

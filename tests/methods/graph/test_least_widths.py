@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,7 @@ from independent import randomise_channels
 from torch import Tensor, nn
 
 from methods.base import Compressor
+from methods.graph import least_widths as module_of_widths
 from methods.registry import create
 
 
@@ -92,3 +95,77 @@ def test_a_width_that_the_code_insists_on_is_the_end_of_the_ladder(number: int, 
         small = compressor.compress(compressor.allocation(levels))
         assert small(torch.randn(2, *SHAPE)).shape == (2, CLASSES)
     assert run_smallest(compressor).shape == (2, CLASSES)
+
+
+class OtherBelow(nn.Module):
+    """Code that takes another way for few channels, without an error."""
+
+    def __init__(self, least: int, *, in_training: bool = False) -> None:
+        super().__init__()
+        self.layer, self.least, self.in_training = conv(16, 16), least, in_training
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.layer(x))
+        return x.tanh() if x.shape[1] < self.least and (self.training or not self.in_training) else x
+
+
+class Standardised(nn.Module):
+    """Divides by the deviation of the channels, which a single one has not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = conv(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer(x)
+        return x / x.std(1, keepdim=True)
+
+
+@pytest.mark.parametrize(
+    ("build", "least"),
+    [(lambda: OtherBelow(4), 4), (lambda: OtherBelow(7, in_training=True), 8), (Standardised, 2)],
+    ids=["evaluation", "training", "deviation"],
+)
+def test_widths_that_do_other_than_the_masked_network_are_not_offered(
+    build: Callable[[], nn.Module], least: int
+) -> None:
+    """Wider ones are: the least one of the halves that is right."""
+
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
+        return n.fc(pool_mean(n.body(F.relu(n.stem(x)))))
+
+    torch.manual_seed(0)
+    network = Pieces(run_net, stem=conv(3, 16), body=build(), fc=nn.Linear(16, CLASSES))
+    compressor = bind_method(network)
+    assert {site.name: site.widths[-1] for site in compressor.sites} == {"stem": 1, "body.layer": least}
+    assert run_smallest(compressor).isfinite().all()
+
+
+class RefusesBelow(OtherBelow):
+    """Refuses fewer than 12 channels, and does other than the dense network with fewer than 14."""
+
+    def __init__(self) -> None:
+        super().__init__(14)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        assert x.shape[1] >= 12
+        return x
+
+
+def test_between_the_half_and_the_whole_the_least_right_width_is_found() -> None:
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
+        return n.fc(pool_mean(n.body(F.relu(n.stem(x)))))
+
+    compressor = bind_method(Pieces(run_net, stem=conv(3, 16), body=RefusesBelow(), fc=nn.Linear(16, CLASSES)))
+    assert {site.name: site.widths[-1] for site in compressor.sites} == {"stem": 1, "body.layer": 14}
+
+
+def test_without_time_what_is_not_settled_stays_dense(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
+        return n.fc(pool_mean(n.body(F.relu(n.stem(x)))))
+
+    monkeypatch.setattr(module_of_widths, "PATIENCE", 0.0)
+    compressor = bind_method(Pieces(run_net, stem=conv(3, 16), body=OtherBelow(4), fc=nn.Linear(16, CLASSES)))
+    assert compressor.sites == ()
+    assert set(compressor.skipped) == {"stem", "body.layer", "fc"}
