@@ -6,18 +6,26 @@ tensor and fails.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from methods.graph.flow.passes import SCALES
-from methods.graph.trace import evaluation_mode, trace_layers
+from methods.graph.trace import LayerUse, evaluation_mode
 from models.execution.forward_hooks import module_path
 from models.execution.module_copies import copy_on_write
 from models.execution.user_line import describe_failure
 
 
-def fault_on_other_scales(network: nn.Module, narrowed: nn.Module, example: Tensor) -> str | None:
-    """Why a narrowed copy fails where the dense network runs."""
-    if all(use.calls for use in trace_layers(network, example).values()):
+def fault_on_other_scales(
+    network: nn.Module, narrowed: nn.Module, example: Tensor, uses: Mapping[str, LayerUse]
+) -> str | None:
+    """Why a narrowed copy fails where the dense network runs.
+
+    Args:
+        uses: of the network's layers: where the example calls all of them, none waits for other images.
+    """
+    if all(use.calls for use in uses.values()):
         return None
     for scale in SCALES:
         failure = _forward_failure(narrowed, example * scale)

@@ -52,6 +52,9 @@ def _train_once(
             random_state(images, seed), SteadyDraws(),
         ):  # fmt: skip
             twin.train()
+            for parameter in twin.parameters():
+                if parameter.requires_grad:  # gradients need not wait for each other
+                    parameter.register_post_accumulate_grad_hook(_drop_gradient)
             with torch.set_grad_enabled(backward):
                 outputs = output_leaves(twin(images.clone()))
                 sums = [output.sum() for output in outputs if output.requires_grad]
@@ -60,6 +63,10 @@ def _train_once(
     except Exception as error:
         return [], describe_failure(error, path)
     return [output.detach() for output in outputs], None
+
+
+def _drop_gradient(parameter: Tensor) -> None:
+    parameter.grad = None
 
 
 def _why_wrong(removal: TriedRemoval, outputs: Sequence[Tensor], images: Tensor) -> str | None:

@@ -128,7 +128,9 @@ def try_removal(
         return None
     fault = fault_in_training(removal, fresh, inputs)
     if draw == 0 and fault is None:
-        fault = fault_on_other_scales(removal.network, fresh, inputs) or _fault_on_others(removal, fresh, other_inputs)
+        fault = fault_on_other_scales(removal.network, fresh, inputs, removal.traced.uses) or _fault_on_others(
+            removal, fresh, other_inputs
+        )
     return Fault(fault) if fault else None
 
 
