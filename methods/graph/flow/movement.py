@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,8 @@ from methods.graph.flow.call import Call, Planes
 from methods.graph.flow.labels import FIXED, compact, varying_dims
 from methods.graph.flow.planes import Value, concatenate, join_elements
 from models.execution.tensor_leaves import tensor_leaves
+
+_UNWRITTEN = FIXED - 1  # below all labels
 
 
 def move_elements(call: Call) -> list[Planes]:
@@ -47,6 +50,42 @@ def write_elements(call: Call) -> Planes:
     """`copy_`: the data that stood there is gone, but the places are cut as before."""
     places, source = replace(call.value_of(call.args[0]), is_data=False), call.value_of(call.args[1])
     return join_elements(call.labels, [places, source], call.outputs[0].shape, call.reason)
+
+
+def write_indexed(call: Call) -> Planes:
+    """`index_put`: rows of a tensor are written, as pools of several levels are gathered; channels pass as they are."""
+    target, source = call.value_of(call.args[0]), call.value_of(call.args[2])
+    planes = []
+    for plane in source.planes:
+        whole = _plane_of_rows(plane, source, target, call.args[1])
+        if whole is None:  # rows with channels of their own
+            call.labels.pin(plane, call.reason)
+        else:
+            planes.append(whole)
+    written = Value(target.shape, tuple(planes), source.is_data)
+    return join_elements(call.labels, [target, written], target.shape, call.reason)
+
+
+def _plane_of_rows(plane: Tensor, source: Value, target: Value, indices: Sequence[Tensor | None]) -> Tensor | None:
+    """The plane of what is written, which must be the same in all rows; None if it is not."""
+    picked = [d for d, index in enumerate(indices) if index is not None]
+    if len(picked) == 1 and len(source.shape) == len(target.shape) and not varying_dims(plane) & {*picked}:
+        return plane  # even where no row is written: other images may write some
+    placed = torch.full(target.shape, _UNWRITTEN).index_put(tuple(indices), plane.expand(source.shape))
+    whole = placed.amax(_indexed_dims(indices), keepdim=True)
+    if (whole == _UNWRITTEN).any() or not ((placed == whole) | (placed == _UNWRITTEN)).all():
+        return None
+    return compact(whole)
+
+
+def _indexed_dims(indices: Sequence[Tensor | None]) -> list[int]:
+    """The dimensions that an index picks rows of; a mask spans several."""
+    dims, dim = list[int](), 0
+    for index in indices:
+        spanned = index.dim() if index is not None and index.dtype in (torch.bool, torch.uint8) else 1
+        dims += range(dim, dim + spanned) if index is not None else ()
+        dim += spanned
+    return dims
 
 
 def reshape_elements(call: Call) -> Planes:

@@ -31,6 +31,7 @@ from methods.graph.flow.movement import (
     reshape_elements,
     slice_elements,
     write_elements,
+    write_indexed,
 )
 from methods.graph.flow.reductions import MEASURES, SOFTMAXES, reduce_dims, scale_channels, work_along_dim
 
@@ -48,6 +49,7 @@ NAMES: dict[Rule, str] = {
     concatenate_elements: "cat stack",
     pad_elements: "constant_pad_nd",
     write_elements: "copy copy_",
+    write_indexed: "index_put _index_put_impl _unsafe_index_put",
     embed_rows: "embedding",
     keep_elements: """
         addcdiv addcmul clamp clamp_max clamp_min dropout elu gelu hardsigmoid hardswish hardtanh leaky_relu

@@ -42,6 +42,15 @@ def add_through_view(n: nn.Module, a: Tensor, b: Tensor) -> Tensor:
     return a
 
 
+def gather_rows(n: nn.Module, a: Tensor, b: Tensor) -> Tensor:
+    """As pools of several levels are gathered: by numbers of rows, and by a mask."""
+    rows = torch.arange(len(a) + len(b))
+    gathered = a.new_zeros(len(rows), *a.shape[1:])
+    gathered[rows[::2]] = a
+    gathered[rows % 2 == 1] = b
+    return gathered
+
+
 Between = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 MOVES: dict[str, tuple[Between, int]] = {
@@ -71,6 +80,7 @@ MOVES: dict[str, tuple[Between, int]] = {
         lambda n, a, b: a.permute(0, 2, 3, 1).contiguous().as_strided((1, 12, 8, 8), (768, 1, 96, 12)),
         12,
     ),
+    "rows by index": (gather_rows, 12),
     "diagonal": (lambda n, a, b: a.diagonal(dim1=2, dim2=3)[..., None] + b, 12),
 }
 
