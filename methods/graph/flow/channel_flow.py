@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +28,10 @@ from models.execution.user_line import running_line
 
 # Operators by which a number of the network decides a branch of Python.
 _BRANCHES = frozenset(("_local_scalar_dense", "is_nonzero", "item", "gt", "lt", "ge", "le", "eq", "ne"))
+TOO_LONG = (
+    "the network runs so many operators that its channels could not be followed in time; a smaller example, or one "
+    "operator in place of a loop in Python, takes less"
+)
 _MASKED_NORMS = (nn.GroupNorm, nn.LayerNorm)
 
 
@@ -39,6 +45,7 @@ class ChannelFlow(OperatorRecorder):
         attributes: the integers of modules that equal widths.
         products: those that apply a weight, with the labels of their operands.
         norms: the layer and group norms among the modules.
+        end: by the clock of `time.monotonic`; later operators have no labels, and all channels stay.
         needs_labels: whether masking needs them: a matrix product had labelled operands none of which is a parameter,
             or channels were measured (their mean).
     """
@@ -55,6 +62,7 @@ class ChannelFlow(OperatorRecorder):
         self.calls = CallRecorder(self.path, self.value_of, self.attributes.note_tensors)
         self.needs_labels = False
         self.suspended = 0
+        self.end = math.inf
         self.products = ProductRecorder(network, self.path)
         self.norms = {name for name, module in network.named_modules() if isinstance(module, _MASKED_NORMS)}
         self._parameters = {memory_of(parameter) for parameter in network.parameters()}
@@ -114,6 +122,8 @@ class ChannelFlow(OperatorRecorder):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
+        if not self.suspended and time.monotonic() > self.end:
+            self._stop_following()
         if self.suspended:
             result = func(*args, **kwargs)
             self.products.note_call(name, args, kwargs, result, lambda _: ())
@@ -142,6 +152,11 @@ class ChannelFlow(OperatorRecorder):
             else:
                 self.set_value(output, value)
         return result
+
+    def _stop_following(self) -> None:
+        """From here on products alone are recorded, for the cost; all channels stay, as none is known wholly."""
+        self.suspended += 1
+        self.labels.pin(torch.arange(1, self.labels.number), TOO_LONG)
 
     def _note_operands(self, name: str, tensors: Sequence[Tensor], before: Mapping[int, Value]) -> None:
         self.visited |= dict.fromkeys(self.owners_of(tensors))

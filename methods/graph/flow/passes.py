@@ -8,6 +8,7 @@ channels, and so do the channels that they could be given.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -28,6 +29,7 @@ from models.execution.tensor_leaves import tensor_leaves
 
 SCALES = (0.0, 0.1, 10.0, -10.0)
 """Factors on the images: branches on the data mostly compare a mean or a maximum."""
+TRACE_PATIENCE = 600.0  # seconds for all passes; the largest networks that are known take one or two minutes
 
 
 def trace_channels(network: nn.Module, example: Tensor) -> ChannelFlow:
@@ -39,6 +41,7 @@ def trace_channels(network: nn.Module, example: Tensor) -> ChannelFlow:
     """
     flow = ChannelFlow(network)
     image = example[:1]
+    flow.end = time.monotonic() + TRACE_PATIENCE
     flow.products.on = True  # of one pass: FLOPs are those of evaluation
     _trace_pass(flow, network, image, training=False)
     flow.products.on = False
@@ -46,14 +49,14 @@ def trace_channels(network: nn.Module, example: Tensor) -> ChannelFlow:
     pair = torch.cat([image, image])
     passes = [(pair, True), *((image * scale, False) for scale in SCALES)]
     for images, training in passes:
-        if not training and not unreached_layers(flow, network):
+        if flow.suspended or (not training and not unreached_layers(flow, network)):
             break
         # A pass alone costs a fraction of one with labels.
         recorded = record_operators(network, images, ReachRecorder(flow.owners_of), training=training)
         if recorded and _runs_other_code(recorded, flow, network, pair if training else None):
             with contextlib.suppress(Exception), random_state(images, 0), SteadyDraws():
                 _trace_pass(flow, network, images, training=training)
-    if unreached := unreached_layers(flow, network):
+    if not flow.suspended and (unreached := unreached_layers(flow, network)):
         _pin_what_they_could_take(flow, network, image, unreached)
     return flow
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +13,7 @@ from coupled_nets.pieces import CLASSES, conv, pool_mean
 from torch import Tensor, nn
 
 from methods.graph.channel_sites import ChannelGroups
+from methods.graph.flow import channel_flow, passes
 
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -136,3 +140,30 @@ def test_training_that_does_not_run_is_not_traced() -> None:
             return F.relu(super().forward(x))
 
     assert units_among(traced_units(NeedsTargets(), IMAGES), READ) == apart()
+
+
+@pytest.mark.parametrize("steps", [0, 40])
+def test_channels_that_are_not_followed_in_time_stay(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Time is over at once, or amid the network; the cost is that of the network all the same."""
+
+    class Loops(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.a(x)
+            for _ in range(100):
+                x = x + 1
+            return torch.as_tensor(self.c(self.b(x)))
+
+    ticks = itertools.count()
+    clock = SimpleNamespace(monotonic=lambda: float(next(ticks)))
+    monkeypatch.setattr(passes, "TRACE_PATIENCE", float(steps))
+    monkeypatch.setattr(passes, "time", clock)
+    monkeypatch.setattr(channel_flow, "time", clock)
+    groups = ChannelGroups(Loops(), torch.randn(1, 3, 5, 5))
+    assert groups.sites == ()
+    assert set(groups.skipped) == {"a", "b", "c"}
+    assert "could not be followed in time" in groups.skipped["b"]
+    assert groups.cost.dense.flops == 25 * (3 * 8 + 8 * 6 + 6 * 4)
