@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from methods.base import Setting, Site, copy_network
+from methods.base import Setting, Site
 from methods.graph.channels import Group, find_lopsided_module, keep_channels, producing_layers, set_partitions
 from methods.graph.flow.find import trace_groups
 from methods.graph.least_widths import least_widths
@@ -17,6 +17,7 @@ from methods.graph.trace import LayerUse, drop_caches, trace_layers
 from methods.graph.verify import sound_groups
 from methods.graph.width_cost import WidthCost
 from models.errors import UserError
+from models.execution.module_copies import copy_on_write
 
 
 class ChannelGroups:
@@ -81,7 +82,7 @@ class ChannelGroups:
         """The network, or a copy in which layers that compute their weight and attention modules are plain ones."""
         if not self._computed and not self._attention:
             return network
-        twin = copy_network(network)
+        twin = copy_on_write(network)
         self._replace_layers(twin)
         return twin
 

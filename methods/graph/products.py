@@ -141,22 +141,18 @@ class WeightSources:
     def follow(self, name: str, operands: Sequence[Tensor], results: Sequence[Tensor]) -> None:
         """Note what the results of an operator are made of."""
         sources = [self.sources_of(tensor) for tensor in operands]
-        if name in _CONSTANTS or not operands:
-            made: tuple[Source, ...] | None = ()
-        elif any(source is None for source in sources):
-            made = None
-        else:
-            made = tuple(dict.fromkeys(source for some in sources for source in some or ()))
-        modulated = self._modulated_by(name, list(zip(operands, sources, strict=True))) if made is None else ()
+        is_activation = name not in _CONSTANTS and None in sources
+        made = dict.fromkeys(source for some in sources for source in some or ())
+        modulated = self._modulated_by(name, list(zip(operands, sources, strict=True))) if is_activation else ()
         for result in results:
             memory = memory_of(result)
             if memory in self._parameters:
                 continue
             self._modulated[memory] = modulated
-            if made is None:
-                self._made.pop(memory, None)
-            else:
-                self._made[memory] = made
+            # The memory may be that of a tensor that is gone, of another kind.
+            self._made.pop(memory, None)
+            if not is_activation:
+                self._made[memory] = () if name in _CONSTANTS else tuple(made)
 
     def _modulated_by(
         self, name: str, operands: Sequence[tuple[Tensor, tuple[Source, ...] | None]]

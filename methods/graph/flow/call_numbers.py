@@ -163,8 +163,8 @@ class CallNumbers:
         for entry in self._candidates:
             dense.setdefault(entry.place, set()).add(entry.dense)
         evaluated = {entry.place for entry in self._candidates if not entry.training}
-        batch = make_noise(example, 3)
-        # Three images: the trace has seen one in evaluation, two in training.
+        # The trace has seen one image in evaluation, and two where it has traced training.
+        batch = make_noise(example, 2 if len(evaluated) == len(dense) else 3)
         same_size = [_observe_pass(network, batch, written) or _observe_pass(network, batch[:1], written)]
         if len(evaluated) < len(dense):  # training may draw numbers at random
             same_size += [_observe_pass(network, batch, written, seed) for seed in (1, 2)]

@@ -110,10 +110,10 @@ def groups_of_flow(flow: ChannelFlow, network: nn.Module, uses: Mapping[str, Lay
     groups = _name_groups(sets, places, order)
     members_of = [(group.name, members) for group, members in zip(groups, sets, strict=True)]
     noted = flow.labels.noted(components)
-    measured = [(name, noted[member]) for name, members in reversed(members_of) for member in reversed(members)
+    measured = [(name, noted[member]) for name, members in members_of for member in reversed(members)
                 if member in noted]  # fmt: skip
     return TracedGroups(
-        groups,
+        list({group.name: group for group in groups}.values()),  # two may be the same range of a bare weight
         reasons | reasons_to_stay,
         uses,
         widths_of_products(recorded, component_of, members_of),
@@ -189,12 +189,12 @@ def _removable_sets(places: LabelPlaces, pinned: Mapping[int, str]) -> tuple[lis
 
 
 def _name_groups(sets: Iterable[list[int]], places: LabelPlaces, order: Mapping[str, int]) -> list[Group]:
-    groups: dict[str, Group] = {}
+    groups: list[Group] = []
     for members in sets:
         slots = _slots_of(members, places.indices)
-        name = _group_name(slots, order, places.produced, groups)
-        groups[name] = Group(name, len(members), slots)
-    return list(groups.values())
+        name = _group_name(slots, order, places.produced, {group.name for group in groups})
+        groups.append(Group(name, len(members), slots))
+    return groups
 
 
 def _group_name(slots: Iterable[Slots], order: Mapping[str, int], layers: Container[str], taken: Container[str]) -> str:
