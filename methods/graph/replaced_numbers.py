@@ -192,6 +192,13 @@ NumberPlace = tuple[Instructions, Path]
 """The instructions of a call, and where in it a number stands."""
 
 
+class _SharedNotes(dict[NumberPlace, bool]):
+    """What copies of a network note too: training is tried on one, and its numbers are forgotten like others."""
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> _SharedNotes:
+        return self
+
+
 class ReplacedNumbers:
     """Other numbers in the calls that one module's own code makes.
 
@@ -206,7 +213,7 @@ class ReplacedNumbers:
         self.numbers = numbers
         self.noting = self.observing = False
         self.noted: dict[NumberPlace, dict[int, Number]] = {}
-        self.met: dict[NumberPlace, bool] = {}
+        self.met: dict[NumberPlace, bool] = _SharedNotes()
         self._orders: Counter[Instructions] = Counter()
         self._running: list[_ReplacingMode] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from pathlib import Path
 from typing import Any
@@ -173,3 +174,24 @@ def test_random_numbers_in_training_are_no_fault(kind: type[nn.Module], images: 
 def test_attention_of_training_alone_is_compared() -> None:
     groups = ChannelGroups(Attention(), IMAGES)
     assert "first" in {group.name for group in groups.groups}
+
+
+class PartOfTheBatch(InTraining):
+    """Stochastic depth that computes with half of the images: a number that tells nothing of channels."""
+
+    def train_alone(self, x: Tensor) -> Tensor:
+        number = max(1, int(len(x) * 0.5))
+        return torch.cat([x[:number].tanh(), x[number:]])
+
+
+def test_numbers_of_training_alone_that_fit_by_themselves_are_left_to_the_code() -> None:
+    network = PartOfTheBatch()
+    groups = ChannelGroups(network, IMAGES)
+    assert [group.name for group in groups.groups] == ["first"]
+    narrow, masked = copy.deepcopy(network), copy.deepcopy(network)
+    groups.narrow_network(narrow, {"first": torch.arange(9)})
+    with torch.no_grad():
+        masked.last.weight[:, 9:] = 0
+    for number in (2, 4, 7):
+        images = torch.randn(number, 3, 6, 6)
+        torch.testing.assert_close(narrow.train()(images), masked.train()(images))
