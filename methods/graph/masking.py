@@ -182,7 +182,8 @@ def _replace(flow: ChannelFlow | None, tensor: Tensor, replacement: Callable[[],
 def _zero_slices(network: nn.Module, name: str, dim: int, gone: Tensor) -> None:
     owner, _, leaf = name.rpartition(".")
     tensor = getattr(network.get_submodule(owner), leaf)
-    tensor.index_fill_(dim, gone.to(tensor.device), 0)
+    if tensor.is_floating_point():  # not indices
+        tensor.index_fill_(dim, gone.to(tensor.device), 0)
 
 
 def _zero_inputs(module: nn.Module, gone: Tensor, flow: ChannelFlow | None, hooks: ExitStack) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from methods.graph.flow.index_tensors import Pick
 from methods.graph.flow.labels import Labels
 from methods.graph.flow.planes import Value
 from models.execution.tensor_leaves import tensor_leaves
@@ -38,6 +39,7 @@ class Call:
     reason: str
     grouped_inputs: Callable[[Tensor, int], Tensor | None]
     splits: list[Tensor]
+    picks: list[Pick]
     in_norm: bool = False
 
     def values(self) -> list[Value]:

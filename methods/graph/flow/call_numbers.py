@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from methods.graph.call_arguments import Number, Path
 from methods.graph.call_sites import CallSite, Instructions
+from methods.graph.flow.index_tensors import IndexTensor
 from methods.graph.flow.width_attributes import WidthAttribute
 from methods.graph.replaced_numbers import NarrowedSize, Narrowing, NumberPlace, ReplacedNumbers
 from methods.graph.trace import evaluation_mode, fitting_inputs, quiet_errors, separate_operators
@@ -88,9 +89,10 @@ class CallNumbers:
         first: Mapping[str, int],
         units: int,
         attributes: Sequence[WidthAttribute] = (),
+        indices: Sequence[IndexTensor] = (),
     ) -> None:
         self.first, self._units = dict(first), units
-        self._candidates, self._attributes = list(candidates), list(attributes)
+        self._candidates, self._attributes, self._indices = list(candidates), list(attributes), list(indices)
         self._rewritten: set[str] = set()  # modules whose attributes are written anew
 
     def rewrite_attributes(self, module: str) -> bool:
@@ -123,6 +125,8 @@ class CallNumbers:
         for attribute in self._attributes:
             if attribute.module in self._rewritten:
                 setattr(network.get_submodule(attribute.module), attribute.name, attribute.count_staying(stays))
+        for tensor in self._indices:
+            tensor.rewrite(network, stays)
         written = self._attach_numbers(network, stays)
         if any(_must_be_told_apart(replacement) for replacement in written.values()):
             # The code's own numbers tell the calls apart, and may be widths themselves: of another layer.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from methods.graph.flow.call import Call, Planes, named_arguments
 from methods.graph.flow.call_recorder import CallRecorder
+from methods.graph.flow.index_tensors import Pick
 from methods.graph.flow.labels import Labels
 from methods.graph.flow.operators import made_from_shapes, operator_words, rule_of
 from methods.graph.flow.planes import Value
@@ -41,6 +42,7 @@ class ChannelFlow(OperatorRecorder):
     Attributes:
         labels: all labels.
         splits: planes of dimensions that a view took apart.
+        picks: where tensors that the network holds are indices.
         calls: the numbers in the calls that the network's code makes.
         attributes: the integers of modules that equal widths.
         products: those that apply a weight, with the labels of their operands.
@@ -54,6 +56,7 @@ class ChannelFlow(OperatorRecorder):
         super().__init__()
         self.labels = Labels()
         self.splits: list[Tensor] = []
+        self.picks: list[Pick] = []
         self.visited: dict[str, None] = {}  # modules in the order of their first call, or first use of a tensor
         self.values = TensorValues()
         # Recorders hold these, and not the flow: in a circle, they would keep the network after its last use.
@@ -179,7 +182,7 @@ class ChannelFlow(OperatorRecorder):
         rule = rule_of(func, name, arguments)
         reason = f"{operator_words(name, rule)} in {_place_in_code(self.path[-1])}"
         call = Call(self.labels, name, func, args, kwargs, arguments, lambda tensor: before[id(tensor)], outputs,
-                    reason, self.grouped_inputs, self.splits, self.path[-1] in self.norms)  # fmt: skip
+                    reason, self.grouped_inputs, self.splits, self.picks, self.path[-1] in self.norms)  # fmt: skip
         self._note_measured(call)
         pending = _pending_pins(call, before, outputs[0])
         if pending:

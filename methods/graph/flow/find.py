@@ -6,6 +6,7 @@ import gc
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from methods.graph.flow.balance import balance_sets
 from methods.graph.flow.call_numbers import ALWAYS, CallNumbers
 from methods.graph.flow.call_recorder import units_along
 from methods.graph.flow.channel_flow import ChannelFlow
+from methods.graph.flow.index_tensors import index_tensors
 from methods.graph.flow.labels import FREE, Dimension, varying_dims
 from methods.graph.flow.passes import trace_channels
 from methods.graph.flow.places import LabelPlaces, Place
@@ -144,8 +146,10 @@ def _numbers_of_code(
         units += len(members)
     unit_of_label = unit_of[component_of]
     unit_of_label[FREE] = ALWAYS  # all tensors without channels have this label in common
-    attributes = flow.attributes.attributes(lambda extent: units_along(extent, unit_of_label))
-    return CallNumbers(list(flow.calls.numbers(unit_of_label)), first_units, units, list(attributes))
+    units_of = partial(units_along, unit_of=unit_of_label)
+    attributes = list(flow.attributes.attributes(units_of))
+    indices = list(index_tensors(flow.picks, flow.labels.dimensions, units_of))
+    return CallNumbers(list(flow.calls.numbers(unit_of_label)), first_units, units, attributes, indices)
 
 
 def _why_without_labels(network: nn.Module, name: str) -> str:

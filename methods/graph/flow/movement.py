@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from methods.graph.flow.call import Call, Planes
+from methods.graph.flow.call_readers import Extent
+from methods.graph.flow.index_tensors import Pick
 from methods.graph.flow.labels import FIXED, compact, varying_dims
 from methods.graph.flow.planes import Value, concatenate, join_elements
 from models.execution.tensor_leaves import tensor_leaves
@@ -44,6 +46,35 @@ def _run_on_labels(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
         args, kwargs = tree_unflatten(doubled, tree)
         result = func(*args, **kwargs)
     return [tensor.long() for tensor in tensor_leaves(result)]
+
+
+def pick_elements(call: Call) -> list[Planes]:
+    """Entries that indices name. A tensor of indices that the network holds is cut with what its entries pick."""
+    results = move_elements(call)
+    dim, index = _one_index(call)
+    for plane in () if index is None else call.value_of(index).planes:
+        if varying_dims(plane) != {dim if plane.dim() > 1 else 0}:
+            continue
+        value = call.value_of(call.args[0])
+        # A mask is as long as what it is laid on; other indices are as long as the result.
+        is_mask = index.dtype in (torch.bool, torch.uint8)
+        for met in value.planes if is_mask else results[0]:
+            if dim in varying_dims(met):
+                shape = [plane.numel() if d == dim else 1 for d in range(met.dim())]
+                call.labels.unite(plane.reshape(shape), met, call.reason)
+                if not is_mask:
+                    call.picks.append(Pick(plane.reshape(-1), Extent(value, dim, value.shape[dim])))
+    return results
+
+
+def _one_index(call: Call) -> tuple[int, Tensor | None]:
+    """The dimension in which a call picks, and the indices; None where they are not those of one dimension."""
+    rank = call.args[0].dim()
+    if "index" in call.arguments and call.name in ("index_select", "gather"):
+        return int(call.arguments["dim"]) % rank, call.arguments["index"]
+    indices = call.arguments.get("indices", ())
+    given = [(dim, index) for dim, index in enumerate(indices) if index is not None]
+    return given[0] if len(given) == 1 and given[0][1].dim() == 1 else (0, None)
 
 
 def write_elements(call: Call) -> Planes:

@@ -28,6 +28,7 @@ from methods.graph.flow.movement import (
     embed_rows,
     move_elements,
     pad_elements,
+    pick_elements,
     reshape_elements,
     slice_elements,
     write_elements,
@@ -39,11 +40,12 @@ Rule = Callable[[Call], Any]
 
 NAMES: dict[Rule, str] = {
     move_elements: """
-        alias as_strided channel_shuffle clone contiguous detach diagonal expand expand_copy flip gather im2col index
-        index_select lift_fresh lift_fresh_copy movedim narrow native_channel_shuffle permute pixel_shuffle
-        pixel_unshuffle reflection_pad1d reflection_pad2d repeat replication_pad1d replication_pad2d
-        _reshape_alias_copy roll rot90 squeeze swapaxes t tile _to_copy transpose unfold _unsafe_index unsqueeze
+        alias as_strided channel_shuffle clone contiguous detach diagonal expand expand_copy flip im2col
+        lift_fresh lift_fresh_copy movedim narrow native_channel_shuffle permute pixel_shuffle pixel_unshuffle
+        reflection_pad1d reflection_pad2d repeat replication_pad1d replication_pad2d _reshape_alias_copy roll
+        rot90 squeeze swapaxes t tile _to_copy transpose unfold unsqueeze
     """,
+    pick_elements: "gather index index_select _unsafe_index",
     reshape_elements: "flatten reshape _reshape_alias unflatten _unsafe_view view",
     slice_elements: "select slice split split_with_sizes unbind",
     concatenate_elements: "cat stack",
