@@ -52,8 +52,10 @@ class _MaskedProducts(ChannelFlow):
     """Products of activations see zeros in place of the removed channels, which labels tell; measures leave them out.
 
     A second trace of the same network gives the same labels: those that modules get when they first run, in whatever
-    order, are taken over.
+    order, are taken over. Tensors that code makes get none, for their sizes may be others.
     """
+
+    labels_new_tensors = False
 
     def __init__(self, network: nn.Module, traced: TracedGroups, removed: Sequence[tuple[Slots, Tensor]]) -> None:
         super().__init__(network)

@@ -73,6 +73,17 @@ def _read_all_sizes(call: TracedCall) -> Iterator[ReadNumber]:
         yield from _read_sizes(call, list(call.numbers), 0)
 
 
+def _read_shape(call: TracedCall) -> Iterator[ReadNumber]:
+    """`full((2, 64), 0.5)`, `x.new_full((2, 64), 0.5)`: the sizes come before what fills them."""
+    yield from _read_sizes(call, list(call.numbers)[: call.result.dim()], 0)
+
+
+def _read_range(call: TracedCall) -> Iterator[ReadNumber]:
+    """`arange(64)`: a number for each place."""
+    if len(call.numbers) == 1:
+        yield from _read_sizes(call, list(call.numbers), 0)
+
+
 def _read_unflatten(call: TracedCall) -> Iterator[ReadNumber]:
     """`unflatten(1, (2, 32))`: the dimension that is taken apart, then its sizes."""
     dim, *sizes = call.numbers
@@ -168,9 +179,10 @@ _READERS: dict[str, Callable[[TracedCall], Iterator[ReadNumber]]] = {
     "view": _read_all_sizes,
     "reshape": _read_all_sizes,
     "expand": _read_all_sizes,
-    "new_zeros": _read_all_sizes,
-    "new_ones": _read_all_sizes,
-    "new_empty": _read_all_sizes,
+    **dict.fromkeys(("zeros", "ones", "empty", "rand", "randn"), _read_all_sizes),
+    **dict.fromkeys(("new_zeros", "new_ones", "new_empty"), _read_all_sizes),
+    **dict.fromkeys(("full", "new_full"), _read_shape),
+    "arange": _read_range,
     "unflatten": _read_unflatten,
     "layer_norm": _read_normalized_shape,
     "rms_norm": _read_normalized_shape,

@@ -21,6 +21,7 @@ from methods.graph.call_sites import CallSite, Instructions, find_call_site
 from methods.graph.flow.call_numbers import ALWAYS, CallNumber
 from methods.graph.flow.call_readers import Extent, TracedCall, read_number
 from methods.graph.flow.labels import varying_dims
+from methods.graph.flow.operators import FACTORIES
 from methods.graph.flow.planes import Value
 from models.execution.tensor_leaves import tensor_leaves
 
@@ -34,6 +35,12 @@ class _RecordedCall:
     training: bool
     operand: tuple[Extent, ...]
     """The channels of its first tensor, one entry for every dimension along which they vary."""
+    makes_tensor: bool
+    """Whether the result holds nothing that the call was given (`torch.zeros`)."""
+
+    @property
+    def place(self) -> tuple[str, CallSite]:
+        return self.module, self.site
 
 
 class CallRecorder(TorchFunctionMode):
@@ -78,7 +85,7 @@ class CallRecorder(TorchFunctionMode):
             read = list(read_number(name, TracedCall(args, kwargs, result, self._value_of)))
             if read:
                 operand = self._channel_extents((args, kwargs))
-                call = _RecordedCall(module, site, count, order, self._training, operand)
+                call = _RecordedCall(module, site, count, order, self._training, operand, name in FACTORIES)
                 self._noted += [(call, path, number, extent) for path, number, extent in read]
                 self._note_result(module, tensor_leaves(result))
         return result
@@ -97,9 +104,14 @@ class CallRecorder(TorchFunctionMode):
         Args:
             unit_of: (labels,) the unit of every label, or `ALWAYS`.
         """
+        # What a new tensor is sized by are mostly positions and batches, which the code gets right by itself.
+        widths = {(*entry[0].place, entry[1]) for entry in self._noted
+                  if entry[3] is not None and units_along(entry[3], unit_of) is not None}  # fmt: skip
         alike = Counter(map(_without_order, self._noted))
         for entry in self._noted:
             call, path, number, extent = entry
+            if call.makes_tensor and (*call.place, path) not in widths:
+                continue
             units = None if extent is None else units_along(extent, unit_of)
             # Only calls that nothing else tells apart are told apart by their tensors.
             extents = call.operand if alike[_without_order(entry)] > 1 else ()

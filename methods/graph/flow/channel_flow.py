@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from methods.graph.flow.call import Call, Planes, named_arguments
 from methods.graph.flow.call_recorder import CallRecorder
 from methods.graph.flow.index_tensors import Pick
-from methods.graph.flow.labels import Labels
-from methods.graph.flow.operators import made_from_shapes, operator_words, rule_of
+from methods.graph.flow.labels import NEW, Labels
+from methods.graph.flow.operators import FACTORIES, made_from_shapes, operator_words, rule_of
 from methods.graph.flow.planes import Value
 from methods.graph.flow.product_widths import ProductRecorder
 from methods.graph.flow.reductions import MEASURES, NORMS, measured_planes
@@ -39,6 +39,8 @@ _MASKED_NORMS = (nn.GroupNorm, nn.LayerNorm)
 class ChannelFlow(OperatorRecorder):
     """While this mode is on, every tensor's planes are kept.
 
+    `labels_new_tensors`: whether tensors that code makes (`torch.zeros(1, 64)`) have labels of their own.
+
     Attributes:
         labels: all labels.
         splits: planes of dimensions that a view took apart.
@@ -51,6 +53,8 @@ class ChannelFlow(OperatorRecorder):
         needs_labels: whether masking needs them: a matrix product had labelled operands none of which is a parameter,
             or channels were measured (their mean).
     """
+
+    labels_new_tensors = True
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -143,10 +147,8 @@ class ChannelFlow(OperatorRecorder):
         outputs = tensor_leaves(result)
         self.products.note_call(name, args, kwargs, result, lambda tensor: before[id(tensor)].planes)
         if made_from_shapes(name, len(tensors)):
-            # What has the shape of an operand is cut with it.
             like = before[id(tensors[0])] if tensors else Value(torch.Size())
-            values = [Value(output.shape, like.planes if output.shape == like.shape else (), False)
-                      for output in outputs]  # fmt: skip
+            values = [Value(output.shape, self._planes_of_new(name, output, like), False) for output in outputs]
         else:
             values = self._apply_rule(func, args, kwargs, before, outputs) if outputs else []
         for output, value in zip(outputs, values, strict=True):
@@ -160,6 +162,18 @@ class ChannelFlow(OperatorRecorder):
         """From here on products alone are recorded, for the cost; all channels stay, as none is known wholly."""
         self.suspended += 1
         self.labels.pin(torch.arange(1, self.labels.number), TOO_LONG)
+
+    def _planes_of_new(self, name: str, output: Tensor, like: Value) -> Planes:
+        """What has the shape of an operand is cut with it; sizes that the code names go with what they meet."""
+        if output.shape == like.shape:
+            return like.planes
+        varying = [dim for dim, size in enumerate(output.shape) if size > 1]
+        if name not in FACTORIES or not self.labels_new_tensors:
+            return ()
+        # The first of several dimensions is the batch.
+        dims = [dim for dim in varying if dim or len(varying) == 1]
+        shapes = [[size if d == dim else 1 for d, size in enumerate(output.shape)] for dim in dims]
+        return tuple(self.labels.add_dimension("", NEW, max(shape)).reshape(shape) for shape in shapes)
 
     def _note_operands(self, name: str, tensors: Sequence[Tensor], before: Mapping[int, Value]) -> None:
         self.visited |= dict.fromkeys(self.owners_of(tensors))

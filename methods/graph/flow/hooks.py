@@ -77,7 +77,7 @@ def _name_norm(flow: ChannelFlow, name: str, module: nn.Module, inputs: Any) -> 
     value = flow.value_of(first_tensor(inputs))
     for plane in value.planes:
         if plane.shape[dim] > 1:
-            labels = flow.labels.add_dimension(name, "out", channels_of(module, "out"))
+            labels = flow.side_labels(name, "out", channels_of(module, "out"))
             shape = [1] * plane.dim()
             shape[dim] = len(labels)
             flow.labels.unite(plane, labels.reshape(shape), f"normalisation in {name}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from methods.graph.flow.call_readers import Extent
-from methods.graph.flow.labels import Dimension
+from methods.graph.flow.labels import NEW, Dimension
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def index_tensors(
     for pick in picks:
         labels = pick.indices[pick.indices > 0]
         dimension = dimensions[bisect_right(firsts, int(labels[0])) - 1] if len(labels) else None
-        if dimension is None or dimension.name in named or (units := units_along(pick.source)) is None:
+        if dimension is None or dimension.dim == NEW or dimension.name in named:
             continue
-        named.add(dimension.name)
-        yield IndexTensor(dimension.name, units)
+        if (units := units_along(pick.source)) is not None:
+            named.add(dimension.name)
+            yield IndexTensor(dimension.name, units)

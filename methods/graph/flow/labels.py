@@ -21,6 +21,8 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 FREE, FIXED = 0, -1
+NEW = "new"
+"""The dimensions of tensors that code makes (`torch.zeros(1, 64)`), which stand nowhere in the network."""
 
 
 @dataclass(frozen=True)

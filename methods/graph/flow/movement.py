@@ -52,7 +52,9 @@ def pick_elements(call: Call) -> list[Planes]:
     """Entries that indices name. A tensor of indices that the network holds is cut with what its entries pick."""
     results = move_elements(call)
     dim, index = _one_index(call)
-    for plane in () if index is None else call.value_of(index).planes:
+    if index is None:
+        return results
+    for plane in call.value_of(index).planes:
         if varying_dims(plane) != {dim if plane.dim() > 1 else 0}:
             continue
         value = call.value_of(call.args[0])

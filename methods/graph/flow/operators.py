@@ -83,6 +83,12 @@ _SHAPES_ALONE = """
 _MADE_FROM_SHAPES = frozenset(_SHAPES_ALONE.split())
 
 
+FACTORIES = frozenset(
+    ["arange", "empty", "full", "new_empty", "new_full", "new_ones", "new_zeros", "ones", "rand", "randn", "zeros"]
+)
+"""Operators whose result has sizes that the code names."""
+
+
 def made_from_shapes(name: str, number_of_tensors: int) -> bool:
     """Whether the operator's result holds nothing of its operands but their shapes."""
     return number_of_tensors == 0 or name in _MADE_FROM_SHAPES

@@ -12,7 +12,7 @@ from torch import nn
 
 from methods.graph.channels import tied_parameters
 from methods.graph.flow.channel_flow import ChannelFlow
-from methods.graph.flow.labels import Dimension
+from methods.graph.flow.labels import NEW, Dimension
 from methods.graph.narrow import LAYERS, Norm, Side, is_depthwise, layer_dims
 
 
@@ -28,11 +28,14 @@ class Place(NamedTuple):
 
 
 def place_of(dimension: Dimension, modules: dict[str, nn.Module], sides: Mapping[int, Side]) -> Place | None:
-    """None for a dimension that follows another one of its module (biases, statistics, grouped weights' inputs).
+    """None for a dimension that follows another one of its module (biases, statistics, grouped weights' inputs), and
+    for one of a tensor that code makes.
 
     Args:
         sides: of bare weights' dimensions, by their first labels.
     """
+    if dimension.dim == NEW:
+        return None
     if isinstance(dimension.dim, str):
         if dimension.dim == "in" and is_depthwise(modules[dimension.name]):
             return None

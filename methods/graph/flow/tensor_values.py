@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from methods.graph.flow.labels import compact
+from methods.graph.flow.labels import compact, varying_dims
 from methods.graph.flow.planes import Value
 from methods.graph.products import memory_of
 
@@ -65,16 +66,32 @@ class TensorValues:
         else:
             value = values[whole]
         planes_of_memory = []
-        for number in range(max(len(value.planes), len(written.planes))):
+        for plane, over in _match_written(whole, value.planes, output, written.planes):
             memory = torch.zeros(size // output.dtype.itemsize, dtype=torch.long)
-            for view, planes in ((whole, value.planes), (output, written.planes)):
-                if number < len(planes):
-                    _show(memory, view).copy_(planes[number].expand(view.shape))
+            for view, shown in ((whole, plane), (output, over)):
+                if shown is not None:
+                    _show(memory, view).copy_(shown.expand(view.shape))
             planes_of_memory.append(memory)
         for view, old in [*values.items(), (whole, value), (output, written)]:
-            shown = (compact(_show(memory, view).clone()) for memory in planes_of_memory)
-            read = tuple(plane for plane in shown if plane.numel() > 1)
+            read_planes = (compact(_show(memory, view).clone()) for memory in planes_of_memory)
+            read = tuple(plane for plane in read_planes if plane.numel() > 1)
             values[view] = Value(view.shape, read, old.is_data or written.is_data)
+
+
+def _match_written(
+    whole: View, planes: Sequence[Tensor], output: View, written: Sequence[Tensor]
+) -> list[tuple[Tensor | None, Tensor | None]]:
+    """The planes of a memory with those written into a part of it, matched by steps in memory."""
+
+    def steps_of(view: View, plane: Tensor) -> set[int]:
+        return {view.stride[d] for d in varying_dims(plane)}
+
+    remaining, pairs = list(planes), list[tuple[Tensor | None, Tensor | None]]()
+    for over in written:
+        steps = steps_of(output, over)
+        number = next((n for n, plane in enumerate(remaining) if steps_of(whole, plane) & steps), 0)
+        pairs.append((remaining.pop(number) if remaining else None, over))
+    return [*pairs, *((plane, None) for plane in remaining)]
 
 
 def _show(memory: Tensor, view: View) -> Tensor:

@@ -75,3 +75,26 @@ def pixel_shuffle() -> nn.Module:
         lambda n, x: n.fc(pool_mean(F.relu(n.c2(F.pixel_shuffle(F.relu(n.c1(x)), 2))))),
         c1=conv(3, 8), c2=conv(2, 6), fc=nn.Linear(6, CLASSES),
     )  # fmt: skip
+
+
+def writes_into_zeros() -> nn.Module:
+    """Channels of two layers are written into a tensor whose width the code names."""
+
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
+        both = torch.zeros(len(x), 14, *x.shape[2:])
+        both[:, :8] = F.relu(n.c1(x))
+        both[:, 8:] = n.c2(x)
+        return n.fc(pool_mean(F.relu(n.c3(both * torch.full((14, 1, 1), 2.0)))))
+
+    return Pieces(run_net, c1=conv(3, 8), c2=conv(3, 6), c3=conv(14, 6), fc=nn.Linear(6, CLASSES))
+
+
+def pads_with_zeros() -> nn.Module:
+    """A shortcut is padded by as many channels as the code names; those of the layer beside it may go as well."""
+
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
+        x = F.relu(n.c1(x))
+        padded = torch.cat([x, x.new_zeros(len(x), 4, *x.shape[2:])], 1)
+        return n.fc(pool_mean(F.relu(n.c2(x) + padded)))
+
+    return Pieces(run_net, c1=conv(3, 8), c2=conv(8, 12), fc=nn.Linear(12, CLASSES))

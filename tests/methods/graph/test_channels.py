@@ -72,6 +72,8 @@ SITES: dict[Callable[[], nn.Module], dict[str, tuple[int, int]]] = {
     fixed_widths.pixel_shuffle: {"c1": (8, 2), "c2": (6, 6)},
     fixed_widths.hard_coded_view: {"c1": (8, 8), "c2": (12, 12)},
     fixed_widths.depends_on_width: {"c1": (8, 8), "c2": (12, 12)},
+    fixed_widths.writes_into_zeros: {"c1": (8, 8), "c2": (6, 6), "c3": (6, 6)},
+    fixed_widths.pads_with_zeros: {"c1": (8, 8), "c2": (4, 4)},  # the first eight of c2 go with c1
     branches.split_paths: {"c1": (4, 4), "c1[4:12]": (8, 8), "left": (6, 6)},
     grouping.shuffle: {"stem": (12, 6), "after": (8, 8)},
     grouping.shuffle_unit: {"stem": (6, 2), "first": (18, 2)},  # the other 12 are in two groups of `last` at once
