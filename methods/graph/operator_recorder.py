@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from methods.graph.call_arguments import Number, list_numbers
 from methods.graph.steady_draws import SteadyDraws
@@ -17,6 +18,7 @@ from models.execution.random_state import random_state
 from models.execution.tensor_leaves import tensor_leaves
 
 READS_DATA = "_local_scalar_dense"  # a number is read off a tensor, for a branch
+_LEAVES_TORCH = frozenset(("tolist", "numpy", "__array__"))
 
 
 class Step(NamedTuple):
@@ -58,6 +60,19 @@ class OperatorRecorder(OperatorMode):
         return Counter(step[:2] for step in self.steps)
 
 
+class DataReads(TorchFunctionMode):
+    """Notes where code takes a tensor's data out of torch, of which no operator tells."""
+
+    def __init__(self, recorder: OperatorRecorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in _LEAVES_TORCH:
+            self._recorder.note_step(READS_DATA, (), {})
+        return func(*args, **(kwargs or {}))
+
+
 class ReachRecorder(OperatorRecorder):
     """Notes as well which modules a pass reaches.
 
@@ -90,7 +105,7 @@ def record_operators(
     try:
         with (
             module_path(network, recorder.path), evaluation_mode(network, inputs), separate_operators(),
-            random_state(inputs, 0), SteadyDraws(), recorder,
+            random_state(inputs, 0), SteadyDraws(), recorder, DataReads(recorder),
         ):  # fmt: skip
             network.train(training)
             network(inputs)

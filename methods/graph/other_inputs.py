@@ -14,6 +14,8 @@ from methods.graph.flow.passes import SCALES
 from methods.graph.operator_recorder import READS_DATA, OperatorRecorder, Step, record_operators
 from methods.graph.trace import fitting_inputs
 
+BRIGHTNESS = "images of another brightness"
+
 
 @dataclass(frozen=True)
 class OtherInputs:
@@ -46,7 +48,7 @@ def find_other_inputs(network: nn.Module, example: Tensor) -> list[OtherInputs]:
     if any(operator == READS_DATA for _, operator, _ in steps):
         scaled = [images * scale for scale in SCALES]
         others += [
-            OtherInputs(batch, "images of another brightness")
+            OtherInputs(batch, BRIGHTNESS)
             for batch in scaled
             if _differ(_list_steps(network, batch), steps, with_numbers=True)
         ]

@@ -23,7 +23,7 @@ from methods.graph.comparison import (
 )
 from methods.graph.culprits import Fault
 from methods.graph.flow.find import TracedGroups
-from methods.graph.other_inputs import OtherInputs
+from methods.graph.other_inputs import BRIGHTNESS, OtherInputs
 from methods.graph.other_paths import fault_on_other_scales
 from methods.graph.replaced_numbers import ReplacedNumbers
 from methods.graph.trace import applied_flops, count_params, fitting_inputs
@@ -135,11 +135,21 @@ def try_removal(
 
 
 def _fault_on_others(removal: TriedRemoval, narrowed: nn.Module, other_inputs: Sequence[OtherInputs]) -> str | None:
-    """Code that other inputs run must not be wrong unnoticed; an error is noticed."""
+    """Code that other inputs run must not be wrong unnoticed.
+
+    An error is noticed, and another size may ask for it; images that merely look different must not end in one.
+    """
     for other in other_inputs:
+        path: list[str] = []
+        try:
+            twin = copy_on_write(narrowed)
+            with module_path(twin, path), random_state(other.images, 0):
+                outputs = output_leaves(twin(other.images.clone()))
+        except Exception as error:
+            if other.kind == BRIGHTNESS:
+                return f"without its channels, {describe_failure(error, path)} in {other.kind}"
+            continue
         with suppress(Exception):
-            with random_state(other.images, 0):
-                outputs = output_leaves(copy_on_write(narrowed)(other.images.clone()))
             wanted = removal.run_masked(other.images, 0)
             if have_same_shapes(outputs, wanted) and are_close(outputs, wanted):
                 continue

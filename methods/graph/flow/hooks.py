@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from methods.graph.flow.channel_flow import ChannelFlow
 from methods.graph.flow.planes import Value, contract
 from methods.graph.narrow import Norm, channels_of
+from methods.graph.operator_recorder import DataReads
 from methods.graph.trace import evaluation_mode, separate_operators
 from models.execution.forward_hooks import forward_hooks, hookable_modules, module_path
 from models.execution.tensor_leaves import first_tensor, tensor_leaves
@@ -38,6 +39,7 @@ def run_with_labels(flow: ChannelFlow, network: nn.Module, inputs: Tensor, *, tr
         stack.enter_context(separate_operators())
         stack.enter_context(flow)
         stack.enter_context(flow.calls)
+        stack.enter_context(DataReads(flow))
         stack.enter_context(flow.products.attention)
         return network(inputs)
 

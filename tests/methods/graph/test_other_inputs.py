@@ -10,7 +10,7 @@ from coupled_nets.pieces import CLASSES, SHAPE, conv, pool_mean
 from torch import Tensor, nn
 
 from methods.graph.channel_sites import ChannelGroups
-from methods.graph.other_inputs import find_other_inputs
+from methods.graph.other_inputs import BRIGHTNESS, find_other_inputs
 
 IMAGES = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
 CHANGES = "removing its channels changes more than those channels in"
@@ -46,7 +46,7 @@ class InfiniteThere(MixedWhere):
 
 
 class FailsThere(MixedWhere):
-    """An error tells the user: eight channels are asked for."""
+    """Eight channels are asked for."""
 
     def mix(self, x: Tensor) -> Tensor:
         return x + torch.ones(8, 1, 1, dtype=x.dtype)
@@ -70,10 +70,45 @@ def test_channels_that_other_inputs_mix_stay(branch: str) -> None:
 
 
 @pytest.mark.parametrize("branch", BRANCHES)
-@pytest.mark.parametrize("build", [RandomThere, InfiniteThere, FailsThere])
+@pytest.mark.parametrize("build", [RandomThere, InfiniteThere])
 def test_what_cannot_be_compared_is_no_fault(build: type[MixedWhere], branch: str) -> None:
     groups = ChannelGroups(build(BRANCHES[branch][0]), IMAGES)
     assert [group.name for group in groups.groups] == ["a", "b"]
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_images_that_merely_look_different_must_not_end_in_an_error(branch: str) -> None:
+    """Where another size does, the error tells the user."""
+    is_mixed, kind = BRANCHES[branch]
+    groups = ChannelGroups(FailsThere(is_mixed), IMAGES)
+    reason = groups.skipped.get("a", "")
+    if kind == BRIGHTNESS:
+        assert reason.startswith("without its channels, the network (test_other_inputs.py:")
+        assert reason.endswith(f" does not run in {BRIGHTNESS}")
+    else:
+        assert [group.name for group in groups.groups] == ["a", "b"]
+
+
+class OrderedByData(nn.Module):
+    """Equal layers in an order that images decide; the order is read off as a list, by no operator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.fc = conv(3, 8), conv(8, 6), nn.Linear(6, CLASSES)
+        self.layers = nn.ModuleList(conv(8, 8) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x).relu()
+        for number in torch.argsort(x.mean((0, 2, 3))[:2]).tolist():
+            y = self.layers[number](y).relu()
+        return self.fc(pool_mean(self.last(y).relu()))
+
+
+def test_layers_in_an_order_that_images_decide_stay() -> None:
+    torch.manual_seed(0)
+    groups = ChannelGroups(OrderedByData().eval(), IMAGES)
+    assert [group.name for group in groups.groups] == ["last"]
+    assert all(BRIGHTNESS in groups.skipped[name] for name in ("first", "layers.0", "layers.1"))
 
 
 def test_networks_of_one_path_are_compared_on_smaller_images_alone() -> None:
