@@ -134,6 +134,11 @@ class Compressor(ABC):
         """The codebooks of a network that `compress` made; asked for if `info.has_centroids`."""
         return []
 
+    @property
+    def unregistered_tensors(self) -> Sequence[str]:
+        """Tensors that modules hold as plain attributes and that compression changes: no state dict has them."""
+        return ()
+
     def pack(self, network: nn.Module) -> dict[str, Tensor]:
         """The stored form of a network that `compress` made."""
         return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}

@@ -120,6 +120,10 @@ class Composed(Compressor):
     def centroids(self, network: nn.Module) -> list[Centroids]:
         return self._second.centroids(network)
 
+    @property
+    def unregistered_tensors(self) -> Sequence[str]:
+        return self._first.unregistered_tensors
+
     def pack(self, network: nn.Module) -> dict[str, Tensor]:
         return self._second.pack(network)
 

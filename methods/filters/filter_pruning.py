@@ -69,6 +69,10 @@ class FilterPruning(Compressor):
         self.channels.narrow_network(small, self.kept_channels(allocation, self.removal_levels))
         return small
 
+    @property
+    def unregistered_tensors(self) -> list[str]:
+        return self.channels.unregistered_tensors
+
     def unpack(self, allocation: Allocation, tensors: Mapping[str, Tensor]) -> nn.Module:
         small = self.outline_network(allocation)
         small.load_state_dict(dict(tensors))

@@ -90,6 +90,13 @@ class ChannelGroups:
         replace_computed(network, self._computed)
         replace_attention(network, self._attention)
 
+    @property
+    def unregistered_tensors(self) -> list[str]:
+        """Those with channels that modules hold as plain attributes (`self.order = torch.tensor(...)`)."""
+        registered = dict(self.network.named_parameters(remove_duplicate=False)) | dict(self.network.named_buffers())
+        names = {slots.name for group in self.groups for slots in group.slots if slots.dim is not None}
+        return sorted(names - registered.keys())
+
     def narrow_network(self, network: nn.Module, staying: Mapping[str, Tensor]) -> None:
         """Remove from `network`, a copy of the dense one, all channels of the named sites but `staying` (ascending)."""
         self._replace_layers(network)

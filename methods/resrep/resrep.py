@@ -142,6 +142,10 @@ class ResRep(Compressor):
 
         return flops
 
+    @property
+    def unregistered_tensors(self) -> list[str]:
+        return self._channels.unregistered_tensors
+
     def unpack(self, allocation: Allocation, tensors: Mapping[str, Tensor]) -> nn.Module:
         """The packed network again; any rows may be folded away, as all weights are then loaded."""
         wide = self.compress(allocation) if allocation else copy_network(self.network)  # empty: nothing to narrow

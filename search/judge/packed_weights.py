@@ -8,15 +8,16 @@ from torch import Tensor, nn
 
 from methods.base import Allocation, Compressor
 
-_BUFFER = "buffer:"  # before the names of buffers that a state dict leaves out
+_BUFFER = "buffer:"  # before the names of buffers and other tensors that a state dict leaves out
 
 
 def pack_weights(compressor: Compressor, network: nn.Module) -> dict[str, Tensor]:
-    """The packed weights, tied ones once, and the buffers that no state dict holds: which channels a padded shortcut
-    passes on follows from the dense weights, which are not there any more when the file is read.
+    """The packed weights, tied ones once, and what no state dict holds: which channels a padded shortcut passes on
+    follows from the dense weights, which are not there any more when the file is read.
     """
     stored = network.state_dict().keys()
     extra = {name: buffer for name, buffer in network.named_buffers() if name not in stored}
+    extra |= {name: _attribute_of(network, name) for name in compressor.unregistered_tensors}
     buffers = {f"{_BUFFER}{name}": b.detach().cpu().contiguous() for name, b in extra.items()}
     packed, first_names = compressor.pack(network), _first_names(network)
     tied = {name: first for name, first in _first_names(compressor.network).items() if first_names.get(name) == first}
@@ -51,6 +52,12 @@ def unpack_weights(compressor: Compressor, allocation: Allocation, tensors: Mapp
     for name, tensor in tensors.items():
         if name.startswith(_BUFFER):
             owner, _, buffer = name.removeprefix(_BUFFER).rpartition(".")
-            module = network.get_submodule(owner)
-            setattr(module, buffer, tensor.to(module.get_buffer(buffer).device))
+            device = _attribute_of(network, name.removeprefix(_BUFFER)).device
+            setattr(network.get_submodule(owner), buffer, tensor.to(device))
     return network.eval()
+
+
+def _attribute_of(network: nn.Module, name: str) -> Tensor:
+    owner, _, leaf = name.rpartition(".")
+    tensor: Tensor = getattr(network.get_submodule(owner), leaf)
+    return tensor

@@ -51,6 +51,31 @@ def test_no_trace_of_the_dense_weights_is_needed(network, method):
     assert any(parameter.requires_grad for parameter in rebuilt.parameters())
 
 
+class OrderedChannels(nn.Module):
+    """Channels take another order, and are scaled, by tensors that are no buffers."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.fc = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 3), nn.Linear(6, 4)
+        self.order, self.scale = torch.tensor([7, 3, 5, 1, 0, 2, 6, 4]), torch.linspace(0.5, 2, 8)[:, None, None]
+
+    def forward(self, x):
+        return self.fc(self.b(self.a(x).relu()[:, self.order] * self.scale).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("method", ["l1", "resrep", "l1+kse"])
+def test_tensors_of_channels_that_are_no_buffers_are_stored(method):
+    """The reader's weights, and so its scores, are others: it would keep other channels of them."""
+    images = example_input((3, 16, 16))
+    compressor = create(method, OrderedChannels().eval(), images)
+    allocation = compressor.allocation([len(site.settings) // 2 for site in compressor.sites])
+    small = compressor.compress(allocation)
+    small = compressor.tuning(allocation, small, steps=0, lr=0.1).finish(small).eval()
+    packed = pack_weights(compressor, small)
+    reader = create(method, OrderedChannels().eval(), images)
+    torch.testing.assert_close(unpack_weights(reader, allocation, packed)(images), small(images), rtol=0, atol=0)
+
+
 def test_which_channels_a_padded_shortcut_passes_on_is_stored():
     compressor, stranger = bound("resnet20", "l1", 0), bound("resnet20", "l1", 1)
     allocation = compressor.allocation([len(site.settings) // 2 for site in compressor.sites])
