@@ -17,9 +17,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from methods.base import copy_network
+from methods.graph.trace import separate_operators
 from methods.tables.codebook import codebook_layers, expand_layer, replace_module
 from models.errors import UserError, first_line
 from models.settings import setting_name
@@ -51,11 +53,13 @@ def plain_network(network: nn.Module) -> nn.Module:
 
 
 def count_flops(network: nn.Module, example: Tensor) -> int:
-    """Multiply-accumulates for one input as torch's own counter sees them; `network` is in evaluation mode."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(example)
-    # torch counts a multiply-accumulate as two operations, for the whole batch.
-    return counter.get_total_flops() // (2 * len(example))
+    """Multiply-accumulates for one input as torch's own counter sees them; `network` is in evaluation mode.
+
+    Attention is taken apart: the counter does not know the operators that it is fused into on CPUs.
+    """
+    with separate_operators(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(example[:1])  # one alone: what all inputs share, such as position codes, is computed once
+    return counter.get_total_flops() // 2  # torch counts a multiply-accumulate as two operations
 
 
 def capture_program(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram:

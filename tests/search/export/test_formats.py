@@ -166,3 +166,19 @@ def test_missing_extras_are_named_with_what_to_install(monkeypatch):
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else known(name))
     with pytest.raises(UserError, match=r"format onnx needs onnxscript: pip install -e '\.\[export\]'"):
         check_onnx()
+
+
+def test_flops_are_those_of_one_input_and_fused_attention_is_among_them():
+    """Sixteen tokens of eight features; the position code is made once for all images."""
+
+    class Attending(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokens, self.code = nn.Conv2d(3, 8, 2, 2), nn.Linear(2, 8)
+
+        def forward(self, images):
+            tokens = self.tokens(images).flatten(2).transpose(1, 2) + self.code(torch.ones(16, 2))
+            return nn.functional.scaled_dot_product_attention(tokens, tokens, tokens).mean(1)
+
+    convolution, code, attention = 16 * 8 * 3 * 4, 16 * 2 * 8, 2 * 16 * 16 * 8
+    assert count_flops(Attending().eval(), torch.randn(3, 3, 8, 8)) == convolution + code + attention
