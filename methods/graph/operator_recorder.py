@@ -18,6 +18,8 @@ from models.execution.random_state import random_state
 from models.execution.tensor_leaves import tensor_leaves
 
 READS_DATA = "_local_scalar_dense"  # a number is read off a tensor, for a branch
+DATA_READERS = frozenset((READS_DATA, "equal", "is_nonzero", "nonzero", "masked_select", "_unique2", "unique_dim"))
+"""Operators whose result, or the shape of it, the data decide."""
 _LEAVES_TORCH = frozenset(("tolist", "numpy", "__array__"))
 
 

@@ -5,16 +5,19 @@ Code that the trace has not seen may mix channels that it takes to be apart, wit
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from methods.graph.flow.passes import SCALES
-from methods.graph.operator_recorder import READS_DATA, OperatorRecorder, Step, record_operators
+from methods.graph.operator_recorder import DATA_READERS, OperatorRecorder, Step, record_operators
 from methods.graph.trace import fitting_inputs
 
 BRIGHTNESS = "images of another brightness"
+OTHER_SIZE = "images of another size"
+_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -34,30 +37,49 @@ def find_other_inputs(network: nn.Module, example: Tensor) -> list[OtherInputs]:
     steps = _list_steps(network, images)
     if steps is None:
         return []
-    others = []
-    smaller, larger = _resize_images(images, 0.5), _resize_images(images, 1.5)
-    if (small_steps := _list_steps(network, smaller)) is not None:
-        others.append(OtherInputs(smaller, "images of another size"))
-    if _differ(_list_steps(network, larger), steps):
-        others.append(OtherInputs(larger, "images of another size"))
+    smaller = _resize_images(images, 0.5)
+    small_steps = _list_steps(network, smaller)
+    others = [] if small_steps is None else [OtherInputs(smaller, OTHER_SIZE)]
+    others += [
+        OtherInputs(resized, OTHER_SIZE)
+        for resized in (_resize_images(images, 1.5), *_stretch_images(images))
+        if _differ(_list_steps(network, resized), steps)
+    ]
     # A batch of small images takes less time, where the network runs on them.
     single, reference = (images, steps) if small_steps is None else (smaller, small_steps)
-    batch = single.repeat(3, *[1] * (single.dim() - 1))
+    batch = single.repeat(_BATCH, *[1] * (single.dim() - 1))
     if _differ(_list_steps(network, batch), reference):
         others.append(OtherInputs(batch, "a batch of another size"))
-    if any(operator == READS_DATA for _, operator, _ in steps):
-        scaled = [images * scale for scale in SCALES]
+    if any(step.operator in DATA_READERS for step in steps):
+        brighter, *variants = _change_brightness(images)
+        # Tensors may change places (`torch.cat([b, a])`) without another operator: one batch is always compared.
+        others += [OtherInputs(brighter, BRIGHTNESS)] if _list_steps(network, brighter) is not None else []
         others += [
-            OtherInputs(batch, BRIGHTNESS)
-            for batch in scaled
-            if _differ(_list_steps(network, batch), steps, with_numbers=True)
+            OtherInputs(variant, BRIGHTNESS)
+            for variant in variants
+            if _differ(_list_steps(network, variant), steps, with_numbers=True)
         ]
     return others
 
 
-def _resize_images(images: Tensor, scale: float) -> Tensor:
+def _change_brightness(images: Tensor) -> list[Tensor]:
+    """Brighter images first, then darker ones, negative ones and grey ones."""
+    variants = [images + 1, *(images * scale for scale in SCALES)]
+    is_coloured = images.is_floating_point() and images.dim() > 1
+    return [*variants, images.mean(1, keepdim=True).expand(images.shape)] if is_coloured else variants
+
+
+def _stretch_images(images: Tensor) -> Iterator[Tensor]:
+    """Taller images and wider ones."""
+    dims = range(2, images.dim())
+    if len(dims) > 1:
+        yield from (_resize_images(images, 1.5, [dim]) for dim in dims)
+
+
+def _resize_images(images: Tensor, scale: float, dims: Sequence[int] | None = None) -> Tensor:
     """As bright as before: pixels are left out or repeated, whatever their type and the number of dimensions."""
-    for dim, size in enumerate(images.shape[2:], 2):
+    for dim in range(2, images.dim()) if dims is None else dims:
+        size = images.shape[dim]
         pixels = torch.linspace(0, size - 1, max(1, round(size * scale)), device=images.device).round().long()
         images = images.index_select(dim, pixels)
     return images

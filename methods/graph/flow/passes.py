@@ -21,7 +21,7 @@ from methods.graph.flow.channel_flow import ChannelFlow
 from methods.graph.flow.hooks import run_with_labels
 from methods.graph.flow.labels import varying_dims
 from methods.graph.narrow import LAYERS, Norm, channels_of
-from methods.graph.operator_recorder import READS_DATA, OperatorRecorder, ReachRecorder, record_operators
+from methods.graph.operator_recorder import DATA_READERS, OperatorRecorder, ReachRecorder, record_operators
 from methods.graph.steady_draws import SteadyDraws
 from models.execution.forward_hooks import forward_hooks, hookable_modules
 from models.execution.random_state import random_state
@@ -104,7 +104,7 @@ def _pin_what_they_could_take(flow: ChannelFlow, network: nn.Module, image: Tens
     calls return. Where nothing reads a number off a tensor, no branch depends on the data: those layers are dead.
     """
     modules = dict(network.named_modules())
-    branching = {step.module for step in flow.steps if step.operator == READS_DATA}
+    branching = {step.module for step in flow.steps if step.operator in DATA_READERS}
     callers: dict[str, list[str]] = {}
     for name in unreached:
         flow.pin_module(name, "no forward pass on noise reached it")

@@ -58,6 +58,11 @@ BRANCHES: dict[str, tuple[Callable[[Tensor], bool], str]] = {
     "batch": (lambda x: len(x) > 2, "a batch of another size"),
     "bright": (lambda x: float(x.abs().mean()) > 3, "images of another brightness"),
     "dark": (lambda x: bool(x.abs().max() < 0.5), "images of another brightness"),
+    "portrait": (lambda x: x.shape[2] > x.shape[3], "images of another size"),
+    "large batch": (lambda x: len(x) > 4, "a batch of another size"),
+    "positive": (lambda x: float(x.mean()) > 0.4, "images of another brightness"),
+    "read as a list": (lambda x: sum(x.mean((0, 2, 3)).tolist()) > 1.2, "images of another brightness"),
+    "grey": (lambda x: torch.equal(x[:, 0], x[:, 1]), "images of another brightness"),
 }
 
 
@@ -111,6 +116,23 @@ def test_layers_in_an_order_that_images_decide_stay() -> None:
     assert all(BRIGHTNESS in groups.skipped[name] for name in ("first", "layers.0", "layers.1"))
 
 
+def test_tensors_that_change_places_are_noticed_though_no_operator_changes() -> None:
+    class Swapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.c, self.b, self.fc = conv(3, 8), conv(3, 8), conv(16, 6), nn.Linear(6, CLASSES)
+
+        def forward(self, x: Tensor) -> Tensor:
+            first, second = self.a(x), self.c(x)
+            parts = [second, first] if float(x.mean()) > 0.4 else [first, second]
+            return self.fc(pool_mean(self.b(torch.cat(parts, 1).relu()).relu()))
+
+    torch.manual_seed(0)
+    groups = ChannelGroups(Swapped().eval(), IMAGES)
+    assert [group.name for group in groups.groups] == ["b"]
+    assert groups.skipped["a"] == groups.skipped["c"] == f"{CHANGES} {BRIGHTNESS}"
+
+
 def test_networks_of_one_path_are_compared_on_smaller_images_alone() -> None:
     others = find_other_inputs(MixedWhere().eval(), IMAGES)
     assert [(other.images.shape, other.kind) for other in others] == [((1, 3, 4, 4), "images of another size")]
@@ -123,4 +145,4 @@ def test_a_network_that_wants_one_size_is_tried_on_other_batches() -> None:
             return super().forward(x)
 
     others = find_other_inputs(OneSize(BRANCHES["batch"][0]).eval(), IMAGES)
-    assert [(other.images.shape, other.kind) for other in others] == [((3, 3, 8, 8), "a batch of another size")]
+    assert [(other.images.shape, other.kind) for other in others] == [((8, 3, 8, 8), "a batch of another size")]
