@@ -22,9 +22,10 @@ def filters_of(network: nn.Module, group: Group) -> Iterator[tuple[Slots, Tensor
     for slots, module in layers:
         yield slots, by_filter(module, module.weight.detach().cpu().float())
     if not layers:
+        parameters = dict(network.named_parameters(remove_duplicate=False))
         for slots in produced:
-            weight = network.get_parameter(slots.name)
-            if weight.squeeze().dim() > 1:  # not a scale or a bias
+            weight = parameters.get(slots.name)  # None for what goes along: norms, buffers, plain attributes
+            if weight is not None and weight.squeeze().dim() > 1:  # not a scale or a bias
                 yield slots, weight.detach().cpu().float().movedim(slots.dim or 0, 0).flatten(1)
 
 

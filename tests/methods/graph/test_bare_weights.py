@@ -54,18 +54,48 @@ class BareGroups(nn.Module):
         return torch.as_tensor(self.head(self.middle(x).mean((2, 3))))
 
 
-@pytest.mark.parametrize("method", ["l1", "l2", "fpgm", "bn-scale", "taylor", "random", "resrep"])
-@pytest.mark.parametrize("kind", [TwoMatrices, SplitSkip, BareGroups])
+class WithBuffers(nn.Module):
+    """A bare weight whose channels stand in buffers and in a plain attribute as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel, self.head = nn.Parameter(torch.randn(8, 3, 3, 3)), nn.Linear(8, 4)
+        self.register_buffer("mean", torch.zeros(8))
+        self.register_buffer("variance", torch.ones(8))
+        self.gains = torch.rand(8) + 0.5
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = F.conv2d(images, self.kernel, padding=1)
+        x = F.batch_norm(x, self.mean, self.variance, training=self.training) * self.gains.view(1, 8, 1, 1)
+        return torch.as_tensor(self.head(torch.relu(x).mean((2, 3))))
+
+
+@pytest.mark.parametrize("method", ["l1", "l2", "fpgm", "bn-scale", "taylor", "random", "resrep", "obs"])
+@pytest.mark.parametrize("kind", [TwoMatrices, SplitSkip, BareGroups, WithBuffers])
 def test_every_method_narrows_them_or_says_why_not(kind: type[nn.Module], method: str) -> None:
     torch.manual_seed(0)
     compressor = create(method, kind(), IMAGES)
-    if method == "taylor":
+    if method in ("taylor", "obs"):
         compressor.calibrate([(IMAGES, torch.tensor([0, 1, 2, 3]))])
     levels = np.array([len(site.settings) // 2 for site in compressor.sites], dtype=np.intp)
     allocation = compressor.allocation(levels)
     small = compressor.compress(allocation)
     assert small(IMAGES).shape == (4, 4)
-    assert {"stem", "wide", "middle", "first"} & {site.name for site in compressor.sites} or compressor.skipped
+    names = {site.name for site in compressor.sites}
+    assert names & {"stem", "wide", "middle", "first", "kernel"} or compressor.skipped
+
+
+@pytest.mark.parametrize("method", ["l1", "l2"])
+def test_the_weakest_filters_go_with_their_buffers(method: str) -> None:
+    network = WithBuffers().eval()
+    with torch.no_grad():
+        network.kernel[[1, 4]] *= 0.01
+    compressor = create(method, network, IMAGES)
+    (site,) = compressor.sites
+    small = compressor.compress(compressor.allocation(np.array([site.widths.index(6)], dtype=np.intp)))
+    kept = [0, 2, 3, 5, 6, 7]
+    for name in ("kernel", "mean", "gains"):
+        torch.testing.assert_close(getattr(small, name), getattr(network, name)[kept])
 
 
 def test_what_a_bare_grouped_convolution_takes_in_stays_with_its_line() -> None:
