@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 import torch
+import torch._jit_internal
 import torch._tensor
 import torch.functional
 import torch.nn.functional
@@ -17,6 +18,7 @@ Instruction = tuple[str, str, int, int]
 Instructions = tuple[Instruction, ...]
 
 _TORCH_WRAPPERS = (torch.overrides.__file__, torch._tensor.__file__, torch.functional.__file__)
+_FUNCTIONS = (torch.nn.functional.__file__, torch._jit_internal.__file__)
 MODULE_CALL = torch.nn.modules.module.__file__
 
 
@@ -39,18 +41,22 @@ def find_call_site(handler: FrameType) -> tuple[CallSite, FrameType | None]:
     Args:
         handler: the frame of the mode's `__torch_function__`.
     """
-    # Modes lie in each other, and operators in Python (`x / 2`, `torch.split`) hand themselves over: both are skipped.
-    frame = handler.f_back
-    while frame is not None and (
-        frame.f_code.co_name == "__torch_function__" or frame.f_code.co_filename in _TORCH_WRAPPERS
-    ):
+    # Modes lie in each other: `F.layer_norm` hands itself over anew to each, so that the call has been made by the
+    # code around the first one, the outermost frame. Operators in Python (`x / 2`, `torch.split`) do likewise.
+    frame, first = handler.f_back, handler
+    while frame is not None and frame.f_code.co_filename != MODULE_CALL:
+        if frame.f_code.co_name == "__torch_function__":
+            first = frame
+        frame = frame.f_back
+    frame = first.f_back
+    while frame is not None and frame.f_code.co_filename in _TORCH_WRAPPERS:
         frame = frame.f_back
     instructions: list[Instruction] = []
     inner = 0  # `F.layer_norm` hands itself over in one place, whoever calls it: its caller tells calls apart
     while frame is not None and frame.f_code.co_filename != MODULE_CALL:
         code = frame.f_code
         instructions.append((frame.f_globals.get("__name__", ""), code.co_qualname, code.co_firstlineno, frame.f_lasti))
-        if not inner and code.co_filename != torch.nn.functional.__file__:
+        if not inner and code.co_filename not in _FUNCTIONS:
             inner = len(instructions)
         frame = frame.f_back
     return CallSite(tuple(instructions[:inner]), tuple(instructions[inner:])), frame
