@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from methods.base import Setting, Site
 from methods.graph.channels import Group, find_lopsided_module, keep_channels, producing_layers, set_partitions
-from methods.graph.flow.find import trace_groups
+from methods.graph.flow.find import UNEQUAL_PARTS, trace_groups
 from methods.graph.least_widths import least_widths
 from methods.graph.plain_attention import replace_attention, replaceable_attention
 from methods.graph.plain_layers import computed_weights, replace_computed
@@ -62,7 +62,7 @@ class ChannelGroups:
             if module is not None:
                 self.skipped[group.name] = f"the groups of {module} would lose unequally many channels"
             elif len(sizes.unique()) > 1:
-                self.skipped[group.name] = "its channels play unequal parts, so that no balanced removal exists"
+                self.skipped[group.name] = UNEQUAL_PARTS
             elif int(sizes[0]) == 1:
                 self.skipped[group.name] = "each of its channels has a part of its own, so that none can be removed"
             else:

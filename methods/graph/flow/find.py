@@ -26,6 +26,8 @@ from methods.graph.narrow import channels_of
 from methods.graph.trace import LayerUse
 from models.execution.module_copies import copy_on_write
 
+UNEQUAL_PARTS = "its channels play unequal parts, so that no balanced removal exists"
+
 
 def settle_splits(flow: ChannelFlow) -> np.ndarray:
     """The components, after a dimension that a view took apart has lost the freedom to be cut anyhow.
@@ -109,6 +111,9 @@ def groups_of_flow(flow: ChannelFlow, network: nn.Module, uses: Mapping[str, Lay
     reasons = {name: _why_without_labels(network, name) for name in order if name not in places.produced}
     removable, reasons_to_stay = _removable_sets(places, flow.labels.pinned(components))
     sets = balance_sets(removable, places.indices, dict(network.named_modules()))
+    balanced = {component for members in sets for component in members}
+    unbalanced = [name for name, ids in places.produced.items() if balanced.isdisjoint(ids)]
+    reasons_to_stay = dict.fromkeys(unbalanced, UNEQUAL_PARTS) | reasons_to_stay
     groups = _name_groups(sets, places, order)
     members_of = [(group.name, members) for group, members in zip(groups, sets, strict=True)]
     noted = flow.labels.noted(components)
@@ -174,19 +179,19 @@ def _removable_sets(places: LabelPlaces, pinned: Mapping[int, str]) -> tuple[lis
     Returns:
         The sets, and the reasons for layers with channels that stay.
     """
-    sets: dict[frozenset[Place], dict[int, str]] = {}  # component -> its first producer
+    sets: dict[frozenset[Place], dict[int, None]] = {}
     reasons: dict[str, str] = {}
     for name, ids in places.produced.items():
         for component in ids:
             if component in pinned:
                 reasons.setdefault(name, pinned[component])
             else:
-                sets.setdefault(frozenset(places.indices[component]), {}).setdefault(component, name)
-    for members in sets.values():
-        # One component cannot shrink: without it, the layers on either side would have no channels left.
-        if len(members) == 1:
-            ((component, name),) = members.items()
-            number, width = places.produced[name].count(component), len(places.produced[name])
+                sets.setdefault(frozenset(places.indices[component]), {}).setdefault(component)
+    # One component cannot shrink: without it, the layers on either side would have no channels left.
+    single = {component for members in sets.values() if len(members) == 1 for component in members}
+    for name, ids in places.produced.items():
+        for component in single.intersection(ids):
+            number, width = ids.count(component), len(ids)
             some = "its channels" if number == width else f"{number} of its {width} channels"
             reasons.setdefault(name, f"{some} can only be removed all together")
     return [list(members) for members in sets.values() if len(members) > 1], reasons

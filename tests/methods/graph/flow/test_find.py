@@ -89,6 +89,17 @@ def test_channels_that_only_go_all_together_stay() -> None:
     assert traced(network).reasons["a"] == "its channels can only be removed all together"
 
 
+def test_every_layer_of_channels_that_go_all_together_is_told_why() -> None:
+    network = Pieces(
+        lambda n, x: n.fc(pool_mean(n.z((y := n.a(x) + n.b(x)) + y.roll(1, 1)))),
+        a=conv(3, 6), b=conv(3, 6), z=conv(6, 5), fc=nn.Linear(5, CLASSES),
+    )  # fmt: skip
+    found = traced(network)
+    owned = {slots.name for group in found.groups for slots in group.slots if slots.side == "out"}
+    assert {"a", "b", "fc"} == found.reasons.keys() == found.uses.keys() - owned
+    assert found.reasons["b"] == found.reasons["a"]
+
+
 def test_an_outer_product_holds_both_of_its_factors() -> None:
     """Every filter of `a` meets every filter of `b`."""
 
