@@ -1,7 +1,7 @@
 """A network whose removed channels are masked: what a narrowed one must do.
 
 All channels stay, but every layer and every product of activations sees zeros in place of the removed ones, and norms
-and other measures over channels (LayerNorm, GroupNorm, a mean) take the remaining ones alone.
+and other measures over channels (LayerNorm, RMSNorm, GroupNorm, a mean) take the remaining ones alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from methods.graph.flow.find import TracedGroups
 from methods.graph.flow.hooks import run_with_labels
 from methods.graph.flow.labels import varying_dims
 from methods.graph.flow.reductions import NORMS, SOFTMAXES, measured_planes
-from methods.graph.narrow import LAYERS, channels_of, layer_dims, narrow_module
+from methods.graph.narrow import CHANNEL_NORMS, LAYERS, SHAPED_NORMS, channels_of, layer_dims, narrow_module, norm_dim
 from methods.graph.products import MATRIX_PRODUCTS
 from methods.graph.trace import is_attention
 from models.execution.module_copies import copy_on_write
@@ -122,13 +122,17 @@ class _MaskedProducts(ChannelFlow):
 
 def _normalise_some(func: Any, args: tuple[Any, ...], dim: int, indices: Tensor) -> Tensor:
     """What a norm makes of some of the channels; of each of a group norm's groups these are equally many."""
-    inputs, *others = (argument.index_select(dim if argument is args[0] else 0, indices.to(argument.device))
+    shaped = func.overloadpacket is not torch.ops.aten.native_group_norm
+    of_weights = dim - args[0].dim() if shaped else 0
+    inputs, *others = (argument.index_select(dim if argument is args[0] else of_weights, indices.to(argument.device))
                        if isinstance(argument, Tensor) else argument for argument in args)  # fmt: skip
-    if func.overloadpacket is torch.ops.aten.native_group_norm:
+    if not shaped:
         weight, bias, images, channels, positions, groups, epsilon = others
         groups = len(indices) if groups == channels else groups  # a norm of every channel alone
         return func(inputs.contiguous(), weight, bias, images, len(indices), positions, groups, epsilon)[0]
-    return func(inputs, [len(indices)], *others[1:])[0]
+    sizes = list(others[0])
+    sizes[dim - args[0].dim()] = len(indices)
+    return func(inputs, sizes, *others[1:])[0]
 
 
 def _fill(tensor: Tensor, gone: Iterable[Tensor], number: float) -> Tensor:
@@ -164,7 +168,7 @@ def _mask_channels(
             _zero_slices(network, slots.name, slots.dim, gone)
         elif slots.side == "in":
             _zero_inputs(modules[slots.name], gone, flow, hooks)
-        elif isinstance(modules.get(slots.name), (nn.LayerNorm, nn.GroupNorm)):
+        elif isinstance(modules.get(slots.name), CHANNEL_NORMS):
             absent.setdefault(slots.name, []).append(gone)
     for name, parts in absent.items():
         _mask_norm(modules[name], torch.cat(parts), flow, hooks)
@@ -228,9 +232,11 @@ def _mask_norm(norm: nn.Module, gone: Tensor, flow: ChannelFlow | None, hooks: E
 def _channel_dim(norm: nn.Module, inputs: Tensor, output: Tensor) -> int:
     """The dimension of a norm's channels: a GroupNorm and torchvision's LayerNorm2d have them second, others last."""
     width = channels_of(norm, "out")
-    if not isinstance(norm, nn.LayerNorm) or output.shape[-1] != width:
+    dim = norm_dim(norm)
+    if not isinstance(norm, SHAPED_NORMS) or output.shape[dim] != width:
         return 1
-    if type(norm) is nn.LayerNorm or output.shape[1] != width:
-        return -1
-    plain = nn.functional.layer_norm(inputs, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-    return -1 if torch.allclose(plain, output, rtol=1e-3, atol=1e-5) else 1
+    if type(norm) in SHAPED_NORMS or output.shape[1] != width:
+        return dim
+    normalise: Callable[..., Tensor] = (nn.RMSNorm if isinstance(norm, nn.RMSNorm) else nn.LayerNorm).forward
+    plain = normalise(norm, inputs)
+    return dim if torch.allclose(plain, output, rtol=1e-3, atol=1e-5) else 1

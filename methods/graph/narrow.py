@@ -6,6 +6,7 @@ side, `out`. A module with methods `keep_in(indices)` and `keep_out(indices)` of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -18,6 +19,8 @@ Conv = nn.modules.conv._ConvNd
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LAYERS = (Conv, nn.Linear)
+SHAPED_NORMS = (nn.LayerNorm, nn.RMSNorm)  # over the last dimensions, whose sizes they hold
+CHANNEL_NORMS = (nn.GroupNorm, *SHAPED_NORMS)  # those that measure channels together
 
 
 def is_depthwise(module: nn.Module) -> bool:
@@ -47,11 +50,19 @@ def channels_of(module: nn.Module, side: Side) -> int:
         return module.num_features
     if isinstance(module, nn.GroupNorm):
         return module.num_channels
-    if isinstance(module, nn.LayerNorm):
-        return module.normalized_shape[-1]
+    if isinstance(module, SHAPED_NORMS):
+        return int(module.normalized_shape[norm_dim(module)])
     if isinstance(module, nn.PReLU):
         return module.num_parameters
     return int(getattr(module, "in_channels" if side == "in" else "out_channels"))
+
+
+def norm_dim(module: nn.Module) -> int:
+    """The dimension of a norm's channels in its weight, from the end: of `LayerNorm([C, 1, 1])` the third last."""
+    if isinstance(module, SHAPED_NORMS):
+        sizes = module.normalized_shape
+        return next((dim for dim in range(-len(sizes), 0) if sizes[dim] > 1 and math.prod(sizes) == sizes[dim]), -1)
+    return -1
 
 
 def narrow_module(module: nn.Module, side: Side, keep: Tensor) -> None:
@@ -117,11 +128,14 @@ def _narrow_linear(module: nn.Linear, side: Side, keep: Tensor) -> None:
         module.in_features = len(keep)
 
 
-def _narrow_norm(module: Norm | nn.GroupNorm | nn.LayerNorm, side: Side, keep: Tensor) -> None:
+def _narrow_norm(module: Norm | nn.GroupNorm | nn.LayerNorm | nn.RMSNorm, side: Side, keep: Tensor) -> None:
+    dim = norm_dim(module)
     for name in ("weight", "bias", "running_mean", "running_var"):
-        slice_tensor(module, name, -1, keep)
-    if isinstance(module, nn.LayerNorm):
-        module.normalized_shape = (*module.normalized_shape[:-1], len(keep))
+        slice_tensor(module, name, dim, keep)
+    if isinstance(module, SHAPED_NORMS):
+        sizes = list(module.normalized_shape)
+        sizes[dim] = len(keep)
+        module.normalized_shape = tuple(sizes)
     elif isinstance(module, nn.GroupNorm):
         if module.num_groups == module.num_channels:
             module.num_groups = len(keep)
@@ -141,5 +155,6 @@ _NARROW: dict[type[nn.Module], Callable[..., None]] = {
     Norm: _narrow_norm,
     nn.GroupNorm: _narrow_norm,
     nn.LayerNorm: _narrow_norm,
+    nn.RMSNorm: _narrow_norm,
     nn.PReLU: _narrow_prelu,
 }

@@ -21,6 +21,7 @@ from methods.graph.flow.product_widths import ProductRecorder
 from methods.graph.flow.reductions import MEASURES, NORMS, measured_planes
 from methods.graph.flow.tensor_values import TensorValues, View, view_of
 from methods.graph.flow.width_attributes import AttributeRecorder
+from methods.graph.narrow import CHANNEL_NORMS
 from methods.graph.operator_recorder import OperatorRecorder
 from methods.graph.products import MATRIX_PRODUCTS, memory_of, tensor_attributes
 from methods.graph.trace import is_attention
@@ -33,7 +34,6 @@ TOO_LONG = (
     "the network runs so many operators that its channels could not be followed in time; a smaller example, or one "
     "operator in place of a loop in Python, takes less"
 )
-_MASKED_NORMS = (nn.GroupNorm, nn.LayerNorm)
 
 
 class ChannelFlow(OperatorRecorder):
@@ -48,7 +48,7 @@ class ChannelFlow(OperatorRecorder):
         calls: the numbers in the calls that the network's code makes.
         attributes: the integers of modules that equal widths.
         products: those that apply a weight, with the labels of their operands.
-        norms: the layer and group norms among the modules.
+        norms: the modules that measure channels together (layer, RMS and group norms).
         end: by the clock of `time.monotonic`; later operators have no labels, and all channels stay.
         needs_labels: whether masking needs them: a matrix product had labelled operands none of which is a parameter,
             or channels were measured (their mean).
@@ -71,7 +71,7 @@ class ChannelFlow(OperatorRecorder):
         self.suspended = 0
         self.end = math.inf
         self.products = ProductRecorder(network, self.path)
-        self.norms = {name for name, module in network.named_modules() if isinstance(module, _MASKED_NORMS)}
+        self.norms = {name for name, module in network.named_modules() if isinstance(module, CHANNEL_NORMS)}
         self._parameters = {memory_of(parameter) for parameter in network.parameters()}
         self._owners: dict[View, str] = {}
         self._sides: dict[tuple[str, str], Tensor] = {}

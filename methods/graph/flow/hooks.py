@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from methods.graph.flow.channel_flow import ChannelFlow
 from methods.graph.flow.planes import Value, contract
-from methods.graph.narrow import Norm, channels_of
+from methods.graph.narrow import CHANNEL_NORMS, SHAPED_NORMS, Norm, channels_of, norm_dim
 from methods.graph.operator_recorder import DataReads
 from methods.graph.trace import evaluation_mode, separate_operators
 from models.execution.forward_hooks import forward_hooks, hookable_modules, module_path
@@ -70,12 +70,14 @@ def _note_visit(flow: ChannelFlow, name: str, module: nn.Module, _inputs: Any) -
 
 def _is_bare_norm(module: nn.Module) -> bool:
     """A norm that knows its width without a tensor of that size."""
-    norms = (Norm, nn.GroupNorm, nn.LayerNorm)
-    return isinstance(module, norms) and not [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    return isinstance(module, (Norm, *CHANNEL_NORMS)) and not [
+        *module.parameters(recurse=False),
+        *module.buffers(recurse=False),
+    ]
 
 
 def _name_norm(flow: ChannelFlow, name: str, module: nn.Module, inputs: Any) -> None:
-    dim = -1 if isinstance(module, nn.LayerNorm) else 1
+    dim = norm_dim(module) if isinstance(module, SHAPED_NORMS) else 1
     value = flow.value_of(first_tensor(inputs))
     for plane in value.planes:
         if plane.shape[dim] > 1:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from methods.graph.flow.channel_flow import ChannelFlow
 from methods.graph.flow.hooks import run_with_labels
 from methods.graph.flow.labels import varying_dims
-from methods.graph.narrow import LAYERS, Norm, channels_of
+from methods.graph.narrow import CHANNEL_NORMS, LAYERS, SHAPED_NORMS, Norm, channels_of, norm_dim
 from methods.graph.operator_recorder import DATA_READERS, OperatorRecorder, ReachRecorder, record_operators
 from methods.graph.steady_draws import SteadyDraws
 from models.execution.forward_hooks import forward_hooks, hookable_modules
@@ -69,7 +69,7 @@ def _trace_pass(flow: ChannelFlow, network: nn.Module, inputs: Tensor, *, traini
 
 def unreached_layers(flow: ChannelFlow, network: nn.Module) -> list[str]:
     """The layers and norms with tensors of their own that no traced pass has run."""
-    kinds = (*LAYERS, Norm, nn.LayerNorm, nn.GroupNorm)
+    kinds = (*LAYERS, Norm, *CHANNEL_NORMS)
     candidates = [(name, module) for name, module in network.named_modules() if isinstance(module, kinds)]
     return [name for name, module in candidates if name not in flow.visited and any(module.state_dict())]
 
@@ -135,7 +135,7 @@ def _calling_module(flow: ChannelFlow, name: str) -> str:
 
 def _pin_width(flow: ChannelFlow, tensor: Tensor, layer: nn.Module, reason: str) -> None:
     """Pin a tensor's channels if there are as many as the layer takes."""
-    dim = tensor.dim() - 1 if isinstance(layer, (nn.Linear, nn.LayerNorm)) else 1
+    dim = tensor.dim() + norm_dim(layer) if isinstance(layer, (nn.Linear, *SHAPED_NORMS)) else 1
     if dim < tensor.dim() and tensor.shape[dim] == channels_of(layer, "in"):
         for plane in flow.value_of(tensor).planes:
             if dim in varying_dims(plane):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -13,7 +14,7 @@ from torch import nn
 from methods.graph.channels import tied_parameters
 from methods.graph.flow.channel_flow import ChannelFlow
 from methods.graph.flow.labels import NEW, Dimension
-from methods.graph.narrow import LAYERS, Norm, Side, is_depthwise, layer_dims
+from methods.graph.narrow import LAYERS, SHAPED_NORMS, Norm, Side, is_depthwise, layer_dims
 
 
 class Place(NamedTuple):
@@ -48,7 +49,7 @@ def place_of(dimension: Dimension, modules: dict[str, nn.Module], sides: Mapping
         return None
     if isinstance(module, (Norm, nn.GroupNorm)) or (isinstance(module, nn.PReLU) and module.num_parameters > 1):
         return Place(owner, "out", None)
-    if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
+    if isinstance(module, SHAPED_NORMS) and math.prod(module.normalized_shape) == dimension.size:
         return Place(owner, "out", None)
     return Place(dimension.name, sides.get(dimension.first, "out"), dimension.dim)
 

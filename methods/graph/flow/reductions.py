@@ -42,8 +42,10 @@ def measured_planes(name: str, arguments: Mapping[str, Any], value: Value) -> li
         return []
     rank = len(value.shape)
     if name in NORMS:
-        dims = {1 if name == "native_group_norm" else rank - 1}
-        return [plane for plane in value.planes if varying_dims(plane) == dims]
+        # Of `layer_norm(x, (C, 1, 1))`, those of more than one entry: one dimension alone can lose some of them.
+        sizes = arguments.get("normalized_shape", ())
+        dims = {1} if name == "native_group_norm" else {rank - len(sizes) + d for d, n in enumerate(sizes) if n > 1}
+        return [plane for plane in value.planes if len(dims) == 1 and varying_dims(plane) == dims]
     dims = reduced_dims(arguments, rank)
     if name in SOFTMAXES:  # element by element, so that other dimensions do not matter
         return [plane for plane in value.planes if varying_dims(plane) & dims]

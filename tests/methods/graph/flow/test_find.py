@@ -25,7 +25,8 @@ def traced(network: nn.Module) -> TracedGroups:
 MODULES = {
     "conv": nn.Conv2d(4, 6, 3), "up": nn.ConvTranspose2d(4, 6, 2), "grouped": nn.Conv2d(4, 6, 3, groups=2),
     "depthwise": nn.Conv2d(4, 4, 3, groups=4), "fc": nn.Linear(4, 6), "norm": nn.BatchNorm2d(4), "ln": nn.LayerNorm(4),
-    "maps": nn.LayerNorm((4, 8, 8)), "gn": nn.GroupNorm(2, 4), "slope": nn.PReLU(4), "one": nn.PReLU(),
+    "maps": nn.LayerNorm((4, 8, 8)), "rms": nn.RMSNorm(4), "means": nn.LayerNorm((4, 1, 1)),
+    "gn": nn.GroupNorm(2, 4), "slope": nn.PReLU(4), "one": nn.PReLU(),
     "table": nn.Embedding(3, 4),
 }  # fmt: skip
 PLACES: dict[tuple[str, int | str], tuple[str, str, int | None] | None] = {
@@ -45,6 +46,8 @@ PLACES: dict[tuple[str, int | str], tuple[str, str, int | None] | None] = {
     ("norm.running_mean", 0): ("norm", "out", None),
     ("ln.weight", 0): ("ln", "out", None),
     ("maps.weight", 0): ("maps.weight", "out", 0),
+    ("means.weight", 0): ("means", "out", None),
+    ("rms.weight", 0): ("rms", "out", None),
     ("gn.bias", 0): ("gn", "out", None),
     ("slope.weight", 0): ("slope", "out", None),
     ("table.weight", 1): ("table.weight", "out", 1),
