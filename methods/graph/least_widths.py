@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from methods.graph.call_limit import with_limited_calls
 from methods.graph.channels import Group, keep_channels
 from methods.graph.comparison import TriedRemoval
 from methods.graph.culprits import PATIENCE, Fault, give_up_groups, touches_module
@@ -39,6 +40,7 @@ def least_widths(
     than all are right get a reason instead.
     """
     end = time.monotonic() + PATIENCE
+    network = with_limited_calls(network, example)
     least = _running_widths(network, example, groups, traced, end)
     reasons = _widen_wrong(network, example, groups, traced, least, end)
     reasons |= _widen_miscounted(network, example, groups, traced, least, end)

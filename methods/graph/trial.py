@@ -33,7 +33,7 @@ from models.execution.forward_hooks import module_path
 from models.execution.module_copies import copy_on_write
 from models.execution.random_state import random_state
 from models.execution.tensor_leaves import output_leaves
-from models.execution.user_line import describe_failure
+from models.execution.user_line import EndlessPassError, describe_failure
 
 DRAWS = 3
 NOT_MASKED = "the network does not run with its channels masked, so that no trial can tell what it should return"
@@ -137,7 +137,8 @@ def try_removal(
 def _fault_on_others(removal: TriedRemoval, narrowed: nn.Module, other_inputs: Sequence[OtherInputs]) -> str | None:
     """Code that other inputs run must not be wrong unnoticed.
 
-    An error is noticed, and another size may ask for it; images that merely look different must not end in one.
+    An error is noticed, and another size may ask for it; images that merely look different must not end in one, and
+    no images in code that goes on for ever.
     """
     for other in other_inputs:
         path: list[str] = []
@@ -146,7 +147,7 @@ def _fault_on_others(removal: TriedRemoval, narrowed: nn.Module, other_inputs: S
             with module_path(twin, path), random_state(other.images, 0):
                 outputs = output_leaves(twin(other.images.clone()))
         except Exception as error:
-            if other.kind == BRIGHTNESS:
+            if other.kind == BRIGHTNESS or isinstance(error, EndlessPassError):
                 return f"without its channels, {describe_failure(error, path)} in {other.kind}"
             continue
         with suppress(Exception):

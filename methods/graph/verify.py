@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from methods.graph.call_limit import with_limited_calls
 from methods.graph.channels import Group
 from methods.graph.comparison import MORE_THAN_CHANNELS, TOLERANCES, TriedRemoval
 from methods.graph.culprits import PATIENCE, Fault, give_up_groups, touches_module
@@ -42,6 +43,7 @@ def sound_groups(
         groups: some of those in `traced`, whose numbers of the code that it gets right by itself are dropped.
     """
     dense_flops = applied_flops(network, example)
+    network = with_limited_calls(network, example)
     visible = in_double_precision(with_visible_factors(network), example)
     others = find_other_inputs(visible, example)
     runs: list[dict[str, ReplacedNumbers]] = []

@@ -13,6 +13,10 @@ _ROOT = Path(__file__).resolve().parents[2]
 _PASSED_OVER = (f"{Path(torch.__file__).parent}/", f"{_ROOT / 'methods'}/", f"{_ROOT / 'models' / 'execution'}/", "<")
 
 
+class EndlessPassError(RuntimeError):
+    """A forward pass calls its modules over and over."""
+
+
 def running_line() -> str | None:
     """The innermost running line that is neither PyTorch's nor of what traces networks here: `net.py:31`."""
     frame: FrameType | None = sys._getframe(1)
@@ -31,7 +35,8 @@ def describe_failure(error: Exception, path: Sequence[str]) -> str:
     """
     place = next((name for name in reversed(path) if name), "the network")
     line = _failing_line(error)
-    return f"{place} ({line}) does not run" if line else f"{place} does not run"
+    failure = "does not come to an end" if isinstance(error, EndlessPassError) else "does not run"
+    return f"{place} ({line}) {failure}" if line else f"{place} {failure}"
 
 
 def _failing_line(error: BaseException) -> str | None:
