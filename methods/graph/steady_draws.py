@@ -52,6 +52,11 @@ class SteadyDraws(OperatorMode):
         return 0.5 + draw / 2 if self._draws <= UPPER_DRAWS else draw
 
 
+def drawn_from_shapes(name: str) -> bool:
+    """Whether a random operator takes nothing from tensors but their shapes, or the chances of ones."""
+    return name.rstrip("_") in _DRAWS and (name.endswith(("_", "_like")) or name == "bernoulli")
+
+
 def _draw_uniform(result: Tensor, arguments: Mapping[str, Any], draw: float) -> Tensor:
     low, high = arguments.get("from", 0.0), arguments.get("to", 1.0)
     return torch.full_like(result, low + draw * (high - low))
@@ -60,6 +65,15 @@ def _draw_uniform(result: Tensor, arguments: Mapping[str, Any], draw: float) -> 
 def _draw_normal(result: Tensor, arguments: Mapping[str, Any], draw: float) -> Tensor:
     """Means and deviations may be tensors, one for every element (of a variational network)."""
     return torch.zeros_like(result) + arguments.get("mean", 0.0) + arguments.get("std", 1.0) * draw
+
+
+def _draw_log_normal(result: Tensor, arguments: Mapping[str, Any], draw: float) -> Tensor:
+    return _draw_normal(result, {"mean": 1.0, "std": 2.0, **arguments}, draw).exp()
+
+
+def _draw_counts(result: Tensor, arguments: Mapping[str, Any], draw: float) -> Tensor:
+    """Of events, by their rates."""
+    return torch.floor(arguments["self"] + draw)
 
 
 def _draw_bernoulli(result: Tensor, arguments: Mapping[str, Any], draw: float) -> Tensor:
@@ -81,6 +95,7 @@ def _draw_order(result: Tensor, _arguments: Mapping[str, Any], _draw: float) -> 
 _DRAWS: dict[str, Callable[[Tensor, Mapping[str, Any], float], Tensor]] = {
     "rand": _draw_uniform, "rand_like": _draw_uniform, "uniform": _draw_uniform, "exponential": _draw_uniform,
     "randn": _draw_normal, "randn_like": _draw_normal, "normal": _draw_normal,
+    "log_normal": _draw_log_normal, "poisson": _draw_counts,
     "bernoulli": _draw_bernoulli,
     "randint": _draw_integers, "randint_like": _draw_integers, "random": _draw_integers,
     "randperm": _draw_order,

@@ -68,8 +68,16 @@ class CallNumber:
             NarrowedSize(dim, dense, dense if units is None else _count_staying(units, stays))
             for dim, dense, units in self.operand
         )
-        callers = self.site.callers
-        return Narrowing(self.dense, number, self.scales, callers, self.count, self.order, self.dense, sizes)
+        return Narrowing(
+            written=self.dense,
+            number=number,
+            scales=self.scales,
+            callers=self.site.callers,
+            count=self.count,
+            order=self.order,
+            dense=self.dense,
+            sizes=sizes,
+        )
 
 
 def _count_staying(units: Tensor, stays: Tensor) -> int:

@@ -146,7 +146,7 @@ class ChannelFlow(OperatorRecorder):
         result = func(*args, **kwargs)
         outputs = tensor_leaves(result)
         self.products.note_call(name, args, kwargs, result, lambda tensor: before[id(tensor)].planes)
-        if made_from_shapes(name, len(tensors)):
+        if made_from_shapes(name, len(tensors)) or (name == "expand" and _is_one_number(before[id(tensors[0])])):
             like = before[id(tensors[0])] if tensors else Value(torch.Size())
             values = [Value(output.shape, self._planes_of_new(name, output, like), False) for output in outputs]
         else:
@@ -222,6 +222,11 @@ class ChannelFlow(OperatorRecorder):
             for plane in measured_planes(call.name, call.arguments, call.value_of(operand)):
                 self.needs_labels = True
                 self.labels.note(plane, call.reason)
+
+
+def _is_one_number(value: Value) -> bool:
+    """Repeated (the mean of a distribution), it differs nowhere, whatever channels it meets."""
+    return value.shape.numel() == 1 and not value.planes and not value.pending
 
 
 def _pending_pins(call: Call, before: Mapping[int, Value], output: Tensor) -> tuple[tuple[Tensor, str], ...]:

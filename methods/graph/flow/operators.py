@@ -35,6 +35,7 @@ from methods.graph.flow.movement import (
     write_indexed,
 )
 from methods.graph.flow.reductions import MEASURES, SOFTMAXES, reduce_dims, scale_channels, work_along_dim
+from methods.graph.steady_draws import drawn_from_shapes
 
 Rule = Callable[[Call], Any]
 
@@ -55,7 +56,7 @@ NAMES: dict[Rule, str] = {
     embed_rows: "embedding",
     keep_elements: """
         addcdiv addcmul clamp clamp_max clamp_min dropout elu gelu hardsigmoid hardswish hardtanh leaky_relu
-        lerp masked_fill mish native_dropout prelu _prelu_kernel silu where
+        lerp masked_fill mish native_dropout normal poisson prelu _prelu_kernel silu where
     """,
     gate_halves: "glu",
     sample_positions: "cudnn_grid_sampler grid_sampler grid_sampler_2d grid_sampler_3d roi_align roi_pool",
@@ -72,26 +73,38 @@ NAMES: dict[Rule, str] = {
     """,
     reduce_dims: " ".join(sorted(MEASURES)) + " argmax argmin median mode nanmedian",
     scale_channels: " ".join(sorted(SOFTMAXES)),
-    work_along_dim: "cumprod cumsum logcumsumexp sort topk",
+    work_along_dim: "cummax cummin cumprod cumsum logcumsumexp sort topk",
 }
 _RULES = {name: rule for rule, names in NAMES.items() for name in names.split()}
 _POOLS = ("pool1d", "pool2d", "pool3d", "upsample", "unpool")  # parts of names
 _SHAPES_ALONE = """
-    bernoulli bernoulli_ empty_like fill_ full_like new_empty new_empty_strided new_full new_ones new_zeros normal_
-    ones_like rand_like randn_like uniform_ zero_ zeros_like
+    empty_like fill_ full_like new_empty new_empty_strided new_full new_ones new_zeros ones_like zero_ zeros_like
 """
 _MADE_FROM_SHAPES = frozenset(_SHAPES_ALONE.split())
 
 
 FACTORIES = frozenset(
-    ["arange", "empty", "full", "new_empty", "new_full", "new_ones", "new_zeros", "ones", "rand", "randn", "zeros"]
+    [
+        "arange",
+        "empty",
+        "expand",
+        "full",
+        "new_empty",
+        "new_full",
+        "new_ones",
+        "new_zeros",
+        "ones",
+        "rand",
+        "randn",
+        "zeros",
+    ]
 )
-"""Operators whose result has sizes that the code names."""
+"""Operators whose result has sizes that the code names; `expand` is one where it repeats a single number."""
 
 
 def made_from_shapes(name: str, number_of_tensors: int) -> bool:
     """Whether the operator's result holds nothing of its operands but their shapes."""
-    return number_of_tensors == 0 or name in _MADE_FROM_SHAPES
+    return number_of_tensors == 0 or name in _MADE_FROM_SHAPES or drawn_from_shapes(name)
 
 
 def rule_of(func: Any, name: str, arguments: dict[str, Any]) -> Rule:

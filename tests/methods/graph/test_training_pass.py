@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.graph.channel_sites import ChannelGroups
+from methods.graph.steady_draws import SteadyDraws
 
 IMAGES = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
@@ -46,16 +47,30 @@ class NoiseOfWidth(InBackward):
         return torch.as_tensor(self.last(x))
 
 
-@pytest.mark.parametrize("kind", [InBackward, NoiseOfWidth])
-def test_what_does_not_train_without_its_channels_stays_dense(kind: type[nn.Module]) -> None:
-    groups = ChannelGroups(kind(), IMAGES)
+def test_what_does_not_train_without_its_channels_stays_dense() -> None:
+    groups = ChannelGroups(InBackward(), IMAGES)
     assert [group.name for group in groups.groups] == ["first"]
-    code = NoiseOfWidth.forward.__code__ if kind is NoiseOfWidth else HoldsWidth.backward.__code__
+    code = HoldsWidth.backward.__code__
     line = next(
         line for _, _, line in code.co_lines() if line and "16" in Path(__file__).read_text().splitlines()[line - 1]
     )
     where = f"the network (test_training_pass.py:{line})"
     assert groups.skipped["held"] == f"without its channels, {where} does not run in training"
+
+
+def test_a_width_that_training_alone_names_is_replaced() -> None:
+    network = NoiseOfWidth()
+    groups = ChannelGroups(network, IMAGES)
+    assert [group.name for group in groups.groups] == ["first", "held"]
+    narrow, masked = copy.deepcopy(network), copy.deepcopy(network)
+    groups.narrow_network(narrow, {"held": torch.arange(9)})
+    with torch.no_grad():
+        masked.last.weight[:, 9:] = 0
+    outputs = []
+    for trained in (narrow, masked):
+        with SteadyDraws():
+            outputs.append(trained.train()(IMAGES))
+    torch.testing.assert_close(*outputs)
 
 
 class InTraining(nn.Module):
@@ -142,6 +157,13 @@ class Noise(InTraining):
         return x * torch.rand_like(x) + torch.randn(x.shape[1], 1, 1, dtype=x.dtype)
 
 
+class DrawsInPlace(InTraining):
+    def train_alone(self, x: Tensor) -> Tensor:
+        noise = torch.empty_like(x).exponential_().log() + torch.poisson(x.detach().clamp(0, 5))
+        spread = torch.distributions.LogNormal(0.0, 0.1).sample(x.shape).to(x)
+        return x * spread + noise * torch.empty_like(x).log_normal_()
+
+
 class UnknownDraws(InTraining):
     """Draws that stay random are no evidence."""
 
@@ -160,7 +182,7 @@ class LayerDrop(InTraining):
         return x if torch.rand(1) < 0.3 else F.layer_norm(x.movedim(1, -1), (x.shape[1],)).movedim(-1, 1)
 
 
-@pytest.mark.parametrize("kind", [InTraining, Dropout, DropPath, Noise, UnknownDraws, LayerDrop])
+@pytest.mark.parametrize("kind", [InTraining, Dropout, DropPath, Noise, DrawsInPlace, UnknownDraws, LayerDrop])
 @pytest.mark.parametrize("images", [IMAGES, IMAGES[:1]])
 def test_random_numbers_in_training_are_no_fault(kind: type[nn.Module], images: Tensor) -> None:
     states = torch.get_rng_state(), random.getstate()
@@ -171,9 +193,18 @@ def test_random_numbers_in_training_are_no_fault(kind: type[nn.Module], images: 
     assert random.getstate() == states[1]
 
 
+class AttentionAtPositions(Attention):
+    """The number of a channel goes into what attention makes of it."""
+
+    def train_alone(self, x: Tensor) -> Tensor:
+        return super().train_alone(x) * torch.linspace(1, 2, x.shape[1]).view(1, -1, 1, 1)
+
+
 def test_attention_of_training_alone_is_compared() -> None:
-    groups = ChannelGroups(Attention(), IMAGES)
-    assert "first" in {group.name for group in groups.groups}
+    assert "first" in {group.name for group in ChannelGroups(Attention(), IMAGES).groups}
+    groups = ChannelGroups(AttentionAtPositions(), IMAGES)
+    assert "first" not in {group.name for group in groups.groups}
+    assert groups.skipped["first"] == "removing its channels changes more than those channels in training"
 
 
 class PartOfTheBatch(InTraining):

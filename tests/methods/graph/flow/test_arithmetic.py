@@ -55,6 +55,7 @@ ELEMENTWISE: dict[str, Between] = {
     "softmax of positions": lambda n, a, b: a.flatten(2).softmax(2).unflatten(2, (8, 8)) + b,
     "sums over positions": lambda n, a, b: (a.mean((2, 3)) + b.var((2, 3)))[..., None, None],
     "running sums of positions": lambda n, a, b: a.cumsum(3) + b.sort(2)[0],
+    "running maxima of positions": lambda n, a, b: a.cummax(3)[0] + b.cummin(2)[0],
     "a kernel of one position": lambda n, a, b: (
         F.conv2d(torch.stack([a.flatten(2), b.flatten(2)], 1), torch.ones(1, 2, 1, 1)).squeeze(1).unflatten(2, (8, 8))
     ),

@@ -49,9 +49,17 @@ def test_an_order_names_the_places_of_the_remaining_channels(how: str) -> None:
 
 def test_negative_and_repeated_indices() -> None:
     order = torch.tensor([-1, 0, 0, 1, 2, 3, 4, 5, 6])
-    groups = ChannelGroups(Picks(order, "index").eval(), IMAGES)
-    assert "a" not in groups.skipped
-    assert sum(group.channels for group in groups.groups if "a" in group.layers) >= 6
+    network = Picks(order, "index").eval()
+    groups, small = ChannelGroups(network, IMAGES), Picks(order, "index").eval()
+    group = next(group for group in groups.groups if "a" in group.layers)
+    channels = next(slots for slots in group.slots if (slots.name, slots.side) == ("a", "out"))
+    staying = torch.arange(0, group.channels, 2)
+    gone = channels.index[~torch.isin(channels.channel, staying)]
+    groups.narrow_network(small, {group.name: staying})
+    assert 0 < len(gone) == 8 - small.a.out_channels
+    with torch.no_grad():
+        network.b.weight[:, torch.isin(order % 8, gone)] = 0
+        torch.testing.assert_close(small(IMAGES), network(IMAGES))
 
 
 def test_a_mask_over_channels_goes_with_them() -> None:
