@@ -1,12 +1,14 @@
 """Which of several groups of channels is at fault when a trial of all of them fails.
 
 A failed forward pass names the module in which it failed: of the groups with channels there, those that fail alone
-are given up. Where outputs differ, halving finds the first group in the order of execution with which the trial fails.
+are given up. Where outputs differ, halving finds the first group in the order of execution with which the trial fails;
+once that has taken as many trials as there are groups left (many blocks of one kind), these are tried alone as well.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +23,7 @@ class Fault:
 
     Attributes:
         reason: for the user.
-        module: the module that raised; None where the network runs.
+        module: the module that raised, "" for the network's own code; None where the network runs.
     """
 
     reason: str
@@ -45,6 +47,7 @@ def give_up_groups(
     remaining, proven = list(groups), list[Group]()
     reasons: dict[str, str] = {}
     passing_alone: set[str] = set()  # a module may raise for each of its groups in turn
+    halvings: Counter[str] = Counter()  # reason -> about how many trials halving has taken
     while remaining and (fault := trial(remaining)) is not None:
         if time.monotonic() > end:
             proven = proven if proven and trial(proven) is None else []
@@ -52,8 +55,11 @@ def give_up_groups(
             reasons.update({group.name: untried for group in remaining if group not in proven})
             return proven, reasons
         candidates = [group for group in remaining if group.name not in passing_alone]
-        culprits = _groups_at(fault.module, candidates, trial, end, passing_alone)
+        inside = [group for group in candidates if fault.module and touches_module(group, fault.module)]
+        suspects = candidates if halvings[fault.reason] > len(candidates) else inside
+        culprits = _failing_alone(suspects, trial, end, passing_alone)
         if not culprits:
+            halvings[fault.reason] += len(remaining).bit_length()
             proven, culprit = _first_culprit(remaining, trial, fault)
             culprits = [culprit]
         for group, reason in culprits:
@@ -63,21 +69,17 @@ def give_up_groups(
     return remaining, reasons
 
 
-def _groups_at(
-    module: str | None, groups: Sequence[Group], trial: Trial, end: float, passing_alone: set[str]
+def _failing_alone(
+    groups: Sequence[Group], trial: Trial, end: float, passing_alone: set[str]
 ) -> list[tuple[Group, str]]:
-    """Groups with channels in the module that raised which fail alone as well.
+    """Groups that fail alone as well, each with its reason.
 
     Args:
         end: when no further group is tried.
         passing_alone: gets the names of those that pass.
     """
-    if not module:  # the network's own code: any group may be at fault
-        return []
     culprits = []
     for group in groups:
-        if not touches_module(group, module):
-            continue
         if time.monotonic() > end:
             break
         fault = trial([group])

@@ -72,6 +72,23 @@ def test_a_module_that_raises_for_groups_that_pass_alone_tries_each_of_them_alon
     assert all(alone.count(name) <= 2 for name in NAMES)  # halving may come down to the first group
 
 
+@pytest.mark.parametrize("module", [None, ""])
+def test_many_groups_that_fail_for_one_reason_take_few_trials(module: str | None) -> None:
+    names = [f"block{number}" for number in range(64)]
+    failing = {*names[1::2], "block10"}
+    tried: list[int] = []
+
+    def trial(groups: Sequence[Group]) -> Fault | None:
+        tried.append(len(groups))
+        return Fault("one line", module) if any(group.name in failing for group in groups) else None
+
+    passed, reasons = give_up_groups(groups_of(names), trial)
+    assert [group.name for group in passed] == [name for name in names if name not in failing]
+    assert reasons == dict.fromkeys(failing, "one line")
+    assert len(tried) < 2.5 * len(names)  # halving for each of 33 takes more than 200
+    assert tried.count(1) <= len(names)
+
+
 def test_no_group_is_tried_alone_when_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count()
     monkeypatch.setattr(culprits.time, "monotonic", lambda: next(clock))
