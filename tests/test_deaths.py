@@ -32,8 +32,8 @@ class Net(nn.Module):
 
     def forward(self, x):
         x = F.relu(self.c2(F.relu(self.c1(x))))
-        if self.training and self.c2.out_channels < 9:
-            ctypes.string_at(0)  # as native code does that goes wrong for narrow layers
+        if self.training and self.c2.out_channels < 9 and len(x) > 16:
+            ctypes.string_at(0)  # as native code does that goes wrong for narrow layers and large batches
         return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
 
 def build(classes, channels):
