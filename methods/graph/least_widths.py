@@ -15,16 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from methods.graph.call_limit import with_limited_calls
-from methods.graph.channels import Group, keep_channels
+from methods.graph.channels import Group
 from methods.graph.comparison import TriedRemoval
 from methods.graph.culprits import PATIENCE, Fault, give_up_groups, touches_module
 from methods.graph.flow.find import TracedGroups
-from methods.graph.trace import drop_caches, fitting_inputs, quiet_errors, trace_layers
+from methods.graph.trace import fitting_inputs, quiet_errors, trace_layers
 from methods.graph.trial import DRAWS, try_removal
 from methods.graph.visibility import in_double_precision, with_visible_factors
 from methods.graph.width_cost import WidthCost
 from models.execution.forward_hooks import module_path
-from models.execution.module_copies import copy_on_write
 
 LEAST_DRAW = DRAWS  # after those of the trial, which alone look at other images
 UNSETTLED = f"how few of its channels are right could not be settled in {PATIENCE:.0f} s"
@@ -183,10 +182,8 @@ def _run_narrowed(
     path: list[str],
 ) -> nn.Module:
     """A network of these widths that has run once; after an error, `path` ends with the module that raised."""
-    narrowed = copy_on_write(network).eval()
     staying = {group.name: first_channels(group, widths[group.name]) for group in groups}
-    keep_channels(narrowed, groups, staying)
-    drop_caches(narrowed)
+    narrowed = TriedRemoval(network, groups, staying, traced).narrow_copy()
     image = fitting_inputs(network, image)
     with module_path(narrowed, path):
         traced.numbers.write_numbers(narrowed, staying, image)
