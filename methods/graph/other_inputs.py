@@ -28,10 +28,13 @@ class OtherInputs:
     kind: str
 
 
-def find_other_inputs(network: nn.Module, example: Tensor) -> list[OtherInputs]:
+def find_other_inputs(network: nn.Module, example: Tensor, *, has_waiting_layers: bool = False) -> list[OtherInputs]:
     """The batches on which a trial has to compare too: smaller images, and all for which the network runs other code.
 
     One forward pass each tells; most networks need no further one.
+
+    Args:
+        has_waiting_layers: some layers are not called for the example, and may be for images of another brightness.
     """
     images = fitting_inputs(network, example[:1])
     steps = _list_steps(network, images)
@@ -50,7 +53,7 @@ def find_other_inputs(network: nn.Module, example: Tensor) -> list[OtherInputs]:
     batch = single.repeat(_BATCH, *[1] * (single.dim() - 1))
     if _differ(_list_steps(network, batch), reference):
         others.append(OtherInputs(batch, "a batch of another size"))
-    if any(step.operator in DATA_READERS for step in steps):
+    if has_waiting_layers or any(step.operator in DATA_READERS for step in steps):
         brighter, *variants = _change_brightness(images)
         # Tensors may change places (`torch.cat([b, a])`) without another operator: one batch is always compared.
         others += [OtherInputs(brighter, BRIGHTNESS)] if _list_steps(network, brighter) is not None else []

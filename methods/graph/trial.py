@@ -24,7 +24,6 @@ from methods.graph.comparison import (
 from methods.graph.culprits import Fault
 from methods.graph.flow.find import TracedGroups
 from methods.graph.other_inputs import BRIGHTNESS, OtherInputs
-from methods.graph.other_paths import fault_on_other_scales
 from methods.graph.replaced_numbers import ReplacedNumbers
 from methods.graph.trace import applied_flops, count_params, fitting_inputs
 from methods.graph.training_pass import fault_in_training
@@ -128,9 +127,7 @@ def try_removal(
         return None
     fault = fault_in_training(removal, fresh, inputs)
     if draw == 0 and fault is None:
-        fault = fault_on_other_scales(removal.network, fresh, inputs, removal.traced.uses) or _fault_on_others(
-            removal, fresh, other_inputs
-        )
+        fault = _fault_on_others(removal, fresh, other_inputs)
     return Fault(fault) if fault else None
 
 

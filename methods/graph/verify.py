@@ -45,7 +45,8 @@ def sound_groups(
     dense_flops = applied_flops(network, example)
     network = with_limited_calls(network, example)
     visible = in_double_precision(with_visible_factors(network), example)
-    others = find_other_inputs(visible, example)
+    waiting = any(not use.calls for use in traced.uses.values())
+    others = find_other_inputs(visible, example, has_waiting_layers=waiting)
     runs: list[dict[str, ReplacedNumbers]] = []
     wide: set[str] = set()  # groups that are tried with one channel less
 
