@@ -14,7 +14,7 @@ import time
 import torch
 
 from methods.base import Compressor
-from models.task import pick_device
+from models.devices import pick_device
 from models.task_config import TaskConfig
 from search.candidate import Candidate, Outcome
 from search.judge.evaluate import Evaluator

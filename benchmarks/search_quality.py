@@ -24,7 +24,7 @@ import pandas as pd
 from optuna._hypervolume import compute_hypervolume
 from rich.console import Console
 
-from models.task import pick_device
+from models.devices import pick_device
 from models.task_config import TaskConfig
 from search.engine.outcomes import MethodOutcomes
 from search.engine.prepare import prepare_run

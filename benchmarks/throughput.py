@@ -27,8 +27,9 @@ from torchvision import transforms
 from methods.base import example_input
 from models.data.array_images import ArrayImages
 from models.data.named_sets import NAMED_SETS
+from models.devices import pick_device
 from models.networks.catalog import build_network
-from models.task import pick_device
+from models.tasks.classification import CLASSIFICATION
 from search.export.formats import count_flops
 from search.judge.finetune import finetune, mixed_precision
 from search.machine.host import count_cores, host_facts
@@ -89,7 +90,7 @@ def _endless(loader: DataLoader[tuple[Tensor, int]]) -> Iterator[list[Tensor]]:
 
 def our_rate(network: nn.Module, teacher: nn.Module, images: ArrayImages, recipe: Recipe, steps: int) -> float:
     """Images per second of `search.judge.finetune`."""
-    epochs = (WARM_UP + steps) / (len(images) // recipe.batch_size)
+    epochs, device = (WARM_UP + steps) / images.epoch_steps(recipe.batch_size), next(network.parameters()).device
     marks: dict[int, float] = {}
 
     def note(done: int, _: int) -> None:
@@ -98,7 +99,8 @@ def our_rate(network: nn.Module, teacher: nn.Module, images: ArrayImages, recipe
                 torch.cuda.synchronize()
             marks[done] = time.perf_counter()
 
-    finetune(network, images, recipe.model_copy(update={"epochs": epochs}), seed=0, teacher=teacher, on_step=note)
+    whole = recipe.model_copy(update={"epochs": epochs})
+    finetune(network, CLASSIFICATION, images, whole, seed=0, device=device, teacher=teacher, on_step=note)
     return steps * recipe.batch_size / (marks[WARM_UP + steps] - marks[WARM_UP])
 
 

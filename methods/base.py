@@ -3,7 +3,7 @@
 Who calls what, when, and what may be changed:
 
     compressor = create(name, network, example, options)   once per network; reads weights, never data
-    compressor.calibrate(batches)                          only if info.needs_calibration, before compress
+    compressor.calibrate(batches, objective)               only if info.needs_calibration, before compress
     compressor.sites, .skipped, .cost                      what can be chosen, what cannot and why, what a choice costs
     small = compressor.compress(allocation)                a new network; compressor.network stays untouched
     tuning = compressor.tuning(allocation, small, ...)     what the method adds to fine-tuning `small`
@@ -23,7 +23,6 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from methods.allocations import DENSE as DENSE
@@ -35,7 +34,10 @@ from methods.allocations import Levels as Levels
 from methods.allocations import Setting as Setting
 from methods.allocations import Site as Site
 from methods.allocations import as_key as as_key
+from models.execution.example_inputs import example_input as example_input
 from models.execution.module_copies import copy_module
+from models.tasks.classification import CLASSIFICATION
+from models.tasks.objective import Batch, Objective
 
 T = TypeVar("T")
 
@@ -115,8 +117,12 @@ class Compressor(ABC):
     def compress(self, allocation: Allocation) -> nn.Module:
         """A compressed copy of the network, in the network's own mode and device."""
 
-    def calibrate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:  # noqa: B027
-        """See a few (inputs, labels) batches of the fine-tuning part; called if `info.needs_calibration`."""
+    def calibrate(self, batches: Iterable[Batch], objective: Objective = CLASSIFICATION) -> None:  # noqa: B027
+        """See a few batches of the fine-tuning part; called if `info.needs_calibration`.
+
+        Args:
+            objective: runs a network on such a batch, and has the loss that the task is trained with.
+        """
 
     def tuning(self, allocation: Allocation | None, network: nn.Module, *, steps: int, lr: float) -> Tuning:
         """What to add to a fine-tune of `network` over `steps` optimizer steps with peak rate `lr`."""
@@ -177,9 +183,3 @@ def copy_network(network: nn.Module) -> nn.Module:
     for parameter in twin.parameters():
         parameter.grad = None
     return twin
-
-
-def example_input(shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
-    """Two random inputs (C, H, W) -> (2, C, H, W); noise, because zeros can hide a broken channel."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(2, *shape, generator=generator).to(device)

@@ -23,6 +23,8 @@ from methods.allocations import Allocation, Cost, Costs, Levels, Site
 from methods.base import Centroids, Compressor, MethodInfo, Tuning, lazy_attribute
 from methods.graph.removal import Change, Follows, Narrows
 from models.errors import UserError
+from models.tasks.classification import CLASSIFICATION
+from models.tasks.objective import Batch, Objective
 from models.user.code import is_user_spec
 from models.user.pinned_code import code_label
 
@@ -104,8 +106,8 @@ class Composed(Compressor):
         layers = ((label, *item) for label, method in self._labelled() for item in method.skipped.items())
         return {_site_name(label, layer): reason for label, layer, reason in layers}
 
-    def calibrate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        self._first.calibrate(batches)
+    def calibrate(self, batches: Iterable[Batch], objective: Objective = CLASSIFICATION) -> None:
+        self._first.calibrate(batches, objective)
         self.cost = ComposedCost(self._first, self._second)  # calibration changes the order of removal
 
     def compress(self, allocation: Allocation) -> nn.Module:

@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from models.task import load_network
 from models.task_config import TaskConfig
+from models.tasks.load import load_network
 from models.wording import plural
 from search.engine.run_record import read_record
 from search.export.export import Exported, export_run, prepare_subject

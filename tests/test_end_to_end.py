@@ -24,8 +24,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import run_search
 from models.networks.catalog import build_network
-from models.task import load_task
 from models.task_config import TaskConfig
+from models.tasks.load import load_task
 from search.export.compressed import load_compressed
 from search.ledger.ledger import Ledger, list_tasks
 

@@ -27,6 +27,8 @@ from methods.graph.narrow import LAYERS, Norm
 from methods.graph.removal import RemovalOrder
 from methods.registry import register
 from models.execution.gradients import ForwardGuard, run_backward
+from models.tasks.classification import CLASSIFICATION
+from models.tasks.objective import Batch, Objective
 
 
 class FilterPruning(Compressor):
@@ -45,16 +47,16 @@ class FilterPruning(Compressor):
         self._changes: dict[str, Tensor] = {}
         self._orders: dict[str, Tensor] = {}
 
-    def calibrate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    def calibrate(self, batches: Iterable[Batch], objective: Objective = CLASSIFICATION) -> None:
         """Measure, on a copy in evaluation mode, how much the loss changes to first order without each filter."""
         twin = copy_network(self.network).eval().requires_grad_(True)
         layers = {name: module for name, module in twin.named_modules() if _has_own_weight(module)}
         totals: dict[str, Tensor] = {}
-        count, guard = 0, ForwardGuard()
-        for inputs, labels in batches:
+        count, guard, device = 0, ForwardGuard(), self.example.device
+        for batch in batches:
             twin.zero_grad(set_to_none=True)
-            with guard.forward(inputs.device):
-                loss = nn.functional.cross_entropy(twin(inputs), labels)
+            with guard.forward(device):
+                loss = objective.calibration_loss(twin, batch)
             run_backward(loss)
             count += 1
             for name, module in layers.items():

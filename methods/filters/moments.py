@@ -21,6 +21,7 @@ from methods.graph.narrow import Conv, is_depthwise
 from models.errors import UserError
 from models.execution.forward_hooks import forward_hooks
 from models.execution.tensor_leaves import first_tensor
+from models.tasks.objective import Batch, Objective
 
 # Added to Σ's diagonal, as a share of its mean: inputs that are constant or copies of each other leave Σ singular.
 _RIDGE = 1e-3
@@ -70,15 +71,15 @@ def has_measurable_inputs(module: nn.Module) -> bool:
 
 @torch.no_grad()
 def measure_moments(
-    network: nn.Module, names: Iterable[str], batches: Iterable[tuple[Tensor, Tensor]]
+    network: nn.Module, names: Iterable[str], batches: Iterable[Batch], objective: Objective
 ) -> dict[str, Moments]:
-    """Moments of the inputs of the named layers of `network`, which is in evaluation mode, on the batches' images."""
+    """Moments of the inputs of the named layers of `network`, which is in evaluation mode, on the batches."""
     moments_of: dict[str, Moments] = {}
-    loaded = [inputs for inputs, _ in batches]
+    loaded = list(batches)
     hooks = [(network.get_submodule(name), _collect_moments(moments_of, name, len(loaded))) for name in names]
     with forward_hooks(after=hooks):
-        for inputs in loaded:
-            network(inputs)
+        for batch in loaded:
+            objective.forward(network, batch)
     normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
     for name, moments in moments_of.items():
         moments.shifts = normed or network.get_submodule(name).bias is not None

@@ -35,6 +35,8 @@ from methods.graph.channels import Group, removed_channels, tied_parameters
 from methods.graph.filter_norms import filter_norms
 from methods.graph.narrow import channels_of
 from methods.registry import register
+from models.tasks.classification import CLASSIFICATION
+from models.tasks.objective import Batch, Objective
 
 _AT_ONCE = 64  # a step removes one channel of every 64 that remain: exact on narrow groups, fast on wide ones
 INFO = MethodInfo(
@@ -54,10 +56,10 @@ class SurgeonPruning(FilterPruning):
         self.moments: dict[str, Moments] = {}
         self.calibrated = False
 
-    def calibrate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    def calibrate(self, batches: Iterable[Batch], objective: Objective = CLASSIFICATION) -> None:
         """Measure the inputs of all layers that read prunable channels; labels do not matter."""
         names = dict.fromkeys(name for group in self.channels.groups for name in reading_layers(group, self.network))
-        self.moments = measure_moments(copy_network(self.network).eval(), names, batches)
+        self.moments = measure_moments(copy_network(self.network).eval(), names, batches, objective)
         self.calibrated, self._orders = True, {}
 
     def compress(self, allocation: Allocation) -> nn.Module:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from models.data.labels import Label
 from models.data.pixel_scales import BYTES, PixelScale
+from models.data.training_batches import TrainingBatches
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class DataInfo:
     """The user's labels in order of the classes that they are; empty where labels are class numbers."""
 
 
-class Images(ABC):
+class Images(TrainingBatches, ABC):
     """Positions in a store of labelled images, in memory or in files; subsets share the store."""
 
     def __init__(self, labels: Tensor, info: DataInfo, device: torch.device) -> None:

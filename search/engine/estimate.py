@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from models.tasks.loaded import TrainingPart
 from search.engine.prepare import PreparedRun
 from search.engine.prepare_method import PreparedMethod
 from search.judge.finetune import count_steps
@@ -48,16 +49,17 @@ def forward_passes(run: PreparedRun) -> dict[Stage, float]:
     config, task = run.config, run.task
     # Batch norm is measured anew before and after a fine-tune, hence twice below; a scan has no fine-tune.
     recalibrate = min(config.recipe.recalibration_images, len(task.tune))
+    searched, tested = task.count_inputs("search"), task.count_inputs("test")
     step = TRAINING + (TEACHER if config.recipe.distill_weight else 0)
 
-    def training_passes(epochs: float, images: int) -> float:
+    def training_passes(epochs: float, part: TrainingPart) -> float:
         recipe = config.recipe.model_copy(update={"epochs": epochs})
-        return count_steps(recipe, images) * recipe.batch_size * step
+        return count_steps(recipe, part) * len(part) / part.epoch_steps(recipe.batch_size) * step
 
     # A rung is charged with the first one's training, though later ones train for longer: most are stopped there.
     return {
-        "rung": 2 * recalibrate + len(task.search) + training_passes((*config.rungs, 0.0)[0], len(task.tune)),
-        "scan": recalibrate + min(config.scan_images, len(task.search)),
-        "search": 2 * recalibrate + len(task.search) + training_passes(config.recipe.epochs, len(task.tune)),
-        "final": 2 * recalibrate + len(task.test) + training_passes(config.final_recipe.epochs, len(task.train)),
+        "rung": 2 * recalibrate + searched + training_passes((*config.rungs, 0.0)[0], task.tune),
+        "scan": recalibrate + min(config.scan_images, searched),
+        "search": 2 * recalibrate + searched + training_passes(config.recipe.epochs, task.tune),
+        "final": 2 * recalibrate + tested + training_passes(config.final_recipe.epochs, task.train),
     }

@@ -16,9 +16,10 @@ from methods.dense_shares import dense_shares
 from methods.graph.trace import uncounted_flops
 from methods.registry import create, method_info
 from models.data.catalog import data_info
+from models.devices import pick_device
 from models.errors import UserError
 from models.notices import collect_notices
-from models.task import load_network, pick_device
+from models.tasks.load import load_network
 from search.allocation.allocate import reachable_ranges, too_coarse
 from search.allocation.budget import LATENCY, Budget
 from search.allocation.choice import Choice, constrain_choice

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import torch
 
 from methods.base import Compressor
+from models.devices import pick_device
 from models.errors import UserError, commonest_reason
-from models.task import Task, check_trainable, pick_device
+from models.tasks.load import check_trainable
+from models.tasks.loaded import LoadedTask
 from models.user.given_networks import is_given_network
 from models.user.spec_names import class_of
 from search.allocation.budget import Budget
@@ -22,7 +24,6 @@ from search.engine.standings import Standing, without_finalist
 from search.engine.unchanged import refuse_changed
 from search.judge.baseline import train_missing_baseline
 from search.judge.evaluate import Evaluator
-from search.judge.finetune import measure_accuracy
 from search.latency.progress import Say, tell_user
 from search.ledger.storage import check_location
 from search.machine.host import count_cores
@@ -47,7 +48,7 @@ class PreparedRun:
     """What a comparison cannot answer, and why."""
 
     @property
-    def task(self) -> Task:
+    def task(self) -> LoadedTask:
         return self.evaluator.task
 
     @property
@@ -160,7 +161,8 @@ def resources_of(config: RunConfig) -> Resources:
 
 def measure_dense(evaluator: Evaluator, compressor: Compressor, config: RunConfig) -> Dense:
     """The dense network's figures; the test set is met here only if finalists will be."""
-    searched, _ = evaluator.dense("search")
-    test = measure_accuracy(evaluator.task.network, evaluator.task.test)[0] if config.finalists else None
+    name = evaluator.task.metric.name
+    searched = evaluator.dense("search").metrics[name]
+    test = evaluator.dense("test").metrics[name] if config.finalists else None
     cost = compressor.cost.dense
     return Dense(cost.flops, cost.params, cost.bytes, searched, test)

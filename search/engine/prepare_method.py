@@ -9,7 +9,7 @@ from pathlib import Path
 
 from methods.base import Allocation, Compressor, Levels
 from models.errors import UserError
-from models.task import Task
+from models.tasks.loaded import LoadedTask
 from models.user.spec_names import network_name
 from search.allocation.allocate import check_reachable
 from search.allocation.budget import LATENCY, Budget
@@ -51,7 +51,7 @@ Refusal = tuple[Target, str]
 """A target that a method cannot reach, and why."""
 
 
-def prepare_method(task: Task, config: RunConfig, say: Say) -> tuple[PreparedMethod | None, list[Refusal]]:
+def prepare_method(task: LoadedTask, config: RunConfig, say: Say) -> tuple[PreparedMethod | None, list[Refusal]]:
     """A method with the targets it can reach, None if there are none; and the targets it cannot reach.
 
     Args:
@@ -77,7 +77,7 @@ def prepare_method(task: Task, config: RunConfig, say: Say) -> tuple[PreparedMet
     return PreparedMethod(config, task.fingerprint, compressor, choice, problem, targets, table), refused
 
 
-def bind_sites(task: Task, config: RunConfig) -> Compressor:
+def bind_sites(task: LoadedTask, config: RunConfig) -> Compressor:
     """The method bound to the dense network; UserError if it can compress nothing of it."""
     compressor = bind_method(task, config.method, config.method_options)
     if not compressor.sites:

@@ -11,7 +11,7 @@ from typing import Any
 
 from models.errors import UserError
 from models.settings import MOST_IMAGES, setting_name
-from models.task import Task
+from models.tasks.loaded import LoadedTask
 from search.engine.run_file import RUN_FILE, DamagedRunError, has_run_file, json_kind, read_run_file
 from search.files.atomic import atomic_write, report_unwritable
 from search.results.tables import Dense
@@ -106,7 +106,7 @@ def _from_schema_1(path: Path, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_record(
-    config: RunConfig, task: Task, dense: Dense, facts: Mapping[str, str], status: str, **more: Any
+    config: RunConfig, task: LoadedTask, dense: Dense, facts: Mapping[str, str], status: str, **more: Any
 ) -> None:
     """Write `run.json` into the run's folder.
 
@@ -125,7 +125,7 @@ def write_record(
         PARTS: task.parts,
         "dense": asdict(dense),
         **more,
-        "data": asdict(task.info),
+        "data": task.describe_data(),
         "notices": list(task.notices),
         "host": facts,
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 from models.errors import UserError
 from models.settings import setting_name
-from models.task import Task
+from models.tasks.loaded import LoadedTask
 from models.user.spec_names import data_name, network_name
 from search.engine.run_file import RUN_FILE
 from search.engine.run_record import PARTS, check_schema, recorded_fields
@@ -17,7 +17,7 @@ from search.engine.run_record import PARTS, check_schema, recorded_fields
 DIGITS = 12  # of a digest that are shown
 
 
-def refuse_changed(folder: Path, task: Task) -> None:
+def refuse_changed(folder: Path, task: LoadedTask) -> None:
     """UserError if the folder holds a run of another task: what its outcomes say would not hold for this one."""
     record = recorded_fields(folder)
     check_schema(folder / RUN_FILE, record.get("schema", 1))
@@ -30,12 +30,12 @@ def refuse_changed(folder: Path, task: Task) -> None:
         )
 
 
-def describe_changes(task: Task, fingerprint: str, recorded_parts: Any) -> str:
+def describe_changes(task: LoadedTask, fingerprint: str, recorded_parts: Any) -> str:
     """What is not as it was, with the former and the present digest or value: `weights w.pt have changed (...)`.
 
     Args:
         fingerprint: of the task as it was.
-        recorded_parts: `Task.parts` of the record; anything else if none were recorded.
+        recorded_parts: `LoadedTask.parts` of the record; anything else if none were recorded.
     """
     present = json.loads(json.dumps(task.parts))  # tuples become lists, as in the file
     # Without recorded parts nothing is known to differ but the fingerprint, a hash of them all.
@@ -47,7 +47,7 @@ def describe_changes(task: Task, fingerprint: str, recorded_parts: Any) -> str:
     return ", ".join(_describe_change(name, task, former.get(name), present[name]) for name in changed)
 
 
-def _describe_change(name: str, task: Task, then: Any, now: Any) -> str:
+def _describe_change(name: str, task: LoadedTask, then: Any, now: Any) -> str:
     config = task.config
     places = {"network": network_name(config.network), "weights": config.weights, "data": data_name(config.data)}
     place = places.get(name)

@@ -20,8 +20,8 @@ from methods.registry import create, identify_method, locate_methods
 from models.data.images import DataInfo
 from models.errors import UserError, first_line
 from models.settings import setting_name
-from models.task import load_network
 from models.task_config import TaskConfig
+from models.tasks.load import load_network
 from models.user.code import is_user_spec, split_spec
 from models.user.given_networks import give_network
 from models.user.spec_names import network_name, network_subject

@@ -24,7 +24,7 @@ from methods.base import Allocation, copy_network
 from models.errors import UserError
 from models.paths import check_utf8_names
 from models.settings import setting_name
-from models.task import Task
+from models.tasks.pictures import PictureTask
 from models.wording import plural
 from search.candidate import Candidate
 from search.engine.unchanged import describe_changes
@@ -39,7 +39,6 @@ from search.files.output_file import check_output_folder
 from search.judge.checkpoint import Checkpoint
 from search.judge.evaluate import Evaluator, OnStep, load_evaluator
 from search.judge.faults import is_machine_fault
-from search.judge.finetune import measure_accuracy
 from search.judge.packed_weights import unpack_weights
 from search.machine.last_words import last_words
 
@@ -173,6 +172,7 @@ def prepare_subject(
     say("loading the task ...")
     evaluator = load_evaluator(run.config.task, device=device or run.config.device, keep_weights=weights)
     task = evaluator.task
+    assert isinstance(task, PictureTask)
     if task.fingerprint != run.fingerprint:
         changes = describe_changes(task, run.fingerprint, run.task_parts)
         raise UserError(f"{changes} since the search in {run.folder}; bring back what it was made with, or search anew")
@@ -231,9 +231,9 @@ def _finetune_candidate(
     return weights / f"{key}.safetensors"
 
 
-def _check_accuracy(network: nn.Module, task: Task, picked: Picked, candidate: Candidate) -> float:
+def _check_accuracy(network: nn.Module, task: PictureTask, picked: Picked, candidate: Candidate) -> float:
     """Of the stored weights on the test set, which must be what the search found."""
-    accuracy, _ = measure_accuracy(network, task.test)
+    accuracy = task.score(network, "test").metrics[task.metric.name]
     searched = picked.tested.get(candidate.seed)
     if searched is not None and abs(searched - accuracy) > SAME_ACCURACY:
         raise UserError(
@@ -243,7 +243,7 @@ def _check_accuracy(network: nn.Module, task: Task, picked: Picked, candidate: C
     return accuracy
 
 
-def _trial_images(task: Task, count: int) -> Tensor:
+def _trial_images(task: PictureTask, count: int) -> Tensor:
     """The first test images, as a network takes them, (count, C, H, W) on the CPU."""
     batches = task.test.subset(torch.arange(min(count, len(task.test)))).batches(64)
     return torch.cat([images.cpu().contiguous() for images, _ in batches])

@@ -12,11 +12,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from methods.base import Allocation, Compressor, Cost, example_input
+from methods.base import Allocation, Compressor, Cost
 from methods.compose import split_parts
 from methods.graph.trace import uncounted_flops
 from models.errors import UserError
-from models.task import Task
+from models.tasks.pictures import PictureTask
 from models.user.code import is_user_spec, split_spec
 from search.candidate import Candidate
 from search.export.compressed import file_digest, load_compressed
@@ -50,7 +50,6 @@ from search.export.formats import (
 from search.export.model_card import model_card
 from search.export.pick import Picked
 from search.files.atomic import atomic_write
-from search.judge.finetune import measure_accuracy
 from search.judge.packed_weights import pack_weights
 from search.latency.timing import BATCHES, Forward, Latency, batch_of, measure_latency
 from search.machine.host import host_facts
@@ -67,7 +66,7 @@ class Subject:
     picked: Picked
     wanted: str
     """The pick as the user wrote it."""
-    task: Task
+    task: PictureTask
     compressor: Compressor
     candidate: Candidate
     allocation: Allocation
@@ -85,7 +84,7 @@ class Subject:
     @property
     def example(self) -> Tensor:
         """Noise, as it may end up in files."""
-        return example_input(self.task.info.shape)
+        return self.task.example.cpu()
 
 
 def write_files(subject: Subject, stage: Path, folder: Path, formats: tuple[str, ...], say: Say) -> ExportConfig:
@@ -269,7 +268,7 @@ def _test_metrics(subject: Subject, flops: int) -> Metrics:
     return Metrics(
         test_accuracy=subject.accuracy,
         test_images=len(subject.task.test),
-        dense_test_accuracy=measure_accuracy(subject.task.network, subject.task.test)[0],
+        dense_test_accuracy=subject.task.score(subject.task.network, "test").metrics[subject.task.metric.name],
         seed=seed,
         seeds=tuple(sorted(tested)),
         mean=statistics.fmean(accuracies),

@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from models.checkpoints.writing import Encode, weights_encoder
+from models.devices import pick_device
 from models.paths import check_utf8_names
-from models.task import Task, check_trainable, load_task, pick_device, split_metadata
 from models.task_config import TaskConfig
+from models.tasks.load import check_trainable, load_task
+from models.tasks.picture_parts import split_metadata
 from search.files.output_file import check_output_file, write_output_file
-from search.judge.finetune import finetune, measure_accuracy
+from search.judge.finetune import finetune
 from search.machine.last_words import last_words
 from search.recipe import DENSE_TRAINING, Recipe
 
@@ -46,15 +48,15 @@ def train_baseline(
     """
     encode = check_weights_file(path, force=force)  # before the work, not after
     with last_words("while it trained the network"):
-        task: Task = load_task(config, pick_device(device))
+        task = load_task(config, pick_device(device))
         check_trainable(task)
         if on_notice is not None:
             for notice in task.notices:
                 on_notice(notice)
-        finetune(task.network, task.tune, recipe, seed=seed, on_step=on_step)
+        finetune(task.network, task.objective, task.tune, recipe, seed=seed, device=task.device, on_step=on_step)
     accuracies = {
-        "search": measure_accuracy(task.network, task.search)[0],
-        "test": measure_accuracy(task.network, task.test)[0],
+        "search": task.score(task.network, "search").metrics[task.metric.name],
+        "test": task.score(task.network, "test").metrics[task.metric.name],
     }
     record = {"recipe": recipe.model_dump_json(), "network": config.network, "accuracy": json.dumps(accuracies)}
     content = encode(task.network, {**split_metadata(config), **record})

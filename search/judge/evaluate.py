@@ -7,7 +7,6 @@ already, on all of it before it meets the test set.
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import socket
@@ -21,26 +20,26 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from methods.base import Allocation, Compressor, Tuning, copy_network, example_input
+from methods.base import Allocation, Compressor, Tuning, copy_network
 from methods.registry import create, locate_methods, method_info
-from models.data.images import Images
 from models.data.picture_folders import FolderFindings, adopt_findings
+from models.devices import pick_device
 from models.errors import UserError
-from models.task import Task, load_task, pick_device
 from models.task_config import TaskConfig
+from models.tasks.load import load_task
+from models.tasks.loaded import LoadedTask, Score, Split, TrainingPart
 from models.user.given_networks import receive_networks
 from search.candidate import Candidate, Outcome, failed_outcome
 from search.files.atomic import atomic_write
 from search.judge.checkpoint import Checkpoint, RungWeights
 from search.judge.drift import Drift
 from search.judge.faults import fault_outcome, machine_fault
-from search.judge.finetune import DivergedError, TimeLimitError, count_steps, finetune, measure_accuracy, recalibrate
+from search.judge.finetune import DivergedError, TimeLimitError, count_steps, finetune, recalibrate
 from search.judge.packed_weights import pack_weights
 from search.judge.prefix import Prefix, ScanPrefixes, measure_sharing
 
 OnStep = Callable[[int, int], None]
 SPARED = "steps_spared"  # the note of a fine-tune that went on from where a rung had left it
-CALIBRATION_BATCHES = 8  # of 128 images, for the methods that look at gradients
 
 
 class Evaluator:
@@ -62,11 +61,11 @@ class Evaluator:
             keep_rungs: folder for fine-tunes that were broken off at a rung and may go on.
             time_limit: seconds for one candidate's fine-tune.
         """
-        self.task: Task = load_task(config, pick_device(device))
+        self.task: LoadedTask = load_task(config, pick_device(device))
         self._keep, self._rungs, self._limit = keep_weights, keep_rungs, time_limit
         self._compressors: dict[str, Compressor] = {}
-        self._drifts: dict[tuple[int, int] | None, Drift] = {None: Drift(self.task.network)}
-        self._prefixes = ScanPrefixes(self.task.network, example_input(self.task.info.shape, self.task.device))
+        self._drifts: dict[tuple[int, int] | None, Drift] = {None: self._drift_of(self.task.network)}
+        self._prefixes = ScanPrefixes(self.task.network, self.task.example)
 
     def __call__(
         self, candidate: Candidate, *, checkpoint: Checkpoint | None = None, on_step: OnStep | None = None
@@ -126,23 +125,23 @@ class Evaluator:
         allocation = candidate.allocation
         network = compressor.compress(allocation)
         tune = self.task.train if candidate.judge == "test" else self.task.tune
-        images = self.task.test if candidate.judge == "test" else self.task.search
-        steps = count_steps(recipe, len(tune))
+        steps = count_steps(recipe, tune)
         tuning = self._make_tuning(candidate, network, steps)
         shared = nullcontext() if prefix is None else prefix.sharing(network, _call_signature(candidate))
         with shared:
-            recalibrate(network, tune, recipe.recalibration_images, seed=candidate.seed)
+            self._recalibrate(network, tune, candidate)
             training, spared = bool(steps) and candidate.until != 0, 0
             if training:
                 spared = self._run_finetune(network, tune, candidate, tuning, checkpoint, on_step)
                 # Running averages lag behind weights that have just moved, after a short fine-tune by far.
-                recalibrate(network, tune, recipe.recalibration_images, seed=candidate.seed)
+                self._recalibrate(network, tune, candidate)
             network = tuning.finish(network).eval()
-            accuracy, loss = measure_accuracy(network, images, count=candidate.images)
+            score = self.task.score(network, candidate.judge, candidate.images)
             drift = None
-            if candidate.judge == "search":
-                drift = self._drift_from(candidate, trained=training)(network, images, candidate.images)
-        if not math.isfinite(loss) or not math.isfinite(drift or 0):
+            if candidate.judge == "search" and self.task.objective.has_outputs:
+                drift = self._drift_from(candidate, trained=training)(network, candidate.images)
+        accuracy, loss = score.metrics[self.task.metric.name], score.loss
+        if not all(map(math.isfinite, (*score.metrics.values(), loss or 0, drift or 0))):
             return failed_outcome(f"its outputs are not finite (loss {loss})")
         if candidate.learned_target is not None:
             learned = tuning.learned_allocation()
@@ -156,7 +155,7 @@ class Evaluator:
             loss=loss,
             drift=drift,
             merit=-drift if self.task.seen and drift is not None else None,
-            images=min(candidate.images or len(images), len(images)),
+            images=score.inputs,
             **compressor.cost_of(allocation)._asdict(),
             epochs=recipe.epochs if candidate.until is None else candidate.until,
             allocation=None if candidate.learned_target is None else allocation,
@@ -171,9 +170,16 @@ class Evaluator:
         how = None if trained else (candidate.recipe.recalibration_images, candidate.seed)
         if how not in self._drifts:
             dense = copy_network(self.task.network)
-            recalibrate(dense, self.task.tune, candidate.recipe.recalibration_images, seed=candidate.seed)
-            self._drifts = {None: self._drifts[None], how: Drift(dense)}
+            self._recalibrate(dense, self.task.tune, candidate)
+            self._drifts = {None: self._drifts[None], how: self._drift_of(dense)}
         return self._drifts[how]
+
+    def _drift_of(self, dense: nn.Module) -> Drift:
+        return Drift(dense, self.task.objective, self.task.probes)
+
+    def _recalibrate(self, network: nn.Module, part: TrainingPart, candidate: Candidate) -> None:
+        count, device = candidate.recipe.recalibration_images, self.task.device
+        recalibrate(network, self.task.objective, part, count, seed=candidate.seed, device=device)
 
     def _make_tuning(self, candidate: Candidate, network: nn.Module, steps: int) -> Tuning:
         compressor, lr = self.compressor(candidate), candidate.recipe.lr
@@ -184,7 +190,7 @@ class Evaluator:
     def _run_finetune(
         self,
         network: nn.Module,
-        images: Images,
+        part: TrainingPart,
         candidate: Candidate,
         tuning: Tuning,
         checkpoint: Checkpoint | None,
@@ -193,11 +199,13 @@ class Evaluator:
         deadline = None if self._limit is None else time.monotonic() + self._limit
         return finetune(
             network,
-            images,
+            self.task.objective,
+            part,
             candidate.recipe,
             seed=candidate.seed,
+            device=self.task.device,
             tuning=tuning,
-            teacher=self.task.network if candidate.recipe.distill_weight else None,
+            teacher=self.task.network,
             deadline=deadline,
             on_step=on_step,
             checkpoint=checkpoint,
@@ -211,9 +219,9 @@ class Evaluator:
             self._compressors[key] = bind_method(self.task, candidate.method, candidate.options)
         return self._compressors[key]
 
-    def dense(self, split: str = "search") -> tuple[float, float]:
-        """Accuracy and loss of the dense network on the `search` split or the `test` set."""
-        return measure_accuracy(self.task.network, self.task.test if split == "test" else self.task.search)
+    def dense(self, split: Split = "search") -> Score:
+        """Of the dense network on the `search` split or the `test` set."""
+        return self.task.score(self.task.network, split)
 
 
 def _method_key(candidate: Candidate) -> str:
@@ -225,13 +233,11 @@ def _call_signature(candidate: Candidate) -> tuple[int | None, ...]:
     return candidate.seed, candidate.recipe.recalibration_images, candidate.images
 
 
-def bind_method(task: Task, method: str, options: dict[str, Any]) -> Compressor:
-    """A method bound to a task's dense network, calibrated on fine-tuning images if it wants that."""
-    example = example_input(task.info.shape, task.device)
-    compressor = create(method, task.network, example, options)
+def bind_method(task: LoadedTask, method: str, options: dict[str, Any]) -> Compressor:
+    """A method bound to a task's dense network, calibrated on fine-tuning inputs if it wants that."""
+    compressor = create(method, task.network, task.example, options)
     if method_info(method).needs_calibration:
-        batches = task.tune.batches(min(128, len(task.tune)), seed=0, drop_last=True)
-        compressor.calibrate(itertools.islice(batches, CALIBRATION_BATCHES))
+        compressor.calibrate(task.calibration_batches(), task.objective)
     return compressor
 
 

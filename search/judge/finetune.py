@@ -1,4 +1,4 @@
-"""Training: a network on images for a recipe's epochs, optionally following the dense network's outputs.
+"""Training: a network on a task's batches for a recipe's epochs, optionally following the dense network's outputs.
 
 The loop never waits for the device but for a look at the loss now and then, so that a GPU stays busy.
 """
@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from methods.base import Tuning
-from models.data.images import Images
 from models.execution.gradients import ForwardGuard, run_backward
-from models.execution.training_outputs import class_scores
+from models.tasks.batches import count_inputs
+from models.tasks.loaded import Batch, Objective, TrainingPart
+from models.tasks.outputs import distillation_loss
 from search.judge.checkpoint import Checkpoint
 from search.recipe import Recipe
 
@@ -34,13 +34,9 @@ class TimeLimitError(RuntimeError):
     """The time allowed for a candidate is over."""
 
 
-def count_steps(recipe: Recipe, images: int) -> int:
-    """Optimizer steps of a recipe on so many images; the last, smaller batch of an epoch is left out."""
-    return math.ceil(recipe.epochs * _epoch_steps(recipe, images))
-
-
-def _epoch_steps(recipe: Recipe, images: int) -> int:
-    return max(images // recipe.batch_size, 1)
+def count_steps(recipe: Recipe, part: TrainingPart) -> int:
+    """Optimizer steps of a recipe on a part of the training set."""
+    return math.ceil(recipe.epochs * part.epoch_steps(recipe.batch_size))
 
 
 def learning_rate_share(step: int, steps: int, schedule: str) -> float:
@@ -55,10 +51,12 @@ def learning_rate_share(step: int, steps: int, schedule: str) -> float:
 
 def finetune(
     network: nn.Module,
-    images: Images,
+    objective: Objective,
+    part: TrainingPart,
     recipe: Recipe,
     *,
     seed: int,
+    device: torch.device | str = "cpu",
     tuning: Tuning | None = None,
     teacher: nn.Module | None = None,
     deadline: float | None = None,
@@ -69,7 +67,8 @@ def finetune(
     """Train `network` in place; it is left in evaluation mode. Returns how many steps the checkpoint spared.
 
     Args:
-        teacher: the dense network, in evaluation mode; used if the recipe distils.
+        device: where the network and the batches are.
+        teacher: the dense network, in evaluation mode; used if the recipe distils and the task has outputs.
         deadline: `time.monotonic()` value after which TimeLimitError is raised.
         on_step: called with (steps done, steps in all).
         checkpoint: written at the end of every epoch; if it holds a part of this fine-tune, that is not done again.
@@ -80,9 +79,10 @@ def finetune(
         DivergedError: the loss became infinite or NaN.
         TimeLimitError: the deadline passed.
     """
-    steps = count_steps(recipe, len(images))
-    end = steps if until is None else min(steps, math.ceil(until * _epoch_steps(recipe, len(images))))
-    tuning = tuning or Tuning()
+    epoch_steps, steps = part.epoch_steps(recipe.batch_size), count_steps(recipe, part)
+    end = steps if until is None else min(steps, math.ceil(until * epoch_steps))
+    device, tuning = torch.device(device), tuning or Tuning()
+    teacher = teacher if recipe.distill_weight and objective.has_outputs else None
     optimizer = torch.optim.SGD(
         tuning.parameter_groups(network),
         lr=recipe.lr,
@@ -95,11 +95,11 @@ def finetune(
     torch.manual_seed(seed)  # dropout
     spared = 0 if checkpoint is None else checkpoint.load(network, optimizer, tuning, max_step=end)
     watch, guard = _Watch(deadline), ForwardGuard()
-    for step, (inputs, labels) in enumerate(_remaining_batches(images, recipe, seed, end, spared), start=spared):
+    for step, batch in enumerate(_remaining_batches(part, recipe, seed, end, spared), start=spared):
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * learning_rate_share(step, steps, recipe.schedule)
-        with guard.forward(inputs.device):
-            loss = _training_loss(network, teacher, inputs, labels, recipe)
+        with guard.forward(device), mixed_precision(device):
+            loss = _training_loss(network, teacher, objective, batch, recipe)
         optimizer.zero_grad(set_to_none=True)
         run_backward(loss)
         tuning.after_backward(network, step)
@@ -107,7 +107,7 @@ def finetune(
         watch(step, end, loss)
         if on_step is not None:
             on_step(step + 1, steps)
-        if checkpoint is not None and ((step + 1) % _epoch_steps(recipe, len(images)) == 0 or step + 1 == end):
+        if checkpoint is not None and ((step + 1) % epoch_steps == 0 or step + 1 == end):
             checkpoint.save(step + 1, network, optimizer, tuning)
     network.eval()
     return spared
@@ -128,20 +128,17 @@ class _Watch:
                 raise DivergedError(f"the loss was {value} at step {step + 1} of {steps}; a lower lr may do")
 
 
-def _remaining_batches(
-    images: Images, recipe: Recipe, seed: int, steps: int, done: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Augmented batches of steps `done` to `steps`; every epoch has an order of its own.
+def _remaining_batches(part: TrainingPart, recipe: Recipe, seed: int, steps: int, done: int) -> Iterator[Batch]:
+    """Batches of steps `done` to `steps`.
 
     The first `done` steps were done before an interruption: the batches of an epoch that was begun are drawn again, so
     that the random state is the same, and passed over.
     """
-    epoch, over = divmod(done, _epoch_steps(recipe, len(images)))
-    batch = min(recipe.batch_size, len(images))
+    epoch, over = divmod(done, part.epoch_steps(recipe.batch_size))
     while done < steps:
-        drawn = images.batches(batch, seed=seed * 100_003 + epoch, augment=True, drop_last=True)
-        for inputs, labels in itertools.islice(drawn, over, None):
-            yield inputs, labels
+        drawn = part.training_batches(recipe.batch_size, seed=seed, epoch=epoch)
+        for batch in itertools.islice(drawn, over, None):
+            yield batch
             done += 1
             if done == steps:
                 return
@@ -155,28 +152,30 @@ def mixed_precision(device: torch.device) -> torch.autocast:
 
 
 def _training_loss(
-    network: nn.Module, teacher: nn.Module | None, inputs: Tensor, labels: Tensor, recipe: Recipe
+    network: nn.Module, teacher: nn.Module | None, objective: Objective, batch: Batch, recipe: Recipe
 ) -> Tensor:
-    """(1 − w) · cross-entropy + w · τ² · KL(teacher ‖ network) at temperature τ (Hinton et al., 2015)."""
-    weight = recipe.distill_weight if teacher is not None else 0.0
-    with mixed_precision(inputs.device):
-        logits = class_scores(network(inputs)).float()
-    loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-    if weight == 0:
-        return loss
-    with torch.no_grad(), mixed_precision(inputs.device):
-        assert teacher is not None
-        teacher_logits = teacher(inputs).float()
-    soft, tau = functional.log_softmax(logits / recipe.temperature, 1), recipe.temperature
-    divergence = functional.kl_div(
-        soft, functional.log_softmax(teacher_logits / tau, 1), reduction="batchmean", log_target=True
-    )
-    return (1 - weight) * loss + weight * tau**2 * divergence
+    """(1 − w) · the task's loss + w · how far the outputs lie from the teacher's."""
+    if teacher is None:
+        return objective.loss(network, batch, label_smoothing=recipe.label_smoothing)
+    loss, outputs = objective.loss_and_outputs(network, batch, label_smoothing=recipe.label_smoothing)
+    with torch.no_grad():
+        dense_outputs = objective.outputs(teacher, batch)
+    weight = recipe.distill_weight
+    return (1 - weight) * loss + weight * distillation_loss(outputs, dense_outputs, recipe.temperature)
 
 
 @torch.no_grad()
-def recalibrate(network: nn.Module, images: Images, count: int, *, seed: int = 0, batch_size: int = 256) -> None:
-    """Measure batch-norm statistics anew, as plain averages over `count` training images, augmented as in training.
+def recalibrate(
+    network: nn.Module,
+    objective: Objective,
+    part: TrainingPart,
+    count: int,
+    *,
+    seed: int = 0,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+) -> None:
+    """Measure batch-norm statistics anew, as plain averages over `count` training inputs, augmented as in training.
 
     The weights have learned to go with statistics of augmented images: ResNet-20 with those of images as they are reads
     88.8 % on CIFAR-10 in place of 91.6 %.
@@ -192,32 +191,12 @@ def recalibrate(network: nn.Module, images: Images, count: int, *, seed: int = 0
         norm.momentum = None  # a cumulative average
         norm.train()
     seen = 0
-    for inputs, _ in images.batches(min(batch_size, len(images)), seed=seed, augment=True, drop_last=True):
-        with mixed_precision(inputs.device):
-            network(inputs)
-        seen += len(inputs)
+    for batch in part.statistics_batches(batch_size, seed=seed):
+        with mixed_precision(torch.device(device)):
+            objective.forward(network, batch)
+        seen += count_inputs(batch)
         if seen >= count:
             break
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.eval()
-
-
-@torch.no_grad()
-def measure_accuracy(
-    network: nn.Module, images: Images, *, count: int | None = None, batch_size: int = 500
-) -> tuple[float, float]:
-    """Top-1 accuracy (0 to 1) and mean cross-entropy (nats) of a network in evaluation mode, at full precision.
-
-    Args:
-        count: look at the first so many images only.
-    """
-    network.eval()
-    if count is not None and count < len(images):
-        images = images.subset(torch.arange(count))
-    correct = loss = torch.zeros((), dtype=torch.float64)
-    for inputs, labels in images.batches(batch_size):
-        logits = network(inputs)
-        correct = correct + (logits.argmax(1) == labels).sum().double().cpu()
-        loss = loss + functional.cross_entropy(logits.float(), labels, reduction="sum").double().cpu()
-    return float(correct) / len(images), float(loss) / len(images)

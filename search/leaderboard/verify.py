@@ -14,7 +14,6 @@ from models.task_config import TaskConfig
 from search.engine.run_record import PARTS, read_config, recorded_fields
 from search.engine.unchanged import describe_changes
 from search.judge.evaluate import Evaluator
-from search.judge.finetune import measure_accuracy
 from search.judge.packed_weights import unpack_weights
 from search.leaderboard.answers import Answer, answers_of
 from search.ledger.ledger import Ledger
@@ -102,9 +101,9 @@ def _check_weights(record: Record, path: Path, evaluator: Evaluator) -> Check:
         network = unpack_weights(compressor, allocation, safetensors.torch.load_file(path, str(evaluator.task.device)))
     except (SafetensorError, RuntimeError, LookupError, ValueError, AssertionError, AttributeError) as error:
         raise UserError(f"{path} does not hold the finalist's weights: {first_line(error)}") from error
-    accuracy, _ = measure_accuracy(network, evaluator.task.test)
+    score = evaluator.task.score(network, "test")
+    accuracy, images = score.metrics[evaluator.task.metric.name], score.inputs
     assert outcome.accuracy is not None
-    images = len(evaluator.task.test)
     return Check(
         seed=record.candidate.seed,
         recorded=round(outcome.accuracy * outcome.images),

@@ -248,7 +248,7 @@ def _run_facts(outcomes: RunOutcomes) -> dict[str, str]:
     facts = {
         "network": network_name(config.task.network),
         "data": data_name(config.task.data),
-        "images": f"fine-tune {len(task.tune)}, search {len(task.search)}, test {len(task.test)}"
+        "images": f"fine-tune {len(task.tune)}, search {task.count_inputs('search')}, test {task.count_inputs('test')}"
         + image_words(config.task),
         "weights": config.task.weights or "initial",
         "method": "; ".join(

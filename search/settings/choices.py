@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from methods.registry import method_info
-from models.task import pick_device
+from models.devices import pick_device
 from search.strategies.registry import find_strategy
 
 

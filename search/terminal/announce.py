@@ -55,8 +55,8 @@ def _fact_lines(run: PreparedRun) -> list[str]:
             if config.constraints.constrains_sites
             else []
         ),
-        f"data      {plural(len(task.tune), 'image')} to fine-tune on, {len(task.search):,} to search with, "
-        f"{len(task.test):,} to test",
+        f"data      {plural(len(task.tune), 'image')} to fine-tune on, {task.count_inputs('search'):,} to search with, "
+        f"{task.count_inputs('test'):,} to test",
         f"work      {_work_text(run)}",
         f"where     {task.device}, {resources_text(run.resources)}",
     ]

@@ -17,6 +17,8 @@ from methods.registry import methods
 from methods.testing import CHECKS, NETWORKS, MethodCase
 from methods.testing import conformance as checks
 from methods.testing.small_networks import small_network
+from models.tasks.classification import CLASSIFICATION
+from models.tasks.objective import Batch, Objective
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -137,7 +139,7 @@ class NeedsCalibration(Sound):
     info = dataclasses.replace(Sound.info, needs_calibration=True)
     batches = 0
 
-    def calibrate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    def calibrate(self, batches: Iterable[Batch], objective: Objective = CLASSIFICATION) -> None:
         NeedsCalibration.batches = len(list(batches))
 
 

@@ -8,8 +8,8 @@ from task_files import task_config, write_task_files
 from weight_files import save_weights
 
 from models.errors import UserError
-from models.task import load_network
 from models.task_config import TaskConfig
+from models.tasks.load import load_network
 
 SMALL = TaskConfig(network="small")
 

@@ -12,10 +12,12 @@ from weight_files import save_weights
 
 from models.data.catalog import data_info
 from models.data.images import Images
+from models.devices import pick_device
 from models.errors import UserError
 from models.networks.catalog import build_network
-from models.task import load_network, load_task, pick_device, split_metadata, task_parts
 from models.task_config import TaskConfig
+from models.tasks.load import load_network, load_task
+from models.tasks.picture_parts import split_metadata, task_parts
 
 SMALL = TaskConfig(network="small")
 

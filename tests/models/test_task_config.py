@@ -6,8 +6,8 @@ import pytest
 from task_files import write_task_files
 
 from models.data.catalog import data_info
-from models.task import task_parts
 from models.task_config import TaskConfig
+from models.tasks.picture_parts import task_parts
 
 
 def test_absolute_paths_for_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

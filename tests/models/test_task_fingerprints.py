@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from models.data.catalog import data_identity, data_info
-from models.task import load_task, task_parts
 from models.task_config import TaskConfig
+from models.tasks.load import load_task
+from models.tasks.picture_parts import task_parts
 from search.settings.inputs import data_spec
 
 X = (np.arange(40 * 3 * 8 * 6) * 7919 % 251).astype(np.uint8).reshape(40, 3, 8, 6)

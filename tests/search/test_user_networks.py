@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from models.errors import UserError
-from models.task import check_trainable, load_task
 from models.task_config import TaskConfig
+from models.tasks.load import check_trainable, load_task
 from search import api
 from search.candidate import Candidate
 from search.judge.evaluate import Evaluator, bind_method

@@ -21,8 +21,8 @@ from models.checkpoints.loading import load_weights
 from models.data.named_sets import NAMED_SETS
 from models.errors import UserError
 from models.notices import collect_notices
-from models.task import task_parts
 from models.task_config import TaskConfig
+from models.tasks.picture_parts import task_parts
 
 
 def _network() -> nn.Module:

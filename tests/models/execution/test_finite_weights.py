@@ -11,8 +11,8 @@ from torch import nn
 from models.errors import UserError
 from models.execution.finite_weights import check_finite
 from models.networks.catalog import build_network
-from models.task import load_network
 from models.task_config import TaskConfig
+from models.tasks.load import load_network
 
 
 @pytest.mark.parametrize(("value", "word"), [(float("nan"), "NaN"), (float("inf"), "infinity")])

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from models.errors import UserError
 from models.execution.input_forms import guard_inputs
-from models.task import Task, load_network, load_task
 from models.task_config import TaskConfig
+from models.tasks.load import load_network, load_task
+from models.tasks.loaded import Task
 from search import api
 from search.settings.inputs import data_spec, task_of
 

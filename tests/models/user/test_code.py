@@ -121,7 +121,7 @@ def test_lazy_import_in_forward_in_a_thread(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert [result.tolist() for result in results] == [[3, 3]] * 4
-    from models.task import TaskConfig  # ours, after theirs were imported
+    from models.task_config import TaskConfig  # ours, after theirs were imported
 
     assert TaskConfig(network="small").data == "digits"
 
@@ -312,7 +312,7 @@ def test_in_a_fresh_process(tmp_path: Path) -> None:
     code = (
         "import json\nfrom models.user.code import load_function\n"
         f"build = load_function({str(tmp_path)!r} + '/net.py:build', 'network')\n"
-        "import search.recipe, models.task\nprint(json.dumps(build() + [search.recipe.ZERO_SHOT.epochs]))\n"
+        "import search.recipe, models.task_config\nprint(json.dumps(build() + [search.recipe.ZERO_SHOT.epochs]))\n"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr

@@ -9,8 +9,8 @@ import pytest
 
 from models.data.array_sources import array_identity
 from models.data.catalog import data_info
-from models.task import task_parts
 from models.task_config import TaskConfig
+from models.tasks.picture_parts import task_parts
 from models.user.source_files import own_files, source_digest
 
 FILES = {

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from models.task import load_task
 from models.task_config import TaskConfig
+from models.tasks.load import load_task
 from search.carry_out import carry_out
 from search.judge.baseline import train_baseline
 from search.observer import Observer

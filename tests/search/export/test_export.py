@@ -18,7 +18,7 @@ from torch import nn
 
 from methods.tables.codebook import codebook_layers
 from models.errors import UserError
-from models.task import load_task
+from models.tasks.load import load_task
 from search import api
 from search.export import files as export_files
 from search.export import formats

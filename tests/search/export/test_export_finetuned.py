@@ -13,8 +13,9 @@ import pytest
 from export_samples import ROOT
 from rich.console import Console
 
-from models.task import load_task
 from models.task_config import TaskConfig
+from models.tasks.load import load_task
+from models.tasks.pictures import measure_accuracy
 from search import api
 from search.export.compressed import load_compressed
 from search.export.export import export_run
@@ -22,7 +23,6 @@ from search.export.finished_run import read_run
 from search.export.pick import pick_candidate
 from search.judge.checkpoint import Checkpoint
 from search.judge.evaluate import Evaluator
-from search.judge.finetune import measure_accuracy
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -15,8 +15,10 @@ import torch
 from models.checkpoints.loading import read_metadata
 from models.errors import UserError
 from models.networks.catalog import build_network
-from models.task import Task, load_network, load_task
 from models.task_config import TaskConfig
+from models.tasks.load import load_network, load_task
+from models.tasks.loaded import Score
+from models.tasks.pictures import PictureTask
 from search import api
 from search.files.output_file import check_output_file, check_output_folder, write_output_file
 from search.judge import baseline
@@ -119,7 +121,7 @@ def test_the_name_says_the_form_and_the_split_stays_unseen(tmp_path: Path, suffi
         assert all(torch.equal(tensor, trained[name]) for name, tensor in content.items())
     assert read_metadata(made.weights)["split_seed"] == "0"
     task = TaskConfig(network="small", weights=str(made.weights), train_images=200)
-    loaded: Task = load_task(task, "cpu")
+    loaded = load_task(task, "cpu")
     assert not loaded.seen
     assert load_task(task.model_copy(update={"split_seed": 1}), "cpu").seen
     assert all(torch.equal(tensor, trained[name]) for name, tensor in load_network(task).state_dict().items())
@@ -145,9 +147,9 @@ def test_a_file_is_replaced_if_that_is_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", ["folder removed and in the way", "taken by another"])
 def test_what_was_trained_is_kept_somewhere(tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    out, measure = tmp_path / "place" / "w.safetensors", baseline.measure_accuracy
+    out, measure = tmp_path / "place" / "w.safetensors", PictureTask.score
 
-    def meanwhile(*arguments: object) -> tuple[float, float]:
+    def meanwhile(*arguments: object) -> Score:
         if fault == "taken by another":
             out.parent.mkdir(exist_ok=True)
             out.write_bytes(b"precious")
@@ -155,7 +157,7 @@ def test_what_was_trained_is_kept_somewhere(tmp_path: Path, fault: str, monkeypa
             out.parent.write_bytes(b"")
         return measure(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(baseline, "measure_accuracy", meanwhile)
+    monkeypatch.setattr(PictureTask, "score", meanwhile)
     with pytest.raises(
         UserError, match=r"cannot be written \(.*\); the content is in .*/results/w-.*\.safetensors: move"
     ):

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from methods.base import Compressor, example_input
 from methods.registry import create, methods
+from models.data.training_batches import TrainingBatches
+from models.tasks.classification import CLASSIFICATION
 from search.judge.finetune import finetune
 from search.recipe import Recipe
 
@@ -26,7 +28,7 @@ RECIPE = Recipe(epochs=STEPS / 2, batch_size=32, lr=0.02, distill_weight=0)
 TOLERANCE = 5e-3
 
 
-class Noise:
+class Noise(TrainingBatches):
     """64 random images, not augmented, in one precision."""
 
     def __init__(self, dtype: torch.dtype) -> None:
@@ -61,7 +63,7 @@ def trained(compressor: Compressor, dtype: torch.dtype) -> dict[str, Tensor]:
     allocation = compressor.allocation([len(site.settings) // 4 for site in compressor.sites])
     network = compressor.compress(allocation).to(dtype)
     tuning = compressor.tuning(allocation, network, steps=STEPS, lr=RECIPE.lr)
-    finetune(network, Noise(dtype), RECIPE, seed=0, tuning=tuning)
+    finetune(network, CLASSIFICATION, Noise(dtype), RECIPE, seed=0, tuning=tuning)
     return network.state_dict()
 
 

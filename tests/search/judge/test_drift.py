@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -11,12 +12,24 @@ from torch import Tensor, nn
 
 from models.data.array_images import ArrayImages
 from models.data.named_sets import NAMED_SETS
-from search.judge.drift import Drift, blend_images, jensen_shannon
+from models.tasks.classification import CLASSIFICATION
+from models.tasks.outputs import jensen_shannon
+from models.tasks.pictures import blend_images
+from search.judge.drift import Drift
 
 
 def make_images(labels: Tensor) -> ArrayImages:
     pixels = torch.randint(0, 256, (30, 8, 8, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return ArrayImages.on_device(pixels, labels, NAMED_SETS["digits"], torch.device("cpu"))
+
+
+def drift_from(dense: nn.Module, images: ArrayImages) -> Drift:
+    """On blends of the images."""
+
+    def probes(count: int) -> Iterator[tuple[Tensor, None]]:
+        return ((blend, None) for blend in blend_images(images.subset(torch.arange(min(count, len(images))))))
+
+    return Drift(dense, CLASSIFICATION, probes)
 
 
 @pytest.fixture
@@ -34,7 +47,7 @@ class _Linear(nn.Module):
 
 
 def test_nothing_drifts_from_itself(images: ArrayImages) -> None:
-    assert Drift(_Linear(1.0))(_Linear(1.0), images) == pytest.approx(0, abs=1e-12)
+    assert drift_from(_Linear(1.0), images)(_Linear(1.0)) == pytest.approx(0, abs=1e-12)
 
 
 def test_it_is_the_mean_divergence_of_the_outputs(images: ArrayImages) -> None:
@@ -43,7 +56,7 @@ def test_it_is_the_mean_divergence_of_the_outputs(images: ArrayImages) -> None:
     for row in torch.cat(list(blend_images(images))):
         p, q = dense(row[None])[0].softmax(0).tolist(), other(row[None])[0].softmax(0).tolist()
         expected += jensenshannon(p, q) ** 2 / 30  # SciPy gives the distance, its square root
-    assert Drift(dense)(other, images) == pytest.approx(expected, rel=1e-4)
+    assert drift_from(dense, images)(other) == pytest.approx(expected, rel=1e-4)
     assert expected > 1e-3
 
 
@@ -57,10 +70,11 @@ def test_an_output_that_is_wrong_beyond_doubt_counts_as_wrong_and_no_more() -> N
 
 def test_labels_do_not_matter_and_the_first_images_alone_can_be_asked_for(images: ArrayImages) -> None:
     relabelled = make_images(images.labels.flip(0))
-    drift = Drift(_Linear(0.05))
-    assert drift(_Linear(0.02), images) == drift(_Linear(0.02), relabelled)
-    assert drift(_Linear(0.02), images, 10) == drift(_Linear(0.02), images.subset(torch.arange(10)))
-    assert drift(_Linear(0.02), images, 10) != drift(_Linear(0.02), images)
+    dense, other = _Linear(0.05), _Linear(0.02)
+    drift = drift_from(dense, images)
+    assert drift(other) == drift_from(dense, relabelled)(other)
+    assert drift(other, 10) == drift_from(dense, images.subset(torch.arange(10)))(other)
+    assert drift(other, 10) != drift(other)
 
 
 def test_every_image_is_mixed_with_another_one(images: ArrayImages) -> None:
@@ -86,4 +100,4 @@ def test_every_image_is_mixed_with_another_one(images: ArrayImages) -> None:
 
 
 def test_a_single_image_is_no_fault(images: ArrayImages) -> None:
-    assert Drift(_Linear(0.05))(_Linear(0.02), images, 1) > 0
+    assert drift_from(_Linear(0.05), images)(_Linear(0.02), 1) > 0

@@ -13,12 +13,15 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from models.data.training_batches import TrainingBatches
 from models.errors import UserError
 from models.task_config import TaskConfig
+from models.tasks.classification import CLASSIFICATION
+from models.tasks.pictures import measure_accuracy
 from search.candidate import Candidate
 from search.judge.drift import Drift
 from search.judge.evaluate import Evaluator
-from search.judge.finetune import finetune, measure_accuracy, recalibrate
+from search.judge.finetune import finetune, recalibrate
 from search.recipe import Recipe
 
 TASK = TaskConfig(network="small", data="digits", train_images=300)
@@ -35,7 +38,7 @@ def evaluator() -> Evaluator:
     return Evaluator(TASK, device="cpu")
 
 
-class Watched:
+class Watched(TrainingBatches):
     """Images that remember whether anyone asked for a batch."""
 
     def __init__(self, images: object) -> None:
@@ -133,10 +136,10 @@ def test_cost_is_that_of_the_compressed_network(evaluator: Evaluator) -> None:
 def test_zero_shot_dense_equals_the_dense_figures(evaluator: Evaluator) -> None:
     recipe = Recipe(epochs=0, recalibration_images=0)
     outcome = evaluator(candidate(allocation={}, recipe=recipe))
-    accuracy, loss = evaluator.dense("search")
-    assert (outcome.accuracy, outcome.loss) == (accuracy, pytest.approx(loss))
+    dense = evaluator.dense("search")
+    assert (outcome.accuracy, outcome.loss) == (dense.metrics["accuracy"], pytest.approx(dense.loss))
     test = evaluator(candidate(allocation={}, recipe=recipe, judge="test"))
-    assert test.accuracy == evaluator.dense("test")[0]
+    assert test.accuracy == evaluator.dense("test").metrics["accuracy"]
     assert test.images == len(evaluator.task.test)
 
 
@@ -210,22 +213,24 @@ def test_an_untrained_network_drifts_from_the_dense_one_treated_likewise(evaluat
     nothing = evaluator(candidate(allocation={}, recipe=untrained))
     assert nothing.drift == pytest.approx(0, abs=1e-12)
     dense = copy.deepcopy(evaluator.task.network)
-    recalibrate(dense, evaluator.task.tune, 128, seed=0)
+    recalibrate(dense, CLASSIFICATION, evaluator.task.tune, 128, seed=0)
     compressed = evaluator.compressor(candidate()).compress(candidate().allocation)
-    recalibrate(compressed, evaluator.task.tune, 128, seed=0)
-    expected = Drift(dense)(compressed, evaluator.task.search)
+    recalibrate(compressed, CLASSIFICATION, evaluator.task.tune, 128, seed=0)
+    expected = Drift(dense, CLASSIFICATION, evaluator.task.probes)(compressed)
     assert evaluator(candidate(recipe=untrained)).drift == pytest.approx(expected, rel=1e-6)
-    assert expected != pytest.approx(Drift(evaluator.task.network)(compressed, evaluator.task.search), rel=1e-3)
+    assert expected != pytest.approx(
+        Drift(evaluator.task.network, CLASSIFICATION, evaluator.task.probes)(compressed), rel=1e-3
+    )
 
 
 def test_batch_norm_is_measured_anew_behind_the_fine_tune_too(evaluator: Evaluator) -> None:
     """The stages one by one; without the last one the outcome is another."""
     task, own = evaluator.task, candidate(seed=5)
     network = evaluator.compressor(own).compress(own.allocation)
-    recalibrate(network, task.tune, 128, seed=5)
-    finetune(network, task.tune, RECIPE, seed=5, teacher=task.network)
+    recalibrate(network, CLASSIFICATION, task.tune, 128, seed=5)
+    finetune(network, CLASSIFICATION, task.tune, RECIPE, seed=5, teacher=task.network)
     lagging = measure_accuracy(network, task.search)
-    recalibrate(network, task.tune, 128, seed=5)
+    recalibrate(network, CLASSIFICATION, task.tune, 128, seed=5)
     outcome = evaluator(own)
-    assert (outcome.accuracy, outcome.loss) == pytest.approx(measure_accuracy(network, task.search), rel=1e-6)
+    assert (outcome.accuracy, outcome.loss) == pytest.approx(measure_accuracy(network, task.search)[:2], rel=1e-6)
     assert outcome.loss != pytest.approx(lagging[1], rel=1e-4)

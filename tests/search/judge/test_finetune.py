@@ -12,13 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Tuning
+from models.data.training_batches import TrainingBatches
+from models.tasks.classification import CLASSIFICATION
+from models.tasks.pictures import measure_accuracy
 from search.judge.finetune import (
     DivergedError,
     TimeLimitError,
     count_steps,
     finetune,
     learning_rate_share,
-    measure_accuracy,
     recalibrate,
 )
 from search.recipe import Recipe
@@ -26,7 +28,7 @@ from search.recipe import Recipe
 PLAIN = Recipe(epochs=2, batch_size=8, lr=0.1, distill_weight=0, momentum=0.9, weight_decay=0.01)
 
 
-class Points:
+class Points(TrainingBatches):
     """Random images that record how they were asked for; nothing is augmented."""
 
     def __init__(self, count: int = 24, positions: Tensor | None = None) -> None:
@@ -97,7 +99,7 @@ def test_the_peak_is_reached_once_and_the_mean_is_known() -> None:
      (3, 64, 24, 3), (1, 128, 45_000, 351)],
 )  # fmt: skip
 def test_steps(epochs: float, batch: int, images: int, steps: int) -> None:
-    assert count_steps(Recipe(epochs=epochs, batch_size=batch), images) == steps
+    assert count_steps(Recipe(epochs=epochs, batch_size=batch), Points(images)) == steps
 
 
 def by_hand(model: nn.Module, images: Points, recipe: Recipe, seed: int, teacher: nn.Module | None = None) -> None:
@@ -147,7 +149,7 @@ def test_equals_a_loop_written_out(changes: dict[str, object]) -> None:
     recipe, images = PLAIN.model_copy(update=changes), Points()
     teacher = linear(9) if recipe.distill_weight else None
     found, expected = linear(), linear()
-    finetune(found, images, recipe, seed=3, teacher=teacher)
+    finetune(found, CLASSIFICATION, images, recipe, seed=3, teacher=teacher)
     by_hand(expected, images, recipe, 3, teacher)
     for a, b in zip(found.parameters(), expected.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6)
@@ -157,7 +159,7 @@ def test_equals_a_loop_written_out(changes: dict[str, object]) -> None:
 
 def test_without_a_teacher_there_is_no_distillation() -> None:
     found, expected = linear(), linear()
-    finetune(found, Points(), PLAIN.model_copy(update={"distill_weight": 0.9}), seed=3)
+    finetune(found, CLASSIFICATION, Points(), PLAIN.model_copy(update={"distill_weight": 0.9}), seed=3)
     by_hand(expected, Points(), PLAIN, 3)
     assert torch.allclose(found[1].weight, expected[1].weight, atol=1e-6)  # type: ignore[index]
 
@@ -168,7 +170,7 @@ def test_same_seed_same_weights_bit_for_bit(other_seed: bool) -> None:
     for run in range(2):
         model = network()
         torch.manual_seed(run)  # whatever the state, dropout included
-        finetune(model, Points(), PLAIN, seed=run if other_seed else 4)
+        finetune(model, CLASSIFICATION, Points(), PLAIN, seed=run if other_seed else 4)
         results.append(model.state_dict())
     same = [torch.equal(results[0][name], results[1][name]) for name in results[0]]
     assert all(same) != other_seed
@@ -177,7 +179,7 @@ def test_same_seed_same_weights_bit_for_bit(other_seed: bool) -> None:
 def test_teacher_and_mode_are_left_alone() -> None:
     teacher, model = network(1), network()
     before = copy.deepcopy(teacher.state_dict())
-    finetune(model, Points(), PLAIN.model_copy(update={"distill_weight": 0.5}), seed=0, teacher=teacher)
+    finetune(model, CLASSIFICATION, Points(), PLAIN.model_copy(update={"distill_weight": 0.5}), seed=0, teacher=teacher)
     assert all(torch.equal(teacher.state_dict()[name], before[name]) for name in before)
     assert not teacher.training
     assert not any(module.training for module in model.modules())
@@ -186,7 +188,7 @@ def test_teacher_and_mode_are_left_alone() -> None:
 
 def test_steps_are_told() -> None:
     told: list[tuple[int, int]] = []
-    finetune(linear(), Points(), PLAIN, seed=0, on_step=lambda *pair: told.append(pair))
+    finetune(linear(), CLASSIFICATION, Points(), PLAIN, seed=0, on_step=lambda *pair: told.append(pair))
     assert told == [(step, 6) for step in range(1, 7)]
 
 
@@ -205,7 +207,7 @@ def test_hooks_of_a_method() -> None:
 
     model = linear()
     before = model[1].weight.detach().clone()  # type: ignore[index]
-    finetune(model, Points(), PLAIN.model_copy(update={"weight_decay": 0.0}), seed=0, tuning=Half())
+    finetune(model, CLASSIFICATION, Points(), PLAIN.model_copy(update={"weight_decay": 0.0}), seed=0, tuning=Half())
     assert seen == [(step, True) for step in range(6)]
     assert torch.equal(model[1].weight, before)  # type: ignore[index]
     assert not torch.equal(model[1].bias, linear()[1].bias)  # type: ignore[index]
@@ -213,14 +215,14 @@ def test_hooks_of_a_method() -> None:
 
 def test_divergence_is_noticed() -> None:
     with pytest.raises(DivergedError, match="lower lr"):
-        finetune(linear(), Points(), PLAIN.model_copy(update={"lr": 1e30, "epochs": 5.0}), seed=0)
+        finetune(linear(), CLASSIFICATION, Points(), PLAIN.model_copy(update={"lr": 1e30, "epochs": 5.0}), seed=0)
 
 
 def test_a_passed_deadline_stops_at_once() -> None:
     start = time.monotonic()
     with pytest.raises(TimeLimitError, match="step 1 of 6"):
-        finetune(linear(), Points(), PLAIN, seed=0, deadline=start - 1)
-    finetune(linear(), Points(), PLAIN, seed=0, deadline=start + 1000)
+        finetune(linear(), CLASSIFICATION, Points(), PLAIN, seed=0, deadline=start - 1)
+    finetune(linear(), CLASSIFICATION, Points(), PLAIN, seed=0, deadline=start + 1000)
 
 
 def test_recalibration_by_hand() -> None:
@@ -228,7 +230,7 @@ def test_recalibration_by_hand() -> None:
     model, images = network(), Points(24)
     momentum = model[1].momentum  # type: ignore[index]
     weights = [parameter.clone() for parameter in model.parameters()]
-    recalibrate(model, images, 16, seed=2, batch_size=8)
+    recalibrate(model, CLASSIFICATION, images, 16, seed=2, batch_size=8)
     order = torch.randperm(24, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         parts = [model[0](images.x[order[i : i + 8]]).transpose(0, 1).flatten(1) for i in (0, 8)]  # type: ignore[index]
@@ -245,9 +247,9 @@ def test_recalibration_by_hand() -> None:
 def test_recalibration_can_be_off() -> None:
     model = network()
     before = copy.deepcopy(model.state_dict())
-    recalibrate(model, Points(), 0)
+    recalibrate(model, CLASSIFICATION, Points(), 0)
     assert all(torch.equal(model.state_dict()[name], before[name]) for name in before)
-    recalibrate(linear(), Points(), 100)
+    recalibrate(linear(), CLASSIFICATION, Points(), 100)
 
 
 @pytest.mark.parametrize("count", [None, 1, 7, 24, 100])
@@ -261,6 +263,6 @@ def test_judge_counts(count: int | None, batch_size: int) -> None:
         label = int(images.y[i])
         right += scores.index(max(scores)) == label
         total += math.log(sum(math.exp(s) for s in scores)) - scores[label]
-    accuracy, loss = measure_accuracy(model.train(), images, count=count, batch_size=batch_size)
+    accuracy, loss, _ = measure_accuracy(model.train(), images, count=count, batch_size=batch_size)
     assert accuracy == right / used
     assert loss == pytest.approx(total / used, abs=1e-6)

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from methods.base import Allocation, Compressor, copy_network, example_input
 from methods.registry import create
 from models.networks.catalog import build_network
-from models.task import load_task
 from models.task_config import TaskConfig
+from models.tasks.load import load_task
 from search.candidate import Candidate, Outcome
 from search.judge import evaluate
 from search.judge.cuts import Outline, Recorded

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from models.errors import UserError
-from models.task import load_task
+from models.tasks.load import load_task
 from search.judge.baseline import train_missing_baseline
 from search.settings.commands import COMPARE, COMPARE_FIXED, SEARCH
 from search.settings.config import RunConfig
