@@ -16,6 +16,8 @@ class TaskConfig(Settings):
 
     network: Annotated[str, Option(or_object=True, default="a small one, trained in seconds on digits")]
     """A name from `networks`, a torchvision classification network, or path/to/file.py:function."""
+    task: Annotated[str | None, Option(or_object=True)] = None
+    """A task of your own in place of network and data, path/to/file.py:function: its function returns a Task."""
     weights: str | None = None
     """Checkpoint of the dense network (.pt, .pth, .safetensors); FILE#ema: a part of it."""
     data: Annotated[str, Option(or_object=True, default="what a named network is made for")] = "digits"
@@ -42,8 +44,8 @@ class TaskConfig(Settings):
         changes: dict[str, str] = {"data_root": str(user_path(self.data_root).absolute())}
         if self.weights is not None:
             changes["weights"] = str(user_path(self.weights).absolute())
-        for field in ("network", "data"):
-            spec = getattr(self, field)
+        for field in ("network", "data", "task"):
+            spec = getattr(self, field) or ""
             kind, colon, rest = spec.partition(":")
             if kind in ("npz", "imagefolder") and colon:
                 changes[field] = f"{kind}:{user_path(rest).absolute()}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -9,8 +11,10 @@ from models.data.catalog import data_info
 from models.data.images import DataInfo
 from models.dense_network import prepare_network
 from models.errors import UserError
+from models.execution.example_inputs import example_input
 from models.settings import setting_name
 from models.task_config import TaskConfig
+from models.tasks.given import load_given
 from models.tasks.loaded import LoadedTask
 from models.tasks.pictures import load_pictures
 from models.user.spec_names import network_subject
@@ -18,12 +22,22 @@ from models.user.spec_names import network_subject
 
 def load_task(config: TaskConfig, device: torch.device | str) -> LoadedTask:
     """Network and data, ready to judge candidates on `device`."""
-    return load_pictures(config, torch.device(device))
+    load = load_pictures if config.task is None else load_given
+    return load(config, torch.device(device))
 
 
 def load_network(config: TaskConfig, info: DataInfo | None = None, device: torch.device | str = "cpu") -> nn.Module:
-    """The dense network of `models.dense_network.prepare_network`, ready to be compressed."""
+    """The dense network of pictures, ready to be compressed (`models.dense_network.prepare_network`)."""
     return prepare_network(config, info or data_info(config), device).network
+
+
+def load_subject(config: TaskConfig, device: torch.device | str = "cpu") -> tuple[nn.Module, Any]:
+    """A task's dense network and an example of its inputs, without its data where these are not needed."""
+    if config.task is not None:
+        task = load_given(config, torch.device(device))
+        return task.network, task.example
+    info = data_info(config)
+    return load_network(config, info, device), example_input(info.shape, device)
 
 
 def check_trainable(task: LoadedTask) -> None:

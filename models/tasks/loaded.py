@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from models.task_config import TaskConfig
 from models.tasks.metric import Metric
@@ -78,8 +78,11 @@ class LoadedTask(ABC):
 
     @property
     @abstractmethod
-    def example(self) -> Tensor:
-        """Two inputs on the device, noise."""
+    def example(self) -> Any:
+        """Two inputs on the device: a tensor, or `models.execution.inputs.Inputs`."""
+
+    def check(self) -> None:  # noqa: B027
+        """UserError if the task cannot be worked with; called once, before any candidate is paid for."""
 
     @abstractmethod
     def count_inputs(self, split: Split) -> int:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import asdict
 
 import torch
@@ -21,11 +19,6 @@ from models.task_config import TaskConfig
 from models.user.code import is_user_spec, split_spec
 from models.user.source_files import source_digest
 from models.user.spec_names import data_name
-
-
-def fingerprint_of(parts: Mapping[str, object]) -> str:
-    """A stable hash of a task's parts, the same on every machine."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def split_training_set(config: TaskConfig, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,8 @@ from models.tasks.classification import CLASSIFICATION
 from models.tasks.loaded import LoadedTask, Score, Split
 from models.tasks.metric import ACCURACY
 from models.tasks.objective import Batch
-from models.tasks.picture_parts import fingerprint_of, may_have_seen_search_split, split_training_set, task_parts
+from models.tasks.parts import fingerprint_of
+from models.tasks.picture_parts import may_have_seen_search_split, split_training_set, task_parts
 
 _CALIBRATION_BATCH, _CALIBRATION_BATCHES = 128, 8
 _BLENDED_BATCH = 500

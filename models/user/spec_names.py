@@ -11,6 +11,7 @@ from pathlib import Path
 
 OBJECT_PREFIX = "object:"
 GIVEN_FOLDER = "given"  # below results: where images and weights of objects lie
+OWN_DATA = "own"  # what a task of a user's own is configured with in place of a data set's name
 ARRAYS = "arrays"  # what files of arrays are named after there; those of two data sets after the first one's class
 
 
@@ -31,6 +32,8 @@ def network_subject(spec: str) -> str:
 
 def data_name(spec: str) -> str:
     """`digits`, or `the arrays given` for objects."""
+    if spec == OWN_DATA:
+        return "the task's own"
     path = Path(spec.removeprefix("npz:"))
     stored = re.fullmatch(r"(.+)-[0-9a-f]{16}\.npz", path.name)
     if stored is None or path.parent.name != GIVEN_FOLDER or not spec.startswith("npz:"):

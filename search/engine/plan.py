@@ -11,15 +11,14 @@ import pandas as pd
 import torch
 from torch import nn
 
-from methods.base import Allocation, Compressor, Levels, example_input
+from methods.base import Allocation, Compressor, Levels
 from methods.dense_shares import dense_shares
 from methods.graph.trace import uncounted_flops
 from methods.registry import create, method_info
-from models.data.catalog import data_info
 from models.devices import pick_device
 from models.errors import UserError
 from models.notices import collect_notices
-from models.tasks.load import load_network
+from models.tasks.load import load_subject
 from search.allocation.allocate import reachable_ranges, too_coarse
 from search.allocation.budget import LATENCY, Budget
 from search.allocation.choice import Choice, constrain_choice
@@ -95,9 +94,8 @@ def solve_plan(config: RunConfig, say: Say = tell_user) -> Plan:
 
 
 def _bound_without_data(config: RunConfig, device: torch.device) -> Compressor:
-    info = data_info(config.task)
-    network = load_network(config.task, info, device)
-    return create(config.method, network, example_input(info.shape, device), config.method_options)
+    network, example = load_subject(config.task, device)
+    return create(config.method, network, example, config.method_options)
 
 
 def _propose_levels(

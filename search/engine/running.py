@@ -11,6 +11,7 @@ from functools import partial
 
 from methods.registry import check_reachable
 from models.data.picture_folders import current_findings
+from models.tasks.build import carried_tasks
 from models.user.given_networks import carried_networks
 from search.candidate import Outcome
 from search.dispatch.attempts import AttemptLog
@@ -156,6 +157,7 @@ def evaluator_factory(run: PreparedRun) -> partial[Evaluator]:
         methods=[method.config.method for method in run.methods],
         code=config.code,
         networks=carried_networks(config.task.network),
+        tasks=carried_tasks(config.task.task),
         folders=current_findings(),
         fingerprint=run.fingerprint,
     )

@@ -25,7 +25,9 @@ from methods.registry import create, locate_methods, method_info
 from models.data.picture_folders import FolderFindings, adopt_findings
 from models.devices import pick_device
 from models.errors import UserError
+from models.task import Task
 from models.task_config import TaskConfig
+from models.tasks.build import receive_tasks
 from models.tasks.load import load_task
 from models.tasks.loaded import LoadedTask, Score, Split, TrainingPart
 from models.user.given_networks import receive_networks
@@ -260,6 +262,7 @@ def load_evaluator(
     config: TaskConfig,
     *,
     networks: Mapping[str, nn.Module] | None = None,
+    tasks: Mapping[str, Task] | None = None,
     folders: Mapping[str, FolderFindings] | None = None,
     fingerprint: str | None = None,
     methods: Iterable[str] = (),
@@ -270,6 +273,7 @@ def load_evaluator(
 
     Args:
         networks: the task's network, if it was given as an object.
+        tasks: the task, if it was given as an object.
         folders: what the search found when it checked the task's pictures, if its data are pictures.
         fingerprint: what the task must be; None takes it as it is here.
         methods: of the candidates to come; all must be known here.
@@ -279,6 +283,7 @@ def load_evaluator(
         UserError: the files here are not those of the search: changed since it began, or others on this machine.
     """
     receive_networks(networks or {})
+    receive_tasks(tasks or {})
     adopt_findings(folders or {})
     locate_methods(code or {})
     for name in methods:

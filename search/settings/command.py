@@ -80,6 +80,8 @@ def _value_of(config: RunConfig, setting: Setting) -> Any:
             return tuple(typed_method(name, config.code) for name in value)
         case ("ledger",):
             return None if Path(value).absolute() == usual_ledger(config.results).absolute() else value
+        case ("task", "network") | ("task", "data") if config.task.task is not None:
+            return None
         case ("task", "search_fraction"):
             return None if value == setting.field.default else value
         case ("task", "data_root"):

@@ -18,7 +18,9 @@ from models.data.array_checks import ARRAY_NAMES, check_arrays
 from models.data.catalog import data_info
 from models.data.dataset_objects import DATA_FORMS, dataset_arrays
 from models.errors import UserError
+from models.task import Task
 from models.task_config import TaskConfig
+from models.tasks.build import give_task
 from models.tensor_digest import digest_tensors
 from models.user.given_networks import give_network, given_network
 from models.user.spec_names import ARRAYS, GIVEN_FOLDER, network_name, objects_name
@@ -30,9 +32,21 @@ Data = str | Path | Sequence[Any]
 
 
 def task_of(
-    network: Network | None, data: Data | None, *, results: str, weights: str | None = None, **fields: Any
+    network: Network | None,
+    data: Data | None,
+    *,
+    results: str,
+    weights: str | None = None,
+    task: str | Path | Task | None = None,
+    **fields: Any,
 ) -> TaskConfig:
     """The configuration of a task given by names or objects; `fields` as `new_task_config` takes them."""
+    if task is not None:
+        own = give_task(task) if isinstance(task, Task) else str(task)
+        brought = [None if value is None else str(value) for value in (network, weights, data)]
+        return new_task_config(
+            network=brought[0], weights=brought[1], data=brought[2], task=own, results=results, **fields
+        )
     folder = Path(results) / GIVEN_FOLDER
     spec = None if data is None else data_spec(data, folder)
     chosen = {"weights": weights, "data": spec, "results": results, **fields}

@@ -20,7 +20,7 @@ from models.settings import setting_name
 from models.task_config import TaskConfig
 from models.user.code import is_user_spec
 from models.user.given_networks import is_given_network
-from models.user.spec_names import class_of
+from models.user.spec_names import OWN_DATA, class_of
 from search.allocation.constraints import Constraints
 from search.allocation.constraints import read_rules as check_constraints
 from search.allocation.targets import MEASURES, parse_targets
@@ -44,14 +44,21 @@ def new_task_config(
     results: str,
     weights: str | None = None,
     data: str | None = None,
+    task: str | None = None,
     fresh: bool = False,
     **fields: Any,
 ) -> TaskConfig:
     """A task from its settings; with none of network, weights and data, the embedded one with its baseline.
 
     Args:
+        task: a user's own, in place of these three.
         fresh: leave the weights as they are given, even if that is none.
     """
+    if task is not None:
+        brought = {"network": network, "weights": weights, "data": data}
+        if doubled := [setting_name(name) for name, value in brought.items() if value]:
+            raise UserError(f"{setting_name('task')} brings its own network and data; leave out {', '.join(doubled)}")
+        return validate_model(TaskConfig, task=task, network=task, data=OWN_DATA, **fields).with_absolute_paths()
     parts = [setting_name(name) for name, value in (("weights", weights), ("data", data)) if value]
     if network is None and parts:
         need, belong = ("needs", "it belongs") if len(parts) == 1 else ("need", "they belong")

@@ -1,0 +1,233 @@
+"""A user's own `models.task.Task` as the engine asks for it, with every answer of theirs checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.errors import UserError
+from models.execution.inputs import Inputs
+from models.notices import collect_notices
+from models.task import Task
+from models.task_config import TaskConfig
+from models.tasks.batches import count_inputs, draw_apart, move_batch
+from models.tasks.build import build_task, task_identity
+from models.tasks.given_network import prepare_given_network, state_of, training_fault
+from models.tasks.loaded import LoadedTask, Score, Split
+from models.tasks.metric import Metric
+from models.tasks.objective import Batch, Objective
+from models.tasks.outputs import Output, output_list
+from models.tasks.parts import fingerprint_of
+from models.tensor_digest import digest_tensors
+
+_SEEDS_APART = 100_003
+_CALIBRATION_INPUTS = 1024
+
+
+class GivenPart:
+    """The training batches of a user's task; their size is its own."""
+
+    def __init__(self, task: Task, device: torch.device) -> None:
+        self._task, self._device = task, device
+
+    def __len__(self) -> int:
+        return self._counts[1]
+
+    def epoch_steps(self, batch_size: int) -> int:
+        return max(self._counts[0], 1)
+
+    def training_batches(self, batch_size: int, *, seed: int, epoch: int = 0) -> Iterator[Batch]:
+        drawn = draw_apart(lambda: self._task.training_batches(epoch, seed), seed * _SEEDS_APART + epoch)
+        return (move_batch(batch, self._device) for batch in drawn)
+
+    def statistics_batches(self, batch_size: int, *, seed: int) -> Iterator[Batch]:
+        return self.training_batches(batch_size, seed=seed)
+
+    @cached_property
+    def _counts(self) -> tuple[int, int]:
+        """Batches and inputs of an epoch: of the first one, which is drawn once for this where it does not say."""
+        batches: Any = self._task.training_batches(0, 0)
+        data: Any = getattr(batches, "dataset", None)
+        if hasattr(batches, "__len__") and hasattr(data, "__len__"):
+            return len(batches), len(data)
+        sizes = [count_inputs(batch) for batch in draw_apart(lambda: self._task.training_batches(0, 0), 0)]
+        return len(sizes), sum(sizes)
+
+
+class GivenObjective(Objective):
+    """The user's loss, and their outputs if they give any."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self.has_outputs = type(task).outputs is not Task.outputs or "outputs" in vars(task)
+
+    def loss(self, network: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
+        loss = self._task.loss(network, batch)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            shape = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise UserError(f"the task's loss is {shape}; return a scalar tensor")
+        return loss.reshape(())
+
+    def outputs(self, network: nn.Module, batch: Batch) -> list[Output]:
+        return [output.float() for output in output_list(self._task.outputs(network, batch))]
+
+    def loss_and_outputs(
+        self, network: nn.Module, batch: Batch, *, label_smoothing: float = 0.0
+    ) -> tuple[Tensor, list[Output]]:
+        with _sharing_calls(network):
+            return self.loss(network, batch), self.outputs(network, batch)
+
+    def forward(self, network: nn.Module, batch: Batch) -> None:
+        if self.has_outputs:
+            self.outputs(network, batch)
+        else:
+            with _containers_in_training(network):
+                self.loss(network, batch)
+
+    def calibration_loss(self, network: nn.Module, batch: Batch) -> Tensor:
+        with _containers_in_training(network.eval()):
+            return self.loss(network, batch)
+
+
+@contextmanager
+def _containers_in_training(network: nn.Module) -> Iterator[None]:
+    """Modules made of others are in training mode, so that they return what a loss needs; layers are as they were.
+
+    Norms keep their statistics and dropout drops nothing, while a detector still takes targets and returns losses.
+    """
+    containers = [module for module in network.modules() if next(module.children(), None) is not None]
+    modes = [module.training for module in containers]
+    for module in containers:
+        module.training = True
+    try:
+        yield
+    finally:
+        for module, mode in zip(containers, modes, strict=True):
+            module.training = mode
+
+
+@contextmanager
+def _sharing_calls(network: nn.Module) -> Iterator[None]:
+    """The network is computed once for the same arguments: a loss and outputs of one batch share a forward pass."""
+    own_forward, forward, calls = vars(network).get("forward"), network.forward, list[tuple[Any, Any, Any]]()
+
+    def call_once(*args: Any, **kwargs: Any) -> Any:
+        for known_args, known_kwargs, output in calls:
+            if _are_identical((known_args, known_kwargs), (args, kwargs)):
+                return output
+        output = forward(*args, **kwargs)
+        calls.append((args, kwargs, output))
+        return output
+
+    network.forward = call_once
+    try:
+        yield
+    finally:
+        del network.forward
+        if own_forward is not None:
+            network.forward = own_forward
+
+
+def _are_identical(first: tuple[Any, dict[str, Any]], second: tuple[Any, dict[str, Any]]) -> bool:
+    if len(first[0]) != len(second[0]) or first[1].keys() != second[1].keys():
+        return False
+    ordered = (*second[0], *(second[1][name] for name in first[1]))
+    return all(a is b for a, b in zip((*first[0], *first[1].values()), ordered, strict=True))
+
+
+def load_given(config: TaskConfig, device: torch.device) -> GivenTask:
+    """The task of `config.task`, its network made ready on `device`.
+
+    Raises:
+        UserError: what the function returns is no task, or its network, example or training batches will not do.
+    """
+    with collect_notices() as notices:
+        task = build_task(config.task or "")
+        network = prepare_given_network(task, device)
+    task.network, task.device = network, device
+    metrics = tuple(metric if isinstance(metric, Metric) else Metric.parse(metric) for metric in task.metrics)
+    parts = task_identity(config.task or "") | {
+        "weights": digest_tensors(network.state_dict().items()),
+        "metrics": [str(metric) for metric in metrics],
+        "data": task.identity,
+    }
+    part, objective = GivenPart(task, device), GivenObjective(task)
+    return GivenTask(
+        config=config,
+        network=network,
+        metrics=metrics,
+        objective=objective,
+        tune=part,
+        train=part,
+        device=device,
+        fingerprint=fingerprint_of(parts),
+        parts=parts,
+        training_fault=training_fault(network, objective, part),
+        seen=task.seen,
+        notices=tuple(notices),
+        task=task,
+    )
+
+
+@dataclass
+class GivenTask(LoadedTask):
+    """A task of a user's own."""
+
+    task: Task
+
+    @property
+    def example(self) -> Any:
+        """A tensor if it is the network's only argument, `Inputs` otherwise."""
+        inputs = Inputs.of(self.task.example).to(self.device)
+        return inputs if inputs.only_tensor is None else inputs.only_tensor
+
+    def count_inputs(self, split: Split) -> int:
+        return self.task.sizes.get(split, 0)
+
+    @torch.no_grad()
+    def score(self, network: nn.Module, split: Split, count: int | None = None) -> Score:
+        before = state_of(network.eval())
+        measured = self.task.score(network, split)
+        if state_of(network) != before:
+            raise UserError("the task's score changes the network or its mode; let it work on a copy, or put both back")
+        return Score(check_score(measured, self), None, self.count_inputs(split))
+
+    def probes(self, count: int) -> Iterator[Batch]:
+        """The first batches of the first epoch."""
+        return _first_batches(self.tune.training_batches(1, seed=0), count)
+
+    def calibration_batches(self) -> Iterator[Batch]:
+        return _first_batches(self.tune.training_batches(1, seed=0), _CALIBRATION_INPUTS)
+
+    def describe_data(self) -> dict[str, Any]:
+        return {"name": self.config.data}
+
+
+def check_score(measured: Any, task: LoadedTask) -> dict[str, float]:
+    """The metrics of a score; UserError if one that was declared is missing or is no number."""
+    names = [metric.name for metric in task.metrics]
+    if not isinstance(measured, Mapping):
+        raise UserError(f"the task's score is a {type(measured).__name__}; return a dictionary with {', '.join(names)}")
+    if missing := [name for name in names if name not in measured]:
+        raise UserError(f"the task's score lacks {', '.join(missing)}; it has {', '.join(measured) or 'nothing'}")
+    values = {name: float(measured[name]) for name in names}
+    if off := [name for name, value in values.items() if not math.isfinite(value)]:
+        raise UserError(f"the task's score gives {off[0]} as {values[off[0]]}; it must be a number")
+    return values
+
+
+def _first_batches(batches: Iterator[Batch], count: int) -> Iterator[Batch]:
+    """Batches until so many inputs have come."""
+    seen = 0
+    for batch in batches:
+        yield batch
+        seen += count_inputs(batch)
+        if seen >= count:
+            return

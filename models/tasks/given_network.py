@@ -1,0 +1,79 @@
+"""The network of a user's own task, made ready, and whether it can be trained and judged as the task says."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.errors import UserError
+from models.execution.finite_weights import check_finite
+from models.execution.inputs import Inputs
+from models.execution.memory_layout import choose_memory_format
+from models.execution.module_copies import copy_module
+from models.execution.standard_form import standard_form
+from models.task import Task
+from models.tasks.loaded import TrainingPart
+from models.tasks.objective import Objective
+from models.user.calls import describe_error, reporting_errors
+
+SUBJECT = "the task's network"
+
+
+def prepare_given_network(task: Task, device: torch.device) -> nn.Module:
+    """A task's network in its plain form on the device, in evaluation mode; UserError if it does not run."""
+    for name in ("network", "example", "metrics"):
+        if not hasattr(task, name):
+            raise UserError(f"the task has no {name}; set it in its __init__ or as an attribute of its class")
+    if not isinstance(task.network, nn.Module):
+        raise UserError(f"{SUBJECT} is a {type(task.network).__name__}; it must be a torch.nn.Module")
+    inputs = Inputs.of(task.example)
+    network = standard_form(task.network, SUBJECT)
+    check_finite(network, SUBJECT)
+    with reporting_errors(f"{SUBJECT} does not take the task's example"), torch.no_grad():
+        inputs(network)
+    _check_copies(network)
+    if not list(network.parameters()):
+        raise UserError(f"{SUBJECT} has no parameters, so there is nothing to compress")
+    network, alone = network.to(device), inputs.only_tensor
+    if alone is not None and alone.dim() == 4 and alone.is_floating_point():
+        network = network.to(memory_format=choose_memory_format(network, alone.to(device)))
+    return network
+
+
+def _check_copies(network: nn.Module) -> None:
+    try:
+        copy_module(network)
+    except Exception as error:  # whatever a user's attributes do when they are copied
+        raise UserError(
+            f"{SUBJECT} cannot be copied once it has been called ({describe_error(error)}); "
+            "let it keep no outputs of its layers"
+        ) from error
+
+
+def training_fault(network: nn.Module, objective: Objective, part: TrainingPart) -> str | None:
+    """Why a copy of the network gives no loss to train on; UserError if there is nothing to train on."""
+    twin = copy_module(network).train()
+    with reporting_errors("the task's training batches cannot be drawn"):
+        batch = next(iter(part.training_batches(1, seed=0)), None)
+    if batch is None:
+        raise UserError("the task's training batches are empty; let training_batches(epoch, seed) yield some")
+    try:
+        with reporting_errors("its loss fails"):
+            loss = objective.loss(twin, batch)
+    except UserError as error:
+        return str(error)
+    if not math.isfinite(float(loss.detach())):
+        return f"its loss is {float(loss.detach())} on the first batch"
+    if not loss.requires_grad:
+        return "none of its parameters takes a gradient (requires_grad)"
+    return None
+
+
+def state_of(network: nn.Module) -> list[Any]:
+    """What judging a network must leave as it is: its tensors, by their versions, and its modes."""
+    tensors = itertools.chain(network.parameters(), network.buffers())
+    return [*((id(tensor), tensor._version) for tensor in tensors), *(module.training for module in network.modules())]
