@@ -75,7 +75,7 @@ def main() -> None:
                 start = clock()
                 outcome = judge(candidate)
                 spent[way] += clock() - start
-                found.append((outcome.accuracy, outcome.loss, outcome.drift))
+                found.append((outcome.score, outcome.loss, outcome.drift))
             assert found[0] == found[1], candidate
         plain, shared = spent
         print(f"{method:5} n = {len(rows):3}: {plain:.1f} s without, {shared:.1f} s with reuse, "

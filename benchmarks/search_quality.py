@@ -125,7 +125,7 @@ def _rows(result: MethodOutcomes, seed: int) -> list[Row]:
     """The finalists of one method."""
     rows = []
     for proposal, outcome in result.seen:
-        if proposal.stage != "final" or outcome.accuracy is None or outcome.flops is None:
+        if proposal.stage != "final" or outcome.score is None or outcome.flops is None:
             continue
         spent = [pair for pair in result.seen if pair[0].strategy == proposal.strategy and pair[0].stage != "final"]
         rows.append(
@@ -135,7 +135,7 @@ def _rows(result: MethodOutcomes, seed: int) -> list[Row]:
                 target=str(proposal.target),
                 seed=seed,
                 kept=outcome.flops / result.prepared.compressor.cost.dense.flops,
-                accuracy=outcome.accuracy,
+                accuracy=outcome.score,
                 seconds=sum(other.seconds for _, other in spent),
                 candidates=len(spent),
             )

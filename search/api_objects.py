@@ -20,6 +20,7 @@ from search.export.finished_run import FinishedRun, read_run
 from search.export.pick import pick_candidate
 from search.export.settings import EXPORT, NETWORK
 from search.leaderboard.board import Board, board_of
+from search.results.metric_columns import name_columns
 from search.results.tables import FINAL_TYPES
 from search.settings.command import resume_command
 from search.settings.config import RunConfig
@@ -55,35 +56,36 @@ class RunResult:
     @property
     def table(self) -> pd.DataFrame:
         """Every candidate, one line each, failed ones with their reason; no scan measurements."""
-        return self.run.tables.candidates
+        return name_columns(self.run.tables.candidates, self.run.tables.metric)
 
     @property
     def pareto(self) -> pd.DataFrame:
-        """The candidates on the front of FLOPs and search accuracy, by rising FLOPs."""
-        return self.run.tables.front
+        """The candidates on the front of FLOPs and search scores, by rising FLOPs."""
+        return name_columns(self.run.tables.front, self.run.tables.metric)
 
     @property
     def finalists(self) -> pd.DataFrame:
         """Results on the test set: mean and standard deviation over seeds, one line per finalist."""
-        return self.run.tables.finals
+        return name_columns(self.run.tables.finals, self.run.tables.metric)
 
     @property
     def best(self) -> pd.DataFrame:
         """The answer to each target as the report gives it, indexed by the target as it was asked for.
 
-        `reason` says why it is the first. `accuracy` is that of a searched candidate on the search split, where no
-        finalist of the target has met the test set; its `test_accuracy` is blank.
+        `reason` says why it is the first. `accuracy` (or whatever the metric is called) is that of a searched candidate
+        on the search split, where no finalist of the target has met the test set; its `test_accuracy` is blank.
         """
         answers = [self.run.tables.best(target) for target in self.run.tables.targets]
-        records = [{"accuracy": math.nan, **best.record, "reason": best.reason} for best in answers if best]
-        types = {**FINAL_TYPES, "accuracy": "float64", "reason": "str"}
-        return pd.DataFrame(records, columns=list(types)).astype(types).set_index("target")
+        records = [{"score": math.nan, **best.record, "reason": best.reason} for best in answers if best]
+        types = {**FINAL_TYPES, "score": "float64", "reason": "str"}
+        table = pd.DataFrame(records, columns=list(types)).astype(types).set_index("target")
+        return name_columns(table, self.run.tables.metric)
 
     @property
     def leaderboard(self) -> pd.DataFrame:
         """What the ledger knows of the run's task, ranked; from this run and all others."""
         config = self.config
-        return board_of(config.ledger, self.run.fingerprint, Path(config.results)).frame
+        return board_of(config.ledger, self.run.fingerprint, Path(config.results)).named_frame
 
     @property
     def resume_command(self) -> str:
@@ -122,8 +124,11 @@ class Leaderboard:
 
     @property
     def table(self) -> pd.DataFrame:
-        """All rows; accuracies in 0..1, `delta_points` in percentage points, latencies in ms of one image."""
-        return pd.concat([board.frame for board in self.boards], ignore_index=True)
+        """All rows; accuracies in 0..1, `delta_points` in percentage points, latencies in ms of one image.
+
+        Tasks of different metrics have columns of their own for them.
+        """
+        return pd.concat([board.named_frame for board in self.boards], ignore_index=True)
 
     def text(self, form: str = "md") -> str:
         """As csv, md, tex, json, or the table that the terminal shows; UserError for another form."""

@@ -6,9 +6,10 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from methods.base import Allocation
+from models.tasks.metric import ACCURACY, Metric
 from search.recipe import Recipe
 
 
@@ -73,20 +74,22 @@ class Candidate(Frozen):
 
 
 class Outcome(Frozen):
-    """What was measured of one candidate. A failed one has a reason and no accuracy."""
+    """What was measured of one candidate. A failed one has a reason and no metrics."""
 
     status: Literal["ok", "failed"]
     reason: str | None = None
-    accuracy: float | None = None
-    """Top-1 on the judging images, 0 to 1."""
+    metric: Metric = ACCURACY
+    """Of the task's metrics the one that ranks."""
+    metrics: dict[str, float] = {}
+    """Name -> value on the judging inputs, of all metrics of the task."""
     loss: float | None = None
-    """Mean cross-entropy on the same images, nats."""
+    """Mean over the same inputs, where the task measures it; of classes the cross-entropy, nats."""
     drift: float | None = None
-    """Mean divergence from the dense outputs on blends of the judging images, 0 to log 2 nats; not on the test set.
+    """Mean divergence from the dense outputs on the task's probes, where outputs are compared; not on the test set.
 
     For a network that was not trained, the dense one has its batch norm measured anew too."""
     merit: float | None = None
-    """The value that ranks it in place of the accuracy; larger is better."""
+    """The value that ranks it in place of the metric; larger is better."""
     images: int = 0
     flops: int | None = None
     params: int | None = None
@@ -100,10 +103,27 @@ class Outcome(Frozen):
     notes: dict[str, Any] = {}
     """What the method reports about the fine-tune (`Tuning.report`)."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_accuracy(cls, fields: Any) -> Any:
+        """Outcomes of earlier versions have an `accuracy` alone."""
+        if not isinstance(fields, dict) or "accuracy" not in fields:
+            return fields
+        accuracy = fields["accuracy"]
+        others = {name: value for name, value in fields.items() if name != "accuracy"}
+        return others if accuracy is None else {"metrics": {ACCURACY.name: accuracy}, **others}
+
+    @property
+    def score(self) -> float | None:
+        """The value of the ranking metric; None of a failed candidate."""
+        return self.metrics.get(self.metric.name)
+
     @property
     def worth(self) -> float | None:
         """The value that candidates are ranked by, larger is better; None of a failed one."""
-        return self.accuracy if self.merit is None else self.merit
+        if self.merit is not None or self.score is None:
+            return self.merit
+        return self.metric.worth(self.score)
 
 
 def failed_outcome(reason: str, seconds: float = 0.0, device: str = "") -> Outcome:

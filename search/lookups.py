@@ -35,7 +35,9 @@ def leaderboard(**settings: Any) -> Leaderboard:
     boards = read_boards(location, find_tasks(location, settings["task"]), Path(settings["results"]))
     boards = select_rows(boards, Filter(settings["method"], settings["strategy"], settings["target"]))
     if settings["sort"]:
-        boards = [dataclasses.replace(board, frame=sort_rows(board.frame, settings["sort"])) for board in boards]
+        boards = [
+            dataclasses.replace(board, frame=sort_rows(board.frame, settings["sort"], board.metric)) for board in boards
+        ]
     return Leaderboard(boards, settings["reported"])
 
 

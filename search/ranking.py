@@ -1,14 +1,16 @@
 """The one order of a target's candidates, with the reason for each place; its first is the answer to the target.
 
-Searched candidates are ordered by search accuracy. Those within one standard error of the best it cannot tell apart
-(the one-standard-error rule, Breiman et al., 1984); these are ordered by their drift, which is smooth where accuracy
-counts images. Where the dense weights have seen the search images, drift alone orders. Finalists are ordered by their
-mean test accuracy. Of equals the one of fewer FLOPs comes first, then the order of names decides.
+Searched candidates are ordered by the task's metric on the search split. Accuracies within one standard error of the
+best cannot be told apart (the one-standard-error rule, Breiman et al., 1984); these are ordered by their drift, which
+is smooth where accuracy counts images. Where the dense weights have seen the search split, drift alone orders.
+Finalists are ordered by their mean on the test set. Of equals the one of fewer FLOPs comes first, then the order of
+names decides.
 
 Results share a rank unless the spread of their seeds tells them apart.
-Two means differ if Welch's t-test says so at the 5 % level (two-sided, unequal variances) and they lie more than one
-test image apart. A rank is one more than the number of results in the same band that are better in this sense, and
-never before that of a result with a higher mean: wide spreads win nothing. A single seed has an unknown spread, so its
+Two means differ if Welch's t-test says so at the 5 % level (two-sided, unequal variances) and, where images are
+counted, they lie more than one of these apart.
+A rank is one more than the number of results in the same band that are better in this sense, and
+never before that of a result with a better mean: wide spreads win nothing. A single seed has an unknown spread, so its
 result has no rank.
 """
 
@@ -20,11 +22,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from models.tasks.metric import ACCURACY, Metric
 from models.wording import plural
 from search.candidate import Outcome
 
 LEVEL = 0.05  # of Welch's t-test
-ROUNDING = 1e-9  # accuracies that differ by less are equal
+ROUNDING = 1e-9  # figures that differ by less are equal
 
 T = TypeVar("T")
 Name = tuple[str, ...]
@@ -41,7 +44,7 @@ class Ranked(Generic[T]):
 
 @dataclass(frozen=True)
 class Sample:
-    """Test accuracies of one row: mean and standard deviation (n − 1) over seeds, in 0..1."""
+    """Figures of one row on the test set: mean and standard deviation (n − 1) over seeds."""
 
     mean: float
     std: float | None
@@ -49,6 +52,12 @@ class Sample:
     images: int
     """That each seed was judged on."""
     flops: float | None = None
+    metric: Metric = ACCURACY
+
+    @property
+    def worth(self) -> float:
+        """The mean, larger being better."""
+        return self.metric.worth(self.mean)
 
 
 def candidate_name(strategy: str, method: str, allocation: str) -> Name:
@@ -84,22 +93,20 @@ def _searched_key(outcome: Outcome, name: Name) -> tuple[Any, ...]:
 
 def _rank_equally_trained(places: Sequence[tuple[int, Outcome]]) -> list[tuple[int, str]]:
     """Place and reason of candidates by falling worth: those that accuracy cannot tell from the first by drift."""
-    best = places[0][1]
+    best, metric = places[0][1], places[0][1].metric
     if any(outcome.merit is not None for _, outcome in places):
         least = "least drift from the dense network, whose weights have seen the search images"
         return [(index, least if outcome is best else "more drift than the best") for index, outcome in places]
-    error = standard_error(best)
-    near = [place for place in places if (place[1].accuracy or 0.0) >= (best.accuracy or 0.0) - error - ROUNDING]
-    reasons = {
-        index: f"search accuracy {100 * ((best.accuracy or 0.0) - (outcome.accuracy or 0.0)):.2f} points below the best"
-        for index, outcome in places
-    }
-    reasons[places[0][0]] = "highest search accuracy"
+    error, top = standard_error(best), f"{_best_word(metric)} search {metric.name}"
+    gaps = {index: (best.worth or 0.0) - (outcome.worth or 0.0) for index, outcome in places}
+    near = [place for place in places if gaps[place[0]] <= error + ROUNDING]
+    reasons = {index: f"search {metric.name} {_gap_text(metric, gap)}" for index, gap in gaps.items()}
+    reasons[places[0][0]] = top
     if len(near) == 1 or any(outcome.drift is None for _, outcome in places):
         return [(index, reasons[index]) for index, _ in places]
     # Drift is smooth where accuracy counts images, so it tells apart what accuracy within its error cannot.
     near.sort(key=lambda place: place[1].drift or 0.0)
-    within = f"within one standard error ({100 * error:.2f} points) of the highest search accuracy"
+    within = f"within one standard error ({metric.gap_text(error)}) of the {top}" if error else f"equal in the {top}"
     reasons |= {index: f"more drift than the best, {within}" for index, _ in near}
     reasons[near[0][0]] = f"least drift of the {len(near)} {within}"
     ordered = {index: None for index, _ in (*near, *places)}  # each once, the near ones first
@@ -107,9 +114,20 @@ def _rank_equally_trained(places: Sequence[tuple[int, Outcome]]) -> list[tuple[i
 
 
 def standard_error(outcome: Outcome) -> float:
-    """Of an accuracy, by the binomial distribution of its images; 0 if their number is not known."""
-    accuracy = outcome.accuracy or 0.0
-    return float((accuracy * (1 - accuracy) / outcome.images) ** 0.5) if outcome.images else 0.0
+    """Of an accuracy, by the binomial distribution of its images; 0 of other metrics, whose spread is not known."""
+    accuracy = outcome.score or 0.0
+    if outcome.metric != ACCURACY or not outcome.images:
+        return 0.0
+    return float((accuracy * (1 - accuracy) / outcome.images) ** 0.5)
+
+
+def _best_word(metric: Metric) -> str:
+    return "lowest" if metric.lower_is_better else "highest"
+
+
+def _gap_text(metric: Metric, gap: float) -> str:
+    """`0.52 points below the best`, of two worths."""
+    return f"{metric.gap_text(gap)} {'above' if metric.lower_is_better else 'below'} the best"
 
 
 def rank_tested(finalists: Sequence[T], samples: Sequence[Sample], names: Sequence[Name]) -> list[Ranked[T]]:
@@ -117,17 +135,19 @@ def rank_tested(finalists: Sequence[T], samples: Sequence[Sample], names: Sequen
 
     def sort_key(index: int) -> tuple[float, float, Name]:
         flops = samples[index].flops
-        return -samples[index].mean, math.inf if flops is None else flops, names[index]
+        return -samples[index].worth, math.inf if flops is None else flops, names[index]
 
     order = sorted(range(len(finalists)), key=sort_key)
     if not order:
         return []
     best = samples[order[0]]
     equals = sum(sample.mean == best.mean for sample in samples)
-    reason = "highest mean test accuracy, of equals the smaller" if equals > 1 else "highest mean test accuracy"
+    reason = f"{_best_word(best.metric)} mean test {best.metric.name}" + (
+        ", of equals the smaller" if equals > 1 else ""
+    )
     ranking = [Ranked(finalists[order[0]], reason)]
     for index in order[1:]:
-        gap = f"mean test accuracy {100 * (best.mean - samples[index].mean):.2f} points below the best"
+        gap = f"mean test {best.metric.name} {_gap_text(best.metric, best.worth - samples[index].worth)}"
         noise = ", inside the noise of the seeds" if is_indistinct(best, samples[index]) else ""
         ranking.append(Ranked(finalists[index], gap + noise))
     return ranking
@@ -145,8 +165,8 @@ def rank_numbers(samples: Sequence[Sample | None]) -> list[int | None]:
     measured = [
         (index, sample) for index, sample in enumerate(samples) if sample is not None and sample.std is not None
     ]
-    for index, sample in sorted(measured, key=lambda pair: -pair[1].mean):
-        # Never before a result of higher mean: a wide spread would else win a better rank than a narrow one.
+    for index, sample in sorted(measured, key=lambda pair: -pair[1].worth):
+        # Never before a result of better mean: a wide spread would else win a better rank than a narrow one.
         last = numbers[index] = max(last, 1 + sum(is_better(rival, sample) for rival in samples))
     return numbers
 
@@ -156,8 +176,8 @@ def is_better(first: Sample | None, second: Sample | None) -> bool:
     if first is None or second is None or first.std is None or second.std is None:
         return False
     # One test image more or less is luck, however little the seeds spread.
-    image = 1 / max(1, min(first.images, second.images))
-    return first.mean - second.mean > image * (1 + ROUNDING) and welch_p_value(first, second) < LEVEL
+    least = 1 / max(1, min(first.images, second.images)) if first.metric == ACCURACY else 0.0
+    return first.worth - second.worth > least * (1 + ROUNDING) and welch_p_value(first, second) < LEVEL
 
 
 def welch_p_value(first: Sample, second: Sample) -> float:

@@ -44,14 +44,35 @@ class Metric(BaseModel):
         """What a value is multiplied by to be shown in the unit."""
         return 100.0 if self.unit == "%" else 1.0
 
-    def value_text(self, value: float, digits: int = 2) -> str:
-        """A value with its unit: `91.25 %`, `31.4 dB`."""
-        return f"{self.scale * value:.{digits}f} {self.unit}".rstrip()
+    @property
+    def heading(self) -> str:
+        """Of a column or an axis: `accuracy, %`, `MAE, mm`, `mAP50`."""
+        return f"{self.name}, {self.unit}" if self.unit else self.name
 
-    def gap_text(self, gap: float, digits: int = 2) -> str:
-        """A difference of two values: `0.52 points` of a percentage, `0.3 dB`."""
+    @property
+    def delta_heading(self) -> str:
+        """Of a column of differences: `Δ, points` of percentages."""
         unit = "points" if self.unit == "%" else self.unit
-        return f"{self.scale * gap:.{digits}f} {unit}".rstrip()
+        return f"Δ, {unit}" if unit else "Δ"
+
+    def number_text(self, value: float) -> str:
+        """A value without its unit: two decimals of a percentage, four digits of others."""
+        return f"{100 * value:.2f}" if self.unit == "%" else f"{value:.4g}"
+
+    def delta_text(self, difference: float) -> str:
+        """A difference of two values without its unit, signed, with a true minus sign."""
+        text = f"{100 * difference:+.2f}" if self.unit == "%" else f"{difference:+.3g}"
+        return text.replace("-", "−")
+
+    def value_text(self, value: float) -> str:
+        """A value with its unit: `91.25%`, `31.4 dB`."""
+        unit = self.unit if self.unit in ("", "%") else f" {self.unit}"
+        return f"{self.number_text(value)}{unit}"
+
+    def gap_text(self, gap: float) -> str:
+        """How far two values lie apart: `0.52 points` of a percentage, `0.3 dB`."""
+        number = f"{100 * gap:.2f} points" if self.unit == "%" else f"{gap:.3g} {self.unit}"
+        return number.rstrip()
 
 
 ACCURACY = Metric(name="accuracy", unit="%")

@@ -39,15 +39,14 @@ def build_evaluator(factory: Factory) -> Evaluate:
 
 
 def judge_candidate(evaluate: Evaluate, candidate: Candidate) -> Outcome:
-    """The candidate's outcome; an exception, and a loss or accuracy that is no number, make it a failed one."""
+    """The candidate's outcome; an exception, and a loss or metric that is no number, make it a failed one."""
     start = time.perf_counter()
     try:
         outcome = evaluate(candidate)
     except (Exception, SystemExit) as error:
         outcome = failed_outcome(_failure_reason(error), seconds=time.perf_counter() - start)
     else:
-        for name in ("loss", "accuracy"):
-            value = getattr(outcome, name)
+        for name, value in {"loss": outcome.loss, **outcome.metrics}.items():
             if outcome.status == "ok" and value is not None and not math.isfinite(value):
                 outcome = failed_outcome(f"diverged: its {name} is {value}", outcome.seconds, outcome.device)
     release_memory()  # not in the handler above: there the traceback still holds the candidate's tensors

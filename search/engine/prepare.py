@@ -165,4 +165,4 @@ def measure_dense(evaluator: Evaluator, compressor: Compressor, config: RunConfi
     searched = evaluator.dense("search").metrics[name]
     test = evaluator.dense("test").metrics[name] if config.finalists else None
     cost = compressor.cost.dense
-    return Dense(cost.flops, cost.params, cost.bytes, searched, test)
+    return Dense(cost.flops, cost.params, cost.bytes, searched, test, evaluator.task.metric)

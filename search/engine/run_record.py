@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +122,7 @@ def write_record(
         "config": config.model_dump(mode="json"),
         "fingerprint": task.fingerprint,
         PARTS: task.parts,
-        "dense": asdict(dense),
+        "dense": dense.record(),
         **more,
         "data": task.describe_data(),
         "notices": list(task.notices),

@@ -163,14 +163,14 @@ def read_standings(ledger: Ledger) -> list[Standing]:
 def store_dense(ledger: Ledger, dense: Dense) -> None:
     """Write what is known of the dense network; a figure that is not measured this time stays."""
     recorded = ledger.facts(DENSE).get(DENSE, {})
-    measured = {name: value for name, value in vars(dense).items() if value is not None}
-    ledger.store_fact(DENSE, {**recorded, **measured})
+    former = Dense.from_record(recorded).record() if recorded else {}
+    ledger.store_fact(DENSE, {**former, **dense.record()})
 
 
 def read_dense(ledger: Ledger) -> Dense | None:
     """The dense network's figures; None if no search of this task has left them."""
     fact = ledger.facts(DENSE).get(DENSE)
     try:
-        return None if fact is None else Dense(**{"search_accuracy": None, "test_accuracy": None, **fact})
-    except TypeError:
+        return None if fact is None else Dense.from_record(fact)
+    except (TypeError, ValueError):
         return None

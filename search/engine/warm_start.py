@@ -43,11 +43,11 @@ def _known_outcomes(problem: Problem, ledger: Ledger) -> list[KnownCandidate]:
     outcomes = []
     for record in ledger.records():
         outcome, levels = record.outcome, problem.levels_of(record.candidate)
-        if levels is None or outcome.flops is None or outcome.accuracy is None or outcome.worth is None:
+        if levels is None or outcome.flops is None or outcome.score is None or outcome.worth is None:
             continue
         # An outcome of an earlier version has another key: its candidate would be judged again.
         if record.key == record.candidate.key(ledger.task):
-            outcomes.append(KnownCandidate(record.key, as_key(levels), outcome.flops, outcome.accuracy, outcome.worth))
+            outcomes.append(KnownCandidate(record.key, as_key(levels), outcome.flops, outcome.score, outcome.worth))
     return sorted(outcomes, key=lambda outcome: (-outcome.worth, outcome.key))
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.tasks.metric import ACCURACY, Metric
 from search.engine.outcomes import RunOutcomes
 from search.engine.run_file import RUN_FILE, DamagedRunError, json_kind
 from search.engine.run_folder import find_run_folder
@@ -55,5 +57,11 @@ def read_run(run: str | Path) -> FinishedRun:
     if not isinstance(record.get("host", {}), dict):
         raise DamagedRunError(folder / RUN_FILE, f"its host is {json_kind(record['host'])} in place of an object")
     config = read_config(folder)  # where it lies now, which may not be where it was run
-    tables = RunTables.read(folder, resume_command(config))
+    tables = RunTables.read(folder, resume_command(config), _metric_of(record))
     return FinishedRun(config, record["fingerprint"], dict(record.get("host", {})), tables, record.get(PARTS))
+
+
+def _metric_of(record: Mapping[str, Any]) -> Metric:
+    """That ranks the run's candidates; runs of earlier versions know accuracy alone."""
+    dense = record.get("dense")
+    return Metric.model_validate(dense["metric"]) if isinstance(dense, dict) and "metric" in dense else ACCURACY

@@ -28,7 +28,7 @@ class Picked:
     strategy: str
     target: Target
     tested: dict[int, float]
-    """Seed -> test accuracy of the same finalist."""
+    """Seed -> test score of the same finalist."""
 
 
 def pick_candidate(run: FinishedRun, wanted: str, finetune: float | None = None) -> Picked:
@@ -60,7 +60,7 @@ def pick_candidate(run: FinishedRun, wanted: str, finetune: float | None = None)
     )
     key = record["key"] if itself else candidate.key(run.fingerprint)
     target = parse_target(record["target"])
-    return Picked(candidate, allocation, key, record["strategy"], target, _accuracy_by_seed(run, key))
+    return Picked(candidate, allocation, key, record["strategy"], target, _score_by_seed(run, key))
 
 
 def _distilled_recipe(recipe: Recipe, epochs: float) -> Recipe:
@@ -85,7 +85,7 @@ def _find_record(run: FinishedRun, wanted: str) -> TableRecord:
 
 
 def _best_record(run: FinishedRun, wanted: str) -> TableRecord:
-    """The answer to a target; of all finalists the one with the highest mean test accuracy, or of fewest FLOPs.
+    """The answer to a target; of all finalists the one with the best mean on the test set, or of fewest FLOPs.
 
     Of a finalist it is the first seed that succeeded. The seed is not chosen: the test set ranks finalists here, and
     must not rank seeds as well.
@@ -96,7 +96,7 @@ def _best_record(run: FinishedRun, wanted: str) -> TableRecord:
             raise UserError(f"no candidate of {run.folder} at {wanted} succeeded; pick another target")
         chosen = best.record
     else:
-        finalists = [place.candidate for place in rank_finals(run.tables.finals)]
+        finalists = [place.candidate for place in rank_finals(run.tables.finals, metric=run.tables.metric)]
         if not finalists:
             raise UserError(
                 f"no finalist of {run.folder} has met the test set; pick knee, a target, or a candidate from "
@@ -119,10 +119,11 @@ def knee_of_front(run: FinishedRun) -> TableRecord:
     front = run.tables.front.sort_values("flops", kind="stable").reset_index(drop=True)
     if not len(front):
         raise UserError(f"{run.folder} has no front: no candidate succeeded; pick another run")
-    flops, accuracy = front["flops"].to_numpy(dtype=float), front["accuracy"].to_numpy(dtype=float)
+    flops = front["flops"].to_numpy(dtype=float)
+    worths = run.tables.metric.worth(1) * front["score"].to_numpy(dtype=float)
     # In the unit square the line from the smallest to the largest is the diagonal: the height above it ranks as the
     # distance from it does.
-    above = _unit_range(accuracy) - _unit_range(flops)
+    above = _unit_range(worths) - _unit_range(flops)
     return table_records(front)[int(above.argmax())]
 
 
@@ -132,8 +133,8 @@ def _unit_range(values: Any) -> Any:
     return (values - values.min()) / width if width > 0 else values * 0
 
 
-def _accuracy_by_seed(run: FinishedRun, key: str) -> dict[int, float]:
-    """Seed -> test accuracy, of all lines that differ from `key`'s in their seed alone; empty if it has none."""
+def _score_by_seed(run: FinishedRun, key: str) -> dict[int, float]:
+    """Seed -> test score, of all lines that differ from `key`'s in their seed alone; empty if it has none."""
     candidates = run.tables.candidates
     finals = candidates[(candidates["stage"] == "final") & (candidates["status"] == "ok")]
     picked = finals[finals["key"] == key]
@@ -143,4 +144,4 @@ def _accuracy_by_seed(run: FinishedRun, key: str) -> dict[int, float]:
     if run.config.finalists > 1:  # a method that learns its allocation has another one for every seed
         columns.append("allocation")
     siblings = finals[(finals[columns] == picked[columns].iloc[0]).all(axis=1)]
-    return {int(record["seed"]): float(record["test_accuracy"]) for record in table_records(siblings)}
+    return {int(record["seed"]): float(record["test_score"]) for record in table_records(siblings)}

@@ -142,9 +142,8 @@ class Evaluator:
             drift = None
             if candidate.judge == "search" and self.task.objective.has_outputs:
                 drift = self._drift_from(candidate, trained=training)(network, candidate.images)
-        accuracy, loss = score.metrics[self.task.metric.name], score.loss
-        if not all(map(math.isfinite, (*score.metrics.values(), loss or 0, drift or 0))):
-            return failed_outcome(f"its outputs are not finite (loss {loss})")
+        if not all(map(math.isfinite, (*score.metrics.values(), score.loss or 0, drift or 0))):
+            return failed_outcome(f"its outputs are not finite (loss {score.loss})")
         if candidate.learned_target is not None:
             learned = tuning.learned_allocation()
             assert learned is not None, f"{candidate.method} learns its allocation and does not say which"
@@ -153,8 +152,9 @@ class Evaluator:
             save_compressed(self._keep, candidate, allocation, network, compressor, self.task.fingerprint)
         return Outcome(
             status="ok",
-            accuracy=accuracy,
-            loss=loss,
+            metric=self.task.metric,
+            metrics=dict(score.metrics),
+            loss=score.loss,
             drift=drift,
             merit=-drift if self.task.seen and drift is not None else None,
             images=score.inputs,

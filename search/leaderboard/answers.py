@@ -20,7 +20,7 @@ class Answer:
     @property
     def scored_records(self) -> list[Record]:
         """The records of the seeds that did not fail."""
-        return [record for _, record in sorted(self.tested.items()) if record.outcome.accuracy is not None]
+        return [record for _, record in sorted(self.tested.items()) if record.outcome.score is not None]
 
 
 def answers_of(ledger: Ledger) -> list[Answer]:

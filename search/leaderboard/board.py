@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from models.errors import UserError, unknown_name
+from models.tasks.metric import ACCURACY, Metric
 from search.engine.standings import read_dense
 from search.export.config import CONFIG, read_config
 from search.latency.check import FILE, read_latencies
@@ -23,6 +24,7 @@ from search.leaderboard.ranked_rows import rank_rows
 from search.leaderboard.reported import Reported, reported_for_task
 from search.ledger.ledger import Ledger, list_tasks
 from search.ledger.location import public_location
+from search.results.metric_columns import name_columns
 from search.results.tables import Dense
 
 
@@ -35,12 +37,22 @@ class Board:
     title: str
     dense: Dense | None
     frame: pd.DataFrame
-    """Columns `TYPES`, by falling band and accuracy."""
+    """Columns `TYPES`, by falling band, the best first."""
     reported: tuple[Reported, ...] = ()
     skipped: int = 0
     """Records of the ledger that cannot be read."""
     notices: tuple[str, ...] = ()
     """What a reader must know of the ledger's state."""
+
+    @property
+    def metric(self) -> Metric:
+        """That ranks its rows."""
+        return ACCURACY if self.dense is None else self.dense.metric
+
+    @property
+    def named_frame(self) -> pd.DataFrame:
+        """The frame as it is shown outside, its scores under the metric's name."""
+        return name_columns(self.frame, self.metric)
 
 
 def find_tasks(location: str, wanted: Sequence[str]) -> list[str]:
@@ -86,12 +98,13 @@ def board_of(location: str, task: str, results: Path) -> Board:
 def make_board(ledger: Ledger, results: Path) -> Board:
     """The leaderboard of the ledger's task."""
     dense, answers = read_dense(ledger), answers_of(ledger)
+    metric = ACCURACY if dense is None else dense.metric
     commands, latencies = Commands(results), measured_latencies(results, ledger.task)
     board_rows = [make_row(answer, dense, ledger.title, commands, latencies) for answer in answers]
     frame = pd.DataFrame(board_rows, columns=[*TYPES, "images", "allocation"]).astype(TYPES)
     papers = tuple(reported_for_task(ledger.title))
     notices = (*ledger.notices, *commands.notices)
-    return Board(ledger.task, ledger.title, dense, rank_rows(frame), papers, ledger.skipped, notices)
+    return Board(ledger.task, ledger.title, dense, rank_rows(frame, metric), papers, ledger.skipped, notices)
 
 
 def measured_latencies(results: Path, task: str) -> dict[str, Latency]:

@@ -28,12 +28,12 @@ TYPES = {
     "strategy": "str",
     "target": "str",
     "band": "float64",  # the largest kept share of FLOPs that was asked for in it; 0: no target of FLOPs
-    # On the test set, in 0..1: mean and standard deviation over seeds, and how many there were.
-    "dense_accuracy": "float64",
-    "accuracy": "float64",
+    # On the test set: mean and standard deviation over seeds, and how many there were.
+    "dense_score": "float64",
+    "score": "float64",
     "std": "float64",
     "n": "Int64",
-    "delta_points": "float64",  # accuracy against the dense network, percentage points
+    "delta": "float64",  # against the dense network
     "kept_asked": "float64",  # share of the dense network's FLOPs, as is kept_flops
     "kept_flops": "float64",
     "flops": "Int64",
@@ -74,8 +74,8 @@ def make_row(
         "strategy": standing.strategy,
         "target": str(standing.target),
         "band": None,
-        "dense_accuracy": dense.test_accuracy if dense else None,
-        "accuracy": figures["test_accuracy"],
+        "dense_score": dense.test_score if dense else None,
+        "score": figures["test_score"],
         "std": figures["test_std"],
         "n": len(scored),
         "kept_asked": kept_asked,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from models.tasks.metric import ACCURACY, Metric
 from search.allocation.targets import beyond_flops
 from search.leaderboard.board import Board
 from search.report.rendering import Column, Record, figure_column, text_column
@@ -16,12 +17,17 @@ from search.results.tables import table_records
 REPORTED_NOTE = "reported by papers: not measured here, not ranked"
 
 
-def accuracy_text(board_row: Record) -> str:
-    """`91.46 ± 0.12 (3)`: mean, standard deviation over seeds, how many."""
-    if pd.isna(board_row["accuracy"]):
-        return ""
-    spread = "" if pd.isna(board_row["std"]) else f" ± {percent_text(board_row['std'])}"
-    return f"{percent_text(board_row['accuracy'])}{spread} ({board_row['n']})"
+def score_columns(metric: Metric) -> tuple[Column, Column]:
+    """The score on the test set, `91.46 ± 0.12 (3)` (mean, standard deviation over seeds, how many), and its change."""
+
+    def tested_text(board_row: Record) -> str:
+        if pd.isna(board_row["score"]):
+            return ""
+        spread = "" if pd.isna(board_row["std"]) else f" ± {metric.number_text(board_row['std'])}"
+        return f"{metric.number_text(board_row['score'])}{spread} ({board_row['n']})"
+
+    change = figure_column(metric.delta_heading, "delta", metric.delta_text)
+    return Column(f"test {metric.heading}", tested_text, "score", "figure"), change
 
 
 def method_text(board_row: Record) -> str:
@@ -33,8 +39,6 @@ RANK = figure_column("rank", "rank")
 ROW = text_column("row")
 METHOD = Column("method", method_text)
 STRATEGY = text_column("strategy")
-DELTA = figure_column("Δ, points", "delta_points", lambda delta: points_text(delta / 100))
-ACCURACY = (Column("test accuracy, %", accuracy_text, "accuracy", "figure"), DELTA)
 KEPT = figure_column("kept FLOPs", "kept_flops", "{:.4f}".format)
 PARAMS = figure_column("params", "params", si_text)
 SMALLER = figure_column("smaller by", "compression", "{:.2f}×".format)
@@ -45,12 +49,9 @@ EFFORT = (
     figure_column("search, s", "search_seconds", "{:,.0f}".format),
     EPOCHS,
 )
-TEXT_COLUMNS = (RANK, ROW, METHOD, STRATEGY, *ACCURACY, KEPT, PARAMS, SMALLER, LATENCY, *EFFORT)
 # The page has room for more, and shortens names; its columns of latencies are shown where one was measured.
 PAGE_NAMES = (RANK, *(column.with_short_text() for column in (ROW, text_column("target"), METHOD, STRATEGY)))
 PAGE_SIZES = (
-    *ACCURACY,
-    figure_column("dense, %", "dense_accuracy", percent_text),
     figure_column("asked", "kept_asked", "{:.4f}".format),
     KEPT._replace(heading="kept"),
     PARAMS,
@@ -66,12 +67,23 @@ REPORTED_COLUMNS = (
     text_column("method"),
     figure_column("top-1, %", "accuracy", percent_text),
     figure_column("dense, %", "dense_accuracy", percent_text),
-    DELTA,
+    figure_column("Δ, points", "delta_points", lambda points: points_text(points / 100)),
     figure_column("kept FLOPs", "kept_flops", "{:.3f}".format),
     figure_column("top-5, %", "top5", percent_text),
     SMALLER,
     text_column("source", kind="long"),
 )
+
+
+def text_columns(metric: Metric) -> list[Column]:
+    """Of a terminal and of files of text."""
+    return [RANK, ROW, METHOD, STRATEGY, *score_columns(metric), KEPT, PARAMS, SMALLER, LATENCY, *EFFORT]
+
+
+def page_figures(metric: Metric) -> list[Column]:
+    """Of the page, behind the names."""
+    heading = f"dense, {metric.unit}" if metric.unit else "dense"
+    return [*score_columns(metric), figure_column(heading, "dense_score", metric.number_text), *PAGE_SIZES]
 
 
 def mean_rank_columns(frame: pd.DataFrame) -> list[Column]:
@@ -108,7 +120,12 @@ def dense_text(board: Board) -> str:
     dense = board.dense
     if dense is None:
         return ""
-    tested = "" if dense.test_accuracy is None else f"{percent_text(dense.test_accuracy)} % on the test set, "
+    tested = "" if dense.test_score is None else f"{_test_text(dense.test_score, dense.metric)} on the test set, "
     return (
         f"dense: {tested}{si_text(dense.flops)} FLOPs, {si_text(dense.params)} parameters, {si_text(dense.bytes, 'B')}"
     )
+
+
+def _test_text(score: float, metric: Metric) -> str:
+    number = f"{metric.number_text(score)} {metric.unit}".rstrip()
+    return number if metric == ACCURACY else f"{metric.name} {number}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,11 +18,11 @@ from search.leaderboard.board_rows import TYPES
 from search.leaderboard.columns import (
     REPORTED_COLUMNS,
     REPORTED_NOTE,
-    TEXT_COLUMNS,
     band_title,
     dense_text,
     mean_rank_columns,
     rows_by_band,
+    text_columns,
 )
 from search.leaderboard.page import page_html
 from search.leaderboard.rich_tables import print_boards
@@ -32,6 +31,7 @@ from search.leaderboard.views import mean_ranks, task_names
 from search.report.rendering import Column, Record, text_column
 from search.results.figure_text import plain_values
 from search.results.markup import escape_latex, escape_markdown
+from search.results.metric_columns import outside_names
 from search.results.tables import inert_cell, table_records
 
 PIPE_WIDTH = 160  # characters of a table, where output is no terminal
@@ -70,13 +70,15 @@ def write_boards(
 
 def boards_csv(boards: Sequence[Board], with_reported: bool = False) -> str:
     """Every column of every task; text that a spreadsheet would run is made inert."""
-    columns = ["kind", *TYPES, "source"]
     frames = []
     for board, name in zip(boards, task_names(boards), strict=True):
-        table_rows = [{**board_row, "task": name, "kind": "measured"} for board_row in table_records(board.frame)]
+        names = outside_names(board.metric)
+        types = {names.get(column, column): kind for column, kind in TYPES.items()}
+        columns = ["kind", *types, "source"]
+        table_rows = [{**board_row, "task": name, "kind": "measured"} for board_row in table_records(board.named_frame)]
         if with_reported:
             table_rows += [{"kind": "reported", "task": name, **paper.as_record()} for paper in board.reported]
-        frames.append(pd.DataFrame(table_rows, columns=columns).astype({"kind": "str", **TYPES}))
+        frames.append(pd.DataFrame(table_rows, columns=columns).astype({"kind": "str", **types}))
     table = pd.concat(frames)
     for column in table.columns:
         if not pd.api.types.is_numeric_dtype(table[column]):
@@ -91,10 +93,11 @@ def boards_record(boards: Sequence[Board], with_reported: bool = False) -> dict[
         record: dict[str, Any] = {
             "task": board.task,
             "title": board.title,
-            "dense": None if board.dense is None else asdict(board.dense),
+            "dense": None if board.dense is None else board.dense.record(),
             "skipped_records": board.skipped,
             "notices": list(board.notices),
-            "rows": [plain_values(board_row) for board_row in table_records(board.frame)],
+            "metric": str(board.metric),
+            "rows": [plain_values(board_row) for board_row in table_records(board.named_frame)],
         }
         if with_reported:
             record["reported"] = [paper.as_record() for paper in board.reported]
@@ -139,8 +142,8 @@ def _text_tables(boards: Sequence[Board], with_reported: bool) -> list[_TextTabl
         tables.append(_TextTable(title, [column.heading for column in columns], body))
 
     tables = list[_TextTable]()
-    columns = [*TEXT_COLUMNS, text_column("run"), text_column("note")]
     for board, name in zip(boards, task_names(boards), strict=True):
+        columns = [*text_columns(board.metric), text_column("run"), text_column("note")]
         for band_rows in rows_by_band(board.frame):
             add_table(f"{name}, {band_title(band_rows)} ({dense_text(board)})", columns, band_rows)
         if with_reported and board.reported:

@@ -13,12 +13,12 @@ from search.leaderboard.columns import (
     EFFORT,
     PAGE_LATENCIES,
     PAGE_NAMES,
-    PAGE_SIZES,
     REPORTED_COLUMNS,
     REPORTED_NOTE,
     dense_text,
     mean_rank_columns,
     method_text,
+    page_figures,
 )
 from search.leaderboard.views import mean_ranks, task_names
 from search.ranking import LEVEL
@@ -54,14 +54,15 @@ def page_html(boards: Sequence[Board], *, created: str | None = None, with_repor
 def _describe_task(board: Board, index: int, styles: Styles, with_reported: bool) -> dict[str, Any]:
     """What the page shows of one task."""
     figure, frame = front_figure(board, styles), board.frame
-    label = "Kept FLOPs against test accuracy of every method"
-    noted = table_records(frame[frame["accuracy"].notna() & frame["note"].notna()])
+    label = f"Kept FLOPs against test {board.metric.name} of every method"
+    noted = table_records(frame[frame["score"].notna() & frame["note"].notna()])
     reproducible = table_records(frame[frame["command"].notna()])
     reported = [paper.as_record() for paper in board.reported] if with_reported else []
     return {
         "dense": dense_text(board),
         "fronts": figure and Plot(f"fronts-plot-{index}", label, figure),
-        "results": _results_table(frame, index),
+        "metric": board.metric,
+        "results": _results_table(board, index),
         "notes": [(board_row["row"], shorten_middle(board_row["note"], 300)) for board_row in noted],
         "reported": make_table(f"reported-{index}", REPORTED_COLUMNS, reported) if reported else None,
         "commands": [(_describe_row(board_row), board_row["command"]) for board_row in reproducible],
@@ -74,24 +75,23 @@ def _describe_row(board_row: Record) -> str:
     return f"{board_row['row']}: {competitor}; run {shorten_middle(board_row['run'], 60)}"
 
 
-def _results_table(frame: pd.DataFrame, index: int) -> Table:
+def _results_table(board: Board, index: int) -> Table:
     """Every row; one without a tested finalist has the reason in the place of its figures."""
 
     def missing_reason(board_row: Record) -> str | None:
-        return shorten_middle(format_figure(board_row["note"]), 300) if pd.isna(board_row["accuracy"]) else None
+        return shorten_middle(format_figure(board_row["note"]), 300) if pd.isna(board_row["score"]) else None
 
+    frame = board.frame
     timed = bool(frame["latency_ms"].notna().any())
-    columns = [*PAGE_NAMES, *PAGE_SIZES, *(PAGE_LATENCIES if timed else ()), *EFFORT]
+    columns = [*PAGE_NAMES, *page_figures(board.metric), *(PAGE_LATENCIES if timed else ()), *EFFORT]
     return make_table(f"board-{index}", columns, table_records(frame), missing_reason, reason_from=len(PAGE_NAMES))
 
 
 def front_figure(board: Board, styles: Styles) -> Figure | None:
-    """Kept FLOPs against test accuracy, a line for every method and strategy, one standard deviation up and down."""
+    """Kept FLOPs against test scores, a line for every method and strategy, one standard deviation up and down."""
     if board.dense is None:
         return None
-    frame = board.frame.rename(
-        columns={"accuracy": "test_accuracy", "std": "test_std", "n": "seeds", "row": "candidate"}
-    )
+    frame = board.frame.rename(columns={"score": "test_score", "std": "test_std", "n": "seeds", "row": "candidate"})
     bands = frame[frame["band"] > 0].drop_duplicates("band")  # 0: a target that does not speak of FLOPs
     targets = [
         (str(board_row["target"]), round(board_row["band"] * board.dense.flops)) for board_row in table_records(bands)

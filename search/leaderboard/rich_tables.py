@@ -15,17 +15,18 @@ from rich.table import Table
 from rich.text import Text
 
 from models.errors import printable_text
+from models.tasks.metric import Metric
 from search.leaderboard.board import Board
 from search.leaderboard.columns import (
     KEPT,
     LATENCY,
     REPORTED_COLUMNS,
     REPORTED_NOTE,
-    TEXT_COLUMNS,
     band_title,
     dense_text,
     mean_rank_columns,
     rows_by_band,
+    text_columns,
 )
 from search.leaderboard.views import mean_ranks, task_names
 from search.ranking import LEVEL
@@ -41,7 +42,7 @@ def print_boards(boards: Sequence[Board], console: Console, *, with_reported: bo
     for board, name in zip(boards, task_names(boards), strict=True):
         _print_line(console, f"{name}    {dense_text(board)}", "bold")
         for band_rows in rows_by_band(board.frame):
-            _print_band(band_rows, console)
+            _print_band(band_rows, board.metric, console)
         if with_reported and board.reported:
             papers = [paper.as_record() for paper in board.reported]
             console.print(_make_table(REPORTED_NOTE, REPORTED_COLUMNS, papers, console.width))
@@ -63,8 +64,8 @@ def print_boards(boards: Sequence[Board], console: Console, *, with_reported: bo
         _print_line(console, "Commands that reproduce rows: `leaderboard --format csv` or `--format html`.", "dim")
 
 
-def _print_band(band_rows: Sequence[Record], console: Console) -> None:
-    columns = [column for column in TEXT_COLUMNS if column != LATENCY or any(map(column.text, band_rows))]
+def _print_band(band_rows: Sequence[Record], metric: Metric, console: Console) -> None:
+    columns = [column for column in text_columns(metric) if column != LATENCY or any(map(column.text, band_rows))]
     fitting = list(columns)
     while fitting[-1] != KEPT and _table_width(_least_width(column, band_rows) for column in fitting) > console.width:
         fitting.pop()

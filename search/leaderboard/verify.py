@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 
 from models.errors import UserError, first_line, unknown_name
 from models.task_config import TaskConfig
+from models.tasks.metric import ACCURACY, Metric
 from search.engine.run_record import PARTS, read_config, recorded_fields
 from search.engine.unchanged import describe_changes
 from search.judge.evaluate import Evaluator
@@ -22,27 +23,35 @@ from search.ledger.record import Record
 
 @dataclass(frozen=True)
 class Check:
-    """Test images that one seed's network classified rightly: as the ledger has it, and as its weights do now."""
+    """What one seed's network scores on the test set: as the ledger has it, and as its weights do now."""
 
     seed: int
-    recorded: int
-    found: int
+    recorded: float
+    found: float
     images: int
+    metric: Metric
     recorded_on: str
     found_on: str
 
     @property
     def holds(self) -> bool:
-        """To the last image."""
-        return self.recorded == self.found
+        """To the last image, or of other metrics than accuracy, to rounding."""
+        return self._text(self.recorded) == self._text(self.found)
 
     def __str__(self) -> str:
-        result = f"seed {self.seed}: {self.found} of {self.images} test images right"
+        of_all = f" of {self.images} test images right" if self.metric == ACCURACY else " on the test set"
+        result = f"seed {self.seed}: {self._text(self.found)}{of_all}"
         if self.holds:
             return f"{result}, as recorded"
         # Another device adds up in another order, which can turn a close decision.
         devices = "" if self.recorded_on == self.found_on else f" (recorded on {self.recorded_on}, now {self.found_on})"
-        return f"{result}, recorded {self.recorded}: a difference of {self.found - self.recorded:+d}{devices}"
+        difference = self.found - self.recorded
+        change = f"{round(difference * self.images):+d}" if self.metric == ACCURACY else f"{difference:+.3g}"
+        return f"{result}, recorded {self._text(self.recorded)}: a difference of {change}{devices}"
+
+    def _text(self, score: float) -> str:
+        """Images that were classified rightly, or the metric."""
+        return str(round(score * self.images)) if self.metric == ACCURACY else f"{self.metric.name} {score:.6g}"
 
 
 def find_row(ledgers: Sequence[Ledger], row: str) -> tuple[Ledger, Answer]:
@@ -102,13 +111,13 @@ def _check_weights(record: Record, path: Path, evaluator: Evaluator) -> Check:
     except (SafetensorError, RuntimeError, LookupError, ValueError, AssertionError, AttributeError) as error:
         raise UserError(f"{path} does not hold the finalist's weights: {first_line(error)}") from error
     score = evaluator.task.score(network, "test")
-    accuracy, images = score.metrics[evaluator.task.metric.name], score.inputs
-    assert outcome.accuracy is not None
+    assert outcome.score is not None
     return Check(
         seed=record.candidate.seed,
-        recorded=round(outcome.accuracy * outcome.images),
-        found=round(accuracy * images),
-        images=images,
+        recorded=outcome.score,
+        found=score.metrics[evaluator.task.metric.name],
+        images=score.inputs,
+        metric=evaluator.task.metric,
         recorded_on=outcome.device,
         found_on=str(evaluator.task.device),
     )

@@ -10,8 +10,10 @@ from typing import Any
 import pandas as pd
 
 from models.errors import UserError, unknown_name
+from models.tasks.metric import ACCURACY, Metric
 from search.allocation.targets import TOLERANCE, parse_target
 from search.leaderboard.board import Board
+from search.results.metric_columns import name_columns, outside_names
 from search.results.tables import Dense, table_records
 
 
@@ -62,12 +64,14 @@ def _meets_targets(frame: pd.DataFrame, targets: Sequence[str], dense: Dense | N
     return inside
 
 
-def sort_rows(frame: pd.DataFrame, by: str) -> pd.DataFrame:
-    """By a column, rising; falling with a `-` before its name. Blanks come last."""
+def sort_rows(frame: pd.DataFrame, by: str, metric: Metric = ACCURACY) -> pd.DataFrame:
+    """By a column, as it is called outside, rising; falling with a `-` before its name. Blanks come last."""
+    names = {outside: inside for inside, outside in outside_names(metric).items()}
+    columns = {column: column for column in frame.columns if column not in names.values()} | names
     name = by.removeprefix("-")
-    if name not in frame:
-        raise unknown_name("column", name, frame.columns)
-    return frame.sort_values(name, ascending=not by.startswith("-"), kind="stable", ignore_index=True)
+    if columns.get(name) not in frame:
+        raise unknown_name("column", name, name_columns(frame, metric).columns)
+    return frame.sort_values(columns[name], ascending=not by.startswith("-"), kind="stable", ignore_index=True)
 
 
 def mean_ranks(boards: Sequence[Board]) -> pd.DataFrame:

@@ -47,17 +47,17 @@ def create_study(storage: BaseStorage, name: str, task: str, title: str) -> int:
     except DuplicatedStudyError:
         study = storage.get_study_id_from_name(name)  # its maker may have been killed before the next line
     storage.set_study_user_attr(study, OWNER, {"schema": SCHEMA, "task": task, "title": title})
-    storage.set_study_system_attr(study, METRIC_NAMES, ["FLOPs", "accuracy"])
+    storage.set_study_system_attr(study, METRIC_NAMES, ["FLOPs", "worth"])
     return study
 
 
 def finished_trial(record: Record) -> FrozenTrial:
     """The record as a finished trial, for the dashboard's plots; the attribute alone is ever read back."""
     outcome, now = record.outcome, datetime.now()
-    judged = outcome.status == "ok" and outcome.flops is not None and outcome.accuracy is not None
+    judged = outcome.status == "ok" and outcome.flops is not None and outcome.score is not None
     trial = create_trial(
         state=TrialState.COMPLETE if judged else TrialState.FAIL,
-        values=[float(outcome.flops or 0), float(outcome.accuracy or 0)] if judged else None,
+        values=[float(outcome.flops or 0), float(outcome.worth or 0)] if judged else None,
         user_attrs={RECORD: record.to_json()},
     )
     trial.datetime_start = now - timedelta(seconds=outcome.seconds)

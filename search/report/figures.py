@@ -1,7 +1,7 @@
 """The report's figures, as plotly.js takes them: plain data, layout, and what changes on a narrow screen.
 
-Horizontal axes show kept FLOPs and vertical ones accuracy, both in per cent. Every text that could come from a user
-goes through `plot_text`, because plotly renders some HTML.
+Horizontal axes show kept FLOPs in per cent and vertical ones the task's metric in its unit. Every text that could come
+from a user goes through `plot_text`, because plotly renders some HTML.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pandas as pd
 from plotly.colors import sample_colorscale
 
 from models.errors import printable_text
+from models.tasks.metric import Metric
 from search.results.figure_text import shorten_middle
 from search.results.tables import Dense, table_records
 
@@ -83,109 +84,117 @@ def stagger_labels(positions: Sequence[float], gap: float) -> list[int]:
 def front_figure(
     frame: pd.DataFrame, front: pd.DataFrame, dense: Dense, targets: Sequence[Target], styles: Styles
 ) -> Figure | None:
-    """Kept FLOPs against search accuracy of every searched candidate; None if none was judged."""
-    judged = frame[(frame["stage"] == "search") & frame["accuracy"].notna() & frame["kept_flops"].notna()]
+    """Kept FLOPs against the search score of every searched candidate; None if none was judged."""
+    judged = frame[(frame["stage"] == "search") & frame["score"].notna() & frame["kept_flops"].notna()]
     if judged.empty:
         return None
-    data = [_candidates_trace(*group) for group in styled_groups(judged, styles)]
-    data.insert(0, _front_trace(front))
-    if dense.search_accuracy is not None:
-        data.append(_dense_trace(dense.search_accuracy, "dense, search split"))
-    return _with_targets(
-        data, _axes_layout("accuracy on the search split"), targets, dense.flops, dense.search_accuracy
-    )
+    metric = dense.metric
+    data = [_candidates_trace(*group, metric) for group in styled_groups(judged, styles)]
+    data.insert(0, _front_trace(front, metric))
+    if dense.search_score is not None:
+        data.append(_dense_trace(dense.search_score, "dense, search split", metric))
+    return _with_targets(data, _axes_layout("on the search split", metric), targets, dense, dense.search_score)
 
 
 def finals_figure(finals: pd.DataFrame, dense: Dense, targets: Sequence[Target], styles: Styles) -> Figure | None:
-    """Kept FLOPs against test accuracy of the finalists, with one standard deviation over seeds."""
-    judged = finals[finals["test_accuracy"].notna() & finals["kept_flops"].notna()]
+    """Kept FLOPs against the test score of the finalists, with one standard deviation over seeds."""
+    judged = finals[finals["test_score"].notna() & finals["kept_flops"].notna()]
     if judged.empty:
         return None
-    data = [_finals_trace(*group) for group in styled_groups(judged, styles)]
-    if dense.test_accuracy is not None:
-        data.append(_dense_trace(dense.test_accuracy, "dense, test set"))
-    return _with_targets(data, _axes_layout("accuracy on the test set"), targets, dense.flops, dense.test_accuracy)
+    metric = dense.metric
+    data = [_finals_trace(*group, metric) for group in styled_groups(judged, styles)]
+    if dense.test_score is not None:
+        data.append(_dense_trace(dense.test_score, "dense, test set", metric))
+    return _with_targets(data, _axes_layout("on the test set", metric), targets, dense, dense.test_score)
 
 
-def sensitivity_figure(scan: pd.DataFrame) -> Figure:
-    """One line per site of one method: how accuracy falls when that site alone is compressed."""
+def sensitivity_figure(scan: pd.DataFrame, metric: Metric) -> Figure:
+    """One line per site of one method: how the score suffers when that site alone is compressed."""
     sites = list(dict.fromkeys(scan["site"]))
     places = [0.1 + 0.8 * index / max(1, len(sites) - 1) for index in range(len(sites))]
     # A rainbow, which keeps neighbours in the network alike, where the palette would repeat itself.
     colors = sample_colorscale("Turbo", places) if len(sites) > len(COLORS) else COLORS
     data = [
-        _site_trace(str(site), color, scan[scan["site"] == site].sort_values("strength"))
+        _site_trace(str(site), color, scan[scan["site"] == site].sort_values("strength"), metric)
         for site, color in zip(sites, colors, strict=False)
     ]
-    layout = _axes_layout("accuracy, nothing fine-tuned") | {"height": 480, "hovermode": "closest"}
+    layout = _axes_layout(", nothing fine-tuned", metric) | {"height": 480, "hovermode": "closest"}
     layout["xaxis"] |= {"title": {"text": "strength (0 dense, 1 hardest)", "standoff": 6}, "ticksuffix": ""}
     layout["legend"] = {"x": 1.02, "y": 1, "font": {"size": 11}, "itemsizing": "constant"}
     below = {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top", "font": {"size": 11}, "maxheight": 160}
     return {"data": data, "layout": layout, "narrow": {"legend": below, "height": 560, "margin": _plot_margins(0)}}
 
 
-def _candidates_trace(style: GroupStyle, candidates: pd.DataFrame) -> dict[str, Any]:
+def _candidates_trace(style: GroupStyle, candidates: pd.DataFrame, metric: Metric) -> dict[str, Any]:
     columns = ("candidate", "method", "strategy", "target")
-    return _marker_trace(style, candidates, "accuracy") | {
+    return _marker_trace(style, candidates, "score", metric) | {
         "customdata": [
             [*(plot_text(candidate[column]) for column in columns), candidate["epochs"], int(candidate["flops"]) / 1e6]
             for candidate in table_records(candidates)
         ],
         "hovertemplate": "<b>%{customdata[0]}</b><br>%{customdata[1]}, %{customdata[2]}, target %{customdata[3]}<br>"
-        "kept %{x:.2f} % (%{customdata[5]:.4~g} M FLOPs)<br>search accuracy %{y:.2f} %<br>"
+        f"kept %{{x:.2f}} % (%{{customdata[5]:.4~g}} M FLOPs)<br>search {_hover_text(metric)}<br>"
         "%{customdata[4]:.3~g} epochs<extra></extra>",
     }
 
 
-def _finals_trace(style: GroupStyle, finals: pd.DataFrame) -> dict[str, Any]:
+def _finals_trace(style: GroupStyle, finals: pd.DataFrame, metric: Metric) -> dict[str, Any]:
     # A single seed has no spread: its error bar has no length.
-    spread = (100 * finals["test_std"]).fillna(0).to_list()
+    spread = (metric.scale * finals["test_std"]).fillna(0).to_list()
     columns = ("candidate", "method", "strategy")
-    return _marker_trace(style, finals, "test_accuracy") | {
+    return _marker_trace(style, finals, "test_score", metric) | {
         "error_y": {"type": "data", "array": spread, "thickness": 1.5, "width": 4},
         "customdata": [
             [*(plot_text(finalist[column]) for column in columns), int(finalist["seeds"])]
             for finalist in table_records(finals)
         ],
         "hovertemplate": "<b>%{customdata[0]}</b><br>%{customdata[1]}, %{customdata[2]}<br>kept %{x:.2f} %<br>"
-        "test accuracy %{y:.2f} %, n = %{customdata[3]}<extra></extra>",
+        f"test {_hover_text(metric)}, n = %{{customdata[3]}}<extra></extra>",
     }
 
 
-def _site_trace(site: str, color: str, measurements: pd.DataFrame) -> dict[str, Any]:
+def _site_trace(site: str, color: str, measurements: pd.DataFrame, metric: Metric) -> dict[str, Any]:
+    has_loss = bool(measurements["loss"].notna().any())
     return {
         "type": "scatter",
         "mode": "lines+markers",
         "name": plot_text(shorten_middle(site, 26)),
         "meta": plot_text(shorten_middle(site, 90)),
         "x": measurements["strength"].astype(float).to_list(),
-        "y": (100 * measurements["accuracy"].astype(float)).to_list(),
+        "y": (metric.scale * measurements["score"].astype(float)).to_list(),
         "customdata": [
             [plot_text(setting), loss]
             for setting, loss in zip(measurements["setting"], measurements["loss"].astype(float), strict=True)
         ],
         "line": {"color": color, "width": 1.5},
         "marker": {"color": color, "size": 5},
-        "hovertemplate": "<b>%{meta}</b><br>%{customdata[0]}<br>accuracy %{y:.2f} %, loss %{customdata[1]:.3f}"
-        "<extra></extra>",
+        "hovertemplate": f"<b>%{{meta}}</b><br>%{{customdata[0]}}<br>{_hover_text(metric)}"
+        + (", loss %{customdata[1]:.3f}" if has_loss else "")
+        + "<extra></extra>",
     }
 
 
-def _marker_trace(style: GroupStyle, candidates: pd.DataFrame, accuracy: str) -> dict[str, Any]:
-    """Kept FLOPs against the column `accuracy`."""
+def _hover_text(metric: Metric) -> str:
+    """`accuracy 91.25 %`, as plotly fills it in."""
+    number = "%{y:.2f} %" if metric.unit == "%" else f"%{{y:.4~g}} {plot_text(metric.unit)}"
+    return f"{plot_text(metric.name)} {number}".rstrip()
+
+
+def _marker_trace(style: GroupStyle, candidates: pd.DataFrame, column: str, metric: Metric) -> dict[str, Any]:
+    """Kept FLOPs against a column of scores."""
     return {
         "type": "scatter",
         "mode": "markers",
         "name": plot_text(style.name),
         "x": (100 * candidates["kept_flops"].astype(float)).to_list(),
-        "y": (100 * candidates[accuracy].astype(float)).to_list(),
+        "y": (metric.scale * candidates[column].astype(float)).to_list(),
         "marker": {"color": style.color, "symbol": style.symbol, "size": 9, "opacity": 0.8},
     }
 
 
-def _front_trace(front: pd.DataFrame) -> dict[str, Any]:
+def _front_trace(front: pd.DataFrame, metric: Metric) -> dict[str, Any]:
     """A staircase: between two points of the front, no candidate is known that does better than the cheaper one."""
-    return _marker_trace(GroupStyle("front", GREY, "circle-open"), front, "accuracy") | {
+    return _marker_trace(GroupStyle("front", GREY, "circle-open"), front, "score", metric) | {
         "mode": "lines+markers",
         "line": {"shape": "hv", "color": GREY, "width": 1.5},
         "marker": {"symbol": "circle-open", "size": 15, "color": GREY, "line": {"width": 1.5}},
@@ -193,19 +202,21 @@ def _front_trace(front: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _dense_trace(accuracy: float, name: str) -> dict[str, Any]:
+def _dense_trace(score: float, name: str, metric: Metric) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "markers",
         "name": name,
         "x": [100.0],
-        "y": [100 * accuracy],
+        "y": [metric.scale * score],
         "marker": {"symbol": "star", "size": 14, "color": GREY},
-        "hovertemplate": f"{name}<br>accuracy %{{y:.2f}} %<extra></extra>",
+        "hovertemplate": f"{name}<br>{_hover_text(metric)}<extra></extra>",
     }
 
 
-def _axes_layout(y_title: str) -> dict[str, Any]:
+def _axes_layout(where: str, metric: Metric) -> dict[str, Any]:
+    title = plot_text(f"{metric.name} {where}".replace(" ,", ","))
+    unit = {"ticksuffix": f" {plot_text(metric.unit)}"} if metric.unit else {}
     clear, axis = "rgba(0,0,0,0)", {"zeroline": False, "automargin": True, "ticks": "outside", "tickcolor": GREY}
     return {
         "paper_bgcolor": clear,
@@ -218,7 +229,7 @@ def _axes_layout(y_title: str) -> dict[str, Any]:
         "showlegend": True,
         "legend": {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
         "xaxis": axis | {"title": {"text": "kept FLOPs", "standoff": 6}, "ticksuffix": " %"},
-        "yaxis": axis | {"title": {"text": y_title}, "ticksuffix": " %"},
+        "yaxis": axis | {"title": {"text": title}, **unit},
     }
 
 
@@ -228,14 +239,14 @@ def _plot_margins(label_levels: int) -> dict[str, int]:
 
 
 def _with_targets(
-    data: list[Any], layout: dict[str, Any], targets: Sequence[Target], dense_flops: int, dense_accuracy: float | None
+    data: list[Any], layout: dict[str, Any], targets: Sequence[Target], dense: Dense, dense_score: float | None
 ) -> Figure:
-    """With a dashed line at the dense accuracy, and a dotted one per target with its label above."""
-    target_positions = [100 * flops / dense_flops for _, flops in targets]
+    """With a dashed line at the dense score, and a dotted one per target with its label above."""
+    target_positions = [100 * flops / dense.flops for _, flops in targets]
     dotted = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "line": {"color": GREY, "width": 1, "dash": "dot"}}
     layout["shapes"] = [dotted | {"x0": x, "x1": x} for x in target_positions]
-    if dense_accuracy is not None:
-        y = 100 * dense_accuracy
+    if dense_score is not None:
+        y = dense.metric.scale * dense_score
         across = {"xref": "paper", "x0": 0, "x1": 1, "yref": "y", "y0": y, "y1": y}
         layout["shapes"].append(dotted | across | {"line": {"color": GREY, "width": 1, "dash": "dash"}})
     names = [plot_text(f"target {shorten_middle(target, 12)}") for target, _ in targets]

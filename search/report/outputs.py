@@ -224,7 +224,7 @@ def _scan_table(result: MethodOutcomes) -> pd.DataFrame | None:
     records = []
     for point in scan_points(method.problem.scanned_sites, method.config.scan_levels):
         outcome = scanned.get(method.problem.scan_candidate(point.site, point.level))
-        if outcome is None or outcome.accuracy is None:
+        if outcome is None or outcome.score is None:
             continue
         site = method.problem.scanned_sites[point.site]
         records.append(
@@ -233,7 +233,7 @@ def _scan_table(result: MethodOutcomes) -> pd.DataFrame | None:
                 "site": site.name,
                 "setting": repr(site.settings[point.level]),
                 "strength": site.strengths[point.level],
-                "accuracy": outcome.accuracy,
+                "score": outcome.score,
                 "loss": outcome.loss,
                 "drift": outcome.drift,
                 "images": outcome.images,
@@ -255,8 +255,8 @@ def _run_facts(outcomes: RunOutcomes) -> dict[str, str]:
             f"{method.config.method}, {plural(len(method.compressor.sites), 'site')}" for method in run.methods
         ),
         "recipe": recipe_words(config),
-        "protocol": "search accuracy ranks candidates, drift those within its noise; only finalists meet the test set, "
-        "once per seed",
+        "protocol": f"search {task.metric.name} ranks candidates, drift those within its noise; only finalists meet "
+        "the test set, once per seed",
         "time": f"{outcomes.seconds:.0f} s on the clock, {worker_seconds:.0f} s of the workers",
         **outcomes.methods[0].facts,
     }
@@ -270,7 +270,7 @@ def _run_facts(outcomes: RunOutcomes) -> dict[str, str]:
 
 
 def recipe_words(config: RunConfig) -> str:
-    """Every setting of the fine-tunes, since each of them decides the accuracies."""
+    """Every setting of the fine-tunes, since each of them decides the scores."""
     settings = config.recipe.model_dump(exclude={"epochs"})
     epochs = f"{plural(config.recipe.epochs, 'epoch')}, finalists {config.final_recipe.epochs:g}"
     return f"{epochs}; SGD, {', '.join(starmap(_setting_words, settings.items()))}"

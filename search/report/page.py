@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from models.tasks.metric import ACCURACY, Metric
 from models.wording import plural
 from search.files.atomic import atomic_write
 from search.report.centroids import centroids_png
@@ -26,7 +27,7 @@ from search.report.rendering import (
 )
 from search.report.view import RunView
 from search.results.best import Best
-from search.results.figure_text import format_figure, percent_text, points_text, shorten_middle, si_text
+from search.results.figure_text import delta_text, format_figure, percent_text, score_text, shorten_middle, si_text
 from search.results.tables import table_records
 
 
@@ -36,7 +37,7 @@ def write_report(path: Path, run: RunView) -> None:
 
 
 def report_html(run: RunView) -> str:
-    answers = {target: run.tables.best(target) for target, _ in run.targets}
+    answers, metric = {target: run.tables.best(target) for target, _ in run.targets}, run.dense.metric
     front = front_figure(run.tables.candidates, run.tables.front, run.dense, run.drawn_targets, run.styles)
     finals = finals_figure(run.tables.finals, run.dense, run.drawn_targets, run.styles)
     return render_page(
@@ -46,9 +47,10 @@ def report_html(run: RunView) -> str:
         created=run.created,
         cards=[_make_card(run, target, flops, answers[target]) for target, flops in run.targets],
         summary=_summarize_run(run),
-        front=front and Plot("front-plot", "Kept FLOPs against search accuracy", front),
-        finals=_finals_table(run.tables.finals),
-        finals_plot=finals and Plot("finals-plot", "Kept FLOPs against test accuracy of finalists", finals),
+        metric=metric,
+        front=front and Plot("front-plot", f"Kept FLOPs against search {metric.name}", front),
+        finals=_finals_table(run.tables.finals, metric),
+        finals_plot=finals and Plot("finals-plot", f"Kept FLOPs against test {metric.name} of finalists", finals),
         ratios=_ratio_choices(run, [best.record for best in answers.values() if best]),
         centroids=_centroid_pictures(run),
         sensitivity=_sensitivity_scans(run),
@@ -61,11 +63,11 @@ def report_html(run: RunView) -> str:
 
 
 class Card(NamedTuple):
-    """The answer to one target; without an accuracy and facts where no candidate succeeded."""
+    """The answer to one target; without a score and facts where no candidate succeeded."""
 
     target: str
     limit: str
-    accuracy: str = ""
+    score: str = ""
     facts: tuple[str, ...] = ()
 
 
@@ -74,10 +76,10 @@ def _make_card(run: RunView, target: str, flops: int | None, best: Best | None) 
     limit = f"{si_text(flops)} FLOPs" if flops is not None and "+" not in target else run.limits[target]
     if best is None:
         return Card(target, limit)
-    answer = best.record
-    spread = f" ± {percent_text(best.std)}" if best.std is not None else ""
-    dense_accuracy = run.dense.test_accuracy if best.on_test else run.dense.search_accuracy
-    change = "" if dense_accuracy is None else f"{points_text(best.accuracy - dense_accuracy)} points against dense; "
+    answer, metric = best.record, run.dense.metric
+    spread = f" ± {metric.number_text(best.std)}" if best.std is not None else ""
+    dense_score = run.dense.test_score if best.on_test else run.dense.search_score
+    change = "" if dense_score is None else f"{_change_text(best.score - dense_score, metric)} against dense; "
     seeds = (
         f"test set, n\u00a0=\u00a0{answer['seeds']}" if best.on_test else "search split: it ranks, it is not a result"
     )
@@ -92,17 +94,32 @@ def _make_card(run: RunView, target: str, flops: int | None, best: Best | None) 
         facts.append(f"Latency: {run.latencies[answer['candidate']]}")
     if best.rival is not None:
         rival = best.rival
-        rival_accuracy = f"{percent_text(rival['test_accuracy'])} ± {percent_text(rival['test_std'])} %"
-        facts.append(f"Within the noise of {rival['method']}, {rival['strategy']}: {rival_accuracy}")
-    return Card(target, limit, f"{percent_text(best.accuracy)}{spread} %", tuple(facts))
+        mean, std = (metric.number_text(rival[name]) for name in ("test_score", "test_std"))
+        rival_score = f"{mean} ± {std} {metric.unit}".rstrip()
+        facts.append(f"Within the noise of {rival['method']}, {rival['strategy']}: {rival_score}")
+    return Card(target, limit, f"{_named_score(best.score, metric)}{spread} {metric.unit}".rstrip(), tuple(facts))
+
+
+def _change_text(difference: float, metric: Metric) -> str:
+    unit = "points" if metric.unit == "%" else metric.unit
+    return f"{metric.delta_text(difference)} {unit}".rstrip()
+
+
+def _named_score(score: float, metric: Metric) -> str:
+    """Everybody knows what a percentage alone is of: accuracy; other metrics have their name in front."""
+    return metric.number_text(score) if metric == ACCURACY else f"{metric.name} {metric.number_text(score)}"
 
 
 def _summarize_run(run: RunView) -> str:
     """The dense network and what the search took, in two sentences."""
     dense = run.dense
-    accuracies = [("test set", dense.test_accuracy), ("search split", dense.search_accuracy)]
+    scores = [("test set", dense.test_score), ("search split", dense.search_score)]
     figures = [f"{si_text(dense.flops)} FLOPs", f"{si_text(dense.params)} parameters", si_text(dense.bytes, "B")]
-    figures += [f"{percent_text(accuracy)} % on the {split}" for split, accuracy in accuracies if accuracy is not None]
+    figures += [
+        f"{_named_score(score, dense.metric)} {dense.metric.unit}".rstrip() + f" on the {split}"
+        for split, score in scores
+        if score is not None
+    ]
     # A candidate that two strategies propose has two rows, but was judged once.
     candidates = run.tables.candidates.drop_duplicates("key")
     failures = int((candidates["status"] == "failed").sum())
@@ -115,9 +132,12 @@ def _summarize_run(run: RunView) -> str:
 # ---- tables
 
 
-def _tested_accuracy(record: Record) -> str:
-    mean, std = record["test_accuracy"], record["test_std"]
-    return percent_text(mean) if pd.isna(std) else f"{percent_text(mean)} ± {percent_text(std)}"
+def _tested_column(metric: Metric) -> Column:
+    def tested_text(record: Record) -> str:
+        mean, std = score_text(record["test_score"], metric), score_text(record["test_std"], metric)
+        return f"{mean} ± {std}" if std else mean
+
+    return Column(f"test {metric.heading}", tested_text, "test_score", "figure")
 
 
 def _seeds_text(record: Record) -> str:
@@ -133,11 +153,7 @@ SIZES = [
     figure_column("smaller by", "compression", "{:.2f}×".format),
 ]
 EPOCHS = figure_column("epochs", "epochs", "{:.3g}".format)
-FINAL_COLUMNS = [
-    CANDIDATE,
-    *NAMES,
-    Column("test accuracy, %", _tested_accuracy, "test_accuracy", "figure"),
-    figure_column("Δ, points", "delta_points", lambda delta: points_text(delta / 100)),
+FINAL_FIGURES = [
     Column("seeds", _seeds_text, "seeds", "figure"),
     figure_column("asked, %", "kept_asked", percent_text),
     figure_column("kept, %", "kept_flops", percent_text),
@@ -163,19 +179,25 @@ CANDIDATE_NAMES = [
     figure_column("time, s", "seconds", "{:,.1f}".format),
     text_column("status"),
 ]
-CANDIDATE_FIGURES = [
-    figure_column("kept, %", "kept_flops", percent_text),
-    figure_column("search, %", "accuracy", percent_text),
-    figure_column("loss", "loss", "{:.3f}".format),
-    figure_column("drift", "drift", "{:.3f}".format),
-    figure_column("test, %", "test_accuracy", percent_text),
-    *SIZES,
-]
 
 
-def _finals_table(finals: pd.DataFrame) -> Table:
+def _candidate_figures(metric: Metric) -> list[Column]:
+    unit = f", {metric.unit}" if metric.unit else ""
+    return [
+        figure_column("kept, %", "kept_flops", percent_text),
+        figure_column(f"search{unit}", "score", metric.number_text),
+        figure_column("loss", "loss", "{:.3f}".format),
+        figure_column("drift", "drift", "{:.3f}".format),
+        figure_column(f"test{unit}", "test_score", metric.number_text),
+        *SIZES,
+    ]
+
+
+def _finals_table(finals: pd.DataFrame, metric: Metric) -> Table:
     timed = bool(finals["latency_ms"].notna().any())
-    return make_table("finals-table", FINAL_COLUMNS + (LATENCY_COLUMNS if timed else []), table_records(finals))
+    delta = figure_column(metric.delta_heading, "delta", lambda difference: delta_text(difference, metric))
+    columns = [CANDIDATE, *NAMES, _tested_column(metric), delta, *FINAL_FIGURES, *(LATENCY_COLUMNS if timed else [])]
+    return make_table("finals-table", columns, table_records(finals))
 
 
 def _candidates_table(run: RunView) -> Table:
@@ -188,7 +210,7 @@ def _candidates_table(run: RunView) -> Table:
     on_front = table["key"].isin(run.tables.front["key"]) & (table["stage"] == "search")
     return make_table(
         "candidates-table",
-        CANDIDATE_NAMES + CANDIDATE_FIGURES,
+        CANDIDATE_NAMES + _candidate_figures(run.dense.metric),
         table_records(table.assign(on_front=on_front)),
         failure_reason,
         reason_from=len(CANDIDATE_NAMES),
@@ -258,10 +280,10 @@ def _sensitivity_scans(run: RunView) -> list[dict[str, Any]]:
     """A plot per method that was scanned."""
     if run.sensitivity is None:
         return []
-    scans = []
+    scans, metric = [], run.dense.metric
     for index, (method, scan) in enumerate(run.sensitivity.groupby("method", sort=False)):
         images = " or ".join(f"{count:,}" for count in sorted(set(scan["images"])))
-        label = "Accuracy when one site alone is compressed"
-        plot = Plot(f"sensitivity-plot-{index}", label, sensitivity_figure(scan))
+        label = f"{metric.name.capitalize()} when one site alone is compressed"
+        plot = Plot(f"sensitivity-plot-{index}", label, sensitivity_figure(scan, metric))
         scans.append({"heading": f"{method}, judged on {images} images", "plot": plot})
     return scans

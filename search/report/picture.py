@@ -39,7 +39,7 @@ def write_picture(path: Path, run: RunView) -> None:
 
 
 def draw_picture(run: RunView) -> Figure:
-    """Kept FLOPs against search accuracy: candidates, front, targets and the dense network."""
+    """Kept FLOPs against search scores: candidates, front, targets and the dense network."""
     figure = Figure(figsize=(10, 6), dpi=150, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -47,7 +47,7 @@ def draw_picture(run: RunView) -> Figure:
     scale, unit = _flops_unit(run.dense.flops)
     candidates = run.tables.candidates
     searched = candidates[candidates["stage"] == "search"]
-    judged = searched[searched["accuracy"].notna() & searched["flops"].notna()]
+    judged = searched[searched["score"].notna() & searched["flops"].notna()]
     _draw_points(axes, run, judged, scale)
     _draw_targets(axes, run, scale)
     _decorate_axes(figure, axes, run, len(judged.drop_duplicates("key")), unit, scale)
@@ -63,19 +63,19 @@ def _flops_unit(flops: int) -> tuple[float, str]:
 
 
 def _draw_points(axes: Axes, run: RunView, judged: pd.DataFrame, scale: float) -> None:
-    front = run.tables.front.astype({"flops": float, "accuracy": float})
+    front, unit = run.tables.front.astype({"flops": float, "score": float}), run.dense.metric.scale
     axes.plot(
-        front["flops"] / scale, 100 * front["accuracy"], color=GREY, drawstyle="steps-post", label="front", zorder=1
+        front["flops"] / scale, unit * front["score"], color=GREY, drawstyle="steps-post", label="front", zorder=1
     )
     for style, group in styled_groups(judged, run.styles):
-        points = group.astype({"flops": float, "accuracy": float})
-        axes.scatter(points["flops"] / scale, 100 * points["accuracy"], color=style.color,
+        points = group.astype({"flops": float, "score": float})
+        axes.scatter(points["flops"] / scale, unit * points["score"], color=style.color,
                      marker=MARKERS[style.symbol], s=34, alpha=0.75, linewidths=0, label=printable_text(style.name),
                      zorder=2)  # fmt: skip
-    axes.scatter(front["flops"] / scale, 100 * front["accuracy"], s=120, facecolors="none", edgecolors="#1c2024",
+    axes.scatter(front["flops"] / scale, unit * front["score"], s=120, facecolors="none", edgecolors="#1c2024",
                  linewidths=1.2, zorder=3)  # fmt: skip
-    if run.dense.search_accuracy is not None:
-        dense = 100 * run.dense.search_accuracy
+    if run.dense.search_score is not None:
+        dense = unit * run.dense.search_score
         axes.scatter([run.dense.flops / scale], [dense], marker="*", s=190, color="#1c2024", label="dense", zorder=3)
         axes.axhline(dense, color=GREY, linewidth=0.8, linestyle="--", zorder=0)
 
@@ -98,7 +98,9 @@ def _decorate_axes(figure: Figure, axes: Axes, run: RunView, count: int, unit: s
     title = f"{printable_text(shorten_middle(run.title, 90))}\n{plural(count, 'candidate')} judged on the search split"
     axes.set_title(title, loc="left", fontsize=12, linespacing=1.5).set_parse_math(False)
     axes.set_xlabel(f"{unit}FLOPs (multiply-accumulates for one input)")
-    axes.set_ylabel("accuracy on the search split, %")
+    metric = run.dense.metric
+    label = f"{metric.name} on the search split" + (f", {metric.unit}" if metric.unit else "")
+    axes.set_ylabel(printable_text(label)).set_parse_math(False)
     if not count:
         axes.text(0.5, 0.5, "no candidate was judged", transform=axes.transAxes, ha="center", color="#5d666f")
     axes.grid(color="#e6e9ec", linewidth=0.8)
@@ -121,22 +123,24 @@ def _kept_percent(scale: float, dense: int) -> tuple[Callable[[Any], Any], Calla
 
 
 def _label_front(axes: Axes, run: RunView, judged: pd.DataFrame, scale: float, renderer: RendererAgg) -> None:
-    """Accuracy and kept share beside points of the front; a label that finds no free place is left out."""
-    points = judged.assign(x=judged["flops"].astype(float) / scale, y=100 * judged["accuracy"].astype(float))
+    """Score and kept share beside points of the front; a label that finds no free place is left out."""
+    metric = run.dense.metric
+    points = judged.assign(x=judged["flops"].astype(float) / scale, y=metric.scale * judged["score"].astype(float))
     pixels = axes.transData.transform(points[["x", "y"]].to_numpy())
     occupied = [Bbox.from_bounds(x - 7, y - 7, 14, 14) for x, y in pixels]
     occupied += [text.get_window_extent(renderer) for text in axes.texts]
     for point in _labelled_points(run.tables.front):
-        position = (int(point["flops"]) / scale, 100 * point["accuracy"])
-        text = f"{100 * point['accuracy']:.1f} % at {100 * point['kept_flops']:.1f} %"
+        position = (int(point["flops"]) / scale, metric.scale * point["score"])
+        score = f"{100 * point['score']:.1f} %" if metric.unit == "%" else metric.value_text(point["score"])
+        text = f"{score} at {100 * point['kept_flops']:.1f} %"
         label = _place_label(axes, position, text, occupied, renderer)
         if label is not None:
             occupied.append(label.get_window_extent(renderer).padded(2))
 
 
 def _labelled_points(front: pd.DataFrame) -> list[dict[str, Any]]:
-    """The points of the front, less those with a more accurate one within a hundredth of the dense FLOPs above."""
-    points = table_records(front)  # by rising FLOPs, and so by rising accuracy
+    """The points of the front, less those with a better one within a hundredth of the dense FLOPs above."""
+    points = table_records(front)  # by rising FLOPs, and so ever better
     return [point for point, above in zip_longest(points, points[1:])
             if above is None or above["kept_flops"] - point["kept_flops"] > 0.01]  # fmt: skip
 

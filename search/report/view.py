@@ -34,7 +34,7 @@ class RunView:
     centroids: Mapping[str, Sequence[Centroids]] = field(default_factory=dict)
     """Short id of each target's answer -> its codebooks before fine-tuning, for methods that have some."""
     sensitivity: pd.DataFrame | None = None
-    """Columns method, site, setting, strength, accuracy, loss, images."""
+    """Columns method, site, setting, strength, score, loss, images."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Layer -> why it is left dense."""
     targets: list[tuple[str, int | None]] = field(default_factory=list)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from models.tasks.metric import Metric
+
 
 def format_figure(value: Any, form: str = "{}") -> str:
     """A figure by a format string; blank if missing."""
@@ -23,6 +25,16 @@ def percent_text(share: Any) -> str:
 def points_text(difference: Any) -> str:
     """-0.0071 -> `−0.71`, with a true minus sign."""
     return "" if pd.isna(difference) else f"{100 * difference:+.2f}".replace("-", "−")
+
+
+def score_text(value: Any, metric: Metric) -> str:
+    """A metric's value without its unit; blank if missing."""
+    return "" if pd.isna(value) else metric.number_text(value)
+
+
+def delta_text(difference: Any, metric: Metric) -> str:
+    """A difference of two values, signed; blank if missing."""
+    return "" if pd.isna(difference) else metric.delta_text(difference)
 
 
 def si_text(value: Any, unit: str = "") -> str:

@@ -1,7 +1,7 @@
 """The tables of a run: every candidate, the front, the finalists. A missing figure is blank, never guessed.
 
-FLOPs are multiply-accumulates for one input, `kept` a share of the dense network, accuracies lie in 0..1,
-`delta_points` is in percentage points, seconds are the workers'.
+FLOPs are multiply-accumulates for one input, `kept` a share of the dense network, `score` the task's metric on the
+search split, `test_score` on the test set, `delta` its difference from the dense network's; seconds are the workers'.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from methods.base import Allocation
+from models.tasks.metric import ACCURACY, Metric
 from search.allocation.targets import Target
 from search.candidate import Candidate, Outcome
 from search.files.atomic import atomic_write
@@ -33,12 +34,12 @@ CANDIDATE_TYPES = {
     "seed": "Int64",
     "status": "str",
     "reason": "str",
-    "accuracy": "float64",
+    "score": "float64",
     "loss": "float64",
     "drift": "float64",
     "merit": "float64",
     "images": "Int64",
-    "test_accuracy": "float64",
+    "test_score": "float64",
     "flops": "Int64",
     "kept_flops": "float64",
     "params": "Int64",
@@ -60,9 +61,9 @@ FINAL_TYPES = {
     "target": "str",
     "seeds": "Int64",
     "failed": "Int64",
-    "test_accuracy": "float64",
+    "test_score": "float64",
     "test_std": "float64",
-    "delta_points": "float64",
+    "delta": "float64",
     "kept_asked": "float64",
     "kept_flops": "float64",
     "flops": "Int64",
@@ -86,13 +87,32 @@ TableRecord = dict[str, Any]  # a line of a table: column -> cell
 
 @dataclass(frozen=True)
 class Dense:
-    """The network before compression; an accuracy that was not measured is None."""
+    """The network before compression; a score that was not measured is None."""
 
     flops: int
     params: int
     bytes: int
-    search_accuracy: float | None
-    test_accuracy: float | None
+    search_score: float | None
+    test_score: float | None
+    metric: Metric = ACCURACY
+
+    def named_score(self, score: float) -> str:
+        """`91.25%` of accuracy, which needs no name; `mIoU 0.79`."""
+        text = self.metric.value_text(score)
+        return text if self.metric == ACCURACY else f"{self.metric.name} {text}"
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Dense:
+        """What `record` makes of one, or an earlier version, which knew accuracy alone; TypeError if it is neither."""
+        former = {"search_accuracy": "search_score", "test_accuracy": "test_score"}
+        fields = {former.get(name, name): value for name, value in record.items()}
+        metric = Metric.model_validate(fields.pop("metric", ACCURACY))
+        return cls(**{"search_score": None, "test_score": None, **fields}, metric=metric)
+
+    def record(self) -> dict[str, Any]:
+        """As plain JSON, without what was not measured."""
+        known = {name: value for name, value in vars(self).items() if value is not None}
+        return {**known, "metric": self.metric.model_dump()}
 
 
 @dataclass(frozen=True)
@@ -137,7 +157,7 @@ def candidates_frame(entries: Sequence[CandidateEntry], dense: Dense) -> pd.Data
 
 def _candidate_record(entry: CandidateEntry, dense: Dense, short_id: str) -> TableRecord:
     candidate, outcome = entry.candidate, entry.outcome
-    on_test = candidate.judge == "test"  # accuracies of search split and test set stand in columns of their own
+    on_test = candidate.judge == "test"  # scores on search split and test set stand in columns of their own
     return {
         "candidate": short_id,
         "stage": entry.stage,
@@ -147,12 +167,12 @@ def _candidate_record(entry: CandidateEntry, dense: Dense, short_id: str) -> Tab
         "seed": candidate.seed,
         "status": outcome.status,
         "reason": outcome.reason,
-        "accuracy": None if on_test else outcome.accuracy,
+        "score": None if on_test else outcome.score,
         "loss": outcome.loss,
         "drift": outcome.drift,
         "merit": outcome.merit,
         "images": outcome.images or None,
-        "test_accuracy": outcome.accuracy if on_test else None,
+        "test_score": outcome.score if on_test else None,
         "flops": outcome.flops,
         "kept_flops": ratio_or_none(outcome.flops, dense.flops),
         "params": outcome.params,
@@ -168,12 +188,16 @@ def _candidate_record(entry: CandidateEntry, dense: Dense, short_id: str) -> Tab
     }
 
 
-def pareto_front(frame: pd.DataFrame, x: str = "flops", y: str = "accuracy") -> pd.DataFrame:
-    """The searched candidates that no other beats with less `x` and more `y`, by rising `x`; equal figures once."""
-    judged = frame[(frame["stage"] == "search") & (frame["status"] == "ok") & frame[x].notna() & frame[y].notna()]
-    ordered = judged.sort_values([x, y], ascending=[True, False], kind="stable")
-    values = ordered[y].to_numpy(dtype=float)
-    # Of equal x the largest y comes first, so a candidate is on the front if it exceeds every y before it.
+def pareto_front(frame: pd.DataFrame, metric: Metric = ACCURACY) -> pd.DataFrame:
+    """The searched candidates that no other beats with fewer FLOPs and a better score, by rising FLOPs.
+
+    Of equal figures there is one.
+    """
+    has_figures = frame["flops"].notna() & frame["score"].notna()
+    judged = frame[(frame["stage"] == "search") & (frame["status"] == "ok") & has_figures]
+    ordered = judged.sort_values(["flops", "score"], ascending=[True, metric.lower_is_better], kind="stable")
+    values = metric.worth(1) * ordered["score"].to_numpy(dtype=float)
+    # Of equal FLOPs the best comes first, so a candidate is on the front if it exceeds every one before it.
     best_so_far = np.maximum.accumulate(np.concatenate([[-np.inf], values]))[:-1]
     return ordered[values > best_so_far].reset_index(drop=True)
 
@@ -236,16 +260,16 @@ def _final_record(
 
 
 def summarize_seeds(outcomes: Sequence[Outcome], dense: Dense | None) -> TableRecord:
-    """Test accuracy and cost of a finalist over the seeds that succeeded, as columns of the table of finalists."""
-    accuracies = [outcome.accuracy for outcome in outcomes if outcome.accuracy is not None]
-    mean = _mean_or_none(accuracies)
-    dense_accuracy = None if dense is None else dense.test_accuracy
+    """Test score and cost of a finalist over the seeds that succeeded, as columns of the table of finalists."""
+    scores = [outcome.score for outcome in outcomes if outcome.score is not None]
+    mean = _mean_or_none(scores)
+    dense_score = None if dense is None else dense.test_score
     flops = _mean_or_none(outcome.flops for outcome in outcomes)
     size = _mean_or_none(outcome.bytes for outcome in outcomes)
     return {
-        "test_accuracy": mean,
-        "test_std": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
-        "delta_points": None if mean is None or dense_accuracy is None else 100 * (mean - dense_accuracy),
+        "test_score": mean,
+        "test_std": statistics.stdev(scores) if len(scores) > 1 else None,
+        "delta": None if mean is None or dense_score is None else mean - dense_score,
         "kept_flops": None if dense is None else ratio_or_none(flops, dense.flops),
         "flops": _round_or_none(flops),
         "params": _round_or_none(_mean_or_none(outcome.params for outcome in outcomes)),

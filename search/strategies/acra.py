@@ -63,11 +63,11 @@ def equal_drop_shape(measured: Sequence[Curve]) -> Shape:
     Beyond the last measurement of a site its curve rises linearly to the worst drop of all sites at strength 1, so that
     scale 1 takes every site to the end of its ladder.
     """
-    worst = max(float(curve.accuracy_drop[-1]) for curve in measured) + GENTLE
+    worst = max(float(curve.score_drop[-1]) for curve in measured) + GENTLE
     inverses = []
     for curve in measured:
         strengths = np.append(curve.strengths, 1.0)
-        drops = np.append(curve.accuracy_drop, worst) + GENTLE * strengths
+        drops = np.append(curve.score_drop, worst) + GENTLE * strengths
         inverses.append((drops, strengths))
 
     def equal_drop_strengths(scales: Floats) -> Floats:

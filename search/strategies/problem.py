@@ -32,7 +32,7 @@ class KnownCandidate:
     key: str
     levels: tuple[int, ...]
     flops: int
-    accuracy: float
+    score: float
     worth: float
     """The value that it is ranked by (`Outcome.worth`)."""
 

@@ -1,4 +1,8 @@
-"""Sensitivity curves: accuracy drop and drift of the network with one site compressed, without fine-tuning."""
+"""Sensitivity curves: drop of the score and drift of the network with one site compressed, without fine-tuning.
+
+Drops are differences of shares (accuracy, other percentages), of other metrics shares of the dense score. A task that
+compares no outputs has no drift: its drop stands in for it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from search.strategies.contract import Proposal
 from search.strategies.problem import Problem
 
 Floats = npt.NDArray[np.float64]
-Measurement = tuple[float, float, float]  # strength, accuracy drop, drift
+Measurement = tuple[float, float, float]  # strength, drop of the score, drift
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Curve:
     """Damage of one site by its strength: begins at (0, 0), non-decreasing."""
 
     strengths: Floats  # (n,)
-    accuracy_drop: Floats  # (n,) 0 to 1
+    score_drop: Floats  # (n,)
     drift: Floats  # (n,) nats
 
 
@@ -62,17 +66,17 @@ def sensitivity_curves(problem: Problem, outcomes: Sequence[Outcome]) -> list[Cu
     damage of all sites.
     """
     dense, measured = outcomes[0], outcomes[1:]
-    if dense.accuracy is None or dense.drift is None:
+    if dense.score is None:
         raise UserError(f"the dense network could not be judged: {dense.reason}")
     measurements: list[list[Measurement]] = [[(0.0, 0.0, 0.0)] for _ in problem.sites]
     broken: list[list[float]] = [[] for _ in problem.sites]  # strengths beyond the last success
     for point, outcome in zip(scan_points(problem.scanned_sites, problem.scan.levels), measured, strict=True):
         strength = problem.scanned_sites[point.site].strengths[point.level]
-        if outcome.accuracy is None or outcome.drift is None:
+        if outcome.score is None:
             broken[point.site].append(strength)
             continue
         # A success at this strength shows that the failures at smaller strengths were not the site's end.
-        measurements[point.site].append((strength, dense.accuracy - outcome.accuracy, outcome.drift - dense.drift))
+        measurements[point.site].append((strength, *damage_of(outcome, dense)))
         broken[point.site].clear()
     _, worst_drop, worst_drift = (max(column) for column in zip(*itertools.chain(*measurements), strict=True))
     curves = []
@@ -81,3 +85,13 @@ def sensitivity_curves(problem: Problem, outcomes: Sequence[Outcome]) -> list[Cu
         strengths, drops, drifts = np.array([*measured_points, *broken_points]).T
         curves.append(Curve(strengths, np.maximum.accumulate(drops), np.maximum.accumulate(drifts)))
     return curves
+
+
+def damage_of(outcome: Outcome, dense: Outcome) -> tuple[float, float]:
+    """Drop of the score, and drift, from the dense network's measurement; both have scores."""
+    assert outcome.score is not None
+    assert dense.score is not None
+    drop = dense.metric.worth(dense.score) - dense.metric.worth(outcome.score)
+    if dense.metric.unit != "%" and dense.score:
+        drop /= abs(dense.score)
+    return drop, drop if outcome.drift is None or dense.drift is None else outcome.drift - dense.drift

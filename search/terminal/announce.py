@@ -36,7 +36,7 @@ def announce_run(run: PreparedRun, console: Console) -> None:
 
 def _heading_text(run: PreparedRun) -> str:
     dense = run.dense
-    tested = "" if dense.test_accuracy is None else f", {dense.test_accuracy:.2%} on the test set"
+    tested = "" if dense.test_score is None else f", {dense.named_score(dense.test_score)} on the test set"
     return f"{run.title}: {flops_text(dense.flops)} FLOPs, {flops_text(dense.params)} parameters{tested}"
 
 
@@ -86,9 +86,10 @@ def announce_start(run: PreparedRun, console: Console) -> None:
     for method in run.methods:
         outcomes, lenders = method.problem.known_candidates, method.problem.lenders
         if outcomes:
-            best = max(outcome.accuracy for outcome in outcomes)
+            metric = run.task.metric
+            best = metric.value_text(max((outcome.score for outcome in outcomes), key=metric.worth))
             candidates = plural(len(outcomes), "known candidate")
-            words = f"sampling begins with {candidates} near the targets (best {best:.2%}), at no cost"
+            words = f"sampling begins with {candidates} near the targets (best {best}), at no cost"
             print_line(console, f"start     {words}")
         if lenders:
             print_line(console, f"start     sampling begins with the first points of {', '.join(lenders)}")
@@ -115,7 +116,7 @@ def _work_text(run: PreparedRun) -> str:
 
 
 def _rungs_text(config: RunConfig, counts: Mapping[Stage, int]) -> str:
-    """What is judged on the way; how many get to the end is for their accuracy to say."""
+    """What is judged on the way; how many get to the end is for their scores to say."""
     if not counts["rung"]:
         return ""
     return f"about {plural(counts['rung'], 'rung')} of {_join_or(config.rungs[:-1])} epochs, about "

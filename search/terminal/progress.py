@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from models.tasks.metric import ACCURACY, Metric
 from search.candidate import Candidate, Outcome
 from search.strategies.contract import Proposal, Stage
 
@@ -28,6 +29,7 @@ class _Tally:
     known: int = 0
     failed: int = 0
     best: float | None = None
+    metric: Metric = ACCURACY
     judged: int = 0  # by this search, not known before
     seconds: float = 0.0  # of workers, for those
 
@@ -84,9 +86,10 @@ class Progress:
         tally.known += from_ledger
         tally.failed += outcome.status == "failed"
         tally.expected = max(tally.expected, tally.done)  # which was an estimate
-        # A scan compresses one site alone, without a fine-tune: its accuracies are no candidate's.
-        if outcome.accuracy is not None and proposal.stage != "scan":
-            tally.best = max(tally.best or 0.0, outcome.accuracy)
+        # A scan compresses one site alone, without a fine-tune: its scores are no candidate's.
+        if outcome.score is not None and proposal.stage != "scan":
+            scores = [score for score in (tally.best, outcome.score) if score is not None]
+            tally.best, tally.metric = max(scores, key=outcome.metric.worth), outcome.metric
         if not from_ledger:
             tally.judged += 1
             tally.seconds += outcome.seconds
@@ -137,7 +140,7 @@ class Progress:
                 str(tally.known or ""),
                 str(running or ""),
                 str(tally.failed or ""),
-                "" if tally.best is None else f"{tally.best:.2%}",
+                "" if tally.best is None else tally.metric.value_text(tally.best),
             )
         return Group(table, Text(self._clock_text(), style="dim"))
 

@@ -9,13 +9,14 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from models.tasks.metric import Metric
 from search.allocation.targets import flops_text
 from search.engine.outcomes import RunOutcomes
 from search.leaderboard.board import Board
 from search.leaderboard.rich_tables import print_boards
 from search.report.outputs import Written
 from search.report.view import RunView
-from search.results.tables import table_records
+from search.results.tables import Dense, table_records
 from search.settings.shell import path_argument, shell_word
 from search.terminal.console import print_line
 
@@ -42,9 +43,9 @@ def show_run_end(outcomes: RunOutcomes, written: Written, boards: Sequence[Board
 def _show_tables(view: RunView, console: Console) -> None:
     front, finals = view.tables.front, view.tables.finals
     if len(front):
-        console.print(_front_table(front))
+        console.print(_front_table(front, view.dense.metric))
     if len(finals):
-        console.print(_finals_table(finals, view.dense.test_accuracy))
+        console.print(_finals_table(finals, view.dense))
 
 
 def _rival_remarks(view: RunView) -> list[str]:
@@ -92,10 +93,12 @@ def _candidate_text(record: Mapping[str, Any], view: RunView) -> str:
     return f"{record['strategy']}'s {record['candidate']}" + (f" ({record['method']})" if methods > 1 else "")
 
 
-def _front_table(front: pd.DataFrame) -> Table:
+def _front_table(front: pd.DataFrame, metric: Metric) -> Table:
     table = Table(title="Pareto front, search split", title_justify="left", box=None, pad_edge=False)
-    for column in ("candidate", "strategy", "target", "kept FLOPs", "FLOPs", "accuracy"):
-        table.add_column(column, justify="right" if column in ("kept FLOPs", "FLOPs", "accuracy") else "left")
+    for column in ("candidate", "strategy", "target"):
+        table.add_column(column)
+    for column in ("kept FLOPs", "FLOPs", metric.name):
+        table.add_column(column, justify="right")
     for record in table_records(front):
         table.add_row(
             record["candidate"],
@@ -103,16 +106,17 @@ def _front_table(front: pd.DataFrame) -> Table:
             record["target"],
             f"{record['kept_flops']:.4f}",
             flops_text(record["flops"]),
-            f"{record['accuracy']:.2%}",
+            metric.value_text(record["score"]),
         )
     return table
 
 
-def _finals_table(finals: pd.DataFrame, dense: float | None) -> Table:
-    title = "Finalists, test set" + ("" if dense is None else f" (dense {dense:.2%})")
+def _finals_table(finals: pd.DataFrame, dense: Dense) -> Table:
+    metric, tested = dense.metric, dense.test_score
+    title = "Finalists, test set" + ("" if tested is None else f" (dense {metric.value_text(tested)})")
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    timed = bool(finals["latency_ms"].notna().any())
-    for column in ("target", "strategy", "kept FLOPs", "params", "accuracy", "points", "seeds"):
+    timed, change = bool(finals["latency_ms"].notna().any()), "points" if metric.unit == "%" else "change"
+    for column in ("target", "strategy", "kept FLOPs", "params", metric.name, change, "seeds"):
         table.add_column(column, justify="left" if column in ("target", "strategy") else "right")
     if timed:
         table.add_column("latency, ms", justify="right")
@@ -122,8 +126,10 @@ def _finals_table(finals: pd.DataFrame, dense: float | None) -> Table:
             record["strategy"],
             _format_number(record["kept_flops"], "{:.4f}"),
             _format_number(record["params"], "{:,.0f}"),
-            _format_number(record["test_accuracy"], "{:.2%}") + _format_number(record["test_std"], " ± {:.2%}"),
-            _format_number(record["delta_points"], "{:+.2f}"),
+            " ± ".join(
+                metric.value_text(record[name]) for name in ("test_score", "test_std") if pd.notna(record[name])
+            ),
+            "" if pd.isna(record["delta"]) else metric.delta_text(record["delta"]).replace("−", "-"),
             str(record["seeds"]),
             *([_format_number(record["latency_ms"], "{:.3g}")] if timed else []),
         )

@@ -13,7 +13,7 @@ from search.ledger.ledger import Ledger
 from search.recipe import Recipe
 from search.results.tables import Dense
 
-DENSE = Dense(flops=1_000_000, params=40_000, bytes=160_000, search_accuracy=0.99, test_accuracy=0.95)
+DENSE = Dense(flops=1_000_000, params=40_000, bytes=160_000, search_score=0.99, test_score=0.95)
 IMAGES = 10_000
 TASK = "0123456789abcdef"
 

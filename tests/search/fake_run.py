@@ -30,7 +30,7 @@ HOSTILE = [
     "features.transition2.very_long_block_name.with_many.submodules.inside.each_other.conv_depthwise_separable.0",
 ]
 SITES = ["conv1", *(f"layer{stage}.{block}.conv1" for stage in (1, 2, 3) for block in range(3)), "layer3.skip", "head"]
-DENSE = Dense(flops=40_813_184, params=272_474, bytes=1_089_896, search_accuracy=0.9312, test_accuracy=0.9173)
+DENSE = Dense(flops=40_813_184, params=272_474, bytes=1_089_896, search_score=0.9312, test_score=0.9173)
 TARGETS = [("0.7", 28_569_228), ("0.5", 20_406_592), ("0.3", 12_243_955)]
 
 
@@ -118,10 +118,10 @@ def _final(
     rng: random.Random, rows: Sequence[CandidateEntry], strategy: str, target: tuple[str, int], seed: int
 ) -> CandidateEntry:
     group = [row for row in rows if (row.strategy, str(row.target)) == (strategy, target[0]) and row.stage == "search"]
-    best = max(group, key=lambda row: row.outcome.accuracy or 0)
+    best = max(group, key=lambda row: row.outcome.score or 0)
     candidate = best.candidate.model_copy(update={"seed": seed, "judge": "test"})
-    accuracy = (best.outcome.accuracy or 0) - 0.012 + rng.gauss(0, 0.002)
-    outcome = best.outcome.model_copy(update={"accuracy": accuracy, "epochs": 10, "seconds": 210})
+    accuracy = (best.outcome.score or 0) - 0.012 + rng.gauss(0, 0.002)
+    outcome = best.outcome.model_copy(update={"metrics": {"accuracy": accuracy}, "epochs": 10, "seconds": 210})
     return CandidateEntry(
         f"{rng.getrandbits(80):020x}", "final", strategy, parse_target(target[0]), target[1], candidate, outcome
     )

@@ -51,7 +51,7 @@ def test_every_candidate_is_asked_started_and_told_in_turn() -> None:
     source = ListSource([candidate(i) for i in range(3)])
     run(source, HERE)
     assert source.events == [(what, i) for i in range(3) for what in ("ask", "start", "tell")]
-    assert [outcome.accuracy for outcome in source.outcomes.values()] == [expected_accuracy(i) for i in range(3)]
+    assert [outcome.score for outcome in source.outcomes.values()] == [expected_accuracy(i) for i in range(3)]
 
 
 @pytest.mark.parametrize(("options", "reason"), TROUBLE)
@@ -59,7 +59,7 @@ def test_trouble_inside_a_candidate_becomes_its_reason(options: dict[str, Any], 
     source = ListSource([candidate(0, **options), candidate(1)])
     run(source, HERE)
     assert source.outcomes[0].status == "failed"
-    assert source.outcomes[0].accuracy is None
+    assert source.outcomes[0].score is None
     assert (source.outcomes[0].reason or "").startswith(reason)
     assert source.outcomes[1].status == "ok"
 
@@ -207,7 +207,7 @@ def test_two_workers_share_the_work_and_live_on(session: None) -> None:
     assert source.seeds("ask") == list(range(20))
     assert sorted(source.seeds("start")) == sorted(source.seeds("tell")) == list(range(20))
     assert source.most_running == 2  # none is asked before a worker is free for it
-    assert {seed: outcome.accuracy for seed, outcome in source.outcomes.items()} == {
+    assert {seed: outcome.score for seed, outcome in source.outcomes.items()} == {
         i: expected_accuracy(i) for i in range(20)
     }
     pids = source.notes("pid")

@@ -68,7 +68,7 @@ def test_killed_workers_and_hanging_candidates_cost_no_other(session: None, tmp_
     dispatch(source, factory, Resources(workers=2, time_limit=4))
     assert time.monotonic() - begin < 150
     assert sorted(source.outcomes) == list(range(11))
-    good = {seed: outcome.accuracy for seed, outcome in source.outcomes.items() if outcome.status == "ok"}
+    good = {seed: outcome.score for seed, outcome in source.outcomes.items() if outcome.status == "ok"}
     assert good == {seed: expected_accuracy(seed) for seed in (0, 1, 2, 4, 7, 8)}
     for killed in (3, 10):
         reason = source.outcomes[killed].reason or ""

@@ -65,7 +65,7 @@ options = {1: {"die_once": sys.argv[2]}, 3: {"crash": "SIGSEGV"}}
 source = fakes.ListSource([fakes.candidate(i, **options.get(i, {})) for i in range(6)])
 dispatch(source, fakes.factory, Resources(workers=2))
 assert renamed == set(names), set(names) - renamed
-print(json.dumps({i: [outcome.accuracy, outcome.reason] for i, outcome in source.outcomes.items()}))
+print(json.dumps({i: [outcome.score, outcome.reason] for i, outcome in source.outcomes.items()}))
 """
 
 

@@ -60,8 +60,8 @@ def rounds(log: list[Any], name: str, start: int, count: int, size: int = 3) -> 
     number = start
     for _ in range(count):
         outcomes = yield [proposal(number + i, name) for i in range(size)]
-        log.append((name, [outcome.accuracy for outcome in outcomes]))
-        number += 10 + round(1000 * sum((i + 1) * (o.accuracy or 0) for i, o in enumerate(outcomes)))
+        log.append((name, [outcome.score for outcome in outcomes]))
+        number += 10 + round(1000 * sum((i + 1) * (o.score or 0) for i, o in enumerate(outcomes)))
 
 
 def queue_of(programs: list[Program], ledger: FakeLedger | None = None, **options: Any) -> CandidateQueue:
@@ -116,7 +116,7 @@ def test_within_one_batch_too() -> None:
 
     source = queue_of([twice()])
     assert len(drain(source, lambda running: 0)) == 2
-    assert [outcome.accuracy for outcome in received] == pytest.approx([0.001, 0.001, 0.002])
+    assert [outcome.score for outcome in received] == pytest.approx([0.001, 0.001, 0.002])
 
 
 def test_what_the_ledger_knows_is_not_paid_for() -> None:

@@ -233,7 +233,7 @@ def half(evaluator: Evaluator, method: str) -> Candidate:
 
 def figures(outcome: Outcome) -> tuple[float | None, float | None]:
     assert outcome.status == "ok", outcome.reason
-    return outcome.accuracy, outcome.loss
+    return outcome.score, outcome.loss
 
 
 @pytest.mark.parametrize("method", ["l1", "resrep", "kse", "kernel-clustering"])

@@ -84,7 +84,7 @@ def test_the_best_known_below_each_target_come_first_and_on_top(
     for _, budget in given.targets:
         limit = budget.limits["flops"]
         near = [each for each in left if limit - REACH * COST.dense.flops <= (each[2].flops or 0) <= limit]
-        wanted |= {key for key, *_ in sorted(near, key=lambda each: -(each[2].accuracy or 0))[:MOST]}
+        wanted |= {key for key, *_ in sorted(near, key=lambda each: -(each[2].score or 0))[:MOST]}
     assert {known.key for known in start.known_candidates} == wanted
     flat = [each for batch in run(name, start) for each in batch]
     known = [each for each in flat if each.candidate.key(TASK) in wanted]

@@ -65,7 +65,7 @@ def test_an_interrupted_fine_tune_ends_where_it_would_have(run, tmp_path, method
         evaluator(candidate, checkpoint=checkpoint, on_step=stop)
     resumed = evaluator(candidate, checkpoint=checkpoint, on_step=lambda done, steps: seen.append(done / steps))
     assert seen[0] > 2 / 3  # two of three epochs were not done again
-    assert (resumed.loss, resumed.accuracy) == (through.loss, through.accuracy)
+    assert (resumed.loss, resumed.score) == (through.loss, through.score)
 
 
 @pytest.mark.kill

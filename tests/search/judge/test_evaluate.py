@@ -137,9 +137,9 @@ def test_zero_shot_dense_equals_the_dense_figures(evaluator: Evaluator) -> None:
     recipe = Recipe(epochs=0, recalibration_images=0)
     outcome = evaluator(candidate(allocation={}, recipe=recipe))
     dense = evaluator.dense("search")
-    assert (outcome.accuracy, outcome.loss) == (dense.metrics["accuracy"], pytest.approx(dense.loss))
+    assert (outcome.score, outcome.loss) == (dense.metrics["accuracy"], pytest.approx(dense.loss))
     test = evaluator(candidate(allocation={}, recipe=recipe, judge="test"))
-    assert test.accuracy == evaluator.dense("test").metrics["accuracy"]
+    assert test.score == evaluator.dense("test").metrics["accuracy"]
     assert test.images == len(evaluator.task.test)
 
 
@@ -147,14 +147,14 @@ def test_zero_shot_dense_equals_the_dense_figures(evaluator: Evaluator) -> None:
 def test_judged_on_so_many_images(evaluator: Evaluator, images: int) -> None:
     outcome = evaluator(candidate(images=images, recipe=RECIPE.model_copy(update={"epochs": 0.0})))
     assert outcome.images == min(images, len(evaluator.task.search))
-    assert outcome.accuracy is not None
-    assert (outcome.accuracy * outcome.images) % 1 == pytest.approx(0, abs=1e-9)
+    assert outcome.score is not None
+    assert (outcome.score * outcome.images) % 1 == pytest.approx(0, abs=1e-9)
 
 
 def test_divergence_and_time_are_failed_outcomes() -> None:
     wild = Evaluator(TASK, device="cpu")(candidate(recipe=RECIPE.model_copy(update={"lr": 1e30, "epochs": 3.0})))
     assert wild.status == "failed"
-    assert wild.accuracy is None
+    assert wild.score is None
     assert "loss" in str(wild.reason)
     late = Evaluator(TASK, device="cpu", time_limit=1e-9)(candidate())
     assert late.status == "failed"
@@ -184,27 +184,27 @@ def test_finalists_leave_their_weights(tmp_path: Path) -> None:
     compressor = evaluator.compressor(given)
     rebuilt = compressor.unpack(given.allocation, tensors)
     right = sum(int((rebuilt.eval()(x).argmax(1) == y).sum()) for x, y in evaluator.task.test.batches(100))
-    assert right / len(evaluator.task.test) == outcome.accuracy
+    assert right / len(evaluator.task.test) == outcome.score
 
 
 def test_fine_tuning_helps(evaluator: Evaluator) -> None:
     """A whole epoch of real digits beats none; the network starts untrained."""
     none = evaluator(candidate(recipe=RECIPE.model_copy(update={"epochs": 0.0})))
     some = evaluator(candidate(recipe=RECIPE.model_copy(update={"epochs": 4.0, "distill_weight": 0.0})))
-    assert (some.accuracy or 0) > (none.accuracy or 0) + 0.2
+    assert (some.score or 0) > (none.score or 0) + 0.2
 
 
 def test_drift_ranks_where_the_weights_may_have_seen_the_search_images() -> None:
     evaluator = Evaluator(TASK, device="cpu")
     fresh = evaluator(candidate())
-    assert fresh.worth == fresh.accuracy
+    assert fresh.worth == fresh.score
     evaluator.task.seen = True
     remembered = evaluator(candidate())
     assert remembered.drift == fresh.drift
     assert remembered.worth == -float(fresh.drift or 0) < 0
     tested = evaluator(candidate(judge="test"))
     assert tested.drift is None
-    assert tested.worth == tested.accuracy
+    assert tested.worth == tested.score
 
 
 def test_an_untrained_network_drifts_from_the_dense_one_treated_likewise(evaluator: Evaluator) -> None:
@@ -232,5 +232,5 @@ def test_batch_norm_is_measured_anew_behind_the_fine_tune_too(evaluator: Evaluat
     lagging = measure_accuracy(network, task.search)
     recalibrate(network, CLASSIFICATION, task.tune, 128, seed=5)
     outcome = evaluator(own)
-    assert (outcome.accuracy, outcome.loss) == pytest.approx(measure_accuracy(network, task.search)[:2], rel=1e-6)
+    assert (outcome.score, outcome.loss) == pytest.approx(measure_accuracy(network, task.search)[:2], rel=1e-6)
     assert outcome.loss != pytest.approx(lagging[1], rel=1e-4)

@@ -148,7 +148,7 @@ LATE = [candidate({"conv3": {"ratio": ratio}}) for ratio in (0.25, 0.5, 0.75)]
 
 def figures(evaluator: Evaluator, candidates: list[Candidate]) -> list[object]:
     outcomes = [evaluator(each) for each in candidates]
-    return [(outcome.status, outcome.accuracy, outcome.loss, outcome.drift) for outcome in outcomes]
+    return [(outcome.status, outcome.score, outcome.loss, outcome.drift) for outcome in outcomes]
 
 
 def test_the_judge_shares_and_says_the_same() -> None:

@@ -10,8 +10,9 @@ import pytest
 from board_fakes import TASK, add_row, filled
 from rich.console import Console
 
+from models.tasks.metric import ACCURACY
 from search.leaderboard.board import Board, read_boards
-from search.leaderboard.columns import TEXT_COLUMNS, accuracy_text
+from search.leaderboard.columns import score_columns, text_columns
 from search.leaderboard.rich_tables import print_boards
 from search.results.tables import table_records
 
@@ -53,7 +54,7 @@ def test_names_and_figures_are_whole_in_every_width(own_board: Board, width: int
     assert OWN_METHOD in column_texts(table, "method")
     for board_row in table_records(own_board.frame):
         assert board_row["row"] in text
-        assert accuracy_text(board_row) in text
+        assert score_columns(ACCURACY)[0].text(board_row) in text
 
 
 def test_columns_that_find_no_room_are_named(own_board: Board) -> None:
@@ -63,7 +64,7 @@ def test_columns_that_find_no_room_are_named(own_board: Board) -> None:
     wide = print_wide(own_board, 200)
     assert "left out" not in wide
     headings = next(line for line in wide.splitlines() if line.startswith("rank"))
-    assert all(column.heading in headings for column in TEXT_COLUMNS if column.heading != "latency, ms")
+    assert all(column.heading in headings for column in text_columns(ACCURACY) if column.heading != "latency, ms")
 
 
 def test_rows_name_their_runs_and_where_their_commands_are(own_board: Board) -> None:

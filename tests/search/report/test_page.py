@@ -23,8 +23,8 @@ def test_answers_come_from_the_finals(run: RunView) -> None:
         rivals = run.tables.finals[run.tables.finals["target"] == asked]["test_accuracy"]
         assert best is not None
         assert best.on_test
-        assert best.accuracy == max(rivals)
-        assert f"{100 * best.accuracy:.2f} ± " in Reader(report_html(run)).text
+        assert best.score == max(rivals)
+        assert f"{100 * best.score:.2f} ± " in Reader(report_html(run)).text
 
 
 def test_without_finals_the_search_split_answers_and_is_named(run: RunView) -> None:
@@ -35,7 +35,7 @@ def test_without_finals_the_search_split_answers_and_is_named(run: RunView) -> N
     at_half = run.tables.candidates[
         (run.tables.candidates["target"] == "0.5") & (run.tables.candidates["stage"] == "search")
     ]
-    assert best.accuracy == at_half["accuracy"].max()
+    assert best.score == at_half["accuracy"].max()
     assert "search split: it ranks, it is not a result" in Reader(report_html(searched)).text
 
 

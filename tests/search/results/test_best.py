@@ -28,7 +28,7 @@ from search.strategies.contract import Proposal
 
 TASK = "task-of-tests"
 TARGET = "0.5"
-DENSE = Dense(flops=1000, params=200, bytes=800, search_accuracy=0.95, test_accuracy=0.9)
+DENSE = Dense(flops=1000, params=200, bytes=800, search_score=0.95, test_score=0.9)
 
 
 def candidate(number: int, judge: str = "search", seed: int = 0) -> Candidate:

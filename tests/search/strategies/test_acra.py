@@ -101,15 +101,15 @@ def test_equal_drop_shape_by_brute_force(seed: int) -> None:
         drops = np.concatenate([[0], np.sort(random.uniform(0, 0.5, 4))])
         measured.append(Curve(strengths, drops, drops))
     shape = equal_drop_shape(measured)
-    worst = max(curve.accuracy_drop[-1] for curve in measured)
+    worst = max(curve.score_drop[-1] for curve in measured)
     grid = np.linspace(0, 1, 20_001)
     for scale in (0.1, 0.35, 0.6, 0.9):
         levels = shape(np.array([scale]))[0]
         for site, curve in enumerate(measured):
-            values = np.interp(grid, [*curve.strengths, 1.0], [*curve.accuracy_drop, worst])
+            values = np.interp(grid, [*curve.strengths, 1.0], [*curve.score_drop, worst])
             best = grid[values <= scale * worst].max()
             # the code adds at most a thousandth of accuracy to the drops, to order settings that measure alike
-            slope = np.diff([*curve.accuracy_drop, worst]) / np.diff([*curve.strengths, 1.0])
+            slope = np.diff([*curve.score_drop, worst]) / np.diff([*curve.strengths, 1.0])
             assert abs(levels[site] - best) <= 0.003 / max(slope.min(), 1e-2) + 1e-3
 
 

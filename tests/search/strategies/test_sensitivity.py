@@ -49,11 +49,11 @@ def test_curves_by_hand() -> None:
     first = [judged(0.8, 0.7), judged(0.85, 0.6), judged(0.2, 3.0)]
     second = [judged(0.95, 0.4), failed_outcome("no"), judged(0.9, 0.5)]
     one, two = sensitivity_curves(problem, [dense, *first, *second])
-    assert one.accuracy_drop.tolist() == pytest.approx([0, 0.1, 0.1, 0.7])
+    assert one.score_drop.tolist() == pytest.approx([0, 0.1, 0.1, 0.7])
     assert one.drift.tolist() == pytest.approx([0, 0.2, 0.2, 2.5])
     assert one.strengths.tolist()[0] == 0
     assert two.strengths.tolist() == pytest.approx([0, 1 / 6, 4 / 6])
-    assert (two.accuracy_drop == 0).all()
+    assert (two.score_drop == 0).all()
     assert (two.drift == 0).all()
     assert np.all(np.diff(one.strengths) > 0)
 
@@ -66,7 +66,7 @@ def test_a_site_that_breaks_is_as_bad_as_the_worst_from_there_on() -> None:
     one, two = sensitivity_curves(problem, [judged(0.9, 0.5), *first, *second])
     assert two.strengths.tolist() == pytest.approx([0, 1 / 6, 2 / 6, 4 / 6])
     assert two.drift.tolist() == pytest.approx([0, 0.1, 2.5, 2.5])
-    assert two.accuracy_drop.tolist() == pytest.approx([0, 0, 0.7, 0.7])
+    assert two.score_drop.tolist() == pytest.approx([0, 0, 0.7, 0.7])
     assert one.drift.tolist() == pytest.approx([0, 0.2, 0.2, 2.5])
 
 

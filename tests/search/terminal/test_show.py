@@ -51,7 +51,7 @@ def _close_race(monkeypatch: pytest.MonkeyPatch) -> None:
         if candidate.images is not None:
             return failed_outcome("no scan") if set(candidate.allocation or {}) == {"conv3"} else outcome
         if candidate.judge == "test":
-            return outcome.model_copy(update={"accuracy": 0.4 + 0.1 * (candidate.seed % 2)})
+            return outcome.model_copy(update={"metrics": {"accuracy": 0.4 + 0.1 * (candidate.seed % 2)}})
         searched.append(candidate.without_seed)
         return failed_outcome("no loss") if candidate.without_seed == searched[0] else outcome
 
