@@ -17,6 +17,6 @@ def test_figures_come_back_to_the_last_bit(tmp_path: Path) -> None:
     run, rng = fake_run(), random.Random(0)
     candidates = pd.concat([run.tables.candidates] * 200, ignore_index=True)
     figures = [math.ldexp(rng.getrandbits(53), -53) for _ in range(len(candidates))]
-    tables = with_tables(run, candidates=candidates.assign(accuracy=figures)).tables
+    tables = with_tables(run, candidates=candidates.assign(score=figures)).tables
     tables.write(tmp_path)
-    assert RunTables.read(tmp_path, "the command").candidates["accuracy"].tolist() == figures
+    assert RunTables.read(tmp_path, "the command").candidates["score"].tolist() == figures

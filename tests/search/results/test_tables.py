@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.tasks.metric import Metric
 from search.allocation.targets import parse_target
 from search.candidate import Candidate, Outcome, failed_outcome
 from search.files.atomic import atomic_write
@@ -52,14 +53,14 @@ def test_a_line_says_what_was_measured_and_leaves_the_rest_blank() -> None:
         entry("cccc" * 5, outcome=failed_outcome("loss was NaN")),
     ]
     searched, final, broken = candidates_frame(entries, DENSE).to_dict("records")
-    assert (searched["candidate"], searched["accuracy"], searched["loss"]) == ("aaaaaaaa", 0.8, 0.6)
+    assert (searched["candidate"], searched["score"], searched["loss"]) == ("aaaaaaaa", 0.8, 0.6)
     assert (searched["kept_flops"], searched["kept_params"], searched["compression"]) == (0.498, 0.5, 2.5)
-    assert pd.isna(searched["test_accuracy"])
+    assert pd.isna(searched["test_score"])
     assert pd.isna(searched["reason"])
-    assert (final["test_accuracy"], final["seed"], final["stage"]) == (0.8, 3, "final")
-    assert pd.isna(final["accuracy"])
+    assert (final["test_score"], final["seed"], final["stage"]) == (0.8, 3, "final")
+    assert pd.isna(final["score"])
     assert (broken["status"], broken["reason"]) == ("failed", "loss was NaN")
-    assert all(pd.isna(broken[name]) for name in ("accuracy", "loss", "flops", "kept_flops", "params", "compression"))
+    assert all(pd.isna(broken[name]) for name in ("score", "loss", "flops", "kept_flops", "params", "compression"))
     assert json.loads(searched["allocation"]) == {"a": {"ratio": 0.5}}
 
 
@@ -97,7 +98,7 @@ def test_short_ids_grow_until_they_differ() -> None:
 
 def frame_of(points: list[tuple[int, float]], **columns: Any) -> pd.DataFrame:
     base = {"stage": "search", "status": "ok"} | columns
-    return pd.DataFrame(points, columns=["flops", "accuracy"]).assign(**base)
+    return pd.DataFrame(points, columns=["flops", "score"]).assign(**base)
 
 
 def brute_front(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
@@ -109,7 +110,7 @@ def brute_front(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12).map(lambda n: n / 12)), max_size=30))
 def test_front_equals_the_definition(points: list[tuple[int, float]]) -> None:
     front = pareto_front(frame_of(points))
-    assert list(zip(front["flops"], front["accuracy"], strict=True)) == brute_front(points)
+    assert list(zip(front["flops"], front["score"], strict=True)) == brute_front(points)
 
 
 @given(st.permutations([(1, 0.1), (2, 0.3), (3, 0.3), (3, 0.2), (5, 0.9), (5, 0.9)]))
@@ -123,9 +124,14 @@ def test_front_leaves_out_finalists_failures_and_blanks() -> None:
     assert pareto_front(frame)["flops"].to_list() == [9]
 
 
-def test_front_takes_other_columns() -> None:
-    frame = frame_of([(1, 0.1), (2, 0.2), (3, 0.3)]).assign(bytes=[30, 10, 20])
-    assert pareto_front(frame, x="bytes")["bytes"].to_list() == [10, 20]
+def test_of_a_metric_that_should_be_low_the_front_is_below() -> None:
+    """As that of the negative values."""
+    points = [(1, 0.9), (2, 0.3), (3, 0.3), (3, 0.2), (5, 0.5)]
+    error = Metric(name="MAE", lower_is_better=True)
+    front = pareto_front(frame_of(points), error)
+    assert list(zip(front["flops"], front["score"], strict=True)) == [(1, 0.9), (2, 0.3), (3, 0.2)]
+    mirrored = pareto_front(frame_of([(flops, -value) for flops, value in points]))
+    assert front["flops"].to_list() == mirrored["flops"].to_list()
 
 
 # ---- finalists
@@ -141,9 +147,9 @@ def test_finals_mean_std_and_delta() -> None:
     entries = [final(seed, accuracy) for seed, accuracy in enumerate(accuracies)]
     (line,) = finals_frame(entries, DENSE).to_dict("records")
     assert (line["seeds"], line["failed"], line["candidate"]) == (3, 0, "random00")
-    assert line["test_accuracy"] == pytest.approx(statistics.mean(accuracies))
+    assert line["test_score"] == pytest.approx(statistics.mean(accuracies))
     assert line["test_std"] == pytest.approx(0.01)  # by hand: sqrt((0.01² + 0.01²) / 2)
-    assert line["delta_points"] == pytest.approx(-4.0)
+    assert line["delta"] == pytest.approx(-0.04)
     assert (line["kept_asked"], line["kept_flops"], line["compression"]) == (0.5, 0.498, 2.5)
     assert (line["seconds"], line["epochs"]) == (30, 4)
 
@@ -152,24 +158,24 @@ def test_one_seed_has_no_spread_and_a_missing_dense_figure_gives_no_delta() -> N
     dense = Dense(1000, 200, 800, None, None)
     (line,) = finals_frame([final(0, 0.85)], dense).to_dict("records")
     assert math.isnan(line["test_std"])
-    assert math.isnan(line["delta_points"])
-    assert line["test_accuracy"] == 0.85
+    assert math.isnan(line["delta"])
+    assert line["test_score"] == 0.85
 
 
 def test_failed_seeds_are_counted_not_averaged() -> None:
     bad = entry("f" * 20, "final", failed_outcome("out of memory", seconds=5), seed=9)
     (line,) = finals_frame([final(0, 0.8), bad], DENSE).to_dict("records")
-    assert (line["seeds"], line["failed"], line["test_accuracy"], line["seconds"]) == (1, 1, 0.8, 15)
+    assert (line["seeds"], line["failed"], line["test_score"], line["seconds"]) == (1, 1, 0.8, 15)
     (lost,) = finals_frame([bad], DENSE).to_dict("records")
     assert (lost["seeds"], lost["failed"]) == (0, 1)
-    assert pd.isna(lost["test_accuracy"])
+    assert pd.isna(lost["test_score"])
     assert pd.isna(lost["flops"])
 
 
 def test_seeds_of_different_allocations_strategies_or_targets_are_not_averaged() -> None:
     entries = [final(0, 0.8), final(1, 0.7, allocation={"a": {"ratio": 0.9}}), final(0, 0.6, strategy="tpe"),
             final(0, 0.5, target="0.3")]  # fmt: skip
-    assert finals_frame(entries, DENSE)["test_accuracy"].to_list() == [0.8, 0.7, 0.6, 0.5]
+    assert finals_frame(entries, DENSE)["test_score"].to_list() == [0.8, 0.7, 0.6, 0.5]
 
 
 def test_the_same_seed_twice_is_one_measurement() -> None:
@@ -198,8 +204,8 @@ def test_csv_reads_back_as_written(tmp_path: Path) -> None:
     with (tmp_path / "run" / "candidates.csv").open(newline="") as file:
         first, second = csv.DictReader(file)
     assert list(first) == list(frame.columns)
-    assert (float(first["accuracy"]), int(first["flops"]), first["reason"]) == (0.8, 498, "")
-    assert (second["accuracy"], second["flops"]) == ("", "")
+    assert (float(first["score"]), int(first["flops"]), first["reason"]) == (0.8, 498, "")
+    assert (second["score"], second["flops"]) == ("", "")
     assert second["reason"] == 'said "no", twice\nand left'
 
 
