@@ -43,7 +43,7 @@ def kernels(weights: Path | None) -> Tensor:
 
 def ours(points: Tensor, transforms: int) -> float:
     """The squared error."""
-    orders = kernel_symmetries(3, 3, transforms).to(points.device)
+    orders = kernel_symmetries((3, 3), transforms).to(points.device)
     book = next(fit_codebooks(points, [K], orders, seed=0))
     return float(quantize_points(points, transform_centers(book.centers, orders))[1])
 

@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 class Centroids(NamedTuple):
-    """A codebook of 2-D kernels for reports to draw, the most used kernel first."""
+    """A codebook of kernels for reports to draw, the most used kernel first."""
 
     name: str  # of the layer, or of the layers that share the codebook
     kernels: Tensor  # (k, Kh, Kw)

@@ -1,4 +1,4 @@
-"""Kernel clustering (Son et al., ECCV 2018): 2-D kernels as signed scales times the centroids of a codebook.
+"""Kernel clustering (Son et al., ECCV 2018): kernels as signed scales times the centroids of a codebook.
 
 Kernels are divided by a = sign(center weight) · norm and clustered; each becomes a · centroid, where transforms flip or
 rotate the centroid. Centroids and scales are trained, indices stay. Kernels of zeros are pruned. FLOPs count one
@@ -36,12 +36,18 @@ from methods.clustering.scaled_kernels import (
 )
 from methods.clustering.scopes import Share, centroid_count, ladder_of_k, share_layers
 from methods.clustering.shared_work import ClusteredSite, SharedChange, SharedLayer, shared_convolutions
-from methods.graph.narrow import is_depthwise
+from methods.graph.narrow import Conv, is_depthwise
 from methods.graph.removal import Change, RemovalOrder, cut_table
 from methods.graph.trace import LayerUse
 from methods.registry import register
 from methods.tables.bitpack import bits_for
-from methods.tables.codebook import CodebookConv2d, codebook_layers, replace_module
+from methods.tables.codebook import (
+    CodebookConv,
+    codebook_layers,
+    kernel_area,
+    kernels_by_output,
+    replace_module,
+)
 from methods.tables.kernel_tables import KernelTables, TableSite
 from methods.tables.table_cost import sum_costs
 from methods.tables.vector_quantizer import fit_codebooks, kernel_symmetries, recentre_clusters
@@ -49,7 +55,7 @@ from models.errors import UserError
 
 INFO = MethodInfo(
     name="kernel-clustering",
-    summary="2-D kernels as scaled, possibly flipped or rotated centroids of a codebook; repeated work is shared",
+    summary="kernels as scaled, possibly flipped or rotated centroids of a codebook; repeated work is shared",
     source="Son et al., ECCV 2018",
     shrinks_channels=False,
     has_centroids=True,
@@ -60,7 +66,7 @@ INFO = MethodInfo(
 
 @dataclass(frozen=True)
 class Fit:
-    """A codebook (k, Kh·Kw), and codewords (N, C / groups) of each of its layers; pruned kernels have k·t."""
+    """A codebook (k, K), and codewords (N, C / groups) of each of its layers; pruned kernels have k·t."""
 
     centers: Tensor
     codewords: dict[str, Tensor]
@@ -82,11 +88,11 @@ class KernelClustering(KernelTables):
         for name in shapes.keys() - {layer for share in self._shares for layer in share.layers}:
             self._left_dense[name] = "in none of the listed ranges"
 
-    def why_dense(self, name: str, layer: nn.Conv2d, use: LayerUse) -> str | None:
+    def why_dense(self, name: str, layer: Conv, use: LayerUse) -> str | None:
         if use.calls == 0:
             return "not called in evaluation"
-        if layer.kernel_size == (1, 1):
-            return "its kernels are 1×1"
+        if kernel_area(layer) == 1:
+            return "its kernels hold a single weight"
         if is_depthwise(layer):
             return "no two kernels share an output (depthwise)"
         return None
@@ -96,12 +102,11 @@ class KernelClustering(KernelTables):
         """The fits of each codebook, by number of centroids."""
         return {share.name: self._fit_share(share) for share in self._shares}
 
-    def _kernel_shape(self, name: str) -> tuple[int, int]:
-        height, width = self._conv_layer(name).kernel_size
-        return height, width
+    def _kernel_shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._conv_layer(name).kernel_size)
 
     def _kernel_orders(self, name: str) -> Tensor:
-        return kernel_symmetries(*self._kernel_shape(name), self.options["transforms"]).to(self.example.device)
+        return kernel_symmetries(self._kernel_shape(name), self.options["transforms"]).to(self.example.device)
 
     def _fit_share(self, share: Share) -> dict[int, Fit]:
         """Fits for every k of the ladder, to the normalised kernels of all layers that share the codebook."""
@@ -123,12 +128,13 @@ class KernelClustering(KernelTables):
         return fits
 
     def _kernel_scales(self, name: str) -> Tensor:
-        return signed_scales(self._conv_layer(name).weight.detach().float())
+        kernels = kernels_by_output(self._conv_layer(name)).float()
+        return signed_scales(kernels.unflatten(2, self._kernel_shape(name)))
 
     def _normalised_kernels(self, name: str) -> Tensor:
-        """(N, C / groups, Kh·Kw) kernels over their scales; kernels of zeros stay zeros."""
+        """(N, C / groups, K) kernels over their scales; kernels of zeros stay zeros."""
         scale = self._kernel_scales(name)[..., None]
-        return self._conv_layer(name).weight.detach().float().flatten(2) / torch.where(scale == 0, 1, scale)
+        return kernels_by_output(self._conv_layer(name)).float() / torch.where(scale == 0, 1, scale)
 
     def table_sites(self) -> Iterator[TableSite]:
         # A given k has the same strength at all sites; dense counts as twice the largest codebook.
@@ -146,8 +152,7 @@ class KernelClustering(KernelTables):
 
     def _share_cost(self, share: Share, k: int) -> Cost:
         """The cost of all layers of a codebook: centroids once; per kernel a scale, an index and a transform."""
-        height, width = self._kernel_shape(share.layers[0])
-        area, transforms = height * width, len(self._kernel_orders(share.layers[0]))
+        area, transforms = kernel_area(self._conv_layer(share.layers[0])), len(self._kernel_orders(share.layers[0]))
         per_layer = []
         for name, codewords in self._codebook_fits[share.name][k].codewords.items():
             kernels, groups = codewords.numel(), self._conv_layer(name).groups
@@ -163,7 +168,6 @@ class KernelClustering(KernelTables):
     def _clustered_site(self, site: Site, order: RemovalOrder) -> ClusteredSite:
         """The codewords and channels of a site's layers, for its cost when a first method removes channels."""
         fits = [self._codebook_fits[site.name][int(setting["k"])] for setting in site.settings[1:]]
-        height, width = self._kernel_shape(site.layers[0])
         layers = [
             SharedLayer(
                 order.removal_of(name, "in"),
@@ -174,7 +178,8 @@ class KernelClustering(KernelTables):
             for name in site.layers
         ]
         sizes = [len(fit.centers) for fit in fits]
-        return ClusteredSite(layers, sizes, len(self._kernel_orders(site.layers[0])), height * width)
+        area = kernel_area(self._conv_layer(site.layers[0]))
+        return ClusteredSite(layers, sizes, len(self._kernel_orders(site.layers[0])), area)
 
     def _fit_of(self, share: Share, k: int) -> Fit:
         """The codebook of k centroids for the remaining kernels of the layers that share it.
@@ -218,7 +223,7 @@ class KernelClustering(KernelTables):
             unpruned = codewords[name] != len(bank) * len(orders)
             scale = in_16_bits(torch.where(unpruned, scales[name], 0).to(bank.dtype))
             symmetries = orders if len(orders) > 1 else None
-            layer = CodebookConv2d(self._conv_layer(name), bank, codewords[name], scale=scale, orders=symmetries)
+            layer = CodebookConv(self._conv_layer(name), bank, codewords[name], scale=scale, orders=symmetries)
             replace_module(small, name, layer)
 
     def tuning(self, allocation: Allocation | None, network: nn.Module, *, steps: int, lr: float) -> Tuning:
@@ -235,7 +240,9 @@ class KernelClustering(KernelTables):
             words = torch.cat([layer.index.long().flatten() for layer in members]) // transforms
             counts = torch.bincount(words, minlength=len(bank) + 1)[: len(bank)]
             order = counts.argsort(descending=True, stable=True)
-            codebooks.append(Centroids(share.name, bank[order].unflatten(1, members[0].kernel_size), counts[order]))
+            # Kernels of one dimension are drawn as a row, planes of three dimensions one below the other.
+            pictures = bank[order].unflatten(1, (-1, members[0].kernel_size[-1]))
+            codebooks.append(Centroids(share.name, pictures, counts[order]))
         return codebooks
 
     def pack(self, network: nn.Module) -> dict[str, Tensor]:

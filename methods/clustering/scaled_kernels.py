@@ -16,7 +16,9 @@ HALF_MAX = torch.finfo(torch.half).max
 
 def signed_scales(weight: Tensor) -> Tensor:
     """sign(center weight) · ‖W[n, c]‖₂ of every kernel of (N, C / groups, Kh, Kw); a center of 0 counts as positive."""
-    center = weight[:, :, weight.shape[2] // 2, weight.shape[3] // 2]
+    center = weight
+    for size in weight.shape[2:]:
+        center = center[:, :, size // 2]
     return weight.flatten(2).norm(dim=2) * torch.where(center < 0, -1.0, 1.0)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from models.errors import UserError, unknown_name
 
-Shape = tuple[int, int]
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def _by_pattern(patterns: Mapping[str, Any], shapes: Mapping[str, Shape]) -> tup
         if pattern not in used and not any(fnmatchcase(name, pattern) for name in shapes):
             raise unknown_name("layer (or pattern of layers) that can be clustered:", pattern, shapes)
     return tuple(
-        Share(f"{pattern}:{shape[0]}x{shape[1]}", tuple(layers), centroid_count(patterns[pattern], repr(pattern)))
+        Share(f"{pattern}:{'x'.join(map(str, shape))}", tuple(layers), centroid_count(patterns[pattern], repr(pattern)))
         for (pattern, shape), layers in members.items()
     )
 

@@ -31,7 +31,10 @@ def count_distinct(codewords: Tensor, pruned: int) -> int:
 
 
 def shared_convolutions(codewords: Tensor, groups: int, pruned: int) -> int:
-    """2-D convolutions of a layer (N, C / groups), shared within filters or input channels, whichever needs fewer."""
+    """Convolutions by single kernels that a layer (N, C / groups) needs.
+
+    They are shared within filters or input channels, whichever needs fewer.
+    """
     return min(count_distinct(codewords, pruned), count_distinct(swap_sides(codewords, groups), pruned))
 
 
@@ -52,7 +55,7 @@ class ClusteredSite:
     layers: Sequence[SharedLayer]
     sizes: Sequence[int]  # k of every setting but the dense one
     transforms: int
-    area: int  # Kh·Kw
+    area: int  # K
 
 
 class SharedChange:
@@ -145,7 +148,7 @@ class _RowSharing:
 
 
 class _TabledCounter:
-    """2-D convolutions of a layer whose inputs belong to one site and whose outputs to one site, by lookup."""
+    """Convolutions by single kernels, by lookup, of a layer with inputs of one site and outputs of one site."""
 
     def __init__(self, layer: SharedLayer, by_filter: _RowSharing, by_input: _RowSharing) -> None:
         self._sites = int(layer.outputs.site[0]), int(layer.inputs.site[0])
@@ -159,7 +162,7 @@ class _TabledCounter:
 
 
 class _DirectCounter:
-    """2-D convolutions of any layer, counted for every different combination of the levels that concern it."""
+    """Convolutions by single kernels of any layer, for every different combination of the levels that concern it."""
 
     def __init__(self, layer: SharedLayer, by_filter: _RowSharing, by_input: _RowSharing) -> None:
         self._columns = np.union1d(layer.inputs.site, layer.outputs.site)

@@ -6,10 +6,13 @@ of the inputs that come nearest to the dense outputs in the mean square are
     W' = W Σ[:, S] Σ[S, S]⁻¹        b' = b + W μ − W' μ[S]
 
 (He et al., ICCV 2017, arXiv 1707.06168, for channels). Σ is measured once, on the dense network.
+
+Of a transposed convolution, x are the channels at one position, and y is what they add to all outputs that they reach.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -17,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from methods.graph.narrow import Conv, is_depthwise
+from methods.graph.narrow import CONVOLUTIONS, TRANSPOSED, Conv, is_depthwise
 from models.errors import UserError
 from models.execution.forward_hooks import forward_hooks
 from models.execution.tensor_leaves import first_tensor
@@ -64,9 +67,17 @@ class Moments:
 
 
 def has_measurable_inputs(module: nn.Module) -> bool:
-    """Whether the module is a linear layer or 2-D convolution, and not too wide for a covariance matrix."""
-    kind = isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and not is_depthwise(module))
-    return kind and module.weight[0].numel() <= _WIDEST  # type: ignore[index]
+    """Whether the module is a linear layer or a convolution, and not too wide for a covariance matrix."""
+    kind = isinstance(module, (nn.Linear, *CONVOLUTIONS, *TRANSPOSED)) and not is_depthwise(module)
+    return kind and input_width(module) <= _WIDEST
+
+
+def input_width(module: nn.Module) -> int:
+    """d, the dimensions of x."""
+    assert isinstance(module, nn.Linear | Conv)
+    if isinstance(module, Conv) and module.transposed:
+        return module.in_channels // module.groups
+    return module.weight[0].numel()
 
 
 @torch.no_grad()
@@ -92,8 +103,8 @@ def _collect_moments(
     generator = torch.Generator().manual_seed(0)
 
     def add_inputs(module: nn.Module, inputs: tuple[Tensor], _: Tensor) -> None:
-        width = module.weight[0].numel()  # type: ignore[index]
-        x = _sample_inputs(module, first_tensor(inputs), -(-max(_SAMPLES, _PER_INPUT * width) // batches), generator)
+        count = -(-max(_SAMPLES, _PER_INPUT * input_width(module)) // batches)
+        x = _sample_inputs(module, first_tensor(inputs), count, generator)
         if not bool(x.isfinite().all()):
             raise UserError(f"layer {name!r} reads values that are not finite; check the images and the weights")
         if name not in moments_of:
@@ -114,40 +125,57 @@ def _empty_moments(origin: Tensor) -> Moments:
 
 def _sample_inputs(module: nn.Module, inputs: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Up to `count` of the layer's inputs x, (groups, count, d) float32, drawn at random."""
-    if isinstance(module, nn.Linear):
-        flat = inputs.reshape(-1, inputs.shape[-1])
-        picked = torch.randperm(len(flat), generator=generator)[:count].to(flat.device)
-        return flat[picked][None].float()
-    assert isinstance(module, nn.Conv2d)
-    return sample_patches(module, inputs.float(), count, generator)
+    assert isinstance(module, nn.Linear | Conv)
+    if isinstance(module, Conv) and not module.transposed:
+        return sample_patches(module, inputs.float(), count, generator)
+    groups = 1
+    if isinstance(module, Conv):
+        inputs, groups = inputs.movedim(-1 - len(module.kernel_size), -1), module.groups
+    flat = inputs.reshape(-1, inputs.shape[-1])
+    picked = torch.randperm(len(flat), generator=generator)[:count].to(flat.device)
+    return flat[picked].unflatten(1, (groups, -1)).transpose(0, 1).float()
 
 
-def sample_patches(conv: nn.Conv2d, inputs: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Random patches of a convolution's inputs, gathered alone, as all patches would be Kh·Kw times the inputs."""
+def sample_patches(conv: Conv, inputs: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Random patches of a convolution's inputs, gathered alone, as all patches would be Kh·Kw times the inputs.
+
+    Returns (groups, count, d), the C/groups channels of a patch one after the other.
+    """
+    dims = len(conv.kernel_size)
+    if inputs.dim() == dims + 1:
+        inputs = inputs[None]  # without a batch
     mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
     padded = functional.pad(inputs, conv._reversed_padding_repeated_twice, mode=mode)
     n, channels, *size = padded.shape
     reach = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
     places = [(s - r - 1) // step + 1 for s, r, step in zip(size, reach, conv.stride, strict=True)]
-    picked = torch.randint(0, n * places[0] * places[1], (count,), generator=generator).to(inputs.device)
-    image, y_out, x_out = picked // (places[0] * places[1]), picked // places[1] % places[0], picked % places[1]
-    offsets = [d * torch.arange(k, device=inputs.device) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
-    y = (y_out * conv.stride[0])[:, None, None] + offsets[0][:, None]
-    x = (x_out * conv.stride[1])[:, None, None] + offsets[1]
-    patches = padded.permute(0, 2, 3, 1)[image[:, None, None], y, x]  # (count, Kh, Kw, C)
-    patches = patches.permute(3, 0, 1, 2).unflatten(0, (conv.groups, channels // conv.groups))
-    return patches.permute(0, 2, 1, 3, 4).flatten(2)  # (groups, count, C/groups · Kh · Kw)
+    picked = torch.randint(0, n * math.prod(places), (count,), generator=generator).to(inputs.device)
+    image, *corner = torch.unravel_index(picked, (n, *places))
+    index = [image.view(-1, *[1] * dims)]
+    for axis, start in enumerate(corner):
+        taps = conv.dilation[axis] * torch.arange(conv.kernel_size[axis], device=inputs.device)
+        along = [-1 if other == axis else 1 for other in range(dims)]
+        index.append((start * conv.stride[axis]).view(-1, *[1] * dims) + taps.view(1, *along))
+    patches = padded.movedim(1, -1)[tuple(index)]  # (count, *kernel, C)
+    patches = patches.movedim(-1, 0).unflatten(0, (conv.groups, channels // conv.groups))
+    return patches.transpose(1, 2).flatten(2)
 
 
 def grouped_weights(module: nn.Module) -> Tensor:
-    """The weights that act on x, (groups, outputs per group, d) float64 on the CPU."""
-    weight = module.weight.detach().cpu().double().flatten(1)  # type: ignore[operator]
-    return weight.unflatten(0, (getattr(module, "groups", 1), -1))
+    """The weights that act on x, (groups, outputs per group, d) float64 on the CPU.
+
+    Of a transposed convolution, every tap of the kernel gives outputs of its own.
+    """
+    assert isinstance(module, nn.Linear | Conv)
+    weight = module.weight.detach().cpu().double().flatten(1).unflatten(0, (getattr(module, "groups", 1), -1))
+    return weight.mT if isinstance(module, Conv) and module.transposed else weight
 
 
 def columns_of(module: nn.Module) -> int:
     """The number of adjacent entries of x that belong to one input channel."""
-    return module.kernel_size[0] * module.kernel_size[1] if isinstance(module, nn.Conv2d) else 1
+    if not isinstance(module, Conv) or module.transposed:
+        return 1
+    return math.prod(module.kernel_size)
 
 
 @torch.no_grad()
@@ -160,18 +188,22 @@ def repair_layer(small: nn.Module, dense: nn.Module, moments: Moments, stays_in:
     """
     weights, sigma, mean = grouped_weights(dense), moments.covariance(), moments.mean
     groups = len(weights)
+    assert isinstance(small, nn.Linear | Conv)
+    taps, overlap, transposed = 1, 1, False
+    if isinstance(small, Conv) and small.transposed:
+        # An output sums as many taps as the kernel has for each step of the stride.
+        taps, overlap, transposed = math.prod(small.kernel_size), math.prod(small.stride), True
     inner = stays_in.view(groups, -1).repeat_interleave(columns_of(dense), 1)  # (groups, d)
-    outer = stays_out.view(groups, -1)
+    outer = stays_out.view(groups, -1).repeat_interleave(taps, 1)
     fitted, shifts = [], []
     for full, s, mu, keep, outputs in zip(weights, sigma, mean, inner, outer, strict=True):
         full = full[outputs]
         factor = torch.linalg.cholesky(s[keep][:, keep])  # Σ[S, S] W'ᵀ = Σ[S, :] Wᵀ
         fitted.append(torch.cholesky_solve(s[keep] @ full.T, factor).T)
         shifts.append(full @ mu - fitted[-1] @ mu[keep])
-    assert isinstance(small, nn.Linear | Conv)
-    small.weight.copy_(torch.cat(fitted).view_as(small.weight))
+    small.weight.copy_(torch.cat([rows.T if transposed else rows for rows in fitted]).view_as(small.weight))
     if small.bias is not None:
-        small.bias.add_(torch.cat(shifts).to(small.bias))
+        small.bias.add_((torch.cat(shifts).unflatten(0, (-1, taps)).sum(1) / overlap).to(small.bias))
 
 
 def channel_columns(index: Iterable[int], channels: int, module: nn.Module) -> Iterator[tuple[int, Tensor]]:

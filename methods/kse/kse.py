@@ -1,6 +1,6 @@
 """KSE: kernel sparsity and entropy (Li et al., CVPR 2019, arXiv 1812.04368).
 
-The indicator of an input channel decides how many distinct 2-D kernels it keeps: none (the channel is no longer read),
+The indicator of an input channel decides how many distinct kernels it keeps: none (the channel is no longer read),
 fewer than before (k-means centroids that kernels point to), or all. Granularity G is the number of grades, T lowers the
 number of kernels further. Centroids and dense kernels are trained; a centroid's gradient is the sum over its kernels.
 """
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import DENSE, Allocation, Cost, MethodInfo, Setting, copy_network
-from methods.graph.narrow import is_depthwise
+from methods.graph.narrow import Conv, is_depthwise
 from methods.graph.removal import Change, RemovalOrder
 from methods.graph.trace import LayerUse
 from methods.kse.kse_cost import GradedChange, GradedLayer, weight_cost
@@ -25,8 +25,9 @@ from methods.kse.kse_indicator import channel_indicator, kept_kernels
 from methods.registry import register
 from methods.tables.bitpack import BitReader, bits_for, pack_bits, to_bytes
 from methods.tables.codebook import (
-    CodebookConv2d,
+    CodebookConv,
     codebook_layers,
+    kernel_area,
     kernels_by_input,
     replace_module,
     swap_sides,
@@ -61,7 +62,7 @@ class KSE(KernelTables):
         super().__init__(network, example, options)
         self._indicators: dict[str, npt.NDArray[np.float64]] = {}
 
-    def why_dense(self, name: str, layer: nn.Conv2d, use: LayerUse) -> str | None:
+    def why_dense(self, name: str, layer: Conv, use: LayerUse) -> str | None:
         convolutions = (used for used in self._uses if not isinstance(self.network.get_submodule(used), nn.Linear))
         if name == next(convolutions):
             return "the first convolution stays dense"
@@ -88,7 +89,7 @@ class KSE(KernelTables):
     def _layer_costs(self, name: str, positions: int) -> list[Cost]:
         """The cost of the dense weight, then of every pair (G, T)."""
         layer = self._conv_layer(name)
-        kernels, area = layer.out_channels // layer.groups, layer.kernel_size[0] * layer.kernel_size[1]
+        kernels, area = layer.out_channels // layer.groups, kernel_area(layer)
         counts = [np.full(layer.in_channels, kernels), *(self.kernel_counts(name, G, T) for G, T in PAIRS)]
         return [weight_cost(q, kernels, area, positions) for q in counts]
 
@@ -104,7 +105,7 @@ class KSE(KernelTables):
                     self.layer_indicator(site.name),
                     grading,
                     layer.groups,
-                    layer.kernel_size[0] * layer.kernel_size[1],
+                    kernel_area(layer),
                 )
             )
         positions = {site.name: self._uses[site.name].positions for site in self.sites}
@@ -115,7 +116,7 @@ class KSE(KernelTables):
         if name not in self._indicators:
             dense = self.whole_method._conv_layer(name)
             self._indicators[name] = channel_indicator(
-                dense.weight, dense.groups, self.options["alpha"], self.options["neighbours"]
+                kernels_by_input(dense), self.options["alpha"], self.options["neighbours"]
             )
         v = self._indicators[name]
         return v if self._kept_channels is None else v[self._kept_channels(name)[0].numpy()]
@@ -141,10 +142,7 @@ class KSE(KernelTables):
 
         Channels of equal shape and count are clustered in one batch, across layers.
         """
-        kernels = {
-            name: kernels_by_input(self._conv_layer(name).weight.detach(), self._conv_layer(name).groups)
-            for name in counts
-        }
+        kernels = {name: kernels_by_input(self._conv_layer(name)) for name in counts}
         # Channels that keep all kernels or none need no clustering.
         jobs: dict[tuple[int, int, int], list[tuple[str, npt.NDArray[np.intp]]]] = defaultdict(list)
         for name, q in counts.items():
@@ -186,27 +184,27 @@ def _identity_labels(channels: int, kernels: int) -> Tensor:
 
 
 def _bank_rows(name: str, kernels: Tensor, counts: Counts, centers: Mapping[tuple[str, int], Tensor]) -> Tensor:
-    """(Σ q_c, Kh·Kw) the rows of all channels that are read, channel after channel."""
+    """(Σ q_c, K) the rows of all channels that are read, channel after channel."""
     bank = [centers.get((name, int(c)), kernels[int(c)]) for c in np.flatnonzero(counts)]
     return torch.cat([kernel.to(kernels.dtype) for kernel in bank])
 
 
-def build_layer(conv: nn.Conv2d, counts: Counts, bank: Tensor, labels: Tensor) -> CodebookConv2d:
+def build_layer(conv: Conv, counts: Counts, bank: Tensor, labels: Tensor) -> CodebookConv:
     """The compressed layer.
 
     Args:
-        bank: rows of the channels with counts > 0, channel after channel, (Σ q_c, Kh·Kw).
+        bank: rows of the channels with counts > 0, channel after channel, (Σ q_c, K).
         labels: each kernel's row among those of its channel, (C, N / groups).
     """
     starts = torch.from_numpy(np.cumsum(counts) - counts).to(labels.device)
     index = labels + starts[:, None]
     index[torch.from_numpy(counts == 0).to(labels.device)] = len(bank)  # the row of zeros
-    layer = CodebookConv2d(conv, nn.Parameter(bank.clone()), swap_sides(index, conv.groups))
+    layer = CodebookConv(conv, nn.Parameter(bank.clone()), swap_sides(index, conv.groups))
     layer.register_buffer("counts", torch.from_numpy(counts).to(torch.int32).to(labels.device))
     return layer
 
 
-def _pack_index(layer: CodebookConv2d) -> Tensor:
+def _pack_index(layer: CodebookConv) -> Tensor:
     """Bytes: the number of different counts, the counts (32 bits each), each channel's choice, then the labels."""
     counts = layer.get_buffer("counts").cpu().long()
     values, which = counts.unique(return_inverse=True)
@@ -219,7 +217,7 @@ def _pack_index(layer: CodebookConv2d) -> Tensor:
     return to_bytes(*fields)
 
 
-def _unpack_index(packed: Tensor, conv: nn.Conv2d) -> tuple[Counts, Tensor]:
+def _unpack_index(packed: Tensor, conv: Conv) -> tuple[Counts, Tensor]:
     """The counts, and labels (C, N / groups) on the layer's device."""
     reader = BitReader(packed)
     values = reader.read_values(int(reader.read_values(1, 8)), 32)

@@ -15,7 +15,7 @@ from methods.tables.bitpack import bits_for
 
 
 def weight_cost(counts: Ints, kernels: int, area: int, positions: int) -> Cost:
-    """The cost of a layer's weight: `counts` (C,) distinct kernels of area Kh·Kw; `kernels` = N / groups."""
+    """The cost of a layer's weight: `counts` (C,) distinct kernels of K weights, the `area`; `kernels` = N / groups."""
     distinct = int(counts.sum())
     index_bits = sum(kernels * bits_for(int(q)) for q in counts if 0 < q < kernels)
     return Cost(distinct * area * positions, distinct * area, 4 * distinct * area + -(-index_bits // 8))
@@ -30,7 +30,7 @@ class GradedLayer:
     indicator: npt.NDArray[np.float64]  # (C,)
     pairs: Sequence[tuple[int, int]]  # (G, T) of its settings from the first that is not dense
     groups: int
-    area: int  # Kh·Kw
+    area: int  # K
 
 
 class GradedChange:

@@ -1,6 +1,6 @@
 """KSE's indicator: how many of an input channel's kernels must stay (CVPR 2019, arXiv 1812.04368, eq. 3 to 9).
 
-Kernels are laid out by input channel, (C, N, Kh·Kw); N is the number of filters that read the channel. This follows the
+Kernels are laid out by input channel, (C, N, K); N is the number of filters that read the channel. This follows the
 paper's formulas; its code reshapes where it must transpose, and so measures filters instead of channels.
 """
 
@@ -12,8 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-
-from methods.tables.codebook import kernels_by_input
 
 HELD = 1 << 22  # distances held at a time, in double
 
@@ -69,11 +67,9 @@ def normalise_range(values: Tensor) -> Tensor:
     return (values - low) / (high - low) if high > low else torch.ones_like(values)
 
 
-def channel_indicator(
-    weight: Tensor, groups: int = 1, alpha: float = 1.0, neighbours: int = 5
-) -> npt.NDArray[np.float64]:
-    """v_c in [0, 1] of every input channel of a convolution's weight (N, C / groups, Kh, Kw): (C,)."""
-    kernels = kernels_by_input(weight.detach().double(), groups)
+def channel_indicator(kernels: Tensor, alpha: float = 1.0, neighbours: int = 5) -> npt.NDArray[np.float64]:
+    """v_c in [0, 1] of every input channel of a convolution, from its kernels: (C, N / groups, K) -> (C,)."""
+    kernels = kernels.detach().double()
     s = normalise_range(kernel_sparsity(kernels))
     e = normalise_range(kernel_entropy(neighbour_distances(kernels, neighbours)))
     values: npt.NDArray[np.float64] = normalise_range(torch.sqrt(s / (1 + alpha * e))).cpu().numpy()

@@ -1,9 +1,11 @@
-"""Compactors, the 1×1 convolutions whose rows ResRep drives to zero, and their folding into the network.
+"""Compactors, the pointwise convolutions whose rows ResRep drives to zero, and their folding into the network.
 
 A compactor Q (D×D, initially the identity) stands after the norm that follows a convolution, or after a bare
 convolution. Once rows of Q are zero, convolution W, norm (γ, β, μ, σ) and Q become one convolution:
 
     W' = Q (γ/σ · W)        b' = Q (β + γ/σ · (b − μ))
+
+Both act on the convolution's outputs, so that the number of its dimensions does not matter, nor that it is transposed.
 
 Other modules may write a site's channels as well: a depthwise convolution or a further norm behind the compactor
 (whose bias, or β − μγ/σ, would make a silent channel nonzero again), and norms of other branches of a residual stream.
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from methods.base import copy_network
+from methods.graph.narrow import Conv, layer_dims
 from methods.graph.trace import evaluation_mode
 from models.execution.forward_hooks import forward_hooks
 
@@ -30,17 +33,17 @@ ZERO = 1e-5  # a row with a smaller norm counts as zero (the paper's threshold)
 
 
 class Compactor(nn.Module):
-    """Q, a 1×1 convolution without bias; rows whose `alive` is 0 are forgotten for good."""
+    """Q, a pointwise convolution without bias; rows whose `alive` is 0 are forgotten for good."""
 
     weight: nn.Parameter
     alive: Tensor
 
-    def __init__(self, site: str, like: Tensor) -> None:
-        """`like`: the weight (D, ...) of the convolution before it, for width, device and dtype."""
+    def __init__(self, site: str, width: int, like: Tensor) -> None:
+        """`width`: D; `like`: the weight of the convolution before it, for device and dtype."""
         super().__init__()
         self.site = site
-        self.weight = nn.Parameter(torch.eye(len(like), device=like.device, dtype=like.dtype))
-        self.register_buffer("alive", torch.ones(len(like), 1, device=like.device, dtype=like.dtype))
+        self.weight = nn.Parameter(torch.eye(width, device=like.device, dtype=like.dtype))
+        self.register_buffer("alive", torch.ones(width, 1, device=like.device, dtype=like.dtype))
 
     def current_rows(self) -> Tensor:
         """Q, (D, D), forgotten rows at exactly zero."""
@@ -51,7 +54,9 @@ class Compactor(nn.Module):
         return torch.linalg.vector_norm(self.current_rows(), dim=1)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return F.conv2d(inputs, self.current_rows()[:, :, None, None])
+        rows = self.current_rows()
+        convolve = (F.conv1d, F.conv2d, F.conv3d)[inputs.dim() - 3]
+        return convolve(inputs, rows[(..., *[None] * (inputs.dim() - 2))])
 
 
 class Compacted(nn.Module):
@@ -91,7 +96,7 @@ class Follower(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         outputs: Tensor = self.inner(inputs)
-        return outputs * self.channel_gates(outputs.shape[1])[:, None, None]
+        return outputs * self.channel_gates(outputs.shape[1])[(..., *[None] * (outputs.dim() - 2))]
 
 
 def wrap_module(network: nn.Module, name: str, wrapper: Callable[[nn.Module], nn.Module]) -> None:
@@ -130,7 +135,7 @@ def next_norms(network: nn.Module, example: Tensor) -> dict[str, str]:
     modules = list(network.named_modules())
     norms = [(name, module) for name, module in modules if isinstance(module, BatchNorm)]
     before = [(module, partial(record_input, name)) for name, module in norms if module.running_mean is not None]
-    after = [(module, partial(record_output, name)) for name, module in modules if isinstance(module, nn.Conv2d)]
+    after = [(module, partial(record_output, name)) for name, module in modules if isinstance(module, Conv)]
     with forward_hooks(before=before, after=after), evaluation_mode(network, example):
         network(example[:1].clone())
     return {conv: names[0] for conv, names in readers.items() if calls[conv] == calls[names[0]] == len(names) == 1}
@@ -148,23 +153,25 @@ def _norm_affine(norm: BatchNorm) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def fold_convolution(conv: nn.Conv2d, norm: BatchNorm | None, q: Tensor) -> None:
+def fold_convolution(conv: Conv, norm: BatchNorm | None, q: Tensor) -> None:
     """Multiply `norm` and the compactor's rows `q` (D, D) into `conv`, in place; `norm` itself does not change.
 
     The convolution gets a bias if it had one or if there is a norm.
     """
-    weight, q = conv.weight.detach().double(), q.detach().double()
-    shift = torch.zeros_like(weight[:, 0, 0, 0]) if conv.bias is None else conv.bias.detach().double()
+    # The filters first: (D, ...).
+    weight, q = conv.weight.detach().double().movedim(layer_dims(conv)[0], 0), q.detach().double()
+    shift = q.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().double()
+    filters = weight.flatten(1)
     if norm is not None:
         scale, offset = _norm_affine(norm)
-        weight, shift = weight * scale[:, None, None, None], shift * scale + offset
-    conv.weight.copy_((q @ weight.flatten(1)).view_as(weight))
+        filters, shift = filters * scale[:, None], shift * scale + offset
+    conv.weight.movedim(layer_dims(conv)[0], 0).copy_((q @ filters).view(weight.shape))
     if norm is not None or conv.bias is not None:
         conv.bias = nn.Parameter((q @ shift).to(conv.weight.dtype))
 
 
 @torch.no_grad()
-def restore_norm(conv: nn.Conv2d, norm: BatchNorm, biased: bool) -> None:
+def restore_norm(conv: Conv, norm: BatchNorm, biased: bool) -> None:
     """Move the bias of a folded convolution back into its norm, so that a site that lost nothing keeps its modules.
 
     The norm becomes x ↦ x + b': unit scale, mean −b'. `biased` says whether the convolution had a bias of its own.

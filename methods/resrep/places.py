@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from methods.base import copy_network
 from methods.graph.channel_sites import ChannelGroups
-from methods.graph.channels import Group, Slots
-from methods.graph.narrow import LAYERS, is_depthwise
+from methods.graph.channels import Group, Slots, producing_layers
+from methods.graph.narrow import CONVOLUTIONS, LAYERS, TRANSPOSED, Conv, channels_of, is_depthwise
+from methods.graph.trace import layer_modules
 from methods.resrep.compactor import (
     BatchNorm,
     Compacted,
@@ -56,7 +57,7 @@ class Place:
 
 
 def find_places(network: nn.Module, example: Tensor, channels: ChannelGroups) -> tuple[list[Place], dict[str, str]]:
-    """A place for every group that can have one, in the order of groups, and a reason for every other group."""
+    """A place for every group that can have one, in the order of groups, and a reason for the layers of all others."""
     norms = next_norms(network, example)
     reasons: dict[str, str] = {}
     sure: list[Place] = []
@@ -72,6 +73,12 @@ def find_places(network: nn.Module, example: Tensor, channels: ChannelGroups) ->
     for place in sure + doubtful:
         if place.site not in exact:
             reasons[place.site] = _why_inexact(network, channels.groups[place.position])
+    layers = layer_modules(network)
+    sited = {name for place in exact.values() for name in producing_layers(channels.groups[place.position], layers)}
+    for group in channels.groups:
+        if group.name in reasons:
+            others = (name for name in producing_layers(group, layers) if name not in sited | reasons.keys())
+            reasons.update(dict.fromkeys(others, reasons[group.name]))
     return sorted(exact.values(), key=lambda place: place.position), reasons
 
 
@@ -95,13 +102,13 @@ def _why_unfit(network: nn.Module, group: Group) -> str | None:
     conv = dict(network.named_modules()).get(group.name)
     if conv is None:  # a part of a layer's channels, or those of a bare weight
         return "its channels are not those of one convolution"
-    if type(conv) is not nn.Conv2d or conv.groups != 1:
-        grouped = "grouped " if getattr(conv, "groups", 1) != 1 else ""
-        return f"a compactor follows ungrouped 2-D convolutions, not a {grouped}{type(conv).__name__}"
+    grouped = "grouped " if getattr(conv, "groups", 1) != 1 else ""
+    if grouped or type(conv) not in (*CONVOLUTIONS, *TRANSPOSED):
+        return f"a compactor follows ungrouped convolutions, not a {grouped}{type(conv).__name__}"
     if len(group.partition.unique()) > 1:
         return "its channels must go in balanced classes, which compactors do not know"
     written = [slots for slots in group.slots if slots.name == group.name and slots.side == "out"]
-    straight = torch.arange(conv.out_channels)
+    straight = torch.arange(channels_of(conv, "out"))
     if len(written) != 1 or not (torch.equal(written[0].index, straight) and torch.equal(written[0].channel, straight)):
         return "its channels are not those of one convolution"
     return None
@@ -142,11 +149,11 @@ def _needs_gate(module: nn.Module) -> bool:
 
 def attach_compactors(network: nn.Module, places: Sequence[Place]) -> None:
     """Put compactors, all identities, at `places`; in place."""
-    weights = {place.site: network.get_submodule(place.conv).weight for place in places}
+    layers = {place.site: network.get_submodule(place.conv) for place in places}
     for place in places:
-        weight = weights[place.site]
-        assert isinstance(weight, Tensor)
-        compactor = Compactor(place.site, weight)
+        conv = layers[place.site]
+        assert isinstance(conv, Conv)
+        compactor = Compactor(place.site, conv.out_channels, conv.weight)
         wrap_module(network, place.host_name, partial(Compacted, compactor=compactor))
         for slots in place.followers:
             gate = partial(Follower, compactor=compactor, index=slots.index, channel=slots.channel)
@@ -167,7 +174,7 @@ def fold_network(
         wrap_module(network, place.host_name, attrgetter("inner"))
         conv = network.get_submodule(place.conv)
         norm = None if place.norm is None else network.get_submodule(place.norm)
-        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(conv, Conv)
         assert norm is None or isinstance(norm, BatchNorm)
         biased = conv.bias is not None
         fold_convolution(conv, norm, present[place.site].current_rows())

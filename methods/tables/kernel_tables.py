@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from methods.base import Compressor, Cost, CostModel, Setting, Site, lazy_attribute
 from methods.graph.channels import shared_weights
+from methods.graph.narrow import Conv
 from methods.graph.removal import KeptChannels
 from methods.graph.trace import LayerUse, trace_layers
 from methods.tables.codebook import why_unsupported
@@ -48,7 +49,7 @@ class KernelTables(Compressor):
         self._kept_channels: KeptChannels | None = None  # the channels of a narrowed network
 
     @abstractmethod
-    def why_dense(self, name: str, layer: nn.Conv2d, use: LayerUse) -> str | None:
+    def why_dense(self, name: str, layer: Conv, use: LayerUse) -> str | None:
         """Why a convolution cannot take part; None if it can."""
 
     @abstractmethod
@@ -119,9 +120,9 @@ class KernelTables(Compressor):
         rest = subtract_costs(network_cost(self.network, self._uses), [table[0] for table in tables])
         return tuple(sites), TableCost(rest, tables)
 
-    def _conv_layer(self, name: str) -> nn.Conv2d:
+    def _conv_layer(self, name: str) -> Conv:
         layer = self.network.get_submodule(name)
-        assert isinstance(layer, nn.Conv2d)
+        assert isinstance(layer, Conv)
         return layer
 
     @staticmethod

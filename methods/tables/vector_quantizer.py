@@ -1,11 +1,12 @@
 """Codebooks for very many points: k-means in which a point may match a flipped or rotated centroid.
 
-Points are flattened 2-D kernels, (N, Kh·Kw). A codeword is a transformed centroid: codeword i·t + s is centroid i under
+Points are flattened kernels, (N, K). A codeword is a transformed centroid: codeword i·t + s is centroid i under
 symmetry s of t. Distances are computed in pieces, so that their matrix is never held as a whole.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -29,16 +30,19 @@ class Codebook:
     codewords: Tensor
 
 
-def kernel_symmetries(height: int, width: int, count: int) -> Tensor:
-    """(t, Kh·Kw) the flat order in which symmetry s reads a kernel; t is `count`, but at most 4 if not square.
+def kernel_symmetries(shape: Sequence[int], count: int) -> Tensor:
+    """(t, K) the flat order in which symmetry s reads a kernel of this shape; t is `count`, or as many as there are.
 
-    1 is the identity; 2 adds the horizontal flip, 4 the vertical one and both, 8 the same of the transposed kernel.
+    1 is the identity; 2 adds the flip of the last dimension, 4 that of the one before and both, 8 the same with the
+    first of three dimensions flipped, or of the transposed kernel if it is square.
     """
-    plain = torch.arange(height * width).view(height, width)
-    flips = [plain, plain.flip(1), plain.flip(0), plain.flip(0, 1)]
-    if height == width:
-        flips += [order.t() for order in flips]
-    return torch.stack([order.reshape(-1) for order in flips[:count]])
+    plain = torch.arange(math.prod(shape)).view(*shape)
+    orders = [plain]
+    for dim in reversed(range(plain.dim())):
+        orders += [order.flip(dim) for order in orders]
+    if plain.dim() == 2 and shape[0] == shape[1]:
+        orders += [order.t() for order in orders]
+    return torch.stack([order.reshape(-1) for order in orders[:count]])
 
 
 def transform_centers(centers: Tensor, orders: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from methods.base import Allocation, Compressor, Levels, MethodInfo, example_input
 from methods.registry import create, method_info
-from methods.tables.codebook import CodebookConv2d
+from methods.tables.codebook import CodebookConv
 from methods.testing.small_networks import CLASSES, SHAPE, random_batches, small_network
 from models.errors import UserError
 from models.execution.forward_hooks import forward_hooks
@@ -28,20 +29,20 @@ def count_flops(network: nn.Module, example: Tensor) -> int:
 
     repeated = 0
 
-    def subtract_shared(layer: CodebookConv2d, _: tuple[Tensor, ...], output: Tensor) -> None:
+    def subtract_shared(layer: CodebookConv, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal repeated
-        size = layer.kernel_size[0] * layer.kernel_size[1] * output[:, 0].numel()
-        repeated += (layer.index.numel() - count_convolutions(layer)) * size
+        positions = (inputs[0] if layer.transposed else output)[:, 0].numel()
+        repeated += (layer.index.numel() - count_convolutions(layer)) * math.prod(layer.kernel_size) * positions
 
-    layers = [module for module in network.modules() if isinstance(module, CodebookConv2d)]
+    layers = [module for module in network.modules() if isinstance(module, CodebookConv)]
     hooks = forward_hooks(after=[(layer, subtract_shared) for layer in layers])
     with hooks, torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(example[:1])
     return counter.get_total_flops() // 2 - repeated  # torch counts multiplication and addition
 
 
-def count_convolutions(layer: CodebookConv2d) -> int:
-    """2-D convolutions of a layer where kernels of one codeword share theirs within a filter, or within an input."""
+def count_convolutions(layer: CodebookConv) -> int:
+    """Convolutions by single kernels of a layer where those of one codeword share one in a filter, or in an input."""
     table, zeros = layer.index.tolist(), len(layer.bank) * (1 if layer.orders is None else len(layer.orders))
     filters = layer.out_channels // layer.groups
     columns = [[filter_row[c] for filter_row in table[start : start + filters]]

@@ -12,7 +12,7 @@ from methods.base import Allocation, example_input
 from methods.clustering.kernel_clustering import KernelClustering
 from methods.clustering.scaled_kernels import in_16_bits, signed_scales
 from methods.registry import create
-from methods.tables.codebook import CodebookConv2d, codebook_layers
+from methods.tables.codebook import CodebookConv, codebook_layers
 from methods.testing.small_networks import NETWORKS, SHAPE, random_batches, small_network
 from models.errors import UserError
 
@@ -31,13 +31,13 @@ def middle_allocation(compressor: KernelClustering) -> Allocation:
     return compressor.allocation([len(site.settings) // 2 for site in compressor.sites])
 
 
-def words_by_hand(layer: CodebookConv2d) -> list[list[int | None]]:
+def words_by_hand(layer: CodebookConv) -> list[list[int | None]]:
     """The codeword of every kernel; None where it is pruned."""
     pruned = len(layer.bank) * (1 if layer.orders is None else len(layer.orders))
     return [[None if word == pruned else word for word in filter_words] for filter_words in layer.index.tolist()]
 
 
-def convolutions_by_hand(layer: CodebookConv2d) -> int:
+def convolutions_by_hand(layer: CodebookConv) -> int:
     words, per_group = words_by_hand(layer), layer.index.shape[1]
     filters = layer.out_channels // layer.groups
     by_filter = sum(len(set(filter_words) - {None}) for filter_words in words)
@@ -62,7 +62,7 @@ def test_flops_and_bytes_from_the_layers(name: str, options: dict[str, Any]) -> 
 
         def count_layers(layer: nn.Module, _: Any, output: torch.Tensor) -> None:
             nonlocal flops, bits
-            if isinstance(layer, CodebookConv2d):
+            if isinstance(layer, CodebookConv):
                 transforms = 1 if layer.orders is None else len(layer.orders)
                 area = layer.kernel_size[0] * layer.kernel_size[1]
                 flops += convolutions_by_hand(layer) * area * output[0, 0].numel()
@@ -72,7 +72,7 @@ def test_flops_and_bytes_from_the_layers(name: str, options: dict[str, Any]) -> 
                 flops += layer.weight[0].numel() * output[0].numel()
 
         for module in small.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear, CodebookConv2d)):
+            if isinstance(module, (nn.Conv2d, nn.Linear, CodebookConv)):
                 module.register_forward_hook(count_layers)
         with torch.no_grad():
             small(example_input(SHAPE)[:1])
@@ -148,7 +148,7 @@ def test_scopes() -> None:
         ("features.1.*:3x3", 16),
     ]
     assert "listed ranges" in ranges.skipped["features.2.body.0.0"]
-    assert "1×1" in ranges.skipped["features.2.shortcut.0"]
+    assert "single weight" in ranges.skipped["features.2.shortcut.0"]
     small = network_wide.compress(smallest_allocation(network_wide))
     assert len({id(layer.bank) for layer in codebook_layers(small).values()}) == 1
     shapes = bind_method(small_network("plain"), scope="network")

@@ -15,6 +15,7 @@ from methods.filters import moments, obs
 from methods.filters.moments import channel_columns, measure_moments, repair_layer, sample_patches
 from methods.registry import create
 from models.errors import UserError
+from models.tasks.classification import CLASSIFICATION
 
 CONVOLUTIONS = {
     "plain": {"kernel_size": 3},
@@ -24,21 +25,24 @@ CONVOLUTIONS = {
     "grouped": {"kernel_size": 3, "padding": 1, "groups": 2},
     "reflecting": {"kernel_size": 3, "padding": 1, "padding_mode": "reflect"},
     "pointwise": {"kernel_size": 1, "bias": False},
+    "signal": {"kernel_size": 5, "padding": 2, "stride": 2, "padding_mode": "circular"},
+    "clip": {"kernel_size": (1, 3, 2), "stride": (1, 1, 2), "groups": 2},
 }
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_every_patch_gives_an_output_of_the_convolution(name: str) -> None:
     torch.manual_seed(0)
-    conv = nn.Conv2d(4, 6, **CONVOLUTIONS[name])
-    inputs = torch.randn(2, 4, 7, 9)
+    dims = {"signal": 1, "clip": 3}.get(name, 2)
+    conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1](4, 6, **CONVOLUTIONS[name])
+    inputs = torch.randn(2, 4, *(7, 9, 5)[:dims])
     outputs = conv(inputs)
     patches = sample_patches(conv, inputs, 50, torch.Generator().manual_seed(1))  # (groups, 50, d)
     weights = conv.weight.flatten(1).unflatten(0, (conv.groups, -1))
     computed = torch.cat(list(patches @ weights.mT), dim=1)  # (50, 6)
     if conv.bias is not None:
         computed = computed + conv.bias
-    expected = outputs.permute(0, 2, 3, 1).flatten(0, 2)
+    expected = outputs.movedim(1, -1).flatten(0, -2)
     assert torch.cdist(computed.double(), expected.double()).min(1).values.max() < 1e-4
 
 
@@ -89,7 +93,7 @@ def test_repaired_outputs_come_as_near_as_least_squares_allows(
     stays = torch.tensor([True, False, True, True, False, True])
     small = nn.Conv2d(4, 5, 3, padding=1)
     small.load_state_dict({"weight": pair.second.weight[:, stays], "bias": pair.second.bias})
-    seen = measure_moments(pair, ["second"], batches)["second"]
+    seen = measure_moments(pair, ["second"], batches, CLASSIFICATION)["second"]
     repair_layer(small, pair.second, seen, stays, torch.ones(5, dtype=torch.bool))
     wanted, got = pair.second(inputs).detach(), small(inputs[:, stays]).detach()
     centred = (wanted - wanted.mean((0, 2, 3), keepdim=True)).square().sum()
@@ -98,6 +102,38 @@ def test_repaired_outputs_come_as_near_as_least_squares_allows(
     assert least <= error < 1.1 * least
     untouched = functional.conv2d(inputs[:, stays], pair.second.weight[:, stays], pair.second.bias, padding=1)
     assert error < 0.7 * (untouched - wanted).square().sum() / centred
+
+
+@pytest.mark.parametrize(("dims", "groups"), [(1, 1), (2, 1), (2, 2), (3, 2)])
+def test_a_transposed_convolution_is_repaired_as_well_as_least_squares_can(dims: int, groups: int) -> None:
+    """Where its kernel is as long as its stride, outputs of every tap are a linear layer's."""
+    torch.manual_seed(1)
+    kind = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[dims - 1]
+    network = nn.Sequential(kind(6, 4, 2, 2, groups=groups))
+    inputs = torch.randn(40, 3, *[5] * dims) @ torch.eye(5) + 1
+    inputs = torch.cat([inputs, inputs + 0.3 * torch.randn_like(inputs)], 1)  # three channels, and noisy copies
+    stays = torch.tensor([True, False, True, False, True, True])
+    small = kind(4, 4, 2, 2, groups=groups)
+    seen = measure_moments(network, ["0"], [(inputs, None)], CLASSIFICATION)["0"]
+    small.load_state_dict({"weight": network[0].weight[stays], "bias": network[0].bias})
+    repair_layer(small, network[0], seen, stays, torch.ones(4, dtype=torch.bool))
+    wanted = network(inputs).detach().movedim(1, -1)
+    got = small(inputs[:, stays]).detach().movedim(1, -1)
+    regressors = inputs.movedim(1, -1).flatten(0, -2).double()
+    left = error = 0.0
+    for tap in itertools.product(range(2), repeat=dims):
+        place = (slice(None), *(slice(start, None, 2) for start in tap))
+        y = wanted[place].flatten(0, -2).double()
+        for block in range(groups):
+            members = [c for c in range(6) if stays[c] and c // (6 // groups) == block]
+            outputs = y[:, block * 4 // groups : (block + 1) * 4 // groups]
+            x = regressors[:, members]
+            x, centred = x - x.mean(0), outputs - outputs.mean(0)
+            left += float((centred - x @ torch.linalg.lstsq(x, centred).solution).square().sum())
+        difference = (got - wanted)[place].flatten(0, -2).double()
+        error += float((difference - difference.mean(0)).square().sum())
+    assert left <= error < 1.05 * left
+    assert abs(float((got - wanted).mean())) < 1e-3 * float(wanted.std())
 
 
 def test_bias_takes_over_what_a_lost_constant_channel_gave(pair: _Pair, batches: list[tuple[Tensor, Tensor]]) -> None:
@@ -176,16 +212,11 @@ def test_values_that_are_not_finite_are_refused(pair: _Pair, batches: list[tuple
         compressor.calibrate(batches)
 
 
-@pytest.mark.parametrize("readers", ["one-dimensional", "too wide"])
-def test_what_nobody_measured_reads_goes_by_l1(readers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_too_wide_a_layer_reads_goes_by_l1(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(2)
-    if readers == "too wide":
-        monkeypatch.setattr(moments, "_WIDEST", 8 * 4 * 4 - 1)
-        network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 4 * 4, 5))
-        inputs = torch.randn(4, 3, 6, 6)
-    else:
-        network = nn.Sequential(nn.Conv1d(3, 8, 3), nn.ReLU(), nn.Conv1d(8, 5, 4), nn.Flatten())
-        inputs = torch.randn(4, 3, 6)
+    monkeypatch.setattr(moments, "_WIDEST", 8 * 4 * 4 - 1)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 4 * 4, 5))
+    inputs = torch.randn(4, 3, 6, 6)
     small = {}
     for method in ("obs", "l1"):
         compressor = create(method, network.eval(), inputs[:2])
@@ -219,9 +250,8 @@ def test_without_bias_or_batch_norm_a_shift_of_the_outputs_counts_too(batches: l
     stays = torch.tensor([True, False, True, True, False, True])
     small = nn.Conv2d(4, 5, 3, padding=1, bias=False)
     inputs = torch.cat([functional.relu(network.first(x)) for x, _ in batches]).detach()
-    repair_layer(
-        small, network.second, measure_moments(network, ["second"], batches)["second"], stays, torch.ones(5) > 0
-    )
+    seen = measure_moments(network, ["second"], batches, CLASSIFICATION)["second"]
+    repair_layer(small, network.second, seen, stays, torch.ones(5) > 0)
     x = functional.unfold(inputs, 3, padding=1).mT.flatten(0, 1).double()
     y = x @ network.second.weight.detach().flatten(1).double().T
     x = x.unflatten(1, (6, -1))[:, stays].flatten(1)

@@ -15,7 +15,7 @@ from methods.base import Allocation, Compressor, example_input
 from methods.kse.kse import KSE, PAIRS
 from methods.kse.kse_indicator import channel_indicator, kept_kernels, neighbour_distances
 from methods.registry import create
-from methods.tables.codebook import CodebookConv2d, codebook_layers
+from methods.tables.codebook import CodebookConv, codebook_layers
 from methods.testing.small_networks import NETWORKS, SHAPE, small_network
 from models.errors import UserError
 
@@ -44,6 +44,11 @@ def loop_indicator(weight: Tensor, groups: int = 1, alpha: float = 1.0, neighbou
     return normalise_range(
         [math.sqrt(sc / (1 + alpha * ec)) for sc, ec in zip(normalise_range(s), normalise_range(e), strict=True)]
     )
+
+
+def gather_kernels(weight: Tensor, groups: int) -> Tensor:
+    """The kernels that read each input channel, (C, N / groups, K)."""
+    return torch.cat([filters.transpose(0, 1).flatten(2) for filters in weight.chunk(groups)])
 
 
 def loop_counts(v: list[float], G: int, T: int, N: int) -> list[int]:
@@ -75,19 +80,20 @@ def test_indicator_by_loops(shape: tuple[int, ...], groups: int) -> None:
     )
     for alpha, neighbours in ((1.0, 5), (0.5, 2)):
         expected = loop_indicator(weight, groups, alpha, neighbours)
-        np.testing.assert_allclose(channel_indicator(weight, groups, alpha, neighbours), expected, atol=1e-9)
+        kernels = gather_kernels(weight, groups)
+        np.testing.assert_allclose(channel_indicator(kernels, alpha, neighbours), expected, atol=1e-9)
         for G, T in PAIRS:
             counts = kept_kernels(np.array(expected), G, T, shape[0] // groups)
             assert counts.tolist() == loop_counts(expected, G, T, shape[0] // groups)
 
 
-@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("size", [1, 9])
 def test_indicator_of_constant_channels(size: int) -> None:
     """No division by zero; nothing tells the channels apart, so nothing is removed."""
-    assert channel_indicator(torch.ones(6, 4, size, size)).tolist() == [1.0] * 4
-    assert channel_indicator(torch.zeros(6, 4, size, size)).tolist() == [1.0] * 4
-    half = torch.zeros(6, 4, size, size)
-    half[:, :2] = 1  # constant but for their size: all entropies are 0
+    assert channel_indicator(torch.ones(4, 6, size)).tolist() == [1.0] * 4
+    assert channel_indicator(torch.zeros(4, 6, size)).tolist() == [1.0] * 4
+    half = torch.zeros(4, 6, size)
+    half[:2] = 1  # constant but for their size: all entropies are 0
     assert channel_indicator(half).tolist() == [1.0, 1.0, 0.0, 0.0]
 
 
@@ -98,7 +104,7 @@ def test_density_on_a_line_with_ties() -> None:
     torch.testing.assert_close(neighbour_distances(values, 3)[0], expected)
 
 
-def gather_convolution(layer: CodebookConv2d, conv: nn.Conv2d) -> dict[int, list[Tensor]]:
+def gather_convolution(layer: CodebookConv, conv: nn.Conv2d) -> dict[int, list[Tensor]]:
     """For every input channel that is read, its kernels as the compressed layer uses them."""
     weight, per_group = layer.expand_weight().detach(), conv.in_channels // conv.groups
     filters = conv.out_channels // conv.groups
@@ -123,7 +129,7 @@ def test_counts_flops_and_bytes_from_the_layers(name: str, pair: tuple[int, int]
 
     def count_layers(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal flops, stored
-        if not isinstance(layer, CodebookConv2d):
+        if not isinstance(layer, CodebookConv):
             flops += layer.weight[0].numel() * output[0].numel()  # each output number is one sum over a filter
             return
         area, bits = layer.kernel_size[0] * layer.kernel_size[1], 0
@@ -138,7 +144,7 @@ def test_counts_flops_and_bytes_from_the_layers(name: str, pair: tuple[int, int]
 
     names = {module: name for name, module in small.named_modules()}
     for module in small.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear, CodebookConv2d)):
+        if isinstance(module, (nn.Conv2d, nn.Linear, CodebookConv)):
             handles.append(module.register_forward_hook(count_layers))
     with torch.no_grad():
         small(example_input(SHAPE)[:1])

@@ -36,7 +36,7 @@ def trained_norm(channels: int, affine: bool = True) -> nn.BatchNorm2d:
 
 
 def mixing_compactor(channels: int, gone: list[int]) -> Compactor:
-    compactor = Compactor("site", torch.empty(channels, 1))
+    compactor = Compactor("site", channels, torch.empty(0))
     nn.init.normal_(compactor.weight)
     compactor.alive[gone] = 0
     return compactor
@@ -140,6 +140,6 @@ def test_wrapping_keeps_the_mode_and_the_function() -> None:
     network[1][0].eval()
     inputs = torch.randn(2, 3, 2, 2)
     expected = network(inputs)
-    wrap_module(network, "1.0", lambda norm: Compacted(norm, Compactor("0", network[0].weight)))
+    wrap_module(network, "1.0", lambda norm: Compacted(norm, Compactor("0", len(network[0].weight), network[0].weight)))
     assert [network[1][0].training, network[1][0].inner.training, network[1].training] == [False, False, True]
     torch.testing.assert_close(network(inputs), expected)

@@ -131,7 +131,7 @@ def test_only_rows_that_still_live_are_given_back(smallest: float, given_back: b
 
 def test_gradient_rule_by_hand() -> None:
     torch.manual_seed(0)
-    compactor = Compactor("site", torch.empty(5, 1))
+    compactor = Compactor("site", 5, torch.empty(0))
     torch.nn.init.normal_(compactor.weight)
     compactor.alive[4] = 0
     loss_gradient = torch.randn(5, 5)
@@ -155,7 +155,7 @@ def test_gradient_rule_by_hand() -> None:
 @pytest.mark.parametrize("lr", [0.001, 0.1])
 @pytest.mark.parametrize("outward", [0.0, 0.02], ids=["at rest", "moving outward"])
 def test_pulled_rows_come_to_rest_at_zero_and_others_do_not(lr: float, outward: float) -> None:
-    compactor = Compactor("site", torch.empty(3, 1))
+    compactor = Compactor("site", 3, torch.empty(0))
     masked = torch.tensor([True, False, True])
     schedule = plan_schedule(400, lr, 2, penalty=1e-4, interval=200)
     rate = 0.6 * schedule.lr

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from methods.base import Cost
 from methods.kse.kse import build_layer
 from methods.tables.bitpack import BitReader, bits_for, pack_bits, to_bytes
-from methods.tables.codebook import CodebookConv2d, codebook_layers, expand_layer, replace_module, why_unsupported
+from methods.tables.codebook import CodebookConv, codebook_layers, expand_layer, replace_module, why_unsupported
 from methods.tables.table_cost import TableCost, falling_settings
 from methods.tables.vector_quantizer import kernel_symmetries
 
@@ -24,16 +24,31 @@ GEOMETRIES = {
     "grouped": {"in_channels": 6, "out_channels": 8, "kernel_size": 3, "padding": "same", "groups": 2},
     "reflect": {"in_channels": 6, "out_channels": 8, "kernel_size": 3, "padding": 1, "padding_mode": "reflect"},
     "circular": {"in_channels": 6, "out_channels": 8, "kernel_size": 5, "padding": 2, "padding_mode": "circular"},
+    "signal": {"in_channels": 6, "out_channels": 8, "kernel_size": 5, "padding": 2, "padding_mode": "reflect"},
+    "clip": {"in_channels": 4, "out_channels": 6, "kernel_size": (3, 1, 3), "stride": (1, 2, 2), "groups": 2},
+    "longer": {"in_channels": 6, "out_channels": 8, "kernel_size": 4, "stride": 2, "groups": 2},
+    "larger": {"in_channels": 6, "out_channels": 8, "kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1},
+    "deeper": {"in_channels": 4, "out_channels": 6, "kernel_size": (1, 2, 3), "dilation": (1, 1, 2), "bias": False},
 }
+CLASSES = {"signal": nn.Conv1d, "clip": nn.Conv3d, "longer": nn.ConvTranspose1d, "larger": nn.ConvTranspose2d,
+           "deeper": nn.ConvTranspose3d}  # fmt: skip
 
 
-def seeded_convolution(name: str) -> nn.Conv2d:
+def seeded_convolution(name: str) -> nn.modules.conv._ConvNd:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return nn.Conv2d(**GEOMETRIES[name])
+        return CLASSES.get(name, nn.Conv2d)(**GEOMETRIES[name])
 
 
-def shared_layer(name: str, *, drop: bool = True) -> CodebookConv2d:
+def kernel_at(layer: CodebookConv, weight: Tensor, n: int, c: int) -> Tensor:
+    """The kernel from the input that filter n reads as its c-th one; of a transposed weight, inputs come first."""
+    if not layer.transposed:
+        return weight[n, c].flatten()
+    filters, inputs = layer.out_channels // layer.groups, layer.in_channels // layer.groups
+    return weight[n // filters * inputs + c, n % filters].flatten()
+
+
+def shared_layer(name: str, *, drop: bool = True) -> CodebookConv:
     """Of every group's input channels: one with 3 distinct kernels, one whole, one (of the first group two) dropped."""
     conv = seeded_convolution(name)
     kernels, area = conv.out_channels // conv.groups, math.prod(conv.kernel_size)
@@ -47,14 +62,14 @@ def shared_layer(name: str, *, drop: bool = True) -> CodebookConv2d:
     return build_layer(conv, counts, torch.randn(int(counts.sum()), area, generator=generator), labels)
 
 
-def scaled_layer(name: str) -> CodebookConv2d:
+def scaled_layer(name: str) -> CodebookConv:
     """Scaled and flipped centroids, some kernels pruned."""
     conv, generator = seeded_convolution(name), torch.Generator().manual_seed(2)
-    orders = kernel_symmetries(*conv.kernel_size, 4)
+    orders = kernel_symmetries(conv.kernel_size, 4)
     bank = nn.Parameter(torch.randn(5, orders.shape[1], generator=generator))
-    shape = conv.weight.shape[:2]
-    index = torch.randint(5 * 4 + 1, shape, generator=generator)
-    return CodebookConv2d(conv, bank, index, scale=torch.randn(shape, generator=generator), orders=orders)
+    shape = conv.out_channels, conv.in_channels // conv.groups
+    index = torch.randint(5 * len(orders) + 1, shape, generator=generator)
+    return CodebookConv(conv, bank, index, scale=torch.randn(shape, generator=generator), orders=orders)
 
 
 LAYERS = (
@@ -64,22 +79,23 @@ LAYERS = (
 )
 
 
-def random_image(layer: CodebookConv2d) -> Tensor:
-    return torch.randn(2, layer.in_channels, 9, 8, generator=torch.Generator().manual_seed(5))
+def random_image(layer: CodebookConv) -> Tensor:
+    size = (9, 8, 7)[: len(layer.kernel_size)]
+    return torch.randn(2, layer.in_channels, *size, generator=torch.Generator().manual_seed(5))
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=repr)
-def test_is_the_expanded_convolution(layer: CodebookConv2d) -> None:
+def test_is_the_expanded_convolution(layer: CodebookConv) -> None:
     x = random_image(layer)
     with torch.no_grad():
         torch.testing.assert_close(layer(x), expand_layer(layer)(x), rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(
-            layer(x.contiguous(memory_format=torch.channels_last)), layer(x), rtol=1e-5, atol=1e-5
-        )
+        if x.dim() == 4:
+            last = x.contiguous(memory_format=torch.channels_last)
+            torch.testing.assert_close(layer(last), layer(x), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=repr)
-def test_gradients_are_sums_over_the_kernels(layer: CodebookConv2d) -> None:
+def test_gradients_are_sums_over_the_kernels(layer: CodebookConv) -> None:
     """Against autograd on the dense copy: its weight's gradient, gathered kernel by kernel."""
     dense, x = expand_layer(layer), random_image(layer)
     layer.zero_grad()
@@ -90,7 +106,8 @@ def test_gradients_are_sums_over_the_kernels(layer: CodebookConv2d) -> None:
     transforms = 1 if layer.orders is None else len(layer.orders)
     for n in range(layer.out_channels):
         for c in range(per_group):
-            gradient, (row, s) = dense.weight.grad[n, c].flatten(), divmod(int(layer.index[n, c]), transforms)
+            gradient = kernel_at(layer, dense.weight.grad, n, c)
+            row, s = divmod(int(layer.index[n, c]), transforms)
             if row == len(bank):
                 continue  # the row of zeros
             order = torch.arange(len(gradient)) if layer.orders is None else layer.orders[s]
@@ -105,7 +122,7 @@ def test_gradients_are_sums_over_the_kernels(layer: CodebookConv2d) -> None:
 
 
 @pytest.mark.parametrize("layer", [shared_layer("grouped"), scaled_layer("plain")], ids=repr)
-def test_copies_exports_and_reads_back(layer: CodebookConv2d) -> None:
+def test_copies_exports_and_reads_back(layer: CodebookConv) -> None:
     x = random_image(layer)
     network = nn.Sequential(layer, nn.ReLU()).eval()
     with torch.no_grad():
@@ -132,10 +149,20 @@ def test_autocast_and_channels_last() -> None:
     torch.testing.assert_close(out.float(), layer(x), rtol=0.05, atol=0.1)
 
 
+@pytest.mark.parametrize("size", [(18, 16), (2, 8, 17, 15)])
+def test_a_transposed_one_can_be_asked_for_a_size(size: tuple[int, ...]) -> None:
+    layer = shared_layer("larger")
+    x = random_image(layer)
+    with torch.no_grad():
+        outputs = layer(x, output_size=size)
+        torch.testing.assert_close(outputs, expand_layer(layer)(x, output_size=size), rtol=1e-5, atol=1e-5)
+    assert outputs.shape[-2:] == size[-2:]
+
+
 def test_shared_bank_stays_shared() -> None:
     conv = seeded_convolution("plain")
     bank = nn.Parameter(torch.randn(4, 9))
-    layers = [CodebookConv2d(conv, bank, torch.randint(4, (8, 6)), scale=torch.ones(8, 6)) for _ in range(2)]
+    layers = [CodebookConv(conv, bank, torch.randint(4, (8, 6)), scale=torch.ones(8, 6)) for _ in range(2)]
     twin = copy.deepcopy(nn.Sequential(layers[0], nn.Conv2d(8, 6, 1), layers[1]))
     assert twin[0].bank is twin[2].bank is not bank
     assert sum(parameter is twin[0].bank for parameter in twin.parameters()) == 1
@@ -149,12 +176,11 @@ def test_what_cannot_be_replaced() -> None:
         def forward(self, input: Tensor) -> Tensor:
             return self._conv_forward(input, self.weight - self.weight.mean(), self.bias)
 
-    assert why_unsupported(nn.Conv2d(2, 3, 3)) is None
+    for plain in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d):
+        assert why_unsupported(plain(2, 3, 3)) is None
     parametrised = nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 3, 3))
     for module in (
         nn.Linear(2, 3),
-        nn.Conv1d(2, 3, 3),
-        nn.ConvTranspose2d(2, 3, 3),
         Standardised(2, 3, 3),
         parametrised,
     ):
@@ -164,7 +190,7 @@ def test_what_cannot_be_replaced() -> None:
 def test_replaces_every_occurrence() -> None:
     conv = nn.Conv2d(3, 3, 1)
     network = nn.Sequential(conv, nn.Sequential(conv, nn.ReLU()))
-    new = CodebookConv2d(conv, nn.Parameter(torch.randn(2, 1)), torch.zeros(3, 3))
+    new = CodebookConv(conv, nn.Parameter(torch.randn(2, 1)), torch.zeros(3, 3))
     replace_module(network, "0", new)
     assert network[0] is network[1][0] is new
     assert codebook_layers(network) == {"0": new}

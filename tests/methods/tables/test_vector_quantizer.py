@@ -29,7 +29,7 @@ def test_symmetries(height: int, width: int, count: int) -> None:
     images[4] = [*images[2], np.flipud(kernel), np.rot90(kernel, 2)]
     images[8] = [*images[4], *(np.rot90(image) for image in images[4])] if height == width else images[4]
     expected = sorted(image.reshape(-1).tolist() for image in images[count])
-    orders = kernel_symmetries(height, width, count)
+    orders = kernel_symmetries((height, width), count)
     assert sorted(orders.tolist()) == expected
     assert orders[0].tolist() == list(range(height * width))
     flat = random_points(1, height * width)
@@ -51,7 +51,7 @@ def test_quantize_by_brute_force(with_previous: bool, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("count", [1, 2, 4, 8])
 def test_update_by_brute_force(count: int) -> None:
     """One step: each centroid is the mean of its members, each pulled back by the inverse of its transform."""
-    x, centers, orders = random_points(300, 9), random_points(6, 9, seed=1), kernel_symmetries(3, 3, count)
+    x, centers, orders = random_points(300, 9), random_points(6, 9, seed=1), kernel_symmetries((3, 3), count)
     before, _ = quantize_points(x, transform_centers(centers, orders))
     book, error = run_lloyd(x, centers, orders, steps=1, tolerance=0)
     for i in range(6):
@@ -68,7 +68,7 @@ def test_update_by_brute_force(count: int) -> None:
 
 
 def test_finds_planted_centroids_under_all_symmetries() -> None:
-    orders, generator = kernel_symmetries(3, 3, 8), torch.Generator().manual_seed(0)
+    orders, generator = kernel_symmetries((3, 3), 8), torch.Generator().manual_seed(0)
     planted = random_points(5, 9, seed=2)
     words = torch.randint(40, (400,), generator=generator)
     x = transform_centers(planted, orders)[words] + 1e-3 * random_points(400, 9, seed=3)
@@ -89,7 +89,7 @@ def test_empty_clusters_start_anew() -> None:
 
 def test_samples_then_polishes_and_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer seeding points and points per centroid than there are points: the error stays near a full fit's."""
-    x, orders = random_points(4000, 9), kernel_symmetries(3, 3, 2)
+    x, orders = random_points(4000, 9), kernel_symmetries((3, 3), 2)
     full = [
         quantize_points(x, transform_centers(book.centers, orders))[1] for book in fit_codebooks(x, [32, 8], orders, 0)
     ]
