@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from methods.base import Allocation, Compressor, Levels, MethodInfo, example_input
 from methods.registry import create, method_info
 from methods.tables.codebook import CodebookConv
-from methods.testing.small_networks import CLASSES, SHAPE, random_batches, small_network
+from methods.testing.small_networks import CLASSES, input_shape, random_batches, small_network
 from models.errors import UserError
 from models.execution.forward_hooks import forward_hooks
 
@@ -59,8 +59,8 @@ class MethodCase:
     network: str | Callable[[], nn.Module]
     """One of `NETWORKS`, or a function that builds the same network, weights included, in every call."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    shape: tuple[int, int, int] = SHAPE
-    """(C, H, W) of the network's inputs."""
+    shape: tuple[int, ...] = ()
+    """(C, H, W) of the network's inputs, or (C, L), or (C, D, H, W); of one of `NETWORKS` it is known."""
     classes: int = CLASSES
     count_flops: Callable[[nn.Module, Tensor], int] = count_flops
     """Another way to the FLOPs of a compressed network, for layers of a method's own that torch cannot count."""
@@ -71,7 +71,12 @@ class MethodCase:
 
     @property
     def example(self) -> Tensor:
-        return example_input(self.shape)
+        return example_input(self.input_shape)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """What one input of the network looks like."""
+        return self.shape or input_shape(self.network if isinstance(self.network, str) else "")
 
     def build_network(self) -> nn.Module:
         return small_network(self.network) if isinstance(self.network, str) else self.network()
@@ -89,7 +94,7 @@ class MethodCase:
         return compressor
 
     def make_batches(self, count: int) -> list[tuple[Tensor, Tensor]]:
-        return random_batches(count, shape=self.shape, classes=self.classes)
+        return random_batches(count, shape=self.input_shape, classes=self.classes)
 
     def finish_compressed(self, compressor: Compressor, allocation: Allocation, steps: int = 0) -> nn.Module:
         return train_compressed(compressor, allocation, self.make_batches(steps))

@@ -1,4 +1,4 @@
-"""Small networks with the common ways in which layers are coupled; inputs are (B, 3, 12, 12)."""
+"""Small networks with the common ways in which layers are coupled, for images, signals and clips."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from methods.graph.narrow import Conv
 
 SHAPE = (3, 12, 12)
 CLASSES = 5
@@ -27,7 +29,7 @@ class Pooled(nn.Module):
         self.linear = nn.Linear(channels, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(F.adaptive_avg_pool2d(self.features(x), 1).flatten(1))
+        return self.linear(self.features(x).flatten(2).mean(2))
 
 
 class Residual(nn.Module):
@@ -76,16 +78,74 @@ def pointwise_network() -> nn.Module:
     return Pooled(16, *(conv_unit(*size) for size in sizes))
 
 
+class Skip(nn.Module):
+    """A U-Net of one level: what goes down and up again is concatenated with what did not."""
+
+    def __init__(self, inputs: int, down: nn.Module, up: nn.Module) -> None:
+        super().__init__()
+        self.stem = conv_unit(3, inputs)
+        self.down, self.up = down, up
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return torch.cat([x, self.up(self.down(x))], 1)
+
+
+def normed(layer: Conv) -> nn.Sequential:
+    norm = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[len(layer.kernel_size) - 1]
+    return nn.Sequential(layer, norm(layer.out_channels), nn.ReLU())
+
+
+def transposed_network() -> nn.Module:
+    up = nn.Sequential(
+        normed(nn.ConvTranspose2d(16, 16, 3, 2, 1, output_padding=1, bias=False)),
+        normed(nn.ConvTranspose2d(16, 16, 3, padding=1, groups=16)),
+        nn.ConvTranspose2d(16, 12, 3, padding=2, dilation=2),
+    )
+    return Pooled(16, Skip(10, conv_unit(10, 16, stride=2), up), conv_unit(22, 16))
+
+
+def signal_network() -> nn.Module:
+    return Pooled(
+        16,
+        normed(nn.Conv1d(3, 12, 7, stride=2, padding=3, bias=False)),
+        normed(nn.Conv1d(12, 16, 3, padding=2, dilation=2)),
+        normed(nn.Conv1d(16, 16, 3, padding=1, groups=16)),
+        normed(nn.ConvTranspose1d(16, 12, 4, 2)),
+        normed(nn.Conv1d(12, 16, 3)),
+    )
+
+
+def clip_network() -> nn.Module:
+    return Pooled(
+        12,
+        normed(nn.Conv3d(3, 8, 3, (1, 2, 2), 1, bias=False)),
+        normed(nn.Conv3d(8, 12, (1, 3, 3), padding=(0, 1, 1))),
+        normed(nn.Conv3d(12, 12, (3, 1, 1), padding=(1, 0, 0), groups=2)),
+        normed(nn.ConvTranspose3d(12, 8, 2, 2)),
+        normed(nn.Conv3d(8, 12, 3)),
+    )
+
+
 _BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "plain": plain_network,
     "residual": residual_network,
     "concat": concat_network,
     "depthwise": depthwise_network,
     "pointwise": pointwise_network,
+    "transposed": transposed_network,
+    "signal": signal_network,
+    "clip": clip_network,
 }
+_SHAPES = {"signal": (3, 32), "clip": (3, 4, 8, 8)}
 
 
 NETWORKS = tuple(sorted(_BUILDERS))
+
+
+def input_shape(name: str) -> tuple[int, ...]:
+    """What one input of a network looks like."""
+    return _SHAPES.get(name, SHAPE)
 
 
 def small_network(name: str, seed: int = 0) -> nn.Module:
@@ -94,21 +154,22 @@ def small_network(name: str, seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
         network = _BUILDERS[name]()
         for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 nn.init.uniform_(module.weight, 0.5, 1.5)
                 nn.init.normal_(module.bias, std=0.2)
                 assert module.running_mean is not None
                 assert module.running_var is not None
                 nn.init.normal_(module.running_mean, std=0.2)
                 nn.init.uniform_(module.running_var, 0.5, 1.5)
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, Conv):
                 # Input channels differ in strength, as KSE would otherwise grade all alike.
-                module.weight.data *= torch.linspace(0.3, 2.0, module.weight.shape[1])[:, None, None]
+                weight = module.weight.data.movedim(0 if module.transposed else 1, -1)
+                weight *= torch.linspace(0.3, 2.0, weight.shape[-1])
     return network.eval()
 
 
 def random_batches(
-    count: int, size: int = 8, seed: int = 0, shape: tuple[int, int, int] = SHAPE, classes: int = CLASSES
+    count: int, size: int = 8, seed: int = 0, shape: tuple[int, ...] = SHAPE, classes: int = CLASSES
 ) -> list[tuple[Tensor, Tensor]]:
     """`count` batches of `size` random inputs and labels."""
     generator = torch.Generator().manual_seed(seed)

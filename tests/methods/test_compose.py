@@ -13,16 +13,18 @@ from independent import randomise_channels
 from torch import Tensor, nn
 
 from methods.base import Allocation, Compressor, Site, example_input
+from methods.graph.narrow import Conv
 from methods.kse.kse import PAIRS
 from methods.registry import create, method_info, methods
 from methods.tables.codebook import codebook_layers
 from methods.testing.conformance import count_flops, train_compressed
-from methods.testing.small_networks import NETWORKS, SHAPE, random_batches, small_network
+from methods.testing.small_networks import NETWORKS, SHAPE, input_shape, random_batches, small_network
 from models.errors import UserError
 
 
-def bind_method(method: str, network: nn.Module, **options: Any) -> Compressor:
-    return create(method, network, example_input(SHAPE), {name.replace("__", "."): v for name, v in options.items()})
+def bind_method(method: str, network: nn.Module, example: Tensor | None = None, **options: Any) -> Compressor:
+    chosen = {name.replace("__", "."): value for name, value in options.items()}
+    return create(method, network, example_input(SHAPE) if example is None else example, chosen)
 
 
 def at_random(compressor: Compressor, seed: int) -> Allocation:
@@ -86,15 +88,15 @@ def test_sites_of_both_stand_in_one_allocation() -> None:
     ],
 )
 def test_costs_at_any_pair_of_widths(method: str, options: dict[str, Any], name: str) -> None:
-    network = small_network(name)
+    network, example = small_network(name), example_input(input_shape(name))
     with torch.no_grad():
-        [m for m in network.modules() if isinstance(m, nn.Conv2d)][1].weight[1:3, 0] = 0  # kernels that are pruned
-    compressor = bind_method(method, network, **options)
+        [m for m in network.modules() if isinstance(m, Conv)][1].weight[1:3, 0] = 0  # kernels that are pruned
+    compressor = bind_method(method, network, example, **options)
     for seed in range(12):
         allocation = at_random(compressor, seed)
         small = compressor.compress(allocation).eval()
         flops, params, _ = compressor.cost_of(allocation)
-        assert flops == count_flops(small, example_input(SHAPE))
+        assert flops == count_flops(small, example)
         assert params == sum(parameter.numel() for parameter in small.parameters())
 
 

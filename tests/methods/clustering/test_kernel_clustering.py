@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from methods.base import Allocation, example_input
 from methods.clustering.kernel_clustering import KernelClustering
 from methods.clustering.scaled_kernels import in_16_bits, signed_scales
+from methods.graph.narrow import Conv
 from methods.registry import create
 from methods.tables.codebook import CodebookConv, codebook_layers
-from methods.testing.small_networks import NETWORKS, SHAPE, random_batches, small_network
+from methods.testing.small_networks import NETWORKS, SHAPE, input_shape, random_batches, small_network
 from models.errors import UserError
 
 
-def bind_method(network: nn.Module, **options: Any) -> KernelClustering:
-    compressor = create("kernel-clustering", network, example_input(SHAPE), options)
+def bind_method(network: nn.Module, example: Tensor | None = None, **options: Any) -> KernelClustering:
+    compressor = create("kernel-clustering", network, example_input(SHAPE) if example is None else example, options)
     assert isinstance(compressor, KernelClustering)
     return compressor
 
@@ -50,21 +52,24 @@ def convolutions_by_hand(layer: CodebookConv) -> int:
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("options", [{}, {"transforms": 8}, {"scope": "network", "transforms": 2},
-                                     {"scope": {"features.0.0": 8, "*": 16}, "transforms": 4}])  # fmt: skip
+                                     {"scope": {"features.0.*": 8, "*": 16}, "transforms": 4}])  # fmt: skip
 def test_flops_and_bytes_from_the_layers(name: str, options: dict[str, Any]) -> None:
     dense = small_network(name)
     with torch.no_grad():
-        next(m for m in dense.modules() if isinstance(m, nn.Conv2d)).weight[1:3, 0] = 0
-    compressor = bind_method(dense, **options)
+        next(m for m in dense.modules() if isinstance(m, Conv)).weight[1:3, 0] = 0
+    example = example_input(input_shape(name))
+    compressor = bind_method(dense, example, **options)
     for allocation in (middle_allocation(compressor), smallest_allocation(compressor)):
         small = compressor.compress(allocation)
         flops = bits = 0
 
-        def count_layers(layer: nn.Module, _: Any, output: torch.Tensor) -> None:
+        def count_layers(layer: nn.Module, inputs: Any, output: torch.Tensor) -> None:
             nonlocal flops, bits
+            if getattr(layer, "transposed", False):
+                output = inputs[0]  # the kernels meet the inputs
             if isinstance(layer, CodebookConv):
                 transforms = 1 if layer.orders is None else len(layer.orders)
-                area = layer.kernel_size[0] * layer.kernel_size[1]
+                area = math.prod(layer.kernel_size)
                 flops += convolutions_by_hand(layer) * area * output[0, 0].numel()
                 index = (len(layer.bank) - 1).bit_length() + (transforms - 1).bit_length() + 16
                 bits += -(-layer.index.numel() * index // 8) * 8
@@ -72,10 +77,10 @@ def test_flops_and_bytes_from_the_layers(name: str, options: dict[str, Any]) -> 
                 flops += layer.weight[0].numel() * output[0].numel()
 
         for module in small.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear, CodebookConv)):
+            if isinstance(module, (Conv, nn.Linear, CodebookConv)):
                 module.register_forward_hook(count_layers)
         with torch.no_grad():
-            small(example_input(SHAPE)[:1])
+            small(example[:1])
         scales = sum(layer.scale.numel() for layer in codebook_layers(small).values())
         floats = sum(parameter.numel() for parameter in small.parameters())
         assert compressor.cost_of(allocation) == (flops, floats, 4 * (floats - scales) + bits // 8)

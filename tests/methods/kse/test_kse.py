@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Allocation, Compressor, example_input
+from methods.graph.narrow import Conv
 from methods.kse.kse import KSE, PAIRS
 from methods.kse.kse_indicator import channel_indicator, kept_kernels, neighbour_distances
 from methods.registry import create
 from methods.tables.codebook import CodebookConv, codebook_layers
-from methods.testing.small_networks import NETWORKS, SHAPE, small_network
+from methods.testing.small_networks import NETWORKS, SHAPE, input_shape, small_network
 from models.errors import UserError
 
 WEIGHTS = os.environ.get("RATIO_SEARCH_WEIGHTS")
@@ -63,8 +64,8 @@ def loop_counts(v: list[float], G: int, T: int, N: int) -> list[int]:
     return counts
 
 
-def bind_method(network: nn.Module, **options: float) -> KSE:
-    compressor = create("kse", network, example_input(SHAPE), options)
+def bind_method(network: nn.Module, example: Tensor | None = None, **options: float) -> KSE:
+    compressor = create("kse", network, example_input(SHAPE) if example is None else example, options)
     assert isinstance(compressor, KSE)
     return compressor
 
@@ -104,12 +105,15 @@ def test_density_on_a_line_with_ties() -> None:
     torch.testing.assert_close(neighbour_distances(values, 3)[0], expected)
 
 
-def gather_convolution(layer: CodebookConv, conv: nn.Conv2d) -> dict[int, list[Tensor]]:
+def gather_convolution(layer: CodebookConv, conv: Conv) -> dict[int, list[Tensor]]:
     """For every input channel that is read, its kernels as the compressed layer uses them."""
     weight, per_group = layer.expand_weight().detach(), conv.in_channels // conv.groups
     filters = conv.out_channels // conv.groups
     return {
-        channel: [weight[channel // per_group * filters + n, channel % per_group] for n in range(filters)]
+        channel: [
+            weight[channel, n] if conv.transposed else weight[channel // per_group * filters + n, channel % per_group]
+            for n in range(filters)
+        ]
         for channel in layer.read_channels().nonzero()[:, 0].tolist()
     }
 
@@ -118,8 +122,8 @@ def gather_convolution(layer: CodebookConv, conv: nn.Conv2d) -> dict[int, list[T
 @pytest.mark.parametrize("pair", [(2, 0), (4, 0), (4, 1), (6, 3)])
 def test_counts_flops_and_bytes_from_the_layers(name: str, pair: tuple[int, int]) -> None:
     """Distinct kernels, work and bytes counted in the compressed modules, against what the cost model predicted."""
-    dense, (G, T) = small_network(name), pair
-    compressor = bind_method(dense)
+    dense, (G, T), example = small_network(name), pair, example_input(input_shape(name))
+    compressor = bind_method(dense, example)
     wanted = [[i for i, setting in enumerate(site.settings) if dict(setting) == {"G": G, "T": T}] or [0]
               for site in compressor.sites]  # fmt: skip
     allocation = compressor.allocation([choice[0] for choice in wanted])
@@ -127,12 +131,14 @@ def test_counts_flops_and_bytes_from_the_layers(name: str, pair: tuple[int, int]
     flops, stored = 0, 4 * sum(parameter.numel() for parameter in small.parameters())
     handles = []
 
-    def count_layers(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+    def count_layers(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal flops, stored
+        if getattr(layer, "transposed", False):
+            output = inputs[0]  # the kernels meet the inputs
         if not isinstance(layer, CodebookConv):
             flops += layer.weight[0].numel() * output[0].numel()  # each output number is one sum over a filter
             return
-        area, bits = layer.kernel_size[0] * layer.kernel_size[1], 0
+        area, bits = math.prod(layer.kernel_size), 0
         for kernels in gather_convolution(layer, dense.get_submodule(names[layer])).values():
             if not any(kernel.any() for kernel in kernels):
                 continue  # fills up a group
@@ -144,10 +150,10 @@ def test_counts_flops_and_bytes_from_the_layers(name: str, pair: tuple[int, int]
 
     names = {module: name for name, module in small.named_modules()}
     for module in small.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear, CodebookConv)):
+        if isinstance(module, (Conv, nn.Linear, CodebookConv)):
             handles.append(module.register_forward_hook(count_layers))
     with torch.no_grad():
-        small(example_input(SHAPE)[:1])
+        small(example[:1])
     cost = compressor.cost_of(allocation)
     assert codebook_layers(small) or all(level == 0 for level in compressor.levels(allocation))
     assert cost.flops == flops

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -34,6 +37,16 @@ def test_symmetries(height: int, width: int, count: int) -> None:
     assert orders[0].tolist() == list(range(height * width))
     flat = random_points(1, height * width)
     assert torch.equal(transform_centers(flat, orders), torch.stack([flat[0, order] for order in orders]))
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 3, 4)])
+def test_symmetries_of_signals_and_clips_are_flips(shape: tuple[int, ...]) -> None:
+    kernel = np.arange(math.prod(shape)).reshape(shape)
+    axes = range(len(shape))
+    flips = [np.flip(kernel, some).reshape(-1).tolist() for n in range(len(shape) + 1)
+             for some in itertools.combinations(axes, n)]  # fmt: skip
+    assert sorted(kernel_symmetries(shape, 8).tolist()) == sorted(flips)
+    assert kernel_symmetries(shape, 2)[1].tolist() == np.flip(kernel, -1).reshape(-1).tolist()
 
 
 @pytest.mark.parametrize("with_previous", [False, True])
