@@ -177,7 +177,7 @@ def attempt_log(config: RunConfig, task: str) -> AttemptLog:
 def open_ledger(run: PreparedRun, warn: Callable[[str], None]) -> Iterator[Ledger]:
     """The task's ledger; what it could not write in the end lies beside the run's files, and the user is told."""
     config = run.config
-    ledger = Ledger(config.ledger, run.fingerprint, run.title, rescue=config.folder / "unsaved.jsonl")
+    ledger = Ledger(config.ledger, run.fingerprint, run.title, run.task.metric, rescue=config.folder / "unsaved.jsonl")
     for notice in ledger.notices:
         warn(notice)
     try:

@@ -163,8 +163,8 @@ def read_standings(ledger: Ledger) -> list[Standing]:
 def store_dense(ledger: Ledger, dense: Dense) -> None:
     """Write what is known of the dense network; a figure that is not measured this time stays."""
     recorded = ledger.facts(DENSE).get(DENSE, {})
-    former = Dense.from_record(recorded).record() if recorded else {}
-    ledger.store_fact(DENSE, {**former, **dense.record()})
+    measured = {name: value for name, value in dense.record().items() if value is not None}
+    ledger.store_fact(DENSE, {**recorded, **measured})
 
 
 def read_dense(ledger: Ledger) -> Dense | None:

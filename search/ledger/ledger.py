@@ -17,6 +17,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.errors import UserError
+from models.tasks.metric import ACCURACY, Metric
 from search.candidate import Candidate, Outcome
 from search.ledger.location import public_location
 from search.ledger.record import Record
@@ -45,7 +46,14 @@ class Ledger:
     """
 
     def __init__(
-        self, location: str, task: str, title: str, *, rescue: str | Path | None = None, read_only: bool = False
+        self,
+        location: str,
+        task: str,
+        title: str,
+        metric: Metric = ACCURACY,
+        *,
+        rescue: str | Path | None = None,
+        read_only: bool = False,
     ) -> None:
         """Open or create.
 
@@ -53,13 +61,14 @@ class Ledger:
             location: an SQLite file, or an Optuna storage URL (`postgresql://...`, `mysql://...`, `sqlite:///...`).
             task: the task's fingerprint.
             title: the task in words, `resnet20 on cifar10`.
+            metric: that the task is judged by, for Optuna's dashboard.
             rescue: where outcomes go that the storage will not take (disk full); what lies there is taken in now.
             read_only: it must be there and is left as it is.
 
         Raises:
             UserError: the location cannot be used.
         """
-        self.location, self.task, self.title = public_location(location), task, title
+        self.location, self.task, self.title, self._metric = public_location(location), task, title, metric
         self._opened = open_for_reading(location) if read_only else open_for_writing(location, [(task, title)])
         self.skipped = self._opened.damage.lost
         self._rescue = Rescue(Path(rescue) if rescue is not None else None, task)
@@ -225,7 +234,7 @@ class Ledger:
         """The id of the task's study of one kind of judgement; made if there is none."""
         name = study_name(self.task, self.title, kind)
         if name not in self._studies:
-            self._studies[name] = create_study(self._storage, name, self.task, self.title)
+            self._studies[name] = create_study(self._storage, name, self.task, self.title, self._metric)
         return self._studies[name]
 
     def _write_record(self, record: Record) -> None:

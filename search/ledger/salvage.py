@@ -14,6 +14,7 @@ from typing import Any
 
 from optuna.storages import RDBStorage
 
+from models.tasks.metric import ACCURACY
 from search.ledger.cells import CellReader, Row, Value, page_layouts
 from search.ledger.record import Record, load_json
 from search.ledger.studies import FACT, OWNER, RECORD, create_study, finished_trial, judgement_kind, study_name
@@ -70,8 +71,9 @@ def rebuild_storage(salvage: Salvage, storage: RDBStorage) -> None:
     for task, title in salvage.titles.items():
         studies: dict[str, int] = {}
         records = salvage.records.get(task, [])
+        metric = next((record.outcome.metric for record in records if record.outcome.status == "ok"), ACCURACY)
         for kind in dict.fromkeys(["", *(judgement_kind(record.candidate) for record in records)]):
-            studies[kind] = create_study(storage, study_name(task, title, kind), task, title)
+            studies[kind] = create_study(storage, study_name(task, title, kind), task, title, metric)
         for record in records:
             storage.create_new_trial(studies[judgement_kind(record.candidate)], finished_trial(record))
         for name, fact in salvage.facts.get(task, {}).items():

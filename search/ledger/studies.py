@@ -11,6 +11,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from models.tasks.metric import Metric
 from search.candidate import Candidate
 from search.ledger.record import SCHEMA, Record
 
@@ -40,14 +41,15 @@ def study_owner(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
     return owner if isinstance(owner, dict) and isinstance(owner.get("task"), str) else {}
 
 
-def create_study(storage: BaseStorage, name: str, task: str, title: str) -> int:
+def create_study(storage: BaseStorage, name: str, task: str, title: str, metric: Metric) -> int:
     """The id of the study called `name`; made if another search has not made it meanwhile."""
     try:
-        study = storage.create_new_study([StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE], name)
+        direction = StudyDirection.MINIMIZE if metric.lower_is_better else StudyDirection.MAXIMIZE
+        study = storage.create_new_study([StudyDirection.MINIMIZE, direction], name)
     except DuplicatedStudyError:
         study = storage.get_study_id_from_name(name)  # its maker may have been killed before the next line
     storage.set_study_user_attr(study, OWNER, {"schema": SCHEMA, "task": task, "title": title})
-    storage.set_study_system_attr(study, METRIC_NAMES, ["FLOPs", "worth"])
+    storage.set_study_system_attr(study, METRIC_NAMES, ["FLOPs", metric.name])
     return study
 
 
@@ -57,7 +59,7 @@ def finished_trial(record: Record) -> FrozenTrial:
     judged = outcome.status == "ok" and outcome.flops is not None and outcome.score is not None
     trial = create_trial(
         state=TrialState.COMPLETE if judged else TrialState.FAIL,
-        values=[float(outcome.flops or 0), float(outcome.worth or 0)] if judged else None,
+        values=[float(outcome.flops or 0), float(outcome.score or 0)] if judged else None,
         user_attrs={RECORD: record.to_json()},
     )
     trial.datetime_start = now - timedelta(seconds=outcome.seconds)

@@ -103,16 +103,18 @@ class Dense:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Dense:
-        """What `record` makes of one, or an earlier version, which knew accuracy alone; TypeError if it is neither."""
-        former = {"search_accuracy": "search_score", "test_accuracy": "test_score"}
-        fields = {former.get(name, name): value for name, value in record.items()}
+        """What `record` makes of one; TypeError or ValueError if it is none."""
+        fields = dict(record)
         metric = Metric.model_validate(fields.pop("metric", ACCURACY))
-        return cls(**{"search_score": None, "test_score": None, **fields}, metric=metric)
+        scores = {f"{split}_score": fields.pop(f"{split}_{metric.name}", None) for split in ("search", "test")}
+        return cls(**fields, **scores, metric=metric)
 
     def record(self) -> dict[str, Any]:
-        """As plain JSON, without what was not measured."""
-        known = {name: value for name, value in vars(self).items() if value is not None}
-        return {**known, "metric": self.metric.model_dump()}
+        """As plain JSON, scores by the metric's name: `test_accuracy`. A metric is recorded if it is another."""
+        costs = {"flops": self.flops, "params": self.params, "bytes": self.bytes}
+        name = self.metric.name
+        scores = {f"search_{name}": self.search_score, f"test_{name}": self.test_score}
+        return costs | scores | ({} if self.metric == ACCURACY else {"metric": self.metric.model_dump()})
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ import models
 ROOT = Path(models.__file__).parent
 # Each layer may import from itself and from those before it.
 LAYERS = (
-    ("errors", "notices", "paths", "wording", "locks", "settings", "tensor_digest"),
+    ("devices", "errors", "notices", "paths", "wording", "locks", "settings", "tensor_digest"),
     ("execution",),
     ("user",),
     ("registry", "task_config"),
     ("networks", "data", "checkpoints"),
     ("dense_network",),
-    ("task",),
+    ("task", "tasks"),
 )
 RANKS = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 

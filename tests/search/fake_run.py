@@ -90,9 +90,7 @@ def with_tables(run: RunView, **changes: Any) -> RunView:
 
 def without_result(run: RunView) -> RunView:
     """The same run, had every candidate failed."""
-    frame = run.tables.candidates.assign(
-        status="failed", reason="out of memory", accuracy=math.nan, test_accuracy=math.nan
-    )
+    frame = run.tables.candidates.assign(status="failed", reason="out of memory", score=math.nan, test_score=math.nan)
     failed = with_tables(run, candidates=frame, front=frame[:0], finals=run.tables.finals[:0])
     return replace(failed, allocations={})
 
@@ -140,4 +138,4 @@ def _scan(rng: random.Random, sites: Sequence[str]) -> pd.DataFrame:
         for strength in (0.1, 0.3, 0.5, 0.7, 0.9):
             accuracy = 0.93 - harm * strength**2
             lines.append(("l1", site, f"ratio={strength}", strength, accuracy, 3 * (1 - accuracy), 1024))
-    return pd.DataFrame(lines, columns=["method", "site", "setting", "strength", "accuracy", "loss", "images"])
+    return pd.DataFrame(lines, columns=["method", "site", "setting", "strength", "score", "loss", "images"])

@@ -15,7 +15,7 @@ from models.errors import UserError
 from models.execution.input_forms import guard_inputs
 from models.task_config import TaskConfig
 from models.tasks.load import load_network, load_task
-from models.tasks.loaded import Task
+from models.tasks.pictures import PictureTask
 from search import api
 from search.settings.inputs import data_spec, task_of
 
@@ -70,7 +70,7 @@ def as_file(network: nn.Module, folder: Path) -> TaskConfig:
 FORMS = [as_object, as_file]
 
 
-def load(config: TaskConfig) -> Task:
+def load(config: TaskConfig) -> PictureTask:
     return load_task(config, "cpu")
 
 

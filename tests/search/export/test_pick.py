@@ -35,7 +35,7 @@ def candidate(target: str, seed: int | None, settings: RunConfig) -> Candidate:
 def line(target: str, flops: int, accuracy: float, seed: int | None, settings: RunConfig) -> dict[str, object]:
     made = candidate(target, seed, settings)
     key = made.key(TASK)
-    where = "accuracy" if seed is None else "test_accuracy"
+    where = "score" if seed is None else "test_score"
     return {
         "candidate": key[:8],
         "key": key,
@@ -59,7 +59,7 @@ def run(finals: bool = True, **changes) -> FinishedRun:
     for target, accuracies in TESTED.items() if finals else ():
         rows = [line(target, int(1000 * float(target)), a, seed, settings) for seed, a in enumerate(accuracies)]
         lines += rows
-        best.append({**rows[0], "test_accuracy": sum(accuracies) / len(accuracies), "seeds": len(accuracies)})
+        best.append({**rows[0], "test_score": sum(accuracies) / len(accuracies), "seeds": len(accuracies)})
     table = pd.DataFrame(lines, columns=list(CANDIDATE_TYPES)).astype(CANDIDATE_TYPES)
     finalists = pd.DataFrame(best, columns=list(FINAL_TYPES)).astype(FINAL_TYPES)
     return FinishedRun(settings, TASK, {}, RunTables(table, front, finalists))

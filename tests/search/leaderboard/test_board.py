@@ -27,14 +27,14 @@ def row(board: Board, method: str, target: str) -> dict[str, object]:
 
 def test_figures_of_a_row(board: Board) -> None:
     line = row(board, "l1", "0.5")
-    assert line["accuracy"] == pytest.approx(0.931)
+    assert line["score"] == pytest.approx(0.931)
     assert line["std"] == pytest.approx(0.001)
     assert line["n"] == 3
-    assert line["delta_points"] == pytest.approx(-1.9)
+    assert line["delta"] == pytest.approx(-0.019)
     assert (line["kept_asked"], line["kept_flops"]) == (0.5, 0.498)
     assert (line["flops"], line["params"], line["bytes"], line["compression"]) == (498_000, 20_000, 64_000, 2.5)
     assert (line["searched"], line["search_seconds"], line["epochs"]) == (9, 41.5, 3)
-    assert (line["dense_accuracy"], line["device"], line["run"]) == (0.95, "cpu", "some-run")
+    assert (line["dense_score"], line["device"], line["run"]) == (0.95, "cpu", "some-run")
     assert pd.isna(line["latency_ms"])
     assert pd.isna(line["latency_device"])
     assert pd.isna(line["command"])  # its run's folder is not there
@@ -54,7 +54,7 @@ def test_what_a_reader_must_know_is_noted(board: Board) -> None:
     assert "below the target" in note
     refused = row(board, "kse", "0.3")
     assert refused["note"] == "target '0.3' is out of reach"
-    assert pd.isna(refused["accuracy"])
+    assert pd.isna(refused["score"])
     assert pd.isna(refused["searched"])
     assert pd.isna(row(board, "kse", "0.5")["note"])
 
@@ -63,7 +63,7 @@ def test_seeds_that_come_later_join_their_row(path: str, tmp_path: Path) -> None
     with filled(path) as ledger:
         ledger.add(final("taylor", 0.5, seed=1), judged(0.997, 0.5))
     line = row(read_boards(path, [TASK], tmp_path)[0], "taylor", "0.5")
-    assert line["accuracy"] == pytest.approx(0.998)
+    assert line["score"] == pytest.approx(0.998)
     assert (line["n"], line["rank"]) == (2, 1)
 
 
@@ -73,7 +73,7 @@ def test_a_candidate_that_two_strategies_chose_has_a_row_for_each(path: str, tmp
     found = read_boards(path, [TASK], tmp_path)[0].frame
     both = found[(found["method"] == "kse") & (found["target"] == "0.5")]
     assert set(both["strategy"]) == {"acra-uniform", "lagrangian"}
-    assert both["accuracy"].nunique() == 1
+    assert both["score"].nunique() == 1
     assert set(both["searched"]) == {9, 60}
 
 

@@ -30,7 +30,7 @@ def test_csv_reads_back(path: str, tmp_path: Path, board: Board) -> None:
 
 def test_json_reads_back(path: str, tmp_path: Path, board: Board) -> None:
     (task,) = json.loads(printed(path, tmp_path, "json"))["tasks"]
-    assert task["dense"]["test_accuracy"] == DENSE.test_accuracy
+    assert task["dense"]["test_accuracy"] == DENSE.test_score
     assert [line["row"] for line in task["rows"]] == list(board.frame["row"])
     refused = next(line for line in task["rows"] if line["note"] and "reach" in line["note"])
     assert refused["accuracy"] is None

@@ -39,6 +39,6 @@ def test_the_picture_holds_every_tested_row_with_its_spread(board: Board) -> Non
     drawn = {(row[0], round(x, 9), round(y, 9), round(bar, 9)) for trace in figure["data"] if "error_y" in trace
              for row, x, y, bar in zip(trace["customdata"], trace["x"], trace["y"], trace["error_y"]["array"],
                                        strict=True)}  # fmt: skip
-    known = board.frame[board.frame["accuracy"].notna()].fillna({"std": 0.0})
-    assert drawn == {(line["row"], round(100 * line["kept_flops"], 9), round(100 * line["accuracy"], 9),
+    known = board.frame[board.frame["score"].notna()].fillna({"std": 0.0})
+    assert drawn == {(line["row"], round(100 * line["kept_flops"], 9), round(100 * line["score"], 9),
                       round(100 * line["std"], 9)) for line in table_records(known)}  # fmt: skip

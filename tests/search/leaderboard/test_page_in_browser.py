@@ -39,7 +39,7 @@ def test_a_click_on_a_column_head_sorts(page: Path, board: Board, tmp_path: Path
 
 @pytest.mark.browser
 def test_the_fronts_are_drawn_with_error_bars(page: Path, board: Board, tmp_path: Path) -> None:
-    judged = int(board.frame["accuracy"].notna().sum())
+    judged = int(board.frame["score"].notna().sum())
     with Browser(tmp_path / "profile") as browser:
         browser.open(page)
         count = "document.querySelectorAll('#fronts-plot-0 {}').length"

@@ -14,6 +14,7 @@ from search.engine.standings import store_dense
 from search.leaderboard.board import Board, find_tasks, read_boards
 from search.leaderboard.views import Filter, mean_ranks, select_rows, sort_rows
 from search.ledger.ledger import Ledger
+from search.results.metric_columns import name_columns
 from search.results.tables import table_records
 
 
@@ -27,7 +28,7 @@ def test_filters_keep_the_ranks_among_all(board: Board) -> None:
 
 @pytest.mark.parametrize("column", ["accuracy", "-accuracy", "kept_flops"])
 def test_sorting_puts_blanks_last(board: Board, column: str) -> None:
-    values = sort_rows(board.frame, column)[column.removeprefix("-")].tolist()
+    values = name_columns(sort_rows(board.frame, column))[column.removeprefix("-")].tolist()
     known = [value for value in values if not pd.isna(value)]
     assert known == sorted(known, reverse=column.startswith("-"))
     assert all(pd.isna(value) for value in values[len(known) :])

@@ -11,6 +11,7 @@ from fake_run import DENSE, HOSTILE, TARGETS, without_result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.tasks.metric import ACCURACY
 from search.report.figures import finals_figure, front_figure, group_styles, sensitivity_figure, stagger_labels
 from search.report.page import RunView
 
@@ -19,7 +20,7 @@ def test_figures_are_what_plotly_takes(run: RunView) -> None:
     assert run.sensitivity is not None
     figures = [front_figure(run.tables.candidates, run.tables.front, run.dense, run.drawn_targets, run.styles),
                finals_figure(run.tables.finals, run.dense, run.drawn_targets, run.styles),
-               sensitivity_figure(run.sensitivity)]  # fmt: skip
+               sensitivity_figure(run.sensitivity, ACCURACY)]  # fmt: skip
     for figure in figures:
         assert figure is not None
         go.Figure(data=figure["data"], layout=figure["layout"] | figure["narrow"])  # raises on what it does not know
@@ -30,8 +31,8 @@ def test_the_front_shows_every_judged_candidate_once(run: RunView) -> None:
     assert figure is not None
     shown = [(row[0], x, y) for trace in figure["data"] if "customdata" in trace
              for row, x, y in zip(trace["customdata"], trace["x"], trace["y"], strict=True)]  # fmt: skip
-    judged = run.tables.candidates[run.tables.candidates["accuracy"].notna()]
-    expected = zip(judged["candidate"], 100 * judged["kept_flops"], 100 * judged["accuracy"], strict=True)
+    judged = run.tables.candidates[run.tables.candidates["score"].notna()]
+    expected = zip(judged["candidate"], 100 * judged["kept_flops"], 100 * judged["score"], strict=True)
     assert sorted(shown) == sorted(expected)
     assert len(figure["layout"]["annotations"]) == len(TARGETS)
 
@@ -63,7 +64,7 @@ def test_figures_hold_no_tag_of_a_name(hostile: RunView) -> None:
     targets = [(HOSTILE[0], 1), ("%{x}", 2)]
     figures = [front_figure(hostile.tables.candidates, hostile.tables.front, hostile.dense, targets, hostile.styles),
                finals_figure(hostile.tables.finals, hostile.dense, targets, hostile.styles),
-               sensitivity_figure(hostile.sensitivity)]  # fmt: skip
+               sensitivity_figure(hostile.sensitivity, ACCURACY)]  # fmt: skip
     for figure in figures:
         assert figure is not None
         templates = [trace.pop("hovertemplate", "") for trace in figure["data"]]  # ours, with <b> and <br>

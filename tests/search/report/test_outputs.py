@@ -32,7 +32,7 @@ def test_every_setting_of_a_fine_tune_is_told(name: str) -> None:
     assert "finalists 5;" in changed
 
 
-@pytest.mark.parametrize("name", TaskConfig.model_fields.keys() - {"network", "weights", "data", "data_root"})
+@pytest.mark.parametrize("name", TaskConfig.model_fields.keys() - {"task", "network", "weights", "data", "data_root"})
 def test_how_images_are_read_is_told_where_it_was_chosen(name: str) -> None:
     assert image_words(TaskConfig(network="small")) == ""
     assert image_words(TaskConfig(network="small", **{name: IMAGES[name]})) == (

@@ -20,7 +20,7 @@ from search.results.tables import Dense
 def test_answers_come_from_the_finals(run: RunView) -> None:
     for asked, _ in TARGETS:
         best = run.tables.best(asked)
-        rivals = run.tables.finals[run.tables.finals["target"] == asked]["test_accuracy"]
+        rivals = run.tables.finals[run.tables.finals["target"] == asked]["test_score"]
         assert best is not None
         assert best.on_test
         assert best.score == max(rivals)
@@ -35,14 +35,14 @@ def test_without_finals_the_search_split_answers_and_is_named(run: RunView) -> N
     at_half = run.tables.candidates[
         (run.tables.candidates["target"] == "0.5") & (run.tables.candidates["stage"] == "search")
     ]
-    assert best.score == at_half["accuracy"].max()
+    assert best.score == at_half["score"].max()
     assert "search split: it ranks, it is not a result" in Reader(report_html(searched)).text
 
 
 @pytest.mark.parametrize(("gap", "std", "tied"), [(0.01, 0.002, False), (0.01, 0.02, True), (0.01, np.nan, False)])
 def test_a_rival_inside_the_noise_is_named(run: RunView, gap: float, std: float, tied: bool) -> None:
     finals = run.tables.finals
-    finals = finals[finals["target"] == "0.5"].assign(test_accuracy=[0.9, 0.9 - gap], test_std=std)
+    finals = finals[finals["target"] == "0.5"].assign(test_score=[0.9, 0.9 - gap], test_std=std)
     best = with_tables(run, finals=finals).tables.best("0.5")
     assert best is not None
     assert (best.rival is not None) == tied
@@ -77,7 +77,7 @@ def test_an_export_is_offered_of_what_was_tested_or_else_of_the_front(run: RunVi
     stopped = dataclasses.replace(tables, finals=tables.finals[:0])
     assert stopped.export_pick == "knee"
     assert dataclasses.replace(stopped, front=tables.front[:0]).export_pick is None
-    failed = tables.finals.assign(test_accuracy=np.nan)
+    failed = tables.finals.assign(test_score=np.nan)
     assert dataclasses.replace(tables, finals=failed).export_pick is None
 
 

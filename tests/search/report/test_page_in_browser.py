@@ -50,7 +50,7 @@ def test_a_browser_draws_every_point_and_asks_for_nothing(hostile: RunView, brow
     """
     dom, log = browse(hostile, f"setTimeout(() => {{ {probe} }}, 1000);")
     page = Reader(dom)
-    judged = int(hostile.tables.candidates["accuracy"].notna().sum())
+    judged = int(hostile.tables.candidates["score"].notna().sum())
     assert page.points["front-plot"] == judged + len(hostile.tables.front) + 1  # the dense network is one
     assert page.points["finals-plot"] == len(hostile.tables.finals) + 1
     assert hostile.sensitivity is not None
@@ -75,8 +75,8 @@ def test_a_click_on_a_heading_sorts_the_table(run: RunView, browse: Browse) -> N
     dom, log = browse(run, clicks)
     body = {name: value for tag, name, value in Reader(dom).attributes if tag == "body"}
     for name, ascending in (("data-up", True), ("data-down", False)):
-        expected = run.tables.candidates.sort_values("accuracy", ascending=ascending, kind="stable", na_position="last")
-        known = int(expected["accuracy"].notna().sum())
+        expected = run.tables.candidates.sort_values("score", ascending=ascending, kind="stable", na_position="last")
+        known = int(expected["score"].notna().sum())
         shown = (body[name] or "").split(",")
         assert shown[:known] == expected["candidate"].to_list()[:known]
         assert sorted(shown[known:]) == sorted(expected["candidate"].to_list()[known:])

@@ -45,7 +45,7 @@ def test_labels_in_the_picture_do_not_overlap(run: RunView, asked: tuple[str, ..
 def test_crowded_points_of_the_front_get_labels_that_do_not_overlap(run: RunView) -> None:
     kept = [0.30 + 0.012 * step for step in range(12)]  # a label is as wide as six of these steps
     front = pd.DataFrame({"kept_flops": kept, "flops": [int(share * DENSE.flops) for share in kept],
-                          "accuracy": [0.9 + 0.001 * step for step in range(12)]})  # fmt: skip
+                          "score": [0.9 + 0.001 * step for step in range(12)]})  # fmt: skip
     figure = draw_picture(dataclasses.replace(with_tables(run, front=front), targets=[]))
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -57,8 +57,8 @@ def test_crowded_points_of_the_front_get_labels_that_do_not_overlap(run: RunView
 
 def test_the_most_accurate_point_of_the_front_is_labelled(run: RunView) -> None:
     texts = [text.get_text() for text in draw_picture(run).axes[0].texts]
-    top = run.tables.candidates.loc[run.tables.candidates["accuracy"].idxmax()]
-    assert f"{100 * top['accuracy']:.1f} % at {100 * top['kept_flops']:.1f} %" in texts
+    top = run.tables.candidates.loc[run.tables.candidates["score"].idxmax()]
+    assert f"{100 * top['score']:.1f} % at {100 * top['kept_flops']:.1f} %" in texts
 
 
 def test_hostile_names_do_not_break_the_picture(hostile: RunView) -> None:

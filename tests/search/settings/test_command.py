@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import run_search
 from models.task_config import TaskConfig
+from models.user.spec_names import OWN_DATA
 from search.settings.command import export_command, resume_command, run_command
 from search.settings.config import RunConfig
 from search.settings.shell import shell_line
@@ -145,7 +146,8 @@ def with_values(values: Mapping[tuple[str, ...], Any]) -> RunConfig:
     return RunConfig(**fields)
 
 
-FIELDS = {path: field for path, field in leaves(RunConfig) if path != ("code",)}  # which follows from names of files
+# The code follows from names of files; a task of one's own stands in place of network and data.
+FIELDS = {path: field for path, field in leaves(RunConfig) if path not in {("code",), ("task", "task")}}
 NOT_OF_A_SEARCH = {("comparison",)}
 NOT_OF_A_COMPARISON = {("warm_start",), ("finalists",)}
 
@@ -186,6 +188,14 @@ def test_all_settings_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     }
     config = with_values({**kept, **changes})
     assert parsed_config(run_command(config), monkeypatch) == config
+
+
+def test_a_task_is_printed_in_place_of_network_and_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    task = str(tmp_path / "my task.py:build")
+    config = with_values({("task", "task"): task, ("task", "network"): task, ("task", "data"): OWN_DATA})
+    assert parsed_config(run_command(config), monkeypatch) == config
+    assert bash_words(run_command(config))[2:5] == ["search", "--task", task]
 
 
 def test_what_is_at_its_default_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
