@@ -46,7 +46,7 @@ class Task(ABC):
     """Dense and trained."""
     example: Any
     """Its inputs, two or more of them: a tensor, a tuple of positional or a dictionary of keyword arguments."""
-    metrics: Sequence[str | Metric]
+    metrics: Sequence[str | Metric] | str
     """What `score` measures, the ranking one first: `mIoU`, `PSNR, dB`, `MAE, mm, lower is better`."""
     seen: bool = False
     """Whether the network may have been trained on the search split: drift from its outputs then ranks."""
@@ -106,10 +106,12 @@ class Task(ABC):
             search: held out from the training; candidates are ranked on it.
             score: measures a network on one of the loaders.
         """
-        return _LoaderTask(network, train, search, test, loss, score, metrics, example, outputs, seen, identity)
+        return LoaderTask(network, train, search, test, loss, score, metrics, example, outputs, seen, identity)
 
 
-class _LoaderTask(Task):
+class LoaderTask(Task):
+    """Of data loaders; made by `Task.from_loaders`."""
+
     def __init__(
         self,
         network: nn.Module,
@@ -125,7 +127,7 @@ class _LoaderTask(Task):
         identity: str,
     ) -> None:
         self.network, self.example, self.seen, self.identity = network, example, seen, identity
-        self.metrics = (metrics,) if isinstance(metrics, str) else metrics
+        self.metrics = metrics
         self.train, self.held_out = train, {"search": search, "test": test}
         sized: dict[str, Any] = {split: getattr(loader, "dataset", None) for split, loader in self.held_out.items()}
         self.sizes = {split: len(data) for split, data in sized.items() if hasattr(data, "__len__")}

@@ -10,9 +10,12 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from models.errors import UserError
 from models.task import Task
 from models.tensor_digest import digest_tensors
+from models.user.calls import NO_GPU, is_gpu_missing
 from models.user.code import call_user, is_user_spec, load_function, split_spec
 from models.user.source_files import source_digest
 from models.user.spec_names import OBJECT_PREFIX, class_of
@@ -26,6 +29,7 @@ def give_task(task: Task) -> str:
     """Keep a task under the name that stands for it, which is returned."""
     if not isinstance(task, Task):
         raise UserError(f"task of type {type(task).__name__} is not understood; give a models.task.Task")
+    _check_parts(task)
     digest = hashlib.sha256()
     for part in (type(task), *vars(task).values()):
         if callable(part):
@@ -55,9 +59,13 @@ def build_task(spec: str) -> Task:
                 "there: task=... to search.api's functions"
             )
         return GIVEN_TASKS[spec]
-    task = call_user(spec, load_function(spec, "task"))
+    try:
+        task = call_user(spec, load_function(spec, "task"))
+    except UserError as error:
+        raise UserError(f"{error}; {NO_GPU}") if is_gpu_missing(error.__cause__) else error from error.__cause__
     if not isinstance(task, Task):
         raise UserError(f"task {spec} returned a {type(task).__name__}; it must return a models.task.Task")
+    _check_parts(task)
     return task
 
 
@@ -67,6 +75,15 @@ def task_identity(spec: str) -> dict[str, object]:
         return {"task": spec}
     file, function = split_spec(spec, "task")
     return {"task": f"{source_digest(file)}:{function}"}
+
+
+def _check_parts(task: Task) -> None:
+    """UserError if the task lacks something that every task has."""
+    for name in ("network", "example", "metrics"):
+        if not hasattr(task, name):
+            raise UserError(f"the task has no {name}; set it in its __init__ or as an attribute of its class")
+    if not isinstance(task.network, nn.Module):
+        raise UserError(f"the task's network is a {type(task.network).__name__}; it must be a torch.nn.Module")
 
 
 def _source_of(part: Any) -> str:

@@ -5,23 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from models.errors import UserError
+from models.errors import UserError, one_line
 from models.execution.inputs import Inputs
 from models.notices import collect_notices
 from models.task import Task
 from models.task_config import TaskConfig
 from models.tasks.batches import count_inputs, draw_apart, move_batch
 from models.tasks.build import build_task, task_identity
+from models.tasks.check_given import CHANGES, check_given
 from models.tasks.given_network import prepare_given_network, state_of, training_fault
 from models.tasks.loaded import LoadedTask, Score, Split
-from models.tasks.metric import Metric
+from models.tasks.metric import parse_metrics
 from models.tasks.objective import Batch, Objective
 from models.tasks.outputs import Output, output_list
 from models.tasks.parts import fingerprint_of
@@ -152,7 +153,7 @@ def load_given(config: TaskConfig, device: torch.device) -> GivenTask:
         task = build_task(config.task or "")
         network = prepare_given_network(task, device)
     task.network, task.device = network, device
-    metrics = tuple(metric if isinstance(metric, Metric) else Metric.parse(metric) for metric in task.metrics)
+    metrics = parse_metrics(task.metrics)
     parts = task_identity(config.task or "") | {
         "weights": digest_tensors(network.state_dict().items()),
         "metrics": [str(metric) for metric in metrics],
@@ -181,6 +182,8 @@ class GivenTask(LoadedTask):
     """A task of a user's own."""
 
     task: Task
+    _dense_scores: dict[tuple[Split, tuple[Any, ...]], Score] = field(default_factory=dict)
+    """Of the dense network in a state: what a task was checked with need not be measured again."""
 
     @property
     def example(self) -> Any:
@@ -191,13 +194,21 @@ class GivenTask(LoadedTask):
     def count_inputs(self, split: Split) -> int:
         return self.task.sizes.get(split, 0)
 
+    def check(self, *, test: bool) -> None:
+        check_given(self, self.task, test=test)
+
     @torch.no_grad()
     def score(self, network: nn.Module, split: Split, count: int | None = None) -> Score:
         before = state_of(network.eval())
+        if network is self.network and (split, before) in self._dense_scores:
+            return self._dense_scores[split, before]
         measured = self.task.score(network, split)
         if state_of(network) != before:
-            raise UserError("the task's score changes the network or its mode; let it work on a copy, or put both back")
-        return Score(check_score(measured, self), None, self.count_inputs(split))
+            raise UserError(f"the task's score {CHANGES}")
+        score = Score(check_score(measured, self), None, self.count_inputs(split))
+        if network is self.network:
+            self._dense_scores[split, before] = score
+        return score
 
     def probes(self, count: int) -> Iterator[Batch]:
         """The first batches of the first epoch."""
@@ -217,9 +228,14 @@ def check_score(measured: Any, task: LoadedTask) -> dict[str, float]:
         raise UserError(f"the task's score is a {type(measured).__name__}; return a dictionary with {', '.join(names)}")
     if missing := [name for name in names if name not in measured]:
         raise UserError(f"the task's score lacks {', '.join(missing)}; it has {', '.join(measured) or 'nothing'}")
-    values = {name: float(measured[name]) for name in names}
-    if off := [name for name, value in values.items() if not math.isfinite(value)]:
-        raise UserError(f"the task's score gives {off[0]} as {values[off[0]]}; it must be a number")
+    values = {}
+    for name in names:
+        try:
+            values[name] = float(measured[name])
+        except (TypeError, ValueError, RuntimeError):
+            values[name] = math.nan
+        if not math.isfinite(values[name]):
+            raise UserError(f"the task's score gives {name} as {one_line(repr(measured[name]))[:60]}; give a number")
     return values
 
 

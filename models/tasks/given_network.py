@@ -25,11 +25,6 @@ SUBJECT = "the task's network"
 
 def prepare_given_network(task: Task, device: torch.device) -> nn.Module:
     """A task's network in its plain form on the device, in evaluation mode; UserError if it does not run."""
-    for name in ("network", "example", "metrics"):
-        if not hasattr(task, name):
-            raise UserError(f"the task has no {name}; set it in its __init__ or as an attribute of its class")
-    if not isinstance(task.network, nn.Module):
-        raise UserError(f"{SUBJECT} is a {type(task.network).__name__}; it must be a torch.nn.Module")
     inputs = Inputs.of(task.example)
     network = standard_form(task.network, SUBJECT)
     check_finite(network, SUBJECT)
@@ -57,23 +52,23 @@ def _check_copies(network: nn.Module) -> None:
 def training_fault(network: nn.Module, objective: Objective, part: TrainingPart) -> str | None:
     """Why a copy of the network gives no loss to train on; UserError if there is nothing to train on."""
     twin = copy_module(network).train()
-    with reporting_errors("the task's training batches cannot be drawn"):
+    with reporting_errors("the task's training batches cannot be drawn", placed=True):
         batch = next(iter(part.training_batches(1, seed=0)), None)
     if batch is None:
         raise UserError("the task's training batches are empty; let training_batches(epoch, seed) yield some")
     try:
-        with reporting_errors("its loss fails"):
+        with reporting_errors("the task's loss fails", placed=True):
             loss = objective.loss(twin, batch)
     except UserError as error:
         return str(error)
     if not math.isfinite(float(loss.detach())):
-        return f"its loss is {float(loss.detach())} on the first batch"
+        return f"the task's loss is {float(loss.detach())} on the first batch"
     if not loss.requires_grad:
         return "none of its parameters takes a gradient (requires_grad)"
     return None
 
 
-def state_of(network: nn.Module) -> list[Any]:
+def state_of(network: nn.Module) -> tuple[Any, ...]:
     """What judging a network must leave as it is: its tensors, by their versions, and its modes."""
     tensors = itertools.chain(network.parameters(), network.buffers())
-    return [*((id(tensor), tensor._version) for tensor in tensors), *(module.training for module in network.modules())]
+    return (*((id(tensor), tensor._version) for tensor in tensors), *(module.training for module in network.modules()))

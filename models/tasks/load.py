@@ -43,7 +43,8 @@ def load_subject(config: TaskConfig, device: torch.device | str = "cpu") -> tupl
 def check_trainable(task: LoadedTask) -> None:
     """UserError if the task's network cannot be fine-tuned: every candidate would fail alike."""
     if task.training_fault is not None:
+        subject = network_subject(task.config.network) if task.config.task is None else "the task's network"
         raise UserError(
-            f"{network_subject(task.config.network)} cannot be trained: {task.training_fault}; mend that, "
+            f"{subject} cannot be trained: {task.training_fault}; mend that, "
             f"or search without fine-tuning ({setting_name('epochs')} 0, {setting_name('final_epochs')} 0)"
         )

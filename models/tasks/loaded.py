@@ -81,8 +81,12 @@ class LoadedTask(ABC):
     def example(self) -> Any:
         """Two inputs on the device: a tensor, or `models.execution.inputs.Inputs`."""
 
-    def check(self) -> None:  # noqa: B027
-        """UserError if the task cannot be worked with; called once, before any candidate is paid for."""
+    def check(self, *, test: bool) -> None:  # noqa: B027
+        """UserError if the task cannot be worked with; called once, before any candidate is paid for.
+
+        Args:
+            test: whether the test set is going to be met.
+        """
 
     @abstractmethod
     def count_inputs(self, split: Split) -> int:

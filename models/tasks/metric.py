@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict
 
 from models.errors import UserError
@@ -26,6 +29,9 @@ class Metric(BaseModel):
     def parse(cls, text: str) -> Metric:
         """A metric from its text; UserError if it has no name, or says more than unit and direction."""
         name, *rest = (word.strip() for word in text.split(","))
+        for word in rest:
+            if re.search(r"better|lower|higher|minim|maxim", word.lower()) and word.lower() not in (_LOWER, _HIGHER):
+                raise UserError(f"metric {text!r}: direction {word!r} is not known; write {_LOWER} or {_HIGHER}")
         directions = [word for word in rest if word.lower() in (_LOWER, _HIGHER)]
         units = [word for word in rest if word.lower() not in (_LOWER, _HIGHER)]
         if not name or len(directions) > 1 or len(units) > 1:
@@ -73,6 +79,21 @@ class Metric(BaseModel):
         """How far two values lie apart: `0.52 points` of a percentage, `0.3 dB`."""
         number = f"{100 * gap:.2f} points" if self.unit == "%" else f"{gap:.3g} {self.unit}"
         return number.rstrip()
+
+
+def parse_metrics(metrics: Sequence[str | Metric] | str) -> tuple[Metric, ...]:
+    """A task's metrics, the ranking one first; UserError if there is none, or two share a name."""
+    if isinstance(metrics, str | Metric):
+        metrics = (metrics,)
+    parsed = tuple(Metric.parse(metric) if isinstance(metric, str) else metric for metric in metrics)
+    if wrong := [metric for metric in parsed if not isinstance(metric, Metric)]:
+        raise UserError(f"the task's metrics hold a {type(wrong[0]).__name__}; name each as text, such as 'mIoU, %'")
+    if not parsed:
+        raise UserError("the task's metrics are empty; name the one that ranks, such as 'mIoU, %'")
+    names = [metric.name for metric in parsed]
+    if doubled := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"the task has two metrics called {doubled[0]!r}; give each a name of its own")
+    return parsed
 
 
 ACCURACY = Metric(name="accuracy", unit="%")

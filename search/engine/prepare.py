@@ -146,6 +146,7 @@ def evaluator_of(config: RunConfig) -> Evaluator:
     )
     if config.recipe.epochs or (config.finalists and config.final_recipe.epochs):
         check_trainable(evaluator.task)
+    evaluator.task.check(test=bool(config.finalists))
     return evaluator
 
 
