@@ -95,7 +95,8 @@ def _rank_equally_trained(places: Sequence[tuple[int, Outcome]]) -> list[tuple[i
     """Place and reason of candidates by falling worth: those that accuracy cannot tell from the first by drift."""
     best, metric = places[0][1], places[0][1].metric
     if any(outcome.merit is not None for _, outcome in places):
-        least = "least drift from the dense network, whose weights have seen the search images"
+        seen = "images" if metric == ACCURACY else "split"
+        least = f"least drift from the dense network, whose weights have seen the search {seen}"
         return [(index, least if outcome is best else "more drift than the best") for index, outcome in places]
     error, top = standard_error(best), f"{_best_word(metric)} search {metric.name}"
     gaps = {index: (best.worth or 0.0) - (outcome.worth or 0.0) for index, outcome in places}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -50,6 +50,9 @@ class Score(NamedTuple):
 @dataclass
 class LoadedTask(ABC):
     """A task, loaded on a device."""
+
+    noun: ClassVar[str] = "input"
+    """What one of its inputs is called."""
 
     config: TaskConfig
     network: nn.Module

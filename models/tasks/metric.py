@@ -70,6 +70,11 @@ class Metric(BaseModel):
         text = f"{100 * difference:+.2f}" if self.unit == "%" else f"{difference:+.3g}"
         return text.replace("-", "−")
 
+    def change_text(self, difference: float) -> str:
+        """A difference of two values with its unit: `-0.52 points` of a percentage, `+0.3 dB`."""
+        text = f"{100 * difference:+.2f} points" if self.unit == "%" else f"{difference:+.3g} {self.unit}"
+        return text.rstrip()
+
     def value_text(self, value: float) -> str:
         """A value with its unit: `91.25%`, `31.4 dB`."""
         unit = self.unit if self.unit in ("", "%") else f" {self.unit}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,8 @@ _MIX = (0.25, 0.75)  # the share of the first image is drawn from this range: bo
 @dataclass
 class PictureTask(LoadedTask):
     """Labelled images and a network that gives a score for each class."""
+
+    noun: ClassVar[str] = "image"
 
     info: DataInfo
     memory_format: torch.memory_format

@@ -63,8 +63,9 @@ class PreparedRun:
 
     @property
     def title(self) -> str:
-        """Network and data without their folders; an object by its class."""
-        names = (self.config.task.network, self.config.task.data)
+        """Network and data, or the task, without their folders; an object by its class."""
+        task = self.config.task
+        names = [task.network, task.data] if task.task is None else [task.task]
         return " on ".join(class_of(name) if is_given_network(name) else name.rsplit("/", 1)[-1] for name in names)
 
 

@@ -1,6 +1,7 @@
 """`config.json` of an export: what was made, from what, how good it is. Versioned, closed to unknown fields.
 
-FLOPs are multiply-accumulates for one input, accuracies lie in 0..1, times are milliseconds for a whole batch.
+FLOPs are multiply-accumulates for one input, accuracies and other percentages lie in 0..1, times are milliseconds for a
+whole batch.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from methods.base import Allocation
 from models.errors import UserError, first_line
 from models.task_config import TaskConfig
+from models.tasks.metric import ACCURACY, Metric
 from search.allocation.targets import Target
 from search.candidate import Frozen
 from search.latency.timing import Latency
@@ -21,6 +23,11 @@ from search.recipe import Recipe
 
 VERSION = 3  # 2: labels and range of pixels; 3: methods in users' files
 CONFIG, WEIGHTS, PROGRAM, ONNX, CARD = "config.json", "model.safetensors", "model.pt2", "model.onnx", "README.md"
+_OF_ACCURACY = {
+    "test_score": "test_accuracy",
+    "test_inputs": "test_images",
+    "dense_test_score": "dense_test_accuracy",
+}
 PICTURE = "centroids.png"  # of methods that have some
 
 
@@ -60,12 +67,13 @@ class Costs(Frozen):
 
 
 class Metrics(Frozen):
-    """Accuracies on the test set."""
+    """Scores on the test set; in JSON those of accuracy are called so, and inputs images."""
 
-    test_accuracy: float
+    metric: Metric = ACCURACY
+    test_score: float
     """Of these very weights."""
-    test_images: int
-    dense_test_accuracy: float
+    test_inputs: int
+    dense_test_score: float
     seed: int
     """Of these weights."""
     seeds: tuple[int, ...]
@@ -79,6 +87,19 @@ class Metrics(Frozen):
     executed_flops: int
     """Counted anew on the network that `model.pt2` and `model.onnx` run; shared kernels stand there written out."""
     latency: tuple[Latency, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_accuracy(cls, fields: Any) -> Any:
+        names = {outside: inside for inside, outside in _OF_ACCURACY.items()}
+        return {names.get(name, name): value for name, value in fields.items()} if isinstance(fields, dict) else fields
+
+    @model_serializer(mode="wrap")
+    def _write_accuracy(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = write(self)
+        if self.metric != ACCURACY:
+            return fields
+        return {_OF_ACCURACY.get(name, name): value for name, value in fields.items() if name != "metric"}
 
 
 class Stored(Frozen):

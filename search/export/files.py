@@ -266,9 +266,10 @@ def _test_metrics(subject: Subject, flops: int) -> Metrics:
     tested = {**subject.picked.tested, seed: subject.picked.tested.get(seed, subject.accuracy)}
     accuracies = list(tested.values())
     return Metrics(
-        test_accuracy=subject.accuracy,
-        test_images=len(subject.task.test),
-        dense_test_accuracy=subject.task.score(subject.task.network, "test").metrics[subject.task.metric.name],
+        metric=subject.task.metric,
+        test_score=subject.accuracy,
+        test_inputs=subject.task.count_inputs("test"),
+        dense_test_score=subject.task.score(subject.task.network, "test").metrics[subject.task.metric.name],
         seed=seed,
         seeds=tuple(sorted(tested)),
         mean=statistics.fmean(accuracies),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from models.tasks.metric import ACCURACY
 from models.user.spec_names import OBJECT_PREFIX, class_of, data_name, network_name
 from models.wording import plural
 from search.export.config import ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig
@@ -22,7 +23,7 @@ def model_card(config: ExportConfig, folder: Path, *, pictured: bool = False) ->
     """`README.md` of the export in `folder`, in Markdown; `pictured`: its centroids lie there as a picture."""
     sections = [
         _title_section(config),
-        _accuracy_section(config),
+        _score_section(config),
         _cost_section(config),
         _files_section(config),
         _latency_section(config),
@@ -53,17 +54,21 @@ def _label_list(labels: tuple[int | str, ...]) -> str:
     return shown if len(labels) <= _LABELS else f"{shown}, ... (all {len(labels)} are in `config.json`)"
 
 
-def _accuracy_section(config: ExportConfig) -> str:
-    metrics = config.metrics
-    std = "" if metrics.std is None else f" ± {metrics.std:.2%}"
+def _score_section(config: ExportConfig) -> str:
+    metrics, metric = config.metrics, config.metrics.metric
+    std = "" if metrics.std is None else f" ± {metric.value_text(metrics.std)}"
+    title, subject = "Accuracy", f"top-1 on {metrics.test_inputs:,} test images"
+    if metric != ACCURACY:
+        title, inputs = metric.name, f" on {metrics.test_inputs:,} test inputs" if metrics.test_inputs else ""
+        subject = f"{metric}{inputs}"
     table_lines = [
-        f"| top-1 on {metrics.test_images:,} test images | |\n| --- | ---: |",
-        f"| dense | {metrics.dense_test_accuracy:.2%} |",
-        f"| these weights (seed {metrics.seed}) | {metrics.test_accuracy:.2%} |",
-        f"| mean of {plural(metrics.n, 'seed')} | {metrics.mean:.2%}{std} |",
-        f"| change, mean against dense | {100 * (metrics.mean - metrics.dense_test_accuracy):+.2f} points |",
+        f"| {escape_markdown(subject)} | |\n| --- | ---: |",
+        f"| dense | {metric.value_text(metrics.dense_test_score)} |",
+        f"| these weights (seed {metrics.seed}) | {metric.value_text(metrics.test_score)} |",
+        f"| mean of {plural(metrics.n, 'seed')} | {metric.value_text(metrics.mean)}{std} |",
+        f"| change, mean against dense | {metric.change_text(metrics.mean - metrics.dense_test_score)} |",
     ]
-    return "## Accuracy\n\n" + "\n".join(table_lines)
+    return f"## {escape_markdown(title)}\n\n" + "\n".join(table_lines)
 
 
 def _cost_section(config: ExportConfig) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from models.tasks.batches import count_inputs
+from models.tasks.loaded import LoadedTask
 from models.tasks.objective import Batch, Objective
 from models.tasks.outputs import Output, output_divergence
 
@@ -19,7 +20,20 @@ SEEN = (
     "the weights may have seen the search images: candidates are ranked by drift from the dense outputs on blends of "
     "these, and their accuracy is no result"
 )
+_SPLIT_SEEN = "the network may have been trained on the search split"
 _MAX_INPUTS = 1000  # divergences are smooth, and every setting is measured on the same probes
+
+
+def drift_notes(task: LoadedTask) -> list[str]:
+    """What a reader must know of how the task's candidates are ranked and fine-tuned, a sentence each."""
+    if task.noun == "image":
+        return [SEEN] if task.seen else []
+    rank = f"candidates rank by {task.metric.name} alone"
+    if task.objective.has_outputs:
+        by_drift = f"{_SPLIT_SEEN}: candidates are ranked by drift from the dense outputs"
+        return [f"{by_drift}, and their {task.metric.name} there is no result"] if task.seen else []
+    seen = [f"{_SPLIT_SEEN}, so {task.metric.name} there is no result"] if task.seen else []
+    return [f"the task gives no outputs to compare: nothing is distilled, drift is not measured, {rank}", *seen]
 
 
 class Drift:

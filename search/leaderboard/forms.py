@@ -12,6 +12,7 @@ import pandas as pd
 from rich.console import Console
 
 from models.errors import unknown_name
+from models.tasks.metric import ACCURACY
 from search.files.output_file import check_output_file, write_output_file
 from search.leaderboard.board import Board
 from search.leaderboard.board_rows import TYPES
@@ -27,7 +28,7 @@ from search.leaderboard.columns import (
 from search.leaderboard.page import page_html
 from search.leaderboard.rich_tables import print_boards
 from search.leaderboard.settings import FORMATS
-from search.leaderboard.views import mean_ranks, task_names
+from search.leaderboard.views import mean_ranks_by_metric, task_names
 from search.report.rendering import Column, Record, text_column
 from search.results.figure_text import plain_values
 from search.results.markup import escape_latex, escape_markdown
@@ -102,7 +103,11 @@ def boards_record(boards: Sequence[Board], with_reported: bool = False) -> dict[
         if with_reported:
             record["reported"] = [paper.as_record() for paper in board.reported]
         tasks.append(record)
-    ranked = [plain_values(record) for record in table_records(mean_ranks(boards))] if len(boards) > 1 else []
+    ranked = [
+        plain_values(record) | ({} if ranks.metric == ACCURACY else {"metric": str(ranks.metric)})
+        for ranks in mean_ranks_by_metric(boards)
+        for record in table_records(ranks.frame)
+    ]
     return {"tasks": tasks, "mean_ranks": ranked}
 
 
@@ -149,7 +154,6 @@ def _text_tables(boards: Sequence[Board], with_reported: bool) -> list[_TextTabl
         if with_reported and board.reported:
             papers = [paper.as_record() for paper in board.reported]
             add_table(f"{name}, {REPORTED_NOTE}", REPORTED_COLUMNS, papers)
-    if len(boards) > 1:
-        ranks = mean_ranks(boards)
-        add_table("mean rank over tasks", mean_rank_columns(ranks), table_records(ranks))
+    for ranks in mean_ranks_by_metric(boards):
+        add_table(ranks.title, mean_rank_columns(ranks.frame), table_records(ranks.frame))
     return tables

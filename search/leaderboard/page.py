@@ -20,7 +20,7 @@ from search.leaderboard.columns import (
     method_text,
     page_figures,
 )
-from search.leaderboard.views import mean_ranks, task_names
+from search.leaderboard.views import mean_ranks_by_metric, task_names
 from search.ranking import LEVEL
 from search.report.figures import Figure, Styles, finals_figure, group_styles
 from search.report.rendering import Plot, Record, Table, make_table, render_page
@@ -35,13 +35,15 @@ def page_html(boards: Sequence[Board], *, created: str | None = None, with_repor
         created: when; None takes now.
     """
     names = task_names(boards)
-    ranks = mean_ranks(boards) if len(boards) > 1 else None
     styles = group_styles(pd.concat([board.frame for board in boards]))
     return render_page(
         "leaderboard/templates/leaderboard.html",
         title=f"Leaderboard: {names[0]}" if len(names) == 1 else f"Leaderboard of {len(names)} tasks",
         created=created or time.strftime("%Y-%m-%d %H:%M %Z"),
-        mean_ranks=None if ranks is None else make_table("mean-table", mean_rank_columns(ranks), table_records(ranks)),
+        mean_ranks=[
+            (ranks.title, make_table(f"mean-{index}", mean_rank_columns(ranks.frame), table_records(ranks.frame)))
+            for index, ranks in enumerate(mean_ranks_by_metric(boards))
+        ],
         tasks=[
             (f"task-{index}", name, _describe_task(board, index, styles, with_reported))
             for index, (board, name) in enumerate(zip(boards, names, strict=True))

@@ -28,7 +28,7 @@ from search.leaderboard.columns import (
     rows_by_band,
     text_columns,
 )
-from search.leaderboard.views import mean_ranks, task_names
+from search.leaderboard.views import mean_ranks_by_metric, task_names
 from search.ranking import LEVEL
 from search.report.rendering import Column, Record
 from search.results.figure_text import format_figure
@@ -51,10 +51,9 @@ def print_boards(boards: Sequence[Board], console: Console, *, with_reported: bo
                 _print_line(console, f"{board_row['row']}  {remark}", "dim")
         _print_runs(board.frame, console)
         console.print()
-    if len(boards) > 1:
-        ranks = mean_ranks(boards)
-        columns = mean_rank_columns(ranks)
-        console.print(_make_table("mean rank over tasks", columns, table_records(ranks), console.width))
+    for ranks in mean_ranks_by_metric(boards):
+        columns = mean_rank_columns(ranks.frame)
+        console.print(_make_table(ranks.title, columns, table_records(ranks.frame), console.width))
     for notice in dict.fromkeys(notice for board in boards for notice in board.notices):
         _print_line(console, f"note  {notice}", "yellow")
     tie = f"Equal ranks: seeds do not tell them apart (Welch's t-test, {100 * LEVEL:g} %)."

@@ -74,6 +74,28 @@ def sort_rows(frame: pd.DataFrame, by: str, metric: Metric = ACCURACY) -> pd.Dat
     return frame.sort_values(columns[name], ascending=not by.startswith("-"), kind="stable", ignore_index=True)
 
 
+@dataclass(frozen=True)
+class MeanRanks:
+    """Of the tasks that one metric judges."""
+
+    metric: Metric
+    title: str
+    frame: pd.DataFrame
+    """`mean_ranks`."""
+
+
+def mean_ranks_by_metric(boards: Sequence[Board]) -> list[MeanRanks]:
+    """A table for every metric that judges several tasks: ranks by different metrics are never averaged."""
+    groups: dict[Metric, list[Board]] = {}
+    for board in boards:
+        groups.setdefault(board.metric, []).append(board)
+    tables = []
+    for metric, group in groups.items():
+        title = "mean rank over tasks" if len(groups) == 1 else f"mean rank over tasks of {metric.name}"
+        tables += [MeanRanks(metric, title, mean_ranks(group))] if len(group) > 1 else []
+    return tables
+
+
 def mean_ranks(boards: Sequence[Board]) -> pd.DataFrame:
     """Methods over tasks: the rank in each (a column each), and the mean for those that are ranked in all of them.
 

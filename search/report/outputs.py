@@ -15,13 +15,15 @@ import pandas as pd
 from methods.base import Centroids
 from models.errors import commonest_reason
 from models.task_config import TaskConfig
+from models.tasks.loaded import LoadedTask
+from models.tasks.metric import ACCURACY
 from models.user.spec_names import data_name, network_name
 from models.wording import plural
 from search.allocation.allocate import MISSED, too_coarse
 from search.allocation.budget import LATENCY
 from search.allocation.targets import TOLERANCE
 from search.engine.outcomes import MethodOutcomes, RunOutcomes
-from search.judge.drift import SEEN
+from search.judge.drift import drift_notes
 from search.latency.check import CheckedLatency
 from search.report.page import write_report
 from search.report.picture import write_picture
@@ -246,39 +248,58 @@ def _run_facts(outcomes: RunOutcomes) -> dict[str, str]:
     run, task, config = outcomes.prepared, outcomes.prepared.task, outcomes.prepared.config
     worker_seconds = sum(outcome.seconds for result in outcomes.methods for _, outcome in result.seen)
     facts = {
-        "network": network_name(config.task.network),
-        "data": data_name(config.task.data),
-        "images": f"fine-tune {len(task.tune)}, search {task.count_inputs('search')}, test {task.count_inputs('test')}"
-        + image_words(config.task),
-        "weights": config.task.weights or "initial",
+        **_subject_facts(config.task),
+        f"{task.noun}s": f"fine-tune {len(task.tune)}, search {task.count_inputs('search')}, "
+        f"test {task.count_inputs('test')}{image_words(config.task)}",
         "method": "; ".join(
             f"{method.config.method}, {plural(len(method.compressor.sites), 'site')}" for method in run.methods
         ),
-        "recipe": recipe_words(config),
-        "protocol": f"search {task.metric.name} ranks candidates, drift those within its noise; only finalists meet "
-        "the test set, once per seed",
+        "recipe": recipe_words(config, compares_outputs=task.objective.has_outputs),
+        "protocol": f"search {task.metric.name} ranks candidates{_tie_words(task)}; only finalists meet the test set, "
+        "once per seed",
         "time": f"{outcomes.seconds:.0f} s on the clock, {worker_seconds:.0f} s of the workers",
         **outcomes.methods[0].facts,
     }
     if config.constraints.constrains_sites:
         facts["constraints"] = shlex.join(config.constraints.option_words())
-    if task.seen:
-        facts["note"] = SEEN
+    if notes := drift_notes(task):
+        facts["note"] = "; ".join(notes)
     if not outcomes.complete:
         facts["state"] = "stopped before it was finished"
     return facts
 
 
-def recipe_words(config: RunConfig) -> str:
-    """Every setting of the fine-tunes, since each of them decides the scores."""
-    settings = config.recipe.model_dump(exclude={"epochs"})
+def _subject_facts(task: TaskConfig) -> dict[str, str]:
+    if task.task is not None:
+        return {"task": network_name(task.task)}
+    return {"network": network_name(task.network), "data": data_name(task.data), "weights": task.weights or "initial"}
+
+
+def _tie_words(task: LoadedTask) -> str:
+    if not task.objective.has_outputs:
+        return ""
+    return ", drift those within its noise" if task.metric == ACCURACY else ", drift those that are equal in it"
+
+
+def recipe_words(config: RunConfig, *, compares_outputs: bool = True) -> str:
+    """Every setting of the fine-tunes, since each of them decides the scores; no others.
+
+    Args:
+        compares_outputs: whether the task gives outputs to distil.
+    """
+    unused = {"epochs"} | (set() if compares_outputs else {"distill_weight", "temperature"})
+    if config.task.task is not None:
+        unused |= {"batch_size", "label_smoothing"}
+    settings = config.recipe.model_dump(exclude=unused)
+    if config.task.task is not None:
+        settings["recalibration inputs"] = settings.pop("recalibration_images")
     epochs = f"{plural(config.recipe.epochs, 'epoch')}, finalists {config.final_recipe.epochs:g}"
     return f"{epochs}; SGD, {', '.join(starmap(_setting_words, settings.items()))}"
 
 
 def image_words(task: TaskConfig) -> str:
     """The task's settings of its images that are not at their defaults, each after a semicolon."""
-    settings = task.model_dump(exclude={"network", "weights", "data", "data_root"}, exclude_defaults=True)
+    settings = task.model_dump(exclude={"task", "network", "weights", "data", "data_root"}, exclude_defaults=True)
     return "".join(f"; {_setting_words(name, value)}" for name, value in settings.items())
 
 

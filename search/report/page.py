@@ -48,6 +48,7 @@ def report_html(run: RunView) -> str:
         cards=[_make_card(run, target, flops, answers[target]) for target, flops in run.targets],
         summary=_summarize_run(run),
         metric=metric,
+        has_drift=bool(run.tables.candidates["drift"].notna().any()),
         front=front and Plot("front-plot", f"Kept FLOPs against search {metric.name}", front),
         finals=_finals_table(run.tables.finals, metric),
         finals_plot=finals and Plot("finals-plot", f"Kept FLOPs against test {metric.name} of finalists", finals),
@@ -79,7 +80,9 @@ def _make_card(run: RunView, target: str, flops: int | None, best: Best | None) 
     answer, metric = best.record, run.dense.metric
     spread = f" ± {metric.number_text(best.std)}" if best.std is not None else ""
     dense_score = run.dense.test_score if best.on_test else run.dense.search_score
-    change = "" if dense_score is None else f"{_change_text(best.score - dense_score, metric)} against dense; "
+    change = ""
+    if dense_score is not None:
+        change = f"{metric.change_text(best.score - dense_score).replace('-', '−')} against dense; "
     seeds = (
         f"test set, n\u00a0=\u00a0{answer['seeds']}" if best.on_test else "search split: it ranks, it is not a result"
     )
@@ -98,11 +101,6 @@ def _make_card(run: RunView, target: str, flops: int | None, best: Best | None) 
         rival_score = f"{mean} ± {std} {metric.unit}".rstrip()
         facts.append(f"Within the noise of {rival['method']}, {rival['strategy']}: {rival_score}")
     return Card(target, limit, f"{_named_score(best.score, metric)}{spread} {metric.unit}".rstrip(), tuple(facts))
-
-
-def _change_text(difference: float, metric: Metric) -> str:
-    unit = "points" if metric.unit == "%" else metric.unit
-    return f"{metric.delta_text(difference)} {unit}".rstrip()
 
 
 def _named_score(score: float, metric: Metric) -> str:
@@ -285,5 +283,6 @@ def _sensitivity_scans(run: RunView) -> list[dict[str, Any]]:
         images = " or ".join(f"{count:,}" for count in sorted(set(scan["images"])))
         label = f"{metric.name.capitalize()} when one site alone is compressed"
         plot = Plot(f"sensitivity-plot-{index}", label, sensitivity_figure(scan, metric))
-        scans.append({"heading": f"{method}, judged on {images} images", "plot": plot})
+        noun = "images" if metric == ACCURACY else "inputs"
+        scans.append({"heading": f"{method}, judged on {images} {noun}", "plot": plot})
     return scans

@@ -1,7 +1,8 @@
 """What the columns of tables are called outside: figures of the task's metric by its name.
 
 Inside, tables have `score`, `test_score`, `dense_score` and `delta`, whatever the metric: `accuracy`, `test_accuracy`,
-`dense_accuracy` and `delta_points` of a task that is judged by accuracy, in its files and in Python.
+`dense_accuracy` and `delta_points` of a task that is judged by accuracy, in its files and in Python. What it calls
+images are other tasks' inputs.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import pandas as pd
 
 from models.tasks.metric import ACCURACY, Metric
 
-SCORE, TEST_SCORE, DENSE_SCORE, DELTA = "score", "test_score", "dense_score", "delta"
+SCORE, TEST_SCORE, DENSE_SCORE, DELTA, IMAGES = "score", "test_score", "dense_score", "delta", "images"
 
 
 def outside_names(metric: Metric) -> dict[str, str]:
@@ -20,6 +21,7 @@ def outside_names(metric: Metric) -> dict[str, str]:
         TEST_SCORE: f"test_{metric.name}",
         DENSE_SCORE: f"dense_{metric.name}",
         DELTA: "delta_points" if metric.unit == "%" else f"delta_{metric.name}",
+        IMAGES: "images" if metric == ACCURACY else "inputs",
     }
 
 

@@ -171,7 +171,8 @@ def run_name(name: str | None, task: TaskConfig, method: str, results: Path) -> 
     """A run's folder name: as given, or from network, data, method and the time."""
     if name is None:
         network = class_of(task.network) if is_given_network(task.network) else Path(task.network).name
-        words = [network, Path(task.data.partition(":")[2] or task.data).stem, method]
+        data = [] if task.task else [Path(task.data.partition(":")[2] or task.data).stem]
+        words = [network.strip("_"), *data, method]
         readable = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", word).strip("-.") for word in words)
         return claim_folder(results.absolute(), f"{readable}-{time.strftime('%Y%m%d-%H%M%S')}")
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):

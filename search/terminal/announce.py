@@ -18,7 +18,7 @@ from search.dispatch.contract import Resources
 from search.engine.estimate import expected_candidates
 from search.engine.prepare import PreparedRun
 from search.engine.prepare_method import PreparedMethod
-from search.judge.drift import SEEN
+from search.judge.drift import drift_notes
 from search.settings.config import RunConfig
 from search.strategies.contract import Stage
 from search.strategies.registry import find_strategy
@@ -55,8 +55,8 @@ def _fact_lines(run: PreparedRun) -> list[str]:
             if config.constraints.constrains_sites
             else []
         ),
-        f"data      {plural(len(task.tune), 'image')} to fine-tune on, {task.count_inputs('search'):,} to search with, "
-        f"{task.count_inputs('test'):,} to test",
+        f"data      {plural(len(task.tune), task.noun)} to fine-tune on, "
+        f"{task.count_inputs('search'):,} to search with, {task.count_inputs('test'):,} to test",
         f"work      {_work_text(run)}",
         f"where     {task.device}, {resources_text(run.resources)}",
     ]
@@ -65,7 +65,7 @@ def _fact_lines(run: PreparedRun) -> list[str]:
 def _run_notes(run: PreparedRun) -> list[str]:
     """What the user should know of the network, the weights and the data before any work is paid for."""
     task, notes = run.task, list[str]()
-    if run.config.task.weights is None:
+    if run.config.task.weights is None and run.config.task.task is None:
         weights = setting_name("weights")
         notes.append(f"no {weights}: this compresses an untrained network; `train` makes a dense baseline")
     # Every method is bound to the same network, with the same example.
@@ -76,9 +76,7 @@ def _run_notes(run: PreparedRun) -> list[str]:
         if (total := sum(share.share for share in shares)) > 0.5:
             largest = dense_share_text(**asdict(shares[0]))
             notes.append(f"{method.config.method} leaves {100 * total:.3g}% of the FLOPs dense (see `plan`): {largest}")
-    if task.seen:
-        notes.append(SEEN)
-    return [*notes, *task.notices]
+    return [*notes, *drift_notes(task), *task.notices]
 
 
 def announce_start(run: PreparedRun, console: Console) -> None:

@@ -192,7 +192,7 @@ def test_every_finalist_of_a_comparison_can_be_taken_and_exported(compared: RunR
         made = compared.export(line["candidate"], to=tmp_path / line["method"], formats=("config", "safetensors"))
         assert made.config.method == line["method"]
         assert flops(made.network) == line["flops"]
-        assert made.config.metrics.test_accuracy == pytest.approx(line["test_accuracy"], abs=1e-9)
+        assert made.config.metrics.test_score == pytest.approx(line["test_accuracy"], abs=1e-9)
 
 
 def test_a_learned_allocation_is_exported_as_it_was_judged_even_without_its_weights(
@@ -205,7 +205,7 @@ def test_a_learned_allocation_is_exported_as_it_was_judged_even_without_its_weig
     judged = json.loads(line["allocation"])
     assert {site: setting for site, setting in made.config.allocation.items() if site in judged} == judged
     assert flops(made.network) == line["flops"]
-    assert made.config.metrics.test_accuracy == pytest.approx(line["test_accuracy"], abs=1e-9)
+    assert made.config.metrics.test_score == pytest.approx(line["test_accuracy"], abs=1e-9)
 
 
 # ---- what goes in

@@ -148,7 +148,7 @@ def test_dense_figures_are_in_the_ledger(finished: tuple[Path, dict[str, Any]]) 
         dense = read_dense(ledger)
         assert ledger.facts(DENSE)
     assert dense is not None
-    assert record["tasks"][0]["dense"]["test_accuracy"] == dense.test_accuracy
+    assert record["tasks"][0]["dense"]["test_accuracy"] == dense.test_score
     run = json.loads((results / "cmp" / "run.json").read_text())
     assert run["dense"]["flops"] == dense.flops
 
@@ -196,7 +196,7 @@ def test_stored_weights_give_the_figure_to_the_last_image(finished: tuple[Path, 
     assert holds
     assert [seed["seed"] for seed in record["seeds"]] == [0, 1]
     mean = sum(seed["found"] / seed["images"] for seed in record["seeds"]) / 2
-    assert mean == pytest.approx(line["accuracy"], abs=1e-9)
+    assert mean == pytest.approx(line["score"], abs=1e-9)
 
 
 def test_changed_weights_do_not_hold_and_missing_ones_are_named(finished: tuple[Path, dict[str, Any]]) -> None:

@@ -43,7 +43,7 @@ def test_a_reason_goes_once_there_is_an_answer(path: str) -> None:
 def test_the_dense_network_keeps_what_was_measured_once(path: str) -> None:
     with filled(path) as ledger:
         store_dense(ledger, Dense(DENSE.flops, DENSE.params, DENSE.bytes, 0.98, None))
-        assert read_dense(ledger) == Dense(DENSE.flops, DENSE.params, DENSE.bytes, 0.98, DENSE.test_accuracy)
+        assert read_dense(ledger) == Dense(DENSE.flops, DENSE.params, DENSE.bytes, 0.98, DENSE.test_score)
 
 
 def test_search_cost_counts_what_the_row_alone_took() -> None:

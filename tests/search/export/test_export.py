@@ -50,7 +50,7 @@ def test_costs_and_accuracy_are_those_of_the_network_itself(made):
     assert config.cost.flops == config.metrics.executed_flops < 0.7 * config.dense.flops
     task = load_task(config.task, "cpu")
     logits = made.network(images(len(task.test))).argmax(1)
-    assert config.metrics.test_accuracy == pytest.approx((logits == task.test.labels).float().mean().item())
+    assert config.metrics.test_score == pytest.approx((logits == task.test.labels).float().mean().item())
     assert (config.metrics.n, config.metrics.seeds, config.metrics.seed) == (2, (0, 1), 0)
     assert set(config.allocation) == {"conv1", "layer1.conv1", "layer2.conv1", "layer2.conv2", "conv3"}
 
@@ -134,8 +134,8 @@ def test_the_card_says_what_there_is_to_know(made):
     card = (made.folder / "README.md").read_text()
     config = made.config
     for shown in (
-        f"{config.metrics.test_accuracy:.2%}",
-        f"{config.metrics.dense_test_accuracy:.2%}",
+        f"{config.metrics.test_score:.2%}",
+        f"{config.metrics.dense_test_score:.2%}",
         f"{config.cost.flops:,}",
         f"{config.dense.flops:,}",
         config.origin.candidate[:8],
@@ -335,4 +335,4 @@ def test_what_is_shown_names_files_costs_and_how_to_load(run, tmp_path):
     assert made.folder == tmp_path / "x"
     for name in ("model.safetensors", "model.pt2", "config.json", "README.md", "torch on cpu", "load_compressed("):
         assert name in text
-    assert f"{made.config.metrics.test_accuracy:.2%}" in text
+    assert f"{made.config.metrics.test_score:.2%}" in text

@@ -35,7 +35,7 @@ def test_a_candidate_without_weights_is_fine_tuned_first(run, tmp_path):
     made = export_run(read_run(copy), formats=("config",), on_step=lambda done, total: steps.append((done, total)))
     assert [done for done, _ in steps] == list(range(1, steps[0][1] + 1))
     before = pick_candidate(read_run(run), "best")
-    assert made.config.metrics.test_accuracy == pytest.approx(before.tested[0])  # the same seed, the same outcome
+    assert made.config.metrics.test_score == pytest.approx(before.tested[0])  # the same seed, the same outcome
     assert (copy / "weights" / f"{before.key}.safetensors").is_file()
     assert list((copy / "checkpoints").iterdir()) == []
 
