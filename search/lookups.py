@@ -67,7 +67,7 @@ def verify(row: str, *, show: Show = True, **settings: Any) -> Verified:
         checks = verify_answer(ledger_of_row, answer, results, settings["device"])
     observer_of(show).on_row_verified(ledger_of_row.title, answer, checks)
     holds = all(check.holds for check in checks)
-    seeds = [plain_values({**vars(check), "holds": check.holds}) for check in checks]
+    seeds = [plain_values(check.record()) for check in checks]
     record = {"row": answer.standing.row, "task": ledger_of_row.task, "holds": holds, "seeds": seeds}
     return Verified(holds, record)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -27,6 +28,7 @@ class Check:
 
     seed: int
     recorded: float
+    """Test images that were classified rightly; of other metrics than accuracy, the score."""
     found: float
     images: int
     metric: Metric
@@ -39,19 +41,27 @@ class Check:
         return self._text(self.recorded) == self._text(self.found)
 
     def __str__(self) -> str:
-        of_all = f" of {self.images} test images right" if self.metric == ACCURACY else " on the test set"
+        of_all = f" of {self.images} test images right" if self._counts_images else " on the test set"
         result = f"seed {self.seed}: {self._text(self.found)}{of_all}"
         if self.holds:
             return f"{result}, as recorded"
         # Another device adds up in another order, which can turn a close decision.
         devices = "" if self.recorded_on == self.found_on else f" (recorded on {self.recorded_on}, now {self.found_on})"
-        difference = self.found - self.recorded
-        change = f"{round(difference * self.images):+d}" if self.metric == ACCURACY else f"{difference:+.3g}"
+        change = f"{self.found - self.recorded:+.6g}"
         return f"{result}, recorded {self._text(self.recorded)}: a difference of {change}{devices}"
 
+    def record(self) -> dict[str, Any]:
+        """As plain JSON; the metric is named if it is no accuracy."""
+        fields = {**vars(self), "metric": str(self.metric), "holds": self.holds}
+        unused = "metric" if self._counts_images else "images"
+        return {name: value for name, value in fields.items() if name != unused}
+
+    @property
+    def _counts_images(self) -> bool:
+        return self.metric == ACCURACY and self.images > 0
+
     def _text(self, score: float) -> str:
-        """Images that were classified rightly, or the metric."""
-        return str(round(score * self.images)) if self.metric == ACCURACY else f"{self.metric.name} {score:.6g}"
+        return str(score) if self._counts_images else f"{self.metric.name} {score:.6g}"
 
 
 def find_row(ledgers: Sequence[Ledger], row: str) -> tuple[Ledger, Answer]:
@@ -110,14 +120,16 @@ def _check_weights(record: Record, path: Path, evaluator: Evaluator) -> Check:
         network = unpack_weights(compressor, allocation, safetensors.torch.load_file(path, str(evaluator.task.device)))
     except (SafetensorError, RuntimeError, LookupError, ValueError, AssertionError, AttributeError) as error:
         raise UserError(f"{path} does not hold the finalist's weights: {first_line(error)}") from error
-    score = evaluator.task.score(network, "test")
-    assert outcome.score is not None
+    metric, score = evaluator.task.metric, evaluator.task.score(network, "test")
+    scores = (outcome.score or 0.0, score.metrics[metric.name])
+    if metric == ACCURACY and score.inputs:
+        scores = (round(scores[0] * outcome.images), round(scores[1] * score.inputs))
     return Check(
         seed=record.candidate.seed,
-        recorded=outcome.score,
-        found=score.metrics[evaluator.task.metric.name],
+        recorded=scores[0],
+        found=scores[1],
         images=score.inputs,
-        metric=evaluator.task.metric,
+        metric=metric,
         recorded_on=outcome.device,
         found_on=str(evaluator.task.device),
     )
