@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.graph.channels import Group, Slots
-from methods.graph.narrow import LAYERS, layer_dims
+from methods.graph.narrow import LAYERS, is_transposed_in_groups, layer_dims
 
 
 def filters_of(network: nn.Module, group: Group) -> Iterator[tuple[Slots, Tensor]]:
@@ -31,6 +31,9 @@ def filters_of(network: nn.Module, group: Group) -> Iterator[tuple[Slots, Tensor
 
 def by_filter(module: nn.Module, values: Tensor) -> Tensor:
     """A tensor of the weight's shape with a row per filter: (n_filters, filter size)."""
+    if is_transposed_in_groups(module):
+        values = values.unflatten(0, (module.groups, -1)).transpose(1, 2).flatten(0, 1)
+        return values.flatten(1)
     return values.movedim(layer_dims(module)[0], 0).flatten(1)
 
 

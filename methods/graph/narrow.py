@@ -30,6 +30,11 @@ def is_depthwise(module: nn.Module) -> bool:
     return module.out_channels == module.in_channels or not module.transposed
 
 
+def is_transposed_in_groups(module: nn.Module) -> bool:
+    """A transposed convolution in groups, whose weight (C, N / groups, ...) has no dimension for all outputs."""
+    return isinstance(module, Conv) and module.transposed and module.groups > 1 and not is_depthwise(module)
+
+
 def weight_dims(*, transposed: bool, depthwise: bool) -> tuple[int, int]:
     """The dimensions of outputs and of inputs of a convolution's or linear layer's weight; a depthwise one has one."""
     if depthwise:
@@ -97,25 +102,25 @@ def _narrow_conv(module: Conv, side: Side, keep: Tensor) -> None:
         module.out_channels = len(keep)
         module.in_channels = module.groups = len(keep) // filters_per_channel
     elif side == "out":
-        slice_tensor(module, "weight", layer_dims(module)[0], keep)
+        _slice_weight(module, side, keep)
         slice_tensor(module, "bias", 0, keep)
         module.out_channels = len(keep)
     else:
-        _narrow_conv_inputs(module, keep)
+        _slice_weight(module, side, keep)
+        module.in_channels = len(keep)
 
 
-def _narrow_conv_inputs(module: Conv, keep: Tensor) -> None:
-    """Each group of a grouped convolution keeps its own inputs, equally many."""
-    if module.transposed or module.groups == 1:
-        slice_tensor(module, "weight", layer_dims(module)[1], keep)
-    else:
-        # The weight has one column per input of a group, so that every group selects columns by its own offsets.
-        per_group = module.in_channels // module.groups
-        weights = module.weight.detach().unflatten(0, (module.groups, -1))  # (groups, N/groups, C/groups, *kernel)
-        offsets = (keep % per_group).unflatten(0, (module.groups, -1)).to(weights.device)
-        narrowed = [group.index_select(1, inputs) for group, inputs in zip(weights, offsets, strict=True)]
-        module.weight = nn.Parameter(torch.cat(narrowed), requires_grad=module.weight.requires_grad)
-    module.in_channels = len(keep)
+def _slice_weight(module: Conv, side: Side, keep: Tensor) -> None:
+    """Of a convolution in groups, each group keeps channels of its own, equally many."""
+    if module.groups == 1 or module.transposed == (side == "in"):
+        slice_tensor(module, "weight", layer_dims(module)[side == "in"], keep)
+        return
+    # The weight has one column per channel of a group, so that every group selects columns by its own offsets.
+    per_group = channels_of(module, side) // module.groups
+    weights = module.weight.detach().unflatten(0, (module.groups, -1))  # (groups, N/groups, C/groups, *kernel)
+    offsets = (keep % per_group).unflatten(0, (module.groups, -1)).to(weights.device)
+    narrowed = [group.index_select(1, columns) for group, columns in zip(weights, offsets, strict=True)]
+    module.weight = nn.Parameter(torch.cat(narrowed), requires_grad=module.weight.requires_grad)
 
 
 def _narrow_linear(module: nn.Linear, side: Side, keep: Tensor) -> None:

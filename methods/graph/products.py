@@ -69,6 +69,18 @@ def read_products(name: str, args: Sequence[Any], result: Any) -> Iterator[Produ
         yield Product(name, left, weight, "..", "...", left.shape[0] * weight.numel(), result.numel())
 
 
+def transposed_outputs(args: Sequence[Any]) -> int | None:
+    """The output channels of a transposed convolution in groups; None for others, a depthwise one among them.
+
+    Args:
+        args: of the operator `convolution`.
+    """
+    weight, transposed, groups = args[1], bool(args[6]), int(args[8])
+    if not transposed or groups == 1 or (groups == weight.shape[0] and weight.shape[1] == 1):
+        return None
+    return groups * int(weight.shape[1])
+
+
 def _read_convolution(name: str, args: Sequence[Any], result: Tensor) -> Product:
     inputs, weight, transposed, groups = args[0], args[1], bool(args[6]), int(args[8])
     depthwise = inputs.shape[1] == groups > 1 and weight.shape[1] == 1

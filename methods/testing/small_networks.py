@@ -100,7 +100,7 @@ def transposed_network() -> nn.Module:
     up = nn.Sequential(
         normed(nn.ConvTranspose2d(16, 16, 3, 2, 1, output_padding=1, bias=False)),
         normed(nn.ConvTranspose2d(16, 16, 3, padding=1, groups=16)),
-        nn.ConvTranspose2d(16, 12, 3, padding=2, dilation=2),
+        nn.ConvTranspose2d(16, 12, 3, padding=2, dilation=2, groups=2),
     )
     return Pooled(16, Skip(10, conv_unit(10, 16, stride=2), up), conv_unit(22, 16))
 

@@ -87,8 +87,11 @@ def empty_removed(dense: nn.Module, small: nn.Module) -> nn.Module:
         gone = torch.ones(len(bias), dtype=torch.bool)
         gone[channels] = False
         transposed = isinstance(module, CONVOLUTIONS) and module.transposed
-        if module.weight is not None:
-            module.weight.data.index_fill_(1 if transposed else 0, gone.nonzero().flatten(), 0)
+        if transposed:  # (inputs, outputs per group, ...), the inputs of one group after those of another
+            for block, lost in zip(module.weight.data.chunk(module.groups), gone.chunk(module.groups), strict=True):
+                block[:, lost] = 0
+        elif module.weight is not None:
+            module.weight.data[gone] = 0
         bias.data[gone] = 0
         if isinstance(module, nn.LayerNorm):
             _replace_module(twin, name, MaskedLayerNorm(module, channels))

@@ -11,6 +11,7 @@ from methods.graph.flow.call import Call, Planes, pin_inputs
 from methods.graph.flow.labels import varying_dims
 from methods.graph.flow.planes import Value, contract, join_elements
 from methods.graph.narrow import weight_dims
+from methods.graph.products import transposed_outputs
 from models.execution.tensor_leaves import tensor_leaves
 
 
@@ -46,12 +47,16 @@ def convolve(call: Call) -> Planes:
     transposed, groups = bool(call.arguments["transposed"]), int(call.arguments["groups"])
     # A transposed weight is (in, out / groups, *kernel); of a depthwise one, dimension 0 is both.
     depthwise = transposed and groups == weight.shape[0] and weight.shape[1] == 1
-    if transposed and groups > 1 and not depthwise:
-        return pin_inputs(call)
-    rank = len(weight.shape)
+    rank, outputs = len(weight.shape), transposed_outputs(call.args)
     out_dim, in_dim = weight_dims(transposed=transposed, depthwise=depthwise)
-    produced = [plane for plane in weight.planes if out_dim in varying_dims(plane)]
-    filters = call.fix(produced, [d for d in range(rank) if d != out_dim])
+    if outputs is None:
+        produced = [plane for plane in weight.planes if out_dim in varying_dims(plane)]
+        filters = call.fix(produced, [d for d in range(rank) if d != out_dim])
+    else:
+        labels = call.grouped_labels(call.args[1], "out", outputs)
+        if labels is None:
+            return pin_inputs(call)
+        filters = [labels]
     if groups == 1 or transposed:
         contract(call.labels, inputs, weight, 1, in_dim, 0, call.reason)
     else:
@@ -72,7 +77,7 @@ def convolve(call: Call) -> Planes:
 
 def _contract_groups(call: Call, inputs: Value, weight: Value, filters: list[Tensor]) -> None:
     """An index along a grouped weight's inputs stands for a channel of every group; each has a label of its own."""
-    labels = call.grouped_inputs(call.args[1], inputs.shape[1])
+    labels = call.grouped_labels(call.args[1], "in", inputs.shape[1])
     if labels is None:
         for plane in (*inputs.planes, *filters):
             call.labels.pin(plane, call.reason)

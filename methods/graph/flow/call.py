@@ -11,6 +11,7 @@ from torch import Tensor
 from methods.graph.flow.index_tensors import Pick
 from methods.graph.flow.labels import Labels
 from methods.graph.flow.planes import Value
+from methods.graph.narrow import Side
 from models.execution.tensor_leaves import tensor_leaves
 
 Planes = tuple[Tensor, ...]
@@ -37,7 +38,7 @@ class Call:
     value_of: Callable[[Tensor], Value]
     outputs: list[Tensor]
     reason: str
-    grouped_inputs: Callable[[Tensor, int], Tensor | None]
+    grouped_labels: Callable[[Tensor, Side, int], Tensor | None]
     splits: list[Tensor]
     picks: list[Pick]
     in_norm: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,9 +21,9 @@ from methods.graph.flow.product_widths import ProductRecorder
 from methods.graph.flow.reductions import MEASURES, NORMS, measured_planes
 from methods.graph.flow.tensor_values import TensorValues, View, view_of
 from methods.graph.flow.width_attributes import AttributeRecorder
-from methods.graph.narrow import CHANNEL_NORMS
+from methods.graph.narrow import CHANNEL_NORMS, Side
 from methods.graph.operator_recorder import OperatorRecorder
-from methods.graph.products import MATRIX_PRODUCTS, memory_of, tensor_attributes
+from methods.graph.products import MATRIX_PRODUCTS, memory_of, tensor_attributes, transposed_outputs
 from methods.graph.trace import is_attention
 from models.execution.tensor_leaves import tensor_leaves
 from models.execution.user_line import running_line
@@ -111,14 +111,15 @@ class ChannelFlow(OperatorRecorder):
         finally:
             self.suspended -= 1
 
-    def grouped_inputs(self, weight: Tensor, width: int) -> Tensor | None:
-        """Labels of the inputs of a grouped convolution: an index of its weight stands for one in every group.
+    def grouped_labels(self, weight: Tensor, side: Side, width: int) -> Tensor | None:
+        """Labels of the inputs of a convolution in groups: an index of its weight stands for one in every group.
 
-        None for a bare weight: nothing there could be narrowed group by group.
+        Of a transposed one, they are those of the outputs. None for a bare weight: nothing there could be narrowed
+        group by group.
         """
         owner = self._owners.get(view_of(weight))
         layer = self.path[-1] if owner is None else owner.rpartition(".")[0]
-        return self.side_labels(layer, "in", width) if layer in self.products.sources.layers else None
+        return self.side_labels(layer, side, width) if layer in self.products.sources.layers else None
 
     def side_labels(self, name: str, side: str, width: int) -> Tensor:
         """The labels of one side of a module, (width,)."""
@@ -145,7 +146,7 @@ class ChannelFlow(OperatorRecorder):
         self._note_operands(name, tensors, before)
         result = func(*args, **kwargs)
         outputs = tensor_leaves(result)
-        self.products.note_call(name, args, kwargs, result, lambda tensor: before[id(tensor)].planes)
+        self.products.note_call(name, args, kwargs, result, self._product_planes(name, args, before))
         if made_from_shapes(name, len(tensors)) or (name == "expand" and _is_one_number(before[id(tensors[0])])):
             like = before[id(tensors[0])] if tensors else Value(torch.Size())
             values = [Value(output.shape, self._planes_of_new(name, output, like), False) for output in outputs]
@@ -157,6 +158,14 @@ class ChannelFlow(OperatorRecorder):
             else:
                 self.set_value(output, value)
         return result
+
+    def _product_planes(self, name: str, args: Any, before: Mapping[int, Value]) -> Callable[[Tensor], Planes]:
+        """The labels of a product's operands; a weight whose dimensions do not tell its outputs has those of a side."""
+        planes = {key: value.planes for key, value in before.items()}
+        if name == "convolution" and (outputs := transposed_outputs(args)) is not None:
+            labels = self.grouped_labels(args[1], "out", outputs)
+            planes[id(args[1])] = () if labels is None else (labels.reshape(-1, *[1] * (args[1].dim() - 1)),)
+        return lambda tensor: planes[id(tensor)]
 
     def _stop_following(self) -> None:
         """From here on products alone are recorded, for the cost; all channels stay, as none is known wholly."""
@@ -196,7 +205,7 @@ class ChannelFlow(OperatorRecorder):
         rule = rule_of(func, name, arguments)
         reason = f"{operator_words(name, rule)} in {_place_in_code(self.path[-1])}"
         call = Call(self.labels, name, func, args, kwargs, arguments, lambda tensor: before[id(tensor)], outputs,
-                    reason, self.grouped_inputs, self.splits, self.picks, self.path[-1] in self.norms)  # fmt: skip
+                    reason, self.grouped_labels, self.splits, self.picks, self.path[-1] in self.norms)  # fmt: skip
         self._note_measured(call)
         pending = _pending_pins(call, before, outputs[0])
         if pending:

@@ -167,7 +167,7 @@ def _why_without_labels(network: nn.Module, name: str) -> str:
         return "its weight is computed from other tensors, and no plain layer does the same"
     if channels_of(layer, "out") == 1:
         return "it has one output channel"
-    return "channels of transposed convolutions in groups are not followed"
+    return "its output channels are not followed"
 
 
 def _removable_sets(places: LabelPlaces, pinned: Mapping[int, str]) -> tuple[list[list[int]], dict[str, str]]:

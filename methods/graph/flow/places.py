@@ -14,7 +14,7 @@ from torch import nn
 from methods.graph.channels import tied_parameters
 from methods.graph.flow.channel_flow import ChannelFlow
 from methods.graph.flow.labels import NEW, Dimension
-from methods.graph.narrow import LAYERS, SHAPED_NORMS, Norm, Side, is_depthwise, layer_dims
+from methods.graph.narrow import LAYERS, SHAPED_NORMS, Norm, Side, is_depthwise, is_transposed_in_groups, layer_dims
 
 
 class Place(NamedTuple):
@@ -56,9 +56,11 @@ def place_of(dimension: Dimension, modules: dict[str, nn.Module], sides: Mapping
 
 def _place_in_layer(module: nn.Module, owner: str, dimension: Dimension) -> Place | None:
     out_dim, in_dim = layer_dims(module)
-    if dimension.dim == out_dim:
+    in_groups, transposed = getattr(module, "groups", 1) > 1, getattr(module, "transposed", False)
+    # Of a weight in groups, one dimension stands for channels of every group: sides of the module tell those.
+    if dimension.dim == out_dim and not is_transposed_in_groups(module):
         return Place(owner, "out", None)
-    if dimension.dim == in_dim and getattr(module, "groups", 1) == 1:
+    if dimension.dim == in_dim and (not in_groups or transposed):
         return Place(owner, "in", None)
     return None
 

@@ -31,6 +31,13 @@ def grouped() -> nn.Module:
     )  # fmt: skip
 
 
+def transposed_in_groups() -> nn.Module:
+    return Pieces(
+        lambda n, x: n.fc(pool_mean(F.relu(n.after(F.relu(n.up(F.relu(n.before(x)))))))),
+        before=conv(3, 12), up=nn.ConvTranspose2d(12, 9, 2, 2, groups=3), after=conv(9, 8), fc=nn.Linear(8, CLASSES),
+    )  # fmt: skip
+
+
 def grouped_after_concat() -> nn.Module:
     """Each group of the convolution is fed by a branch of its own."""
 

@@ -44,6 +44,7 @@ SITES: dict[Callable[[], nn.Module], dict[str, tuple[int, int]]] = {
     branches.dense_connected: {"stem": (6, 6), "c1": (4, 4), "c2": (4, 4)},
     grouping.depthwise: {"expand": (8, 8), "project": (6, 6)},
     grouping.grouped: {"before": (12, 4), "grouped": (18, 6), "after": (8, 8)},
+    grouping.transposed_in_groups: {"before": (12, 4), "up": (9, 3), "after": (8, 8)},
     grouping.depth_multiplier: {"stem": (6, 6), "after": (8, 8)},
     grouping.residual_grouped: {"stem": (8, 2)},
     grouping.grouped_after_concat: {"stem": (4, 4), "a": (6, 6), "grouped": (8, 4)},  # a and b together
@@ -134,6 +135,13 @@ def test_pruned_equals_dense_with_those_channels_emptied(build: Callable[[], nn.
         assert compressor.cost_of(allocation) == count_cost(small, images), levels
 
 
+def count_outputs(layer: nn.Module) -> int:
+    """By the weight, that of a transposed convolution in groups being (inputs, outputs per group, ...)."""
+    if isinstance(layer, nn.ConvTranspose2d):
+        return layer.weight.shape[1] * layer.groups
+    return len(layer.weight)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("build", name_cases(ALL))
 def test_every_site_loses_what_its_setting_says(build: Callable[[], nn.Module]) -> None:
     compressor = bind_method(randomise_channels(build()))
@@ -143,9 +151,7 @@ def test_every_site_loses_what_its_setting_says(build: Callable[[], nn.Module]) 
             levels[index] = level
             small = compressor.compress(compressor.allocation(levels))
             layer = site.name.partition("[")[0]  # a site may be a part of a layer's channels
-            dense = compressor.network.get_submodule(layer)
-            out = 1 if isinstance(dense, nn.ConvTranspose2d) else 0
-            lost = dense.weight.shape[out] - small.get_submodule(layer).weight.shape[out]  # type: ignore[union-attr]
+            lost = count_outputs(compressor.network.get_submodule(layer)) - count_outputs(small.get_submodule(layer))
             assert lost == round(site.channels * float(setting["ratio"]))
 
 

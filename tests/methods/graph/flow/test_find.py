@@ -171,12 +171,12 @@ def test_a_layer_of_one_filter_and_one_without_use_have_reasons() -> None:
 
 def test_layers_of_which_nothing_is_known_say_why() -> None:
     network = Pieces(
-        lambda n, x: n.fc(pool_mean(n.normed(n.grouped(n.a(x))))),
-        a=conv(3, 6), grouped=nn.ConvTranspose2d(6, 3, 2, groups=3), fc=nn.Linear(5, CLASSES),
-        normed=nn.utils.parametrizations.weight_norm(conv(3, 5)),
+        lambda n, x: n.fc(pool_mean(n.normed(n.mask(n.a(x))))),
+        a=conv(3, 6), mask=nn.ConvTranspose2d(6, 1, 2), fc=nn.Linear(5, CLASSES),
+        normed=nn.utils.parametrizations.weight_norm(conv(1, 5)),
     )  # fmt: skip
     reasons = traced(network).reasons
-    assert reasons["grouped"] == "channels of transposed convolutions in groups are not followed"
+    assert reasons["mask"] == "it has one output channel"
     assert reasons["normed"] == "its weight is computed from other tensors, and no plain layer does the same"
 
 
