@@ -13,6 +13,7 @@ from torch import nn
 
 from models.task_config import TaskConfig
 from models.tasks.load import load_network
+from models.tasks.metric import Metric
 from models.wording import plural
 from search.engine.run_record import read_record
 from search.export.export import Exported, export_run, prepare_subject
@@ -52,6 +53,11 @@ class RunResult:
     def folder(self) -> Path:
         """Where its files lie: `report.html`, `leaderboard.html`, tables, weights of finalists."""
         return self.run.folder
+
+    @property
+    def metric(self) -> Metric:
+        """What candidates are ranked by; columns of the tables are called after its name."""
+        return self.run.tables.metric
 
     @property
     def table(self) -> pd.DataFrame:
