@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -65,6 +66,10 @@ class Metric(BaseModel):
         """A value without its unit: two decimals of a percentage, four digits of others."""
         return f"{100 * value:.2f}" if self.unit == "%" else f"{value:.4g}"
 
+    def spread_text(self, std: float) -> str:
+        """A standard deviation without its unit: two decimals of a percentage, two digits of others."""
+        return f"{100 * std:.2f}" if self.unit == "%" else f"{std:.2g}"
+
     def delta_text(self, difference: float) -> str:
         """A difference of two values without its unit, signed, with a true minus sign."""
         text = f"{100 * difference:+.2f}" if self.unit == "%" else f"{difference:+.3g}"
@@ -79,6 +84,14 @@ class Metric(BaseModel):
         """A value with its unit: `91.25%`, `31.4 dB`."""
         unit = self.unit if self.unit in ("", "%") else f" {self.unit}"
         return f"{self.number_text(value)}{unit}"
+
+    def mean_text(self, mean: float, std: float | None) -> str:
+        """A mean over seeds with its standard deviation, if that is known: `91.25% ± 0.10%`, `31.4 ± 0.2 dB`."""
+        if std is None or math.isnan(std):
+            return self.value_text(mean)
+        if self.unit == "%":
+            return f"{self.value_text(mean)} ± {self.value_text(std)}"
+        return f"{self.number_text(mean)} ± {self.spread_text(std)} {self.unit}".rstrip()
 
     def gap_text(self, gap: float) -> str:
         """How far two values lie apart: `0.52 points` of a percentage, `0.3 dB`."""

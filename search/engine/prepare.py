@@ -10,7 +10,7 @@ from methods.base import Compressor
 from models.devices import pick_device
 from models.errors import UserError, commonest_reason
 from models.tasks.load import check_trainable
-from models.tasks.loaded import LoadedTask
+from models.tasks.loaded import LoadedTask, Split
 from models.user.given_networks import is_given_network
 from models.user.spec_names import class_of
 from search.allocation.budget import Budget
@@ -163,8 +163,11 @@ def resources_of(config: RunConfig) -> Resources:
 
 def measure_dense(evaluator: Evaluator, compressor: Compressor, config: RunConfig) -> Dense:
     """The dense network's figures; the test set is met here only if finalists will be."""
-    name = evaluator.task.metric.name
-    searched = evaluator.dense("search").metrics[name]
-    test = evaluator.dense("test").metrics[name] if config.finalists else None
+    metric, *others = evaluator.task.metrics
+    splits: list[Split] = ["search", "test"] if config.finalists else ["search"]
+    scores = {split: evaluator.dense(split).metrics for split in splits}
+    test = scores["test"][metric.name] if config.finalists else None
+    other_scores = {f"{split}_{other.name}": scores[split][other.name] for split in splits for other in others}
     cost = compressor.cost.dense
-    return Dense(cost.flops, cost.params, cost.bytes, searched, test, evaluator.task.metric)
+    ranking = scores["search"][metric.name], test, metric
+    return Dense(cost.flops, cost.params, cost.bytes, *ranking, tuple(others), other_scores)

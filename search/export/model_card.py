@@ -56,7 +56,6 @@ def _label_list(labels: tuple[int | str, ...]) -> str:
 
 def _score_section(config: ExportConfig) -> str:
     metrics, metric = config.metrics, config.metrics.metric
-    std = "" if metrics.std is None else f" ± {metric.value_text(metrics.std)}"
     title, subject = "Accuracy", f"top-1 on {metrics.test_inputs:,} test images"
     if metric != ACCURACY:
         title, inputs = metric.name, f" on {metrics.test_inputs:,} test inputs" if metrics.test_inputs else ""
@@ -65,7 +64,7 @@ def _score_section(config: ExportConfig) -> str:
         f"| {escape_markdown(subject)} | |\n| --- | ---: |",
         f"| dense | {metric.value_text(metrics.dense_test_score)} |",
         f"| these weights (seed {metrics.seed}) | {metric.value_text(metrics.test_score)} |",
-        f"| mean of {plural(metrics.n, 'seed')} | {metric.value_text(metrics.mean)}{std} |",
+        f"| mean of {plural(metrics.n, 'seed')} | {metric.mean_text(metrics.mean, metrics.std)} |",
         f"| change, mean against dense | {metric.change_text(metrics.mean - metrics.dense_test_score)} |",
     ]
     return f"## {escape_markdown(title)}\n\n" + "\n".join(table_lines)

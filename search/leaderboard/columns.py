@@ -23,7 +23,7 @@ def score_columns(metric: Metric) -> tuple[Column, Column]:
     def tested_text(board_row: Record) -> str:
         if pd.isna(board_row["score"]):
             return ""
-        spread = "" if pd.isna(board_row["std"]) else f" ± {metric.number_text(board_row['std'])}"
+        spread = "" if pd.isna(board_row["std"]) else f" ± {metric.spread_text(board_row['std'])}"
         return f"{metric.number_text(board_row['score'])}{spread} ({board_row['n']})"
 
     change = figure_column(metric.delta_heading, "delta", metric.delta_text)
@@ -128,4 +128,5 @@ def dense_text(board: Board) -> str:
 
 def _test_text(score: float, metric: Metric) -> str:
     number = f"{metric.number_text(score)} {metric.unit}".rstrip()
-    return number if metric == ACCURACY else f"{metric.name} {number}"
+    direction = " (lower is better)" if metric.lower_is_better else ""
+    return number if metric == ACCURACY else f"{metric.name} {number}{direction}"

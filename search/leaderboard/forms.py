@@ -73,7 +73,7 @@ def boards_csv(boards: Sequence[Board], with_reported: bool = False) -> str:
     """Every column of every task; text that a spreadsheet would run is made inert."""
     frames = []
     for board, name in zip(boards, task_names(boards), strict=True):
-        names = outside_names(board.metric)
+        names = outside_names(board.metric, TYPES)
         types = {names.get(column, column): kind for column, kind in TYPES.items()}
         columns = ["kind", *types, "source"]
         table_rows = [{**board_row, "task": name, "kind": "measured"} for board_row in table_records(board.named_frame)]

@@ -66,7 +66,7 @@ def _meets_targets(frame: pd.DataFrame, targets: Sequence[str], dense: Dense | N
 
 def sort_rows(frame: pd.DataFrame, by: str, metric: Metric = ACCURACY) -> pd.DataFrame:
     """By a column, as it is called outside, rising; falling with a `-` before its name. Blanks come last."""
-    names = {outside: inside for inside, outside in outside_names(metric).items()}
+    names = {outside: inside for inside, outside in outside_names(metric, frame.columns).items()}
     columns = {column: column for column in frame.columns if column not in names.values()} | names
     name = by.removeprefix("-")
     if columns.get(name) not in frame:

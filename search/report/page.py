@@ -28,7 +28,7 @@ from search.report.rendering import (
 from search.report.view import RunView
 from search.results.best import Best
 from search.results.figure_text import delta_text, format_figure, percent_text, score_text, shorten_middle, si_text
-from search.results.tables import table_records
+from search.results.tables import Dense, table_records
 
 
 def write_report(path: Path, run: RunView) -> None:
@@ -50,7 +50,7 @@ def report_html(run: RunView) -> str:
         metric=metric,
         has_drift=bool(run.tables.candidates["drift"].notna().any()),
         front=front and Plot("front-plot", f"Kept FLOPs against search {metric.name}", front),
-        finals=_finals_table(run.tables.finals, metric),
+        finals=_finals_table(run.tables.finals, run.dense),
         finals_plot=finals and Plot("finals-plot", f"Kept FLOPs against test {metric.name} of finalists", finals),
         ratios=_ratio_choices(run, [best.record for best in answers.values() if best]),
         centroids=_centroid_pictures(run),
@@ -78,7 +78,7 @@ def _make_card(run: RunView, target: str, flops: int | None, best: Best | None) 
     if best is None:
         return Card(target, limit)
     answer, metric = best.record, run.dense.metric
-    spread = f" ± {metric.number_text(best.std)}" if best.std is not None else ""
+    spread = f" ± {metric.spread_text(best.std)}" if best.std is not None else ""
     dense_score = run.dense.test_score if best.on_test else run.dense.search_score
     change = ""
     if dense_score is not None:
@@ -97,7 +97,7 @@ def _make_card(run: RunView, target: str, flops: int | None, best: Best | None) 
         facts.append(f"Latency: {run.latencies[answer['candidate']]}")
     if best.rival is not None:
         rival = best.rival
-        mean, std = (metric.number_text(rival[name]) for name in ("test_score", "test_std"))
+        mean, std = metric.number_text(rival["test_score"]), metric.spread_text(rival["test_std"])
         rival_score = f"{mean} ± {std} {metric.unit}".rstrip()
         facts.append(f"Within the noise of {rival['method']}, {rival['strategy']}: {rival_score}")
     return Card(target, limit, f"{_named_score(best.score, metric)}{spread} {metric.unit}".rstrip(), tuple(facts))
@@ -118,6 +118,11 @@ def _summarize_run(run: RunView) -> str:
         for split, score in scores
         if score is not None
     ]
+    figures += [
+        f"{other.name} {other.value_text(dense.other_scores[f'test_{other.name}'])} on the test set"
+        for other in dense.others
+        if f"test_{other.name}" in dense.other_scores
+    ]
     # A candidate that two strategies propose has two rows, but was judged once.
     candidates = run.tables.candidates.drop_duplicates("key")
     failures = int((candidates["status"] == "failed").sum())
@@ -132,8 +137,8 @@ def _summarize_run(run: RunView) -> str:
 
 def _tested_column(metric: Metric) -> Column:
     def tested_text(record: Record) -> str:
-        mean, std = score_text(record["test_score"], metric), score_text(record["test_std"], metric)
-        return f"{mean} ± {std}" if std else mean
+        mean, std = score_text(record["test_score"], metric), record["test_std"]
+        return mean if pd.isna(std) else f"{mean} ± {metric.spread_text(std)}"
 
     return Column(f"test {metric.heading}", tested_text, "test_score", "figure")
 
@@ -179,22 +184,37 @@ CANDIDATE_NAMES = [
 ]
 
 
-def _candidate_figures(metric: Metric) -> list[Column]:
+def _candidate_figures(run: RunView) -> list[Column]:
+    """Loss and drift of a task that measures neither have no columns."""
+    metric, candidates = run.dense.metric, run.tables.candidates
     unit = f", {metric.unit}" if metric.unit else ""
+    measured = [name for name in ("loss", "drift") if candidates[name].notna().any()]
     return [
         figure_column("kept, %", "kept_flops", percent_text),
         figure_column(f"search{unit}", "score", metric.number_text),
-        figure_column("loss", "loss", "{:.3f}".format),
-        figure_column("drift", "drift", "{:.3f}".format),
+        *other_metric_columns("score", "search", run.dense, candidates),
+        *(figure_column(name, name, "{:.3f}".format) for name in measured),
         figure_column(f"test{unit}", "test_score", metric.number_text),
+        *other_metric_columns("test_score", "test", run.dense, candidates),
         *SIZES,
     ]
 
 
-def _finals_table(finals: pd.DataFrame, metric: Metric) -> Table:
-    timed = bool(finals["latency_ms"].notna().any())
+def other_metric_columns(column: str, title: str, dense: Dense, table: pd.DataFrame) -> list[Column]:
+    """Of the metrics that do not rank, as far as a table has them."""
+    columns = [(other, f"{column}:{other.name}") for other in dense.others]
+    return [
+        figure_column(f"{title} {other.heading}".strip(), name, other.number_text)
+        for other, name in columns
+        if name in table
+    ]
+
+
+def _finals_table(finals: pd.DataFrame, dense: Dense) -> Table:
+    timed, metric = bool(finals["latency_ms"].notna().any()), dense.metric
     delta = figure_column(metric.delta_heading, "delta", lambda difference: delta_text(difference, metric))
-    columns = [CANDIDATE, *NAMES, _tested_column(metric), delta, *FINAL_FIGURES, *(LATENCY_COLUMNS if timed else [])]
+    scores = [_tested_column(metric), delta, *other_metric_columns("test_score", "test", dense, finals)]
+    columns = [CANDIDATE, *NAMES, *scores, *FINAL_FIGURES, *(LATENCY_COLUMNS if timed else [])]
     return make_table("finals-table", columns, table_records(finals))
 
 
@@ -208,7 +228,7 @@ def _candidates_table(run: RunView) -> Table:
     on_front = table["key"].isin(run.tables.front["key"]) & (table["stage"] == "search")
     return make_table(
         "candidates-table",
-        CANDIDATE_NAMES + _candidate_figures(run.dense.metric),
+        CANDIDATE_NAMES + _candidate_figures(run),
         table_records(table.assign(on_front=on_front)),
         failure_reason,
         reason_from=len(CANDIDATE_NAMES),

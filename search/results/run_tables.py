@@ -97,7 +97,7 @@ def _read_table(path: Path, command: str, metric: Metric) -> pd.DataFrame:
     types = TABLE_TYPES[path.name]
     try:
         # A tie is one to the last bit, and the default parser keeps that bit since pandas 3.1.
-        table = plain_columns(pd.read_csv(path, dtype=_outside_types(types, metric)), metric)
+        table = plain_columns(pd.read_csv(path, dtype=_outside_types(types, metric)), types, metric)
         table[[name for name in types if name not in ADDED]]  # raises for another program's table
         # Columns that a table of an earlier version lacks are blank.
         return table.reindex(columns=list(types)).astype(types)
@@ -106,5 +106,5 @@ def _read_table(path: Path, command: str, metric: Metric) -> pd.DataFrame:
 
 
 def _outside_types(types: Mapping[str, str], metric: Metric) -> dict[str, str]:
-    names = outside_names(metric)
+    names = outside_names(metric, types)
     return {names.get(name, name): kind for name, kind in types.items()}

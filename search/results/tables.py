@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,6 +95,10 @@ class Dense:
     search_score: float | None
     test_score: float | None
     metric: Metric = ACCURACY
+    others: tuple[Metric, ...] = ()
+    """Metrics that are shown and do not rank."""
+    other_scores: Mapping[str, float] = field(default_factory=dict)
+    """Of these, by split and name: `test_PSNR`."""
 
     def named_score(self, score: float) -> str:
         """`91.25%` of accuracy, which needs no name; `mIoU 0.79`."""
@@ -106,15 +110,20 @@ class Dense:
         """What `record` makes of one; TypeError or ValueError if it is none."""
         fields = dict(record)
         metric = Metric.model_validate(fields.pop("metric", ACCURACY))
+        others = tuple(Metric.model_validate(other) for other in fields.pop("other_metrics", ()))
         scores = {f"{split}_score": fields.pop(f"{split}_{metric.name}", None) for split in ("search", "test")}
-        return cls(**fields, **scores, metric=metric)
+        names = [f"{split}_{other.name}" for split in ("search", "test") for other in others]
+        other_scores = {name: fields.pop(name) for name in names if name in fields}
+        return cls(**fields, **scores, metric=metric, others=others, other_scores=other_scores)
 
     def record(self) -> dict[str, Any]:
         """As plain JSON, scores by the metric's name: `test_accuracy`. A metric is recorded if it is another."""
         costs = {"flops": self.flops, "params": self.params, "bytes": self.bytes}
         name = self.metric.name
         scores = {f"search_{name}": self.search_score, f"test_{name}": self.test_score}
-        return costs | scores | ({} if self.metric == ACCURACY else {"metric": self.metric.model_dump()})
+        metrics = {} if self.metric == ACCURACY else {"metric": self.metric.model_dump()}
+        others = {"other_metrics": [other.model_dump() for other in self.others]} if self.others else {}
+        return costs | scores | dict(self.other_scores) | metrics | others
 
 
 @dataclass(frozen=True)
@@ -170,11 +179,13 @@ def _candidate_record(entry: CandidateEntry, dense: Dense, short_id: str) -> Tab
         "status": outcome.status,
         "reason": outcome.reason,
         "score": None if on_test else outcome.score,
+        **({} if on_test else other_columns("score", outcome)),
         "loss": outcome.loss,
         "drift": outcome.drift,
         "merit": outcome.merit,
         "images": outcome.images or None,
         "test_score": outcome.score if on_test else None,
+        **(other_columns("test_score", outcome) if on_test else {}),
         "flops": outcome.flops,
         "kept_flops": ratio_or_none(outcome.flops, dense.flops),
         "params": outcome.params,
@@ -188,6 +199,11 @@ def _candidate_record(entry: CandidateEntry, dense: Dense, short_id: str) -> Tab
         "learned_target": candidate.learned_target,
         "allocation": str(entry.allocation),
     }
+
+
+def other_columns(column: str, outcome: Outcome) -> dict[str, float]:
+    """The metrics that do not rank, in columns such as `score:PSNR`."""
+    return {f"{column}:{name}": value for name, value in outcome.metrics.items() if name != outcome.metric.name}
 
 
 def pareto_front(frame: pd.DataFrame, metric: Metric = ACCURACY) -> pd.DataFrame:
@@ -268,7 +284,9 @@ def summarize_seeds(outcomes: Sequence[Outcome], dense: Dense | None) -> TableRe
     dense_score = None if dense is None else dense.test_score
     flops = _mean_or_none(outcome.flops for outcome in outcomes)
     size = _mean_or_none(outcome.bytes for outcome in outcomes)
+    others = [other_columns("test_score", outcome) for outcome in outcomes]
     return {
+        **({name: _mean_or_none(seed[name] for seed in others) for name in others[0]} if others else {}),
         "test_score": mean,
         "test_std": statistics.stdev(scores) if len(scores) > 1 else None,
         "delta": None if mean is None or dense_score is None else mean - dense_score,
@@ -316,8 +334,12 @@ def figure_or_none(value: Any) -> float | None:
 
 
 def _typed_frame(records: list[TableRecord], types: Mapping[str, str]) -> pd.DataFrame:
-    """All columns with their types, also when there is no record."""
-    return pd.DataFrame(records, columns=list(types)).astype(dict(types))
+    """All columns with their types, also when there is no record; other metrics follow the one that ranks."""
+    present = dict.fromkeys(name for record in records for name in record if ":" in name)
+    columns: dict[str, str] = {}
+    for name, kind in types.items():
+        columns |= {name: kind} | {other: "float64" for other in present if other.startswith(f"{name}:")}
+    return pd.DataFrame(records, columns=list(columns)).astype(columns)
 
 
 def ratio_or_none(numerator: float | None, denominator: float | None) -> float | None:

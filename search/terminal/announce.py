@@ -11,6 +11,7 @@ from rich.console import Console
 from methods.dense_shares import dense_shares
 from methods.graph.trace import uncounted_flops
 from models.settings import setting_name
+from models.tasks.metric import ACCURACY
 from models.wording import plural
 from search.allocation.budget import Budget
 from search.allocation.targets import flops_text
@@ -45,7 +46,9 @@ def _fact_lines(run: PreparedRun) -> list[str]:
     targets = ", ".join(f"{asked} ({_limit_text(budget)})" for asked, budget in run.budgets.items())
     # Every strategy of a method gets the same reason.
     refused = {(standing.method, standing.target): standing.reason for standing in run.refused}
+    metrics = [] if task.metrics == (ACCURACY,) else [f"metric    {'; '.join(map(str, task.metrics))}"]
     return [
+        *metrics,
         f"targets   {targets}",
         *(f"method    {_method_text(method)}" for method in run.methods),
         *(f"left out  {method} at {target}: {reason}" for (method, target), reason in refused.items()),

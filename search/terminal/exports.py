@@ -64,14 +64,13 @@ def show_export(exported: Exported, console: Console) -> None:
     if metrics.latency:
         console.print(_latency_table(metrics.latency))
     dense, cost = config.dense, config.cost
-    text_of = metrics.metric.value_text
-    std = "" if metrics.std is None else f" ± {text_of(metrics.std)}"
+    metric = metrics.metric
     for text in (
         f"FLOPs     {flops_text(dense.flops)} -> {flops_text(cost.flops)}, kept {cost.flops / dense.flops:.4f}; "
         f"params {dense.params:,} -> {cost.params:,}; bytes {dense.bytes:,} -> {cost.bytes:,}",
-        f"{metrics.metric.name:8}  {text_of(metrics.test_score)} on the test set, "
-        f"dense {text_of(metrics.dense_test_score)}; "
-        f"{text_of(metrics.mean)}{std} over {plural(metrics.n, 'seed')}",
+        f"{metric.name:8}  {metric.value_text(metrics.test_score)} on the test set, "
+        f"dense {metric.value_text(metrics.dense_test_score)}; "
+        f"{metric.mean_text(metrics.mean, metrics.std)} over {plural(metrics.n, 'seed')}",
         *([f"note      {shortfall_sentence(metrics.latency)}"] if shortfall_sentence(metrics.latency) else []),
     ):
         print_line(console, text)

@@ -15,6 +15,7 @@ from search.engine.outcomes import RunOutcomes
 from search.leaderboard.board import Board
 from search.leaderboard.rich_tables import print_boards
 from search.report.outputs import Written
+from search.report.page import other_metric_columns
 from search.report.view import RunView
 from search.results.tables import Dense, table_records
 from search.settings.shell import path_argument, shell_word
@@ -97,7 +98,7 @@ def _front_table(front: pd.DataFrame, metric: Metric) -> Table:
     table = Table(title="Pareto front, search split", title_justify="left", box=None, pad_edge=False)
     for column in ("candidate", "strategy", "target"):
         table.add_column(column)
-    for column in ("kept FLOPs", "FLOPs", metric.name):
+    for column in ("kept FLOPs", "FLOPs", _score_heading(metric)):
         table.add_column(column, justify="right")
     for record in table_records(front):
         table.add_row(
@@ -106,7 +107,7 @@ def _front_table(front: pd.DataFrame, metric: Metric) -> Table:
             record["target"],
             f"{record['kept_flops']:.4f}",
             flops_text(record["flops"]),
-            metric.value_text(record["score"]),
+            metric.value_text(record["score"]) if metric.unit == "%" else metric.number_text(record["score"]),
         )
     return table
 
@@ -116,7 +117,18 @@ def _finals_table(finals: pd.DataFrame, dense: Dense) -> Table:
     title = "Finalists, test set" + ("" if tested is None else f" (dense {metric.value_text(tested)})")
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     timed, change = bool(finals["latency_ms"].notna().any()), "points" if metric.unit == "%" else "change"
-    for column in ("target", "strategy", "kept FLOPs", "params", metric.name, change, "seeds"):
+    others = other_metric_columns("test_score", "", dense, finals)
+    others_headings = [column.heading for column in others]
+    for column in (
+        "target",
+        "strategy",
+        "kept FLOPs",
+        "params",
+        _score_heading(metric),
+        change,
+        *others_headings,
+        "seeds",
+    ):
         table.add_column(column, justify="left" if column in ("target", "strategy") else "right")
     if timed:
         table.add_column("latency, ms", justify="right")
@@ -126,14 +138,27 @@ def _finals_table(finals: pd.DataFrame, dense: Dense) -> Table:
             record["strategy"],
             _format_number(record["kept_flops"], "{:.4f}"),
             _format_number(record["params"], "{:,.0f}"),
-            " ± ".join(
-                metric.value_text(record[name]) for name in ("test_score", "test_std") if pd.notna(record[name])
-            ),
+            _tested_text(record, metric),
             "" if pd.isna(record["delta"]) else metric.delta_text(record["delta"]).replace("−", "-"),
+            *(column.text(record) for column in others),
             str(record["seeds"]),
             *([_format_number(record["latency_ms"], "{:.3g}")] if timed else []),
         )
     return table
+
+
+def _tested_text(record: Mapping[str, Any], metric: Metric) -> str:
+    """The mean over seeds; the unit of a percentage stands behind every number, others in the heading."""
+    mean, std = record["test_score"], record["test_std"]
+    if pd.isna(mean):
+        return ""
+    if metric.unit == "%":
+        return metric.mean_text(mean, std)
+    return metric.number_text(mean) + ("" if pd.isna(std) else f" ± {metric.spread_text(std)}")
+
+
+def _score_heading(metric: Metric) -> str:
+    return metric.name if metric.unit == "%" else metric.heading
 
 
 def _format_number(value: Any, form: str) -> str:
