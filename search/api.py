@@ -17,6 +17,9 @@ FLOPs are multiply-accumulates for one input, accuracies lie in 0..1, bytes are 
 a user can mend is a `UserError` (a `ValueError`) of one sentence. Arrays and weights of objects are kept below
 `<results>/given/`; an `nn.Module` itself is kept nowhere: to resume or export a run of it in another process, give one
 that is built in the same way.
+
+With `task=` in place of both, any network is compressed for any purpose: `path/to/file.py:function`, or a
+`models.task.Task`, which is kept nowhere either.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.task import Task
 from models.task_config import TaskConfig
 from search.export.compressed import load_compressed
 from search.export.settings import EXPORT
@@ -75,7 +79,7 @@ def search(
         data: what it is fine-tuned and judged on; None takes what a named network is made for.
         show: print progress; False is silent, a rich `Console` says where.
 
-    With `resume` other settings than `results` are ignored, but an `nn.Module` must be given.
+    With `resume` other settings than `results` are ignored, but an `nn.Module` or a `Task` must be given.
 
     Raises:
         UserError: an input that cannot be worked with, before anything is trained; or every candidate or every finalist
@@ -94,7 +98,7 @@ def _resumed_or_new(
     if values["resume"] is None:
         return _new_run(network, data, declared, values, **fixed)
     config = resumed_config(values["resume"], values["results"])
-    check_same(network, config.task)
+    check_same(network, config.task, values["task"])
     return config
 
 
@@ -187,11 +191,12 @@ def train(
 
 
 @takes_keywords({"run": EXPORT["run"]})
-def open_run(run: str | Path, *, network: Network | None = None) -> RunResult:
+def open_run(run: str | Path, *, network: Network | None = None, task: Task | None = None) -> RunResult:
     """A run that `search` or `compare` left, by its folder or its name below `results`.
 
     Args:
         network: an `nn.Module` like the one that the run was given, if it was given one.
+        task: the same of a `models.task.Task`.
 
     Raises:
         UserError: there is none (nearest names), or it is not whole.
@@ -199,16 +204,24 @@ def open_run(run: str | Path, *, network: Network | None = None) -> RunResult:
     from search.api_objects import RunResult
 
     result = RunResult.read(run)
-    check_same(network, result.config.task)
+    check_same(network, result.config.task, task)
     return result
 
 
 @takes_keywords(EXPORT)
-def export(run: str | Path, *, network: Network | None = None, show: Show = True, **settings: Any) -> Exported:
+def export(
+    run: str | Path,
+    *,
+    network: Network | None = None,
+    task: Task | None = None,
+    show: Show = True,
+    **settings: Any,
+) -> Exported:
     """Write a candidate of a run as files to deploy, each tried on test images against the fine-tuned network.
 
     Args:
         network: an `nn.Module` like the one that the run was given, if it was given one.
+        task: the same of a `models.task.Task`.
 
     Raises:
         UserError: an input that cannot be worked with, or a form that does not compute what the network does; nothing
@@ -217,7 +230,7 @@ def export(run: str | Path, *, network: Network | None = None, show: Show = True
     from search.export.export import export_run
 
     check_choices(device=settings["device"])
-    finished = open_run(run, network=network).run
+    finished = open_run(run, network=network, task=task).run
     observer = observer_of(show)
     with observer.while_exporting() as on_step:
         exported = export_run(finished, say=observer.say, on_step=on_step, **settings)

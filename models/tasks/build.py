@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from models.errors import UserError
-from models.task import Task
+from models.task import LoaderTask, Task
 from models.tensor_digest import digest_tensors
 from models.user.calls import NO_GPU, is_gpu_missing
 from models.user.code import call_user, is_user_spec, load_function, split_spec
@@ -35,7 +35,9 @@ def give_task(task: Task) -> str:
         if callable(part):
             digest.update(_source_of(part).encode())
     digest.update(digest_tensors(task.network.state_dict().items()).encode())
-    name = f"{OBJECT_PREFIX}{type(task).__name__.strip('_')}@{digest.hexdigest()[:_DIGITS]}"
+    # A task of loaders has no class of its own: its network's says more.
+    kind = type(task.network if isinstance(task, LoaderTask) else task).__name__
+    name = f"{OBJECT_PREFIX}{kind.strip('_')}@{digest.hexdigest()[:_DIGITS]}"
     GIVEN_TASKS[name] = task
     return name
 

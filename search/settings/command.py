@@ -26,7 +26,8 @@ def resume_command(config: RunConfig) -> str:
     """What goes on with a run."""
     folder, command = str(config.folder), "compare" if config.comparison else "search"
     if is_given_network(config.task.network):
-        return f"api.{command}(network, resume={folder!r})"
+        subject = "network" if config.task.task is None else "task=task"
+        return f"api.{command}({subject}, resume={folder!r})"
     return shell_line([*PROGRAM, command, *option_words("--resume", folder)])
 
 
@@ -34,7 +35,8 @@ def export_command(config: RunConfig, pick: str) -> str:
     """What exports a candidate of a run."""
     folder = str(config.folder)
     if is_given_network(config.task.network):
-        return f"api.export({folder!r}, network=network)"
+        subject = "network" if config.task.task is None else "task"
+        return f"api.export({folder!r}, {subject}={subject})"
     to = option_words("--to", f"{folder}/export")
     return shell_line([*PROGRAM, "export", path_argument(folder), "--pick", pick, *to])
 

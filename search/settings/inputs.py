@@ -23,7 +23,7 @@ from models.task_config import TaskConfig
 from models.tasks.build import give_task
 from models.tensor_digest import digest_tensors
 from models.user.given_networks import give_network, given_network
-from models.user.spec_names import ARRAYS, GIVEN_FOLDER, network_name, objects_name
+from models.user.spec_names import ARRAYS, GIVEN_FOLDER, class_of, network_name, objects_name
 from search.files.atomic import atomic_file, atomic_write, report_unwritable
 from search.settings.new_config import new_task_config
 
@@ -67,12 +67,17 @@ def task_of(
     return new_task_config(network=name, **chosen)
 
 
-def check_same(network: Network | None, task: TaskConfig) -> None:
-    """Make a run's network known again, if it was given as an object.
+def check_same(network: Network | None, task: TaskConfig, given: str | Path | Task | None = None) -> None:
+    """Make a run's network or task known again, if it was given as an object.
 
     Raises:
-        UserError: `network` is no object, or computes something else than the run's.
+        UserError: `network` computes something else than the run's, or `given` is another task.
     """
+    if isinstance(given, Task) and (name := give_task(given)) != task.task:
+        raise UserError(
+            f"the task given ({class_of(name)}) is not the run's: its code or its network's weights differ; "
+            "give one that is built in the same way"
+        )
     if not isinstance(network, nn.Module):
         return
     spec = give_network(network, data_info(task).shape)
