@@ -36,7 +36,7 @@ from methods.clustering.scaled_kernels import (
 )
 from methods.clustering.scopes import Share, centroid_count, ladder_of_k, share_layers
 from methods.clustering.shared_work import ClusteredSite, SharedChange, SharedLayer, shared_convolutions
-from methods.graph.narrow import Conv, is_depthwise
+from methods.graph.narrow import Conv, is_depthwise, replace_module
 from methods.graph.removal import Change, RemovalOrder, cut_table
 from methods.graph.trace import LayerUse
 from methods.registry import register
@@ -46,7 +46,6 @@ from methods.tables.codebook import (
     codebook_layers,
     kernel_area,
     kernels_by_output,
-    replace_module,
 )
 from methods.tables.kernel_tables import KernelTables, TableSite
 from methods.tables.table_cost import sum_costs

@@ -82,6 +82,15 @@ def narrow_module(module: nn.Module, side: Side, keep: Tensor) -> None:
     raise AssertionError(f"{type(module).__name__} has no channels that could be removed")
 
 
+def replace_module(network: nn.Module, name: str, new: nn.Module) -> None:
+    """Replace the module called `name` by `new`, under all names that it has."""
+    old = network.get_submodule(name)
+    for parent in list(network.modules()):
+        for child, module in list(parent._modules.items()):  # named_children names a module only once
+            if module is old:
+                setattr(parent, child, new)
+
+
 def slice_tensor(owner: nn.Module, name: str, dim: int, keep: Tensor) -> None:
     """Replace a parameter or buffer by its slices `keep` along `dim`; nothing happens where it is None."""
     tensor = getattr(owner, name, None)

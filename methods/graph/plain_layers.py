@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.graph.flow.call import named_arguments
-from methods.graph.narrow import CONVOLUTIONS, TRANSPOSED, Conv
+from methods.graph.narrow import CONVOLUTIONS, TRANSPOSED, Conv, replace_module
 from methods.graph.same_outputs import gives_same_outputs
 from methods.graph.trace import evaluation_mode
 from models.execution.forward_hooks import forward_hooks
@@ -212,4 +212,4 @@ def replace_computed(network: nn.Module, shapes: Mapping[str, torch.Size]) -> No
             and _computes_weight(layer)
             and (plain := plain_layer(layer, shape)) is not None
         ):
-            network.set_submodule(name, plain)
+            replace_module(network, name, plain)  # a layer may stand in a container and be an attribute too

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import DENSE, Allocation, Cost, MethodInfo, Setting, copy_network
-from methods.graph.narrow import Conv, is_depthwise
+from methods.graph.narrow import Conv, is_depthwise, replace_module
 from methods.graph.removal import Change, RemovalOrder
 from methods.graph.trace import LayerUse
 from methods.kse.kse_cost import GradedChange, GradedLayer, weight_cost
@@ -29,7 +29,6 @@ from methods.tables.codebook import (
     codebook_layers,
     kernel_area,
     kernels_by_input,
-    replace_module,
     swap_sides,
 )
 from methods.tables.kernel_tables import KernelTables, TableSite

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from methods.base import copy_network
-from methods.graph.narrow import Conv, layer_dims
+from methods.graph.narrow import Conv, layer_dims, replace_module
 from methods.graph.trace import evaluation_mode
 from models.execution.forward_hooks import forward_hooks
 
@@ -101,12 +101,10 @@ class Follower(nn.Module):
 
 def wrap_module(network: nn.Module, name: str, wrapper: Callable[[nn.Module], nn.Module]) -> None:
     """Replace the module called `name` by `wrapper(module)`, in the same mode."""
-    owner, _, leaf = name.rpartition(".")
-    parent = network.get_submodule(owner)
-    module = parent.get_submodule(leaf)
+    module = network.get_submodule(name)
     wrapped = wrapper(module)
     wrapped.training = module.training
-    setattr(parent, leaf, wrapped)
+    replace_module(network, name, wrapped)
 
 
 def find_compactors(network: nn.Module) -> dict[str, Compactor]:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.graph.narrow import CONVOLUTIONS, TRANSPOSED, Conv
+from methods.graph.narrow import replace_module as replace_module
 from methods.tables.vector_quantizer import transform_centers
 
 _FUNCTIONS: dict[type[nn.Module], Callable[..., Tensor]] = {
@@ -164,12 +165,3 @@ def kernel_area(layer: Conv | CodebookConv) -> int:
 def codebook_layers(network: nn.Module) -> dict[str, CodebookConv]:
     """The compressed convolutions of a network, by name."""
     return {name: module for name, module in network.named_modules() if isinstance(module, CodebookConv)}
-
-
-def replace_module(network: nn.Module, name: str, new: nn.Module) -> None:
-    """Replace the module called `name` by `new`, under all names that it has."""
-    old = network.get_submodule(name)
-    for parent in list(network.modules()):
-        for child, module in list(parent._modules.items()):  # named_children names a module only once
-            if module is old:
-                setattr(parent, child, new)

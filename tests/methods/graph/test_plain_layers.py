@@ -14,6 +14,7 @@ from torch.nn.utils import parametrizations
 from methods.base import copy_network
 from methods.graph.channel_sites import ChannelGroups
 from methods.graph.plain_layers import computed_weights, replace_computed
+from methods.registry import create
 
 IMAGES = torch.randn(2, 3, 9, 9, generator=torch.Generator().manual_seed(0))
 
@@ -245,3 +246,32 @@ class ReachesIn(nn.Module):
 
 def test_a_layer_whose_attributes_are_read_stays() -> None:
     assert computed_weights(ReachesIn(), IMAGES) == {}
+
+
+class TemporalBlock(nn.Module):
+    """Its convolutions are attributes and stand in a container as well, as in the published TCN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = parametrizations.weight_norm(nn.Conv1d(3, 8, 3, padding=2, dilation=2))
+        self.conv2 = parametrizations.weight_norm(nn.Conv1d(8, 6, 3, padding=2, dilation=2))
+        self.net = nn.Sequential(self.conv1, nn.ReLU(), self.conv2, nn.ReLU())
+        self.linear = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.net(x)[:, :, -1])
+
+
+@pytest.mark.parametrize("method", ["l1", "resrep"])
+def test_a_layer_of_two_names_gives_way_under_both(method: str) -> None:
+    torch.manual_seed(0)
+    signals = torch.randn(2, 3, 12)
+    compressor = create(method, TemporalBlock().eval(), signals)
+    assert [(site.name, site.channels) for site in compressor.sites] == [("conv1", 8), ("conv2", 6)]
+    allocation = compressor.allocation([3, 2])
+    small = compressor.compress(allocation)
+    small = compressor.tuning(allocation, small, steps=0, lr=0.1).finish(small)
+    assert small.conv1 is small.net[0]
+    assert small.conv2 is small.net[2]
+    assert (small.conv1.out_channels, small.conv2.out_channels) == (5, 4)
+    assert small(signals).shape == (2, 5)
