@@ -27,7 +27,7 @@ from search.judge.evaluate import Evaluator
 from search.latency.progress import Say, tell_user
 from search.ledger.storage import check_location
 from search.machine.host import count_cores
-from search.results.tables import Dense
+from search.results.dense import Dense
 from search.settings.config import LEARNED, RunConfig
 from search.strategies.registry import find_strategy
 

@@ -13,7 +13,7 @@ from models.settings import MOST_IMAGES, setting_name
 from models.tasks.loaded import LoadedTask
 from search.engine.run_file import RUN_FILE, DamagedRunError, has_run_file, json_kind, read_run_file
 from search.files.atomic import atomic_write, report_unwritable
-from search.results.tables import Dense
+from search.results.dense import Dense
 from search.settings.config import LEARNED, RunConfig
 from search.settings.mistakes import first_fault
 

@@ -18,7 +18,7 @@ from search.allocation.targets import Target
 from search.candidate import Candidate, Frozen
 from search.engine.finalists import Seen
 from search.ledger.ledger import Ledger
-from search.results.tables import Dense
+from search.results.dense import Dense
 from search.settings.config import RunConfig
 from search.strategies.contract import Proposal
 

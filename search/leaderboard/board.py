@@ -24,8 +24,8 @@ from search.leaderboard.ranked_rows import rank_rows
 from search.leaderboard.reported import Reported, reported_for_task
 from search.ledger.ledger import Ledger, list_tasks
 from search.ledger.location import public_location
+from search.results.dense import Dense
 from search.results.metric_columns import name_columns
-from search.results.tables import Dense
 
 
 @dataclass(frozen=True, eq=False)

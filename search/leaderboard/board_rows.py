@@ -16,7 +16,8 @@ from search.latency.check import CheckedLatency
 from search.latency.timing import Latency
 from search.leaderboard.answers import Answer
 from search.leaderboard.commands import Commands
-from search.results.tables import Dense, ratio_or_none, summarize_seeds
+from search.results.dense import Dense
+from search.results.tables import ratio_or_none, summarize_seeds
 
 # The columns of the CSV, whose order users' scripts may rely on.
 TYPES = {

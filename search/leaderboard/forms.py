@@ -30,10 +30,11 @@ from search.leaderboard.rich_tables import print_boards
 from search.leaderboard.settings import FORMATS
 from search.leaderboard.views import mean_ranks_by_metric, task_names
 from search.report.rendering import Column, Record, text_column
+from search.results.csv_tables import inert_cell
 from search.results.figure_text import plain_values
 from search.results.markup import escape_latex, escape_markdown
 from search.results.metric_columns import outside_names
-from search.results.tables import inert_cell, table_records
+from search.results.tables import table_records
 
 PIPE_WIDTH = 160  # characters of a table, where output is no terminal
 

@@ -13,8 +13,9 @@ from models.errors import UserError, unknown_name
 from models.tasks.metric import ACCURACY, Metric
 from search.allocation.targets import TOLERANCE, parse_target
 from search.leaderboard.board import Board
+from search.results.dense import Dense
 from search.results.metric_columns import name_columns, outside_names
-from search.results.tables import Dense, table_records
+from search.results.tables import table_records
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from plotly.colors import sample_colorscale
 
 from models.errors import printable_text
 from models.tasks.metric import Metric
+from search.results.dense import Dense
 from search.results.figure_text import shorten_middle
-from search.results.tables import Dense, table_records
+from search.results.tables import table_records
 
 Figure = dict[str, Any]
 Target = tuple[str, int]  # as asked, and the FLOPs that are meant

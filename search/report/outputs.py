@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from itertools import starmap
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,17 +12,13 @@ import pandas as pd
 
 from methods.base import Centroids
 from models.errors import commonest_reason
-from models.task_config import TaskConfig
-from models.tasks.loaded import LoadedTask
-from models.tasks.metric import ACCURACY
-from models.user.spec_names import data_name, network_name
 from models.wording import plural
 from search.allocation.allocate import MISSED, too_coarse
 from search.allocation.budget import LATENCY
 from search.allocation.targets import TOLERANCE
 from search.engine.outcomes import MethodOutcomes, RunOutcomes
-from search.judge.drift import drift_notes
 from search.latency.check import CheckedLatency
+from search.report.facts import run_facts
 from search.report.page import write_report
 from search.report.picture import write_picture
 from search.report.ratio_bars import Ratios
@@ -32,7 +26,6 @@ from search.report.view import RunView
 from search.results.run_tables import RunTables
 from search.results.tables import CandidateEntry, short_ids
 from search.settings.command import export_command, resume_command, run_command
-from search.settings.config import RunConfig
 from search.strategies.sensitivity import scan_points
 
 Item = TypeVar("Item")
@@ -69,7 +62,7 @@ def run_view(outcomes: RunOutcomes, checked: Mapping[str, CheckedLatency]) -> Ru
         command=run_command(run.config),
         resume_command=resume_command(run.config),
         export_command=None if tables.export_pick is None else export_command(run.config, tables.export_pick),
-        facts=_run_facts(outcomes),
+        facts=run_facts(outcomes),
         dense=run.dense,
         tables=tables,
         allocations=_merge_mappings(
@@ -242,66 +235,3 @@ def _scan_table(result: MethodOutcomes) -> pd.DataFrame | None:
             }
         )
     return pd.DataFrame(records) if records else None
-
-
-def _run_facts(outcomes: RunOutcomes) -> dict[str, str]:
-    run, task, config = outcomes.prepared, outcomes.prepared.task, outcomes.prepared.config
-    worker_seconds = sum(outcome.seconds for result in outcomes.methods for _, outcome in result.seen)
-    facts = {
-        **_subject_facts(config.task),
-        f"{task.noun}s": f"fine-tune {len(task.tune)}, search {task.count_inputs('search')}, "
-        f"test {task.count_inputs('test')}{image_words(config.task)}",
-        "method": "; ".join(
-            f"{method.config.method}, {plural(len(method.compressor.sites), 'site')}" for method in run.methods
-        ),
-        "recipe": recipe_words(config, compares_outputs=task.objective.has_outputs),
-        "protocol": f"search {task.metric.name} ranks candidates{_tie_words(task)}; only finalists meet the test set, "
-        "once per seed",
-        "time": f"{outcomes.seconds:.0f} s on the clock, {worker_seconds:.0f} s of the workers",
-        **outcomes.methods[0].facts,
-    }
-    if config.constraints.constrains_sites:
-        facts["constraints"] = shlex.join(config.constraints.option_words())
-    if notes := drift_notes(task):
-        facts["note"] = "; ".join(notes)
-    if not outcomes.complete:
-        facts["state"] = "stopped before it was finished"
-    return facts
-
-
-def _subject_facts(task: TaskConfig) -> dict[str, str]:
-    if task.task is not None:
-        return {"task": network_name(task.task)}
-    return {"network": network_name(task.network), "data": data_name(task.data), "weights": task.weights or "initial"}
-
-
-def _tie_words(task: LoadedTask) -> str:
-    if not task.objective.has_outputs:
-        return ""
-    return ", drift those within its noise" if task.metric == ACCURACY else ", drift those that are equal in it"
-
-
-def recipe_words(config: RunConfig, *, compares_outputs: bool = True) -> str:
-    """Every setting of the fine-tunes, since each of them decides the scores; no others.
-
-    Args:
-        compares_outputs: whether the task gives outputs to distil.
-    """
-    unused = {"epochs"} | (set() if compares_outputs else {"distill_weight", "temperature"})
-    if config.task.task is not None:
-        unused |= {"batch_size", "label_smoothing"}
-    settings = config.recipe.model_dump(exclude=unused)
-    if config.task.task is not None:
-        settings["recalibration inputs"] = settings.pop("recalibration_images")
-    epochs = f"{plural(config.recipe.epochs, 'epoch')}, finalists {config.final_recipe.epochs:g}"
-    return f"{epochs}; SGD, {', '.join(starmap(_setting_words, settings.items()))}"
-
-
-def image_words(task: TaskConfig) -> str:
-    """The task's settings of its images that are not at their defaults, each after a semicolon."""
-    settings = task.model_dump(exclude={"task", "network", "weights", "data", "data_root"}, exclude_defaults=True)
-    return "".join(f"; {_setting_words(name, value)}" for name, value in settings.items())
-
-
-def _setting_words(name: str, value: object) -> str:
-    return f"{name.replace('_', ' ')} {f'{value:g}' if isinstance(value, float) else value}"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
 from models.tasks.metric import ACCURACY, Metric
 from models.wording import plural
 from search.files.atomic import atomic_write
+from search.report.cards import make_card, named_score
 from search.report.centroids import centroids_png
 from search.report.figures import finals_figure, front_figure, sensitivity_figure
 from search.report.ratio_bars import ratio_data
@@ -26,9 +27,9 @@ from search.report.rendering import (
     text_column,
 )
 from search.report.view import RunView
-from search.results.best import Best
+from search.results.dense import Dense
 from search.results.figure_text import delta_text, format_figure, percent_text, score_text, shorten_middle, si_text
-from search.results.tables import Dense, table_records
+from search.results.tables import table_records
 
 
 def write_report(path: Path, run: RunView) -> None:
@@ -45,7 +46,7 @@ def report_html(run: RunView) -> str:
         run=run,
         title=run.title,
         created=run.created,
-        cards=[_make_card(run, target, flops, answers[target]) for target, flops in run.targets],
+        cards=[make_card(run, target, flops, answers[target]) for target, flops in run.targets],
         summary=_summarize_run(run),
         metric=metric,
         has_drift=bool(run.tables.candidates["drift"].notna().any()),
@@ -60,61 +61,13 @@ def report_html(run: RunView) -> str:
     )
 
 
-# ---- the answer
-
-
-class Card(NamedTuple):
-    """The answer to one target; without a score and facts where no candidate succeeded."""
-
-    target: str
-    limit: str
-    score: str = ""
-    facts: tuple[str, ...] = ()
-
-
-def _make_card(run: RunView, target: str, flops: int | None, best: Best | None) -> Card:
-    # A target with several parts names all of its limits, not only the FLOPs.
-    limit = f"{si_text(flops)} FLOPs" if flops is not None and "+" not in target else run.limits[target]
-    if best is None:
-        return Card(target, limit)
-    answer, metric = best.record, run.dense.metric
-    spread = f" ± {metric.spread_text(best.std)}" if best.std is not None else ""
-    dense_score = run.dense.test_score if best.on_test else run.dense.search_score
-    change = ""
-    if dense_score is not None:
-        change = f"{metric.change_text(best.score - dense_score).replace('-', '−')} against dense; "
-    seeds = (
-        f"test set, n\u00a0=\u00a0{answer['seeds']}" if best.on_test else "search split: it ranks, it is not a result"
-    )
-    smaller = f"; file {answer['compression']:.2f}× smaller" if pd.notna(answer["compression"]) else ""
-    facts = [
-        f"{change}{seeds}",
-        f"kept {percent_text(answer['kept_flops'])} % of FLOPs ({si_text(answer['flops'])}){smaller}",
-        f"{answer['method']}, {answer['strategy']}, candidate {answer['candidate']}",
-        f"Why this one: {best.reason}",
-    ]
-    if answer["candidate"] in run.latencies:
-        facts.append(f"Latency: {run.latencies[answer['candidate']]}")
-    if best.rival is not None:
-        rival = best.rival
-        mean, std = metric.number_text(rival["test_score"]), metric.spread_text(rival["test_std"])
-        rival_score = f"{mean} ± {std} {metric.unit}".rstrip()
-        facts.append(f"Within the noise of {rival['method']}, {rival['strategy']}: {rival_score}")
-    return Card(target, limit, f"{_named_score(best.score, metric)}{spread} {metric.unit}".rstrip(), tuple(facts))
-
-
-def _named_score(score: float, metric: Metric) -> str:
-    """Everybody knows what a percentage alone is of: accuracy; other metrics have their name in front."""
-    return metric.number_text(score) if metric == ACCURACY else f"{metric.name} {metric.number_text(score)}"
-
-
 def _summarize_run(run: RunView) -> str:
     """The dense network and what the search took, in two sentences."""
     dense = run.dense
     scores = [("test set", dense.test_score), ("search split", dense.search_score)]
     figures = [f"{si_text(dense.flops)} FLOPs", f"{si_text(dense.params)} parameters", si_text(dense.bytes, "B")]
     figures += [
-        f"{_named_score(score, dense.metric)} {dense.metric.unit}".rstrip() + f" on the {split}"
+        f"{named_score(score, dense.metric)} {dense.metric.unit}".rstrip() + f" on the {split}"
         for split, score in scores
         if score is not None
     ]

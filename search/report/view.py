@@ -10,8 +10,8 @@ import pandas as pd
 from methods.base import Centroids
 from search.report.figures import Styles, group_styles
 from search.report.ratio_bars import Ratios
+from search.results.dense import Dense
 from search.results.run_tables import RunTables
-from search.results.tables import Dense
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,17 +12,17 @@ from models.errors import UserError, first_line
 from models.tasks.metric import ACCURACY, Metric
 from search.latency.check import CheckedLatency
 from search.results.best import Best, best_of_target
+from search.results.csv_tables import write_csv
+from search.results.dense import Dense
 from search.results.metric_columns import name_columns, outside_names, plain_columns
 from search.results.tables import (
     ADDED,
     CANDIDATE_TYPES,
     FINAL_TYPES,
     CandidateEntry,
-    Dense,
     candidates_frame,
     finals_frame,
     pareto_front,
-    write_csv,
 )
 
 TABLE_TYPES = {"pareto.csv": CANDIDATE_TYPES, "candidates.csv": CANDIDATE_TYPES, "finalists.csv": FINAL_TYPES}

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -20,8 +19,8 @@ from methods.base import Allocation
 from models.tasks.metric import ACCURACY, Metric
 from search.allocation.targets import Target
 from search.candidate import Candidate, Outcome
-from search.files.atomic import atomic_write
 from search.latency.check import CheckedLatency
+from search.results.dense import Dense
 
 SHORT = 8  # characters of a key that name a candidate in tables
 # "Int64" knows blanks; beside one, NumPy's integers would all become floats.
@@ -83,47 +82,6 @@ FINAL_TYPES = {
 
 
 TableRecord = dict[str, Any]  # a line of a table: column -> cell
-
-
-@dataclass(frozen=True)
-class Dense:
-    """The network before compression; a score that was not measured is None."""
-
-    flops: int
-    params: int
-    bytes: int
-    search_score: float | None
-    test_score: float | None
-    metric: Metric = ACCURACY
-    others: tuple[Metric, ...] = ()
-    """Metrics that are shown and do not rank."""
-    other_scores: Mapping[str, float] = field(default_factory=dict)
-    """Of these, by split and name: `test_PSNR`."""
-
-    def named_score(self, score: float) -> str:
-        """`91.25%` of accuracy, which needs no name; `mIoU 0.79`."""
-        text = self.metric.value_text(score)
-        return text if self.metric == ACCURACY else f"{self.metric.name} {text}"
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Dense:
-        """What `record` makes of one; TypeError or ValueError if it is none."""
-        fields = dict(record)
-        metric = Metric.model_validate(fields.pop("metric", ACCURACY))
-        others = tuple(Metric.model_validate(other) for other in fields.pop("other_metrics", ()))
-        scores = {f"{split}_score": fields.pop(f"{split}_{metric.name}", None) for split in ("search", "test")}
-        names = [f"{split}_{other.name}" for split in ("search", "test") for other in others]
-        other_scores = {name: fields.pop(name) for name in names if name in fields}
-        return cls(**fields, **scores, metric=metric, others=others, other_scores=other_scores)
-
-    def record(self) -> dict[str, Any]:
-        """As plain JSON, scores by the metric's name: `test_accuracy`. A metric is recorded if it is another."""
-        costs = {"flops": self.flops, "params": self.params, "bytes": self.bytes}
-        name = self.metric.name
-        scores = {f"search_{name}": self.search_score, f"test_{name}": self.test_score}
-        metrics = {} if self.metric == ACCURACY else {"metric": self.metric.model_dump()}
-        others = {"other_metrics": [other.model_dump() for other in self.others]} if self.others else {}
-        return costs | scores | dict(self.other_scores) | metrics | others
 
 
 @dataclass(frozen=True)
@@ -297,30 +255,6 @@ def summarize_seeds(outcomes: Sequence[Outcome], dense: Dense | None) -> TableRe
         "compression": None if dense is None else ratio_or_none(dense.bytes, size),
         "epochs": _mean_or_none(outcome.epochs for outcome in outcomes),
     }
-
-
-def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write `frame` as CSV, whole or not at all.
-
-    A text cell that a spreadsheet would run as a formula (it begins with `= + - @` or a control character, and is
-    not a number) gets an apostrophe in front, the spreadsheet's own mark for text; figures are left as they are.
-    """
-    safe = frame.copy()
-    for column in safe.columns:
-        if not pd.api.types.is_numeric_dtype(safe[column]):
-            safe[column] = safe[column].map(inert_cell, na_action="ignore")
-    atomic_write(path, safe.to_csv(index=False, lineterminator="\n"))
-
-
-def inert_cell(cell: object) -> object:
-    """A table cell that no spreadsheet runs as a formula."""
-    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
-        return cell
-    try:  # "-0.5" begins like a formula and is a figure
-        float(cell)
-    except ValueError:
-        return "'" + cell
-    return cell
 
 
 def table_records(frame: pd.DataFrame) -> list[TableRecord]:

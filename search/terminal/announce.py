@@ -46,6 +46,9 @@ def _fact_lines(run: PreparedRun) -> list[str]:
     targets = ", ".join(f"{asked} ({_limit_text(budget)})" for asked, budget in run.budgets.items())
     # Every strategy of a method gets the same reason.
     refused = {(standing.method, standing.target): standing.reason for standing in run.refused}
+    # A task of a user's own may not say how many inputs it judges on.
+    counts = {"to search with": task.count_inputs("search"), "to test": task.count_inputs("test")}
+    held_out = [f"{count:,} {purpose}" for purpose, count in counts.items() if count]
     metrics = [] if task.metrics == (ACCURACY,) else [f"metric    {'; '.join(map(str, task.metrics))}"]
     return [
         *metrics,
@@ -58,8 +61,7 @@ def _fact_lines(run: PreparedRun) -> list[str]:
             if config.constraints.constrains_sites
             else []
         ),
-        f"data      {plural(len(task.tune), task.noun)} to fine-tune on, "
-        f"{task.count_inputs('search'):,} to search with, {task.count_inputs('test'):,} to test",
+        f"data      {', '.join([f'{plural(len(task.tune), task.noun)} to fine-tune on', *held_out])}",
         f"work      {_work_text(run)}",
         f"where     {task.device}, {resources_text(run.resources)}",
     ]

@@ -17,7 +17,8 @@ from search.leaderboard.rich_tables import print_boards
 from search.report.outputs import Written
 from search.report.page import other_metric_columns
 from search.report.view import RunView
-from search.results.tables import Dense, table_records
+from search.results.dense import Dense
+from search.results.tables import table_records
 from search.settings.shell import path_argument, shell_word
 from search.terminal.console import print_line
 

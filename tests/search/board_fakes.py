@@ -11,7 +11,7 @@ from search.candidate import Candidate, Outcome, failed_outcome
 from search.engine.standings import Standing, seedless_key, store_dense, store_standings
 from search.ledger.ledger import Ledger
 from search.recipe import Recipe
-from search.results.tables import Dense
+from search.results.dense import Dense
 
 DENSE = Dense(flops=1_000_000, params=40_000, bytes=160_000, search_score=0.99, test_score=0.95)
 IMAGES = 10_000

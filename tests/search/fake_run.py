@@ -13,8 +13,9 @@ import pandas as pd
 from search.allocation.targets import parse_target
 from search.candidate import Candidate, Outcome, failed_outcome
 from search.report.page import RunView
+from search.results.dense import Dense
 from search.results.run_tables import RunTables
-from search.results.tables import CandidateEntry, Dense
+from search.results.tables import CandidateEntry
 
 HOSTILE = [
     "<b>bold</b>",

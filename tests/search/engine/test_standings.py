@@ -11,7 +11,7 @@ from search.allocation.targets import parse_target
 from search.candidate import failed_outcome
 from search.engine.standings import Standing, finalist_standings, read_dense, read_standings, seedless_key, store_dense
 from search.ledger.ledger import Ledger
-from search.results.tables import Dense
+from search.results.dense import Dense
 from search.strategies.contract import Proposal
 
 

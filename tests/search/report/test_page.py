@@ -13,8 +13,8 @@ from page_reader import Reader
 
 from search.report.page import RunView, report_html, write_report
 from search.report.picture import write_picture
+from search.results.dense import Dense
 from search.results.run_tables import RunTables
-from search.results.tables import Dense
 
 
 def test_answers_come_from_the_finals(run: RunView) -> None:

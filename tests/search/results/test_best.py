@@ -21,8 +21,10 @@ from search.leaderboard.board import make_board
 from search.ledger.ledger import Ledger
 from search.recipe import Recipe
 from search.results.best import Best, best_of_target
+from search.results.csv_tables import write_csv
+from search.results.dense import Dense
 from search.results.run_tables import RunTables
-from search.results.tables import CandidateEntry, Dense, candidates_frame, finals_frame, pareto_front, write_csv
+from search.results.tables import CandidateEntry, candidates_frame, finals_frame, pareto_front
 from search.settings.config import RunConfig
 from search.strategies.contract import Proposal
 

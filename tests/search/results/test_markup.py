@@ -9,8 +9,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from models.errors import one_line
+from search.results.csv_tables import inert_cell
 from search.results.markup import escape_latex, escape_markdown, markdown_code
-from search.results.tables import inert_cell
 
 TEXTS = ["plain", "# title", "a|b", "`code`", "``two``", "*bold* _it_ __x__", "<script>alert(1)</script>", "[x](http://y)",
          "![x](y)", "&lt;&amp;", "1. one", "- item", "+ item", "> quote", "a\\b\\", "~~gone~~", "$x$", "line\nbreak",

@@ -19,15 +19,9 @@ from models.tasks.metric import Metric
 from search.allocation.targets import parse_target
 from search.candidate import Candidate, Outcome, failed_outcome
 from search.files.atomic import atomic_write
-from search.results.tables import (
-    CandidateEntry,
-    Dense,
-    candidates_frame,
-    finals_frame,
-    pareto_front,
-    short_ids,
-    write_csv,
-)
+from search.results.csv_tables import write_csv
+from search.results.dense import Dense
+from search.results.tables import CandidateEntry, candidates_frame, finals_frame, pareto_front, short_ids
 
 DENSE = Dense(flops=1000, params=200, bytes=800, search_score=0.95, test_score=0.9)
 

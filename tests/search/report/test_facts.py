@@ -8,7 +8,7 @@ import pytest
 
 from models.task_config import TaskConfig
 from search.recipe import Recipe
-from search.report.outputs import image_words, recipe_words
+from search.report.facts import image_words, recipe_words
 from search.settings.config import RunConfig
 
 CHANGES = {"epochs": 7.0, "batch_size": 33, "lr": 0.123, "schedule": "one-cycle", "momentum": 0.77,

@@ -1,0 +1,125 @@
+"""A user's task as the engine asks for it: which passes are made, in which modes, and what is shared."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import denoising
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.task import Task
+from models.task_config import TaskConfig
+from models.tasks.build import give_task
+from models.tasks.given import GivenTask
+from models.tasks.load import load_task
+from models.tasks.outputs import Logits
+
+BATCH = [torch.rand(4, 1, 8, 8), torch.rand(4, 1, 8, 8)]
+
+
+class Counting(nn.Module):
+    """A detector's manners: in training it returns its loss and wants targets, in evaluation what it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = denoising.Denoiser()
+        self.dropout = nn.Dropout(0.5)
+        self.modes: list[tuple[bool, bool, bool]] = []
+
+    def forward(self, images: Tensor, clean: Tensor | None = None) -> Any:
+        self.modes.append((self.training, self.body.first_norm.training, self.dropout.training))
+        seen = self.dropout(self.body(images))
+        if self.training:
+            assert clean is not None, "targets are needed in training"
+            return {"loss": functional.mse_loss(seen, clean)}
+        return seen
+
+
+def loaded(**changes: Any) -> GivenTask:
+    task = denoising.build(**({"network": denoising.Denoiser()} | changes))
+    return load_task(TaskConfig(network="given", task=give_task(task), data="own"), "cpu")
+
+
+def detecting(**changes: Any) -> GivenTask:
+    return loaded(
+        network=Counting(),
+        loss=lambda network, batch: network(batch[0], batch[1])["loss"],
+        score=lambda network, batches: {"MAE": 0.5, "PSNR": 9.0},
+        **changes,
+    )
+
+
+def test_a_loss_and_outputs_of_one_batch_share_a_forward_pass() -> None:
+    calls = itertools.count()
+
+    class Counted(denoising.Denoiser):
+        def forward(self, images: Tensor) -> Tensor:
+            next(calls)
+            return super().forward(images)
+
+    task = loaded(network=Counted(), outputs=lambda network, batch: [Logits(network(batch[0])), network(batch[1])])
+    before = next(calls)
+    loss, outputs = task.objective.loss_and_outputs(task.network, BATCH)
+    assert next(calls) - before == 3  # itself, and one for either half of the batch
+    with torch.no_grad():
+        expected = [task.network(half) for half in BATCH]
+    assert torch.equal(outputs[0].scores, expected[0])
+    assert torch.equal(outputs[1], expected[1])
+    assert loss.item() == pytest.approx(float((expected[0] - BATCH[1]).abs().mean()))
+    task.network(BATCH[0])
+    task.network(BATCH[0])
+    assert next(calls) - before == 8  # nothing is remembered afterwards
+
+
+def test_losses_of_detectors_are_had_with_layers_in_evaluation() -> None:
+    task = detecting()
+    network = task.network
+    network.modes.clear()
+    task.objective.calibration_loss(network, BATCH).backward()
+    task.objective.forward(network.eval(), BATCH)
+    network.train()
+    network.dropout.eval()
+    task.objective.forward(network, BATCH)
+    assert network.modes == [(True, False, False), (True, False, False), (True, True, False)]
+    assert (network.training, network.dropout.training) == (True, False)
+    assert network.body.first.weight.grad is not None
+
+
+def test_with_outputs_a_forward_pass_is_that_of_the_outputs() -> None:
+    task = detecting(outputs=lambda network, batch: network.body(batch[0]))
+    task.network.modes.clear()
+    task.objective.forward(task.network, BATCH)
+    assert task.network.modes == []
+
+
+def test_without_outputs_there_are_none() -> None:
+    assert not loaded().objective.has_outputs
+    assert loaded(outputs=lambda network, batch: network(batch[0])).objective.has_outputs
+
+    class WithOutputs(Task):
+        network, example, metrics = denoising.Denoiser(), torch.zeros(2, 1, 8, 8), ["MAE"]
+
+        def training_batches(self, epoch: int, seed: int) -> Any:
+            return [BATCH]
+
+        def loss(self, network: nn.Module, batch: Any) -> Tensor:
+            return denoising.loss(network, batch)
+
+        def score(self, network: nn.Module, split: str) -> dict[str, float]:
+            return {"MAE": 1.0}
+
+        def outputs(self, network: nn.Module, batch: Any) -> Any:
+            return {"clean": network(batch[0]).double(), "name": "x"}
+
+    task = load_task(TaskConfig(network="given", task=give_task(WithOutputs()), data="own"), "cpu")
+    assert task.objective.has_outputs
+    assert [output.dtype for output in task.objective.outputs(task.network, BATCH)] == [torch.float32]
+
+
+def test_a_scalar_of_any_shape_is_a_loss() -> None:
+    task = loaded(loss=lambda network, batch: denoising.loss(network, batch).reshape(1, 1))
+    assert task.objective.loss(task.network, BATCH).shape == ()
