@@ -44,6 +44,7 @@ from methods.graph.masking import masked_outputs
 from methods.graph.narrow import LAYERS
 from methods.graph.trace import separate_operators, trace_layers, uncounted_flops
 from methods.registry import create
+from models.execution.inputs import Inputs
 from models.execution.operator_mode import OperatorMode
 from models.execution.tensor_leaves import tensor_leaves
 from search.allocation.allocate import extreme_levels, project_shape, uniform_shape
@@ -108,9 +109,9 @@ def check_narrowed(compressor: FilterPruning, levels: Any, subject: Subject) -> 
 def masked_difference(compressor: FilterPruning, small: nn.Module, kept: dict[str, Tensor]) -> float:
     """Largest difference from the masked network's outputs in float64, over the largest output."""
     channels, image = compressor.channels, compressor.example[:1]
-    traced = trace_groups(channels.network, image, trace_layers(channels.network, image))
+    traced = trace_groups(channels.network, Inputs.of(image), trace_layers(channels.network, image))
     dense = copy_network(channels.network).double()
-    masked = masked_outputs(dense, channels.groups, kept, image.double(), traced)
+    masked = masked_outputs(dense, channels.groups, kept, Inputs.of(image.double()), traced)
     outputs = tensor_leaves(copy_network(small).double()(image.double()))
     scale = max(float(output.abs().max()) for output in masked) or 1.0  # a network may be dead on noise
     return max(float((a - b).abs().max()) for a, b in zip(outputs, masked, strict=True)) / scale

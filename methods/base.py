@@ -35,6 +35,7 @@ from methods.allocations import Setting as Setting
 from methods.allocations import Site as Site
 from methods.allocations import as_key as as_key
 from models.execution.example_inputs import example_input as example_input
+from models.execution.inputs import Example
 from models.execution.module_copies import copy_module
 from models.tasks.classification import CLASSIFICATION
 from models.tasks.objective import Batch, Objective
@@ -107,8 +108,8 @@ class Compressor(ABC):
     skipped: dict[str, str]  # layer -> the reason why it stays dense
     cost: CostModel
 
-    def __init__(self, network: nn.Module, example: Tensor, options: Mapping[str, Any]) -> None:
-        """`example`: one input batch of the right shape, on the network's device; its values do not matter."""
+    def __init__(self, network: nn.Module, example: Example, options: Mapping[str, Any]) -> None:
+        """`example`: a batch of inputs on the network's device; the values of floating-point ones do not matter."""
         self.network = network
         self.example = example
         self.options = dict(options)

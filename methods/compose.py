@@ -23,6 +23,7 @@ from methods.allocations import Allocation, Cost, Costs, Levels, Site
 from methods.base import Centroids, Compressor, MethodInfo, Tuning, lazy_attribute
 from methods.graph.removal import Change, Follows, Narrows
 from models.errors import UserError
+from models.execution.inputs import Example
 from models.tasks.classification import CLASSIFICATION
 from models.tasks.objective import Batch, Objective
 from models.user.code import is_user_spec
@@ -83,7 +84,7 @@ class Composed(Compressor):
         info: MethodInfo,
         records: Sequence[MethodRecord],
         network: nn.Module,
-        example: Tensor,
+        example: Example,
         options: Mapping[str, Any],
     ) -> None:
         super().__init__(network, example, options)

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from methods.base import Compressor, MethodInfo
 from methods.compose import MethodRecord, compose_records, split_parts
 from models.errors import UserError, unknown_name
+from models.execution.inputs import Example
 from models.registry import Registry
 from models.user.code import is_user_spec
 from models.user.pinned_code import code_identity, code_label, split_digest
@@ -92,7 +93,7 @@ def _find_record(name: str) -> MethodRecord:
     return records[0] if len(components) == 1 else compose_records(records, methods().values())
 
 
-def create(name: str, network: nn.Module, example: Tensor, options: Mapping[str, Any] | None = None) -> Compressor:
+def create(name: str, network: nn.Module, example: Example, options: Mapping[str, Any] | None = None) -> Compressor:
     """Bind method `name` to `network`; unknown options are refused."""
     info, factory = _find_record(name)
     chosen = dict(options or {})

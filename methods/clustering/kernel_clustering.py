@@ -51,6 +51,7 @@ from methods.tables.kernel_tables import KernelTables, TableSite
 from methods.tables.table_cost import sum_costs
 from methods.tables.vector_quantizer import fit_codebooks, kernel_symmetries, recentre_clusters
 from models.errors import UserError
+from models.execution.inputs import Example
 
 INFO = MethodInfo(
     name="kernel-clustering",
@@ -77,7 +78,7 @@ class KernelClustering(KernelTables):
     info = INFO
     saves_nothing = "too few kernels for a codebook to save anything"
 
-    def __init__(self, network: nn.Module, example: Tensor, options: Mapping[str, Any]) -> None:
+    def __init__(self, network: nn.Module, example: Example, options: Mapping[str, Any]) -> None:
         if options["transforms"] not in (1, 2, 4, 8):
             raise UserError(f"kernel-clustering knows 1, 2, 4 or 8 transforms, not {options['transforms']!r}")
         largest = centroid_count(options["largest"], "kernel-clustering")

@@ -27,6 +27,7 @@ from methods.graph.narrow import LAYERS, Norm
 from methods.graph.removal import RemovalOrder
 from methods.registry import register
 from models.execution.gradients import ForwardGuard, run_backward
+from models.execution.inputs import Example
 from models.tasks.classification import CLASSIFICATION
 from models.tasks.objective import Batch, Objective
 
@@ -35,7 +36,7 @@ class FilterPruning(Compressor):
     """Filter pruning by one criterion."""
 
     def __init__(
-        self, info: MethodInfo, criterion: Criterion, network: nn.Module, example: Tensor, options: Mapping[str, Any]
+        self, info: MethodInfo, criterion: Criterion, network: nn.Module, example: Example, options: Mapping[str, Any]
     ) -> None:
         super().__init__(network, example, options)
         self.info = info

@@ -35,6 +35,7 @@ from methods.graph.channels import Group, removed_channels, tied_parameters
 from methods.graph.filter_norms import filter_norms
 from methods.graph.narrow import channels_of
 from methods.registry import register
+from models.execution.inputs import Example
 from models.tasks.classification import CLASSIFICATION
 from models.tasks.objective import Batch, Objective
 
@@ -51,7 +52,7 @@ INFO = MethodInfo(
 class SurgeonPruning(FilterPruning):
     """Greedy channel removal with least-squares compensation; has no options."""
 
-    def __init__(self, network: nn.Module, example: Tensor, options: Mapping[str, Any]) -> None:
+    def __init__(self, network: nn.Module, example: Example, options: Mapping[str, Any]) -> None:
         super().__init__(INFO, _score_by_surgery, network, example, options)
         self.moments: dict[str, Moments] = {}
         self.calibrated = False

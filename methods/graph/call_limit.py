@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from methods.graph.trace import evaluation_mode, fitting_inputs, quiet_errors
 from models.execution.forward_hooks import hookable_modules
+from models.execution.inputs import Inputs
 from models.execution.module_copies import copy_on_write
 from models.execution.user_line import EndlessPassError
 
@@ -41,7 +42,7 @@ class _CallLimit:
 
 
 @quiet_errors()
-def with_limited_calls(network: nn.Module, example: Tensor) -> nn.Module:
+def with_limited_calls(network: nn.Module, example: Inputs) -> nn.Module:
     """A copy whose passes, as those of its copies, raise `EndlessPassError` after far more calls than the example's."""
     # Hooks of the modules themselves: copies of the network have them too.
     limited, limit = copy_on_write(network), _CallLimit()
@@ -50,8 +51,8 @@ def with_limited_calls(network: nn.Module, example: Tensor) -> nn.Module:
     for _, module in modules:
         module.register_forward_pre_hook(limit.count_call)
     counted, inputs = copy_on_write(limited), fitting_inputs(network, example)
-    with evaluation_mode(counted, inputs):
-        counted(inputs)
+    with evaluation_mode(counted, inputs.device):
+        inputs(counted)
     if not limit.passes:  # a copy of a traced graph has lost them: its code has no loops
         return network
     # Modules that the example does not reach count as well: training or other images may call them.

@@ -17,6 +17,7 @@ from methods.graph.trace import LayerUse, drop_caches, trace_layers
 from methods.graph.verify import sound_groups
 from methods.graph.width_cost import WidthCost
 from models.errors import UserError
+from models.execution.inputs import Example, Inputs
 from models.execution.module_copies import copy_on_write
 
 
@@ -32,10 +33,11 @@ class ChannelGroups:
         skipped: layer -> why its channels stay.
     """
 
-    def __init__(self, network: nn.Module, example: Tensor) -> None:
+    def __init__(self, network: nn.Module, example: Example) -> None:
         if isinstance(network, torch.jit.ScriptModule):
             raise UserError("the network is a TorchScript module, whose code is fixed; give the module it was made of")
-        self._example = example[:1]
+        example = Inputs.of(example)
+        self._example = example.first()
         self._computed = computed_weights(network, example)
         self._attention = replaceable_attention(network, example)
         self.network = network = self._with_plain_layers(network)

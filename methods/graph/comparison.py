@@ -12,6 +12,7 @@ from methods.graph.channels import Group, keep_channels
 from methods.graph.flow.find import TracedGroups
 from methods.graph.masking import masked_outputs
 from methods.graph.trace import drop_caches
+from models.execution.inputs import Inputs
 from models.execution.module_copies import copy_on_write
 from models.execution.random_state import random_state
 from models.execution.tensor_leaves import output_leaves
@@ -39,9 +40,9 @@ class TriedRemoval:
         return narrowed
 
     @torch.no_grad()
-    def run_masked(self, inputs: Tensor, seed: int, *, training: bool = False) -> list[Tensor]:
+    def run_masked(self, inputs: Inputs, seed: int, *, training: bool = False) -> list[Tensor]:
         """The outputs of the network with the channels masked."""
-        with random_state(inputs, seed):
+        with random_state(inputs.device, seed):
             return masked_outputs(self.network, self.groups, self.staying, inputs, self.traced, training=training)
 
 
@@ -65,13 +66,13 @@ def _is_close(output: Tensor, wanted: Tensor, tolerance: float | None) -> bool:
     return bool((output - wanted).abs().max() <= allowed * wanted.abs().max() + floor)
 
 
-def why_different(network: nn.Module, inputs: Tensor) -> str:
+def why_different(network: nn.Module, inputs: Inputs) -> str:
     """Why the outputs of both copies differ; the cause may lie in the network itself."""
     twin = copy_on_write(network)
     runs = []
     for runner, seed in ((twin, 0), (copy_on_write(network), 1), (twin, 0)):
-        with random_state(inputs, seed):
-            runs.append(output_leaves(runner(inputs.clone())))
+        with random_state(inputs.device, seed):
+            runs.append(output_leaves(inputs.clone()(runner)))
     first, other_seed, again = runs
     if not all(output.isfinite().all() for output in first):
         return "the network's outputs are not finite"

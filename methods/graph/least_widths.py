@@ -19,11 +19,13 @@ from methods.graph.channels import Group
 from methods.graph.comparison import TriedRemoval
 from methods.graph.culprits import PATIENCE, Fault, give_up_groups, touches_module
 from methods.graph.flow.find import TracedGroups
-from methods.graph.trace import fitting_inputs, quiet_errors, trace_layers
+from methods.graph.steady_choices import SteadyChoices
+from methods.graph.trace import applied_flops, fitting_inputs, quiet_errors, trace_layers
 from methods.graph.trial import DRAWS, try_removal
 from methods.graph.visibility import in_double_precision, with_visible_factors
 from methods.graph.width_cost import WidthCost
 from models.execution.forward_hooks import module_path
+from models.execution.inputs import Inputs
 
 LEAST_DRAW = DRAWS  # after those of the trial, which alone look at other images
 UNSETTLED = f"how few of its channels are right could not be settled in {PATIENCE:.0f} s"
@@ -31,7 +33,7 @@ UNSETTLED = f"how few of its channels are right could not be settled in {PATIENC
 
 @quiet_errors()
 def least_widths(
-    network: nn.Module, example: Tensor, groups: Sequence[Group], traced: TracedGroups
+    network: nn.Module, example: Inputs, groups: Sequence[Group], traced: TracedGroups
 ) -> tuple[dict[str, int], dict[str, str]]:
     """Group -> the least number of its channels, all groups at once, to a factor of two.
 
@@ -47,14 +49,14 @@ def least_widths(
 
 
 def _running_widths(
-    network: nn.Module, example: Tensor, groups: Sequence[Group], traced: TracedGroups, end: float
+    network: nn.Module, example: Inputs, groups: Sequence[Group], traced: TracedGroups, end: float
 ) -> dict[str, int]:
     """The least widths with which the network runs; a group that would keep all channels is looked at more closely."""
     least = {group.name: group.classes for group in groups}
     full = {group.name: group.channels for group in groups}
 
     def failing_module(widths: Mapping[str, int]) -> str | None:
-        return _failing_module(network, example[:1], groups, widths, traced)
+        return _failing_module(network, example.first(), groups, widths, traced)
 
     while (module := failing_module(least)) is not None:
         narrow = [group for group in groups if least[group.name] < group.channels]
@@ -84,7 +86,7 @@ def _running_widths(
 
 def _widen_wrong(
     network: nn.Module,
-    example: Tensor,
+    example: Inputs,
     groups: Sequence[Group],
     traced: TracedGroups,
     least: dict[str, int],
@@ -127,7 +129,7 @@ def _widen_wrong(
 
 def _widen_miscounted(
     network: nn.Module,
-    example: Tensor,
+    example: Inputs,
     groups: Sequence[Group],
     traced: TracedGroups,
     least: dict[str, int],
@@ -135,9 +137,11 @@ def _widen_miscounted(
 ) -> dict[str, str]:
     """Raise the least widths of groups whose products are not counted as predicted; reasons if time is over."""
     full = {group.name: group.channels for group in groups}
+    choices = SteadyChoices()
+    applied_flops(network, example, choices)
     while True:
         try:
-            miscounted = _miscounted_groups(network, example[:1], groups, least, traced)
+            miscounted = _miscounted_groups(network, example.first(), groups, least, traced, choices)
         except Exception:  # wider groups may not fit beside narrow ones
             miscounted = set(least)
         wider = {name for name in miscounted if least[name] < full[name]}
@@ -162,7 +166,7 @@ def _halve_interval(group: Group, runs: Callable[[int], bool], end: float) -> in
 
 @torch.no_grad()
 def _failing_module(
-    network: nn.Module, image: Tensor, groups: Sequence[Group], widths: Mapping[str, int], traced: TracedGroups
+    network: nn.Module, image: Inputs, groups: Sequence[Group], widths: Mapping[str, int], traced: TracedGroups
 ) -> str | None:
     """The module that raises in a network of these widths; None if it runs."""
     path: list[str] = []
@@ -175,7 +179,7 @@ def _failing_module(
 
 def _run_narrowed(
     network: nn.Module,
-    image: Tensor,
+    image: Inputs,
     groups: Sequence[Group],
     widths: Mapping[str, int],
     traced: TracedGroups,
@@ -187,18 +191,24 @@ def _run_narrowed(
     image = fitting_inputs(network, image)
     with module_path(narrowed, path):
         traced.numbers.write_numbers(narrowed, staying, image)
-        narrowed(image)
+        image(narrowed)
     return narrowed
 
 
 @torch.no_grad()
 def _miscounted_groups(
-    network: nn.Module, image: Tensor, groups: Sequence[Group], widths: Mapping[str, int], traced: TracedGroups
+    network: nn.Module,
+    image: Inputs,
+    groups: Sequence[Group],
+    widths: Mapping[str, int],
+    traced: TracedGroups,
+    choices: SteadyChoices,
 ) -> set[str]:
     """The groups in whose layers a network of these widths multiplies more or less often than predicted."""
     cost = WidthCost(network, groups, [[group.channels] for group in groups], traced.products)
     predicted = cost.layer_flops(np.array([[widths[group.name] for group in groups]], dtype=np.float64))
-    uses = trace_layers(_run_narrowed(network, image, groups, widths, traced, []), image)
+    narrowed = _run_narrowed(network, image, groups, widths, traced, [])
+    uses = trace_layers(narrowed, image, choices.repeat(forced=True))
     flops = {name: use.flops for name, use in uses.items()}
     wrong = {name for name, (count,) in predicted.items() if round(count) != flops.get(name, 0)}
     # Sums over too few channels are at fault, if there are any.

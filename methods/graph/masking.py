@@ -25,6 +25,7 @@ from methods.graph.flow.reductions import NORMS, SOFTMAXES, measured_planes
 from methods.graph.narrow import CHANNEL_NORMS, LAYERS, SHAPED_NORMS, channels_of, layer_dims, narrow_module, norm_dim
 from methods.graph.products import MATRIX_PRODUCTS
 from methods.graph.trace import is_attention
+from models.execution.inputs import Inputs
 from models.execution.module_copies import copy_on_write
 from models.execution.tensor_leaves import first_tensor, output_leaves, tensor_leaves
 
@@ -33,7 +34,7 @@ def masked_outputs(
     network: nn.Module,
     groups: Sequence[Group],
     staying: Mapping[str, Tensor],
-    inputs: Tensor,
+    inputs: Inputs,
     traced: TracedGroups,
     *,
     training: bool = False,
@@ -44,7 +45,7 @@ def masked_outputs(
     flow = _MaskedProducts(twin, traced, removed) if traced.needs_labels else None
     with ExitStack() as hooks:
         _mask_channels(twin, removed, flow, hooks)
-        outputs = twin(inputs.clone()) if flow is None else run_with_labels(flow, twin, inputs, training=training)
+        outputs = inputs.clone()(twin) if flow is None else run_with_labels(flow, twin, inputs, training=training)
     return output_leaves(outputs)
 
 

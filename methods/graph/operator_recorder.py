@@ -13,6 +13,7 @@ from methods.graph.call_arguments import Number, list_numbers
 from methods.graph.steady_draws import SteadyDraws
 from methods.graph.trace import evaluation_mode, quiet_errors, separate_operators
 from models.execution.forward_hooks import module_path
+from models.execution.inputs import Inputs
 from models.execution.operator_mode import OperatorMode
 from models.execution.random_state import random_state
 from models.execution.tensor_leaves import tensor_leaves
@@ -100,17 +101,17 @@ Recorder = TypeVar("Recorder", bound=OperatorRecorder)
 
 @quiet_errors()
 def record_operators(
-    network: nn.Module, images: Tensor, recorder: Recorder, *, training: bool = False
+    network: nn.Module, images: Inputs, recorder: Recorder, *, training: bool = False
 ) -> Recorder | None:
     """The recorder, after a pass; None if the network does not run on such images."""
     inputs = images.clone()  # code may write into them
     try:
         with (
-            module_path(network, recorder.path), evaluation_mode(network, inputs), separate_operators(),
-            random_state(inputs, 0), SteadyDraws(), recorder, DataReads(recorder),
+            module_path(network, recorder.path), evaluation_mode(network, inputs.device), separate_operators(),
+            random_state(inputs.device, 0), SteadyDraws(), recorder, DataReads(recorder),
         ):  # fmt: skip
             network.train(training)
-            network(inputs)
+            inputs(network)
     except Exception:  # whatever the user's code raises
         return None
     return recorder

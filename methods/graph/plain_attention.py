@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.graph.same_outputs import gives_same_outputs
+from models.execution.inputs import Inputs
 from models.execution.module_copies import copy_on_write
 
 
@@ -118,7 +119,7 @@ def _linear_layer(weight: Tensor, bias: Tensor | None, *, trained: bool) -> nn.L
     return layer
 
 
-def replaceable_attention(network: nn.Module, example: Tensor) -> tuple[str, ...]:
+def replaceable_attention(network: nn.Module, example: Inputs) -> tuple[str, ...]:
     """The attention modules that can be replaced by their plain form; none if the network's outputs would change."""
     names = tuple(
         name

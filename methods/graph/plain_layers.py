@@ -20,6 +20,7 @@ from methods.graph.narrow import CONVOLUTIONS, TRANSPOSED, Conv, replace_module
 from methods.graph.same_outputs import gives_same_outputs
 from methods.graph.trace import evaluation_mode
 from models.execution.forward_hooks import forward_hooks
+from models.execution.inputs import Inputs
 from models.execution.module_copies import copy_on_write
 from models.execution.operator_mode import OperatorMode
 from models.execution.tensor_leaves import first_tensor
@@ -177,7 +178,7 @@ def _candidates(layer: Conv | nn.Linear, seen: _ProductCalls) -> Iterator[nn.Mod
         yield plain
 
 
-def computed_weights(network: nn.Module, example: Tensor) -> dict[str, torch.Size]:
+def computed_weights(network: nn.Module, example: Inputs) -> dict[str, torch.Size]:
     """Layers that compute their weight and that a plain layer can stand for -> the shape of one input."""
     twin = copy_on_write(network)
     layers = [(name, module) for name, module in twin.named_modules() if isinstance(module, (Conv, nn.Linear))]
@@ -190,8 +191,8 @@ def computed_weights(network: nn.Module, example: Tensor) -> dict[str, torch.Siz
         shapes.setdefault(name, first_tensor(inputs).shape)
 
     hooks = [(module, partial(note_shape, name)) for name, module in suspects.items()]
-    with forward_hooks(before=hooks), evaluation_mode(twin, example):
-        twin(example[:1].clone())
+    with forward_hooks(before=hooks), evaluation_mode(twin, example.device):
+        example.first().clone()(twin)
     found = {name: shape for name, shape in shapes.items() if plain_layer(suspects[name], shape) is not None}
     twin = copy_on_write(network)
     replace_computed(twin, found)

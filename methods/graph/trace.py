@@ -7,7 +7,7 @@ are computed, or applied in parts, are what runs.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
 from copy import copy
 from dataclasses import dataclass
 from io import StringIO
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from methods.graph.narrow import LAYERS
 from methods.graph.products import AttentionCalls, Product, WeightSources, read_products
 from models.execution.forward_hooks import hookable_modules, module_path
+from models.execution.inputs import Example, Inputs
 from models.execution.module_copies import copy_on_write
 from models.execution.operator_mode import OperatorMode
 from models.execution.random_state import random_state
@@ -43,7 +44,7 @@ class LayerUse:
 
 
 @contextmanager
-def evaluation_mode(network: nn.Module, example: Tensor) -> Iterator[None]:
+def evaluation_mode(network: nn.Module, device: torch.device) -> Iterator[None]:
     """Evaluation mode without gradients; afterwards every module's mode and the random state are as before.
 
     So is what modules hold beside their tensors: code may keep its last features, or a fused weight, as attributes.
@@ -52,7 +53,7 @@ def evaluation_mode(network: nn.Module, example: Tensor) -> Iterator[None]:
     attributes = [(module, _own_attributes(module)) for _, module in hookable_modules(network)]
     try:
         network.eval()
-        with random_state(example), torch.no_grad():
+        with random_state(device), torch.no_grad():
             yield
     finally:
         for module, before in attributes:
@@ -91,13 +92,15 @@ def drop_caches(network: nn.Module) -> None:
         module.training = training
 
 
-def fitting_inputs(network: nn.Module, example: Tensor) -> Tensor:
-    """The example for one pass, which may write into it; in double precision if the network is.
+def fitting_inputs(network: nn.Module, example: Inputs) -> Inputs:
+    """The example for one pass, which may write into it; in double precision if the network is."""
+    return example.cast(torch.float64) if number_type(network) == torch.float64 else example.clone()
 
-    Only floating-point parameters say so: complex ones and counters may stand beside them.
-    """
+
+def number_type(network: nn.Module) -> torch.dtype:
+    """Double precision if all floating-point parameters have it, single otherwise."""
     types = {parameter.dtype for parameter in network.parameters() if parameter.is_floating_point()}
-    return example.to(torch.float64 if types == {torch.float64} else example.dtype, copy=True)
+    return torch.float64 if types == {torch.float64} else torch.float32
 
 
 def is_attention(operator: str) -> bool:
@@ -124,17 +127,20 @@ def separate_operators() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
-def trace_layers(network: nn.Module, example: Tensor) -> dict[str, LayerUse]:
+def trace_layers(
+    network: nn.Module, example: Example, choices: AbstractContextManager[object] | None = None
+) -> dict[str, LayerUse]:
     """The use of every layer's weight, in the order of their first use, uncalled layers last.
 
     A layer is a convolution or linear module, under its name, or a bare parameter that a functional convolution or
     matrix product applies (`F.conv2d(x, self.kernel)`, attention's projections), under the parameter's name.
 
     Args:
-        example: an input batch (B, C, H, W) on the network's device, of which the first image is run.
+        example: a batch of inputs on the network's device, of which the first one is run.
+        choices: on during the pass, see `steady_choices`.
     """
     uses = {}
-    for name, calls in _run_products(network, example).flops.items():
+    for name, calls in _run_products(network, example, choices).flops.items():
         flops = sum(calls)
         uses[name] = LayerUse(round(flops / max(weight_of(network, name).numel(), 1)), len(calls), flops)
     return uses | {name: LayerUse(0, 0, 0) for name in layer_modules(network) if name not in uses}
@@ -145,9 +151,9 @@ def layer_modules(network: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module in network.named_modules() if isinstance(module, LAYERS)}
 
 
-def applied_flops(network: nn.Module, example: Tensor) -> int:
+def applied_flops(network: nn.Module, example: Example, choices: AbstractContextManager[object] | None = None) -> int:
     """Multiply-accumulates of everything that applies a parameter, for one input, as they are run."""
-    return sum(map(sum, _run_products(network, example).flops.values()))
+    return sum(map(sum, _run_products(network, example, choices).flops.values()))
 
 
 def weight_of(network: nn.Module, name: str) -> Tensor:
@@ -165,7 +171,7 @@ def count_params(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def uncounted_flops(network: nn.Module, example: Tensor) -> int:
+def uncounted_flops(network: nn.Module, example: Example) -> int:
     """Multiply-accumulates of convolutions and matrix products for one input that apply no parameter.
 
     They stem from products of activations (attention's scores), which are neither counted nor compressed.
@@ -173,18 +179,23 @@ def uncounted_flops(network: nn.Module, example: Tensor) -> int:
     return _run_products(network, example).uncounted
 
 
-def _run_products(network: nn.Module, example: Tensor) -> _Products:
+def _run_products(
+    network: nn.Module, example: Example, choices: AbstractContextManager[object] | None = None
+) -> _Products:
     """The products of one image, as the channel flow traces it.
 
     Batches tell less: learned queries are expanded over one or not, experts get tokens of all its images.
     """
-    twin, image = copy_on_write(network), example[:1].clone()  # code may keep state, or write into its input
+    twin, image = (
+        copy_on_write(network),
+        Inputs.of(example).first().clone(),
+    )  # code may keep state, or write into its input
     products = _Products(twin)
     with (
-        module_path(twin, products.path), evaluation_mode(twin, image), separate_operators(),
-        products.attention, products,
+        module_path(twin, products.path), evaluation_mode(twin, image.device), separate_operators(),
+        choices or nullcontext(), products.attention, products,
     ):  # fmt: skip
-        twin(image)
+        image(twin)
     return products
 
 

@@ -25,10 +25,12 @@ from methods.graph.culprits import Fault
 from methods.graph.flow.find import TracedGroups
 from methods.graph.other_inputs import BRIGHTNESS, OtherInputs
 from methods.graph.replaced_numbers import ReplacedNumbers
+from methods.graph.steady_choices import SteadyChoices
 from methods.graph.trace import applied_flops, count_params, fitting_inputs
 from methods.graph.training_pass import fault_in_training
 from methods.graph.width_cost import WidthCost
 from models.execution.forward_hooks import module_path
+from models.execution.inputs import Inputs
 from models.execution.module_copies import copy_on_write
 from models.execution.random_state import random_state
 from models.execution.tensor_leaves import output_leaves
@@ -67,7 +69,7 @@ def trial_channels(group: Group, number: int, draw: int, *, wide: bool = False) 
 @torch.no_grad()
 def try_draw(
     network: nn.Module,
-    example: Tensor,
+    example: Inputs,
     groups: Sequence[Group],
     draw: int,
     traced: TracedGroups,
@@ -93,7 +95,7 @@ def try_draw(
 @torch.no_grad()
 def try_removal(
     removal: TriedRemoval,
-    example: Tensor,
+    example: Inputs,
     draw: int,
     runs: list[dict[str, ReplacedNumbers]],
     tolerance: float | None = None,
@@ -107,8 +109,8 @@ def try_removal(
         with module_path(narrowed, path):
             runs.append(removal.traced.numbers.write_numbers(narrowed, removal.staying, inputs))
         fresh = copy_on_write(narrowed)  # code may keep state
-        with module_path(narrowed, path), random_state(inputs, draw):
-            outputs = output_leaves(narrowed(inputs.clone()))
+        with module_path(narrowed, path), random_state(inputs.device, draw):
+            outputs = output_leaves(inputs.clone()(narrowed))
     except Exception as error:  # whatever the user's forward pass raises, the group must stay dense
         reason = f"without its channels, {describe_failure(error, path)}"
         return Fault(reason, path[-1] if path else None)
@@ -119,16 +121,29 @@ def try_removal(
         wanted = removal.run_masked(inputs, draw)
     except Exception:  # an operator that takes zeros or a part of the channels amiss: nothing to compare with
         return Fault(NOT_MASKED)
-    if not have_same_shapes(outputs, wanted):
-        return Fault(OTHER_SHAPES)
-    if not are_close(outputs, wanted, tolerance):
-        return Fault(why_different(removal.network, inputs))
+    same_shapes = have_same_shapes(outputs, wanted)
+    if not (same_shapes and are_close(outputs, wanted, tolerance)) and not _differ_by_choices(
+        removal, fresh, inputs, draw, tolerance
+    ):
+        return Fault(why_different(removal.network, inputs) if same_shapes else OTHER_SHAPES)
     if tolerance is not None:  # a closer look at what has passed
         return None
     fault = fault_in_training(removal, fresh, inputs)
     if draw == 0 and fault is None:
         fault = _fault_on_others(removal, fresh, other_inputs)
     return Fault(fault) if fault else None
+
+
+def _differ_by_choices(
+    removal: TriedRemoval, narrowed: nn.Module, inputs: Inputs, seed: int, tolerance: float | None = None
+) -> bool:
+    """Whether outputs that differ agree once rounding decides nothing: which of equal scores comes first."""
+    choices = SteadyChoices()
+    with random_state(inputs.device, seed), choices:
+        outputs = output_leaves(inputs.clone()(copy_on_write(narrowed)))
+    with choices.repeat():
+        wanted = removal.run_masked(inputs, seed)
+    return have_same_shapes(outputs, wanted) and are_close(outputs, wanted, tolerance)
 
 
 def _fault_on_others(removal: TriedRemoval, narrowed: nn.Module, other_inputs: Sequence[OtherInputs]) -> str | None:
@@ -141,8 +156,8 @@ def _fault_on_others(removal: TriedRemoval, narrowed: nn.Module, other_inputs: S
         path: list[str] = []
         try:
             twin = copy_on_write(narrowed)
-            with module_path(twin, path), random_state(other.images, 0):
-                outputs = output_leaves(twin(other.images.clone()))
+            with module_path(twin, path), random_state(other.images.device, 0):
+                outputs = output_leaves(other.images.clone()(twin))
         except Exception as error:
             if other.kind == BRIGHTNESS or isinstance(error, EndlessPassError):
                 return f"without its channels, {describe_failure(error, path)} in {other.kind}"
@@ -152,22 +167,28 @@ def _fault_on_others(removal: TriedRemoval, narrowed: nn.Module, other_inputs: S
             if have_same_shapes(outputs, wanted) and are_close(outputs, wanted):
                 continue
             # Random outputs, or none that are finite, are no evidence here: the example has passed.
-            if why_different(removal.network, other.images) == MORE_THAN_CHANNELS:
+            if why_different(removal.network, other.images) == MORE_THAN_CHANNELS and not _differ_by_choices(
+                removal, narrowed, other.images, 0
+            ):
                 return f"{MORE_THAN_CHANNELS} in {other.kind}"
     return None
 
 
 def try_cost(
     network: nn.Module,
-    example: Tensor,
+    example: Inputs,
     groups: Sequence[Group],
     traced: TracedGroups,
     dense_flops: int,
+    choices: SteadyChoices,
     wide: Collection[str] = (),
 ) -> Fault | None:
-    """What the cost model says of a narrowed network must be what is counted there.
+    """What the cost model says of a narrowed network must be what is counted there, with the same choices made.
 
     A product over a single channel may be no product any more (einsum): `least_widths` keeps more there.
+
+    Args:
+        choices: noted while the dense network's `dense_flops` were counted.
     """
     staying = {
         group.name: trial_channels(group, number, 0, wide=group.name in wide) for number, group in enumerate(groups)
@@ -179,6 +200,8 @@ def try_cost(
     if int(predicted.params[0]) != count_params(narrowed):
         return Fault("the parameters that go with its channels cannot be told from the widths of its layers")
     # Differences: what the dense network has in no layer's positions is not the groups' doing.
-    if cost.dense.flops - int(predicted.flops[0]) != dense_flops - applied_flops(narrowed, example):
+    if cost.dense.flops - int(predicted.flops[0]) != dense_flops - applied_flops(
+        narrowed, example, choices.repeat(forced=True)
+    ):
         return Fault("the FLOPs that go with its channels cannot be told from the widths of its layers")
     return None

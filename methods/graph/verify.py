@@ -6,17 +6,18 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from methods.graph.call_limit import with_limited_calls
+from methods.graph.changed_inputs import SCALES
 from methods.graph.channels import Group
 from methods.graph.comparison import MORE_THAN_CHANNELS, TOLERANCES, TriedRemoval
 from methods.graph.culprits import PATIENCE, Fault, give_up_groups, touches_module
 from methods.graph.flow.find import TracedGroups
-from methods.graph.flow.passes import SCALES
 from methods.graph.other_inputs import find_other_inputs
 from methods.graph.replaced_numbers import ReplacedNumbers
-from methods.graph.trace import applied_flops, fitting_inputs, quiet_errors
+from methods.graph.steady_choices import SteadyChoices
+from methods.graph.trace import applied_flops, fitting_inputs, number_type, quiet_errors
 from methods.graph.trial import DRAWS, trial_channels, try_cost, try_draw
 from methods.graph.visibility import (
     UNSEEN,
@@ -26,6 +27,7 @@ from methods.graph.visibility import (
     unseen_groups,
     with_visible_factors,
 )
+from models.execution.inputs import Inputs
 from models.execution.module_copies import copy_on_write
 from models.execution.random_state import random_state
 from models.execution.tensor_leaves import output_leaves
@@ -35,14 +37,15 @@ ROUNDING = 1e-14  # of doubles, relative to the largest output
 
 @quiet_errors()
 def sound_groups(
-    network: nn.Module, example: Tensor, groups: list[Group], traced: TracedGroups
+    network: nn.Module, example: Inputs, groups: list[Group], traced: TracedGroups
 ) -> tuple[list[Group], dict[str, str]]:
     """The groups that pass the trial together, and a reason for each that was given up.
 
     Args:
         groups: some of those in `traced`, whose numbers of the code that it gets right by itself are dropped.
     """
-    dense_flops = applied_flops(network, example)
+    choices = SteadyChoices()
+    dense_flops = applied_flops(network, example, choices)
     network = with_limited_calls(network, example)
     visible = in_double_precision(with_visible_factors(network), example)
     waiting = any(not use.calls for use in traced.uses.values())
@@ -81,7 +84,7 @@ def sound_groups(
             for draw in range(DRAWS)
         )
         fault = next((fault for fault in faults if fault is not None), None)
-        return fault or try_cost(network, example, candidates, traced, dense_flops, wide)
+        return fault or try_cost(network, example, candidates, traced, dense_flops, choices, wide)
 
     passed, reasons = give_up_groups(groups, try_groups)
     traced.numbers.keep_needed(runs)
@@ -96,14 +99,14 @@ def sound_groups(
 
 @torch.no_grad()
 def _faults_of_unseen(
-    network: nn.Module, example: Tensor, groups: Sequence[Group], traced: TracedGroups, wide: Collection[str]
+    network: nn.Module, example: Inputs, groups: Sequence[Group], traced: TracedGroups, wide: Collection[str]
 ) -> dict[str, str]:
     """The groups that the trial cannot see, and those that turn out unsound in a closer look."""
     inputs = fitting_inputs(network, example)
-    tolerance = TOLERANCES.get(inputs.dtype, TOLERANCES[torch.float32])
+    tolerance = TOLERANCES[number_type(network)]
 
     def find_fault(candidates: Sequence[Group], scale: float, closeness: float) -> Fault | None:
-        images = example * scale
+        images = example.scale(scale)
         trials = (try_draw(network, images, candidates, draw, traced, [], closeness, wide) for draw in range(DRAWS))
         return next((fault for fault in trials if fault is not None), None)
 
@@ -113,7 +116,7 @@ def _faults_of_unseen(
     called = [group for group in groups if any(traced.uses[name].calls for name in traced.uses if name in group.layers)]
     estimates = unseen_groups(network, inputs, called, tolerance)
     doubtful = [group for group in called if group.name in estimates]
-    outputs = output_leaves(copy_on_write(network)(inputs.clone())) if doubtful else []
+    outputs = output_leaves(inputs.clone()(copy_on_write(network))) if doubtful else []
     unseen_reason = WHOLE_NUMBERS if outputs and not any(map(torch.is_floating_point, outputs)) else UNSEEN
     effects = _find_effects(network, inputs, doubtful, estimates, traced)
     for group in doubtful:
@@ -132,7 +135,7 @@ def _faults_of_unseen(
 
 def _find_effects(
     network: nn.Module,
-    inputs: Tensor,
+    inputs: Inputs,
     groups: Sequence[Group],
     estimates: Mapping[str, float],
     traced: TracedGroups,
@@ -145,12 +148,12 @@ def _find_effects(
     end = time.monotonic() + PATIENCE
     effects: dict[str, tuple[float, float]] = {}
     for scale in (1.0, *SCALES):
-        images, pending = inputs * scale, [group for group in groups if group.name not in effects]
+        images, pending = inputs.scale(scale), [group for group in groups if group.name not in effects]
         if not pending:
             break
         try:
-            with random_state(images, 0):
-                dense = output_leaves(copy_on_write(network)(images.clone()))
+            with random_state(images.device, 0):
+                dense = output_leaves(images.clone()(copy_on_write(network)))
         except Exception:  # the user's code may refuse images of another scale
             continue
         # Whole heads may have no effect on the outputs: one pass tells of all their groups, halving of the others.

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from methods.graph.channels import Group, Slots
 from methods.graph.narrow import Norm, layer_dims
+from methods.graph.trace import number_type
+from models.execution.inputs import Inputs
 from models.execution.module_copies import copy_on_write
 from models.execution.tensor_leaves import output_leaves
 
@@ -59,17 +61,17 @@ def with_visible_factors(network: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def in_double_precision(network: nn.Module, example: Tensor) -> nn.Module:
+def in_double_precision(network: nn.Module, example: Inputs) -> nn.Module:
     """The network in double precision, where faults show that rounding hides; as it is if it does not run so."""
     try:
         twin = copy_on_write(network).double()
-        copy_on_write(twin)(example.to(torch.float64, copy=True))
+        example.cast(torch.float64)(copy_on_write(twin))
     except Exception:  # the user's code may hold a type
         return network
     return twin
 
 
-def unseen_groups(network: nn.Module, inputs: Tensor, groups: Sequence[Group], tolerance: float) -> dict[str, float]:
+def unseen_groups(network: nn.Module, inputs: Inputs, groups: Sequence[Group], tolerance: float) -> dict[str, float]:
     """The groups of which gradients do not show that the outputs depend on their channels, each with its effect.
 
     One pass backward tells for all groups; those that it leaves in doubt have to be masked one by one.
@@ -88,7 +90,7 @@ def unseen_groups(network: nn.Module, inputs: Tensor, groups: Sequence[Group], t
         effect = rows[id(parameter), dim]
         if effect is not None and int(slots.index.max()) < len(effect):
             effects[group.name] = max(effects[group.name], float(effect[slots.index.to(effect.device)].max()))
-    clear = CLEAR.get(inputs.dtype, CLEAR[torch.float32]) * tolerance * largest
+    clear = CLEAR[number_type(network)] * tolerance * largest
     return {name: effect for name, effect in effects.items() if not effect > clear}
 
 
@@ -102,7 +104,7 @@ def _parameter_at(modules: Mapping[str, nn.Module], slots: Slots) -> tuple[Tenso
 
 
 @torch.enable_grad()
-def _run_backward(network: nn.Module, inputs: Tensor, rows: Rows) -> float:
+def _run_backward(network: nn.Module, inputs: Inputs, rows: Rows) -> float:
     """Fill in the effects of all rows; the largest output.
 
     Each gradient is read as soon as it is there: those of all parameters at once need as much memory as the network.
@@ -121,7 +123,7 @@ def _run_backward(network: nn.Module, inputs: Tensor, rows: Rows) -> float:
         parameter.requires_grad_(parameter.is_floating_point())
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(note_effects)
-    outputs = [output for output in output_leaves(network(inputs.clone())) if output.requires_grad]
+    outputs = [output for output in output_leaves(inputs.clone()(network)) if output.requires_grad]
     generator = torch.Generator().manual_seed(0)
     # Random weights, so that outputs which always sum to one (softmax) do not hide what changes them.
     weights = [torch.randn(output.shape, generator=generator).to(output) for output in outputs]

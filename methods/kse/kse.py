@@ -34,6 +34,7 @@ from methods.tables.codebook import (
 from methods.tables.kernel_tables import KernelTables, TableSite
 from methods.tables.kmeans import kmeans
 from models.errors import UserError
+from models.execution.inputs import Example
 
 Counts = npt.NDArray[np.int64]  # (C,): distinct kernels q_c of every input channel
 PAIRS = tuple((G, T) for G in range(2, 7) for T in range(4))
@@ -53,7 +54,7 @@ class KSE(KernelTables):
     info = INFO
     saves_nothing = "its input channels are all alike to the indicator"
 
-    def __init__(self, network: nn.Module, example: Tensor, options: Mapping[str, Any]) -> None:
+    def __init__(self, network: nn.Module, example: Example, options: Mapping[str, Any]) -> None:
         if options["alpha"] < 0 or options["neighbours"] < 1:
             raise UserError(
                 f"kse needs alpha >= 0 and neighbours >= 1, not {options['alpha']}, {options['neighbours']}"

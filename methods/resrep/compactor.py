@@ -27,6 +27,7 @@ from methods.base import copy_network
 from methods.graph.narrow import Conv, layer_dims, replace_module
 from methods.graph.trace import evaluation_mode
 from models.execution.forward_hooks import forward_hooks
+from models.execution.inputs import Inputs
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 ZERO = 1e-5  # a row with a smaller norm counts as zero (the paper's threshold)
@@ -112,7 +113,7 @@ def find_compactors(network: nn.Module) -> dict[str, Compactor]:
     return {module.site: module for module in network.modules() if isinstance(module, Compactor)}
 
 
-def next_norms(network: nn.Module, example: Tensor) -> dict[str, str]:
+def next_norms(network: nn.Module, example: Inputs) -> dict[str, str]:
     """Convolution -> batch norm, for each convolution that is called once and whose output goes into this norm."""
     network = copy_network(network)  # code may keep state
     sources: dict[int, str] = {}  # id of an output -> convolution
@@ -134,8 +135,8 @@ def next_norms(network: nn.Module, example: Tensor) -> dict[str, str]:
     norms = [(name, module) for name, module in modules if isinstance(module, BatchNorm)]
     before = [(module, partial(record_input, name)) for name, module in norms if module.running_mean is not None]
     after = [(module, partial(record_output, name)) for name, module in modules if isinstance(module, Conv)]
-    with forward_hooks(before=before, after=after), evaluation_mode(network, example):
-        network(example[:1].clone())
+    with forward_hooks(before=before, after=after), evaluation_mode(network, example.device):
+        example.first().clone()(network)
     return {conv: names[0] for conv, names in readers.items() if calls[conv] == calls[names[0]] == len(names) == 1}
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from methods.base import copy_network
 from methods.graph.channel_sites import ChannelGroups
 from methods.graph.channels import Group, Slots, producing_layers
+from methods.graph.comparison import are_close, have_same_shapes
 from methods.graph.narrow import CONVOLUTIONS, LAYERS, TRANSPOSED, Conv, channels_of, is_depthwise
 from methods.graph.trace import layer_modules
 from methods.resrep.compactor import (
@@ -33,6 +34,8 @@ from methods.resrep.compactor import (
     restore_norm,
     wrap_module,
 )
+from models.execution.inputs import Inputs
+from models.execution.tensor_leaves import output_leaves
 
 # Both networks compute the same sums in another order; a channel that is not silent changes outputs by their own size.
 TOLERANCE = 1e-3
@@ -56,7 +59,7 @@ class Place:
         return self.norm or self.conv
 
 
-def find_places(network: nn.Module, example: Tensor, channels: ChannelGroups) -> tuple[list[Place], dict[str, str]]:
+def find_places(network: nn.Module, example: Inputs, channels: ChannelGroups) -> tuple[list[Place], dict[str, str]]:
     """A place for every group that can have one, in the order of groups, and a reason for the layers of all others."""
     norms = next_norms(network, example)
     reasons: dict[str, str] = {}
@@ -83,7 +86,7 @@ def find_places(network: nn.Module, example: Tensor, channels: ChannelGroups) ->
 
 
 def _exact_places(
-    network: nn.Module, example: Tensor, channels: ChannelGroups, sure: list[Place], doubtful: list[Place]
+    network: nn.Module, example: Inputs, channels: ChannelGroups, sure: list[Place], doubtful: list[Place]
 ) -> dict[str, Place]:
     """The places that pass their trial, by site; `sure` ones are tried together, `doubtful` ones each alone."""
     trial = _Trial(network, example, channels)
@@ -196,7 +199,7 @@ def _unwrap_follower(network: nn.Module, name: str) -> None:
 class _Trial:
     """The trial of places: the network with half of the rows at zero against the folded, narrower one."""
 
-    def __init__(self, network: nn.Module, example: Tensor, channels: ChannelGroups) -> None:
+    def __init__(self, network: nn.Module, example: Inputs, channels: ChannelGroups) -> None:
         self._network = _noisy_copy(network)
         self._example = example
         self._channels = channels
@@ -216,13 +219,12 @@ class _Trial:
         attach_compactors(wide, places)
         staying = {name: _forget_every_second(compactor) for name, compactor in find_compactors(wide).items()}
         try:
-            expected = wide(self._example.clone())
+            expected = output_leaves(self._example.clone()(wide))
             fold_network(wide, places, staying, self._channels)
-            outputs = wide(self._example.clone())
+            outputs = output_leaves(self._example.clone()(wide))
         except (AttributeError, TypeError, RuntimeError):  # the forward pass needs more than calls of its modules
             return False
-        error = (outputs - expected).abs().max()
-        return bool(error <= TOLERANCE * expected.abs().max())
+        return have_same_shapes(outputs, expected) and are_close(outputs, expected, TOLERANCE)
 
 
 def _forget_every_second(compactor: Compactor) -> Tensor:

@@ -34,6 +34,7 @@ from methods.resrep.forgetting import (
 )
 from methods.resrep.places import Place, attach_compactors, find_places, fold_network
 from models.errors import UserError
+from models.execution.inputs import Example, Inputs
 
 INFO = MethodInfo(
     "resrep",
@@ -77,11 +78,11 @@ class ResRep(Compressor):
     info = INFO
     cost: FoldedCost
 
-    def __init__(self, network: nn.Module, example: Tensor, options: Mapping[str, Any]) -> None:
+    def __init__(self, network: nn.Module, example: Example, options: Mapping[str, Any]) -> None:
         super().__init__(network, example, options)
         self._channels = ChannelGroups(network, example)
         self.network = network = self._channels.network
-        places, reasons = find_places(network, example, self._channels)
+        places, reasons = find_places(network, Inputs.of(example), self._channels)
         self.places = {place.site: place for place in places}
         self.sites = tuple(site for site in self._channels.sites if site.name in self.places)
         self.skipped = self._channels.skipped | reasons

@@ -18,6 +18,7 @@ from methods.graph.trace import LayerUse, trace_layers
 from methods.tables.codebook import why_unsupported
 from methods.tables.table_cost import TableCost, falling_settings, network_cost, subtract_costs
 from models.errors import UserError
+from models.execution.inputs import Example
 
 
 class TableSite(NamedTuple):
@@ -41,7 +42,7 @@ class KernelTables(Compressor):
     """The reason given for layers that no setting makes cheaper."""
     _wide: Self | None = None
 
-    def __init__(self, network: nn.Module, example: Tensor, options: Mapping[str, Any]) -> None:
+    def __init__(self, network: nn.Module, example: Example, options: Mapping[str, Any]) -> None:
         super().__init__(network, example, options)
         self._uses = trace_layers(network, example)
         self._left_dense: dict[str, str] = {}

@@ -19,11 +19,12 @@ from methods.tables.codebook import CodebookConv
 from methods.testing.small_networks import CLASSES, input_shape, random_batches, small_network
 from models.errors import UserError
 from models.execution.forward_hooks import forward_hooks
+from models.execution.inputs import Example, Inputs
 
 STEPS = 3  # steps of fine-tuning in checks that train
 
 
-def count_flops(network: nn.Module, example: Tensor) -> int:
+def count_flops(network: nn.Module, example: Example) -> int:
     """Multiply-accumulates for one input by torch's counter, less those that tables of kernels share."""
     from torch.utils.flop_counter import FlopCounterMode  # imported here: it takes 0.2 s, which only tests need
 
@@ -37,7 +38,7 @@ def count_flops(network: nn.Module, example: Tensor) -> int:
     layers = [module for module in network.modules() if isinstance(module, CodebookConv)]
     hooks = forward_hooks(after=[(layer, subtract_shared) for layer in layers])
     with hooks, torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(example[:1])
+        Inputs.of(example).first()(network)
     return counter.get_total_flops() // 2 - repeated  # torch counts multiplication and addition
 
 

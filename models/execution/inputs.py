@@ -1,9 +1,9 @@
-"""What a network is called with: one tensor, several, or a dictionary of keyword arguments."""
+"""What a network is called with: one tensor, several, lists of them, or a dictionary of keyword arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,16 +12,23 @@ from torch.utils._pytree import tree_map
 
 from models.execution.tensor_leaves import tensor_leaves
 
+Example = Any
+"""A tensor (the only argument), a tuple of positional or a mapping of keyword arguments, or `Inputs`."""
+
 
 @dataclass(frozen=True)
 class Inputs:
-    """Positional and keyword arguments; tensors may lie in lists, tuples and dictionaries among them."""
+    """A batch of inputs as positional and keyword arguments; tensors may lie in lists, tuples and dictionaries."""
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    listed: bool = False
+    """Whether the inputs of a batch are items of lists, as torchvision's detectors take them, not rows of tensors."""
+    training: Inputs | None = None
+    """What the network is called with in training, where that is something else (images and their boxes)."""
 
     @classmethod
-    def of(cls, example: Any) -> Inputs:
+    def of(cls, example: Example) -> Inputs:
         """A tensor is the only argument, a tuple holds positional ones, a mapping keyword ones."""
         if isinstance(example, Inputs):
             return example
@@ -33,21 +40,83 @@ class Inputs:
         """What the network returns."""
         return network(*self.args, **self.kwargs)
 
+    def __len__(self) -> int:
+        """How many inputs the batch has."""
+        if self.listed:
+            return next((len(value) for value in self._arguments() if isinstance(value, (list, tuple))), 1)
+        largest = max(self.tensors, key=Tensor.dim, default=None)
+        return 1 if largest is None or not largest.dim() else len(largest)
+
     def map(self, change: Callable[[Tensor], Tensor]) -> Inputs:
         """The same arguments with every tensor changed."""
 
         def change_leaf(leaf: Any) -> Any:
             return change(leaf) if isinstance(leaf, Tensor) else leaf
 
-        return Inputs(tree_map(change_leaf, self.args), tree_map(change_leaf, dict(self.kwargs)))
+        return replace(self, args=tree_map(change_leaf, self.args), kwargs=tree_map(change_leaf, dict(self.kwargs)))
+
+    def map_floats(self, change: Callable[[Tensor], Tensor]) -> Inputs:
+        """The same arguments with every floating-point tensor changed: indices, masks and sizes are what they are."""
+        return self.map(lambda tensor: change(tensor) if tensor.is_floating_point() else tensor)
+
+    def scale(self, factor: float) -> Inputs:
+        """Brighter or darker images."""
+        return self.map_floats(lambda tensor: tensor * factor)
+
+    def clone(self) -> Inputs:
+        """A copy, which code may write into."""
+        return self.map(Tensor.clone)
 
     def to(self, device: torch.device | str) -> Inputs:
-        return self.map(lambda tensor: tensor.to(device))
+        moved = self.map(lambda tensor: tensor.to(device))
+        return moved if self.training is None else replace(moved, training=self.training.to(device))
+
+    def cast(self, dtype: torch.dtype) -> Inputs:
+        """A copy with numbers of another precision."""
+        return self.map(lambda tensor: tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True))
+
+    def first(self, count: int = 1) -> Inputs:
+        """The first inputs of the batch."""
+        return self._pick(slice(0, count))
+
+    def repeat(self, count: int) -> Inputs:
+        """A batch of `count` inputs, those of this batch over and over."""
+        return self._pick([number % len(self) for number in range(count)])
+
+    def _pick(self, numbers: slice | list[int]) -> Inputs:
+        size = len(self)
+
+        def pick_items(value: Any) -> Any:
+            if isinstance(value, (list, tuple)) and len(value) == size:
+                return value[numbers] if isinstance(numbers, slice) else type(value)(value[n] for n in numbers)
+            return value
+
+        if self.listed:
+            return replace(
+                self,
+                args=tuple(map(pick_items, self.args)),
+                kwargs={name: pick_items(value) for name, value in self.kwargs.items()},
+            )
+        # Tensors of another length belong to no input: anchors, a mask of positions, a step of a schedule.
+        return self.map(lambda tensor: tensor[numbers] if tensor.dim() and len(tensor) == size else tensor)
+
+    def spatial_dims(self, tensor: Tensor) -> range:
+        """The dimensions of one of the tensors behind its channels; none of a smaller tensor beside images."""
+        most = max(map(Tensor.dim, self.tensors))
+        return range(1 if self.listed else 2, tensor.dim() if tensor.dim() == most else 0)
+
+    def _arguments(self) -> Iterator[Any]:
+        yield from self.args
+        yield from self.kwargs.values()
 
     @property
     def tensors(self) -> list[Tensor]:
         """All tensors, in order."""
         return tensor_leaves((self.args, dict(self.kwargs)))
+
+    @property
+    def device(self) -> torch.device:
+        return self.tensors[0].device
 
     @property
     def only_tensor(self) -> Tensor | None:

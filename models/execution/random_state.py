@@ -8,18 +8,17 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor
 
 
 @contextmanager
-def random_state(inputs: Tensor, seed: int | None = None) -> Iterator[None]:
+def random_state(device: torch.device, seed: int | None = None) -> Iterator[None]:
     """Random numbers of torch, Python and NumPy by a seed, if one is given; afterwards they go on as before.
 
     A network may draw noise in evaluation too, and code draws depths and augmentations with Python's generator.
     """
     python, numpy = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             if seed is not None:
                 torch.manual_seed(seed)
                 random.seed(seed)

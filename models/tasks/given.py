@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +20,7 @@ from models.task_config import TaskConfig
 from models.tasks.batches import count_inputs, draw_apart, move_batch
 from models.tasks.build import build_task, task_identity
 from models.tasks.check_given import CHANGES, check_given
-from models.tasks.given_network import prepare_given_network, state_of, training_fault
+from models.tasks.given_network import prepare_given_network, state_of, try_training
 from models.tasks.loaded import LoadedTask, Score, Split
 from models.tasks.metric import parse_metrics
 from models.tasks.objective import Batch, Objective
@@ -151,7 +151,7 @@ def load_given(config: TaskConfig, device: torch.device) -> GivenTask:
     """
     with collect_notices() as notices:
         task = build_task(config.task or "")
-        network = prepare_given_network(task, device)
+        network, inputs = prepare_given_network(task, device)
     task.network, task.device = network, device
     metrics = parse_metrics(task.metrics)
     parts = task_identity(config.task or "") | {
@@ -160,6 +160,7 @@ def load_given(config: TaskConfig, device: torch.device) -> GivenTask:
         "data": task.identity,
     }
     part, objective = GivenPart(task, device), GivenObjective(task)
+    fault, in_training = try_training(network, objective, part, inputs)
     return GivenTask(
         config=config,
         network=network,
@@ -170,10 +171,11 @@ def load_given(config: TaskConfig, device: torch.device) -> GivenTask:
         device=device,
         fingerprint=fingerprint_of(parts),
         parts=parts,
-        training_fault=training_fault(network, objective, part),
+        training_fault=fault,
         seen=task.seen,
         notices=tuple(notices),
         task=task,
+        inputs=replace(inputs, training=in_training),
     )
 
 
@@ -182,14 +184,14 @@ class GivenTask(LoadedTask):
     """A task of a user's own."""
 
     task: Task
+    inputs: Inputs
+    """Two of the network's inputs or more, on the device."""
     _dense_scores: dict[tuple[Split, tuple[Any, ...]], Score] = field(default_factory=dict)
     """Of the dense network in a state: what a task was checked with need not be measured again."""
 
     @property
-    def example(self) -> Any:
-        """A tensor if it is the network's only argument, `Inputs` otherwise."""
-        inputs = Inputs.of(self.task.example).to(self.device)
-        return inputs if inputs.only_tensor is None else inputs.only_tensor
+    def example(self) -> Inputs:
+        return self.inputs
 
     def count_inputs(self, split: Split) -> int:
         return self.task.sizes.get(split, 0)

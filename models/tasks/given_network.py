@@ -16,6 +16,7 @@ from models.execution.memory_layout import choose_memory_format
 from models.execution.module_copies import copy_module
 from models.execution.standard_form import standard_form
 from models.task import Task
+from models.tasks.given_inputs import fit_example, noting_calls, training_inputs
 from models.tasks.loaded import TrainingPart
 from models.tasks.objective import Objective
 from models.user.calls import describe_error, reporting_errors
@@ -23,20 +24,26 @@ from models.user.calls import describe_error, reporting_errors
 SUBJECT = "the task's network"
 
 
-def prepare_given_network(task: Task, device: torch.device) -> nn.Module:
-    """A task's network in its plain form on the device, in evaluation mode; UserError if it does not run."""
-    inputs = Inputs.of(task.example)
+def prepare_given_network(task: Task, device: torch.device) -> tuple[nn.Module, Inputs]:
+    """A task's network in its plain form, in evaluation mode, and an example of its inputs, both on the device.
+
+    Raises:
+        UserError: something is missing, or the network does not run.
+    """
     network = standard_form(task.network, SUBJECT)
     check_finite(network, SUBJECT)
-    with reporting_errors(f"{SUBJECT} does not take the task's example"), torch.no_grad():
-        inputs(network)
+    _check_copies(network)
+    inputs = fit_example(network, task.example, SUBJECT)
+    with torch.no_grad():  # code may keep what it was called with
+        inputs.clone()(network)
     _check_copies(network)
     if not list(network.parameters()):
         raise UserError(f"{SUBJECT} has no parameters, so there is nothing to compress")
-    network, alone = network.to(device), inputs.only_tensor
+    network, inputs = network.to(device), inputs.to(device)
+    alone = inputs.only_tensor
     if alone is not None and alone.dim() == 4 and alone.is_floating_point():
-        network = network.to(memory_format=choose_memory_format(network, alone.to(device)))
-    return network
+        network = network.to(memory_format=choose_memory_format(network, alone))
+    return network, inputs
 
 
 def _check_copies(network: nn.Module) -> None:
@@ -49,23 +56,27 @@ def _check_copies(network: nn.Module) -> None:
         ) from error
 
 
-def training_fault(network: nn.Module, objective: Objective, part: TrainingPart) -> str | None:
-    """Why a copy of the network gives no loss to train on; UserError if there is nothing to train on."""
+def try_training(
+    network: nn.Module, objective: Objective, part: TrainingPart, example: Inputs
+) -> tuple[str | None, Inputs | None]:
+    """Why a copy of the network gives no loss to train on, and what training calls it with if not with the like of
+    the example; UserError if there is nothing to train on.
+    """
     twin = copy_module(network).train()
     with reporting_errors("the task's training batches cannot be drawn", placed=True):
         batch = next(iter(part.training_batches(1, seed=0)), None)
     if batch is None:
         raise UserError("the task's training batches are empty; let training_batches(epoch, seed) yield some")
     try:
-        with reporting_errors("the task's loss fails", placed=True):
+        with reporting_errors("the task's loss fails", placed=True), noting_calls(twin) as calls:
             loss = objective.loss(twin, batch)
     except UserError as error:
-        return str(error)
+        return str(error), None
     if not math.isfinite(float(loss.detach())):
-        return f"the task's loss is {float(loss.detach())} on the first batch"
+        return f"the task's loss is {float(loss.detach())} on the first batch", None
     if not loss.requires_grad:
-        return "none of its parameters takes a gradient (requires_grad)"
-    return None
+        return "none of its parameters takes a gradient (requires_grad)", None
+    return None, training_inputs(network, example, calls[0]) if calls else None
 
 
 def state_of(network: nn.Module) -> tuple[Any, ...]:

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from methods.graph.trace import evaluation_mode
 from models.execution.forward_hooks import forward_hooks
+from models.execution.inputs import Example, Inputs
+from models.execution.tensor_leaves import output_leaves
 
 _INTERNAL = vars(nn.Module()).keys()  # what every module has; its own tensors and children are looked at apart
 
@@ -60,13 +62,13 @@ class _Calls:
 class Outline:
     """The order in which a network calls its modules, and its cuts."""
 
-    def __init__(self, network: nn.Module, example: Tensor) -> None:
-        self._network, self._example = network, example
+    def __init__(self, network: nn.Module, example: Example) -> None:
+        self._network, self._example = network, Inputs.of(example)
         calls = _Calls()
         before = [(module, partial(calls.note_call, name)) for name, module in network.named_modules()]
         after = [(module, partial(calls.note_return, name)) for name, module in network.named_modules()]
-        with forward_hooks(before=before, after=after), evaluation_mode(network, example):
-            self._output = network(example)
+        with forward_hooks(before=before, after=after), evaluation_mode(network, example.device):
+            self._outputs = output_leaves(self._example.clone()(network))
         self.order = tuple(calls.started)
         self._always = tuple(name for name, _ in network.named_modules() if name not in calls.times)
         self.candidates = _find_cuts(calls)
@@ -82,13 +84,14 @@ class Outline:
         return self._valid[cut.name]
 
     def _try_cut(self, cut: Cut) -> bool:
-        """Whether the output stays what it was, to the bit, with NaN in place of everything before the cut."""
-        with evaluation_mode(self._network, self._example):
+        """Whether the outputs stay what they were, to the bit, with NaN in place of everything before the cut."""
+        with evaluation_mode(self._network, self._example.device):
             with record_cut(self._network, cut) as recorded:
-                self._network(self._example)
+                self._example.clone()(self._network)
             try:
                 with replay_cut(self._network, cut, recorded):
-                    return torch.equal(self._network(self._example), self._output)
+                    outputs = output_leaves(self._example.clone()(self._network))
+                return len(outputs) == len(self._outputs) and all(map(torch.equal, outputs, self._outputs))
             except Exception:  # NaN is not what it can work on
                 return False
 

@@ -13,8 +13,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from itertools import takewhile
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from models.execution.inputs import Example
 from search.candidate import Outcome
 from search.judge.cuts import Cut, Outline, Recorded, record_cut, replay_cut
 
@@ -29,7 +30,7 @@ Key = tuple[Cut, bytes, Hashable]
 class Prefix:
     """Outputs at cuts, recorded from earlier networks and replayed in later ones that are the same up to there."""
 
-    def __init__(self, dense: nn.Module, example: Tensor) -> None:
+    def __init__(self, dense: nn.Module, example: Example) -> None:
         self._outline, self._device = Outline(dense, example), example.device
         self._dense_digests = self._outline.module_digests(dense)
         self._recorded: dict[Key, Recorded] = {}  # the one that was used last, and the one that was added then
@@ -113,7 +114,7 @@ class Prefix:
 class ScanPrefixes:
     """A prefix for each method of a scan, of which only the last one's keeps outputs in memory."""
 
-    def __init__(self, network: nn.Module, example: Tensor) -> None:
+    def __init__(self, network: nn.Module, example: Example) -> None:
         """`network`: the dense one."""
         self._network, self._example = network, example
         self._prefixes: dict[str, Prefix | None] = {}

@@ -10,6 +10,7 @@ import torch
 
 from methods.base import Compressor, Levels
 from methods.graph.trace import evaluation_mode
+from models.execution.inputs import Inputs
 from search.allocation.targets import TOLERANCE, TargetTerm
 from search.latency.layer_times import BLOCK, is_settled
 from search.latency.table import LatencyTable
@@ -69,13 +70,13 @@ class CheckedLatency(Latency):
 
 def check_prediction(compressor: Compressor, levels: Levels, table: LatencyTable) -> CheckedLatency:
     """Measure the network compressed under one allocation, (n_sites,)."""
-    example, batch = compressor.example, table.where.batch
+    batch = table.where.batch
+    inputs = Inputs.of(compressor.example).repeat(batch)
     small, dense = compressor.compress(compressor.allocation(levels)).eval(), compressor.network
-    x = torch.randn(batch, *example.shape[1:], device=example.device)
-    with evaluation_mode(dense, example), torch.inference_mode():
+    with evaluation_mode(dense, inputs.device), torch.inference_mode():
         seconds = time_in_turns(
-            [partial(dense, x), partial(small, x)],
-            clock=quiet_clock(example.device),
+            [partial(inputs, dense), partial(inputs, small)],
+            clock=quiet_clock(inputs.device),
             rounds=ROUNDS,
             least=LEAST_ROUNDS,
             budget=BUDGET,
@@ -88,7 +89,7 @@ def check_prediction(compressor: Compressor, levels: Levels, table: LatencyTable
     theoretical = compressor.cost.dense.flops / max(int(cost.flops[0]), 1)
     return CheckedLatency(
         engine="torch",
-        device=f"{example.device.type} ({table.where.device})",
+        device=f"{inputs.device.type} ({table.where.device})",
         threads=table.where.threads,
         batch=batch,
         rounds=len(dense_ms),

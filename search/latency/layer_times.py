@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from methods.base import copy_network
 from methods.graph.narrow import LAYERS, channels_of, is_depthwise, narrow_module
 from methods.graph.trace import evaluation_mode
 from models.execution.forward_hooks import forward_hooks
+from models.execution.inputs import Example, Inputs
+from models.execution.tensor_leaves import first_tensor
 from search.latency.timing import quiet_clock, time_in_turns
 
 ROUNDS = 60
@@ -72,17 +75,23 @@ def least_nanoseconds(runs: Sequence[Callable[[], object]], time: Timer) -> list
     return [1e9 * min(seconds) for seconds in time(runs)]
 
 
-def input_shapes(network: nn.Module, example: Tensor) -> dict[str, list[Shape]]:
-    """Layer -> the shape of its input in each of its calls, without the batch."""
-    shapes: dict[str, list[Shape]] = {}
+def input_shapes(network: nn.Module, example: Example) -> dict[str, list[Shape]]:
+    """Layer -> the shape of its input in each of its calls, its first entry for one input of the network.
 
-    def record_shape(name: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        shapes.setdefault(name, []).append(tuple(inputs[0].shape[1:]))
+    That is 1 for most layers, and more where they get frames of a clip or regions of an image.
+    """
+    shapes: dict[str, list[Shape]] = {}
+    inputs = Inputs.of(example).clone()
+    count = len(inputs)
+
+    def record_shape(name: str, layer: nn.Module, inputs: Any) -> None:
+        rows, *shape = first_tensor(inputs).shape
+        shapes.setdefault(name, []).append((max(1, round(rows / count)), *shape))
 
     layers = [(name, module) for name, module in network.named_modules() if isinstance(module, LAYERS)]
     hooks = [(module, partial(record_shape, name)) for name, module in layers]
-    with forward_hooks(before=hooks), evaluation_mode(network, example):
-        network(example)
+    with forward_hooks(before=hooks), evaluation_mode(network, inputs.device):
+        inputs(network)
     return shapes
 
 
@@ -129,8 +138,10 @@ def _layer_calls(
     device = next(layer.parameters()).device
 
     def draw_noise(width: int) -> list[Tensor]:
-        narrow = [(*shape[:-1], width) if isinstance(layer, nn.Linear) else (width, *shape[1:]) for shape in shapes]
-        return [torch.randn(batch, *shape, device=device) for shape in narrow]
+        narrow = [
+            (*shape[:-1], width) if isinstance(layer, nn.Linear) else (shape[0], width, *shape[2:]) for shape in shapes
+        ]
+        return [torch.randn(batch * rows, *shape, device=device) for rows, *shape in narrow]
 
     shared, blocks = [] if is_depthwise(layer) else draw_noise(inputs), _blocks_of(layer)
     return [

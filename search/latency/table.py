@@ -27,6 +27,7 @@ from scipy.optimize import nnls
 
 from methods.base import Compressor, Levels
 from models.errors import UserError
+from models.execution.inputs import Inputs
 from models.wording import plural
 from search.allocation.allocate import Ladders
 from search.allocation.budget import Ints
@@ -239,14 +240,14 @@ def _measure_record(
     names = [f"{layer_kind(*layer)} from {widths}" for layer, widths in zip(layers, least, strict=True)]
     kinds = dict(zip(names, zip(layers, least, strict=True), strict=True))
     networks = [compressor.compress(compressor.allocation(anchor)).eval() for anchor in levels]
-    x = torch.randn(batch, *compressor.example.shape[1:], device=compressor.example.device)
+    inputs = Inputs.of(compressor.example).repeat(batch)
     network_times, grids, progress = (
         np.full(len(levels), np.inf),
         dict[str, Grid](),
         ProgressLines(say, PASSES * (len(kinds) + 1)),
     )
     for _ in range(PASSES):
-        second_times = np.array(least_nanoseconds([partial(network, x) for network in networks], time))
+        second_times = np.array(least_nanoseconds([partial(inputs, network) for network in networks], time))
         disagreement, network_times = (
             np.maximum(network_times / second_times, second_times / network_times),
             np.minimum(network_times, second_times),

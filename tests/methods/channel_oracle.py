@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from methods.graph.flow.find import trace_groups
 from methods.graph.trace import trace_layers
 from models.execution.forward_hooks import forward_hooks
+from models.execution.inputs import Inputs
 
 Channel = tuple[str, str, int]
 """Module, side, index."""
@@ -23,7 +24,7 @@ Channel = tuple[str, str, int]
 
 def traced_units(network: nn.Module, example: Tensor) -> set[frozenset[Channel]]:
     """What the flow says: the channels of modules that can only be removed together, one set for each choice."""
-    groups = trace_groups(network, example, trace_layers(network, example)).groups
+    groups = trace_groups(network, Inputs.of(example), trace_layers(network, example)).groups
     units = set()
     for group in groups:
         for channel in range(group.channels):

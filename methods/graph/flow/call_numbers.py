@@ -5,7 +5,7 @@ Most are right by themselves. What the others depend on is learned on other imag
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,15 +13,19 @@ from torch import Tensor, nn
 
 from methods.graph.call_arguments import Number, Path
 from methods.graph.call_sites import CallSite, Instructions
+from methods.graph.changed_inputs import images_of_other_sizes, make_noise
 from methods.graph.flow.index_tensors import IndexTensor
 from methods.graph.flow.width_attributes import WidthAttribute
 from methods.graph.replaced_numbers import NarrowedSize, Narrowing, NumberPlace, ReplacedNumbers
 from methods.graph.trace import evaluation_mode, fitting_inputs, quiet_errors, separate_operators
+from methods.graph.visibility import with_visible_factors
 from models.execution.forward_hooks import hookable_modules
+from models.execution.inputs import Inputs
 
 Notes = dict[tuple[str, NumberPlace], set[Number]]
 """Module and place in its code -> the numbers there."""
 
+CONTENT_SCALES = (10.0, -10.0)
 ALWAYS = -1  # the unit of what is never removed
 
 
@@ -115,7 +119,7 @@ class CallNumbers:
         self._attributes = [attribute for attribute in self._attributes if attribute.module != module]
 
     def write_numbers(
-        self, network: nn.Module, staying: Mapping[str, Tensor], example: Tensor
+        self, network: nn.Module, staying: Mapping[str, Tensor], example: Inputs
     ) -> dict[str, ReplacedNumbers]:
         """Let the code of a narrowed network get the numbers that fit, in place.
 
@@ -138,7 +142,7 @@ class CallNumbers:
         written = self._attach_numbers(network, stays)
         if any(_must_be_told_apart(replacement) for replacement in written.values()):
             # The code's own numbers tell the calls apart, and may be widths themselves: of another layer.
-            _note_numbers(network, example[:1], written)
+            _note_numbers(network, example.first(), written)
         return written
 
     def _attach_numbers(self, network: nn.Module, stays: Tensor) -> dict[str, ReplacedNumbers]:
@@ -161,25 +165,34 @@ class CallNumbers:
         self._candidates = [entry for entry in self._candidates if needed.get(entry.place, True)]
 
     @quiet_errors()
-    def observe_inputs(self, network: nn.Module, example: Tensor) -> None:
-        """Learn on other inputs which numbers depend on the input's size; forget factors that its contents decide.
+    def observe_inputs(self, network: nn.Module, example: Inputs) -> None:
+        """Learn on other inputs which numbers depend on the input's size; forget those that its contents decide.
+
+        How many boxes are left is no width, and is another number in a narrowed network.
 
         Args:
             network: a copy of the dense network.
-            example: a batch (B, C, H, W) of one image or more; the trace has seen one.
+            example: a batch of one input or more; the trace has seen one.
         """
         if not self._candidates:
             return
-        written = self._attach_numbers(network, torch.ones(self._units + 1, dtype=torch.bool))
+        stays = torch.ones(self._units + 1, dtype=torch.bool)
+        visible = with_visible_factors(network)
+        written, visible_written = self._attach_numbers(network, stays), self._attach_numbers(visible, stays)
         dense: Notes = {}
         for entry in self._candidates:
             dense.setdefault(entry.place, set()).add(entry.dense)
         evaluated = {entry.place for entry in self._candidates if not entry.training}
         # The trace has seen one image in evaluation, and two where it has traced training.
         batch = make_noise(example, 2 if len(evaluated) == len(dense) else 3)
-        same_size = [_observe_pass(network, batch, written) or _observe_pass(network, batch[:1], written)]
+        single = _observe_pass(network, make_noise(example, 1), written)
+        # Other weights make other boxes, as narrowing does; one batch alone may meet a limit on their number.
+        variants = [example.first(), *(example.first().scale(scale) for scale in CONTENT_SCALES)]
+        contents = [single, *(_observe_pass(visible, image, visible_written) for image in variants)]
+        by_contents = {place for notes in contents for place, numbers in notes.items() if not numbers <= dense[place]}
+        same_size = [_observe_pass(network, batch, written) or single]
         if len(evaluated) < len(dense):  # training may draw numbers at random
-            same_size += [_observe_pass(network, batch, written, seed) for seed in (1, 2)]
+            same_size += [_observe_pass(network, example.training or batch, written, seed) for seed in (1, 2)]
         other_sizes = [_observe_pass(network, images, written) for images in images_of_other_sizes(example)]
         unsteady = {place for notes in same_size for place, numbers in notes.items() if not numbers <= dense[place]}
         # A factor counts nothing: only one that is steady, or in proportion to sizes, can stay as in the dense network.
@@ -188,25 +201,12 @@ class CallNumbers:
         self._candidates = [
             replace(entry, scales=entry.place in unsteady | scaling)
             for entry in self._candidates
-            if not (entry.is_factor and entry.place in unsteady_factors)
+            if entry.place not in by_contents and not (entry.is_factor and entry.place in unsteady_factors)
         ]
 
 
-def make_noise(example: Tensor, number: int, sizes: Sequence[int] | None = None) -> Tensor:
-    """Images like the example, of another scale."""
-    generator = torch.Generator().manual_seed(number)
-    noise = torch.randn(number, *example.shape[1:2], *(sizes or example.shape[2:]), generator=generator)
-    return (4 * noise).to(example.device, example.dtype)
-
-
-def images_of_other_sizes(example: Tensor) -> Iterator[Tensor]:
-    """One smaller and one larger image."""
-    for scale in (0.5, 1.5):
-        yield make_noise(example, 1, [max(1, round(size * scale)) for size in example.shape[2:]])
-
-
 def _observe_pass(
-    network: nn.Module, images: Tensor, written: Mapping[str, ReplacedNumbers], training_seed: int | None = None
+    network: nn.Module, images: Inputs, written: Mapping[str, ReplacedNumbers], training_seed: int | None = None
 ) -> Notes:
     """The numbers that the code has in a pass; none if the network does not run on such images."""
     for replacement in written.values():
@@ -232,7 +232,7 @@ def _must_be_told_apart(replacement: ReplacedNumbers) -> bool:
     )
 
 
-def _note_numbers(network: nn.Module, image: Tensor, written: Mapping[str, ReplacedNumbers]) -> None:
+def _note_numbers(network: nn.Module, image: Inputs, written: Mapping[str, ReplacedNumbers]) -> None:
     for replacement in written.values():
         replacement.start_noting()
     _run_plainly(network, image)
@@ -240,11 +240,11 @@ def _note_numbers(network: nn.Module, image: Tensor, written: Mapping[str, Repla
         replacement.stop_noting()
 
 
-def _run_plainly(network: nn.Module, images: Tensor, training_seed: int | None = None) -> None:
+def _run_plainly(network: nn.Module, images: Inputs, training_seed: int | None = None) -> None:
     """A pass operator by operator, as in the trace: in evaluation, unless a seed for training is given."""
     inputs = fitting_inputs(network, images)
-    with evaluation_mode(network, inputs), separate_operators():
+    with evaluation_mode(network, inputs.device), separate_operators():
         if training_seed is not None:
             network.train()
             torch.manual_seed(training_seed)
-        network(inputs)
+        inputs(network)

@@ -24,6 +24,7 @@ from methods.graph.flow.places import LabelPlaces, Place
 from methods.graph.flow.product_widths import ProductWidths, sides_of_weights, widths_of_products
 from methods.graph.narrow import channels_of
 from methods.graph.trace import LayerUse
+from models.execution.inputs import Inputs
 from models.execution.module_copies import copy_on_write
 
 UNEQUAL_PARTS = "its channels play unequal parts, so that no balanced removal exists"
@@ -238,7 +239,7 @@ def _paused_collection() -> Iterator[None]:
             gc.enable()
 
 
-def trace_groups(network: nn.Module, example: Tensor, uses: Mapping[str, LayerUse]) -> TracedGroups:
+def trace_groups(network: nn.Module, example: Inputs, uses: Mapping[str, LayerUse]) -> TracedGroups:
     """Every coupled group of a network in the order of execution, and why the channels of other layers stay."""
     twin = copy_on_write(network)
     flow = trace_channels(twin, example)

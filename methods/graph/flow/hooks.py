@@ -19,10 +19,11 @@ from methods.graph.narrow import CHANNEL_NORMS, SHAPED_NORMS, Norm, channels_of,
 from methods.graph.operator_recorder import DataReads
 from methods.graph.trace import evaluation_mode, separate_operators
 from models.execution.forward_hooks import forward_hooks, hookable_modules, module_path
+from models.execution.inputs import Inputs
 from models.execution.tensor_leaves import first_tensor, tensor_leaves
 
 
-def run_with_labels(flow: ChannelFlow, network: nn.Module, inputs: Tensor, *, training: bool = False) -> Any:
+def run_with_labels(flow: ChannelFlow, network: nn.Module, inputs: Inputs, *, training: bool = False) -> Any:
     """The outputs of a forward pass, with labels beside every activation."""
     modules, inputs = hookable_modules(network), inputs.clone()  # code may write into them
     norms = [(module, partial(_name_norm, flow, name)) for name, module in modules if _is_bare_norm(module)]
@@ -34,14 +35,14 @@ def run_with_labels(flow: ChannelFlow, network: nn.Module, inputs: Tensor, *, tr
         after = [(module, partial(_leave_own, flow, name)) for module, name in own]
         after += [(module, partial(_note_widths, flow, name)) for name, module in modules]
         stack.enter_context(forward_hooks(before=[*norms, *visits], after=after))
-        stack.enter_context(evaluation_mode(network, inputs))
+        stack.enter_context(evaluation_mode(network, inputs.device))
         network.train(training)
         stack.enter_context(separate_operators())
         stack.enter_context(flow)
         stack.enter_context(flow.calls)
         stack.enter_context(DataReads(flow))
         stack.enter_context(flow.products.attention)
-        return network(inputs)
+        return inputs(network)
 
 
 def _enter_own(flow: ChannelFlow, name: str, module: nn.Module, inputs: Any) -> None:

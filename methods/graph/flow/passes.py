@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from methods.graph.changed_inputs import SCALES
 from methods.graph.flow.channel_flow import ChannelFlow
 from methods.graph.flow.hooks import run_with_labels
 from methods.graph.flow.labels import varying_dims
@@ -24,44 +24,43 @@ from methods.graph.narrow import CHANNEL_NORMS, LAYERS, SHAPED_NORMS, Norm, chan
 from methods.graph.operator_recorder import DATA_READERS, OperatorRecorder, ReachRecorder, record_operators
 from methods.graph.steady_draws import SteadyDraws
 from models.execution.forward_hooks import forward_hooks, hookable_modules
+from models.execution.inputs import Inputs
 from models.execution.random_state import random_state
 from models.execution.tensor_leaves import tensor_leaves
 
-SCALES = (0.0, 0.1, 10.0, -10.0)
-"""Factors on the images: branches on the data mostly compare a mean or a maximum."""
 TRACE_PATIENCE = 600.0  # seconds for all passes; the largest networks that are known take one or two minutes
 
 
-def trace_channels(network: nn.Module, example: Tensor) -> ChannelFlow:
+def trace_channels(network: nn.Module, example: Inputs) -> ChannelFlow:
     """Labels after all passes that show something new; the outputs' channels are pinned.
 
     Args:
         network: a copy; its statistics change.
-        example: one input batch (B, C, H, W).
+        example: a batch of inputs, of which the first one is run.
     """
     flow = ChannelFlow(network)
-    image = example[:1]
+    image = example.first()
     flow.end = time.monotonic() + TRACE_PATIENCE
     flow.products.on = True  # of one pass: FLOPs are those of evaluation
     _trace_pass(flow, network, image, training=False)
     flow.products.on = False
     # Batch norms ask for two images in training; what cannot be run there is not trained either.
-    pair = torch.cat([image, image])
-    passes = [(pair, True), *((image * scale, False) for scale in SCALES)]
+    pair = image.repeat(2)
+    passes = [(example.training or pair, True), *((image.scale(scale), False) for scale in SCALES)]
     for images, training in passes:
         if flow.suspended or (not training and not unreached_layers(flow, network)):
             break
         # A pass alone costs a fraction of one with labels.
         recorded = record_operators(network, images, ReachRecorder(flow.owners_of), training=training)
         if recorded and _runs_other_code(recorded, flow, network, pair if training else None):
-            with contextlib.suppress(Exception), random_state(images, 0), SteadyDraws():
+            with contextlib.suppress(Exception), random_state(images.device, 0), SteadyDraws():
                 _trace_pass(flow, network, images, training=training)
     if not flow.suspended and (unreached := unreached_layers(flow, network)):
         _pin_what_they_could_take(flow, network, image, unreached)
     return flow
 
 
-def _trace_pass(flow: ChannelFlow, network: nn.Module, inputs: Tensor, *, training: bool) -> None:
+def _trace_pass(flow: ChannelFlow, network: nn.Module, inputs: Inputs, *, training: bool) -> None:
     for output in tensor_leaves(run_with_labels(flow, network, inputs, training=training)):
         for plane in flow.value_of(output).planes:
             flow.labels.pin(plane, "it is an output of the network")
@@ -74,7 +73,7 @@ def unreached_layers(flow: ChannelFlow, network: nn.Module) -> list[str]:
     return [name for name, module in candidates if name not in flow.visited and any(module.state_dict())]
 
 
-def _runs_other_code(recorded: ReachRecorder, flow: ChannelFlow, network: nn.Module, pair: Tensor | None) -> bool:
+def _runs_other_code(recorded: ReachRecorder, flow: ChannelFlow, network: nn.Module, pair: Inputs | None) -> bool:
     """Whether a pass runs operators in a module's code, or reads layers, that no traced pass has run or read.
 
     Torch's own modules (batch norm, dropout) do in training what is known of them.
@@ -97,7 +96,7 @@ def _runs_other_code(recorded: ReachRecorder, flow: ChannelFlow, network: nn.Mod
     return evaluated is None or has_more_than(evaluated.count_operators())
 
 
-def _pin_what_they_could_take(flow: ChannelFlow, network: nn.Module, image: Tensor, unreached: Sequence[str]) -> None:
+def _pin_what_they_could_take(flow: ChannelFlow, network: nn.Module, image: Inputs, unreached: Sequence[str]) -> None:
     """Pin layers that no pass reached, and channels of their width that a branch on the data could give them.
 
     That branch is in the nearest module around a layer that runs: what this is given, and what the modules that it

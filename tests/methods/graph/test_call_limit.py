@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from methods.graph.call_limit import with_limited_calls
 from methods.graph.channel_sites import ChannelGroups
+from models.execution.inputs import Inputs
 from models.execution.module_copies import copy_on_write
 from models.execution.user_line import EndlessPassError
 
@@ -75,7 +76,7 @@ class Repeats(nn.Module):
 
 def test_each_pass_of_each_copy_has_the_limit() -> None:
     network = Repeats()
-    limited = with_limited_calls(network, IMAGES)
+    limited = with_limited_calls(network, Inputs.of(IMAGES))
     # The example takes 4 calls, of the layer and of the network, which are 2 modules: 20 times as many are allowed.
     for other in (limited, copy_on_write(limited)):
         other.times = 119
@@ -89,7 +90,7 @@ def test_each_pass_of_each_copy_has_the_limit() -> None:
 
 
 def test_graphs_whose_copies_have_no_hooks_stay_without_limit() -> None:
-    limited = with_limited_calls(torch.fx.symbolic_trace(Repeats()), IMAGES)
+    limited = with_limited_calls(torch.fx.symbolic_trace(Repeats()), Inputs.of(IMAGES))
     twin = copy_on_write(limited)
     for _ in range(40):  # of 3 calls each, in one copy
         assert torch.equal(twin(IMAGES), IMAGES)

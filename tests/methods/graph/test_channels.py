@@ -30,6 +30,7 @@ from methods.graph.flow.find import TracedGroups, trace_groups
 from methods.graph.trace import trace_layers
 from methods.graph.verify import sound_groups
 from methods.registry import create
+from models.execution.inputs import Inputs
 from models.networks.catalog import build_network
 
 # network -> {site: (channels, settings)}; a site of n settings can lose n - 1 times the same number
@@ -95,7 +96,7 @@ DENSE: dict[Callable[[], nn.Module], dict[str, str]] = {
 
 def traced_network(network: nn.Module, example: Tensor) -> TracedGroups:
     """What the flow found, without numbers in the code."""
-    traced = trace_groups(network, example, trace_layers(network, example))
+    traced = trace_groups(network, Inputs.of(example), trace_layers(network, example))
     return replace(traced, numbers=CallNumbers([], {}, 0))
 
 
@@ -276,10 +277,10 @@ def test_a_missed_coupling_is_noticed_though_both_groups_pass_alike() -> None:
     half = [s for s in stem.slots if s.name in ("c2", "bn2")]
     rest = [s for s in stem.slots if s.name not in ("c2", "bn2")]
     torn = [Group("c2", 8, half, stem.partition), Group("stem", 8, rest, stem.partition)]
-    sound, faults = sound_groups(network, example, torn, traced_network(network, example))
+    sound, faults = sound_groups(network, Inputs.of(example), torn, traced_network(network, example))
     assert sound == []
     assert faults.keys() == {"c2", "stem"}
-    assert sound_groups(network, example, [stem], traced_network(network, example)) == ([stem], {})
+    assert sound_groups(network, Inputs.of(example), [stem], traced_network(network, example)) == ([stem], {})
 
 
 @pytest.mark.parametrize("fault", ["lost consumer", "shifted consumer", "norm forgotten"])
@@ -297,7 +298,7 @@ def test_wrong_groups_are_noticed(fault: str) -> None:
         lost = {"lost consumer": "c2", "norm forgotten": "norm"}[fault]
         slots = [s for s in group.slots if s.name != lost]
     wrong = Group(group.name, group.channels, slots, group.partition)
-    sound, faults = sound_groups(network, example, [wrong], traced_network(network, example))
+    sound, faults = sound_groups(network, Inputs.of(example), [wrong], traced_network(network, example))
     assert sound == []
     assert group.name in faults
 

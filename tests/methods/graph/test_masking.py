@@ -15,6 +15,7 @@ from methods.graph.flow.find import trace_groups
 from methods.graph.masking import masked_outputs
 from methods.graph.trace import trace_layers
 from methods.graph.verify import sound_groups
+from models.execution.inputs import Inputs
 
 
 class Similarities(nn.Module):
@@ -31,11 +32,11 @@ class Similarities(nn.Module):
 def test_products_of_activations_leave_removed_channels_out() -> None:
     torch.manual_seed(0)
     network, images = Similarities(), torch.randn(2, 3, 4, 4)
-    traced = trace_groups(network, images, trace_layers(network, images))
+    traced = trace_groups(network, Inputs.of(images), trace_layers(network, images))
     (group,) = traced.groups
     assert group.name == "query"
     kept = torch.tensor([0, 2, 3, 7])
-    (output,) = masked_outputs(network, [group], {"query": kept}, images, traced)
+    (output,) = masked_outputs(network, [group], {"query": kept}, Inputs.of(images), traced)
     queries, keys = network.query(images)[:, kept].flatten(2), network.key(images)[:, kept].flatten(2)
     assert torch.allclose(output, torch.softmax(torch.einsum("bci,bcj->bij", queries, keys), 2).mT, atol=1e-6)
     assert not torch.allclose(output, network(images), atol=1e-2)
@@ -58,11 +59,11 @@ def test_a_scale_by_the_width_is_seen_by_the_trial() -> None:
     """It is written anew; without that, the trial fails."""
     network, images = ScaledByWidth(), torch.randn(2, 3, 4, 4)
     assert [group.name for group in ChannelGroups(network, images).groups] == ["query"]
-    traced = trace_groups(network, images, trace_layers(network, images))
+    traced = trace_groups(network, Inputs.of(images), trace_layers(network, images))
     set_partitions(traced.groups, network)
     without = replace(traced, numbers=CallNumbers([], {}, 0))
     reason = "removing its channels changes more than those channels"
-    assert sound_groups(network, images, traced.groups, without) == ([], {"query": reason})
+    assert sound_groups(network, Inputs.of(images), traced.groups, without) == ([], {"query": reason})
 
 
 class LastNorm(nn.LayerNorm):
@@ -113,9 +114,9 @@ def test_norms_beside_products_of_activations_are_no_obstacle(kind: type[nn.Laye
 def test_the_dimension_of_a_norm_is_found(kind: type[nn.LayerNorm]) -> None:
     torch.manual_seed(0)
     network, images = Normed(kind(8)), torch.randn(2, 3, 8, 8)
-    traced = trace_groups(network, images, trace_layers(network, images))
+    traced = trace_groups(network, Inputs.of(images), trace_layers(network, images))
     kept = torch.tensor([0, 2, 3, 7])
-    (output,) = masked_outputs(network, traced.groups, {"conv": kept}, images, traced)
+    (output,) = masked_outputs(network, traced.groups, {"conv": kept}, Inputs.of(images), traced)
     normed = nn.functional.layer_norm(network.conv(images)[:, kept].permute(0, 2, 3, 1), (4,))
     expected = normed.mean((1, 2)) @ network.fc.weight[:, kept].T + network.fc.bias
     assert torch.allclose(output, expected, atol=1e-5)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from methods.graph.channel_sites import ChannelGroups
 from methods.graph.other_inputs import BRIGHTNESS, find_other_inputs
+from models.execution.inputs import Inputs
 
 IMAGES = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
 CHANGES = "removing its channels changes more than those channels in"
@@ -134,8 +135,10 @@ def test_tensors_that_change_places_are_noticed_though_no_operator_changes() -> 
 
 
 def test_networks_of_one_path_are_compared_on_smaller_images_alone() -> None:
-    others = find_other_inputs(MixedWhere().eval(), IMAGES)
-    assert [(other.images.shape, other.kind) for other in others] == [((1, 3, 4, 4), "images of another size")]
+    others = find_other_inputs(MixedWhere().eval(), Inputs.of(IMAGES))
+    assert [(other.images.only_tensor.shape, other.kind) for other in others] == [
+        ((1, 3, 4, 4), "images of another size")
+    ]
 
 
 def test_a_network_that_wants_one_size_is_tried_on_other_batches() -> None:
@@ -144,5 +147,7 @@ def test_a_network_that_wants_one_size_is_tried_on_other_batches() -> None:
             assert x.shape[2:] == (8, 8)
             return super().forward(x)
 
-    others = find_other_inputs(OneSize(BRANCHES["batch"][0]).eval(), IMAGES)
-    assert [(other.images.shape, other.kind) for other in others] == [((8, 3, 8, 8), "a batch of another size")]
+    others = find_other_inputs(OneSize(BRANCHES["batch"][0]).eval(), Inputs.of(IMAGES))
+    assert [(other.images.only_tensor.shape, other.kind) for other in others] == [
+        ((8, 3, 8, 8), "a batch of another size")
+    ]

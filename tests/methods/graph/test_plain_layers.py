@@ -15,6 +15,7 @@ from methods.base import copy_network
 from methods.graph.channel_sites import ChannelGroups
 from methods.graph.plain_layers import computed_weights, replace_computed
 from methods.registry import create
+from models.execution.inputs import Inputs
 
 IMAGES = torch.randn(2, 3, 9, 9, generator=torch.Generator().manual_seed(0))
 
@@ -91,7 +92,7 @@ def test_a_plain_layer_does_the_same_to_images_of_any_size(name: str) -> None:
     torch.manual_seed(0)
     network = network_with(COMPUTED[name]()).eval()
     state = torch.get_rng_state()
-    shapes = computed_weights(network, IMAGES)
+    shapes = computed_weights(network, Inputs.of(IMAGES))
     plain = copy_network(network)
     replace_computed(plain, shapes)
     assert torch.equal(torch.get_rng_state(), state)
@@ -130,7 +131,7 @@ def test_so_it_is_for_linear_layers_transposed_ones_sound_and_volumes(name: str)
     torch.manual_seed(0)
     build, shape = NOT_OF_IMAGES[name]
     network = nn.Sequential(build(), nn.ReLU()).eval()
-    shapes = computed_weights(network, torch.randn(2, *shape))
+    shapes = computed_weights(network, Inputs.of(torch.randn(2, *shape)))
     plain = copy_network(network)
     replace_computed(plain, shapes)
     assert list(shapes) == ["0"]
@@ -156,7 +157,7 @@ def test_outputs_of_a_weight_normed_linear_layer_are_removed() -> None:
 @pytest.mark.parametrize("kind", [OwnForward, GatedByInput, nn.Conv2d])
 def test_other_layers_stay_as_they_are(kind: type[nn.Conv2d]) -> None:
     network = network_with(kind(3, 8, 3)).eval()
-    assert computed_weights(network, IMAGES) == {}
+    assert computed_weights(network, Inputs.of(IMAGES)) == {}
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,7 @@ def test_what_was_frozen_stays_so(frozen: list[str]) -> None:
     network = network_with(parametrizations.weight_norm(nn.Conv2d(3, 8, 3)))
     for name, parameter in network[0].named_parameters():
         parameter.requires_grad_(name not in frozen)
-    replace_computed(network, computed_weights(network, IMAGES))
+    replace_computed(network, computed_weights(network, Inputs.of(IMAGES)))
     layer: Any = network[0]
     assert layer.training
     assert layer.bias.requires_grad == ("bias" not in frozen)
@@ -229,7 +230,7 @@ class RoundedConv(nn.Conv2d):
 def test_layers_that_training_would_make_others_are_no_plain_ones(kind: type[nn.Conv2d]) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), kind(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
-    assert computed_weights(network, IMAGES) == {}
+    assert computed_weights(network, Inputs.of(IMAGES)) == {}
 
 
 class ReachesIn(nn.Module):
@@ -245,7 +246,7 @@ class ReachesIn(nn.Module):
 
 
 def test_a_layer_whose_attributes_are_read_stays() -> None:
-    assert computed_weights(ReachesIn(), IMAGES) == {}
+    assert computed_weights(ReachesIn(), Inputs.of(IMAGES)) == {}
 
 
 class TemporalBlock(nn.Module):

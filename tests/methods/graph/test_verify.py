@@ -17,6 +17,7 @@ from methods.graph.flow.find import TracedGroups, trace_groups
 from methods.graph.trace import trace_layers
 from methods.graph.trial import trial_channels
 from methods.graph.verify import sound_groups
+from models.execution.inputs import Inputs
 
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -51,7 +52,7 @@ BUILDERS = (
 
 
 def traced_groups(network: nn.Module) -> TracedGroups:
-    traced = trace_groups(network, IMAGES, trace_layers(network, IMAGES))
+    traced = trace_groups(network, Inputs.of(IMAGES), trace_layers(network, IMAGES))
     set_partitions(traced.groups, network)
     return traced
 
@@ -72,9 +73,11 @@ def test_channels_in_the_wrong_order_are_seen_in_every_slot(build: Callable[[], 
     traced = traced_groups(network)
     assert traced.groups
     for group in traced.groups:
-        assert sound_groups(network, IMAGES, [group], traced) == ([group], {})
+        assert sound_groups(network, Inputs.of(IMAGES), [group], traced) == ([group], {})
         slipped = [
-            what for what, wrong in with_one_slot_wrong(group) if sound_groups(network, IMAGES, [wrong], traced)[0]
+            what
+            for what, wrong in with_one_slot_wrong(group)
+            if sound_groups(network, Inputs.of(IMAGES), [wrong], traced)[0]
         ]
         assert slipped == []
 
@@ -104,7 +107,7 @@ def test_a_norm_that_needs_all_channels_is_seen_though_it_is_zero() -> None:
     places = [("wide", "out", None), ("grn.gamma", "out", 3), ("grn.beta", "out", 3), ("narrow", "in", None)]
     slots = [Slots(name, side, every, every, dim) for name, side, dim in places]
     wrong = Group("wide", 12, slots, torch.zeros(12, dtype=torch.long))
-    sound, reasons = sound_groups(network, IMAGES, [*traced.groups, wrong], traced)
+    sound, reasons = sound_groups(network, Inputs.of(IMAGES), [*traced.groups, wrong], traced)
     assert {group.name for group in sound} == {"stem", "narrow"}
     assert reasons == {"wide": "removing its channels changes more than those channels"}
 
@@ -117,7 +120,7 @@ def test_a_reader_that_was_missed_is_seen(lost: str) -> None:
     traced = traced_groups(network)
     stream = next(group for group in traced.groups if group.name == "stem")
     wrong = replace(stream, slots=[slots for slots in stream.slots if slots.name != lost])
-    sound, reasons = sound_groups(network, IMAGES, [wrong], traced)
+    sound, reasons = sound_groups(network, Inputs.of(IMAGES), [wrong], traced)
     assert sound == []
     assert set(reasons) == {"stem"}
 

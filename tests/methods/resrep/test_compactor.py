@@ -14,6 +14,7 @@ from methods.resrep.compactor import (
     restore_norm,
     wrap_module,
 )
+from models.execution.inputs import Inputs
 
 CONVOLUTIONS = {
     "plain": {"kernel_size": 3},
@@ -131,7 +132,7 @@ class Wired(nn.Module):
 
 def test_only_a_norm_that_reads_the_convolution_itself_is_found() -> None:
     network = Wired()
-    assert next_norms(network, torch.randn(2, 2, 4, 4)) == {"direct": "norm"}
+    assert next_norms(network, Inputs.of(torch.randn(2, 2, 4, 4))) == {"direct": "norm"}
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
 

@@ -14,7 +14,7 @@ def test_one_seed_gives_the_same_numbers_and_leaves_those_outside() -> None:
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # type: ignore[index]
     drawn = []
     for seed in (1, 1, 2):
-        with random_state(torch.zeros(1), seed):
+        with random_state(torch.device("cpu"), seed):
             drawn.append((random.random(), np.random.rand(), float(torch.rand(1))))
     assert drawn[0] == drawn[1]
     assert all(first != other for first, other in zip(drawn[0], drawn[2], strict=True))

@@ -15,6 +15,7 @@ from methods.graph.channel_sites import ChannelGroups
 from methods.graph.flow.find import trace_groups
 from methods.graph.flow.passes import trace_channels
 from methods.graph.trace import trace_layers
+from models.execution.inputs import Inputs
 
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -26,7 +27,7 @@ def build_chain(between: Callable[[nn.Module, Tensor], Tensor], **modules: nn.Mo
 
 
 def reasons_of(network: nn.Module) -> dict[str, str]:
-    return dict(trace_groups(network, IMAGES, trace_layers(network, IMAGES)).reasons)
+    return dict(trace_groups(network, Inputs.of(IMAGES), trace_layers(network, IMAGES)).reasons)
 
 
 A_AND_Z = {frozenset({("a", "out", c), ("z", "in", c)}) for c in range(6)}
@@ -110,7 +111,7 @@ def test_a_parameter_keeps_its_labels_in_every_view_of_it() -> None:
         return n.fc(pool_mean(F.relu(F.conv2d(x, both[0])) + F.conv2d(x, both[1])))
 
     network = Pieces(run_net, kernels=nn.Parameter(torch.randn(6, 2, 3, 1, 1)), fc=nn.Linear(6, CLASSES))
-    flow = trace_channels(network, IMAGES)
+    flow = trace_channels(network, Inputs.of(IMAGES))
     components = flow.labels.components()
     first = {(d.name, d.dim): d.first for d in flow.labels.dimensions}
     for channel in range(6):
@@ -123,7 +124,7 @@ def test_a_trace_leaves_modes_hooks_random_state_and_parameters_alone() -> None:
     network.norm.eval()
     state, random = {k: v.clone() for k, v in network.state_dict().items()}, torch.get_rng_state()
     modes = [module.training for module in network.modules()]
-    trace_groups(network, IMAGES, trace_layers(network, IMAGES))
+    trace_groups(network, Inputs.of(IMAGES), trace_layers(network, IMAGES))
     assert [module.training for module in network.modules()] == modes
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
     assert torch.equal(torch.get_rng_state(), random)

@@ -14,12 +14,13 @@ from methods.graph.flow.find import TracedGroups, trace_groups
 from methods.graph.flow.labels import Dimension
 from methods.graph.flow.places import Place, place_of
 from methods.graph.trace import trace_layers
+from models.execution.inputs import Inputs
 
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 def traced(network: nn.Module) -> TracedGroups:
-    return trace_groups(network, IMAGES, trace_layers(network, IMAGES))
+    return trace_groups(network, Inputs.of(IMAGES), trace_layers(network, IMAGES))
 
 
 MODULES = {

@@ -18,6 +18,7 @@ from methods.graph.flow.find import trace_groups
 from methods.graph.masking import masked_outputs
 from methods.graph.trace import trace_layers
 from methods.registry import create
+from models.execution.inputs import Inputs
 
 WIDTH = 8
 IMAGES = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
@@ -86,8 +87,8 @@ def narrow_by_hand(network: nn.Module, between: Callable[[Tensor], Tensor], kept
 @torch.no_grad()
 def test_the_masked_network_measures_the_channels_that_are_left(name: str) -> None:
     network, images, kept = build_network(MEASURED[name]).double(), IMAGES.double(), torch.tensor([0, 2, 3, 5, 7])
-    traced = trace_groups(network, images, trace_layers(network, images))
-    (output,) = masked_outputs(network, traced.groups, {"a": kept}, images, traced)
+    traced = trace_groups(network, Inputs.of(images), trace_layers(network, images))
+    (output,) = masked_outputs(network, traced.groups, {"a": kept}, Inputs.of(images), traced)
     torch.testing.assert_close(output, narrow_by_hand(network, MEASURED[name], kept).double()(images))
     assert not torch.allclose(output, network(images), rtol=1e-3)
 
