@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -77,7 +77,11 @@ class Inputs:
 
     def first(self, count: int = 1) -> Inputs:
         """The first inputs of the batch."""
-        return self._pick(slice(0, count))
+        return self.between(0, count)
+
+    def between(self, start: int, end: int) -> Inputs:
+        """The inputs of the batch from one number to before another."""
+        return self._pick(slice(start, end))
 
     def repeat(self, count: int) -> Inputs:
         """A batch of `count` inputs, those of this batch over and over."""
@@ -99,6 +103,30 @@ class Inputs:
             )
         # Tensors of another length belong to no input: anchors, a mask of positions, a step of a schedule.
         return self.map(lambda tensor: tensor[numbers] if tensor.dim() and len(tensor) == size else tensor)
+
+    @classmethod
+    def join(cls, batches: Sequence[Inputs]) -> Inputs:
+        """One batch of several that are alike; the first one if they are not: images of other sizes."""
+        sizes, leaves = [len(batch) for batch in batches], [batch.tensors for batch in batches]
+        if len(batches) == 1 or len({len(tensors) for tensors in leaves}) > 1:
+            return batches[0]
+
+        def is_own(tensors: Sequence[Tensor]) -> bool:
+            return all(tensor.dim() and len(tensor) == size for tensor, size in zip(tensors, sizes, strict=True))
+
+        try:
+            joined = iter([torch.cat(same) if is_own(same) else same[0] for same in zip(*leaves, strict=True)])
+        except RuntimeError:
+            return batches[0]
+        return batches[0].map(lambda tensor: next(joined))
+
+    def batch_dims(self) -> Any:
+        """Of each tensor among the arguments, as they lie there, whether its rows are inputs; None elsewhere."""
+        size, listed = len(self), self.listed
+        return tree_map(
+            lambda leaf: bool(not listed and leaf.dim() and len(leaf) == size) if isinstance(leaf, Tensor) else None,
+            (self.args, dict(self.kwargs)),
+        )
 
     def spatial_dims(self, tensor: Tensor) -> range:
         """The dimensions of one of the tensors behind its channels; none of a smaller tensor beside images."""

@@ -85,12 +85,13 @@ def _run_copy(network: nn.Module, inputs: Inputs) -> list[Tensor]:
 
 
 @contextmanager
-def noting_calls(network: nn.Module) -> Iterator[list[Inputs]]:
-    """Collects what the network is called with while this lasts."""
+def noting_calls(network: nn.Module, most: int = 1) -> Iterator[list[Inputs]]:
+    """Collects what the network is called with while this lasts, until there are `most` inputs."""
     calls: list[Inputs] = []
 
     def note_call(_network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        calls.append(Inputs(args, dict(kwargs)).clone())
+        if sum(map(len, calls)) < most:
+            calls.append(Inputs(args, dict(kwargs)).clone())
 
     handle = network.register_forward_pre_hook(note_call, with_kwargs=True)
     try:

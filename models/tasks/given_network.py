@@ -16,6 +16,7 @@ from models.execution.memory_layout import choose_memory_format
 from models.execution.module_copies import copy_module
 from models.execution.standard_form import standard_form
 from models.task import Task
+from models.tasks.build import build_task
 from models.tasks.given_inputs import fit_example, noting_calls, training_inputs
 from models.tasks.loaded import TrainingPart
 from models.tasks.objective import Objective
@@ -44,6 +45,12 @@ def prepare_given_network(task: Task, device: torch.device) -> tuple[nn.Module, 
     if alone is not None and alone.dim() == 4 and alone.is_floating_point():
         network = network.to(memory_format=choose_memory_format(network, alone))
     return network, inputs
+
+
+def load_given_network(network: str | nn.Module) -> nn.Module:
+    """A task's network in its plain form, without its data; what `build_task` understands, or the network itself."""
+    given = network if isinstance(network, nn.Module) else build_task(network).network
+    return standard_form(given, SUBJECT).eval()
 
 
 def _check_copies(network: nn.Module) -> None:

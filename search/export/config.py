@@ -18,20 +18,22 @@ from models.task_config import TaskConfig
 from models.tasks.metric import ACCURACY, Metric
 from search.allocation.targets import Target
 from search.candidate import Frozen
+from search.export.signature import Signature
 from search.latency.timing import Latency
 from search.recipe import Recipe
 
-VERSION = 3  # 2: labels and range of pixels; 3: methods in users' files
+VERSION = 4  # 2: labels and range of pixels; 3: methods in users' files; 4: tasks of users
 CONFIG, WEIGHTS, PROGRAM, ONNX, CARD = "config.json", "model.safetensors", "model.pt2", "model.onnx", "README.md"
 _OF_ACCURACY = {
     "test_score": "test_accuracy",
     "test_inputs": "test_images",
     "dense_test_score": "dense_test_accuracy",
 }
+EXAMPLE = "example.pt"  # inputs of a network that its user's own task trains
 PICTURE = "centroids.png"  # of methods that have some
 
 
-class Inputs(Frozen):
+class Pictures(Frozen):
     """What the network takes: float32 (N, *shape), normalised from pixels in [0, 1]; its outputs are (N, classes).
 
     A pixel of the data becomes `((pixel - low) / (high - low) - mean) / std`, low and high being the `pixel_range`.
@@ -130,7 +132,10 @@ class ExportConfig(Frozen):
     task: TaskConfig
     fingerprint: str
     """Of the task: network, weights, data and split."""
-    inputs: Inputs
+    inputs: Pictures | None = None
+    """None of a task of the user's own."""
+    signature: Signature | None = None
+    """Of the network of such a task."""
     network_file: UserFile | None = None
     method: str
     method_files: dict[str, str] = {}

@@ -10,30 +10,32 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import safetensors.torch
-import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from methods.base import Allocation, copy_network
 from models.errors import UserError
+from models.execution.inputs import Example, Inputs
 from models.paths import check_utf8_names
 from models.settings import setting_name
-from models.tasks.pictures import PictureTask
+from models.tasks.given_inputs import noting_calls
+from models.tasks.loaded import LoadedTask
 from models.wording import plural
 from search.candidate import Candidate
 from search.engine.unchanged import describe_changes
-from search.export.config import CARD, CONFIG, ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig, read_config
-from search.export.files import Say, Subject, write_files
+from search.export.config import CARD, CONFIG, EXAMPLE, ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig, read_config
+from search.export.files import write_files
 from search.export.finished_run import FinishedRun
 from search.export.formats import check_onnx
 from search.export.pick import Picked, pick_candidate
 from search.export.settings import FORMATS
+from search.export.subject import Say, Subject
 from search.files.atomic import clear_leftovers, hold_lock, report_unwritable
 from search.files.output_file import check_output_folder
 from search.judge.checkpoint import Checkpoint
@@ -42,10 +44,11 @@ from search.judge.faults import is_machine_fault
 from search.judge.packed_weights import unpack_weights
 from search.machine.last_words import last_words
 
-TRIAL_IMAGES = 256
+TRIAL_INPUTS = 256
+TRIAL_NUMBERS = 2**25  # in all trial inputs together: a batch of 64 pictures of 400 pixels
 CHECKPOINTS = "checkpoints"  # folder in the run's, of fine-tunes that may go on
-SAME_ACCURACY = 5e-3  # stored weights may be judged on another device than the one they were trained on
-FILES = (WEIGHTS, PROGRAM, ONNX, PICTURE, CARD, CONFIG)
+SAME_SCORE = 5e-3  # stored weights may be judged on another device than the one they were trained on
+FILES = (WEIGHTS, EXAMPLE, PROGRAM, ONNX, PICTURE, CARD, CONFIG)
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,6 @@ def prepare_subject(
     say("loading the task ...")
     evaluator = load_evaluator(run.config.task, device=device or run.config.device, keep_weights=weights)
     task = evaluator.task
-    assert isinstance(task, PictureTask)
     if task.fingerprint != run.fingerprint:
         changes = describe_changes(task, run.fingerprint, run.task_parts)
         raise UserError(f"{changes} since the search in {run.folder}; bring back what it was made with, or search anew")
@@ -187,9 +189,10 @@ def prepare_subject(
             "again on the device of the search, or pick another candidate"
         )
     network = unpack_weights(compressor, allocation, safetensors.torch.load_file(path))
-    accuracy = _check_accuracy(network, task, picked, candidate)
-    small, images = copy_network(network).cpu().eval(), _trial_images(task, TRIAL_IMAGES)
-    return Subject(run, picked, wanted, task, compressor, candidate, allocation, small, images, accuracy)
+    with noting_calls(network, _trial_count(task.example)) as calls:
+        score = _check_score(network, task, picked, candidate)
+    small, inputs = copy_network(network).cpu().eval(), _trial_inputs(task, calls)
+    return Subject(run, picked, wanted, task, compressor, candidate, allocation, small, inputs, score)
 
 
 def _check_can_keep(folder: Path) -> None:
@@ -231,22 +234,34 @@ def _finetune_candidate(
     return weights / f"{key}.safetensors"
 
 
-def _check_accuracy(network: nn.Module, task: PictureTask, picked: Picked, candidate: Candidate) -> float:
+def _check_score(network: nn.Module, task: LoadedTask, picked: Picked, candidate: Candidate) -> float:
     """Of the stored weights on the test set, which must be what the search found."""
-    accuracy = task.score(network, "test").metrics[task.metric.name]
+    metric = task.metric
+    score = task.score(network, "test").metrics[metric.name]
     searched = picked.tested.get(candidate.seed)
-    if searched is not None and abs(searched - accuracy) > SAME_ACCURACY:
+    # A share is off by so much itself, other figures by so much of theirs.
+    allowed = SAME_SCORE * (1 if searched is None or metric.unit == "%" else abs(searched))
+    if searched is not None and abs(searched - score) > allowed:
         raise UserError(
-            f"the stored weights of {picked.key} reach {accuracy:.2%} on the test set where the search found "
-            f"{searched:.2%}; remove them and export again: the candidate is fine-tuned anew"
+            f"the stored weights of {picked.key} reach {metric.value_text(score)} on the test set where the search "
+            f"found {metric.value_text(searched)}; remove them and export again: the candidate is fine-tuned anew"
         )
-    return accuracy
+    return score
 
 
-def _trial_images(task: PictureTask, count: int) -> Tensor:
-    """The first test images, as a network takes them, (count, C, H, W) on the CPU."""
-    batches = task.test.subset(torch.arange(min(count, len(task.test)))).batches(64)
-    return torch.cat([images.cpu().contiguous() for images, _ in batches])
+def _trial_count(example: Example) -> int:
+    """Inputs with which exported forms are tried: fewer where they are large."""
+    inputs = Inputs.of(example)
+    numbers = sum(tensor.numel() for tensor in inputs.tensors) // len(inputs)
+    return max(2, min(TRIAL_INPUTS, TRIAL_NUMBERS // max(numbers, 1)))
+
+
+def _trial_inputs(task: LoadedTask, calls: Sequence[Inputs]) -> Inputs:
+    """The first test inputs, as the network was called with them, on the CPU; the example if it was not called."""
+    example = Inputs.of(task.example)
+    batches = [replace(call, listed=example.listed) for call in calls] or [example]
+    inputs = Inputs.join(batches)
+    return inputs.first(_trial_count(example)).to("cpu").map(Tensor.contiguous)
 
 
 def as_json(exported: Exported) -> dict[str, object]:

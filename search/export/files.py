@@ -3,88 +3,52 @@
 from __future__ import annotations
 
 import statistics
-import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from methods.base import Allocation, Compressor, Cost
 from methods.compose import split_parts
+from methods.graph.steady_choices import SteadyChoices
 from methods.graph.trace import uncounted_flops
 from models.errors import UserError
+from models.execution.inputs import Inputs
+from models.execution.tensor_leaves import output_leaves
 from models.tasks.pictures import PictureTask
 from models.user.code import is_user_spec, split_spec
-from search.candidate import Candidate
 from search.export.compressed import file_digest, load_compressed
 from search.export.config import (
     CARD,
     CONFIG,
+    EXAMPLE,
     ONNX,
     PICTURE,
     PROGRAM,
     WEIGHTS,
     Costs,
     ExportConfig,
-    Inputs,
     Metrics,
     Origin,
+    Pictures,
     Stored,
     UserFile,
 )
-from search.export.finished_run import FinishedRun
+from search.export.example_file import write_example
 from search.export.formats import (
-    capture_program,
     check_agreement,
     count_flops,
-    open_onnx,
-    open_pt2,
     output_difference,
     plain_network,
-    write_onnx,
-    write_pt2,
 )
+from search.export.forms import measure_latencies, open_forms, write_forms
 from search.export.model_card import model_card
-from search.export.pick import Picked
+from search.export.signature import Signature
+from search.export.subject import Say, Subject
 from search.files.atomic import atomic_write
 from search.judge.packed_weights import pack_weights
-from search.latency.timing import BATCHES, Forward, Latency, batch_of, measure_latency
-from search.machine.host import host_facts
 from search.report.centroids import centroids_png
-
-Say = Callable[[str], None]
-
-
-@dataclass
-class Subject:
-    """What is exported, loaded."""
-
-    run: FinishedRun
-    picked: Picked
-    wanted: str
-    """The pick as the user wrote it."""
-    task: PictureTask
-    compressor: Compressor
-    candidate: Candidate
-    allocation: Allocation
-    network: nn.Module
-    """Fine-tuned, on the CPU, in evaluation mode."""
-    images: Tensor
-    """Of the test set, on the CPU."""
-    accuracy: float
-    """Of `network` on the test set."""
-
-    @property
-    def cost(self) -> Cost:
-        return self.compressor.cost_of(self.allocation)
-
-    @property
-    def example(self) -> Tensor:
-        """Noise, as it may end up in files."""
-        return self.task.example.cpu()
 
 
 def write_files(subject: Subject, stage: Path, folder: Path, formats: tuple[str, ...], say: Say) -> ExportConfig:
@@ -96,19 +60,22 @@ def write_files(subject: Subject, stage: Path, folder: Path, formats: tuple[str,
     say(f"writing and trying {', '.join(formats)} ...")
     small = plain_network(subject.network)
     flops = _count_exported_flops(subject, small)
-    _write_forms(small, subject.example, stage, formats)
-    config = _export_config(subject, flops, _stored_files(stage))
+    signature = write_forms(small, subject, stage, formats)
+    config = _export_config(subject, flops, _stored_files(stage), signature)
     agreement = {
-        name: output_difference(run, subject.network, subject.images) for name, run in _open_forms(stage).items()
+        name: output_difference(run, subject.network, subject.inputs, any_batch=signature.any_batch)
+        for name, run in open_forms(stage, signature).items()
     }
     if "safetensors" in formats:
         atomic_write(stage / WEIGHTS, safetensors.torch.save(pack_weights(subject.compressor, subject.network)))
+        if subject.task.config.task is not None:
+            write_example(Inputs.of(subject.task.example).to("cpu"), stage / EXAMPLE)
         config = config.model_copy(update={"files": _stored_files(stage)})
         _write_config(stage, config)  # `load_compressed` reads it beside the weights
         agreement[WEIGHTS] = _rebuilt_difference(subject, stage)
     for name, difference in agreement.items():
         check_agreement(name, difference)
-    metrics = {"agreement": agreement, "latency": _measure_latencies(subject, stage, formats, say)}
+    metrics = {"agreement": agreement, "latency": measure_latencies(subject, stage, formats, signature, say)}
     config = config.model_copy(update={"metrics": config.metrics.model_copy(update=metrics)})
     _write_config(stage, config)
     if "config" not in formats:
@@ -126,34 +93,19 @@ def _count_exported_flops(subject: Subject, small: nn.Module) -> int:
     Shared kernels are written out in these forms and cost as much as dense ones. Products of activations with each
     other (attention) are counted here and not promised.
     """
-    compressor, example = subject.compressor, subject.example
-    counted, promised = count_flops(small, example), subject.cost.flops
+    compressor, example, choices = subject.compressor, subject.example, SteadyChoices()
     if not compressor.info.shrinks_channels:
-        return counted
+        return count_flops(small, example)
     # An equal count of the dense network says that it has no operator that torch's counter does not know (LSTMs).
     dense = plain_network(subject.task.network)
-    comparable = count_flops(dense, example) - uncounted_flops(dense, example) == compressor.cost.dense.flops
+    dense_flops = count_flops(dense, example, choices)
+    comparable = dense_flops - uncounted_flops(dense, example) == compressor.cost.dense.flops
+    # With the dense network's choices: the search promises the cost of as many regions.
+    counted, promised = count_flops(small, example, choices.repeat(forced=True)), subject.cost.flops
     applied = counted - uncounted_flops(small, example)
     if comparable and applied != promised:
         raise UserError(f"the network to export has {applied:,} FLOPs where its search says {promised:,}; search anew")
     return counted
-
-
-def _write_forms(network: nn.Module, example: Tensor, stage: Path, formats: tuple[str, ...]) -> None:
-    """`model.pt2` and `model.onnx` of a network made of standard layers."""
-    if "pt2" not in formats and "onnx" not in formats:
-        return
-    program = capture_program(network, example)
-    if "pt2" in formats:
-        write_pt2(program, stage / PROGRAM)
-    if "onnx" in formats:
-        write_onnx(program, stage / ONNX)
-
-
-def _open_forms(stage: Path) -> dict[str, Forward]:
-    """The forms that were written, as a user would open them."""
-    openers: dict[str, Callable[[Path], Forward]] = {PROGRAM: open_pt2, ONNX: open_onnx}
-    return {name: opener(stage / name) for name, opener in openers.items() if (stage / name).is_file()}
 
 
 def _rebuilt_difference(subject: Subject, stage: Path) -> float:
@@ -161,56 +113,15 @@ def _rebuilt_difference(subject: Subject, stage: Path) -> float:
     network = load_compressed(stage)
 
     @torch.no_grad()
-    def run(images: Tensor) -> Tensor:
-        outputs: Tensor = network(images)
-        return outputs
+    def run(inputs: Inputs) -> list[Tensor]:
+        return output_leaves(inputs.clone()(network))
 
-    return output_difference(run, subject.network, subject.images)
-
-
-def _measure_latencies(subject: Subject, stage: Path, formats: tuple[str, ...], say: Say) -> tuple[Latency, ...]:
-    """Dense and compressed in the forms that were written, for a single image and for a batch."""
-    if not {"pt2", "onnx"} & set(formats):
-        return ()
-    say("measuring latency, dense and compressed in turns ...")
-    # max: everything may have been removed, and a ratio to no FLOPs at all is of no use to a reader.
-    theoretical = subject.compressor.cost.dense.flops / max(subject.cost.flops, 1)
-    with tempfile.TemporaryDirectory() as folder:
-        dense = Path(folder)
-        _write_forms(plain_network(subject.task.network), subject.example, dense, formats)
-        return tuple(
-            measure_latency(
-                dense_run,
-                compressed_run,
-                batch_of(subject.images, size).to(device),
-                engine=engine,
-                device=host_facts(device)["device"],
-                threads=torch.get_num_threads(),
-                theoretical=theoretical,
-            )
-            for engine, device, dense_run, compressed_run in _forms_to_time(dense, stage, subject.task.device)
-            for size in BATCHES
-        )
-
-
-def _forms_to_time(
-    dense: Path, compressed: Path, device: torch.device
-) -> list[tuple[str, torch.device, Forward, Forward]]:
-    """(engine, device, dense, compressed), for each form that can be measured here.
-
-    onnxruntime runs on the CPU here, so a GPU times the program of torch.export alone.
-    """
-    cpu, engines = torch.device("cpu"), {PROGRAM: "torch", ONNX: "onnxruntime"}
-    dense_forms, compressed_forms = _open_forms(dense), _open_forms(compressed)
-    timed = [(engines[name], cpu, dense_forms[name], compressed_forms[name]) for name in dense_forms]
-    if device.type != "cpu" and PROGRAM in dense_forms:
-        timed.append(("torch", device, open_pt2(dense / PROGRAM, device), open_pt2(compressed / PROGRAM, device)))
-    return timed
+    return output_difference(run, subject.network, subject.inputs)
 
 
 def _stored_files(stage: Path) -> dict[str, Stored]:
     """Sizes and digests of the model's files."""
-    paths = [stage / name for name in (WEIGHTS, PROGRAM, ONNX)]
+    paths = [stage / name for name in (WEIGHTS, PROGRAM, ONNX, EXAMPLE)]
     return {p.name: Stored(bytes=p.stat().st_size, sha256=file_digest(p)) for p in paths if p.is_file()}
 
 
@@ -218,20 +129,13 @@ def _write_config(stage: Path, config: ExportConfig) -> None:
     atomic_write(stage / CONFIG, config.model_dump_json(indent=2) + "\n")
 
 
-def _export_config(subject: Subject, flops: int, files: Mapping[str, Stored]) -> ExportConfig:
-    task, info = subject.task, subject.task.info
-    compressor = subject.compressor
+def _export_config(subject: Subject, flops: int, files: Mapping[str, Stored], signature: Signature) -> ExportConfig:
+    task, compressor = subject.task, subject.compressor
     return ExportConfig(
         task=task.config,
         fingerprint=task.fingerprint,
-        inputs=Inputs(
-            shape=info.shape,
-            classes=info.classes,
-            mean=info.mean,
-            std=info.std,
-            pixel_range=(info.pixels.low, info.pixels.high),
-            labels=info.labels,
-        ),
+        inputs=_describe_pictures(task) if isinstance(task, PictureTask) else None,
+        signature=None if isinstance(task, PictureTask) else signature,
         network_file=_user_file(task.config.network),
         method=subject.candidate.method,
         method_files=_method_files(subject),
@@ -244,6 +148,18 @@ def _export_config(subject: Subject, flops: int, files: Mapping[str, Stored]) ->
         seen=task.seen,
         files=dict(files),
         origin=_candidate_origin(subject),
+    )
+
+
+def _describe_pictures(task: PictureTask) -> Pictures:
+    info = task.info
+    return Pictures(
+        shape=info.shape,
+        classes=info.classes,
+        mean=info.mean,
+        std=info.std,
+        pixel_range=(info.pixels.low, info.pixels.high),
+        labels=info.labels,
     )
 
 
@@ -263,18 +179,18 @@ def _user_file(network: str) -> UserFile | None:
 def _test_metrics(subject: Subject, flops: int) -> Metrics:
     seed = subject.candidate.seed
     # A candidate that no search tested (knee, a fine-tune of its own) has the figure of these weights alone.
-    tested = {**subject.picked.tested, seed: subject.picked.tested.get(seed, subject.accuracy)}
-    accuracies = list(tested.values())
+    tested = {**subject.picked.tested, seed: subject.picked.tested.get(seed, subject.score)}
+    scores = list(tested.values())
     return Metrics(
         metric=subject.task.metric,
-        test_score=subject.accuracy,
+        test_score=subject.score,
         test_inputs=subject.task.count_inputs("test"),
         dense_test_score=subject.task.score(subject.task.network, "test").metrics[subject.task.metric.name],
         seed=seed,
         seeds=tuple(sorted(tested)),
-        mean=statistics.fmean(accuracies),
-        std=statistics.stdev(accuracies) if len(accuracies) > 1 else None,
-        n=len(accuracies),
+        mean=statistics.fmean(scores),
+        std=statistics.stdev(scores) if len(scores) > 1 else None,
+        n=len(scores),
         executed_flops=flops,
     )
 

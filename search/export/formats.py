@@ -7,29 +7,36 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import inspect
 import io
 import logging
+import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from methods.base import copy_network
 from methods.graph.trace import separate_operators
 from methods.tables.codebook import codebook_layers, expand_layer, replace_module
 from models.errors import UserError, first_line
+from models.execution.inputs import Example, Inputs
+from models.execution.tensor_leaves import output_leaves, tensor_leaves
 from models.settings import setting_name
+from search.export.signature import Signature
 from search.latency.timing import Forward
 
 TOLERANCE = 1e-4  # of the outputs' largest magnitude
 TRIAL_BATCHES = (1, 2, 61, 64)  # a single image, and sizes that no batch in the program's making had
-INPUT, OUTPUT, BATCH = "images", "logits", "batch"
+BATCH = "batch"
 
 
 def check_onnx() -> None:
@@ -52,31 +59,42 @@ def plain_network(network: nn.Module) -> nn.Module:
     return twin.requires_grad_(False)
 
 
-def count_flops(network: nn.Module, example: Tensor) -> int:
+def count_flops(network: nn.Module, example: Example, choices: AbstractContextManager[object] | None = None) -> int:
     """Multiply-accumulates for one input as torch's own counter sees them; `network` is in evaluation mode.
 
     Attention is taken apart: the counter does not know the operators that it is fused into on CPUs.
+
+    Args:
+        choices: on during the pass, see `methods.graph.steady_choices`.
     """
-    with separate_operators(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(example[:1])  # one alone: what all inputs share, such as position codes, is computed once
+    # One alone: what all inputs share, such as position codes, is computed once.
+    inputs = Inputs.of(example).first().clone()
+    with (
+        choices or contextlib.nullcontext(), separate_operators(), sdpa_kernel(SDPBackend.MATH), torch.no_grad(),
+        FlopCounterMode(display=False) as counter,
+    ):  # fmt: skip
+        inputs(network)
     return counter.get_total_flops() // 2  # torch counts a multiply-accumulate as two operations
 
 
-def capture_program(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    """The program of a network made of standard layers, for batches of any size.
+def capture_program(network: nn.Module, example: Example, *, any_batch: bool = True) -> torch.export.ExportedProgram:
+    """The program of a network made of standard layers.
 
     Args:
         example: two inputs or more; their values end up in the file, so give noise.
+        any_batch: for batches of any size, not of one input alone.
 
     Raises:
         UserError: torch.export cannot follow the network, or only for one batch size.
     """
+    inputs = Inputs.of(example).map(Tensor.contiguous)
+    inputs = inputs if any_batch else inputs.first()
     try:
-        program = _capture(network, example, strict=False)
+        program = _capture(network, inputs, strict=False, any_batch=any_batch)
     except Exception as error:  # whatever the user's forward pass does that cannot be followed
         try:
             # Reading the code follows some of what running it does not: `len(images)`.
-            program = _capture(network, example, strict=True)
+            program = _capture(network, inputs, strict=True, any_batch=any_batch)
         except Exception:
             raise UserError(
                 f"torch.export cannot capture this network ({type(error).__name__}: {first_line(error)}); "
@@ -86,10 +104,36 @@ def capture_program(network: nn.Module, example: Tensor) -> torch.export.Exporte
     return program
 
 
-def _capture(network: nn.Module, example: Tensor, *, strict: bool) -> torch.export.ExportedProgram:
-    shapes = ({0: torch.export.Dim(BATCH, min=1)},)
+def _capture(network: nn.Module, inputs: Inputs, *, strict: bool, any_batch: bool) -> torch.export.ExportedProgram:
+    shapes: Any = None
+    if any_batch:
+        batch = torch.export.Dim(BATCH, min=1)
+        args, kwargs = tree_map(lambda is_own: {0: batch} if is_own else None, inputs.batch_dims())
+        shapes = dict(inspect.signature(network.forward).bind(*args, **kwargs).arguments)
     with _quiet_exporters(), torch.no_grad():
-        return torch.export.export(network, (example.contiguous(),), dynamic_shapes=shapes, strict=strict)
+        return torch.export.export(network, inputs.args, dict(inputs.kwargs), dynamic_shapes=shapes, strict=strict)
+
+
+class PlainOutputs(nn.Module):
+    """A network whose results are tensors by name, for one that returns objects which no file format knows."""
+
+    def __init__(self, network: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.network = network
+
+        def forward(*args: Any, **kwargs: Any) -> dict[str, Tensor]:
+            return dict(zip(names, tensor_leaves(network(*args, **kwargs)), strict=True))
+
+        # torch.export reads the names of the arguments off it.
+        forward.__signature__ = inspect.signature(network.forward)  # type: ignore[attr-defined]
+        self.forward = forward
+
+
+def with_plain_outputs(network: nn.Module, example: Example, names: Sequence[str]) -> nn.Module:
+    """The network, wrapped if there is something else than tensors, lists and dictionaries in what it returns."""
+    with torch.no_grad():
+        outputs = Inputs.of(example).clone()(network)
+    return network if all(isinstance(leaf, Tensor) for leaf in tree_leaves(outputs)) else PlainOutputs(network, names)
 
 
 def _forget_places(program: torch.export.ExportedProgram) -> None:
@@ -121,21 +165,25 @@ def open_pt2(path: Path, device: torch.device | str = "cpu") -> Forward:
     module = program.module()
 
     @torch.inference_mode()
-    def run(images: Tensor) -> Tensor:
-        outputs: Tensor = module(images)
-        return outputs
+    def run(inputs: Inputs) -> list[Tensor]:
+        return output_leaves(inputs(module))
 
     return run
 
 
-def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
+def write_onnx(program: torch.export.ExportedProgram, path: Path, signature: Signature) -> None:
     """Write the program as one ONNX file; UserError for an operator that ONNX does not have."""
     import onnx
 
     try:
         with _quiet_exporters():
             onnx_program = torch.onnx.export(
-                program, dynamo=True, verbose=False, input_names=[INPUT], output_names=[OUTPUT], external_data=False
+                program,
+                dynamo=True,
+                verbose=False,
+                input_names=[info.name for info in signature.inputs],
+                output_names=[info.name for info in signature.outputs],
+                external_data=False,
             )
         assert onnx_program is not None
         model: Any = onnx_program.model_proto
@@ -155,10 +203,11 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
 def _tidy_onnx(model: Any) -> None:
     """Name the batch dimension; drop notes on how the exporter arrived at each node."""
     graph = model.graph
-    symbol = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    firsts = [value.type.tensor_type.shape.dim[:1] for value in graph.input]
+    symbols = {dim.dim_param for dims in firsts for dim in dims}
     for value in (*graph.input, *graph.output, *graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param and dim.dim_param == symbol:
+            if dim.dim_param and dim.dim_param in symbols:
                 dim.dim_param = BATCH
     # The notes name folders and source lines of this machine.
     protos = (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer)
@@ -166,7 +215,7 @@ def _tidy_onnx(model: Any) -> None:
         del proto.metadata_props[:]
 
 
-def open_onnx(path: Path, threads: int | None = None) -> Forward:
+def open_onnx(path: Path, signature: Signature, threads: int | None = None) -> Forward:
     """The ONNX file in onnxruntime on the CPU."""
     import onnxruntime
 
@@ -174,34 +223,54 @@ def open_onnx(path: Path, threads: int | None = None) -> Forward:
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3  # errors alone: warnings go to standard error past Python's own
     session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-    return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
+    taken = {info.name for info in session.get_inputs()}  # those that play no part are left out
+    names, returned = [info.name for info in signature.inputs], [info.name for info in signature.outputs]
+
+    def run(inputs: Inputs) -> list[Tensor]:
+        arrays = {name: tensor.numpy() for name, tensor in zip(names, inputs.tensors, strict=True) if name in taken}
+        return [torch.from_numpy(array) for array in session.run(returned, arrays)]
+
+    return run
 
 
 @torch.no_grad()
-def output_difference(run: Forward, network: nn.Module, images: Tensor) -> float:
-    """The largest difference to the network's outputs over their largest magnitude, over batches of several sizes.
+def output_difference(run: Forward, network: nn.Module, inputs: Inputs, *, any_batch: bool = True) -> float:
+    """The largest difference to the network's outputs, tensor by tensor, over batches of several sizes.
+
+    Relative to the tensor's largest magnitude; of integers and booleans, the share that differs. Infinite where the
+    shapes differ.
 
     Args:
         run: the exported form.
         network: the fine-tuned network on the CPU, in evaluation mode.
-        images: (N, C, H, W) on the CPU.
+        inputs: any number of them, on the CPU.
+        any_batch: they are given in batches, not one by one.
     """
     worst = 0.0
-    for batch in trial_batches(images):
-        expected, outputs = network(batch).float(), run(batch).float()
-        assert outputs.shape == expected.shape
-        # 1e-30: a network whose outputs are all zero agrees with one that gives the same, and divides by nothing.
-        worst = max(worst, float((outputs - expected).abs().max() / expected.abs().max().clamp(min=1e-30)))
+    for batch in trial_batches(inputs, TRIAL_BATCHES if any_batch else (1,)):
+        expected, outputs = output_leaves(batch.clone()(network)), run(batch)
+        if [output.shape for output in outputs] != [wanted.shape for wanted in expected]:
+            return math.inf
+        worst = max(worst, *map(_tensor_difference, outputs, expected))
     return worst
 
 
-def trial_batches(images: Tensor) -> Iterator[Tensor]:
-    """All images, in batches of sizes that differ."""
+def _tensor_difference(output: Tensor, wanted: Tensor) -> float:
+    if not wanted.numel():
+        return 0.0
+    if not wanted.is_floating_point():
+        return float((output != wanted).float().mean())
+    # 1e-30: a network whose outputs are all zero agrees with one that gives the same, and divides by nothing.
+    return float((output.float() - wanted.float()).abs().max() / wanted.float().abs().max().clamp(min=1e-30))
+
+
+def trial_batches(inputs: Inputs, sizes: Sequence[int] = TRIAL_BATCHES) -> Iterator[Inputs]:
+    """All inputs, in batches of sizes that differ."""
     start = 0
-    while start < len(images):
-        for size in TRIAL_BATCHES:
-            if start < len(images):
-                yield images[start : start + size]
+    while start < len(inputs):
+        for size in sizes:
+            if start < len(inputs):
+                yield inputs.between(start, start + size)
                 start += size
 
 

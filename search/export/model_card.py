@@ -7,7 +7,8 @@ from pathlib import Path
 from models.tasks.metric import ACCURACY
 from models.user.spec_names import OBJECT_PREFIX, class_of, data_name, network_name
 from models.wording import plural
-from search.export.config import ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig
+from search.export.config import EXAMPLE, ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig, Pictures
+from search.export.signature import IMAGES, LOGITS, Signature
 from search.latency.timing import Latency
 from search.results.markup import escape_markdown, markdown_code
 
@@ -33,19 +34,40 @@ def model_card(config: ExportConfig, folder: Path, *, pictured: bool = False) ->
 
 
 def _title_section(config: ExportConfig) -> str:
-    inputs = config.inputs
-    shape = "×".join(map(str, inputs.shape))
     network, data = markdown_code(network_name(config.task.network)), markdown_code(data_name(config.task.data))
     title = escape_markdown(_short_network_name(config.task.network))
-    low, high = inputs.pixel_range
-    outputs = f", in the order of the labels {_label_list(inputs.labels)}" if inputs.labels else ""
+    kept = f"{config.cost.flops / config.dense.flops:.1%} of its FLOPs"
+    head = f"# {title}, compressed by {escape_markdown(config.method)}\n\n"
+    if config.inputs is None:
+        return f"{head}The network of the task {network}, {kept}.{_signature_text(config.signature)}"
+    return f"{head}{network} for {data}, {kept}. {_pictures_text(config.inputs)}"
+
+
+def _pictures_text(pictures: Pictures) -> str:
+    shape, (low, high) = ", ".join(map(str, pictures.shape)), pictures.pixel_range
+    outputs = f", in the order of the labels {_label_list(pictures.labels)}" if pictures.labels else ""
     return (
-        f"# {title}, compressed by {escape_markdown(config.method)}\n\n"
-        f"{network} for {data}, {config.cost.flops / config.dense.flops:.1%} of its FLOPs. "
-        f"It takes float32 images (N, {shape.replace('×', ', ')}), scaled from [{low:g}, {high:g}] to [0, 1] and "
-        f"normalised with mean {_number_list(inputs.mean)} and std {_number_list(inputs.std)} per channel, and returns "
-        f"{inputs.classes} logits each{outputs}."
+        f"It takes float32 images (N, {shape}), scaled from [{low:g}, {high:g}] to [0, 1] and normalised with mean "
+        f"{_number_list(pictures.mean)} and std {_number_list(pictures.std)} per channel, and returns "
+        f"{pictures.classes} logits each{outputs}."
     )
+
+
+def _signature_text(signature: Signature | None) -> str:
+    """A table of the tensors that go in and come out."""
+    if signature is None:
+        return ""
+    rows = [
+        f"| {kind} | {markdown_code(info.name, in_table=True)} | {info} |"
+        for kind, infos in (("takes", signature.inputs), ("returns", signature.outputs))
+        for info in infos
+    ]
+    batch = "N: any number of inputs, or a size that they decide." if signature.any_batch else "One input at a time."
+    return "\n\n" + "\n".join(["| | tensor | |\n| --- | --- | --- |", *rows]) + f"\n\n{batch}"
+
+
+def _kind_of_inputs(config: ExportConfig) -> str:
+    return "inputs" if config.inputs is None else "images"
 
 
 def _label_list(labels: tuple[int | str, ...]) -> str:
@@ -92,7 +114,12 @@ def _cost_section(config: ExportConfig) -> str:
 def _files_section(config: ExportConfig) -> str:
     if not config.files:
         return ""
-    what = {WEIGHTS: "packed weights", PROGRAM: "torch.export program", ONNX: "ONNX"}
+    what = {
+        WEIGHTS: "packed weights",
+        PROGRAM: "torch.export program",
+        ONNX: "ONNX",
+        EXAMPLE: "example of its inputs",
+    }
     table_lines = []
     for name, stored in config.files.items():
         difference = config.metrics.agreement.get(name)
@@ -101,7 +128,8 @@ def _files_section(config: ExportConfig) -> str:
     head = "| file | | bytes | largest difference |\n| --- | --- | ---: | ---: |"
     return (
         "\n".join(["## Files\n", head, *table_lines]) + "\n\n"
-        "The difference is to the fine-tuned network's outputs on test images, over the largest of them."
+        f"The difference is to the fine-tuned network's outputs on test {_kind_of_inputs(config)}, over the largest of "
+        "them."
     )
 
 
@@ -154,9 +182,9 @@ def _origin_section(config: ExportConfig) -> str:
     run, pick, strategy, target = map(markdown_code, (origin.run, origin.pick, origin.strategy, str(origin.target)))
     text = (
         f"## How it was found\n\nRun {run}, candidate `{origin.candidate[:8]}`, picked as {pick}, "
-        f"after {plural(origin.searched, 'candidate')} had been ranked on images held out from the training set; "
-        f"strategy {strategy}, target {target}. Fine-tuned for {plural(recipe.epochs, 'epoch')}{distil}: SGD, batch "
-        f"{recipe.batch_size}, {recipe.schedule} at {recipe.lr:g}, weight decay {recipe.weight_decay:g}."
+        f"after {plural(origin.searched, 'candidate')} had been ranked on {_kind_of_inputs(config)} held out from the "
+        f"training set; strategy {strategy}, target {target}. Fine-tuned for {plural(recipe.epochs, 'epoch')}{distil}: "
+        f"SGD, batch {recipe.batch_size}, {recipe.schedule} at {recipe.lr:g}, weight decay {recipe.weight_decay:g}."
     )
     if config.seen:
         text += " The dense weights may have been trained on the images that ranked candidates."
@@ -171,7 +199,13 @@ def _origin_section(config: ExportConfig) -> str:
 
 
 def _loading_section(config: ExportConfig, folder: Path) -> str:
-    blocks = []
+    signature, blocks = config.signature, []
+    taken, returned, fed, only = IMAGES, LOGITS, f'"{IMAGES}": {IMAGES}', "[0]"
+    if signature is not None:
+        names = [info.name for info in signature.inputs]
+        taken = ", ".join(f"{name}={name}" if name in signature.keywords else name for name in names)
+        fed = ", ".join(f'"{name}": {name}' for name in names)
+        returned, only = "outputs", ""
     if WEIGHTS in config.files:
         blocks.append(
             "With ratio-search, to train on:\n\n```python\nfrom search.export.compressed import load_compressed\n\n"
@@ -180,12 +214,12 @@ def _loading_section(config: ExportConfig, folder: Path) -> str:
     if PROGRAM in config.files:
         blocks.append(
             "With torch alone:\n\n```python\nimport torch\n\n"
-            f'logits = torch.export.load("{PROGRAM}").module()(images)\n```'
+            f'{returned} = torch.export.load("{PROGRAM}").module()({taken})\n```'
         )
     if ONNX in config.files:
         blocks.append(
             "With onnxruntime alone:\n\n```python\nimport onnxruntime\n\n"
-            f'logits = onnxruntime.InferenceSession("{ONNX}").run(None, {{"images": images}})[0]\n```'
+            f'{returned} = onnxruntime.InferenceSession("{ONNX}").run(None, {{{fed}}}){only}\n```'
         )
     return "## How to load it\n\n" + "\n\n".join(blocks) if blocks else ""
 

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from models.execution.inputs import Inputs
 from models.wording import plural
 from search.candidate import Frozen
 
@@ -23,7 +24,7 @@ LEAST_ROUNDS = 5
 BUDGET = 12.0  # seconds for one pair, after which no round begins beyond the least number
 BLOCK = 0.03  # seconds of calls that are timed together: far longer than the resolution of the clock
 BATCHES = (1, 64)
-Forward = Callable[[Tensor], Tensor]  # a network, in torch or in an exported form
+Forward = Callable[[Inputs], list[Tensor]]  # a network, in torch or in an exported form: all tensors it returns
 
 
 class Latency(Frozen):
@@ -126,17 +127,17 @@ def _time_block(run: Callable[[], object], calls: int, clock: Callable[[], float
 
 
 def measure_latency(
-    dense: Forward, compressed: Forward, images: Tensor, *, engine: str, device: str, threads: int, theoretical: float
+    dense: Forward, compressed: Forward, inputs: Inputs, *, engine: str, device: str, threads: int, theoretical: float
 ) -> Latency:
-    """Latency of both networks on the same batch of images."""
-    times = measure_pair(lambda: dense(images), lambda: compressed(images), clock=clock_of(images.device))
+    """Latency of both networks on the same batch."""
+    times = measure_pair(lambda: dense(inputs), lambda: compressed(inputs), clock=clock_of(inputs.device))
     dense_ms, compressed_ms = statistics.median(times.dense), statistics.median(times.compressed)
     return Latency.model_validate(
         {
             "engine": engine,
             "device": device,
             "threads": threads,
-            "batch": len(images),
+            "batch": len(inputs),
             "rounds": len(times.dense),
             "dense_ms": dense_ms,
             "dense_spread_ms": quartile_distance(times.dense),
@@ -177,8 +178,3 @@ def quartile_distance(values: Sequence[float]) -> float:
 def far_below(speed_up: float, theoretical: float) -> bool:
     """Whether the measured gain is less than half of the one by FLOPs."""
     return speed_up - 1 < 0.5 * (theoretical - 1)
-
-
-def batch_of(images: Tensor, size: int) -> Tensor:
-    """The first `size` images, repeated from the beginning if there are fewer."""
-    return images[torch.arange(size) % len(images)].contiguous()

@@ -21,7 +21,7 @@ from models.errors import UserError
 from models.tasks.load import load_task
 from search import api
 from search.export import files as export_files
-from search.export import formats
+from search.export import formats, forms
 from search.export.compressed import load_compressed
 from search.export.config import VERSION, read_config
 from search.export.export import export_run
@@ -210,15 +210,15 @@ def test_force_replaces_no_file_that_is_of_no_export(run, tmp_path, name):
 
 
 def test_a_fault_leaves_no_file_behind(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(export_files, "open_onnx", lambda path: lambda batch: torch.zeros(len(batch), 10))
+    monkeypatch.setattr(forms, "open_onnx", lambda path, signature: lambda batch: [torch.zeros(len(batch), 10)])
     with pytest.raises(UserError, match=r"model.onnx differs from the fine-tuned network"):
         export_run(read_run(run), to=tmp_path / "deploy", formats=("onnx",))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_flops_that_are_not_what_was_promised_are_noticed(run, tmp_path, monkeypatch):
-    def narrow_only(network, example):
-        return formats.count_flops(network, example) + (network.conv1.out_channels < 16)
+    def narrow_only(network, example, choices=None):
+        return formats.count_flops(network, example, choices) + (network.conv1.out_channels < 16)
 
     monkeypatch.setattr(export_files, "count_flops", narrow_only)
     with pytest.raises(UserError, match="FLOPs where its search says"):

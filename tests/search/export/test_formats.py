@@ -9,6 +9,7 @@ from torch import nn
 
 from methods.registry import create
 from models.errors import UserError
+from models.execution.inputs import Inputs
 from search.export import formats
 from search.export.formats import (
     capture_program,
@@ -24,6 +25,12 @@ from search.export.formats import (
     write_pt2,
 )
 from search.export.settings import EXPORT
+from search.export.signature import Signature, TensorInfo
+
+PICTURES = Signature(
+    inputs=(TensorInfo(name="images", dtype="float32", shape=(None, 3, 6, 6)),),
+    outputs=(TensorInfo(name="logits", dtype="float32", shape=(None, 5)),),
+)
 
 
 class Net(nn.Module):
@@ -55,7 +62,7 @@ def written(net, tmp_path_factory):
     folder = tmp_path_factory.mktemp("forms")
     program = capture_program(plain_network(net), torch.randn(2, 3, 6, 6))
     write_pt2(program, folder / "model.pt2")
-    write_onnx(program, folder / "model.onnx")
+    write_onnx(program, folder / "model.onnx", PICTURES)
     return folder
 
 
@@ -63,8 +70,9 @@ def written(net, tmp_path_factory):
 def test_both_forms_take_any_batch(net, written, batch):
     images = torch.randn(batch, 3, 6, 6)
     expected = net(images).detach()
-    torch.testing.assert_close(open_pt2(written / "model.pt2")(images), expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(open_onnx(written / "model.onnx", 1)(images), expected, rtol=1e-5, atol=1e-5)
+    for run in (open_pt2(written / "model.pt2"), open_onnx(written / "model.onnx", PICTURES, 1)):
+        (outputs,) = run(Inputs.of(images))
+        torch.testing.assert_close(outputs, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_files_tell_nothing_of_this_machine(written):
@@ -79,7 +87,7 @@ def test_files_tell_nothing_of_this_machine(written):
 
 def test_exporters_print_nothing_and_leave_logging_as_it_was(net, tmp_path, capfd):
     logging.getLogger("torch.onnx").setLevel(logging.INFO)
-    write_onnx(capture_program(plain_network(net), torch.randn(2, 3, 6, 6)), tmp_path / "model.onnx")
+    write_onnx(capture_program(plain_network(net), torch.randn(2, 3, 6, 6)), tmp_path / "model.onnx", PICTURES)
     assert capfd.readouterr().out == ""
     assert logging.getLogger("torch.onnx").level == logging.INFO
 
@@ -135,12 +143,12 @@ def test_a_network_that_counts_its_batch_is_captured_by_its_code():
 def test_disagreement_is_relative_to_the_largest_output():
     images = torch.arange(1.0, 11.0).view(10, 1, 1, 1)
     network = nn.Flatten()
-    trial = list(trial_batches(images))
-    assert torch.equal(torch.cat(trial), images)
+    trial = list(trial_batches(Inputs.of(images)))
+    assert torch.equal(torch.cat([batch.only_tensor for batch in trial]), images)
     assert len({len(batch) for batch in trial}) > 1
-    off = output_difference(lambda x: x.flatten(1) + 0.5, network, images)
+    off = output_difference(lambda batch: [batch(network) + 0.5], network, Inputs.of(images))
     assert off == pytest.approx(0.5)  # the batch of one, whose only output is 1, is off by half of it
-    assert output_difference(network, network, images) == 0.0
+    assert output_difference(lambda batch: [batch(network)], network, Inputs.of(images)) == 0.0
 
 
 @pytest.mark.parametrize(("difference", "fits"), [(0.0, True), (9.9e-5, True), (2e-4, False), (float("nan"), False)])

@@ -14,7 +14,6 @@ from search.latency.timing import (
     BLOCK,
     LEAST_ROUNDS,
     ROUNDS,
-    batch_of,
     far_below,
     measure_latency,
     measure_pair,
@@ -92,12 +91,6 @@ def test_spread_is_the_distance_of_the_quartiles(values):
 )
 def test_far_below_means_less_than_half_of_the_gain(real, promised, expected):
     assert far_below(real, promised) is expected
-
-
-def test_a_batch_begins_again_where_images_run_out():
-    images = torch.arange(3).view(3, 1, 1, 1)
-    assert batch_of(images, 7).flatten().tolist() == [0, 1, 2, 0, 1, 2, 0]
-    assert batch_of(images, 2).flatten().tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
