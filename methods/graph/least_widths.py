@@ -208,7 +208,7 @@ def _miscounted_groups(
     cost = WidthCost(network, groups, [[group.channels] for group in groups], traced.products)
     predicted = cost.layer_flops(np.array([[widths[group.name] for group in groups]], dtype=np.float64))
     narrowed = _run_narrowed(network, image, groups, widths, traced, [])
-    uses = trace_layers(narrowed, image, choices.repeat(forced=True))
+    uses = trace_layers(narrowed, image, choices.repeat_regions())
     flops = {name: use.flops for name, use in uses.items()}
     wrong = {name for name, (count,) in predicted.items() if round(count) != flops.get(name, 0)}
     # Sums over too few channels are at fault, if there are any.

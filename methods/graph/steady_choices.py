@@ -6,6 +6,7 @@ after a choice (`topk`, `sort`, `nms`, `>`) outputs may differ widely though all
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor
@@ -32,13 +33,20 @@ class SteadyChoices(OperatorMode):
         """Of the choices, the one that comes now; None while they are noted."""
         self._forced = False
 
-    def repeat(self, *, forced: bool = False) -> SteadyChoices:
-        """The next pass gets what was noted, in the same order.
+    def repeat(self) -> SteadyChoices:
+        """The next pass gets what was noted, in the same order."""
+        self._next, self._forced = 0, False
+        return self
 
-        Args:
-            forced: whatever the numbers are among which it chooses: it does as much work as the noted pass.
+    def repeat_regions(self) -> AbstractContextManager[object]:
+        """The next pass of a detector looks at as many regions as the noted one, whatever their scores are.
+
+        How many are left after suppression is no matter of widths; trained detectors mostly reach their limit. Other
+        networks choose for themselves.
         """
-        self._next, self._forced = 0, forced
+        if not any(func.overloadpacket.__name__ == "nms" for func, *_ in self._choices):
+            return nullcontext()
+        self._next, self._forced = 0, True
         return self
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -183,7 +183,7 @@ def try_cost(
     choices: SteadyChoices,
     wide: Collection[str] = (),
 ) -> Fault | None:
-    """What the cost model says of a narrowed network must be what is counted there, with the same choices made.
+    """What the cost model says of a narrowed network must be what is counted there, looking at as many regions.
 
     A product over a single channel may be no product any more (einsum): `least_widths` keeps more there.
 
@@ -201,7 +201,7 @@ def try_cost(
         return Fault("the parameters that go with its channels cannot be told from the widths of its layers")
     # Differences: what the dense network has in no layer's positions is not the groups' doing.
     if cost.dense.flops - int(predicted.flops[0]) != dense_flops - applied_flops(
-        narrowed, example, choices.repeat(forced=True)
+        narrowed, example, choices.repeat_regions()
     ):
         return Fault("the FLOPs that go with its channels cannot be told from the widths of its layers")
     return None

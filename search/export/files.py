@@ -101,7 +101,7 @@ def _count_exported_flops(subject: Subject, small: nn.Module) -> int:
     dense_flops = count_flops(dense, example, choices)
     comparable = dense_flops - uncounted_flops(dense, example) == compressor.cost.dense.flops
     # With the dense network's choices: the search promises the cost of as many regions.
-    counted, promised = count_flops(small, example, choices.repeat(forced=True)), subject.cost.flops
+    counted, promised = count_flops(small, example, choices.repeat_regions()), subject.cost.flops
     applied = counted - uncounted_flops(small, example)
     if comparable and applied != promised:
         raise UserError(f"the network to export has {applied:,} FLOPs where its search says {promised:,}; search anew")

@@ -189,6 +189,9 @@ class CallNumbers:
         # Other weights make other boxes, as narrowing does; one batch alone may meet a limit on their number.
         variants = [example.first(), *(example.first().scale(scale) for scale in CONTENT_SCALES)]
         contents = [single, *(_observe_pass(visible, image, visible_written) for image in variants)]
+        if len(evaluated) < len(dense):
+            traced = example.training or example.repeat(2)
+            contents += [_observe_pass(visible, inputs, visible_written, 0) for inputs in (traced, traced.scale(10.0))]
         by_contents = {place for notes in contents for place, numbers in notes.items() if not numbers <= dense[place]}
         same_size = [_observe_pass(network, batch, written) or single]
         if len(evaluated) < len(dense):  # training may draw numbers at random
