@@ -120,7 +120,7 @@ def train(json_: AsJson = False, **settings: Any) -> None:
 
     with json_output(json_) as write_json:
         trained = api.train(**settings, show=PlainConsole(stderr=json_))
-        figures = {"accuracy": dict(trained.accuracy), "notices": list(trained.notices)}
+        figures = {trained.metric.name: dict(trained.scores), "notices": list(trained.notices)}
         write_json({"weights": str(trained.weights), **figures})
 
 

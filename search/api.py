@@ -177,7 +177,7 @@ def train(
 
     baseline.check_weights_file(path, force=settings["force"])  # before a bar is drawn
     with observer.while_training() as on_step:
-        accuracy = baseline.train_baseline(
+        metric, scores = baseline.train_baseline(
             task,
             recipe,
             path,
@@ -186,8 +186,8 @@ def train(
             spare=[Path(settings["results"])],
             **{name: settings[name] for name in ("seed", "device", "force")},
         )
-    observer.on_trained(path, accuracy)
-    return Trained(path, accuracy, task.model_copy(update={"weights": str(path.absolute())}), tuple(notices))
+    observer.on_trained(path, metric, scores)
+    return Trained(path, metric, scores, task.model_copy(update={"weights": str(path.absolute())}), tuple(notices))
 
 
 @takes_keywords({"run": EXPORT["run"]})

@@ -12,7 +12,7 @@ import pandas as pd
 from torch import nn
 
 from models.task_config import TaskConfig
-from models.tasks.load import load_network
+from models.tasks.load import load_subject
 from models.tasks.metric import Metric
 from models.wording import plural
 from search.engine.run_record import read_record
@@ -172,12 +172,13 @@ class Trained:
     """A dense baseline."""
 
     weights: Path
-    accuracy: Mapping[str, float]
-    """On the `search` split and the `test` set, 0..1."""
+    metric: Metric
+    scores: Mapping[str, float]
+    """On the `search` split and the `test` set; accuracies in 0..1."""
     task: TaskConfig
     notices: tuple[str, ...] = ()
     """What there is to know of how network and data were read, a sentence each."""
 
     def network(self) -> nn.Module:
         """The trained network, on the CPU, in evaluation mode."""
-        return load_network(self.task)
+        return load_subject(self.task)[0]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from search.engine.observer import RunObserver
 
 if TYPE_CHECKING:  # what is told about, which a plan does not need
+    from models.tasks.metric import Metric
     from search.engine.outcomes import RunOutcomes
     from search.export.export import Exported
     from search.leaderboard.answers import Answer
@@ -41,7 +42,7 @@ class Observer(RunObserver):
     def on_data_notice(self, notice: str) -> None:
         """How network and data were read, before a dense network is trained."""
 
-    def on_trained(self, weights: Path, accuracy: Mapping[str, float]) -> None:
+    def on_trained(self, weights: Path, metric: Metric, scores: Mapping[str, float]) -> None:
         """The weights of a dense network are there."""
 
     def on_row_verified(self, title: str, answer: Answer, checks: Sequence[Check]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,8 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.checkpoints.loading import load_weights
 from models.errors import UserError, one_line
+from models.execution.finite_weights import check_finite
 from models.execution.inputs import Inputs
+from models.execution.module_copies import copy_module
 from models.notices import collect_notices
 from models.task import Task
 from models.task_config import TaskConfig
@@ -152,6 +156,11 @@ def load_given(config: TaskConfig, device: torch.device) -> GivenTask:
     with collect_notices() as notices:
         task = build_task(config.task or "")
         network, inputs = prepare_given_network(task, device)
+    # A task that Python code gave stays as it is: its network may be trained here, or take other weights.
+    task, network = copy.copy(task), copy_module(network)
+    if config.weights is not None:
+        load_weights(network, config.weights)
+        check_finite(network, f"weights {config.weights}")
     task.network, task.device = network, device
     metrics = parse_metrics(task.metrics)
     parts = task_identity(config.task or "") | {

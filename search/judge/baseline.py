@@ -12,6 +12,7 @@ from models.devices import pick_device
 from models.paths import check_utf8_names
 from models.task_config import TaskConfig
 from models.tasks.load import check_trainable, load_task
+from models.tasks.metric import Metric
 from models.tasks.picture_parts import split_metadata
 from search.files.output_file import check_output_file, write_output_file
 from search.judge.finetune import finetune
@@ -34,7 +35,7 @@ def train_baseline(
     on_notice: Callable[[str], None] | None = None,
     force: bool = False,
     spare: Sequence[Path] = (),
-) -> dict[str, float]:
+) -> tuple[Metric, dict[str, float]]:
     """Train `config`'s network on the fine-tuning part and write its weights with the split in their metadata.
 
     Args:
@@ -44,7 +45,7 @@ def train_baseline(
         spare: folders that take the weights if `path` does not in the end.
 
     Returns:
-        Accuracy on the search split and on the test set, 0 to 1.
+        What ranks, and its values on the search split and on the test set.
     """
     encode = check_weights_file(path, force=force)  # before the work, not after
     with last_words("while it trained the network"):
@@ -54,14 +55,15 @@ def train_baseline(
             for notice in task.notices:
                 on_notice(notice)
         finetune(task.network, task.objective, task.tune, recipe, seed=seed, device=task.device, on_step=on_step)
-    accuracies = {
+    scores = {
         "search": task.score(task.network, "search").metrics[task.metric.name],
         "test": task.score(task.network, "test").metrics[task.metric.name],
     }
-    record = {"recipe": recipe.model_dump_json(), "network": config.network, "accuracy": json.dumps(accuracies)}
-    content = encode(task.network, {**split_metadata(config), **record})
+    record = {"recipe": recipe.model_dump_json(), "network": config.network, task.metric.name: json.dumps(scores)}
+    split = split_metadata(config) if config.task is None else {}  # a user's task splits its data itself
+    content = encode(task.network, {**split, **record})
     write_output_file(path, content, force=force, spare=spare)
-    return accuracies
+    return task.metric, scores
 
 
 def check_weights_file(path: Path, *, force: bool) -> Encode:

@@ -51,14 +51,16 @@ def new_task_config(
     """A task from its settings; with none of network, weights and data, the embedded one with its baseline.
 
     Args:
-        task: a user's own, in place of these three.
+        task: a user's own, in place of network and data; `weights` go into its network.
         fresh: leave the weights as they are given, even if that is none.
     """
     if task is not None:
-        brought = {"network": network, "weights": weights, "data": data}
+        brought = {"network": network, "data": data}
         if doubled := [setting_name(name) for name, value in brought.items() if value]:
             raise UserError(f"{setting_name('task')} brings its own network and data; leave out {', '.join(doubled)}")
-        return validate_model(TaskConfig, task=task, network=task, data=OWN_DATA, **fields).with_absolute_paths()
+        return validate_model(
+            TaskConfig, task=task, network=task, weights=weights, data=OWN_DATA, **fields
+        ).with_absolute_paths()
     parts = [setting_name(name) for name, value in (("weights", weights), ("data", data)) if value]
     if network is None and parts:
         need, belong = ("needs", "it belongs") if len(parts) == 1 else ("need", "they belong")

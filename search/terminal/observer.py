@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from models.tasks.metric import ACCURACY, Metric
 from search.candidate import Candidate, Outcome
 from search.engine.estimate import expected_candidates, forward_passes
 from search.engine.outcomes import RunOutcomes
@@ -103,9 +104,10 @@ class ConsoleObserver(Observer):
     def on_data_notice(self, notice: str) -> None:
         print_line(self._console, f"note      {notice}")
 
-    def on_trained(self, weights: Path, accuracy: Mapping[str, float]) -> None:
-        figures = f"{accuracy['search']:.2%} on the search split, {accuracy['test']:.2%} on the test set"
-        print_line(self._console, f"{weights}: {figures}")
+    def on_trained(self, weights: Path, metric: Metric, scores: Mapping[str, float]) -> None:
+        search, test = (metric.value_text(scores[split]) for split in ("search", "test"))
+        name = "" if metric == ACCURACY else f"{metric.name} "
+        print_line(self._console, f"{weights}: {name}{search} on the search split, {test} on the test set")
 
     def on_row_verified(self, title: str, answer: Answer, checks: Sequence[Check]) -> None:
         standing = answer.standing

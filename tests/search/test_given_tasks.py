@@ -73,6 +73,21 @@ def test_another_process_goes_on_once_it_is_given_the_task(tmp_path: Path) -> No
     assert "1 error, lower is better" in done.stdout
 
 
+def test_a_task_is_trained_and_searched_with_the_weights(tmp_path: Path) -> None:
+    task, folder = doubling_task(), tmp_path / "results"
+    before = {name: tensor.clone() for name, tensor in task.network.state_dict().items()}
+    trained = api.train(task=task, out=tmp_path / "w.safetensors", epochs=20, results=folder, show=False)
+    with torch.no_grad():
+        expected = task.score(trained.network(), "search")["error"]
+        assert expected < task.score(task.network, "search")["error"]
+    assert trained.scores["search"] == pytest.approx(expected)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in task.network.state_dict().items())
+
+    result = api.search(task=task, weights=trained.weights, targets=0.5, strategy="acra-uniform", epochs=0,
+                        final_epochs=0, workers=0, results=folder, show=False)  # fmt: skip
+    assert result.leaderboard.dense_error.tolist() == pytest.approx([trained.scores["test"]])
+
+
 def test_another_task_is_refused(tmp_path: Path) -> None:
     folder = search_briefly(tmp_path).folder
     for function in (lambda task: api.search(task=task, resume=folder), lambda task: api.open_run(folder, task=task)):
