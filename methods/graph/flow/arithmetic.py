@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -183,6 +184,17 @@ def sample_positions(call: Call) -> Planes:
         for plane in value.planes:
             call.labels.pin(plane, call.reason)
     return tuple(call.fix(images.planes, [d for d in range(len(images.shape)) if d != 1]))
+
+
+def fold_patches(call: Call) -> Planes:
+    """`nn.Fold` adds overlapping patches up: of a channel, the entries of all places in a patch go together."""
+    value, area = call.value_of(call.args[0]), math.prod(call.arguments["kernel_size"])
+    channels = len(value.shape) - 2  # (batch, channels · places, patches), or without a batch
+    planes = []
+    for plane in value.planes:
+        places = (-1, area) if plane.shape[channels] > 1 else (1, 1)
+        planes.append(plane.unflatten(channels, places))  # the number of dimensions of an image
+    return tuple(call.fix(planes, [channels + 1, channels + 2]))
 
 
 def pool_positions(call: Call) -> Planes:

@@ -15,6 +15,7 @@ from torch import Tensor
 from methods.graph.flow.arithmetic import (
     attend,
     convolve,
+    fold_patches,
     gate_halves,
     keep_elements,
     multiply_matrices,
@@ -59,6 +60,7 @@ NAMES: dict[Rule, str] = {
         lerp masked_fill mish native_dropout normal poisson prelu _prelu_kernel silu where
     """,
     gate_halves: "glu",
+    fold_patches: "col2im",
     sample_positions: "cudnn_grid_sampler grid_sampler grid_sampler_2d grid_sampler_3d roi_align roi_pool",
     convolve: "convolution",
     multiply_matrices: "addmm baddbmm bmm mm",

@@ -60,6 +60,21 @@ def prelu() -> nn.Module:
     )  # fmt: skip
 
 
+def folded_patches() -> nn.Module:
+    """Linear layers on patches that overlap, which are added up to an image again."""
+
+    def run_net(n: nn.Module, x: Tensor) -> Tensor:
+        x = F.relu(n.c1(x))
+        patches = F.unfold(x, 4, padding=1, stride=2).transpose(1, 2)
+        y = F.fold(n.back(F.relu(n.mix(patches))).transpose(1, 2), x.shape[-2:], 4, padding=1, stride=2)
+        return n.fc(pool_mean(F.relu(n.c2(x + y))))
+
+    return Pieces(
+        run_net, c1=conv(3, 6), mix=nn.Linear(6 * 16, 10), back=nn.Linear(10, 6 * 16), c2=conv(6, 8),
+        fc=nn.Linear(8, CLASSES),
+    )  # fmt: skip
+
+
 def transposed() -> nn.Module:
     return Pieces(
         lambda n, x: n.fc(pool_mean(F.relu(n.c2(F.relu(n.up(F.relu(n.c1(x)))))))),

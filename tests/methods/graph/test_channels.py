@@ -59,6 +59,7 @@ SITES: dict[Callable[[], nn.Module], dict[str, tuple[int, int]]] = {
     chains.group_norm: {"c1": (12, 4), "c2": (8, 8)},
     branches.convnext: {"stem": (8, 8), "wide": (16, 16)},
     chains.prelu: {"c1": (8, 8), "c2": (6, 6)},
+    chains.folded_patches: {"c1": (6, 6), "mix": (10, 10), "c2": (8, 8)},
     chains.transposed: {"c1": (8, 8), "up": (6, 6), "c2": (10, 10)},
     chains.odd_kernels: {"c1": (8, 8), "c2": (6, 6), "c3": (10, 10)},
     chains.only_linear: {"a": (10, 10), "b": (8, 8)},
