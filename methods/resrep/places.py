@@ -35,6 +35,7 @@ from methods.resrep.compactor import (
     wrap_module,
 )
 from models.execution.inputs import Inputs
+from models.execution.random_state import random_state
 from models.execution.tensor_leaves import output_leaves
 
 # Both networks compute the same sums in another order; a channel that is not silent changes outputs by their own size.
@@ -219,9 +220,11 @@ class _Trial:
         attach_compactors(wide, places)
         staying = {name: _forget_every_second(compactor) for name, compactor in find_compactors(wide).items()}
         try:
-            expected = output_leaves(self._example.clone()(wide))
+            with random_state(self._example.device):
+                expected = output_leaves(self._example.clone()(wide))
             fold_network(wide, places, staying, self._channels)
-            outputs = output_leaves(self._example.clone()(wide))
+            with random_state(self._example.device):
+                outputs = output_leaves(self._example.clone()(wide))
         except (AttributeError, TypeError, RuntimeError):  # the forward pass needs more than calls of its modules
             return False
         return have_same_shapes(outputs, expected) and are_close(outputs, expected, TOLERANCE)

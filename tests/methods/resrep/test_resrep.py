@@ -314,3 +314,21 @@ def test_channels_that_cannot_be_silenced_are_left_dense_with_a_reason() -> None
     assert "balanced" in compressor.skipped["b"]
     assert "grouped Conv2d" in compressor.skipped["grouped"]
     assert compressor.cost_of(Allocation({})) == compressor.cost.dense
+
+
+class TwoHeads(nn.Module):
+    """A dictionary of outputs, one of which is made of noise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.up = nn.Conv1d(3, 8, 3), nn.ConvTranspose1d(8, 6, 4, 2)
+        self.near, self.far = nn.Conv1d(8, 2, 1), nn.Conv1d(6, 2, 1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor | list[Tensor]]:
+        x = torch.relu(self.stem(x))
+        return {"near": self.near(x), "far": [self.far(torch.relu(self.up(x))), torch.randn(1, 1)]}
+
+
+def test_networks_may_have_several_outputs() -> None:
+    compressor = create("resrep", TwoHeads().eval(), torch.randn(2, 3, 12))
+    assert {site.name: site.channels for site in compressor.sites} == {"stem": 8, "up": 6}
