@@ -108,6 +108,10 @@ class Inputs:
     def join(cls, batches: Sequence[Inputs]) -> Inputs:
         """One batch of several that are alike; the first one if they are not: images of other sizes."""
         sizes, leaves = [len(batch) for batch in batches], [batch.tensors for batch in batches]
+        if batches[0].listed:
+            return cls(tuple(_chain_lists(same) for same in zip(*(batch.args for batch in batches), strict=True)), {
+                name: _chain_lists([batch.kwargs[name] for batch in batches]) for name in batches[0].kwargs
+            }, listed=True)  # fmt: skip
         if len(batches) == 1 or len({len(tensors) for tensors in leaves}) > 1:
             return batches[0]
 
@@ -151,3 +155,8 @@ class Inputs:
         """The tensor that is the only argument, if it is that."""
         alone = len(self.args) == 1 and not self.kwargs and isinstance(self.args[0], Tensor)
         return self.args[0] if alone else None
+
+
+def _chain_lists(values: Sequence[Any]) -> Any:
+    """One list of several; the first of other values."""
+    return [item for value in values for item in value] if isinstance(values[0], (list, tuple)) else values[0]

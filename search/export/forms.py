@@ -33,13 +33,11 @@ def write_forms(network: nn.Module, subject: Subject, stage: Path, formats: tupl
         return signature
     network = with_plain_outputs(network, example, [info.name for info in signature.outputs])
     try:
-        program = capture_program(network, example, any_batch=not example.listed)
+        program = capture_program(network, example, any_batch=signature.any_batch)
     except UserError:
-        if not is_own or example.listed:
+        if not (is_own and signature.any_batch):
             raise
         program = capture_program(network, example, any_batch=False)
-        signature = signature.model_copy(update={"any_batch": False})
-    if example.listed:
         signature = signature.model_copy(update={"any_batch": False})
     if "pt2" in formats:
         write_pt2(program, stage / PROGRAM)

@@ -45,18 +45,22 @@ class Signature(Frozen):
 def describe_signature(network: nn.Module, inputs: Inputs, *, names: tuple[str, str] | None = None) -> Signature:
     """The signature of a network in evaluation mode, told from a batch of two inputs or more.
 
+    Items of lists are described for one input alone, as no form takes lists of any length.
+
     Args:
         names: of its only input and its only output.
     """
+    alone = inputs.first()
+    inputs = alone if inputs.listed else inputs
     with torch.no_grad():
-        outputs, single = inputs.clone()(network), inputs.first().clone()(network)
-    (args, kwargs), alone = (inputs.args, dict(inputs.kwargs)), inputs.first()
+        outputs, single = inputs.clone()(network), alone.clone()(network)
+    args, kwargs = inputs.args, dict(inputs.kwargs)
     taken = _name_tensors(_bind_arguments(network, args, kwargs), (alone.args, dict(alone.kwargs)), "input")
     returned = _name_tensors(outputs, single, OUTPUT)
     if names is not None:
         taken, returned = ([info.model_copy(update={"name": name}) for info in infos] for infos, name in zip(
             (taken, returned), names, strict=True))  # fmt: skip
-    return Signature(inputs=tuple(taken), outputs=tuple(returned), keywords=tuple(kwargs))
+    return Signature(inputs=tuple(taken), outputs=tuple(returned), keywords=tuple(kwargs), any_batch=not inputs.listed)
 
 
 def _bind_arguments(network: nn.Module, args: Any, kwargs: Any) -> dict[str, Any]:

@@ -63,6 +63,13 @@ def test_batches_that_are_alike_are_joined() -> None:
     assert Inputs.join([batches[0], other_size]) is batches[0]
 
 
+def test_lists_are_joined_whatever_the_sizes_of_their_images() -> None:
+    lists = [[torch.zeros(3, 4, 4), torch.zeros(3, 5, 4)], [torch.zeros(3, 6, 6)]]
+    joined = Inputs.join([Inputs((images,), listed=True) for images in lists])
+    assert [image.shape[1] for image in joined.args[0]] == [4, 5, 6]
+    assert len(joined.first(2)) == 2
+
+
 def test_only_floating_point_numbers_are_scaled() -> None:
     scaled = Inputs((IMAGES,), {"ids": torch.arange(3)}).scale(2.0)
     assert torch.equal(scaled.args[0], 2 * IMAGES)

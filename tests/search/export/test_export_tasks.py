@@ -94,14 +94,19 @@ def test_lists_of_images_are_compressed_counted_and_loaded_again(tmp_path: Path)
     assert made.config.cost.flops <= 0.6 * made.config.dense.flops
 
 
-@pytest.mark.parametrize("formats", [("config", "pt2")])
+@pytest.mark.parametrize("formats", [("config", "pt2", "onnx")])
 def test_lists_of_images_are_exported_for_one_image(tmp_path: Path, formats: tuple[str, ...]) -> None:
     made = exported(tmp_path, "lists", formats)
     assert made.config.signature is not None
     assert not made.config.signature.any_batch
     image = torch.randn(3, 8, 8)
     (result,) = torch.export.load(tmp_path / "out" / "model.pt2").module()([image])
-    torch.testing.assert_close(result["scores"], made.network([image])[0]["scores"].detach(), rtol=1e-4, atol=1e-5)
+    wanted = made.network([image])[0]
+    torch.testing.assert_close(result["scores"], wanted["scores"].detach(), rtol=1e-4, atol=1e-5)
+    found = run_onnx(tmp_path / "out", {"images_0": image.numpy()})
+    torch.testing.assert_close(
+        torch.from_numpy(found["output_0_scores"]), wanted["scores"].detach(), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_the_network_of_a_task_that_was_given_as_an_object_is_asked_for(
