@@ -28,6 +28,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.errors import UserError
 from models.task import Task
 from models.task_config import TaskConfig
 from search.export.compressed import load_compressed
@@ -203,6 +204,8 @@ def open_run(run: str | Path, *, network: Network | None = None, task: Task | No
     """
     from search.api_objects import RunResult
 
+    if task is not None and not isinstance(task, Task):
+        raise UserError(f"task {task!r} will not do; give the models.task.Task that the run was given")
     result = RunResult.read(run)
     check_same(network, result.config.task, task)
     return result
