@@ -179,6 +179,11 @@ class Trained:
     notices: tuple[str, ...] = ()
     """What there is to know of how network and data were read, a sentence each."""
 
+    @property
+    def accuracy(self) -> Mapping[str, float]:
+        """The scores of a classification."""
+        return self.scores
+
     def network(self) -> nn.Module:
         """The trained network, on the CPU, in evaluation mode."""
         return load_subject(self.task)[0]

@@ -14,6 +14,9 @@ from pathlib import Path
 import denoising
 import pandas as pd
 import pytest
+import safetensors.torch
+import torch
+from torch.utils.data import DataLoader
 
 import run_search
 
@@ -161,3 +164,17 @@ def test_faults_end_with_one_sentence(folder: Path, body: str, words: str) -> No
     printed = command(folder, "search", "--task", "faulty.py:build", *SEARCH, "--name", "faulty", code=2)
     assert words in printed
     assert not (folder / "results/faulty/candidates.csv").exists()
+
+
+def test_a_dense_network_is_trained(folder: Path) -> None:
+    line = ["train", "--task", "denoising.py:build", "--out", "more.safetensors", "--epochs", "1"]
+    assert re.search(
+        r"more.safetensors: MAE 0\.\d+ mm on the search split, 0\.\d+ mm on the test set", command(folder, *line)
+    )
+    record = json.loads(command(folder, *line, "--force", "--json").splitlines()[-1])
+    network = denoising.Denoiser().eval()
+    network.load_state_dict(safetensors.torch.load_file(folder / "more.safetensors"))
+    with torch.no_grad():
+        scores = {split: denoising.score(network, DataLoader(data, 16))["MAE"] for split, data in
+                  (("search", denoising.noisy_images(32, 1)), ("test", denoising.noisy_images(48, 2)))}  # fmt: skip
+    assert record["MAE"] == pytest.approx(scores)

@@ -54,6 +54,7 @@ def train_baseline(
         if on_notice is not None:
             for notice in task.notices:
                 on_notice(notice)
+        task.check(test=True)
         finetune(task.network, task.objective, task.tune, recipe, seed=seed, device=task.device, on_step=on_step)
     scores = {
         "search": task.score(task.network, "search").metrics[task.metric.name],
