@@ -292,8 +292,13 @@ def load_evaluator(
     torch.backends.cudnn.allow_tf32 = True
     evaluator = Evaluator(config, **options)
     if fingerprint not in (None, evaluator.task.fingerprint):
+        remedy = "let every machine see the same files, unchanged"
+        if config.task is not None:
+            remedy += (
+                ", and the task's function build the same network each time: load its weights, or seed its training"
+            )
         raise UserError(
             f"network, weights or data on {socket.gethostname()} are not those that the search began with (task "
-            f"{evaluator.task.fingerprint}, not {fingerprint}); let every machine see the same files, unchanged"
+            f"{evaluator.task.fingerprint}, not {fingerprint}); {remedy}"
         )
     return evaluator
