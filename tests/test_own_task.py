@@ -166,12 +166,32 @@ def test_faults_end_with_one_sentence(folder: Path, body: str, words: str) -> No
     assert not (folder / "results/faulty/candidates.csv").exists()
 
 
+def test_an_export_speaks_of_the_metric(folder: Path) -> None:
+    screen = command(
+        folder, "export", "results/mae", "--pick", "best", "--to", "deploy", "--format", "config,safetensors"
+    )
+    card, config = (
+        (folder / "deploy" / "README.md").read_text(),
+        json.loads((folder / "deploy/config.json").read_text()),
+    )
+    del config["task"], config["recipe"]["recalibration_images"]  # names of settings
+    for text in (screen, card, json.dumps(config)):
+        assert not FOREIGN.search(text)
+    metrics = config["metrics"]
+    best = pd.read_csv(folder / "results/mae/finalists.csv").nsmallest(1, "test_MAE").iloc[0]
+    assert metrics["mean"] == best["test_MAE"]
+    assert f"| mean of 2 seeds | {metrics['mean']:.4g} ± {metrics['std']:.2g} mm |" in card
+    assert "MAE, mm, lower is better on 48 test inputs" in card
+    assert "distilled" not in card
+    assert re.search(r"MAE +0\.\d+ mm on the test set, dense 0\.\d+ mm", screen)
+
+
 def test_a_dense_network_is_trained(folder: Path) -> None:
     line = ["train", "--task", "denoising.py:build", "--out", "more.safetensors", "--epochs", "1"]
     assert re.search(
         r"more.safetensors: MAE 0\.\d+ mm on the search split, 0\.\d+ mm on the test set", command(folder, *line)
     )
-    record = json.loads(command(folder, *line, "--force", "--json").splitlines()[-1])
+    record, _ = json.JSONDecoder().raw_decode(command(folder, *line, "--force", "--json"))
     network = denoising.Denoiser().eval()
     network.load_state_dict(safetensors.torch.load_file(folder / "more.safetensors"))
     with torch.no_grad():

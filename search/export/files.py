@@ -48,6 +48,7 @@ from search.export.signature import Signature
 from search.export.subject import Say, Subject
 from search.files.atomic import atomic_write
 from search.judge.packed_weights import pack_weights
+from search.recipe import Recipe
 from search.report.centroids import centroids_png
 
 
@@ -144,7 +145,7 @@ def _export_config(subject: Subject, flops: int, files: Mapping[str, Stored], si
         cost=Costs(**subject.cost._asdict()),
         dense=Costs(**compressor.cost.dense._asdict()),
         metrics=_test_metrics(subject, flops),
-        recipe=subject.candidate.recipe,
+        recipe=_applied_recipe(subject),
         seen=task.seen,
         files=dict(files),
         origin=_candidate_origin(subject),
@@ -174,6 +175,12 @@ def _user_file(network: str) -> UserFile | None:
         return None
     file, function = split_spec(network, "network")
     return UserFile(path=str(file), function=function, sha256=file_digest(file))
+
+
+def _applied_recipe(subject: Subject) -> Recipe:
+    """The candidate's; a task without outputs has nothing to distil."""
+    recipe = subject.candidate.recipe
+    return recipe if subject.task.objective.has_outputs else recipe.model_copy(update={"distill_weight": 0.0})
 
 
 def _test_metrics(subject: Subject, flops: int) -> Metrics:

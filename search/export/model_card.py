@@ -178,16 +178,17 @@ def shortfall_sentence(timed: tuple[Latency, ...]) -> str:
 
 def _origin_section(config: ExportConfig) -> str:
     origin, recipe = config.origin, config.recipe
+    batch = f", batch {recipe.batch_size}" if config.task.task is None else ""  # a task draws its own batches
     distil = f", distilled from the dense network (weight {recipe.distill_weight:g})" if recipe.distill_weight else ""
     run, pick, strategy, target = map(markdown_code, (origin.run, origin.pick, origin.strategy, str(origin.target)))
     text = (
         f"## How it was found\n\nRun {run}, candidate `{origin.candidate[:8]}`, picked as {pick}, "
         f"after {plural(origin.searched, 'candidate')} had been ranked on {_kind_of_inputs(config)} held out from the "
         f"training set; strategy {strategy}, target {target}. Fine-tuned for {plural(recipe.epochs, 'epoch')}{distil}: "
-        f"SGD, batch {recipe.batch_size}, {recipe.schedule} at {recipe.lr:g}, weight decay {recipe.weight_decay:g}."
+        f"SGD{batch}, {recipe.schedule} at {recipe.lr:g}, weight decay {recipe.weight_decay:g}."
     )
     if config.seen:
-        text += " The dense weights may have been trained on the images that ranked candidates."
+        text += f" The dense weights may have been trained on the {_kind_of_inputs(config)} that ranked candidates."
     settings = config.allocation
     table_lines = [
         f"| {markdown_code(site, in_table=True)} | {escape_markdown(repr(settings[site]))} |"

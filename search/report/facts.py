@@ -42,7 +42,7 @@ def run_facts(outcomes: RunOutcomes) -> dict[str, str]:
 
 def _subject_facts(task: TaskConfig) -> dict[str, str]:
     if task.task is not None:
-        return {"task": network_name(task.task)}
+        return {"task": network_name(task.task), **({"weights": task.weights} if task.weights else {})}
     return {"network": network_name(task.network), "data": data_name(task.data), "weights": task.weights or "initial"}
 
 

@@ -21,9 +21,9 @@ class Denoiser(nn.Module):
         self.second, self.second_norm = nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width)
         self.last = nn.Conv2d(width, 1, 3, padding=1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        images = torch.relu(self.first_norm(self.first(images)))
-        return self.last(torch.relu(self.second_norm(self.second(images))))
+    def forward(self, noisy: Tensor) -> Tensor:
+        features = torch.relu(self.first_norm(self.first(noisy)))
+        return self.last(torch.relu(self.second_norm(self.second(features))))
 
 
 def noisy_images(count: int, seed: int) -> TensorDataset:
