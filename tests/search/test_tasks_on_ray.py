@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -21,14 +22,15 @@ def search(results: Path, task: object, workers: int) -> RunResult:
 
 @pytest.mark.ray
 @pytest.mark.parametrize("kind", ["file", "object"])
-def test_workers_judge_as_this_process_does(kind: str, tmp_path: Path) -> None:
-    """The file lies where no worker looks for modules; the object's loss is a lambda of this very test."""
+def test_workers_judge_as_this_process_does(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file lies where no worker looks for modules; the object's loss is a lambda, its network a module's class."""
     task: object
     if kind == "file":
         (tmp_path / "elsewhere").mkdir()
         shutil.copy(denoising.__file__, tmp_path / "elsewhere" / "own.py")
         task = f"{tmp_path / 'elsewhere' / 'own.py'}:build_with_outputs"
     else:
+        monkeypatch.setenv("PYTHONPATH", str(Path(denoising.__file__).parent), prepend=os.pathsep)
         scale = 1.5
         task = denoising.build(loss=lambda network, batch: scale * denoising.loss(network, batch))
     on_ray, here = (search(tmp_path / f"{workers}", task, workers) for workers in (2, 0))
