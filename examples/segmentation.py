@@ -98,7 +98,8 @@ def main() -> None:
     result = api.search(task=build(), targets=0.5, strategy="acra-uniform", lr=0.05, final_seeds=2, workers=0)
     best = result.best.loc["0.5"]
     print(f"mIoU {best['test_mIoU']:.2%} at {best['kept_flops']:.4f} of the FLOPs, {best['delta_points']:+.2f} points")
-    print(f"report in {result.folder / 'report.html'}")
+    network = result.network("0.5")
+    print(f"{network.head.in_channels} of 12 channels reach the head; report in {result.folder / 'report.html'}")
 
 
 if __name__ == "__main__":

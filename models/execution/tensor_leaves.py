@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 
 def tensor_leaves(value: Any) -> list[Tensor]:
-    """The tensors in nested lists, tuples, dictionaries, and attributes of other objects (dataclasses), in order.
+    """The tensors in nested lists, tuples, mappings, and attributes of other objects (dataclasses), in order.
 
     What else is there (None, numbers, names) is left out.
     """
@@ -35,5 +36,6 @@ def _open_objects(value: Any, opened: set[int]) -> list[Tensor]:
             tensors.append(leaf)
         elif hasattr(leaf, "__dict__") and not isinstance(leaf, type) and not callable(leaf) and id(leaf) not in opened:
             opened.add(id(leaf))  # objects may point at each other
-            tensors += _open_objects(vars(leaf), opened)
+            # Hugging Face's outputs and the like are mappings of a class that torch's trees do not open.
+            tensors += _open_objects(dict(leaf) if isinstance(leaf, Mapping) else vars(leaf), opened)
     return tensors

@@ -156,11 +156,11 @@ def load_given(config: TaskConfig, device: torch.device) -> GivenTask:
     with collect_notices() as notices:
         task = build_task(config.task or "")
         network, inputs = prepare_given_network(task, device)
-    # A task that Python code gave stays as it is: its network may be trained here, or take other weights.
-    task, network = copy.copy(task), copy_module(network)
-    if config.weights is not None:
-        load_weights(network, config.weights)
-        check_finite(network, f"weights {config.weights}")
+        # A task that Python code gave stays as it is: its network may be trained here, or take other weights.
+        task, network = copy.copy(task), copy_module(network)
+        if config.weights is not None:
+            load_weights(network, config.weights)
+            check_finite(network, f"weights {config.weights}")
     task.network, task.device = network, device
     metrics = parse_metrics(task.metrics)
     parts = task_identity(config.task or "") | {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -89,7 +89,7 @@ def _name_tensors(batch: Any, single: Any, default: str) -> list[TensorInfo]:
 
 
 def _tensor_places(value: Any) -> list[str]:
-    leaves, _ = tree_flatten_with_path(value)
+    leaves, _ = tree_flatten_with_path(dict(value) if isinstance(value, Mapping) else value)
     return [_place_text(path) for path, leaf in leaves if isinstance(leaf, Tensor)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
+from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -21,6 +21,10 @@ class Output:
     hidden: tuple[Tensor, ...] | None = None
 
 
+class ModelOutput(OrderedDict[str, Tensor]):
+    """A mapping of a class of its own, as Hugging Face's models return."""
+
+
 def test_tensors_are_found_in_order_in_whatever_holds_them() -> None:
     holders = [
         A,
@@ -28,6 +32,7 @@ def test_tensors_are_found_in_order_in_whatever_holds_them() -> None:
         {"boxes": A},
         Boxes(A, "name"),
         Output(A),
+        ModelOutput(logits=A),
         SimpleNamespace(inner=Output(A)),
         [{"a": Output(A)}, 3],
     ]
