@@ -154,7 +154,7 @@ def sample_patches(conv: Conv, inputs: Tensor, count: int, generator: torch.Gene
     index = [image.view(-1, *[1] * dims)]
     for axis, start in enumerate(corner):
         taps = conv.dilation[axis] * torch.arange(conv.kernel_size[axis], device=inputs.device)
-        along = [-1 if other == axis else 1 for other in range(dims)]
+        along = [-1 if dim == axis else 1 for dim in range(dims)]
         index.append((start * conv.stride[axis]).view(-1, *[1] * dims) + taps.view(1, *along))
     patches = padded.movedim(1, -1)[tuple(index)]  # (count, *kernel, C)
     patches = patches.movedim(-1, 0).unflatten(0, (conv.groups, channels // conv.groups))

@@ -152,6 +152,16 @@ def test_transposed_convolutions_are_scored_by_output_channel() -> None:
     assert surviving_positions(network.up.bias, small.up.bias).tolist() == best  # type: ignore[arg-type, union-attr]
 
 
+def test_transposed_convolutions_in_groups_keep_the_best_of_each_group() -> None:
+    network = randomise_channels(grouping.transposed_in_groups())
+    compressor = create("l1", network, EXAMPLE)
+    small = compressor.compress(compressor.allocation([0, 1, 0]))
+    weight = network.up.weight.detach()  # (12, 3, 2, 2): four inputs and three outputs of each group
+    sums = [float(weight[4 * (i // 3) : 4 * (i // 3) + 4, i % 3].abs().sum()) for i in range(9)]  # type: ignore[index]
+    best = [i for block in range(0, 9, 3) for i in range(block, block + 3) if sums[i] != min(sums[block : block + 3])]
+    assert surviving_positions(network.up.bias, small.up.bias).tolist() == best  # type: ignore[arg-type, union-attr]
+
+
 @pytest.mark.parametrize("method", ["l1", "fpgm", "taylor"])
 def test_transposed_depthwise_filters_are_told_apart(method: str) -> None:
     """A channel whose kernels are zero on both layers that write it goes first."""
