@@ -25,6 +25,11 @@ def network_name(spec: str) -> str:
     return f"the network given ({class_of(spec)})" if spec.startswith(OBJECT_PREFIX) else spec
 
 
+def task_name(spec: str) -> str:
+    """`detector.py:build`, or `the task given (Detector)` for an object."""
+    return f"the task given ({class_of(spec)})" if spec.startswith(OBJECT_PREFIX) else spec
+
+
 def network_subject(spec: str) -> str:
     """`network resnet20`, or `the network given (Net)` for an object: how a sentence begins."""
     return network_name(spec) if spec.startswith(OBJECT_PREFIX) else f"network {spec}"

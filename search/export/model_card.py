@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from models.tasks.metric import ACCURACY
-from models.user.spec_names import OBJECT_PREFIX, class_of, data_name, network_name
+from models.user.spec_names import OBJECT_PREFIX, class_of, data_name, network_name, task_name
 from models.wording import plural
 from search.export.config import EXAMPLE, ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig, Pictures
 from search.export.signature import IMAGES, LOGITS, Signature
@@ -39,7 +39,8 @@ def _title_section(config: ExportConfig) -> str:
     kept = f"{config.cost.flops / config.dense.flops:.1%} of its FLOPs"
     head = f"# {title}, compressed by {escape_markdown(config.method)}\n\n"
     if config.inputs is None:
-        return f"{head}The network of the task {network}, {kept}.{_signature_text(config.signature)}"
+        task = markdown_code(task_name(config.task.network))
+        return f"{head}The network of {task}, {kept}.{_signature_text(config.signature)}"
     return f"{head}{network} for {data}, {kept}. {_pictures_text(config.inputs)}"
 
 

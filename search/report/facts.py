@@ -8,7 +8,7 @@ from itertools import starmap
 from models.task_config import TaskConfig
 from models.tasks.loaded import LoadedTask
 from models.tasks.metric import ACCURACY
-from models.user.spec_names import data_name, network_name
+from models.user.spec_names import data_name, network_name, task_name
 from models.wording import plural
 from search.engine.outcomes import RunOutcomes
 from search.judge.drift import drift_notes
@@ -42,7 +42,7 @@ def run_facts(outcomes: RunOutcomes) -> dict[str, str]:
 
 def _subject_facts(task: TaskConfig) -> dict[str, str]:
     if task.task is not None:
-        return {"task": network_name(task.task), **({"weights": task.weights} if task.weights else {})}
+        return {"task": task_name(task.task), **({"weights": task.weights} if task.weights else {})}
     return {"network": network_name(task.network), "data": data_name(task.data), "weights": task.weights or "initial"}
 
 

@@ -23,7 +23,7 @@ from models.task_config import TaskConfig
 from models.tasks.build import give_task
 from models.tensor_digest import digest_tensors
 from models.user.given_networks import give_network, given_network
-from models.user.spec_names import ARRAYS, GIVEN_FOLDER, class_of, network_name, objects_name
+from models.user.spec_names import ARRAYS, GIVEN_FOLDER, network_name, objects_name, task_name
 from search.files.atomic import atomic_file, atomic_write, report_unwritable
 from search.settings.new_config import new_task_config
 
@@ -75,7 +75,7 @@ def check_same(network: Network | None, task: TaskConfig, given: str | Path | Ta
     """
     if isinstance(given, Task) and (name := give_task(given)) != task.task:
         raise UserError(
-            f"the task given ({class_of(name)}) is not the run's: its code or its network's weights differ; "
+            f"{task_name(name)} is not the run's: its code or its network's weights differ; "
             "give one that is built in the same way"
         )
     if not isinstance(network, nn.Module):
