@@ -143,7 +143,8 @@ class Evaluator:
             if candidate.judge == "search" and self.task.objective.has_outputs:
                 drift = self._drift_from(candidate, trained=training)(network, candidate.images)
         if not all(map(math.isfinite, (*score.metrics.values(), score.loss or 0, drift or 0))):
-            return failed_outcome(f"its outputs are not finite (loss {score.loss})")
+            loss = "" if score.loss is None else f" (loss {score.loss})"
+            return failed_outcome(f"its outputs are not finite{loss}")
         if candidate.learned_target is not None:
             learned = tuning.learned_allocation()
             assert learned is not None, f"{candidate.method} learns its allocation and does not say which"

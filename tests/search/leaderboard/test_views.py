@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from board_fakes import DENSE, TASK, add_row, filled, printed
+from board_fakes import DENSE, TASK, add_row, filled, final, judged, printed
 
 from models.errors import UserError
+from models.tasks.metric import ACCURACY, Metric
 from search.engine.standings import store_dense
 from search.leaderboard.board import Board, find_tasks, read_boards
-from search.leaderboard.views import Filter, mean_ranks, select_rows, sort_rows
+from search.leaderboard.views import Filter, mean_ranks, mean_ranks_by_metric, select_rows, sort_rows
 from search.ledger.ledger import Ledger
 from search.results.metric_columns import name_columns
 from search.results.tables import table_records
@@ -47,6 +50,35 @@ def test_mean_ranks_over_tasks_by_hand(path: str, tmp_path: Path) -> None:
     assert pd.isna(lines["fpgm", 0.5]["mean_rank"])  # not in both
     assert lines["fpgm", 0.5]["resnet56 on cifar10"] == 2
     assert ("taylor", 0.5) not in lines  # ranked nowhere
+
+
+def test_ranks_by_different_metrics_are_never_averaged(path: str, tmp_path: Path) -> None:
+    """Two tasks that accuracy judges, and two that an error does, of which less is better."""
+    filled(path).close()
+    error = Metric(name="MAE", unit="mm", lower_is_better=True)
+    for task, metric in (("aaaa", ACCURACY), ("bbbb", error), ("cccc", error)):
+        with Ledger(path, task, f"net on {task}", metric) as ledger:
+            store_dense(ledger, replace(DENSE, metric=metric))
+            for method, scores in (("l1", (0.94, 0.941, 0.942)), ("kse", (0.90, 0.901, 0.902))):
+                add_row(ledger, method, "0.5", ())
+                for seed, score in enumerate(scores):
+                    outcome = judged(score, 0.5).model_copy(update={"metric": metric, "metrics": {metric.name: score}})
+                    ledger.add(final(method, 0.5, seed), outcome)
+    boards = read_boards(path, find_tasks(path, []), tmp_path)
+    tables = {ranks.metric: ranks for ranks in mean_ranks_by_metric(boards)}
+    assert [ranks.title for ranks in tables.values()] == [
+        "mean rank over tasks of accuracy", "mean rank over tasks of MAE"]  # fmt: skip
+    ranked = table_records(tables[error].frame)
+    assert {line["method"]: (line["net on bbbb"], line["net on cccc"], line["mean_rank"]) for line in ranked} == {
+        "kse": (1, 1, 1.0), "l1": (2, 2, 2.0)}  # fmt: skip
+    assert list(tables[ACCURACY].frame.columns[6:]) == ["resnet56 on cifar10", "net on aaaa"]
+    records = json.loads(printed(path, tmp_path, "json"))["mean_ranks"]
+    assert [record.get("metric") for record in records].count("MAE, mm, lower is better") == 2
+    for form in ("table", "md", "tex"):
+        text = printed(path, tmp_path, form)
+        assert all(ranks.title in text for ranks in tables.values())
+    page = printed(path, tmp_path, "html", out=tmp_path / "board.html")
+    assert all(ranks.title.capitalize().replace("mae", "MAE") in page for ranks in tables.values())
 
 
 def test_two_tasks_of_one_title_are_told_apart(path: str, tmp_path: Path) -> None:
