@@ -16,11 +16,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import nn
 
-from methods.base import Allocation, Compressor, Tuning, copy_network
+from methods.base import Compressor, Tuning, copy_network
 from methods.registry import create, locate_methods, method_info
 from models.data.picture_folders import FolderFindings, adopt_findings
 from models.devices import pick_device
@@ -32,12 +31,11 @@ from models.tasks.load import load_task
 from models.tasks.loaded import LoadedTask, Score, Split, TrainingPart
 from models.user.given_networks import receive_networks
 from search.candidate import Candidate, Outcome, failed_outcome
-from search.files.atomic import atomic_write
 from search.judge.checkpoint import Checkpoint, RungWeights
 from search.judge.drift import Drift
 from search.judge.faults import fault_outcome, machine_fault
 from search.judge.finetune import DivergedError, TimeLimitError, count_steps, finetune, recalibrate
-from search.judge.packed_weights import pack_weights
+from search.judge.packed_weights import save_compressed
 from search.judge.prefix import Prefix, ScanPrefixes, measure_sharing
 
 OnStep = Callable[[int, int], None]
@@ -247,16 +245,6 @@ def bind_method(task: LoadedTask, method: str, options: dict[str, Any]) -> Compr
 def rung_file(folder: Path, candidate: Candidate, task: str) -> Path:
     """Where the last rung of a candidate is kept."""
     return folder / f"{candidate.without_rung.key(task)}.safetensors"
-
-
-def save_compressed(
-    folder: Path, candidate: Candidate, allocation: Allocation, network: nn.Module, compressor: Compressor, task: str
-) -> None:
-    """Write the packed weights of a judged network as `<key>.safetensors`, its candidate in the metadata."""
-    folder.mkdir(parents=True, exist_ok=True)
-    metadata = {"candidate": candidate.model_dump_json(), "allocation": str(allocation)}
-    packed = safetensors.torch.save(pack_weights(compressor, network), metadata)
-    atomic_write(folder / f"{candidate.key(task)}.safetensors", packed)
 
 
 def load_evaluator(

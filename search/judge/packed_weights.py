@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
+import safetensors.torch
 from torch import Tensor, nn
 
 from methods.base import Allocation, Compressor
+from search.candidate import Candidate
+from search.files.atomic import atomic_write
 
 _BUFFER = "buffer:"  # before the names of buffers and other tensors that a state dict leaves out
 
@@ -61,3 +65,13 @@ def _attribute_of(network: nn.Module, name: str) -> Tensor:
     owner, _, leaf = name.rpartition(".")
     tensor: Tensor = getattr(network.get_submodule(owner), leaf)
     return tensor
+
+
+def save_compressed(
+    folder: Path, candidate: Candidate, allocation: Allocation, network: nn.Module, compressor: Compressor, task: str
+) -> None:
+    """Write the packed weights of a judged network as `<key>.safetensors`, its candidate in the metadata."""
+    folder.mkdir(parents=True, exist_ok=True)
+    metadata = {"candidate": candidate.model_dump_json(), "allocation": str(allocation)}
+    packed = safetensors.torch.save(pack_weights(compressor, network), metadata)
+    atomic_write(folder / f"{candidate.key(task)}.safetensors", packed)
