@@ -216,7 +216,8 @@ def _dense_trace(score: float, name: str, metric: Metric) -> dict[str, Any]:
 
 
 def _axes_layout(where: str, metric: Metric) -> dict[str, Any]:
-    title = plot_text(f"{metric.name} {where}".replace(" ,", ","))
+    direction = ", lower is better" if metric.lower_is_better else ""
+    title = plot_text(f"{metric.name} {where}{direction}".replace(" ,", ","))
     unit = {"ticksuffix": f" {plot_text(metric.unit)}"} if metric.unit else {}
     clear, axis = "rgba(0,0,0,0)", {"zeroline": False, "automargin": True, "ticks": "outside", "tickcolor": GREY}
     return {

@@ -99,7 +99,8 @@ def _decorate_axes(figure: Figure, axes: Axes, run: RunView, count: int, unit: s
     axes.set_title(title, loc="left", fontsize=12, linespacing=1.5).set_parse_math(False)
     axes.set_xlabel(f"{unit}FLOPs (multiply-accumulates for one input)")
     metric = run.dense.metric
-    label = f"{metric.name} on the search split" + (f", {metric.unit}" if metric.unit else "")
+    direction = "lower is better" if metric.lower_is_better else ""
+    label = ", ".join(filter(None, (f"{metric.name} on the search split", metric.unit, direction)))
     axes.set_ylabel(printable_text(label)).set_parse_math(False)
     if not count:
         axes.text(0.5, 0.5, "no candidate was judged", transform=axes.transAxes, ha="center", color="#5d666f")
