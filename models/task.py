@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.tasks.batches import MovedBatches
+from models.tasks.batches import MovedBatches, first_batches
 from models.tasks.loaded import Split
 from models.tasks.metric import Metric
 from models.tasks.objective import Batch
@@ -72,7 +72,9 @@ class Task(ABC):
     def score(self, network: nn.Module, split: Split) -> Mapping[str, float]:
         """Every metric, by name, on the held-out `search` split or on the `test` set; `network` is in evaluation mode.
 
-        The search split is what candidates are ranked by; the test set meets only those that were chosen.
+        The search split is what candidates are ranked by; the test set meets only those that were chosen. A third
+        parameter `count`, where a task has one, asks for the first so many inputs alone: scans of the sensitivity of
+        layers take a part of the split.
         """
 
     def outputs(self, network: nn.Module, batch: Batch) -> Any:
@@ -147,5 +149,6 @@ class LoaderTask(Task):
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
         return self._loss(network, batch)
 
-    def score(self, network: nn.Module, split: Split) -> Mapping[str, float]:
-        return self._score(network, MovedBatches(self.held_out[split], self.device))
+    def score(self, network: nn.Module, split: Split, count: int | None = None) -> Mapping[str, float]:
+        batches = MovedBatches(self.held_out[split], self.device)
+        return self._score(network, batches if count is None else list(first_batches(batches, count)))

@@ -36,10 +36,21 @@ class MovedBatches:
         self._batches, self._device = batches, device
 
     def __iter__(self) -> Iterator[Any]:
-        return (move_batch(batch, self._device) for batch in self._batches)
+        # A loader that shuffles gives every network the same batches.
+        return (move_batch(batch, self._device) for batch in draw_apart(lambda: self._batches, 0))
 
     def __len__(self) -> int:
         return len(self._batches)  # type: ignore[arg-type]
+
+
+def first_batches(batches: Iterable[Any], count: int) -> Iterator[Any]:
+    """Batches until so many inputs have come."""
+    seen = 0
+    for batch in batches:
+        yield batch
+        seen += count_inputs(batch)
+        if seen >= count:
+            return
 
 
 def draw_apart(make_batches: Callable[[], Iterable[Any]], seed: int) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from models.execution.module_copies import copy_module
 from models.notices import collect_notices
 from models.task import Task
 from models.task_config import TaskConfig
-from models.tasks.batches import count_inputs, draw_apart, move_batch
+from models.tasks.batches import count_inputs, draw_apart, first_batches, move_batch
 from models.tasks.build import build_task, task_identity
 from models.tasks.check_given import CHANGES, check_given
 from models.tasks.given_network import prepare_given_network, state_of, try_training
@@ -195,7 +196,7 @@ class GivenTask(LoadedTask):
     task: Task
     inputs: Inputs
     """Two of the network's inputs or more, on the device."""
-    _dense_scores: dict[tuple[Split, tuple[Any, ...]], Score] = field(default_factory=dict)
+    _dense_scores: dict[tuple[Split, int | None, tuple[Any, ...]], Score] = field(default_factory=dict)
     """Of the dense network in a state: what a task was checked with need not be measured again."""
 
     @property
@@ -211,25 +212,32 @@ class GivenTask(LoadedTask):
     @torch.no_grad()
     def score(self, network: nn.Module, split: Split, count: int | None = None) -> Score:
         before = state_of(network.eval())
-        if network is self.network and (split, before) in self._dense_scores:
-            return self._dense_scores[split, before]
-        measured = self.task.score(network, split)
+        count = count if _takes_count(self.task) else None
+        if network is self.network and (split, count, before) in self._dense_scores:
+            return self._dense_scores[split, count, before]
+        measured = self.task.score(network, split, *([] if count is None else [count]))
         if state_of(network) != before:
             raise UserError(f"the task's score {CHANGES}")
-        score = Score(check_score(measured, self), None, self.count_inputs(split))
+        inputs = self.count_inputs(split)
+        score = Score(check_score(measured, self), None, inputs if count is None else min(inputs, count))
         if network is self.network:
-            self._dense_scores[split, before] = score
+            self._dense_scores[split, count, before] = score
         return score
 
     def probes(self, count: int) -> Iterator[Batch]:
         """The first batches of the first epoch."""
-        return _first_batches(self.tune.training_batches(1, seed=0), count)
+        return first_batches(self.tune.training_batches(1, seed=0), count)
 
     def calibration_batches(self) -> Iterator[Batch]:
-        return _first_batches(self.tune.training_batches(1, seed=0), _CALIBRATION_INPUTS)
+        return first_batches(self.tune.training_batches(1, seed=0), _CALIBRATION_INPUTS)
 
     def describe_data(self) -> dict[str, Any]:
         return {"name": self.config.data}
+
+
+def _takes_count(task: Task) -> bool:
+    """Whether a task's score can be of the first inputs alone."""
+    return len(inspect.signature(task.score).parameters) > 2
 
 
 def check_score(measured: Any, task: LoadedTask) -> dict[str, float]:
@@ -248,13 +256,3 @@ def check_score(measured: Any, task: LoadedTask) -> dict[str, float]:
         if not math.isfinite(values[name]):
             raise UserError(f"the task's score gives {name} as {one_line(repr(measured[name]))[:60]}; give a number")
     return values
-
-
-def _first_batches(batches: Iterator[Batch], count: int) -> Iterator[Batch]:
-    """Batches until so many inputs have come."""
-    seen = 0
-    for batch in batches:
-        yield batch
-        seen += count_inputs(batch)
-        if seen >= count:
-            return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
 
 from models.task import Task
 from models.task_config import TaskConfig
@@ -110,7 +112,7 @@ def test_without_outputs_there_are_none() -> None:
             return denoising.loss(network, batch)
 
         def score(self, network: nn.Module, split: str) -> dict[str, float]:
-            return {"MAE": 1.0}
+            return {"MAE": 1.0, "PSNR": 9.0}
 
         def outputs(self, network: nn.Module, batch: Any) -> Any:
             return {"clean": network(batch[0]).double(), "name": "x"}
@@ -123,3 +125,35 @@ def test_without_outputs_there_are_none() -> None:
 def test_a_scalar_of_any_shape_is_a_loss() -> None:
     task = loaded(loss=lambda network, batch: denoising.loss(network, batch).reshape(1, 1))
     assert task.objective.loss(task.network, BATCH).shape == ()
+
+
+@pytest.mark.parametrize("takes_count", [True, False])
+def test_a_scan_asks_for_the_first_inputs_where_the_score_can_be_of_them(takes_count: bool) -> None:
+    asked: list[Any] = []
+
+    def score(network: nn.Module, split: str, count: int | None = None) -> dict[str, float]:
+        asked.append(count)
+        return {"MAE": 1.0, "PSNR": 9.0}
+
+    task = loaded()
+    task.task.score = score if takes_count else lambda network, split: score(network, split)  # type: ignore
+    measured = task.score(task.network, "search", 5)
+    assert asked == [5 if takes_count else None]
+    assert measured.inputs == (5 if takes_count else task.count_inputs("search"))
+
+
+def test_loaders_give_the_first_inputs_and_every_network_the_same() -> None:
+    seen: list[Tensor] = []
+
+    def score(network: nn.Module, batches: Any) -> dict[str, float]:
+        seen.append(torch.cat([batch[0] for batch in batches]))
+        return {"MAE": 1.0, "PSNR": 9.0}
+
+    data = TensorDataset(torch.arange(40.0).view(-1, 1, 1, 1).expand(-1, 1, 8, 8), torch.zeros(40, 1, 8, 8))
+    task = loaded(search=DataLoader(data, 4, shuffle=True), score=score)
+    for count in (None, None, 10):
+        task.score(copy.deepcopy(task.network), "search", count)
+    everything, again, few = seen
+    assert torch.equal(everything, again)
+    assert sorted(everything[:, 0, 0, 0].tolist()) == list(range(40))
+    assert torch.equal(few, everything[:12]), "as many batches as hold ten inputs"
