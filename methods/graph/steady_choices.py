@@ -6,13 +6,14 @@ after a choice (`topk`, `sort`, `nms`, `>`) outputs may differ widely though all
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from methods.graph.comparison import are_close
+from methods.graph.comparison import are_close, have_same_shapes
 from models.execution.operator_mode import OperatorMode
 from models.execution.tensor_leaves import tensor_leaves
 
@@ -84,3 +85,15 @@ def _is_choice(func: Any, result: Any) -> bool:
 
 def _copy_leaves(value: Any) -> Any:
     return tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, value)
+
+
+def agree_with_choices(
+    run: Callable[[], Sequence[Tensor]], run_masked: Callable[[], Sequence[Tensor]], tolerance: float | None = None
+) -> bool:
+    """Whether the outputs of two passes that differ agree once the second chooses as the first did."""
+    choices = SteadyChoices()
+    with choices:
+        outputs = run()
+    with choices.repeat():
+        wanted = run_masked()
+    return have_same_shapes(outputs, wanted) and are_close(outputs, wanted, tolerance)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.graph.comparison import MORE_THAN_CHANNELS, OTHER_SHAPES, TriedRemoval, are_close, have_same_shapes
-from methods.graph.steady_choices import SteadyChoices
+from methods.graph.steady_choices import agree_with_choices
 from methods.graph.steady_draws import SteadyDraws
 from methods.graph.trace import evaluation_mode, separate_operators
 from models.execution.forward_hooks import module_path
@@ -77,30 +77,20 @@ def _drop_gradient(parameter: Tensor) -> None:
 
 
 def _why_wrong(removal: TriedRemoval, narrowed: nn.Module, outputs: Sequence[Tensor], images: Inputs) -> str | None:
-    try:
+    def run_masked() -> list[Tensor]:
         with SteadyDraws():
-            wanted = removal.run_masked(images, 0, training=True)
+            return removal.run_masked(images, 0, training=True)
+
+    try:
+        wanted = run_masked()
     except Exception:  # evaluation has passed; a masked network that does not train is no evidence
         return None
     same_shapes = have_same_shapes(outputs, wanted)
     if same_shapes and are_close(outputs, wanted):
         return None
-    if _differ_by_choices(removal, narrowed, images):
+    if agree_with_choices(lambda: _train_once(narrowed, images, backward=False)[0], run_masked):
         return None
     dense, other_seed = (_train_once(removal.network, images, seed=seed, backward=seed == 0)[0] for seed in (0, 1))
     if not dense or not have_same_shapes(dense, other_seed) or not are_close(dense, other_seed):
         return None
     return f"{MORE_THAN_CHANNELS if same_shapes else OTHER_SHAPES} in training"
-
-
-def _differ_by_choices(removal: TriedRemoval, narrowed: nn.Module, images: Inputs) -> bool:
-    """Whether outputs that differ agree once rounding decides nothing: which anchor comes closest to a box."""
-    choices = SteadyChoices()
-    with choices:
-        outputs, _ = _train_once(narrowed, images, backward=False)
-    try:
-        with SteadyDraws(), choices.repeat():
-            wanted = removal.run_masked(images, 0, training=True)
-    except Exception:
-        return False
-    return have_same_shapes(outputs, wanted) and are_close(outputs, wanted)

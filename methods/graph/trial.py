@@ -25,7 +25,7 @@ from methods.graph.culprits import Fault
 from methods.graph.flow.find import TracedGroups
 from methods.graph.other_inputs import BRIGHTNESS, OtherInputs
 from methods.graph.replaced_numbers import ReplacedNumbers
-from methods.graph.steady_choices import SteadyChoices
+from methods.graph.steady_choices import SteadyChoices, agree_with_choices
 from methods.graph.trace import applied_flops, count_params, fitting_inputs
 from methods.graph.training_pass import fault_in_training
 from methods.graph.width_cost import WidthCost
@@ -137,13 +137,13 @@ def try_removal(
 def _differ_by_choices(
     removal: TriedRemoval, narrowed: nn.Module, inputs: Inputs, seed: int, tolerance: float | None = None
 ) -> bool:
-    """Whether outputs that differ agree once rounding decides nothing: which of equal scores comes first."""
-    choices = SteadyChoices()
-    with random_state(inputs.device, seed), choices:
-        outputs = output_leaves(inputs.clone()(copy_on_write(narrowed)))
-    with choices.repeat():
-        wanted = removal.run_masked(inputs, seed)
-    return have_same_shapes(outputs, wanted) and are_close(outputs, wanted, tolerance)
+    """Whether rounding alone makes the outputs differ: which of equal scores comes first."""
+
+    def run_narrowed() -> list[Tensor]:
+        with random_state(inputs.device, seed):
+            return output_leaves(inputs.clone()(copy_on_write(narrowed)))
+
+    return agree_with_choices(run_narrowed, lambda: removal.run_masked(inputs, seed), tolerance)
 
 
 def _fault_on_others(removal: TriedRemoval, narrowed: nn.Module, other_inputs: Sequence[OtherInputs]) -> str | None:
