@@ -45,7 +45,7 @@ class Task(ABC):
     network: nn.Module
     """Dense and trained."""
     example: Any
-    """Its inputs, two or more of them: a tensor, a tuple of positional or a dictionary of keyword arguments."""
+    """Two inputs or more: a tensor, a list of images, a tuple of positional or a dictionary of keyword arguments."""
     metrics: Sequence[str | Metric] | str
     """What `score` measures, the ranking one first: `mIoU`, `PSNR, dB`, `MAE, mm, lower is better`."""
     seen: bool = False

@@ -66,15 +66,16 @@ def _try_noise(network: nn.Module, inputs: Inputs) -> Inputs:
         return torch.randn(tensor.shape, generator=generator).to(tensor)
 
     noise = inputs.map_floats(draw_noise)
-    return noise if _runs(network, noise) else inputs
+    return noise if _runs(network, noise, finite=_runs(network, inputs, finite=True)) else inputs
 
 
-def _runs(network: nn.Module, inputs: Inputs) -> bool:
-    """Whether a network takes inputs, and returns numbers."""
+def _runs(network: nn.Module, inputs: Inputs, *, finite: bool = False) -> bool:
+    """Whether a network takes inputs; and returns finite numbers, if that is asked."""
     try:
-        return all(bool(output.isfinite().all()) for output in _run_copy(network, inputs))
+        outputs = _run_copy(network, inputs)
     except Exception:  # whatever the user's code raises
         return False
+    return not finite or all(bool(output.isfinite().all()) for output in outputs)
 
 
 @torch.no_grad()
