@@ -32,7 +32,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.tasks.batches import MovedBatches, first_batches
+from models.errors import UserError
+from models.tasks.batches import MovedBatches, first_batches, is_used_up, loader_size
 from models.tasks.loaded import Split
 from models.tasks.metric import Metric
 from models.tasks.objective import Batch
@@ -131,8 +132,11 @@ class LoaderTask(Task):
         self.network, self.example, self.seen, self.identity = network, example, seen, identity
         self.metrics = metrics
         self.train, self.held_out = train, {"search": search, "test": test}
-        sized: dict[str, Any] = {split: getattr(loader, "dataset", None) for split, loader in self.held_out.items()}
-        self.sizes = {split: len(data) for split, data in sized.items() if hasattr(data, "__len__")}
+        for split, loader in self.held_out.items():
+            if is_used_up(loader):
+                raise UserError(f"the {split} loader is used up after one pass; give a list or a DataLoader")
+        sizes = {split: loader_size(loader) for split, loader in self.held_out.items()}
+        self.sizes = {split: size for split, size in sizes.items() if size is not None}
         self._loss, self._score = loss, score
         if outputs is not None:
             self.outputs = outputs  # type: ignore[assignment, method-assign]

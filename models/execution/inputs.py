@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -44,8 +46,12 @@ class Inputs:
         """How many inputs the batch has."""
         if self.listed:
             return next((len(value) for value in self._arguments() if isinstance(value, (list, tuple))), 1)
-        largest = max(self.tensors, key=Tensor.dim, default=None)
-        return 1 if largest is None or not largest.dim() else len(largest)
+        tensors = [tensor for tensor in self.tensors if tensor.dim()]
+        most = max(map(Tensor.dim, tensors), default=0)
+        # Beside inputs there may be a mask of places, one row for all (positions), a size of two numbers: what most of
+        # the largest tensors say, and more rather than fewer.
+        sizes = Counter(len(tensor) for tensor in tensors if tensor.dim() == most)
+        return max(sizes, key=lambda size: (sizes[size], size), default=1)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Inputs:
         """The same arguments with every tensor changed."""
@@ -92,7 +98,7 @@ class Inputs:
 
         def pick_items(value: Any) -> Any:
             if isinstance(value, (list, tuple)) and len(value) == size:
-                return value[numbers] if isinstance(numbers, slice) else type(value)(value[n] for n in numbers)
+                return value[numbers] if isinstance(numbers, slice) else [value[number] for number in numbers]
             return value
 
         if self.listed:
@@ -123,6 +129,18 @@ class Inputs:
         except RuntimeError:
             return batches[0]
         return batches[0].map(lambda tensor: next(joined))
+
+    def like(self, other: Inputs, network: nn.Module) -> Inputs:
+        """The same arguments, by position and by name as in another call of the network."""
+        try:
+            signature = inspect.signature(network.forward)
+            own, wanted = (dict(signature.bind(*call.args, **call.kwargs).arguments) for call in (self, other))
+        except (TypeError, ValueError):
+            return self
+        if own.keys() != wanted.keys() or other.kwargs.keys() - own.keys():
+            return self
+        positional = [value for name, value in own.items() if name not in other.kwargs]
+        return replace(self, args=tuple(positional), kwargs={name: own[name] for name in other.kwargs})
 
     def batch_dims(self) -> Any:
         """Of each tensor among the arguments, as they lie there, whether its rows are inputs; None elsewhere."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
+from torch.utils.data import BatchSampler
 
 from models.execution.tensor_leaves import tensor_leaves
 
@@ -22,6 +23,20 @@ def count_inputs(batch: Any) -> int:
         return len(first)
     tensors = [first] if isinstance(first, Tensor) else tensor_leaves(batch)
     return len(tensors[0]) if tensors and tensors[0].dim() else 1
+
+
+def loader_size(loader: Any) -> int | None:
+    """How many inputs an epoch of a `DataLoader` has: as many as its sampler draws; None where that is not known."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    if batch_sampler is not None and type(batch_sampler) is not BatchSampler:  # one of the user's own
+        return None
+    sampler: Any = getattr(batch_sampler, "sampler", getattr(loader, "dataset", None))
+    return len(sampler) if hasattr(sampler, "__len__") else None
+
+
+def is_used_up(batches: Any) -> bool:
+    """Whether batches can be drawn only once: an iterator, such as a generator."""
+    return iter(batches) is batches
 
 
 def move_batch(batch: Any, device: torch.device) -> Any:

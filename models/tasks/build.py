@@ -14,6 +14,7 @@ from torch import nn
 
 from models.errors import UserError
 from models.task import LoaderTask, Task
+from models.tasks.visible_data import digest_visible
 from models.tensor_digest import digest_tensors
 from models.user.calls import NO_GPU, is_gpu_missing
 from models.user.code import call_user, is_user_spec, load_function, split_spec
@@ -34,6 +35,7 @@ def give_task(task: Task) -> str:
     for part in (type(task), *vars(task).values()):
         if callable(part):
             digest.update(_source_of(part).encode())
+    digest.update(digest_visible(task).encode())
     digest.update(digest_tensors(task.network.state_dict().items()).encode())
     # A task of loaders has no class of its own: its network's says more.
     kind = type(task.network if isinstance(task, LoaderTask) else task).__name__

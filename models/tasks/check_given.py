@@ -36,7 +36,7 @@ def check_given(loaded: LoadedTask, task: Task, *, test: bool) -> None:
 
 def _check_loss(loaded: LoadedTask) -> None:
     """On the first batch as fine-tuning, batch-norm statistics and calibration call it."""
-    objective, batch = loaded.objective, next(iter(loaded.tune.training_batches(1, seed=0)))
+    objective, batch = loaded.objective, next(loaded.tune.training_batches(1, seed=0))
     twin = copy_module(loaded.network).train()
     before = _parameter_state(twin)
     with reporting_errors("the task's loss fails", placed=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,10 +20,11 @@ from models.errors import UserError, one_line
 from models.execution.finite_weights import check_finite
 from models.execution.inputs import Inputs
 from models.execution.module_copies import copy_module
+from models.execution.tensor_leaves import tensor_leaves
 from models.notices import collect_notices
 from models.task import Task
 from models.task_config import TaskConfig
-from models.tasks.batches import count_inputs, draw_apart, first_batches, move_batch
+from models.tasks.batches import count_inputs, draw_apart, first_batches, is_used_up, loader_size, move_batch
 from models.tasks.build import build_task, task_identity
 from models.tasks.check_given import CHANGES, check_given
 from models.tasks.given_network import prepare_given_network, state_of, try_training
@@ -31,10 +33,14 @@ from models.tasks.metric import parse_metrics
 from models.tasks.objective import Batch, Objective
 from models.tasks.outputs import Output, output_list
 from models.tasks.parts import fingerprint_of
+from models.tasks.visible_data import digest_visible
 from models.tensor_digest import digest_tensors
+from models.user.code import is_user_spec
 
 _SEEDS_APART = 100_003
 _CALIBRATION_INPUTS = 1024
+_MOST_BATCHES = 100_000
+_COUNT_PATIENCE = 120.0  # seconds in which an epoch that does not know its length is drawn once
 
 
 class GivenPart:
@@ -60,10 +66,21 @@ class GivenPart:
     def _counts(self) -> tuple[int, int]:
         """Batches and inputs of an epoch: of the first one, which is drawn once for this where it does not say."""
         batches: Any = self._task.training_batches(0, 0)
-        data: Any = getattr(batches, "dataset", None)
-        if hasattr(batches, "__len__") and hasattr(data, "__len__"):
-            return len(batches), len(data)
-        sizes = [count_inputs(batch) for batch in draw_apart(lambda: self._task.training_batches(0, 0), 0)]
+        if batches is self._task.training_batches(0, 0) and is_used_up(batches):
+            raise UserError(
+                "the task's training_batches returns the same iterator in every epoch, which the first one uses up; "
+                "make a new one, or return a list or a DataLoader"
+            )
+        if (inputs := loader_size(batches)) is not None and hasattr(batches, "__len__"):
+            return len(batches), inputs
+        sizes, end = [], time.monotonic() + _COUNT_PATIENCE
+        for batch in draw_apart(lambda: self._task.training_batches(0, 0), 0):
+            sizes.append(count_inputs(batch))
+            if len(sizes) >= _MOST_BATCHES or time.monotonic() > end:
+                raise UserError(
+                    f"the task's training batches have not ended after {len(sizes):,}; let training_batches(epoch, "
+                    "seed) end with its epoch, or return a DataLoader, which knows its length"
+                )
         return len(sizes), sum(sizes)
 
 
@@ -87,8 +104,10 @@ class GivenObjective(Objective):
     def loss_and_outputs(
         self, network: nn.Module, batch: Batch, *, label_smoothing: float = 0.0
     ) -> tuple[Tensor, list[Output]]:
-        with _sharing_calls(network):
-            return self.loss(network, batch), self.outputs(network, batch)
+        with _SharedCalls(network) as shared:
+            loss = self.loss(network, batch)
+            shared.begun = True
+            return loss, self.outputs(network, batch)
 
     def forward(self, network: nn.Module, batch: Batch) -> None:
         if self.has_outputs:
@@ -119,26 +138,38 @@ def _containers_in_training(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-@contextmanager
-def _sharing_calls(network: nn.Module) -> Iterator[None]:
-    """The network is computed once for the same arguments: a loss and outputs of one batch share a forward pass."""
-    own_forward, forward, calls = vars(network).get("forward"), network.forward, list[tuple[Any, Any, Any]]()
+class _SharedCalls:
+    """While this lasts, what a network returns to the loss is returned to `outputs` too, for the same arguments.
 
-    def call_once(*args: Any, **kwargs: Any) -> Any:
-        for known_args, known_kwargs, output in calls:
-            if _are_identical((known_args, known_kwargs), (args, kwargs)):
+    Attributes:
+        begun: whether it is `outputs` that calls now. A loss gets every pass that it asks for: it may compare two that
+            differ by dropout.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.begun = False
+        self._network, self._forward = network, network.forward
+        self._own_forward = vars(network).get("forward")
+        self._calls: list[tuple[tuple[Any, ...], dict[str, Any], list[int], Any]] = []
+
+    def __enter__(self) -> _SharedCalls:
+        self._network.forward = self._call
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del self._network.forward
+        if self._own_forward is not None:
+            self._network.forward = self._own_forward
+
+    def _call(self, *args: Any, **kwargs: Any) -> Any:
+        versions = [tensor._version for tensor in tensor_leaves((args, kwargs))]  # code may write into its inputs
+        for known_args, known_kwargs, known_versions, output in self._calls if self.begun else ():
+            if _are_identical((known_args, known_kwargs), (args, kwargs)) and known_versions == versions:
                 return output
-        output = forward(*args, **kwargs)
-        calls.append((args, kwargs, output))
+        output = self._forward(*args, **kwargs)
+        if not self.begun:
+            self._calls.append((args, kwargs, versions, output))
         return output
-
-    network.forward = call_once
-    try:
-        yield
-    finally:
-        del network.forward
-        if own_forward is not None:
-            network.forward = own_forward
 
 
 def _are_identical(first: tuple[Any, dict[str, Any]], second: tuple[Any, dict[str, Any]]) -> bool:
@@ -167,7 +198,7 @@ def load_given(config: TaskConfig, device: torch.device) -> GivenTask:
     parts = task_identity(config.task or "") | {
         "weights": digest_tensors(network.state_dict().items()),
         "metrics": [str(metric) for metric in metrics],
-        "data": task.identity,
+        "data": f"{task.identity} {digest_visible(task) if is_user_spec(config.task or '') else ''}".strip(),
     }
     part, objective = GivenPart(task, device), GivenObjective(task)
     fault, in_training = try_training(network, objective, part, inputs)

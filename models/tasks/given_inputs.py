@@ -42,7 +42,8 @@ def fit_example(network: nn.Module, example: Example, subject: str) -> Inputs:
             _run_copy(network, inputs.first())
         raise AssertionError("it ran now and not before")
     pair = fitting.repeat(2)
-    return pair if len(fitting) == 1 and _runs(network, pair) else fitting
+    # Cloned: a view would carry all that it is a view of into the files of an export.
+    return (pair if len(fitting) == 1 and _runs(network, pair) else fitting).clone()
 
 
 def _batch_forms(inputs: Inputs) -> list[Inputs]:
@@ -117,7 +118,7 @@ def training_inputs(network: nn.Module, example: Inputs, call: Inputs) -> Inputs
     def draw_noise(tensor: Tensor) -> Tensor:
         return torch.randn(tensor.shape, generator=generator).to(tensor) if tensor.dim() == most else tensor
 
-    pair = call.first(2)
+    pair = call.first(2).clone()
     forms = [pair.map_floats(draw_noise), pair] if most >= _IMAGE_DIMS else [pair]
     return next((form for form in forms if _trains(network, form)), call)
 

@@ -72,6 +72,7 @@ def try_training(
     twin = copy_module(network).train()
     with reporting_errors("the task's training batches cannot be drawn", placed=True):
         batch = next(iter(part.training_batches(1, seed=0)), None)
+    part.epoch_steps(1)  # an epoch has to end
     if batch is None:
         raise UserError("the task's training batches are empty; let training_batches(epoch, seed) yield some")
     try:

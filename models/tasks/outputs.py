@@ -41,7 +41,10 @@ def output_list(outputs: Any) -> list[Output]:
 
 
 def distillation_loss(outputs: Sequence[Output], dense_outputs: Sequence[Output], temperature: float) -> Tensor:
-    """τ² · KL(dense ‖ outputs) at temperature τ for logits (Hinton et al., 2015), relative squared error for others.
+    """τ² · KL(dense ‖ outputs) at temperature τ for logits (Hinton et al., 2015), squared error for others.
+
+    That is relative to the variance of the dense output, but never steeper than the squared error itself: where outputs
+    hardly vary, the rate of the task's own loss would be too much for it.
 
     A scalar; that of several outputs is their sum.
     """
@@ -52,7 +55,7 @@ def distillation_loss(outputs: Sequence[Output], dense_outputs: Sequence[Output]
             divergence = functional.kl_div(soft, wanted, reduction="batchmean", log_target=True)
             losses.append(temperature**2 * divergence)
         else:
-            losses.append(_relative_error(output, dense).mean())
+            losses.append(_relative_error(output, dense, least=1.0).mean())
     return torch.stack(losses).sum()
 
 
@@ -84,10 +87,10 @@ def jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
     return divergence.clamp_min(0) / 2  # rounding leaves some 1e-17 below
 
 
-def _relative_error(output: Output, dense: Output) -> Tensor:
-    """Squared errors over the variance of the dense output; over 1 where that does not vary."""
+def _relative_error(output: Output, dense: Output, least: float = 0.0) -> Tensor:
+    """Squared errors over the variance of the dense output, or over `least` if that is more; over 1 if it is zero."""
     assert isinstance(output, Tensor)
     assert isinstance(dense, Tensor)
     output, dense = output.float(), dense.float()
     variance = dense.var(correction=0) if dense.numel() > 1 else dense.new_ones(())
-    return (output - dense).square() / torch.where(variance > 0, variance, 1.0)
+    return (output - dense).square() / torch.where(variance > 0, variance, 1.0).clamp(min=least)

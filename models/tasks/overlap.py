@@ -25,8 +25,8 @@ def check_overlap(parts: Mapping[str, Any]) -> None:
         parts: loaders by the name that a message calls them by.
     """
     for (name, loader), (other_name, other) in itertools.combinations(parts.items(), 2):
-        source, indices = _entries_of(loader)
-        other_source, other_indices = _entries_of(other)
+        source, indices = entries_of(loader)
+        other_source, other_indices = entries_of(other)
         if source is None or other_source is None:
             continue
         if source is other_source:
@@ -43,7 +43,7 @@ def check_overlap(parts: Mapping[str, Any]) -> None:
             )
 
 
-def _entries_of(loader: Any) -> tuple[Any, list[int]]:
+def entries_of(loader: Any) -> tuple[Any, list[int]]:
     """The data set at the bottom of a loader, and which of its entries are drawn; None if that cannot be seen."""
     data = getattr(loader, "dataset", loader)
     indices = getattr(getattr(loader, "sampler", None), "indices", None)

@@ -11,11 +11,21 @@ import torch
 
 from models.errors import UserError, first_line
 from models.execution.inputs import Inputs
+from models.settings import setting_name
 
 
 def write_example(inputs: Inputs, path: Path) -> None:
-    """Write inputs as tensors, numbers and names in lists, tuples and dictionaries."""
-    torch.save(_as_plain(inputs), path)
+    """Write inputs as tensors, numbers and names in lists, tuples and dictionaries; UserError for anything else."""
+    content = io.BytesIO()
+    try:
+        torch.save(_as_plain(inputs), content)
+        torch.load(io.BytesIO(content.getvalue()), weights_only=True)
+    except Exception as error:  # objects of all kinds, which are not read from a file that may come from anybody
+        raise UserError(
+            "the task's example holds more than tensors, numbers and names in lists and dictionaries, and cannot be "
+            f"stored; mend that, or leave safetensors out of {setting_name('formats', '--format')}"
+        ) from error
+    path.write_bytes(content.getvalue())
 
 
 def read_example(content: bytes, path: Path) -> Inputs:

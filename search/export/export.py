@@ -191,7 +191,8 @@ def prepare_subject(
     network = unpack_weights(compressor, allocation, safetensors.torch.load_file(path))
     with noting_calls(network, _trial_count(task.example)) as calls:
         score = _check_score(network, task, picked, candidate)
-    small, inputs = copy_network(network).cpu().eval(), _trial_inputs(task, calls)
+    small = copy_network(network).cpu().eval()
+    inputs = _trial_inputs(task, small, calls)
     return Subject(run, picked, wanted, task, compressor, candidate, allocation, small, inputs, score)
 
 
@@ -256,10 +257,10 @@ def _trial_count(example: Example) -> int:
     return max(2, min(TRIAL_INPUTS, TRIAL_NUMBERS // max(numbers, 1)))
 
 
-def _trial_inputs(task: LoadedTask, calls: Sequence[Inputs]) -> Inputs:
+def _trial_inputs(task: LoadedTask, network: nn.Module, calls: Sequence[Inputs]) -> Inputs:
     """The first test inputs, as the network was called with them, on the CPU; the example if it was not called."""
     example = Inputs.of(task.example)
-    batches = [replace(call, listed=example.listed) for call in calls] or [example]
+    batches = [replace(call.like(example, network), listed=example.listed) for call in calls] or [example]
     inputs = Inputs.join(batches)
     return inputs.first(_trial_count(example)).to("cpu").map(Tensor.contiguous)
 

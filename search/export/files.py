@@ -18,6 +18,7 @@ from models.execution.inputs import Inputs
 from models.execution.tensor_leaves import output_leaves
 from models.tasks.pictures import PictureTask
 from models.user.code import is_user_spec, split_spec
+from search.export.agreement import check_agreement, output_difference
 from search.export.compressed import file_digest, load_compressed
 from search.export.config import (
     CARD,
@@ -37,9 +38,7 @@ from search.export.config import (
 )
 from search.export.example_file import write_example
 from search.export.formats import (
-    check_agreement,
     count_flops,
-    output_difference,
     plain_network,
 )
 from search.export.forms import measure_latencies, open_forms, write_forms

@@ -38,7 +38,7 @@ def write_forms(network: nn.Module, subject: Subject, stage: Path, formats: tupl
         if not (is_own and signature.any_batch):
             raise
         program = capture_program(network, example, any_batch=False)
-        signature = signature.model_copy(update={"any_batch": False})
+        signature = describe_signature(network, example, any_batch=False)
     if "pt2" in formats:
         write_pt2(program, stage / PROGRAM)
     if "onnx" in formats:

@@ -205,7 +205,8 @@ def _loading_section(config: ExportConfig, folder: Path) -> str:
     taken, returned, fed, only = IMAGES, LOGITS, f'"{IMAGES}": {IMAGES}', "[0]"
     if signature is not None:
         names = [info.name for info in signature.inputs]
-        taken = ", ".join(f"{name}={name}" if name in signature.keywords else name for name in names)
+        taken = ", ".join(argument if argument in signature.positional else f"{argument}={argument}" for argument in (
+            *signature.positional, *signature.keywords))  # fmt: skip
         fed = ", ".join(f'"{name}": {name}' for name in names)
         returned, only = "outputs", ""
     if WEIGHTS in config.files:

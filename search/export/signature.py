@@ -36,31 +36,41 @@ class Signature(Frozen):
 
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
+    positional: tuple[str, ...] = ()
+    """Arguments that are given by position, tensors in lists among them."""
     keywords: tuple[str, ...] = ()
     """Arguments that are given by name."""
     any_batch: bool = True
     """Whether deployed forms take any number of inputs at once, or one alone."""
 
 
-def describe_signature(network: nn.Module, inputs: Inputs, *, names: tuple[str, str] | None = None) -> Signature:
+def describe_signature(
+    network: nn.Module, inputs: Inputs, *, names: tuple[str, str] | None = None, any_batch: bool = True
+) -> Signature:
     """The signature of a network in evaluation mode, told from a batch of two inputs or more.
-
-    Items of lists are described for one input alone, as no form takes lists of any length.
 
     Args:
         names: of its only input and its only output.
+        any_batch: of any number of inputs, not of one alone; never of lists, as no form takes them of any length.
     """
-    alone = inputs.first()
-    inputs = alone if inputs.listed else inputs
+    any_batch = any_batch and not inputs.listed
+    other = inputs.first() if any_batch else inputs.between(1, 2)
+    inputs = inputs if any_batch else inputs.first()
     with torch.no_grad():
-        outputs, single = inputs.clone()(network), alone.clone()(network)
-    args, kwargs = inputs.args, dict(inputs.kwargs)
-    taken = _name_tensors(_bind_arguments(network, args, kwargs), (alone.args, dict(alone.kwargs)), "input")
-    returned = _name_tensors(outputs, single, OUTPUT)
+        outputs, other_outputs = inputs.clone()(network), other.clone()(network)
+    arguments = _bind_arguments(network, inputs.args, dict(inputs.kwargs))
+    taken = _name_tensors(arguments, (other.args, dict(other.kwargs)), "input")
+    returned = _name_tensors(outputs, other_outputs, OUTPUT)
     if names is not None:
         taken, returned = ([info.model_copy(update={"name": name}) for info in infos] for infos, name in zip(
             (taken, returned), names, strict=True))  # fmt: skip
-    return Signature(inputs=tuple(taken), outputs=tuple(returned), keywords=tuple(kwargs), any_batch=not inputs.listed)
+    return Signature(
+        inputs=tuple(taken),
+        outputs=tuple(returned),
+        positional=tuple(name for name in arguments if name not in inputs.kwargs),
+        keywords=tuple(inputs.kwargs),
+        any_batch=any_batch,
+    )
 
 
 def _bind_arguments(network: nn.Module, args: Any, kwargs: Any) -> dict[str, Any]:
@@ -71,9 +81,9 @@ def _bind_arguments(network: nn.Module, args: Any, kwargs: Any) -> dict[str, Any
     return dict(zip(names, args, strict=False)) | kwargs
 
 
-def _name_tensors(batch: Any, single: Any, default: str) -> list[TensorInfo]:
-    """Every tensor in a structure by its place: `boxes`, `outputs_0`; no sizes that a single input changes."""
-    tensors, alone = tensor_leaves(batch), tensor_leaves(single)
+def _name_tensors(batch: Any, other: Any, default: str) -> list[TensorInfo]:
+    """Every tensor in a structure by its place: `boxes`, `outputs_0`; no sizes that another batch changes."""
+    tensors, others = tensor_leaves(batch), tensor_leaves(other)
     places = _tensor_places(batch) if len(tensors) > 1 or not isinstance(batch, Tensor) else [default]
     if len(places) != len(tensors):  # attributes of objects
         places = [f"{default}_{number}" for number in range(len(tensors))]
@@ -82,8 +92,9 @@ def _name_tensors(batch: Any, single: Any, default: str) -> list[TensorInfo]:
         name = place if place and not place[0].isdigit() else f"{default}_{place}".rstrip("_")
         name = f"{name}_{number}" if name in taken else name
         taken.add(name)
-        other = alone[number].shape if len(alone) == len(tensors) and alone[number].dim() == tensor.dim() else ()
-        shape = [size if d < len(other) and other[d] == size else None for d, size in enumerate(tensor.shape)]
+        alike = len(others) == len(tensors) and others[number].dim() == tensor.dim()
+        sizes = others[number].shape if alike else ()
+        shape = [size if d < len(sizes) and sizes[d] == size else None for d, size in enumerate(tensor.shape)]
         infos.append(TensorInfo(name=name, dtype=str(tensor.dtype).removeprefix("torch."), shape=tuple(shape)))
     return infos
 

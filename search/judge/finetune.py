@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Tuning
+from models.errors import UserError
 from models.execution.gradients import ForwardGuard, run_backward
 from models.tasks.batches import count_inputs
 from models.tasks.loaded import Batch, Objective, TrainingPart
@@ -137,11 +138,17 @@ def _remaining_batches(part: TrainingPart, recipe: Recipe, seed: int, steps: int
     epoch, over = divmod(done, part.epoch_steps(recipe.batch_size))
     while done < steps:
         drawn = part.training_batches(recipe.batch_size, seed=seed, epoch=epoch)
+        before = done
         for batch in itertools.islice(drawn, over, None):
             yield batch
             done += 1
             if done == steps:
                 return
+        if done == before and not over:
+            raise UserError(
+                f"there are no training batches in epoch {epoch}; a generator is used up after one: make a new one for "
+                "every epoch"
+            )
         epoch, over = epoch + 1, 0
 
 

@@ -31,8 +31,10 @@ class Seen(nn.Module):
 def test_constants_become_noise_and_given_numbers_stay() -> None:
     (noise,) = fit_example(Seen(), torch.zeros(2, 3, 8, 8), "the network").args
     assert noise.std() > 0.5
-    images = torch.rand(2, 3, 8, 8)
-    assert fit_example(Seen(), images, "the network").args[0] is images
+    images = torch.rand(9, 3, 8, 8)
+    (kept,) = fit_example(Seen(), images[:2], "the network").args
+    assert torch.equal(kept, images[:2])
+    assert len(kept.untyped_storage()) == 4 * kept.numel(), "no more than the example ends up in files"
 
 
 def test_outputs_that_are_infinite_by_right_are_no_fault() -> None:

@@ -137,3 +137,20 @@ def one_at_a_time() -> Task:
 def lists() -> Task:
     torch.manual_seed(0)
     return ListTask(Lists(), list(_images(3)))
+
+
+class ByName(ExportedTask):
+    """Its example is given by position, its scores call by name."""
+
+    def score(self, network: nn.Module, split: str) -> dict[str, float]:
+        return {"distance": float(network(images=self.test).boxes.abs().mean())}
+
+
+def called_by_name() -> Task:
+    torch.manual_seed(0)
+    return ByName(Detector(), _images())
+
+
+def of_much_data() -> Task:
+    torch.manual_seed(0)
+    return ExportedTask(Detector(), _images(2000)[:2])

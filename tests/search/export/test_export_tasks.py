@@ -123,3 +123,18 @@ def test_the_network_of_a_task_that_was_given_as_an_object_is_asked_for(
     with pytest.raises(UserError, match="give its network, built in the same way"):
         api.load_compressed(made.folder)
     check_loaded(made, Inputs.of(torch.randn(2, 3, 8, 8)), export_tasks.Detector())
+
+
+def test_calls_by_name_are_tried_as_the_example_gives_them(tmp_path: Path) -> None:
+    made = exported(tmp_path, "called_by_name", ("config", "pt2", "onnx"))
+    assert made.config.signature is not None
+    assert made.config.signature.positional == ("images",)
+    assert max(made.config.metrics.agreement.values()) < 1e-4
+
+
+def test_files_hold_two_inputs_and_not_the_data_that_these_are_of(tmp_path: Path) -> None:
+    made = exported(tmp_path, "of_much_data", ("config", "safetensors", "pt2"))
+    example = torch.load(made.folder / "example.pt", weights_only=True)["args"][0]
+    assert len(example.untyped_storage()) == example.numel() * 4
+    assert (made.folder / "example.pt").stat().st_size < 10_000
+    assert (made.folder / "model.pt2").stat().st_size < 60_000

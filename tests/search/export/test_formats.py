@@ -11,16 +11,14 @@ from methods.registry import create
 from models.errors import UserError
 from models.execution.inputs import Inputs
 from search.export import formats
+from search.export.agreement import check_agreement, output_difference, trial_batches
 from search.export.formats import (
     capture_program,
-    check_agreement,
     check_onnx,
     count_flops,
     open_onnx,
     open_pt2,
-    output_difference,
     plain_network,
-    trial_batches,
     write_onnx,
     write_pt2,
 )
