@@ -117,7 +117,7 @@ def _rank_equally_trained(places: Sequence[tuple[int, Outcome]]) -> list[tuple[i
 def standard_error(outcome: Outcome) -> float:
     """Of an accuracy, by the binomial distribution of its images; 0 of other metrics, whose spread is not known."""
     accuracy = outcome.score or 0.0
-    if outcome.metric != ACCURACY or not outcome.images:
+    if not outcome.metric.counted or not outcome.images:
         return 0.0
     return float((accuracy * (1 - accuracy) / outcome.images) ** 0.5)
 
@@ -177,7 +177,7 @@ def is_better(first: Sample | None, second: Sample | None) -> bool:
     if first is None or second is None or first.std is None or second.std is None:
         return False
     # One test image more or less is luck, however little the seeds spread.
-    least = 1 / max(1, min(first.images, second.images)) if first.metric == ACCURACY else 0.0
+    least = 1 / max(1, min(first.images, second.images)) if first.metric.counted else 0.0
     return first.worth - second.worth > least * (1 + ROUNDING) and welch_p_value(first, second) < LEVEL
 
 

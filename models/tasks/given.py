@@ -41,6 +41,7 @@ _SEEDS_APART = 100_003
 _CALIBRATION_INPUTS = 1024
 _MOST_BATCHES = 100_000
 _COUNT_PATIENCE = 120.0  # seconds in which an epoch that does not know its length is drawn once
+_ROUNDING = 1e-4  # of shares that are added up in single precision
 
 
 class GivenPart:
@@ -274,6 +275,7 @@ def _takes_count(task: Task) -> bool:
 def check_score(measured: Any, task: LoadedTask) -> dict[str, float]:
     """The metrics of a score; UserError if one that was declared is missing or is no number."""
     names = [metric.name for metric in task.metrics]
+    shares = {metric.name for metric in task.metrics if metric.unit == "%"}
     if not isinstance(measured, Mapping):
         raise UserError(f"the task's score is a {type(measured).__name__}; return a dictionary with {', '.join(names)}")
     if missing := [name for name in names if name not in measured]:
@@ -286,4 +288,9 @@ def check_score(measured: Any, task: LoadedTask) -> dict[str, float]:
             values[name] = math.nan
         if not math.isfinite(values[name]):
             raise UserError(f"the task's score gives {name} as {one_line(repr(measured[name]))[:60]}; give a number")
+        if name in shares and values[name] > 1 + _ROUNDING:
+            raise UserError(
+                f"the task's score gives {name} as {values[name]:g}, while its unit is %; "
+                "give a share from 0 to 1, or declare another unit"
+            )
     return values

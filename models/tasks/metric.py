@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict
 from models.errors import UserError
 
 _LOWER, _HIGHER = "lower is better", "higher is better"
+_DIRECTION = re.compile(r"better|lower|higher|minim|maxim", re.IGNORECASE)
+_DIRECTION_IN_NAME = re.compile(r"\b(better|lower|higher|minimi[sz]e|maximi[sz]e)", re.IGNORECASE)
 
 
 class Metric(BaseModel):
@@ -25,13 +27,20 @@ class Metric(BaseModel):
     name: str
     unit: str = ""
     lower_is_better: bool = False
+    counted: bool = False
+    """Whether it is the share of the inputs that are right, so that one input more is a known step: of `ACCURACY`
+    alone. A user's own accuracy may be weighted, or of pixels."""
 
     @classmethod
     def parse(cls, text: str) -> Metric:
         """A metric from its text; UserError if it has no name, or says more than unit and direction."""
         name, *rest = (word.strip() for word in text.split(","))
+        if _DIRECTION_IN_NAME.search(name):
+            raise UserError(
+                f"metric {text!r}: its name holds a direction; write NAME, {_LOWER} (or NAME, UNIT, {_LOWER})"
+            )
         for word in rest:
-            if re.search(r"better|lower|higher|minim|maxim", word.lower()) and word.lower() not in (_LOWER, _HIGHER):
+            if _DIRECTION.search(word) and word.lower() not in (_LOWER, _HIGHER):
                 raise UserError(f"metric {text!r}: direction {word!r} is not known; write {_LOWER} or {_HIGHER}")
         directions = [word for word in rest if word.lower() in (_LOWER, _HIGHER)]
         units = [word for word in rest if word.lower() not in (_LOWER, _HIGHER)]
@@ -41,6 +50,11 @@ class Metric(BaseModel):
 
     def __str__(self) -> str:
         return ", ".join(filter(None, (self.name, self.unit, _LOWER if self.lower_is_better else "")))
+
+    @property
+    def with_direction(self) -> str:
+        """As text that names the direction in any case: `mIoU, %, higher is better`."""
+        return str(self) if self.lower_is_better else f"{self}, {_HIGHER}"
 
     def worth(self, value: float) -> float:
         """The value, or its negative where lower is better: the larger worth is the better one."""
@@ -114,4 +128,5 @@ def parse_metrics(metrics: Sequence[str | Metric] | str) -> tuple[Metric, ...]:
     return parsed
 
 
-ACCURACY = Metric(name="accuracy", unit="%")
+ACCURACY = Metric(name="accuracy", unit="%", counted=True)
+"""Top-1, of the built-in task; a metric of the same name that a user declares is not equal to it."""

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from models.errors import UserError, first_line, unknown_name
 from models.task_config import TaskConfig
-from models.tasks.metric import ACCURACY, Metric
+from models.tasks.metric import Metric
 from search.engine.run_record import PARTS, read_config, recorded_fields
 from search.engine.unchanged import describe_changes
 from search.judge.evaluate import Evaluator
@@ -58,7 +58,7 @@ class Check:
 
     @property
     def _counts_images(self) -> bool:
-        return self.metric == ACCURACY and self.images > 0
+        return self.metric.counted and self.images > 0
 
     def _text(self, score: float) -> str:
         return str(score) if self._counts_images else f"{self.metric.name} {score:.6g}"
@@ -122,7 +122,7 @@ def _check_weights(record: Record, path: Path, evaluator: Evaluator) -> Check:
         raise UserError(f"{path} does not hold the finalist's weights: {first_line(error)}") from error
     metric, score = evaluator.task.metric, evaluator.task.score(network, "test")
     scores = (outcome.score or 0.0, score.metrics[metric.name])
-    if metric == ACCURACY and score.inputs:
+    if metric.counted and score.inputs:
         scores = (round(scores[0] * outcome.images), round(scores[1] * score.inputs))
     return Check(
         seed=record.candidate.seed,

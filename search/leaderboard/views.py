@@ -87,12 +87,14 @@ class MeanRanks:
 
 def mean_ranks_by_metric(boards: Sequence[Board]) -> list[MeanRanks]:
     """A table for every metric that judges several tasks: ranks by different metrics are never averaged."""
-    groups: dict[Metric, list[Board]] = {}
+    groups: dict[str, list[Board]] = {}
     for board in boards:
-        groups.setdefault(board.metric, []).append(board)
-    tables = []
-    for metric, group in groups.items():
-        title = "mean rank over tasks" if len(groups) == 1 else f"mean rank over tasks of {metric.name}"
+        groups.setdefault(str(board.metric), []).append(board)
+    names, tables = [group[0].metric.name for group in groups.values()], list[MeanRanks]()
+    for text, group in groups.items():
+        metric = group[0].metric
+        of_metric = "" if len(groups) == 1 else f" of {metric.name if names.count(metric.name) == 1 else text}"
+        title = f"mean rank over tasks{of_metric}"
         tables += [MeanRanks(metric, title, mean_ranks(group))] if len(group) > 1 else []
     return tables
 

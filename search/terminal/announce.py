@@ -49,7 +49,11 @@ def _fact_lines(run: PreparedRun) -> list[str]:
     # A task of a user's own may not say how many inputs it judges on.
     counts = {"to search with": task.count_inputs("search"), "to test": task.count_inputs("test")}
     held_out = [f"{count:,} {purpose}" for purpose, count in counts.items() if count]
-    metrics = [] if task.metrics == (ACCURACY,) else [f"metric    {'; '.join(map(str, task.metrics))}"]
+    metrics = (
+        []
+        if task.metrics == (ACCURACY,)
+        else [f"metric    {'; '.join(metric.with_direction for metric in task.metrics)}"]
+    )
     return [
         *metrics,
         f"targets   {targets}",

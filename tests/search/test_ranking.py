@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_ind
 
-from search.ranking import LEVEL, Sample, is_better, rank_numbers, target_bands, welch_p_value
+from models.tasks.metric import ACCURACY, Metric
+from search.candidate import Outcome
+from search.ranking import LEVEL, Sample, is_better, rank_numbers, standard_error, target_bands, welch_p_value
 
 samples = st.lists(st.integers(0, IMAGES), min_size=2, max_size=6).map(lambda right: [n / IMAGES for n in right])
 
@@ -67,3 +70,14 @@ def test_one_image_is_no_difference_even_without_any_spread() -> None:
 
 def test_bands_hold_targets_that_ask_for_the_same() -> None:
     assert target_bands([0.3, 0.5, 0.4985, 0.4717, 0.496], 0.005) == [0.3, 0.5, 0.5, 0.4717, 0.5]
+
+
+def test_a_users_accuracy_counts_no_images() -> None:
+    """It may be weighted, or of pixels: neither the binomial error nor a step of one image is known of it."""
+    own = Metric.parse("accuracy, %")
+    for metric, error in ((ACCURACY, 0.05), (own, 0.0)):
+        outcome = Outcome(status="ok", metric=metric, metrics={"accuracy": 0.5}, images=100)
+        assert standard_error(Outcome.model_validate(outcome.model_dump(mode="json"))) == pytest.approx(error)
+    first, second = (Sample(mean, 1e-6, 3, 100, metric=own) for mean in (0.905, 0.9))
+    assert is_better(first, second)
+    assert not is_better(replace(first, metric=ACCURACY), second)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
+from models.errors import UserError
 from models.task import Task
 from models.task_config import TaskConfig
 from models.tasks.build import give_task
@@ -157,3 +158,13 @@ def test_loaders_give_the_first_inputs_and_every_network_the_same() -> None:
     assert torch.equal(everything, again)
     assert sorted(everything[:, 0, 0, 0].tolist()) == list(range(40))
     assert torch.equal(few, everything[:12]), "as many batches as hold ten inputs"
+
+
+@pytest.mark.parametrize(("value", "refused"), [(1.00000012, False), (-0.2, False), (72.2, True)])
+def test_percentages_are_given_as_shares(value: float, refused: bool) -> None:
+    task = loaded(metrics="IoU, %", score=lambda network, batches: {"IoU": value})
+    if refused:
+        with pytest.raises(UserError, match=r"gives IoU as 72.2, while its unit is %; give a share from 0 to 1"):
+            task.score(task.network, "search")
+    else:
+        assert task.score(task.network, "search").metrics == {"IoU": value}

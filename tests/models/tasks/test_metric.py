@@ -36,11 +36,25 @@ def test_texts_are_read_and_written_back(text: str, metric: Metric) -> None:
         ("MAE, lower", "direction 'lower' is not known"),
         ("MAE, mm, minimise", "direction 'minimise' is not known"),
         ("MAE, mm, is better lower", "direction 'is better lower' is not known"),
+        ("MAE; lower is better", "its name holds a direction; write NAME, lower is better"),
+        ("MAE lower is better", "its name holds a direction"),
+        ("lower is better", "its name holds a direction"),
+        ("minimise MAE, mm", "its name holds a direction"),
     ],
 )
 def test_what_is_not_understood_is_refused(text: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         Metric.parse(text)
+
+
+def test_a_direction_is_named_in_any_case() -> None:
+    assert ERROR.with_direction == "MAE, mm, lower is better"
+    assert Metric(name="MAE").with_direction == "MAE, higher is better"
+
+
+def test_a_users_accuracy_is_not_the_counted_one() -> None:
+    assert Metric.parse("accuracy, %") != ACCURACY
+    assert str(Metric.parse("accuracy, %")) == str(ACCURACY)
 
 
 def test_one_text_is_one_metric() -> None:

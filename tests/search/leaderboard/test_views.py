@@ -81,6 +81,17 @@ def test_ranks_by_different_metrics_are_never_averaged(path: str, tmp_path: Path
     assert all(ranks.title.capitalize().replace("mae", "MAE") in page for ranks in tables.values())
 
 
+def test_metrics_of_one_name_and_two_units_have_titles_of_their_own(board: Board) -> None:
+    def title_of(*texts: str) -> list[str]:
+        metrics = [Metric.parse(text) for text in texts]
+        boards = [replace(board, task=f"{place}{metric}", title=f"{place}{metric}", dense=replace(DENSE, metric=metric))
+                  for metric in metrics for place in "ab"]  # fmt: skip
+        return [ranks.title for ranks in mean_ranks_by_metric(boards)]
+
+    assert title_of("MAE, EUR", "MAE") == ["mean rank over tasks of MAE, EUR", "mean rank over tasks of MAE"]
+    assert title_of("MAE, EUR", "PSNR, dB") == ["mean rank over tasks of MAE", "mean rank over tasks of PSNR"]
+
+
 def test_two_tasks_of_one_title_are_told_apart(path: str, tmp_path: Path) -> None:
     filled(path).close()
     filled(path, task="ffff0000ffff").close()
