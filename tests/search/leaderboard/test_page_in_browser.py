@@ -25,13 +25,13 @@ ROWS = """[...document.querySelectorAll("#board-0 tbody tr")].map(row => row.cel
 
 @pytest.mark.browser
 def test_a_click_on_a_column_head_sorts(page: Path, board: Board, tmp_path: Path) -> None:
-    known = board.frame[board.frame["delta_points"].notna()]
+    known = board.frame[board.frame["delta"].notna()]
     with Browser(tmp_path / "profile") as browser:
         browser.open(page)
         assert browser.run(ROWS) == list(board.frame["row"])
         for ascending in (True, False):
             browser.click(f"{COLUMN}.querySelector('button')")
-            expected = list(known.sort_values("delta_points", ascending=ascending)["row"])
+            expected = list(known.sort_values("delta", ascending=ascending)["row"])
             assert browser.run(ROWS)[: len(expected)] == expected
             assert browser.run(f"{COLUMN}.ariaSort") == ("ascending" if ascending else "descending")
         assert browser.log == []
