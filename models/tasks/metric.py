@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
@@ -77,21 +77,23 @@ class Metric(BaseModel):
         return f"Δ, {unit}" if unit else "Δ"
 
     def number_text(self, value: float) -> str:
-        """A value without its unit: two decimals of a percentage, four digits of others."""
-        return f"{100 * value:.2f}" if self.unit == "%" else f"{value:.4g}"
+        """A value without its unit: two decimals of a percentage, four digits or more of others."""
+        return f"{100 * value:.2f}" if self.unit == "%" else _plain_text(value, 4)
 
     def spread_text(self, std: float) -> str:
         """A standard deviation without its unit: two decimals of a percentage, two digits of others."""
-        return f"{100 * std:.2f}" if self.unit == "%" else f"{std:.2g}"
+        return f"{100 * std:.2f}" if self.unit == "%" else _plain_text(std, 2)
 
     def delta_text(self, difference: float) -> str:
         """A difference of two values without its unit, signed, with a true minus sign."""
-        text = f"{100 * difference:+.2f}" if self.unit == "%" else f"{difference:+.3g}"
+        text = f"{100 * difference:+.2f}" if self.unit == "%" else _plain_text(difference, 3, "+")
         return text.replace("-", "−")
 
     def change_text(self, difference: float) -> str:
         """A difference of two values with its unit: `-0.52 points` of a percentage, `+0.3 dB`."""
-        text = f"{100 * difference:+.2f} points" if self.unit == "%" else f"{difference:+.3g} {self.unit}"
+        text = (
+            f"{100 * difference:+.2f} points" if self.unit == "%" else f"{_plain_text(difference, 3, '+')} {self.unit}"
+        )
         return text.rstrip()
 
     def value_text(self, value: float) -> str:
@@ -109,14 +111,22 @@ class Metric(BaseModel):
 
     def gap_text(self, gap: float) -> str:
         """How far two values lie apart: `0.52 points` of a percentage, `0.3 dB`."""
-        number = f"{100 * gap:.2f} points" if self.unit == "%" else f"{gap:.3g} {self.unit}"
+        number = f"{100 * gap:.2f} points" if self.unit == "%" else f"{_plain_text(gap, 3)} {self.unit}"
         return number.rstrip()
+
+
+def _plain_text(value: float, digits: int, sign: str = "") -> str:
+    """So many digits, and all before the point of a number below 1e9."""
+    whole = len(f"{abs(value):.0f}") if abs(value) < 1e9 else 0
+    return f"{value:{sign}.{max(digits, whole)}g}"
 
 
 def parse_metrics(metrics: Sequence[str | Metric] | str) -> tuple[Metric, ...]:
     """A task's metrics, the ranking one first; UserError if there is none, or two share a name."""
     if isinstance(metrics, str | Metric):
         metrics = (metrics,)
+    if not isinstance(metrics, Iterable):
+        raise UserError(f"the task's metrics are {metrics!r}; name each as text, such as 'mIoU, %'")
     parsed = tuple(Metric.parse(metric) if isinstance(metric, str) else metric for metric in metrics)
     if wrong := [metric for metric in parsed if not isinstance(metric, Metric)]:
         raise UserError(f"the task's metrics hold a {type(wrong[0]).__name__}; name each as text, such as 'mIoU, %'")

@@ -11,7 +11,9 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
 from models.errors import UserError
 
@@ -25,6 +27,8 @@ def check_overlap(parts: Mapping[str, Any]) -> None:
         parts: loaders by the name that a message calls them by.
     """
     for (name, loader), (other_name, other) in itertools.combinations(parts.items(), 2):
+        if not (_draws_are_known(loader) and _draws_are_known(other)):
+            continue
         source, indices = entries_of(loader)
         other_source, other_indices = entries_of(other)
         if source is None or other_source is None:
@@ -41,6 +45,14 @@ def check_overlap(parts: Mapping[str, Any]) -> None:
                 f"the task's {name} and {other_name} data overlap: {shared:,} of {smaller:,} entries are in both; "
                 "hold out data that are in no other part"
             )
+
+
+def _draws_are_known(loader: Any) -> bool:
+    """Whether its sampler has indices or draws all entries; one over batches that is not torch's own may draw any."""
+    sampler, batch_sampler = getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)
+    if type(batch_sampler) not in (type(None), BatchSampler):
+        return False
+    return hasattr(sampler, "indices") or type(sampler) in (type(None), RandomSampler, SequentialSampler)
 
 
 def entries_of(loader: Any) -> tuple[Any, list[int]]:
@@ -67,5 +79,5 @@ def _tensor_digests(data: Any, indices: list[int]) -> set[bytes]:
 def _row_digest(tensors: list[Tensor]) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     for tensor in tensors:
-        digest.update(tensor.contiguous().reshape(-1).numpy().tobytes())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())  # NumPy lacks bfloat16
     return digest.digest()

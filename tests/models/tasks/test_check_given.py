@@ -19,6 +19,7 @@ from models.task_config import TaskConfig
 from models.tasks.build import give_task
 from models.tasks.load import check_trainable, load_task
 from models.tasks.loaded import LoadedTask
+from models.tasks.overlap import check_overlap
 
 CPU = torch.device("cpu")
 NETWORK = denoising.Denoiser().eval()
@@ -182,10 +183,19 @@ def test_overlaps_are_counted(parts: dict[str, Any], count: str) -> None:
         checked(**parts)
 
 
+def test_entries_of_any_type_are_compared() -> None:
+    halves, twins = (TensorDataset(torch.arange(8.0).bfloat16()) for _ in range(2))
+    with pytest.raises(UserError, match="8 of 8 entries are in both"):
+        check_overlap(loaders(halves, twins))
+
+
 def test_parts_that_do_not_overlap_pass() -> None:
     checked(**loaders(Subset(IMAGES, range(30)), Subset(IMAGES, range(30, 40))))
     sampled = [DataLoader(IMAGES, sampler=SubsetRandomSampler(part)) for part in (range(30), range(30, 40))]
     checked(train=sampled[0], search=sampled[1])
+    batched = [DataLoader(IMAGES, batch_sampler=part) for part in ([[0, 1], [2, 3]], [[4, 5], [6, 7]])]
+    checked(train=batched[0], search=batched[1])
+    checked(train=DataLoader(IMAGES, sampler=[0, 1, 2, 3]), search=DataLoader(IMAGES, sampler=[4, 5, 6, 7]))
     checked(search=[next(iter(DataLoader(IMAGES)))])  # a list says nothing of where it comes from
 
 

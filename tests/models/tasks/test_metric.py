@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from models.errors import UserError
@@ -45,6 +47,25 @@ def test_texts_are_read_and_written_back(text: str, metric: Metric) -> None:
 def test_what_is_not_understood_is_refused(text: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         Metric.parse(text)
+
+
+@pytest.mark.parametrize("metrics", [None, 3])
+def test_metrics_that_are_no_texts_are_refused(metrics: Any) -> None:
+    with pytest.raises(UserError, match=f"the task's metrics are {metrics}; name each as text"):
+        parse_metrics(metrics)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(25013, "25013"), (25009.4, "25009"), (99999.4, "99999"), (123456789, "123456789"), (1e12, "1e+12")],
+)
+def test_all_digits_before_the_point_are_shown(value: float, text: str) -> None:
+    price = Metric(name="MAE", unit="EUR")
+    assert price.value_text(value) == f"{text} EUR"
+    assert price.change_text(-value) == f"-{text} EUR"
+    assert price.gap_text(value) == f"{text} EUR"
+    assert price.delta_text(value) == f"+{text}"
+    assert price.spread_text(value) == text
 
 
 def test_a_direction_is_named_in_any_case() -> None:
