@@ -65,7 +65,7 @@ def test_every_candidate_command_fact_and_skipped_layer_is_on_the_page(run: RunV
 
 def test_missing_figures_are_blank(run: RunView) -> None:
     dense = Dense(DENSE.flops, DENSE.params, DENSE.bytes, None, None)
-    finals = run.tables.finals.assign(test_std=np.nan, delta_points=np.nan)
+    finals = run.tables.finals.assign(test_std=np.nan, delta=np.nan)
     text = Reader(report_html(dataclasses.replace(with_tables(run, finals=finals), dense=dense))).text
     assert not re.search(r"\b(nan|NaN %|None|<NA>)\b", text)
     assert "points against dense" not in text
