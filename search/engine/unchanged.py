@@ -50,9 +50,11 @@ def describe_changes(task: LoadedTask, fingerprint: str, recorded_parts: Any) ->
 def _describe_change(name: str, task: LoadedTask, then: Any, now: Any) -> str:
     config = task.config
     places = {"network": network_name(config.network), "weights": config.weights, "data": data_name(config.data)}
+    if config.task is not None:  # its file builds network, weights and data
+        places = {"task": network_name(config.network), "weights": config.weights}
     place = places.get(name)
     label = name.replace("_", " ") if place is None else f"{name} {place}"
-    verb = "has" if name == "network" else "have"
+    verb = "has" if name in ("network", "task") else "have"
     return f"{label} {verb} changed ({_shorten_digest(then)} then, {_shorten_digest(now)} now)"
 
 

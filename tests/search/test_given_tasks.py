@@ -93,3 +93,9 @@ def test_another_task_is_refused(tmp_path: Path) -> None:
     for function in (lambda task: api.search(task=task, resume=folder), lambda task: api.open_run(folder, task=task)):
         with pytest.raises(UserError, match=r"the task given \(Doubler\) is not the run's"):
             function(doubling_task(seed=1))
+
+
+@pytest.mark.parametrize("given", [3, Task])
+def test_what_is_no_task_is_named(given: object, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"task=\w+ is not understood; give a models.task.Task"):
+        api.plan(task=given, results=tmp_path, targets=0.5)  # type: ignore[arg-type]
