@@ -2,8 +2,8 @@
 
     network = load_compressed("results/my-run/export")
 
-needs neither the ledger nor the dense weights: the dense architecture is built anew, given the allocation's widths
-and tables, and filled from `model.safetensors`.
+needs neither the ledger nor the dense weights: the dense architecture is built anew, given the allocation's widths and
+tables, and filled from `model.safetensors`. Of a user's own task its function builds it, with all that this reads.
 """
 
 from __future__ import annotations

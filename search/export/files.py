@@ -69,7 +69,7 @@ def write_files(subject: Subject, stage: Path, folder: Path, formats: tuple[str,
     if "safetensors" in formats:
         atomic_write(stage / WEIGHTS, safetensors.torch.save(pack_weights(subject.compressor, subject.network)))
         if subject.task.config.task is not None:
-            write_example(Inputs.of(subject.task.example).to("cpu"), stage / EXAMPLE)
+            write_example(subject.example, stage / EXAMPLE)
         config = config.model_copy(update={"files": _stored_files(stage)})
         _write_config(stage, config)  # `load_compressed` reads it beside the weights
         agreement[WEIGHTS] = _rebuilt_difference(subject, stage)
