@@ -43,8 +43,8 @@ def task_of(
     """The configuration of a task given by names or objects; `fields` as `new_task_config` takes them."""
     if task is not None:
         if not isinstance(task, str | Path | Task):
-            given = task.__name__ if isinstance(task, type) else type(task).__name__
-            raise UserError(f"task={given} is not understood; give a models.task.Task, or path/to/file.py:function")
+            given = f"that is the class {task.__name__}" if isinstance(task, type) else f"of type {type(task).__name__}"
+            raise UserError(f"task {given} is not understood; give a models.task.Task, or path/to/file.py:function")
         own = give_task(task) if isinstance(task, Task) else str(task)
         brought = [None if value is None else str(value) for value in (network, weights, data)]
         return new_task_config(
