@@ -59,7 +59,7 @@ def compose_records(records: Sequence[MethodRecord], registered: Iterable[Method
         summary=f"{first.summary}; then {second.summary}",
         source=f"{first.source}; {second.source}",
         shrinks_channels=first.shrinks_channels and second.shrinks_channels,
-        needs_calibration=first.needs_calibration,
+        needs_calibration=first.needs_calibration or second.needs_calibration,
         has_centroids=second.has_centroids,
         options={f"{code_label(member.name)}.{option}": default
                  for member in infos for option, default in member.options.items()},
@@ -89,6 +89,7 @@ class Composed(Compressor):
     ) -> None:
         super().__init__(network, example, options)
         self.info = info
+        self._records = records
         self._labels = [code_label(member.name) for member, _ in records]
         # The first method may put plain layers in the place of some; the second finds its layers among these.
         bound = []
@@ -108,8 +109,14 @@ class Composed(Compressor):
         return {_site_name(label, layer): reason for label, layer, reason in layers}
 
     def calibrate(self, batches: Iterable[Batch], objective: Objective = CLASSIFICATION) -> None:
-        self._first.calibrate(batches, objective)
-        self.cost = ComposedCost(self._first, self._second)  # calibration changes the order of removal
+        loaded = list(batches)
+        for member, (info, _) in zip((self._first, self._second), self._records, strict=True):
+            if info.needs_calibration:
+                member.calibrate(loaded, objective)
+        # Calibration changes the order of removal, and may change ladders.
+        self.cost = ComposedCost(self._first, self._second)
+        for computed in ("sites", "skipped"):
+            self.__dict__.pop(computed, None)
 
     def compress(self, allocation: Allocation) -> nn.Module:
         first, second = self._split_allocation(allocation)

@@ -8,7 +8,7 @@ with the weights of each layer's remaining inputs re-fitted by least squares. Fo
 of its remaining inputs and H = Σ⁻¹, removing the inputs b adds tr(W_b (H_bb)⁻¹ W_bᵀ); then W ← W − W_b (H_bb)⁻¹ H_b
 and H ← H − H_:b (H_bb)⁻¹ H_b:. (Hassibi and Stork, NIPS 1992; for structures: Kurtić et al., 2023, arXiv 2302.04089,
 ZipLM.) The order of removal is computed once, without labels. For each allocation, the layers that read the remaining
-channels are then repaired in closed form (`moments.repair_layer`). A group that is read only by layers of other kinds,
+channels are then repaired in closed form (`repair.repair_layer`). A group that is read only by layers of other kinds,
 or by very wide ones, is ranked by the L1 norm of its filters.
 """
 
@@ -23,17 +23,11 @@ from torch import Tensor, nn
 
 from methods.base import Allocation, MethodInfo, copy_network
 from methods.filters.filter_pruning import FilterPruning
-from methods.filters.moments import (
-    Moments,
-    channel_columns,
-    grouped_weights,
-    has_measurable_inputs,
-    measure_moments,
-    repair_layer,
-)
+from methods.filters.repair import channel_columns, repair_layer
 from methods.graph.channels import Group, removed_channels, tied_parameters
 from methods.graph.filter_norms import filter_norms
 from methods.graph.narrow import channels_of
+from methods.moments.layer_inputs import Moments, grouped_weights, has_measurable_inputs, measure_moments
 from methods.registry import register
 from models.execution.inputs import Example
 from models.tasks.classification import CLASSIFICATION

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from methods.base import Compressor, Cost, CostModel, Setting, Site, lazy_attribute
+from methods.base import Cost, CostModel, Setting, Site, lazy_attribute
+from methods.following import FollowingMethod
 from methods.graph.channels import shared_weights
 from methods.graph.narrow import Conv
-from methods.graph.removal import KeptChannels
 from methods.graph.trace import LayerUse, trace_layers
 from methods.tables.codebook import why_unsupported
 from methods.tables.table_cost import TableCost, falling_settings, network_cost, subtract_costs
@@ -32,22 +31,17 @@ class TableSite(NamedTuple):
     costs: Sequence[Cost]
 
 
-class KernelTables(Compressor):
-    """A method for the dense network, or for one that another method has narrowed (`bind_narrowed`).
-
-    Ladders are computed when they are first read, because `unpack` needs none.
-    """
+class KernelTables(FollowingMethod):
+    """Ladders are computed when they are first read, because `unpack` needs none."""
 
     saves_nothing: str
     """The reason given for layers that no setting makes cheaper."""
-    _wide: Self | None = None
 
     def __init__(self, network: nn.Module, example: Example, options: Mapping[str, Any]) -> None:
         super().__init__(network, example, options)
         self._uses = trace_layers(network, example)
         self._left_dense: dict[str, str] = {}
         self._names = self._find_layers()
-        self._kept_channels: KeptChannels | None = None  # the channels of a narrowed network
 
     @abstractmethod
     def why_dense(self, name: str, layer: Conv, use: LayerUse) -> str | None:
@@ -69,17 +63,6 @@ class KernelTables(Compressor):
     def skipped(self) -> dict[str, str]:
         layers = {*self._left_dense, *(layer for site in self.sites for layer in site.layers)}
         return self._left_dense | {name: self.saves_nothing for name in self._names if name not in layers}
-
-    def bind_narrowed(self, network: nn.Module, channels: KeptChannels | None) -> Self:
-        """The method for a narrowed network; it shares the measurements of the dense one."""
-        twin = copy.copy(self)  # shallow, with the computed ladders and indicators
-        twin.network, twin._kept_channels, twin._wide = network, channels, self.whole_method
-        return twin
-
-    @property
-    def whole_method(self) -> Self:
-        """The method of the dense network, from which this one may be narrowed."""
-        return self if self._wide is None else self._wide
 
     def _find_layers(self) -> list[str]:
         """The layers that take part; the reasons of all others go to `_left_dense`."""

@@ -23,7 +23,7 @@ from models.tasks.objective import Batch, Objective
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("method", [*methods(), "l1+kse", "l1+kernel-clustering"])
+@pytest.mark.parametrize("method", [*methods(), "l1+kse", "l1+kernel-clustering", "obs+tucker"])
 def test_conformance(method: str, network: str, check: Callable[[MethodCase], None]) -> None:
     check(MethodCase(method, network))
 

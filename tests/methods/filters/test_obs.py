@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from methods.base import Allocation
-from methods.filters import moments, obs
-from methods.filters.moments import channel_columns, measure_moments, repair_layer, sample_patches
+from methods.filters import obs
+from methods.filters.repair import channel_columns, repair_layer
+from methods.moments import layer_inputs
+from methods.moments.layer_inputs import measure_moments, sample_patches
 from methods.registry import create
 from models.errors import UserError
 from models.tasks.classification import CLASSIFICATION
@@ -214,7 +216,7 @@ def test_values_that_are_not_finite_are_refused(pair: _Pair, batches: list[tuple
 
 def test_what_too_wide_a_layer_reads_goes_by_l1(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(2)
-    monkeypatch.setattr(moments, "_WIDEST", 8 * 4 * 4 - 1)
+    monkeypatch.setattr(layer_inputs, "_WIDEST", 8 * 4 * 4 - 1)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 4 * 4, 5))
     inputs = torch.randn(4, 3, 6, 6)
     small = {}

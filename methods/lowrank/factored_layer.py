@@ -1,0 +1,137 @@
+"""A layer as two or three plain ones in a row: a projection of its channels, its core, and an expansion."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import skip_init
+
+from methods.graph.narrow import CONVOLUTIONS, TRANSPOSED, Conv
+from methods.lowrank.decomposition import Factors
+
+INPUTS, CORE, OUTPUTS = "inputs", "core", "outputs"
+_POINTWISE: dict[type[nn.Module], type[Conv]] = {
+    **{kind: kind for kind in CONVOLUTIONS},
+    **dict(zip(TRANSPOSED, CONVOLUTIONS, strict=True)),
+}
+
+
+class FactoredLayer(nn.Sequential):
+    """Plain layers `inputs` (C → r₁, pointwise), `core` (r₁ → r₂, the layer's geometry), `outputs` (r₂ → N, pointwise).
+
+    `inputs` or `outputs` may be absent. The last layer has the bias. Between them stands nothing, so that a layer that
+    pads does so behind `inputs`: a projection of padding is padding.
+    """
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
+        """Further arguments (`output_size` of a transposed convolution) are the core's."""
+        for name, part in self._modules.items():
+            assert part is not None
+            x = part(x, *args, **kwargs) if name == CORE else part(x)
+        return x
+
+
+def why_not_plain(module: nn.Module) -> str | None:
+    """Why a layer cannot be taken apart; None for a plain linear layer or convolution in one group."""
+    kind = next((kind for kind in (nn.Linear, *CONVOLUTIONS, *TRANSPOSED) if isinstance(module, kind)), None)
+    if kind is None:
+        return "not a convolution or linear layer"
+    if getattr(module, "groups", 1) > 1:
+        return "it works in groups"
+    methods = ("forward", "_conv_forward", "_output_padding")
+    plain = all(getattr(type(module), name, None) is getattr(kind, name, None) for name in methods)
+    weight = module._parameters.get("weight")
+    if not plain or weight is None:
+        return "its weight or its forward pass is not that of a plain layer"
+    return None if weight.is_floating_point() else "its weight is not floating point"
+
+
+def taps_of(layer: nn.Module) -> int:
+    """K, the positions of a kernel; 1 for a linear layer."""
+    return math.prod(layer.kernel_size) if isinstance(layer, Conv) else 1
+
+
+def weight_by_output(layer: nn.Module) -> Tensor:
+    """The weight as (N, C, K), float64 on the CPU."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    table = weight.detach().cpu().double().flatten(2) if weight.dim() > 2 else weight.detach().cpu().double()[..., None]
+    return table.transpose(0, 1) if getattr(layer, "transposed", False) else table
+
+
+def outline_layer(layer: nn.Module, in_rank: int, out_rank: int) -> FactoredLayer:
+    """The factored layer of a plain one, with weights that are yet to be set; full ranks leave a part out."""
+    parts: dict[str, nn.Module] = {}
+    bias = layer.bias is not None
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    where = {"device": weight.device, "dtype": weight.dtype}
+    if isinstance(layer, nn.Linear):
+        inputs, outputs = layer.in_features, layer.out_features
+    else:
+        assert isinstance(layer, Conv)
+        inputs, outputs = layer.in_channels, layer.out_channels
+    last = out_rank == outputs
+    if in_rank < inputs:
+        parts[INPUTS] = _pointwise(layer, inputs, in_rank, bias=False, **where)
+    parts[CORE] = _core(layer, in_rank, out_rank, bias=bias and last, **where)
+    if not last:
+        parts[OUTPUTS] = _pointwise(layer, out_rank, outputs, bias=bias, **where)
+    factored = FactoredLayer()
+    for name, part in parts.items():
+        factored.add_module(name, part)
+    for parameter in factored.parameters():
+        parameter.requires_grad_(weight.requires_grad)
+    return factored.train(layer.training)
+
+
+def _pointwise(layer: nn.Module, inputs: int, outputs: int, **options: Any) -> nn.Module:
+    if isinstance(layer, nn.Linear):
+        return skip_init(nn.Linear, inputs, outputs, **options)
+    kind = next(pointwise for kind, pointwise in _POINTWISE.items() if isinstance(layer, kind))
+    return skip_init(kind, inputs, outputs, 1, **options)
+
+
+def _core(layer: nn.Module, inputs: int, outputs: int, **options: Any) -> nn.Module:
+    if isinstance(layer, nn.Linear):
+        return skip_init(nn.Linear, inputs, outputs, **options)
+    assert isinstance(layer, Conv)
+    kind = next(kind for kind in (*CONVOLUTIONS, *TRANSPOSED) if isinstance(layer, kind))
+    geometry: dict[str, Any] = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation,
+                                "padding_mode": layer.padding_mode}  # fmt: skip
+    if layer.transposed:
+        geometry["output_padding"] = layer.output_padding
+    return skip_init(kind, inputs, outputs, layer.kernel_size, **geometry, **options)
+
+
+@torch.no_grad()
+def factor_layer(layer: nn.Module, factors: Factors, bias: Tensor | None) -> FactoredLayer:
+    """The layer with these factors, balanced between neighbours, and this bias, (N,).
+
+    Of neighbouring factors A and B, row i of A and column i of B are given the same norm: the product stays, and a step
+    of gradient descent moves both alike.
+    """
+    r2, r1, _ = factors.core.shape
+    factored = outline_layer(layer, r1, r2)
+    core, inputs, outputs = factors.core, factors.inputs, factors.outputs
+    if inputs is not None:
+        scale = (core.norm(dim=(0, 2)) / inputs.norm(dim=1).clamp(min=1e-30)).sqrt().clamp(min=1e-30)
+        inputs, core = inputs * scale[:, None], core / scale[:, None]
+    if outputs is not None:
+        scale = (outputs.norm(dim=0) / core.flatten(1).norm(dim=1).clamp(min=1e-30)).sqrt().clamp(min=1e-30)
+        core, outputs = core * scale[:, None, None], outputs / scale
+    for name, part in factored.named_children():
+        matrix = {INPUTS: inputs, CORE: core, OUTPUTS: outputs}[name]
+        assert matrix is not None
+        assert isinstance(part.weight, Tensor)
+        if name == CORE and getattr(layer, "transposed", False):
+            matrix = matrix.transpose(0, 1)
+        part.weight.copy_(matrix.reshape(part.weight.shape))
+    if bias is not None:
+        last = factored[-1].bias
+        assert isinstance(last, Tensor)
+        last.copy_(bias)
+    return factored

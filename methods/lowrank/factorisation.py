@@ -1,0 +1,238 @@
+"""`svd` and `tucker`: layers as thinner ones along the directions that their inputs use and that the outputs need.
+
+The directions are those of the dense network on a few batches (`decomposition.py`). A site is a layer, a setting its
+ranks. No channels are coupled, so that this works wherever a layer is called as a module, and what comes of it are
+plain layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from methods.base import DENSE, Allocation, Cost, CostModel, MethodInfo, Setting, Site, copy_network, lazy_attribute
+from methods.following import FollowingMethod
+from methods.graph.narrow import Conv, channels_of, replace_module
+from methods.graph.removal import Change, RemovalOrder
+from methods.graph.trace import trace_layers
+from methods.lowrank.decomposition import Decomposition, Factors
+from methods.lowrank.factored_layer import factor_layer, outline_layer, taps_of, weight_by_output
+from methods.lowrank.plain_layers import find_plain_layers, measure_shapes
+from methods.lowrank.rank_cost import RankedLayer, RanksChange
+from methods.lowrank.ranks import LayerShape, Ranks, tried_in_ranks, undominated_ranks
+from methods.moments.layer_inputs import Moments, measure_moments
+from methods.moments.output_gradients import measure_output_gradients, metric_root
+from methods.registry import register
+from methods.tables.table_cost import TableCost, falling_settings, network_cost, subtract_costs
+from models.execution.inputs import Example
+from models.tasks.classification import CLASSIFICATION
+from models.tasks.objective import Batch, Objective
+
+_DAMPING = 0.01  # of G, as a share of its mean diagonal: it is measured on a thousand draws
+
+TriedRanks = Callable[[nn.Module, LayerShape], tuple[Sequence[int], Sequence[int]]]
+"""A layer -> the ranks of its inputs and those of its outputs that settings combine."""
+
+
+class Factorisation(FollowingMethod):
+    """One site per plain layer. Before `calibrate`, all directions of inputs and outputs count alike."""
+
+    skipped: dict[str, str]
+
+    def __init__(
+        self,
+        info: MethodInfo,
+        tried_ranks: TriedRanks,
+        network: nn.Module,
+        example: Example,
+        options: Mapping[str, Any],
+    ) -> None:
+        super().__init__(network, example, options)
+        self.info, self._tried_ranks = info, tried_ranks
+        self._uses = trace_layers(network, example)
+        self._names, self.skipped = find_plain_layers(network, example, self._uses)
+        self._shapes = measure_shapes(network, example, self._names, self._uses)
+        self._moments: dict[str, Moments] = {}
+        self._gradients: dict[str, Tensor] = {}
+
+    def calibrate(self, batches: Iterable[Batch], objective: Objective = CLASSIFICATION) -> None:
+        """Measure inputs and output gradients of all layers that can be taken apart."""
+        loaded, twin = list(batches), copy_network(self.network).eval()
+        self._moments = measure_moments(twin, self._names, loaded, objective)
+        self._gradients = measure_output_gradients(twin, self._names, loaded, objective)
+        for computed in ("_ladders", "sites", "cost"):
+            self.__dict__.pop(computed, None)
+
+    @lazy_attribute
+    def sites(self) -> tuple[Site, ...]:
+        return self._ladders[0]
+
+    @lazy_attribute
+    def cost(self) -> CostModel:
+        return self._ladders[1]
+
+    @property
+    def damages(self) -> list[list[float]]:
+        """Of every setting of every site: how far it alone moves the outputs, in the measure of drift."""
+        return self._ladders[2]
+
+    @cached_property
+    def _ladders(self) -> tuple[tuple[Site, ...], TableCost, list[list[float]]]:
+        """Sites, their costs, and their damages. A layer that no ranks make cheaper is no site."""
+        sites, tables, damages = [], [], []
+        for name in self._names:
+            layer, shape = self.network.get_submodule(name), self._shapes[name]
+            in_ranks, out_ranks = self._tried_ranks(layer, shape)
+            losses = self._decompose(name).damages(in_ranks)
+            pairs = undominated_ranks(shape, in_ranks, losses, out_ranks)
+            bias = 0 if layer.bias is None else shape.outputs
+            costs = [_layer_cost(shape, Ranks(shape.channels, shape.outputs), bias)]
+            costs += [_layer_cost(shape, ranks, bias) for ranks, _ in pairs]
+            strengths = [1 - cost.flops / costs[0].flops for cost in costs]
+            kept, strengths = falling_settings(costs, strengths)
+            if len(kept) == 1:
+                self.skipped[name] = "no ranks make it cheaper"
+                continue
+            settings = [DENSE, *(Setting(in_rank=ranks.inputs, out_rank=ranks.outputs) for ranks, _ in pairs)]
+            lost = [0.0, *(damage for _, damage in pairs)]
+            sites.append(Site(name, tuple(settings[i] for i in kept), tuple(strengths), (name,), shape.outputs))
+            tables.append([costs[i] for i in kept])
+            damages.append([lost[i] for i in kept])
+        rest = subtract_costs(network_cost(self.network, self._uses), [table[0] for table in tables])
+        return tuple(sites), TableCost(rest, tables), damages
+
+    def compress(self, allocation: Allocation) -> nn.Module:
+        return self._replace_layers(allocation, lambda name, ranks: self._factor(name, ranks))
+
+    def unpack(self, allocation: Allocation, tensors: Mapping[str, Tensor]) -> nn.Module:
+        network = self._replace_layers(
+            allocation, lambda name, ranks: outline_layer(self.network.get_submodule(name), *ranks)
+        )
+        network.load_state_dict(dict(tensors))
+        return network
+
+    def _replace_layers(self, allocation: Allocation, replace: Callable[[str, Ranks], nn.Module]) -> nn.Module:
+        small = copy_network(self.network)
+        for name, setting in allocation.items():
+            if setting == DENSE:
+                continue
+            layer = self.network.get_submodule(name)
+            shape = self._shapes[name].narrowed(channels_of(layer, "in"), channels_of(layer, "out"))
+            ranks = shape.fitting_ranks(_ranks_of(setting))
+            if ranks is not None:
+                replace_module(small, name, replace(name, ranks))
+        return small
+
+    def _factor(self, name: str, ranks: Ranks) -> nn.Module:
+        layer = self.network.get_submodule(name)
+        factors = self._decompose(name).factors(*ranks)
+        bias = None
+        if layer.bias is not None:
+            assert isinstance(layer.bias, Tensor)
+            bias = layer.bias.detach().cpu().double() + self._mean_shift(name, factors)
+        return factor_layer(layer, factors, bias)
+
+    def _decompose(self, name: str) -> Decomposition:
+        """The weights of the layer as it is now, narrowed or not, in the dense network's metrics."""
+        layer = self.network.get_submodule(name)
+        weight = weight_by_output(layer)
+        outputs, channels, taps = weight.shape
+        transposed = getattr(layer, "transposed", False)
+        stays_in, stays_out = self._staying(name)
+        if name in self._moments:
+            moment = self._moments[name].covariance()[0]
+            if not transposed:
+                stays_in = (stays_in[:, None] * taps + torch.arange(taps)).flatten()
+            moment = moment[stays_in][:, stays_in]
+        else:
+            moment = torch.eye(channels if transposed else channels * taps, dtype=torch.float64)
+        if transposed:  # every tap gives outputs of its own from the same channels
+            moment = torch.kron(moment, torch.eye(taps, dtype=torch.float64))
+        gradients = self._gradients.get(name)
+        if gradients is None:
+            root = inverse = torch.eye(outputs, dtype=torch.float64)
+        else:
+            root, inverse = metric_root(gradients[stays_out][:, stays_out], _DAMPING)
+        return Decomposition(weight, moment, root, inverse)
+
+    def _staying(self, name: str) -> tuple[Tensor, Tensor]:
+        """The dense layer's input and output channels that the layer still has."""
+        if self._kept_channels is not None:
+            return self._kept_channels(name)
+        shape = self._shapes[name]
+        return torch.arange(shape.channels), torch.arange(shape.outputs)
+
+    def _mean_shift(self, name: str, factors: Factors) -> Tensor:
+        """What the bias has to make up for, (N,): the mean of what the factors lose."""
+        moments = self._moments.get(name)
+        if moments is None or not moments.shifts:
+            return torch.zeros(())
+        layer = self.network.get_submodule(name)
+        lost = weight_by_output(layer) - factors.product()  # (N, C, K)
+        stays_in, _ = self._staying(name)
+        if isinstance(layer, Conv) and layer.transposed:
+            # An output sums as many taps as the kernel has for each step of the stride.
+            overlap = torch.tensor(layer.stride).prod()
+            return lost.sum(2) @ moments.mean[0][stays_in].double() / overlap
+        mean = moments.mean[0].view(-1, taps_of(layer))[stays_in].double()
+        return torch.einsum("nck,ck->n", lost, mean)
+
+    def cost_change(self, order: RemovalOrder) -> Change:
+        layers, names = [], [site.name for site in self.sites]
+        for site in self.sites:
+            ranks = [_ranks_of(setting) for setting in site.settings[1:]]
+            sides = order.removal_of(site.name, "in"), order.removal_of(site.name, "out")
+            layers.append(RankedLayer(*sides, self._shapes[site.name], ranks))
+        shapes = {name: self._shapes[name] for name in names}
+        return RanksChange(
+            layers,
+            [
+                order.positions_left({name: getattr(shape, part) for name, shape in shapes.items()})
+                for part in ("in_positions", "core_positions", "out_positions")
+            ],
+        )
+
+
+def _ranks_of(setting: Setting) -> Ranks:
+    return Ranks(int(setting["in_rank"]), int(setting["out_rank"]))
+
+
+def _layer_cost(shape: LayerShape, ranks: Ranks, bias: int) -> Cost:
+    flops, params = shape.weight_costs(*ranks)
+    return Cost(int(flops), int(params) + bias, 4 * (int(params) + bias))
+
+
+def _ranks_of_outputs(layer: nn.Module, shape: LayerShape) -> tuple[Sequence[int], Sequence[int]]:
+    """One projection: behind the kernel, or before one that spreads its inputs (a transposed convolution)."""
+    if getattr(layer, "transposed", False):
+        return range(1, shape.channels + 1), [shape.outputs]
+    return [shape.channels], range(1, shape.outputs + 1)
+
+
+def _ranks_of_both(layer: nn.Module, shape: LayerShape) -> tuple[Sequence[int], Sequence[int]]:
+    """A projection before the kernel, one behind it, or both; one is enough where the kernel has a single tap."""
+    in_ranks = [shape.channels] if shape.taps == 1 else tried_in_ranks(shape.channels)
+    return in_ranks, range(1, shape.outputs + 1)
+
+
+def _register_factorisation(name: str, tried_ranks: TriedRanks, summary: str, source: str) -> None:
+    info = MethodInfo(name, summary, source, needs_calibration=True, place="second")
+    register(info, partial(Factorisation, info, tried_ranks))
+
+
+_register_factorisation(
+    "svd",
+    _ranks_of_outputs,
+    "low rank: each layer through fewer directions of its outputs, then a 1x1 layer",
+    "Zhang et al., CVPR 2015, arXiv 1411.4229",
+)
+_register_factorisation(
+    "tucker",
+    _ranks_of_both,
+    "low rank: a 1x1 layer to fewer directions of the inputs, the kernel, a 1x1 layer to all outputs",
+    "Kim et al., ICLR 2016, arXiv 1511.06530; Zhang et al., CVPR 2015, arXiv 1411.4229",
+)

@@ -1,0 +1,107 @@
+"""How much the network's outputs depend on each layer's outputs y: the second moment of gradients, G = E[Σₜ gₜ gₜᵀ].
+
+A small change Δ of a layer's weights, whose inputs x have the second moment S, moves the network's outputs by about
+
+    ½ tr(G Δ S Δᵀ)
+
+in the measure of drift: nats between the classes' distributions, squared error relative to the variance for other
+outputs (`models.tasks.outputs`). That is the Gauss-Newton approximation, with inputs and gradients taken as independent
+of each other and positions t as independent among themselves (Martens and Grosse, ICML 2015, arXiv 1503.05671). g is
+the gradient of a log-likelihood whose labels are drawn from the network's own outputs, so that it does not vanish on
+images that the network knows by heart (Kunstner et al., NeurIPS 2019, arXiv 1905.12558).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from methods.graph.narrow import Conv
+from models.execution.forward_hooks import forward_hooks
+from models.execution.gradients import run_backward
+from models.tasks.batches import count_inputs
+from models.tasks.objective import Batch, Objective
+from models.tasks.outputs import Logits, Output
+
+
+def measure_output_gradients(
+    network: nn.Module, names: Iterable[str], batches: Iterable[Batch], objective: Objective
+) -> dict[str, Tensor]:
+    """G of the named layers, (N, N) float64 on the CPU; layers that no output depends on are left out.
+
+    A task without outputs to compare gives the gradients of its own loss.
+
+    Args:
+        network: in evaluation mode; its parameters will all require gradients.
+    """
+    for parameter in network.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    names = list(names)
+    layers = {name: network.get_submodule(name) for name in names}
+    sums: dict[str, Tensor] = {}
+    count, generator = 0, torch.Generator().manual_seed(0)
+    hooks = [(layer, _watch_gradients(sums, name)) for name, layer in layers.items()]
+    for batch in batches:
+        inputs = count_inputs(batch)
+        with torch.enable_grad(), forward_hooks(after=hooks):
+            if objective.has_outputs:
+                loss = sampled_loss(objective.outputs(network, batch), inputs, generator)
+            else:
+                loss = objective.calibration_loss(network, batch) * inputs
+            run_backward(loss)
+        count += inputs
+        network.zero_grad(set_to_none=True)
+    return {name: total / count for name, total in sums.items()}
+
+
+def _watch_gradients(sums: dict[str, Tensor], name: str) -> Callable[[nn.Module, Sequence[object], Tensor], None]:
+    def add_moment(layer: nn.Module, gradient: Tensor) -> None:
+        channel_dim = -1 - len(layer.kernel_size) if isinstance(layer, Conv) else -1
+        rows = gradient.detach().movedim(channel_dim, -1).flatten(0, -2).float()  # (positions, N)
+        moment = (rows.mT @ rows).double().cpu()
+        sums[name] = sums[name] + moment if name in sums else moment
+
+    def watch_output(layer: nn.Module, _: Sequence[object], output: Tensor) -> None:
+        if output.requires_grad:
+            output.register_hook(lambda gradient: add_moment(layer, gradient))
+
+    return watch_output
+
+
+def sampled_loss(outputs: Sequence[Output], inputs: int, generator: torch.Generator) -> Tensor:
+    """A random scalar; the expected product of its gradient with itself is the curvature of drift, summed over inputs.
+
+    Args:
+        outputs: of a batch.
+        inputs: of that batch.
+    """
+    losses = []
+    for output in outputs:
+        if isinstance(output, Logits):
+            # Drift is the mean over rows: of n rows of an input, each gives 1/n of the curvature.
+            rows = output.float().rows()
+            labels = torch.multinomial(rows.detach().softmax(1).cpu(), 1, generator=generator)[:, 0].to(rows.device)
+            share = math.sqrt(inputs / len(rows))
+            losses.append(share * functional.cross_entropy(rows, labels, reduction="sum"))
+        else:
+            values = output.float()
+            variance = values.detach().var(correction=0) if values.numel() > 1 else values.new_ones(())
+            noise = torch.randn(values.shape, generator=generator).to(values.device)
+            scale = (2 * inputs / values.numel() / torch.where(variance > 0, variance, 1.0)).sqrt()
+            losses.append((scale * noise * values).sum())
+    return torch.stack(losses).sum()
+
+
+def metric_root(moment: Tensor, damping: float) -> tuple[Tensor, Tensor]:
+    """H = (G + damping · mean(diag G) · I)^½ and its inverse, (N, N) float64; the identity for a moment of zeros."""
+    size = float(moment.diagonal().mean())
+    if not size > 0:
+        eye = torch.eye(len(moment), dtype=torch.float64)
+        return eye, eye
+    values, vectors = torch.linalg.eigh(moment / size + damping * torch.eye(len(moment), dtype=torch.float64))
+    roots = values.clamp(min=damping).sqrt()
+    return (vectors * roots) @ vectors.T * math.sqrt(size), (vectors / roots) @ vectors.T / math.sqrt(size)
