@@ -292,7 +292,9 @@ def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_methods_say_what_goes_together(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = run(capsys, "methods")
-    assert re.search(r"one of .*\bl1\b.* first and one of kernel-clustering, kse second, as in l1\+kse", out)
+    assert re.search(
+        r"one of .*\bl1\b.* first and one of kernel-clustering, kse, svd, tucker second, as in l1\+kse", out
+    )
 
 
 @pytest.mark.parametrize("command", [[], ["search"], ["plan"], ["train"], ["export"], ["methods"]])

@@ -44,7 +44,7 @@ def test_every_pair_that_the_records_allow() -> None:
 
 @pytest.mark.parametrize("method", ["kse+l1", "l1+l1", "kse+kse", "resrep+kse", "l1+resrep", "l1+kse+kse"])
 def test_what_does_not_go_together_is_told_what_does(method: str) -> None:
-    with pytest.raises(UserError, match=r"l1.* first and one of kernel-clustering, kse second"):
+    with pytest.raises(UserError, match=r"l1.* first and one of kernel-clustering, kse, svd, tucker second"):
         method_info(method)
 
 
