@@ -2,11 +2,12 @@
 
 A coupled group's channels are removed greedily. Each step removes the channel that adds least to
 
-    Σ_layers ‖Δ outputs‖² / ‖outputs‖²        over the layers that read the group,
+    Σ_layers ½ tr(G Δ Σ Δᵀ)        over the layers that read the group, Δ the change of their weights,
 
-with the weights of each layer's remaining inputs re-fitted by least squares. For one layer with weights W, covariance Σ
-of its remaining inputs and H = Σ⁻¹, removing the inputs b adds tr(W_b (H_bb)⁻¹ W_bᵀ); then W ← W − W_b (H_bb)⁻¹ H_b
-and H ← H − H_:b (H_bb)⁻¹ H_b:. (Hassibi and Stork, NIPS 1992; for structures: Kurtić et al., 2023, arXiv 2302.04089,
+(G: how much the network's outputs depend on the layer's, `methods/moments/output_gradients.py`) with the weights of
+each layer's remaining inputs re-fitted by least squares. For one layer with weights W, covariance Σ of its remaining
+inputs and H = Σ⁻¹, removing the inputs b makes Δ Σ Δᵀ = W_b (H_bb)⁻¹ W_bᵀ; then W ← W − W_b (H_bb)⁻¹ H_b and
+H ← H − H_:b (H_bb)⁻¹ H_b:. (Hassibi and Stork, NIPS 1992; for structures: Kurtić et al., 2023, arXiv 2302.04089,
 ZipLM.) The order of removal is computed once, without labels. For each allocation, the layers that read the remaining
 channels are then repaired in closed form (`repair.repair_layer`). A group that is read only by layers of other kinds,
 or by very wide ones, is ranked by the L1 norm of its filters.
@@ -15,7 +16,7 @@ or by very wide ones, is ranked by the L1 norm of its filters.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from methods.graph.channels import Group, removed_channels, tied_parameters
 from methods.graph.filter_norms import filter_norms
 from methods.graph.narrow import channels_of
 from methods.moments.layer_inputs import Moments, grouped_weights, has_measurable_inputs, measure_moments
+from methods.moments.output_gradients import DAMPING, measure_output_gradients, metric_root
 from methods.registry import register
 from models.execution.inputs import Example
 from models.tasks.classification import CLASSIFICATION
@@ -49,13 +51,31 @@ class SurgeonPruning(FilterPruning):
     def __init__(self, network: nn.Module, example: Example, options: Mapping[str, Any]) -> None:
         super().__init__(INFO, _score_by_surgery, network, example, options)
         self.moments: dict[str, Moments] = {}
+        self.gradients: dict[str, Tensor] = {}
         self.calibrated = False
 
     def calibrate(self, batches: Iterable[Batch], objective: Objective = CLASSIFICATION) -> None:
-        """Measure the inputs of all layers that read prunable channels; labels do not matter."""
+        """Measure inputs and output gradients of all layers that read prunable channels; labels do not matter."""
         names = dict.fromkeys(name for group in self.channels.groups for name in reading_layers(group, self.network))
-        self.moments = measure_moments(copy_network(self.network).eval(), names, batches, objective)
+        loaded, twin = list(batches), copy_network(self.network).eval()
+        self.moments = measure_moments(twin, names, loaded, objective)
+        self.gradients = measure_output_gradients(twin, names, loaded, objective)
         self.calibrated, self._orders = True, {}
+        self.sites = tuple(
+            replace(site, damages=self._damages_of(group, len(site.settings)))
+            for site, group in zip(self.channels.sites, self.channels.groups, strict=True)
+        )
+
+    def _damages_of(self, group: Group, settings: int) -> tuple[float, ...]:
+        """The error of every setting of a group's site, in the measure of drift; none where no reader is measured."""
+        layers = _open_readers(group, self)
+        if not layers:
+            return ()
+        gone_at, damages = self.removal_levels(group), [0.0]
+        for level in range(1, settings):
+            channels = (gone_at == level).nonzero().flatten().tolist()
+            damages.append(damages[-1] + sum(layer.remove_channels(channels) for layer in layers))
+        return tuple(damages)
 
     def compress(self, allocation: Allocation) -> nn.Module:
         small = super().compress(allocation)
@@ -94,13 +114,12 @@ def _kept_masks(
 class _Reader:
     """A layer (or one group of a grouped convolution) that reads the channels, updated as they are removed."""
 
-    weight: Tensor  # (outputs, d)
+    weight: Tensor  # (outputs, d), H W: squared errors of its products with inputs are twice the damage
     inverse: Tensor  # (d, d) of the covariance of the remaining inputs
-    energy: float  # of its outputs
     columns: dict[int, Tensor]  # channel of the group -> its columns
 
     def removal_errors(self, channels: Sequence[int]) -> Tensor:
-        """(n,) the squared error that removing each channel adds, as a share of the outputs' energy."""
+        """(n,) the damage that removing each channel adds."""
         errors = torch.zeros(len(channels), dtype=torch.float64)
         read = [(place, self.columns[c]) for place, c in enumerate(channels) if c in self.columns]
         for size in {len(columns) for _, columns in read}:
@@ -108,18 +127,24 @@ class _Reader:
             b = torch.stack([columns for _, columns in read if len(columns) == size])  # (n, size)
             blocks = self.inverse[b[:, :, None], b[:, None, :]]
             weights = self.weight[:, b].permute(1, 2, 0)  # (n, size, outputs)
-            errors[places] = (weights * torch.linalg.solve(blocks, weights)).sum((1, 2)) / self.energy
+            errors[places] = (weights * torch.linalg.solve(blocks, weights)).sum((1, 2)) / 2
         return errors
 
-    def remove_channels(self, channels: Sequence[int]) -> None:
-        """Remove channels, and re-fit the weights of the remaining inputs."""
+    def remove_channels(self, channels: Sequence[int]) -> float:
+        """Remove channels, and re-fit the weights of the remaining inputs; returns the damage."""
         gone = [self.columns.pop(c) for c in channels if c in self.columns]
         if not gone:
-            return
+            return 0.0
         b = torch.cat(gone)
         update = torch.linalg.solve(self.inverse[b][:, b], self.inverse[b])  # (b, d)
-        self.weight -= self.weight[:, b] @ update
+        change = self.weight[:, b] @ update
+        # W_b (H_bb)⁻¹ W_bᵀ, as the b columns of the change are W_b.
+        damage = (
+            float((torch.linalg.solve(self.inverse[b][:, b], self.weight[:, b].mT) * self.weight[:, b].mT).sum()) / 2
+        )
+        self.weight -= change
         self.inverse -= self.inverse[:, b] @ update
+        return damage
 
 
 def _score_by_surgery(pruning: FilterPruning, group: Group) -> Tensor:
@@ -158,12 +183,18 @@ def _open_readers(group: Group, pruning: SurgeonPruning) -> list[_Reader]:
         for channel, (block, positions) in zip(slots.channel.tolist(), places, strict=True):
             columns.setdefault(block, {}).setdefault(channel, []).append(positions)
         weights, sigma = grouped_weights(module), pruning.moments[slots.name].covariance()
+        moments = pruning.gradients.get(slots.name)
+        if moments is None:  # no output depends on it
+            continue
+        width = len(moments) // len(weights)
         for block, of_block in columns.items():
-            w = weights[block]
-            energy = float((w @ sigma[block] * w).sum())
-            if energy > 0:
-                joined = {channel: torch.cat(pieces) for channel, pieces in of_block.items()}
-                readers.append(_Reader(w.clone(), torch.linalg.inv(sigma[block]), energy, joined))
+            root, _ = metric_root(
+                moments[block * width : (block + 1) * width, block * width : (block + 1) * width], DAMPING
+            )
+            joined = {channel: torch.cat(pieces) for channel, pieces in of_block.items()}
+            # Of a transposed convolution, the rows of an output's taps follow each other.
+            w = (root @ weights[block].reshape(width, -1)).view_as(weights[block])
+            readers.append(_Reader(w, torch.linalg.inv(sigma[block]), joined))
     return readers
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,19 +24,20 @@ from methods.lowrank.decomposition import Decomposition, Factors
 from methods.lowrank.factored_layer import factor_layer, outline_layer, taps_of, weight_by_output
 from methods.lowrank.plain_layers import find_plain_layers, measure_shapes
 from methods.lowrank.rank_cost import RankedLayer, RanksChange
-from methods.lowrank.ranks import LayerShape, Ranks, tried_in_ranks, undominated_ranks
+from methods.lowrank.ranks import LayerShape, Ranks, ranks_up_to, undominated_ranks
 from methods.moments.layer_inputs import Moments, measure_moments
-from methods.moments.output_gradients import measure_output_gradients, metric_root
+from methods.moments.output_gradients import DAMPING, measure_output_gradients, metric_root
 from methods.registry import register
 from methods.tables.table_cost import TableCost, falling_settings, network_cost, subtract_costs
+from models.errors import UserError
 from models.execution.inputs import Example
 from models.tasks.classification import CLASSIFICATION
 from models.tasks.objective import Batch, Objective
 
-_DAMPING = 0.01  # of G, as a share of its mean diagonal: it is measured on a thousand draws
+_IN_RANKS = 32  # tried of a layer: each needs the eigenvalues of an N × N matrix
 
-TriedRanks = Callable[[nn.Module, LayerShape], tuple[Sequence[int], Sequence[int]]]
-"""A layer -> the ranks of its inputs and those of its outputs that settings combine."""
+TriedRanks = Callable[[nn.Module, LayerShape, int], tuple[Sequence[int], Sequence[int]]]
+"""A layer, and what ranks are multiples of -> the ranks of its inputs and of its outputs that settings combine."""
 
 
 class Factorisation(FollowingMethod):
@@ -52,6 +54,8 @@ class Factorisation(FollowingMethod):
         options: Mapping[str, Any],
     ) -> None:
         super().__init__(network, example, options)
+        if not isinstance(options["multiple"], int) or options["multiple"] < 1:
+            raise UserError(f"{info.name} needs multiple >= 1, a whole number, not {options['multiple']}")
         self.info, self._tried_ranks = info, tried_ranks
         self._uses = trace_layers(network, example)
         self._names, self.skipped = find_plain_layers(network, example, self._uses)
@@ -75,18 +79,13 @@ class Factorisation(FollowingMethod):
     def cost(self) -> CostModel:
         return self._ladders[1]
 
-    @property
-    def damages(self) -> list[list[float]]:
-        """Of every setting of every site: how far it alone moves the outputs, in the measure of drift."""
-        return self._ladders[2]
-
     @cached_property
-    def _ladders(self) -> tuple[tuple[Site, ...], TableCost, list[list[float]]]:
-        """Sites, their costs, and their damages. A layer that no ranks make cheaper is no site."""
-        sites, tables, damages = [], [], []
+    def _ladders(self) -> tuple[tuple[Site, ...], TableCost]:
+        """Sites and their costs. A layer that no ranks make cheaper is no site."""
+        sites, tables = [], []
         for name in self._names:
             layer, shape = self.network.get_submodule(name), self._shapes[name]
-            in_ranks, out_ranks = self._tried_ranks(layer, shape)
+            in_ranks, out_ranks = self._tried_ranks(layer, shape, self.options["multiple"])
             losses = self._decompose(name).damages(in_ranks)
             pairs = undominated_ranks(shape, in_ranks, losses, out_ranks)
             bias = 0 if layer.bias is None else shape.outputs
@@ -99,11 +98,19 @@ class Factorisation(FollowingMethod):
                 continue
             settings = [DENSE, *(Setting(in_rank=ranks.inputs, out_rank=ranks.outputs) for ranks, _ in pairs)]
             lost = [0.0, *(damage for _, damage in pairs)]
-            sites.append(Site(name, tuple(settings[i] for i in kept), tuple(strengths), (name,), shape.outputs))
+            sites.append(
+                Site(
+                    name,
+                    tuple(settings[i] for i in kept),
+                    tuple(strengths),
+                    (name,),
+                    shape.outputs,
+                    damages=tuple(lost[i] for i in kept) if name in self._moments else (),
+                )
+            )
             tables.append([costs[i] for i in kept])
-            damages.append([lost[i] for i in kept])
         rest = subtract_costs(network_cost(self.network, self._uses), [table[0] for table in tables])
-        return tuple(sites), TableCost(rest, tables), damages
+        return tuple(sites), TableCost(rest, tables)
 
     def compress(self, allocation: Allocation) -> nn.Module:
         return self._replace_layers(allocation, lambda name, ranks: self._factor(name, ranks))
@@ -156,7 +163,7 @@ class Factorisation(FollowingMethod):
         if gradients is None:
             root = inverse = torch.eye(outputs, dtype=torch.float64)
         else:
-            root, inverse = metric_root(gradients[stays_out][:, stays_out], _DAMPING)
+            root, inverse = metric_root(gradients[stays_out][:, stays_out], DAMPING)
         return Decomposition(weight, moment, root, inverse)
 
     def _staying(self, name: str) -> tuple[Tensor, Tensor]:
@@ -206,21 +213,23 @@ def _layer_cost(shape: LayerShape, ranks: Ranks, bias: int) -> Cost:
     return Cost(int(flops), int(params) + bias, 4 * (int(params) + bias))
 
 
-def _ranks_of_outputs(layer: nn.Module, shape: LayerShape) -> tuple[Sequence[int], Sequence[int]]:
+def _ranks_of_outputs(layer: nn.Module, shape: LayerShape, multiple: int) -> tuple[Sequence[int], Sequence[int]]:
     """One projection: behind the kernel, or before one that spreads its inputs (a transposed convolution)."""
     if getattr(layer, "transposed", False):
-        return range(1, shape.channels + 1), [shape.outputs]
-    return [shape.channels], range(1, shape.outputs + 1)
+        return ranks_up_to(shape.channels, multiple), [shape.outputs]
+    return [shape.channels], ranks_up_to(shape.outputs, multiple)
 
 
-def _ranks_of_both(layer: nn.Module, shape: LayerShape) -> tuple[Sequence[int], Sequence[int]]:
+def _ranks_of_both(layer: nn.Module, shape: LayerShape, multiple: int) -> tuple[Sequence[int], Sequence[int]]:
     """A projection before the kernel, one behind it, or both; one is enough where the kernel has a single tap."""
-    in_ranks = [shape.channels] if shape.taps == 1 else tried_in_ranks(shape.channels)
-    return in_ranks, range(1, shape.outputs + 1)
+    in_ranks = ranks_up_to(shape.channels, multiple)
+    spaced = np.unique(np.linspace(0, len(in_ranks) - 1, min(len(in_ranks), _IN_RANKS)).round().astype(int))
+    in_ranks = [shape.channels] if shape.taps == 1 else [in_ranks[i] for i in spaced]
+    return in_ranks, ranks_up_to(shape.outputs, multiple)
 
 
 def _register_factorisation(name: str, tried_ranks: TriedRanks, summary: str, source: str) -> None:
-    info = MethodInfo(name, summary, source, needs_calibration=True, place="second")
+    info = MethodInfo(name, summary, source, needs_calibration=True, place="second", options={"multiple": 1})
     register(info, partial(Factorisation, info, tried_ranks))
 
 

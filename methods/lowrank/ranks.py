@@ -12,7 +12,6 @@ from torch import Tensor
 
 Ints = npt.NDArray[np.int64]
 _SETTINGS = 64  # of a layer; a step is then some 2 % of the layer
-_IN_RANKS = 32  # tried of a layer: each needs the eigenvalues of an N × N matrix
 _EQUAL = 1e-9  # damages, as shares of the layer's, that differ by less are rounding
 
 
@@ -66,9 +65,9 @@ def factored_costs(
     return flops.astype(np.int64), (projection + core + expansion).astype(np.int64)
 
 
-def tried_in_ranks(channels: int) -> list[int]:
-    """Some ranks of a layer's inputs, evenly spaced, all channels among them."""
-    return sorted(set(np.linspace(1, channels, min(channels, _IN_RANKS)).round().astype(int).tolist()))
+def ranks_up_to(width: int, multiple: int) -> list[int]:
+    """The multiples below a layer's width, and the width itself, which needs no projection."""
+    return [*range(multiple, width, multiple), width]
 
 
 def undominated_ranks(

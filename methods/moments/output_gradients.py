@@ -27,6 +27,8 @@ from models.tasks.batches import count_inputs
 from models.tasks.objective import Batch, Objective
 from models.tasks.outputs import Logits, Output
 
+DAMPING = 0.01  # of G, as a share of its mean diagonal: it is measured on a thousand draws
+
 
 def measure_output_gradients(
     network: nn.Module, names: Iterable[str], batches: Iterable[Batch], objective: Objective

@@ -156,6 +156,7 @@ def _shorten_site(site: Site, levels: Levels) -> Site:
         settings=tuple(site.settings[level] for level in levels),
         strengths=tuple(site.strengths[level] for level in levels),
         widths=tuple(site.widths[level] for level in levels) if site.widths else (),
+        damages=tuple(site.damages[level] for level in levels) if site.damages else (),
     )
 
 

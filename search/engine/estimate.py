@@ -37,7 +37,7 @@ def _expected_of_method(method: PreparedMethod) -> dict[Stage, int]:
     per_target = unsampled + sampled * reached[-1]
     answers = len(config.strategies) if config.comparison else 1  # per target
     return {
-        "scan": points if any(info.needs_data for info in infos) else 0,
+        "scan": points if any(info.scans(predicted=method.problem.predicts_damages) for info in infos) else 0,
         "rung": math.ceil(sampled * sum(reached[:-1])) * len(method.targets),
         "search": math.ceil(per_target) * len(method.targets),
         "final": config.finalists * config.final_seeds * len(method.targets) * answers,

@@ -52,7 +52,13 @@ class StrategyInfo:
     source: str
     needs_data: bool | None = True
     """Whether it starts from a sensitivity scan; None where nobody has said so."""
+    takes_predictions: bool = False
+    """Whether damages that a method predicts for all sites take the place of its scan."""
     samples: bool = False
     """Whether it tries all `trials` candidates per target, partly by chance."""
     candidates: int = 1
     """Candidates per target of a strategy that does not sample; at most `trials`."""
+
+    def scans(self, *, predicted: bool) -> bool:
+        """Whether it measures curves, for a method that predicts damages or one that does not."""
+        return bool(self.needs_data) and not (predicted and self.takes_predictions)

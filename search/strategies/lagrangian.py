@@ -2,10 +2,10 @@
 
     minimise   Σᵢ driftᵢ(lᵢ)   subject to   figureₘ(l) ≤ limitₘ for every measure m   (`search.allocation.minimise`)
 
-One scan serves every target. Curves are measured on each site alone and without fine-tuning: how drifts add up in a
-whole network, and how much of them training heals, differs from method to method. So the solution competes with rivals
-that assume less, the uniform allocation among them. Short fine-tunes decide, and a second round tries the allocations
-halfway between the best ones.
+One scan serves every target; a method that predicts the damage of its settings in closed form needs none. Curves are
+those of each site alone and without fine-tuning: how drifts add up in a whole network, and how much of them training
+heals, differs from method to method. So the solution competes with rivals that assume less, the uniform allocation
+among them. Short fine-tunes decide, and a second round tries the allocations halfway between the best ones.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from search.strategies.acra import equal_drop_shape
 from search.strategies.contract import Program, Proposal, StrategyInfo
 from search.strategies.problem import Problem
 from search.strategies.registry import register
-from search.strategies.sensitivity import Curve, scan_proposals, sensitivity_curves
+from search.strategies.sensitivity import Curve, predicted_curves, scan_proposals, sensitivity_curves
 
 NAME = "lagrangian"
 # Drift in nats that one unit of strength costs in addition to the measured drift. Between settings with the same
@@ -41,13 +41,17 @@ CANDIDATES = 4 + _PARENTS * (_PARENTS - 1) // 2  # those of `rival_allocations`,
         NAME,
         "least summed drift by sensitivity curves, beside rivals, then halfway between the best of these",
         "Everett, 1963 (multipliers for discrete allocation)",
+        takes_predictions=True,
         candidates=CANDIDATES,
     )
 )
 def lagrangian_allocation(problem: Problem) -> Program:
-    """A scan; per target the solution and its rivals; then the allocations halfway between the best of these."""
-    measured = sensitivity_curves(problem, (yield scan_proposals(problem, NAME)))
-    contests = [_Contest(problem, target, budget, measured) for target, budget in problem.targets]
+    """A scan, or predictions; per target the solution and its rivals; then those halfway between the best of these."""
+    if problem.predicts_damages:
+        curves = predicted_curves(problem.sites)
+    else:
+        curves = sensitivity_curves(problem, (yield scan_proposals(problem, NAME)))
+    contests = [_Contest(problem, target, budget, curves) for target, budget in problem.targets]
     outcomes = yield [proposal for contest in contests for proposal in contest.proposals_of(contest.levels)]
     halves = []
     for contest in contests:
@@ -94,7 +98,10 @@ def rival_allocations(problem: Problem, measured: Sequence[Curve], budget: Budge
     The least sum of squares assumes that damages make each other worse; the same strength for all sites assumes nothing
     about the curves; the same accuracy drop for all sites is that of `acra-sensitivity`.
     """
-    damage = predicted_damages(problem.sites, measured)
+    if problem.predicts_damages:
+        damage = [np.array(site.damages) for site in problem.sites]
+    else:
+        damage = predicted_damages(problem.sites, measured)
     uniform = project_shape(uniform_shape(len(problem.sites)), problem.sites, budget).levels
     yield minimise_damage(damage, budget, starts=[uniform])
     yield minimise_damage([table**2 for table in damage], budget, starts=[uniform])

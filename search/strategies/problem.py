@@ -63,6 +63,11 @@ class Problem:
     """Strategies of the same search whose first proposals strategies that sample begin with."""
 
     @property
+    def predicts_damages(self) -> bool:
+        """Whether the method predicts the damage of every setting."""
+        return all(site.damages for site in self.sites)
+
+    @property
     def scanned_sites(self) -> Sequence[Site]:
         """The sites with full ladders, so that a scan under other constraints finds its measurements in the ledger."""
         return self.full_sites or self.sites

@@ -15,6 +15,7 @@ from methods.filters import obs
 from methods.filters.repair import channel_columns, repair_layer
 from methods.moments import layer_inputs
 from methods.moments.layer_inputs import measure_moments, sample_patches
+from methods.moments.output_gradients import DAMPING
 from methods.registry import create
 from models.errors import UserError
 from models.tasks.classification import CLASSIFICATION
@@ -260,3 +261,21 @@ def test_without_bias_or_batch_norm_a_shift_of_the_outputs_counts_too(batches: l
     least = (y - x @ torch.linalg.lstsq(x, y).solution).square().mean()
     error = (small(inputs[:, stays]) - network.second(inputs)).square().mean().detach()
     assert error < 1.1 * least
+
+
+def test_damages_are_those_of_the_least_squares_fit(pair: _Pair, batches: list[tuple[Tensor, Tensor]]) -> None:
+    """½ tr(G Δ Σ Δᵀ), with Δ of a regression on the channels that stay, for every level of the ladder."""
+    compressor = create("obs", pair, batches[0][0][:2])
+    compressor.calibrate(batches)
+    site = next(site for site in compressor.sites if "second" in site.layers)
+    sigma = compressor.moments["second"].covariance()[0]
+    gradients = compressor.gradients["second"]
+    metric = gradients + DAMPING * gradients.diagonal().mean() * torch.eye(5)
+    weight = pair.second.weight.detach().double().flatten(1)
+    gone_at = compressor.removal_levels(compressor.channels.groups[0])
+    assert len(site.damages) == 6
+    for level, damage in enumerate(site.damages):
+        keep = (gone_at > level).repeat_interleave(9)
+        change = weight.clone()
+        change[:, keep] -= torch.linalg.lstsq(sigma[keep][:, keep], sigma[keep] @ weight.T).solution.T
+        assert damage == pytest.approx(float((metric @ change @ sigma * change).sum()) / 2, rel=1e-6, abs=1e-12)

@@ -39,3 +39,17 @@ def test_no_more_is_done_than_was_expected(tmp_path: Path, trials: int, candidat
         most = {"acra-uniform": 1, "lagrangian": min(trials, 7), "random": trials}[name]
         assert set(own) == {"0.6", "0.4"}
         assert max(own.values()) <= most
+
+
+def test_predicted_damages_leave_nothing_to_scan(tmp_path: Path) -> None:
+    def expected_scan(method: str, strategy: str) -> int:
+        config = RunConfig(
+            task=TaskConfig(network="small", data="digits", train_images=100), name="run", results=str(tmp_path),
+            ledger=str(tmp_path / "ledger.db"), targets=("0.6",), methods=(method,), strategies=(strategy,),
+            scan_levels=2, workers=0, device="cpu",
+        )  # fmt: skip
+        return expected_candidates(prepare_run(config))["scan"]
+
+    assert expected_scan("l1", "lagrangian") > 0
+    assert expected_scan("tucker", "lagrangian") == 0
+    assert expected_scan("tucker", "acra-sensitivity") > 0

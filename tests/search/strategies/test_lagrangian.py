@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from small_problems import (
     sites,
 )
 
-from methods.base import Levels
+from methods.base import Levels, Setting, Site
 from search.allocation.allocate import Ladders, project_shape, uniform_shape
 from search.allocation.budget import Budget
 from search.allocation.minimise import SLACK, minimise_damage, total_damage
@@ -34,7 +35,7 @@ from search.strategies.contract import Proposal
 from search.strategies.lagrangian import CANDIDATES, halfway_shape, monotone_cubic, predicted_damages, rival_allocations
 from search.strategies.problem import Problem
 from search.strategies.registry import find_strategy
-from search.strategies.sensitivity import Curve
+from search.strategies.sensitivity import Curve, predicted_curves
 
 
 def separable_problem(rng: np.random.Generator, counts: list[int]) -> Separable:
@@ -316,3 +317,37 @@ def test_no_more_is_solved_than_trials_allow(monkeypatch: pytest.MonkeyPatch) ->
     given_problem = problem([16] * 4, Chain([16] * 4, [90, 50, 20, 10, 5]), [0.5], trials=1)
     run_lagrangian(given_problem, true_loss([1, 4, 1, 2]))
     assert len(solved) == 1
+
+
+def test_damages_that_a_method_predicts_need_no_scan() -> None:
+    rng = np.random.default_rng(3)
+    counts = [5, 4, 6, 5]
+    damage = [rising(rng, n) for n in counts]
+    given_problem = problem(counts, separable_problem(rng, counts), [0.6], trials=8)
+    predicted = [replace(site, damages=tuple(table)) for site, table in zip(given_problem.sites, damage, strict=True)]
+    given_problem = replace(given_problem, sites=predicted)
+    batches = play_strategy(
+        given_problem,
+        find_strategy("lagrangian")[1](given_problem),
+        lambda levels, _: outcome_of_loss(given_problem, levels, total_damage(damage, levels)),
+    )
+    assert {proposal.stage for batch in batches for proposal in batch} == {"search"}
+    everything = every(counts)
+    fits = everything[given_problem.cost(everything).flops <= given_problem.targets[0][1].limits["flops"]]
+    best = min(total_damage(damage, row) for row in fits)
+    assert total_damage(damage, levels_of(given_problem, batches[0][0].candidate)) <= (1 + SLACK) * best + 1e-9
+
+
+def test_one_site_without_a_prediction_makes_a_scan_of_all() -> None:
+    given_problem = problem([5, 4], Chain([5, 4], [9, 5, 2]), [0.6])
+    first, second = given_problem.sites
+    given_problem = replace(given_problem, sites=[replace(first, damages=(0.0, 0.1, 0.2, 0.3, 0.4)), second])
+    (proposal, *_) = next(find_strategy("lagrangian")[1](given_problem))
+    assert proposal.stage == "scan"
+
+
+def test_curves_of_predictions_pass_through_every_strength() -> None:
+    site = Site("s", tuple(Setting(level=k) for k in range(4)), (0.0, 0.3, 0.3, 0.8), ("s",), 4, damages=(0, 1, 2, 5))
+    (curve,) = predicted_curves([site])
+    assert curve.strengths.tolist() == [0.0, 0.3, 0.8]
+    assert curve.drift.tolist() == curve.score_drop.tolist() == [0.0, 2.0, 5.0]
