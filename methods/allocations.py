@@ -76,6 +76,8 @@ class Site:
     damages: tuple[float, ...] = ()
     """How far each setting alone moves the network's outputs, predicted in closed form, in the measure of drift; it
     never falls. Empty where the method predicts none."""
+    family: str = ""
+    """Of a composition, the method whose site it is: predictions of two methods may be off by different factors."""
 
     def __post_init__(self) -> None:
         assert len(self.settings) == len(self.strengths) > 0, self.name

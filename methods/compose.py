@@ -211,6 +211,6 @@ def _on_common_scale(name: str, compressor: Compressor) -> tuple[Site, ...]:
     rising = np.maximum.accumulate(shares.clip(0, 1))
     strengths = [tuple(np.interp(site.strengths, scales, rising).tolist()) for site in compressor.sites]
     return tuple(
-        replace(site, name=_site_name(name, site.name), strengths=rescaled)
+        replace(site, name=_site_name(name, site.name), strengths=rescaled, family=name)
         for site, rescaled in zip(compressor.sites, strengths, strict=True)
     )

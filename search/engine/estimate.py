@@ -29,7 +29,11 @@ def _expected_of_method(method: PreparedMethod) -> dict[Stage, int]:
     config = method.config
     infos = [find_strategy(name)[0] for name in config.strategies]
     # A scan measures the dense network too; it is shared by the strategies that need it, and serves every target.
-    points = len(scan_points(method.problem.scanned_sites, config.scan_levels)) + 1
+    scan = len(scan_points(method.problem.scanned_sites, config.scan_levels)) + 1
+    # Where damages are predicted, those of the two methods of a composition are brought to one scale.
+    families = len(method.problem.families)
+    scaling = families + 1 if families > 1 else 0
+    predicted = method.problem.predicts_damages
     sampled = sum(info.samples for info in infos)
     unsampled = sum(min(info.candidates, config.trials) for info in infos if not info.samples)
     reached = [float(config.trials)] if config.ladder is None else config.ladder.expected_counts(config.trials)
@@ -37,7 +41,9 @@ def _expected_of_method(method: PreparedMethod) -> dict[Stage, int]:
     per_target = unsampled + sampled * reached[-1]
     answers = len(config.strategies) if config.comparison else 1  # per target
     return {
-        "scan": points if any(info.scans(predicted=method.problem.predicts_damages) for info in infos) else 0,
+        "scan": max(
+            (scan if info.scans(predicted=predicted) else scaling for info in infos if info.needs_data), default=0
+        ),
         "rung": math.ceil(sampled * sum(reached[:-1])) * len(method.targets),
         "search": math.ceil(per_target) * len(method.targets),
         "final": config.finalists * config.final_seeds * len(method.targets) * answers,

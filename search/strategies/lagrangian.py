@@ -24,9 +24,10 @@ from search.candidate import Outcome
 from search.ranking import rank_searched
 from search.strategies.acra import equal_drop_shape
 from search.strategies.contract import Program, Proposal, StrategyInfo
+from search.strategies.predictions import family_proposals, predicted_curves, scale_predictions
 from search.strategies.problem import Problem
 from search.strategies.registry import register
-from search.strategies.sensitivity import Curve, predicted_curves, scan_proposals, sensitivity_curves
+from search.strategies.sensitivity import Curve, scan_proposals, sensitivity_curves
 
 NAME = "lagrangian"
 # Drift in nats that one unit of strength costs in addition to the measured drift. Between settings with the same
@@ -48,6 +49,8 @@ CANDIDATES = 4 + _PARENTS * (_PARENTS - 1) // 2  # those of `rival_allocations`,
 def lagrangian_allocation(problem: Problem) -> Program:
     """A scan, or predictions; per target the solution and its rivals; then those halfway between the best of these."""
     if problem.predicts_damages:
+        if len(problem.families) > 1:
+            problem = scale_predictions(problem, (yield family_proposals(problem, NAME)))
         curves = predicted_curves(problem.sites)
     else:
         curves = sensitivity_curves(problem, (yield scan_proposals(problem, NAME)))

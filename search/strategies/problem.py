@@ -68,6 +68,11 @@ class Problem:
         return all(site.damages for site in self.sites)
 
     @property
+    def families(self) -> list[str]:
+        """The methods of a composition, in the order of their sites; a single one otherwise."""
+        return list(dict.fromkeys(site.family for site in self.sites))
+
+    @property
     def scanned_sites(self) -> Sequence[Site]:
         """The sites with full ladders, so that a scan under other constraints finds its measurements in the ledger."""
         return self.full_sites or self.sites
@@ -94,8 +99,14 @@ class Problem:
     def scan_candidate(self, index: int = 0, level: int = 0) -> Candidate:
         """For a scan: the site `scanned[index]` at that level, every other one dense; not trained."""
         site = self.scanned_sites[index]
+        return self._untrained_candidate({site.name: site.settings[level]} if level else {})
+
+    def untrained_candidate(self, levels: Levels) -> Candidate:
+        """The candidate that gives site i its setting number `levels[i]`, judged like a measurement of a scan."""
+        return self._untrained_candidate(self._settings_at(levels))
+
+    def _untrained_candidate(self, settings: Mapping[str, Setting]) -> Candidate:
         recipe = ZERO_SHOT.model_copy(update={"recalibration_images": self.recipe.recalibration_images})
-        settings = {site.name: site.settings[level]} if level else {}
         return self._make_candidate(settings, recipe=recipe, images=self.scan.images)
 
     def _settings_at(self, levels: Levels) -> dict[str, Setting]:

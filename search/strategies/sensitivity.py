@@ -87,17 +87,6 @@ def sensitivity_curves(problem: Problem, outcomes: Sequence[Outcome]) -> list[Cu
     return curves
 
 
-def predicted_curves(sites: Sequence[Site]) -> list[Curve]:
-    """Curves of the damages that a method predicts, which stand for drops of the score as well."""
-    curves = []
-    for site in sites:
-        strengths, levels = np.unique(site.strengths, return_index=True)
-        last = np.append(levels[1:], len(site.strengths)) - 1  # of settings that are equally strong, the last
-        damages = np.maximum.accumulate(np.array(site.damages)[last])
-        curves.append(Curve(strengths, damages, damages))
-    return curves
-
-
 def damage_of(outcome: Outcome, dense: Outcome) -> tuple[float, float]:
     """Drop of the score, and drift, from the dense network's measurement; both have scores."""
     assert outcome.score is not None

@@ -52,4 +52,5 @@ def test_predicted_damages_leave_nothing_to_scan(tmp_path: Path) -> None:
 
     assert expected_scan("l1", "lagrangian") > 0
     assert expected_scan("tucker", "lagrangian") == 0
+    assert expected_scan("obs+tucker", "lagrangian") == 3  # dense, and either method alone
     assert expected_scan("tucker", "acra-sensitivity") > 0

@@ -23,7 +23,7 @@ from small_problems import (
     sites,
 )
 
-from methods.base import Levels, Setting, Site
+from methods.base import Levels
 from search.allocation.allocate import Ladders, project_shape, uniform_shape
 from search.allocation.budget import Budget
 from search.allocation.minimise import SLACK, minimise_damage, total_damage
@@ -35,7 +35,7 @@ from search.strategies.contract import Proposal
 from search.strategies.lagrangian import CANDIDATES, halfway_shape, monotone_cubic, predicted_damages, rival_allocations
 from search.strategies.problem import Problem
 from search.strategies.registry import find_strategy
-from search.strategies.sensitivity import Curve, predicted_curves
+from search.strategies.sensitivity import Curve
 
 
 def separable_problem(rng: np.random.Generator, counts: list[int]) -> Separable:
@@ -344,10 +344,3 @@ def test_one_site_without_a_prediction_makes_a_scan_of_all() -> None:
     given_problem = replace(given_problem, sites=[replace(first, damages=(0.0, 0.1, 0.2, 0.3, 0.4)), second])
     (proposal, *_) = next(find_strategy("lagrangian")[1](given_problem))
     assert proposal.stage == "scan"
-
-
-def test_curves_of_predictions_pass_through_every_strength() -> None:
-    site = Site("s", tuple(Setting(level=k) for k in range(4)), (0.0, 0.3, 0.3, 0.8), ("s",), 4, damages=(0, 1, 2, 5))
-    (curve,) = predicted_curves([site])
-    assert curve.strengths.tolist() == [0.0, 0.3, 0.8]
-    assert curve.drift.tolist() == curve.score_drop.tolist() == [0.0, 2.0, 5.0]
