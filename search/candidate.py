@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from methods.base import Allocation
 from models.tasks.metric import ACCURACY, Metric
-from search.recipe import Recipe
+from search.recipe import Recipe, StoredRecipe
 
 
 class Frozen(BaseModel):
@@ -35,7 +35,7 @@ class Candidate(Frozen):
     options: dict[str, Any] = {}
     allocation: Allocation
     """Site -> setting; sites that it leaves out stay dense."""
-    recipe: Recipe = Recipe()
+    recipe: StoredRecipe = Recipe()
     seed: int = 0
     judge: Literal["search", "test"] = "search"
     """`search`: the held-out part of the training set. `test`: the test set, for finalists alone."""
@@ -48,8 +48,11 @@ class Candidate(Frozen):
 
     @property
     def identity(self) -> str:
-        """Every field, as JSON with sorted keys: two candidates are the same if their texts are equal."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """Every field that decides, as JSON with sorted keys: candidates are the same if their texts are equal."""
+        fields = self.model_dump(mode="json")
+        if not self.recipe.follows_features:  # as in earlier versions, whose outcomes still hold
+            del fields["recipe"]["distill_features"]
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Candidate) and self.identity == other.identity

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from models.settings import MOST_BATCH, MOST_EPOCHS, MOST_IMAGES, Option, Settings
 
@@ -30,9 +30,25 @@ class Recipe(Settings):
     """Share of the loss that follows the dense network's outputs; 0 turns distillation off."""
     temperature: float = Field(4.0, gt=0, le=10_000)
     """Softens both networks' outputs for distillation."""
+    distill_features: float = Field(30.0, ge=0, le=1000)
+    """Weight of the features inside the dense network, compared where the size of its maps changes; 0 leaves them out.
+    Only for a network that follows the dense one's outputs."""
     recalibration_images: int = Field(2048, ge=0, le=MOST_IMAGES)
     """Augmented training images over which batch norm is measured anew, before and after a fine-tune; 0 keeps it."""
 
+    @property
+    def follows_features(self) -> bool:
+        """Whether features decide anything about a fine-tune."""
+        return bool(self.epochs and self.distill_weight and self.distill_features)
+
+
+def _complete_stored(recipe: Any) -> Any:
+    """Recipes that were stored before features were distilled do not name them."""
+    return {"distill_features": 0.0, **recipe} if isinstance(recipe, dict) else recipe
+
+
+StoredRecipe = Annotated[Recipe, BeforeValidator(_complete_stored)]
+"""A recipe in a file or ledger, perhaps one of an earlier version."""
 
 ZERO_SHOT = Recipe(epochs=0)
 DENSE_TRAINING = Recipe(epochs=30, lr=0.1, schedule="one-cycle", distill_weight=0)

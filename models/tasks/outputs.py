@@ -55,7 +55,7 @@ def distillation_loss(outputs: Sequence[Output], dense_outputs: Sequence[Output]
             divergence = functional.kl_div(soft, wanted, reduction="batchmean", log_target=True)
             losses.append(temperature**2 * divergence)
         else:
-            losses.append(_relative_error(output, dense, least=1.0).mean())
+            losses.append(relative_error(output, dense, least=1.0).mean())
     return torch.stack(losses).sum()
 
 
@@ -70,7 +70,7 @@ def output_divergence(outputs: Sequence[Output], dense_outputs: Sequence[Output]
             log_p, log_q = (functional.log_softmax(logits.rows().double(), 1) for logits in (dense, output))
             total += jensen_shannon(log_p, log_q).mean().cpu()
         else:
-            total += _relative_error(output, dense).double().mean().cpu()
+            total += relative_error(output, dense).double().mean().cpu()
     return total
 
 
@@ -87,7 +87,7 @@ def jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
     return divergence.clamp_min(0) / 2  # rounding leaves some 1e-17 below
 
 
-def _relative_error(output: Output, dense: Output, least: float = 0.0) -> Tensor:
+def relative_error(output: Output, dense: Output, least: float = 0.0) -> Tensor:
     """Squared errors over the variance of the dense output, or over `least` if that is more; over 1 if it is zero."""
     assert isinstance(output, Tensor)
     assert isinstance(dense, Tensor)

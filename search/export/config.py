@@ -20,7 +20,7 @@ from search.allocation.targets import Target
 from search.candidate import Frozen
 from search.export.signature import Signature
 from search.latency.timing import Latency
-from search.recipe import Recipe
+from search.recipe import StoredRecipe
 
 VERSION = 4  # 2: labels and range of pixels; 3: methods in users' files; 4: tasks of users
 CONFIG, WEIGHTS, PROGRAM, ONNX, CARD = "config.json", "model.safetensors", "model.pt2", "model.onnx", "README.md"
@@ -146,7 +146,7 @@ class ExportConfig(Frozen):
     cost: Costs
     dense: Costs
     metrics: Metrics
-    recipe: Recipe
+    recipe: StoredRecipe
     seen: bool
     """Whether the dense weights may have been trained on the images that ranked candidates."""
     files: dict[str, Stored]

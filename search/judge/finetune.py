@@ -20,6 +20,7 @@ from models.tasks.batches import count_inputs
 from models.tasks.loaded import Batch, Objective, TrainingPart
 from models.tasks.outputs import distillation_loss
 from search.judge.checkpoint import Checkpoint
+from search.judge.stages import StageLoss, match_stages
 from search.recipe import Recipe
 
 _WARM_UP = 0.3  # share of a one-cycle schedule that rises
@@ -92,24 +93,26 @@ def finetune(
         nesterov=recipe.momentum > 0,
     )
     peaks = [group["lr"] for group in optimizer.param_groups]
+    stage_loss = _stage_loss(network, teacher, objective, part, recipe, seed)
     network.train()
     torch.manual_seed(seed)  # dropout
     spared = 0 if checkpoint is None else checkpoint.load(network, optimizer, tuning, max_step=end)
     watch, guard = _Watch(deadline), ForwardGuard()
-    for step, batch in enumerate(_remaining_batches(part, recipe, seed, end, spared), start=spared):
-        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * learning_rate_share(step, steps, recipe.schedule)
-        with guard.forward(device), mixed_precision(device):
-            loss = _training_loss(network, teacher, objective, batch, recipe)
-        optimizer.zero_grad(set_to_none=True)
-        run_backward(loss)
-        tuning.after_backward(network, step)
-        optimizer.step()
-        watch(step, end, loss)
-        if on_step is not None:
-            on_step(step + 1, steps)
-        if checkpoint is not None and ((step + 1) % epoch_steps == 0 or step + 1 == end):
-            checkpoint.save(step + 1, network, optimizer, tuning)
+    with stage_loss:
+        for step, batch in enumerate(_remaining_batches(part, recipe, seed, end, spared), start=spared):
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * learning_rate_share(step, steps, recipe.schedule)
+            with guard.forward(device), mixed_precision(device):
+                loss = _training_loss(network, teacher, stage_loss, objective, batch, recipe)
+            optimizer.zero_grad(set_to_none=True)
+            run_backward(loss)
+            tuning.after_backward(network, step)
+            optimizer.step()
+            watch(step, end, loss)
+            if on_step is not None:
+                on_step(step + 1, steps)
+            if checkpoint is not None and ((step + 1) % epoch_steps == 0 or step + 1 == end):
+                checkpoint.save(step + 1, network, optimizer, tuning)
     network.eval()
     return spared
 
@@ -158,17 +161,36 @@ def mixed_precision(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
+def _stage_loss(
+    network: nn.Module, teacher: nn.Module | None, objective: Objective, part: TrainingPart, recipe: Recipe, seed: int
+) -> StageLoss:
+    """Of the stages in which the network, not trained yet, can follow the teacher: none if the recipe has it not so."""
+    if teacher is None or not recipe.distill_features:
+        return StageLoss(network, network, ())
+    network.eval()
+    batch = next(iter(part.statistics_batches(recipe.batch_size, seed=seed)), None)
+    stages = () if batch is None else match_stages(teacher, network, objective, batch)
+    return StageLoss(teacher, network, stages)
+
+
 def _training_loss(
-    network: nn.Module, teacher: nn.Module | None, objective: Objective, batch: Batch, recipe: Recipe
+    network: nn.Module,
+    teacher: nn.Module | None,
+    stage_loss: StageLoss,
+    objective: Objective,
+    batch: Batch,
+    recipe: Recipe,
 ) -> Tensor:
-    """(1 − w) · the task's loss + w · how far the outputs lie from the teacher's."""
+    """(1 − w) · the task's loss + w · how far the outputs lie from the teacher's + v · how far the features do."""
     if teacher is None:
         return objective.loss(network, batch, label_smoothing=recipe.label_smoothing)
     loss, outputs = objective.loss_and_outputs(network, batch, label_smoothing=recipe.label_smoothing)
     with torch.no_grad():
         dense_outputs = objective.outputs(teacher, batch)
     weight = recipe.distill_weight
-    return (1 - weight) * loss + weight * distillation_loss(outputs, dense_outputs, recipe.temperature)
+    loss = (1 - weight) * loss + weight * distillation_loss(outputs, dense_outputs, recipe.temperature)
+    features = stage_loss()
+    return loss if features is None else loss + recipe.distill_features * features
 
 
 @torch.no_grad()

@@ -64,7 +64,7 @@ def recipe_words(config: RunConfig, *, compares_outputs: bool = True) -> str:
     Args:
         compares_outputs: whether the task gives outputs to distil.
     """
-    unused = {"epochs"} | (set() if compares_outputs else {"distill_weight", "temperature"})
+    unused = {"epochs"} | (set() if compares_outputs else {"distill_weight", "temperature", "distill_features"})
     if config.task.task is not None:
         unused |= {"batch_size", "label_smoothing"}
     settings = config.recipe.model_dump(exclude=unused)

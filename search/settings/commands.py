@@ -91,7 +91,7 @@ TRAIN = {
     **declare_settings(
         RunConfig,
         *("recipe", "seed", "device", "results"),
-        without=("distill_weight", "temperature", "recalibration_images"),
+        without=("distill_weight", "temperature", "distill_features", "recalibration_images"),
         defaults=DENSE_TRAINING.model_dump(),
     ),
     **declare_settings(TrainSettings),

@@ -14,7 +14,7 @@ from models.task_config import TaskConfig
 from search.allocation.constraints import Constraints
 from search.allocation.targets import Targets, parse_target
 from search.ledger.location import LEDGER_FILE, public_location, usual_ledger
-from search.recipe import Recipe
+from search.recipe import Recipe, StoredRecipe
 from search.settings.users_code import UsersCode
 
 RESULTS = "results"  # folder of runs, ledger and baselines, if no other is named
@@ -58,7 +58,7 @@ class RunConfig(UsersCode, Settings):
     latency_batch: int = Field(1, ge=1, le=MOST_BATCH)
     """Images in the batch whose latency a target means."""
     constraints: Constraints = Constraints()
-    recipe: Recipe = Recipe()
+    recipe: StoredRecipe = Recipe()
     final_epochs: Annotated[float | None, Field(ge=0, le=MOST_EPOCHS), Option(default="three times epochs")] = None
     """Epochs of a finalist's fine-tune."""
     final_seeds: int = Field(3, ge=1, le=MOST_REPEATS)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
+from pydantic import TypeAdapter
 
 from methods.base import Allocation
 from search.candidate import Candidate, Outcome
+from search.export.config import ExportConfig
 from search.ledger.ledger import Ledger
 from search.recipe import Recipe
+from search.settings.config import RunConfig
 
 TASK = "0123456789abcdef"
 FULL = Candidate(
@@ -22,7 +25,7 @@ FULL = Candidate(
     until=0.5,
 )
 GOLDEN = "15ca1607553fbf335487"
-"""Of `FULL`, as every version since the first ledger of this form has computed it: the keys in users' ledgers."""
+"""Of `FULL` without features, as every version since the first ledger of this form has computed it."""
 OTHERS: dict[str, list[Any]] = {
     "method": ["l1", ""],
     "options": [{}, {"l1.x": 2, "y": [0.5, "s"]}, {"l1.x": 1, "y": ["s", 0.5]}, {"l1.x": 1}],
@@ -78,9 +81,29 @@ def test_another_task_gives_another_key() -> None:
 
 
 def test_the_key_is_that_of_ledgers_written_before() -> None:
-    assert FULL.key(TASK) == GOLDEN
-    assert Candidate(method="l1", allocation={}).key("t") == "045a7b5dcfe96b1fe6b9"
-    assert changed(FULL, judge="test").key("t") == "c867e943f006eadf86ef"
+    """The key of a recipe that distils no features, or nothing, or trains for no step, does not name their weight."""
+    old = changed(FULL, recipe=changed(FULL.recipe, distill_features=0.0))
+    assert old.key(TASK) == GOLDEN
+    assert changed(old, judge="test").key("t") == "c867e943f006eadf86ef"
+    assert Candidate(method="l1", allocation={}, recipe=Recipe(distill_features=0)).key("t") == "045a7b5dcfe96b1fe6b9"
+    for idle in ({"epochs": 0.0}, {"distill_weight": 0.0}):
+        twins = [changed(FULL, recipe=changed(FULL.recipe, **idle, distill_features=weight)) for weight in (0.0, 10.0)]
+        assert twins[0].key(TASK) == twins[1].key(TASK)
+        assert twins[0] == twins[1]
+
+
+def test_a_recipe_of_an_earlier_version_distilled_no_features() -> None:
+    """In a ledger, in `run.json` and in an export alike; what is built from code has the default."""
+    stored = FULL.model_dump(mode="json")
+    del stored["recipe"]["distill_features"]
+    read = Candidate.model_validate(stored)
+    assert read.recipe == changed(FULL.recipe, distill_features=0.0)
+    assert read.key(TASK) == GOLDEN
+    for owner in (RunConfig, ExportConfig):
+        field = owner.model_fields["recipe"]
+        assert TypeAdapter(field.rebuild_annotation()).validate_python(stored["recipe"]) == read.recipe
+    assert Recipe().distill_features > 0
+    assert Candidate(method="l1", allocation={}).recipe == Recipe()
 
 
 @pytest.mark.parametrize(
@@ -95,7 +118,7 @@ def test_the_key_is_that_of_ledgers_written_before() -> None:
 def test_the_order_of_names_and_a_way_through_json_change_nothing(same: Candidate) -> None:
     assert same == FULL
     assert len({same, FULL}) == 1
-    assert same.key(TASK) == GOLDEN
+    assert same.key(TASK) == FULL.key(TASK)
 
 
 def test_a_copy_with_another_value_forgets_the_old_identity() -> None:
@@ -111,5 +134,5 @@ def test_a_ledger_finds_what_it_was_given_under_that_key(tmp_path: Any) -> None:
         ledger.add(FULL, Outcome(status="ok", accuracy=0.5))
     with Ledger(str(tmp_path / "ledger.db"), TASK, "title") as ledger:
         (record,) = ledger.records()
-        assert (record.key, record.candidate) == (GOLDEN, FULL)
-        assert ledger.get(GOLDEN) is not None
+        assert (record.key, record.candidate) == (FULL.key(TASK), FULL)
+        assert ledger.get(FULL.key(TASK)) is not None

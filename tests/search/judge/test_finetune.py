@@ -157,6 +157,34 @@ def test_equals_a_loop_written_out(changes: dict[str, object]) -> None:
     assert {(a["augment"], a["drop_last"]) for a in images.asked} == {(True, True)}
 
 
+def convolutional(seed: int = 0) -> nn.Module:
+    """With one stage: what its ReLU returns."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)).eval()
+
+
+@pytest.mark.parametrize("weight", [0.0, 2.0])
+def test_features_are_followed_in_the_mean_over_their_variance(weight: float) -> None:
+    """One step of SGD without momentum, its loss written out."""
+    images = Points(8)
+    recipe = PLAIN.model_copy(
+        update={"epochs": 1.0, "momentum": 0.0, "weight_decay": 0.0, "distill_weight": 0.7, "distill_features": weight}
+    )
+    teacher, trained, expected = convolutional(9), convolutional(), convolutional()
+    finetune(trained, CLASSIFICATION, images, recipe, seed=3, teacher=teacher)
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(3 * 100_003))
+    x, labels = images.x[order], images.y[order]
+    features, wanted = expected[:2](x), teacher[:2](x).detach()  # type: ignore[index, operator]
+    error = sum((a - b) ** 2 for a, b in zip(features.flatten(), wanted.flatten(), strict=True)) / features.numel()
+    spread = sum((b - wanted.mean()) ** 2 for b in wanted.flatten()) / wanted.numel()
+    loss = loss_by_hand(expected(x), labels, teacher(x).detach(), recipe) + weight * error / spread
+    rate = recipe.lr * learning_rate_share(0, 1, recipe.schedule)
+    slopes = torch.autograd.grad(loss, list(expected.parameters()))
+    for own, before, slope in zip(trained.parameters(), expected.parameters(), slopes, strict=True):
+        assert torch.allclose(own, before - rate * slope, atol=1e-6)
+    assert not any(module._forward_hooks for model in (teacher, trained) for module in model.modules())
+
+
 def test_without_a_teacher_there_is_no_distillation() -> None:
     found, expected = linear(), linear()
     finetune(found, CLASSIFICATION, Points(), PLAIN.model_copy(update={"distill_weight": 0.9}), seed=3)
