@@ -13,7 +13,7 @@ from search.settings.config import RunConfig
 
 CHANGES = {"epochs": 7.0, "batch_size": 33, "lr": 0.123, "schedule": "one-cycle", "momentum": 0.77,
            "weight_decay": 0.0031, "label_smoothing": 0.21, "distill_weight": 0.0, "temperature": 2.5,
-           "recalibration_images": 77}  # fmt: skip
+           "distill_features": 12.5, "recalibration_images": 77}  # fmt: skip
 IMAGES = {"mean": (0.3,), "std": (0.6,), "flip": True, "crop": 3, "search_fraction": 0.37, "split_seed": 41,
           "train_images": 99}  # fmt: skip
 
