@@ -27,6 +27,7 @@ from torch.optim.swa_utils import AveragedModel
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from methods.base import Compressor, Tuning
+from methods.registry import method_info
 from models.task_config import TaskConfig
 from models.tasks.load import load_task
 from models.tasks.pictures import PictureTask, measure_accuracy
@@ -212,9 +213,11 @@ def main() -> None:
     print("| method | change | epochs | seed | accuracy | cross-entropy | drift | s |\n|" + " --- |" * 8)
     for method in arguments.methods.split(","):
         compressor = bind_method(task, method, {})
+        # Methods that remove channels would narrow the streams as well.
+        streams = arguments.streams or method_info(method).place != "first"
         for name, change in CHANGES.items():
             for seed in range(arguments.seeds if arguments.only in name else 0):
-                network = compress(compressor, arguments.kept, streams=arguments.streams)
+                network = compress(compressor, arguments.kept, streams=streams)
                 figures = measure(task, network, change, Recipe(epochs=arguments.epochs), seed)
                 accuracy, loss, drift, seconds = figures.values()
                 what = f"| {method} | {name} | {arguments.epochs:g} | {seed} |"

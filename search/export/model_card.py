@@ -180,9 +180,10 @@ def shortfall_sentence(timed: tuple[Latency, ...]) -> str:
 def _origin_section(config: ExportConfig) -> str:
     origin, recipe = config.origin, config.recipe
     batch = f", batch {recipe.batch_size}" if config.task.task is None else ""  # a task draws its own batches
-    features = f", of features {recipe.distill_features:g}" if recipe.follows_features else ""
-    distil = f", distilled from the dense network (weight {recipe.distill_weight:g}{features})"
-    distil = distil if recipe.distill_weight else ""
+    distil = ""
+    if recipe.distill_weight:
+        features = f", of features {recipe.distill_features:g}" if recipe.follows_features else ""
+        distil = f", distilled from the dense network (weight {recipe.distill_weight:g}{features})"
     run, pick, strategy, target = map(markdown_code, (origin.run, origin.pick, origin.strategy, str(origin.target)))
     text = (
         f"## How it was found\n\nRun {run}, candidate `{origin.candidate[:8]}`, picked as {pick}, "

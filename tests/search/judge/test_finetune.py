@@ -172,6 +172,7 @@ def test_features_are_followed_too(weight: float) -> None:
     )
     teacher, trained, expected = convolutional(9), convolutional(), convolutional()
     finetune(trained, CLASSIFICATION, images, recipe, seed=3, teacher=teacher)
+    assert len(images.asked) == (2 if weight else 1)  # channels are recognised on a batch of its own
     order = torch.randperm(8, generator=torch.Generator().manual_seed(3 * 100_003))
     x, labels = images.x[order], images.y[order]
     features, wanted = expected[:2](x), teacher[:2](x).detach()  # type: ignore[index, operator]

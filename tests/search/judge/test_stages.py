@@ -85,7 +85,7 @@ def test_channels_are_recognised_by_what_they_compute(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     dense = torch.randn(6, 12, 5, 5, generator=generator)
     kept = torch.randperm(12, generator=generator)[:7]
-    scale, shift = torch.rand(7, 1, 1, generator=generator) + 0.5, torch.randn(7, 1, 1, generator=generator)
+    scale, shift = torch.rand(7, 1, 1, generator=generator) + 0.5, 20 * torch.randn(7, 1, 1, generator=generator)
     damaged = dense[:, kept] * scale + shift + 0.5 * torch.randn(6, 7, 5, 5, generator=generator)
     assert torch.equal(find_channels(damaged, dense), kept)
 
