@@ -49,8 +49,7 @@ class Matrices(Tuning):
 
     def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
         convolutions = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d)][1:]
-        # The matrices share memory with the weights, which lie channels last.
-        self._pairs = [(weight, nn.Parameter(self._flatten(weight.detach()))) for weight in convolutions]
+        self._pairs = [(weight, nn.Parameter(weight.detach().flatten(1).clone())) for weight in convolutions]
         matrices = [matrix for _, matrix in self._pairs]
         self._optimizer: torch.optim.Optimizer = (
             torch.optim.Muon(matrices, lr=self._lr, weight_decay=0)
@@ -60,17 +59,16 @@ class Matrices(Tuning):
         taken = {id(weight) for weight in convolutions}
         return [{"params": [parameter for parameter in network.parameters() if id(parameter) not in taken]}]
 
-    @staticmethod
-    def _flatten(weight: Tensor) -> Tensor:
-        return weight.permute(0, 2, 3, 1).flatten(1)
-
     def after_backward(self, network: nn.Module, step: int) -> None:
         for group in self._optimizer.param_groups:
             group["lr"] = self._lr * learning_rate_share(step, self._steps, self._schedule)
         for weight, matrix in self._pairs:
             assert weight.grad is not None
-            matrix.grad, weight.grad = self._flatten(weight.grad), None
+            matrix.grad, weight.grad = weight.grad.flatten(1), None
         self._optimizer.step()
+        with torch.no_grad():
+            for weight, matrix in self._pairs:
+                weight.copy_(matrix.view(weight.shape))
 
 
 class NormsWithoutDecay(Tuning):
