@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -24,7 +25,10 @@ from models.tasks.objective import Batch
 from models.tasks.parts import fingerprint_of
 from models.tasks.picture_parts import may_have_seen_search_split, split_training_set, task_parts
 
-_CALIBRATION_BATCH, _CALIBRATION_BATCHES = 128, 8
+_CALIBRATION_IMAGES, _CALIBRATION_BATCH = 1024, 128
+# Larger images have more positions to sample from, and a backward pass through 128 of 224 × 224 takes 14 GB.
+_FEWEST_IMAGES, _SMALLEST_BATCH = 256, 16
+_PIXELS = 128 * 64 * 64  # of a batch, where that leaves more images than the smallest batch
 _BLENDED_BATCH = 500
 _MIX = (0.25, 0.75)  # the share of the first image is drawn from this range: both are always there
 
@@ -67,14 +71,21 @@ class PictureTask(LoadedTask):
         return ((blend, None) for blend in blend_images(chosen))
 
     def calibration_batches(self) -> Iterator[Batch]:
-        batches = self.tune.batches(min(_CALIBRATION_BATCH, len(self.tune)), seed=0, drop_last=True)
-        return itertools.islice(batches, _CALIBRATION_BATCHES)
+        batch = calibration_batch(self.info.shape)
+        images = _CALIBRATION_IMAGES if batch == _CALIBRATION_BATCH else _FEWEST_IMAGES
+        size = min(batch, len(self.tune))
+        return itertools.islice(self.tune.batches(size, seed=0, drop_last=True), -(-images // size))
 
     def describe_data(self) -> dict[str, Any]:
         return asdict(self.info)
 
     def _images_of(self, split: Split) -> Images:
         return self.test if split == "test" else self.search
+
+
+def calibration_batch(shape: Sequence[int]) -> int:
+    """Images of this shape, (C, H, W), that methods look at together."""
+    return min(_CALIBRATION_BATCH, max(_SMALLEST_BATCH, _PIXELS // math.prod(shape[1:])))
 
 
 @torch.no_grad()

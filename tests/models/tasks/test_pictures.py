@@ -18,6 +18,7 @@ from models.networks.catalog import build_network
 from models.task_config import TaskConfig
 from models.tasks.load import load_network, load_task
 from models.tasks.picture_parts import split_metadata, task_parts
+from models.tasks.pictures import calibration_batch
 
 SMALL = TaskConfig(network="small")
 
@@ -165,3 +166,11 @@ def test_batches_are_the_same_on_a_gpu() -> None:
         assert gx.device.type == gy.device.type == "cuda"
         torch.testing.assert_close(gx.cpu(), x)
         assert torch.equal(gy.cpu(), y)
+
+
+@pytest.mark.parametrize(
+    ("shape", "images"), [((3, 32, 32), 128), ((1, 64, 64), 128), ((3, 224, 224), 16), ((3, 96, 64), 85)]
+)
+def test_large_images_are_calibrated_in_small_batches(shape: tuple[int, ...], images: int) -> None:
+    """A backward pass keeps the activations of a whole batch: its pixels are bounded, but for 16 images at least."""
+    assert calibration_batch(shape) == images
