@@ -1,0 +1,88 @@
+"""Which method keeps most of the score at the same real FLOPs: accuracy, size and measured speed, method by method.
+
+    python benchmarks/method_quality.py --weights resnet20-12fca82f.th --data npz:cifar10.npz
+
+Every method with one level for all sites (`acra-uniform`) and with `lagrangian`; the best candidate of each target is
+fine-tuned with several seeds and then tested. FLOPs are those that torch's counter finds on the exported network:
+shared kernels count as dense ones. The answer of each is exported, and timed beside the dense network in turns, one thread, in
+ONNX Runtime and as torch's program. It can be broken off; run again, it goes on from the ledger.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from models.devices import pick_device
+from search import api
+from search.machine.host import host_facts
+
+ONE_SHARE = "acra-uniform"
+COLUMNS = ("strategy", "target", "seeds", "test_accuracy", "test_std", "kept_flops", "params", "bytes",
+           "search_seconds", "seconds")  # fmt: skip
+
+
+def main() -> None:
+    """Search, export and print the table in Markdown; it is kept as CSV beside the runs."""
+    arguments = _parsed()
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = []
+    for method in arguments.methods.split(","):
+        for strategy in (ONE_SHARE, "lagrangian"):
+            rows += method_rows(arguments, method, strategy)
+            pd.DataFrame(rows).to_csv(Path(arguments.results) / "method-quality.csv", index=False)
+    print("; ".join(f"{key} {value}" for key, value in host_facts(pick_device(None)).items()))
+    frame = pd.DataFrame(rows)
+    lines = [list(frame.columns), ["---"] * len(frame.columns), *frame.fillna("").astype(str).to_numpy().tolist()]
+    print("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
+def method_rows(arguments: argparse.Namespace, method: str, strategy: str) -> list[dict[str, Any]]:
+    """A row for each target."""
+    name, _, option = method.partition(":")  # tucker:multiple=8
+    key, _, value = option.partition("=")
+    run = api.compare(
+        arguments.network, arguments.data, weights=arguments.weights, mean=arguments.mean, std=arguments.std,
+        targets=arguments.targets, methods=name, strategies=strategy,
+        options={f"{name}.{key}": int(value)} if option else {},
+        epochs=arguments.epochs, final_epochs=arguments.final_epochs, seeds=arguments.seeds,
+        workers=arguments.workers, results=arguments.results,
+    )  # fmt: skip
+    rows = []
+    for finalist in run.finalists.to_dict("records"):
+        with tempfile.TemporaryDirectory() as folder:
+            exported = run.export(str(finalist["target"]), to=Path(folder) / "export", formats="pt2,onnx,config")
+            config = exported.config
+        times = {
+            f"{latency.engine} batch {latency.batch}": f"{latency.speed_up:.2f} of {latency.theoretical:.2f}"
+            for latency in config.metrics.latency
+        }
+        cells = {column: finalist[column] for column in COLUMNS}
+        rows.append({"method": method, **cells, "exported_flops": config.metrics.executed_flops, **times})
+    return rows
+
+
+def _parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", help="trained weights of the network")
+    parser.add_argument("--data", required=True, help="as for run_search.py")
+    parser.add_argument("--network", default="resnet20")
+    parser.add_argument("--mean", default="0.485,0.456,0.406")
+    parser.add_argument("--std", default="0.229,0.224,0.225")
+    parser.add_argument("--methods", default="l1,obs,svd,tucker,tucker:multiple=8,obs+tucker")
+    parser.add_argument("--targets", default="0.5,0.3")
+    parser.add_argument("--epochs", type=float, default=0.05, help="of candidates")
+    parser.add_argument("--final-epochs", type=float, default=1.0)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workers", type=int, help="default: as run_search.py")
+    parser.add_argument("--results", default="results/method-quality", help="runs and their ledger")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
