@@ -4,8 +4,8 @@
 
 Every method with one level for all sites (`acra-uniform`) and with `lagrangian`; the best candidate of each target is
 fine-tuned with several seeds and then tested. FLOPs are those that torch's counter finds on the exported network:
-shared kernels count as dense ones. The answer of each is exported, and timed beside the dense network in turns, one thread, in
-ONNX Runtime and as torch's program. It can be broken off; run again, it goes on from the ledger.
+shared kernels count as dense ones. The answer of each is exported, and timed beside the dense network in turns, one
+thread, in ONNX Runtime and as torch's program. It can be broken off; run again, it goes on from the ledger.
 """
 
 from __future__ import annotations
