@@ -11,14 +11,12 @@ from methods.base import Setting, Site
 from methods.graph.channels import Group, find_lopsided_module, keep_channels, producing_layers, set_partitions
 from methods.graph.flow.find import UNEQUAL_PARTS, trace_groups
 from methods.graph.least_widths import least_widths
-from methods.graph.plain_attention import replace_attention, replaceable_attention
-from methods.graph.plain_layers import computed_weights, replace_computed
+from methods.graph.plain_form import PlainForm
 from methods.graph.trace import LayerUse, drop_caches, trace_layers
 from methods.graph.verify import sound_groups
 from methods.graph.width_cost import WidthCost
 from models.errors import UserError
 from models.execution.inputs import Example, Inputs
-from models.execution.module_copies import copy_on_write
 
 
 class ChannelGroups:
@@ -38,9 +36,8 @@ class ChannelGroups:
             raise UserError("the network is a TorchScript module, whose code is fixed; give the module it was made of")
         example = Inputs.of(example)
         self._example = example.first()
-        self._computed = computed_weights(network, example)
-        self._attention = replaceable_attention(network, example)
-        self.network = network = self._with_plain_layers(network)
+        self._form = PlainForm(network, example)
+        self.network = network = self._form.network
         uses = trace_layers(network, example)
         traced = trace_groups(network, example, uses)
         self.skipped, self._numbers = dict(traced.reasons), traced.numbers
@@ -80,18 +77,6 @@ class ChannelGroups:
             reasons.update(dict.fromkeys(followers, self.skipped.get(group.name, "")))
         return reasons
 
-    def _with_plain_layers(self, network: nn.Module) -> nn.Module:
-        """The network, or a copy in which layers that compute their weight and attention modules are plain ones."""
-        if not self._computed and not self._attention:
-            return network
-        twin = copy_on_write(network)
-        self._replace_layers(twin)
-        return twin
-
-    def _replace_layers(self, network: nn.Module) -> None:
-        replace_computed(network, self._computed)
-        replace_attention(network, self._attention)
-
     @property
     def unregistered_tensors(self) -> list[str]:
         """Those with channels that modules hold as plain attributes (`self.order = torch.tensor(...)`)."""
@@ -101,7 +86,7 @@ class ChannelGroups:
 
     def narrow_network(self, network: nn.Module, staying: Mapping[str, Tensor]) -> None:
         """Remove from `network`, a copy of the dense one, all channels of the named sites but `staying` (ascending)."""
-        self._replace_layers(network)
+        self._form.replace_layers(network)
         keep_channels(network, self.groups, staying)
         self._numbers.write_numbers(network, staying, self._example)
         drop_caches(network)

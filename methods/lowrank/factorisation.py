@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from methods.base import DENSE, Allocation, Cost, CostModel, MethodInfo, Setting, Site, copy_network, lazy_attribute
 from methods.following import FollowingMethod
 from methods.graph.narrow import Conv, channels_of, replace_module
+from methods.graph.plain_form import PlainForm
 from methods.graph.removal import Change, RemovalOrder
 from methods.graph.trace import trace_layers
 from methods.lowrank.decomposition import Decomposition, Factors
@@ -30,7 +31,7 @@ from methods.moments.output_gradients import DAMPING, measure_output_gradients, 
 from methods.registry import register
 from methods.tables.table_cost import TableCost, falling_settings, network_cost, subtract_costs
 from models.errors import UserError
-from models.execution.inputs import Example
+from models.execution.inputs import Example, Inputs
 from models.tasks.classification import CLASSIFICATION
 from models.tasks.objective import Batch, Objective
 
@@ -41,7 +42,11 @@ TriedRanks = Callable[[nn.Module, LayerShape, int], tuple[Sequence[int], Sequenc
 
 
 class Factorisation(FollowingMethod):
-    """One site per plain layer. Before `calibrate`, all directions of inputs and outputs count alike."""
+    """One site per plain layer. Before `calibrate`, all directions of inputs and outputs count alike.
+
+    Attributes:
+        network: with plain layers in the place of attention modules and of those that compute their weight.
+    """
 
     skipped: dict[str, str]
 
@@ -53,6 +58,7 @@ class Factorisation(FollowingMethod):
         example: Example,
         options: Mapping[str, Any],
     ) -> None:
+        network = PlainForm(network, Inputs.of(example)).network
         super().__init__(network, example, options)
         if not isinstance(options["multiple"], int) or options["multiple"] < 1:
             raise UserError(f"{info.name} needs multiple >= 1, a whole number, not {options['multiple']}")

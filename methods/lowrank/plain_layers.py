@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from methods.graph.channels import shared_weights
@@ -61,9 +62,19 @@ def _unreplaceable(network: nn.Module, example: Inputs, names: Iterable[str]) ->
             holder = FactoredLayer()
             holder.add_module("core", twin.get_submodule(name))
             replace_module(twin, name, holder.train(network.get_submodule(name).training))
-        return gives_same_outputs(network, twin, example)
+        return gives_same_outputs(network, twin, example) and _runs_fused(twin, example)
 
     return set() if runs_with(names) else {name for name in names if not runs_with([name])}
+
+
+def _runs_fused(network: nn.Module, example: Inputs) -> bool:
+    """Whether it runs without `separate_operators`: nn.TransformerEncoderLayer hands weights to a fused operator."""
+    try:
+        with evaluation_mode(network, example.device), torch.compiler.set_stance("force_eager"):
+            example.clone()(network)
+    except Exception:
+        return False
+    return True
 
 
 def measure_shapes(
