@@ -58,7 +58,7 @@ class MethodInfo:
     name: str
     summary: str
     source: str  # paper or formula
-    shrinks_channels: bool = True  # the result is a plain, narrower network
+    plain_layers: bool = True  # the result is made of ordinary dense layers, whose count of FLOPs is that of torch
     needs_calibration: bool = False  # `calibrate` must see batches before `compress` (Taylor)
     learns_allocation: bool = False  # `learned` finds the widths while training (ResRep)
     has_centroids: bool = False  # `centroids` gives codebooks to draw

@@ -58,7 +58,7 @@ def compose_records(records: Sequence[MethodRecord], registered: Iterable[Method
         name=name,
         summary=f"{first.summary}; then {second.summary}",
         source=f"{first.source}; {second.source}",
-        shrinks_channels=first.shrinks_channels and second.shrinks_channels,
+        plain_layers=first.plain_layers and second.plain_layers,
         needs_calibration=first.needs_calibration or second.needs_calibration,
         has_centroids=second.has_centroids,
         options={f"{code_label(member.name)}.{option}": default

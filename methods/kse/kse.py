@@ -42,7 +42,7 @@ INFO = MethodInfo(
     name="kse",
     summary="fewer distinct kernels per input channel, by kernel sparsity and entropy; weak channels are not read",
     source="Li et al., CVPR 2019, arXiv 1812.04368",
-    shrinks_channels=False,
+    plain_layers=False,
     place="second",
     options={"alpha": 1.0, "neighbours": 5},
 )

@@ -94,7 +94,7 @@ def _count_exported_flops(subject: Subject, small: nn.Module) -> int:
     other (attention) are counted here and not promised.
     """
     compressor, example, choices = subject.compressor, subject.example, SteadyChoices()
-    if not compressor.info.shrinks_channels:
+    if not compressor.info.plain_layers:
         return count_flops(small, example)
     # An equal count of the dense network says that it has no operator that torch's counter does not know (LSTMs).
     dense = plain_network(subject.task.network)

@@ -170,7 +170,7 @@ def latency_table(
         UserError: the method makes tables of kernels, which take as long as dense ones.
     """
     cost = compressor.cost
-    if not compressor.info.shrinks_channels or not isinstance(cost, Widths):
+    if not compressor.info.plain_layers or not isinstance(cost, Widths):
         raise UserError(
             f"{compressor.info.name} keeps tables of kernels and runs them as dense ones, so that no latency is gained "
             "by them; ask for FLOPs, parameters or bytes, or take a method that only removes channels, e.g. l1"

@@ -59,7 +59,7 @@ def test_record_and_options() -> None:
     info = method_info("random+kernel-clustering")
     assert info.options["random.seed"] == 0
     assert info.options["kernel-clustering.largest"] == 512
-    assert not info.shrinks_channels
+    assert not info.plain_layers
     assert method_info("taylor+kse").needs_calibration
     small = bind_method("random+kernel-clustering", small_network("plain"), **{"kernel-clustering__largest": 16})
     assert {setting["k"] for site in small.sites for setting in site.settings if "k" in setting} <= {2, 4, 8, 16}

@@ -141,7 +141,7 @@ def test_the_file_is_as_large_as_predicted(method, tmp_path):
         assert abs(path.stat().st_size - header - statistics - predicted) <= 0.02 * predicted
         assert predicted < compressor.cost.dense.bytes
         tables = codebook_layers(small)
-        assert bool(tables) != compressor.info.shrinks_channels
+        assert bool(tables) != compressor.info.plain_layers
         assert {name: tensors[f"{name}.index"].nbytes for name in tables} == {
             name: table_bytes(layer) for name, layer in tables.items()
         }
