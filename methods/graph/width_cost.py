@@ -75,6 +75,7 @@ class WidthCost:
     Attributes:
         ladders: per group, the channels that each of its levels keeps.
         layers: names of the convolutions and linear modules that evaluation calls.
+        network: the one that has these layers.
         dense: the cost of the dense network.
     """
 
@@ -85,6 +86,7 @@ class WidthCost:
         ladders: Sequence[Sequence[int]],
         products: Sequence[ProductWidths],
     ) -> None:
+        self.network = network
         self.ladders = [np.asarray(ladder, dtype=np.float64) for ladder in ladders]
         slot_widths = _widths_of_slots(network, groups)
         modules = {name: module for name, module in network.named_modules() if isinstance(module, LAYERS)}

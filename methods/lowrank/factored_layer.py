@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from methods.graph.narrow import CONVOLUTIONS, TRANSPOSED, Conv
+from methods.graph.narrow import CONVOLUTIONS, TRANSPOSED, Conv, Side, channels_of
 from methods.lowrank.decomposition import Factors
 
 INPUTS, CORE, OUTPUTS = "inputs", "core", "outputs"
@@ -85,6 +85,24 @@ def outline_layer(layer: nn.Module, in_rank: int, out_rank: int) -> FactoredLaye
         factored.add_module(name, part)
     for parameter in factored.parameters():
         parameter.requires_grad_(weight.requires_grad)
+    return factored.train(layer.training)
+
+
+@torch.no_grad()
+def surround_layer(layer: nn.Module) -> FactoredLayer:
+    """The layer itself as the core, between a projection and an expansion of full ranks that change nothing."""
+    factored = FactoredLayer()
+    sides: dict[str, Side | None] = {INPUTS: "in", CORE: None, OUTPUTS: "out"}
+    for name, side in sides.items():
+        if side is None:
+            factored.add_module(name, layer)
+            continue
+        width, weight = channels_of(layer, side), layer.weight
+        assert isinstance(weight, Tensor)
+        part = _pointwise(layer, width, width, bias=False, device=weight.device, dtype=weight.dtype)
+        assert isinstance(part.weight, Tensor)
+        part.weight.copy_(torch.eye(width).view_as(part.weight))
+        factored.add_module(name, part)
     return factored.train(layer.training)
 
 

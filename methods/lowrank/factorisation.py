@@ -25,11 +25,12 @@ from methods.lowrank.decomposition import Decomposition, Factors
 from methods.lowrank.factored_layer import factor_layer, outline_layer, taps_of, weight_by_output
 from methods.lowrank.plain_layers import find_plain_layers, measure_shapes
 from methods.lowrank.rank_cost import RankedLayer, RanksChange
+from methods.lowrank.rank_widths import RankedCost
 from methods.lowrank.ranks import LayerShape, Ranks, ranks_up_to, undominated_ranks
 from methods.moments.layer_inputs import Moments, measure_moments
 from methods.moments.output_gradients import DAMPING, measure_output_gradients, metric_root
 from methods.registry import register
-from methods.tables.table_cost import TableCost, falling_settings, network_cost, subtract_costs
+from methods.tables.table_cost import falling_settings, network_cost, subtract_costs
 from models.errors import UserError
 from models.execution.inputs import Example, Inputs
 from models.tasks.classification import CLASSIFICATION
@@ -65,7 +66,7 @@ class Factorisation(FollowingMethod):
         self.info, self._tried_ranks = info, tried_ranks
         self._uses = trace_layers(network, example)
         self._names, self.skipped = find_plain_layers(network, example, self._uses)
-        self._shapes = measure_shapes(network, example, self._names, self._uses)
+        self._shapes = measure_shapes(network, example, self._uses)
         self._moments: dict[str, Moments] = {}
         self._gradients: dict[str, Tensor] = {}
 
@@ -86,9 +87,9 @@ class Factorisation(FollowingMethod):
         return self._ladders[1]
 
     @cached_property
-    def _ladders(self) -> tuple[tuple[Site, ...], TableCost]:
+    def _ladders(self) -> tuple[tuple[Site, ...], RankedCost]:
         """Sites and their costs. A layer that no ranks make cheaper is no site."""
-        sites, tables = [], []
+        sites, tables, ladders = [], [], {}
         for name in self._names:
             layer, shape = self.network.get_submodule(name), self._shapes[name]
             in_ranks, out_ranks = self._tried_ranks(layer, shape, self.options["multiple"])
@@ -115,8 +116,10 @@ class Factorisation(FollowingMethod):
                 )
             )
             tables.append([costs[i] for i in kept])
+            full = Ranks(shape.channels, shape.outputs)
+            ladders[name] = [[full, *(ranks for ranks, _ in pairs)][i] for i in kept]
         rest = subtract_costs(network_cost(self.network, self._uses), [table[0] for table in tables])
-        return tuple(sites), TableCost(rest, tables)
+        return tuple(sites), RankedCost(rest, tables, self.network, self._shapes, ladders)
 
     def compress(self, allocation: Allocation) -> nn.Module:
         return self._replace_layers(allocation, lambda name, ranks: self._factor(name, ranks))

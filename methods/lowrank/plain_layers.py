@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.graph.channels import shared_weights
-from methods.graph.narrow import channels_of, replace_module
+from methods.graph.narrow import LAYERS, channels_of, replace_module
 from methods.graph.same_outputs import gives_same_outputs
 from methods.graph.trace import LayerUse, evaluation_mode
 from methods.lowrank.factored_layer import FactoredLayer, taps_of, why_not_plain
@@ -77,11 +77,10 @@ def _runs_fused(network: nn.Module, example: Inputs) -> bool:
     return True
 
 
-def measure_shapes(
-    network: nn.Module, example: Example, names: Iterable[str], uses: Mapping[str, LayerUse]
-) -> dict[str, LayerShape]:
-    """Widths of the named layers, and their positions for one input, summed over calls."""
-    layers = {name: network.get_submodule(name) for name in names}
+def measure_shapes(network: nn.Module, example: Example, uses: Mapping[str, LayerUse]) -> dict[str, LayerShape]:
+    """Widths of all layers that are called, and their positions for one input, summed over calls."""
+    modules = dict(network.named_modules())
+    layers = {name: modules[name] for name, use in uses.items() if use.calls and isinstance(modules.get(name), LAYERS)}
     seen: dict[nn.Module, list[int]] = {layer: [0, 0] for layer in layers.values()}
 
     def count_positions(layer: nn.Module, inputs: tuple[object, ...], output: Tensor) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.optimize import nnls
+from torch import nn
 
 from methods.base import Compressor, Levels
 from models.errors import UserError
@@ -46,6 +47,8 @@ from search.latency.progress import ProgressLines, Say
 from search.machine.host import device_name
 
 Floats = npt.NDArray[np.float64]
+TimedLayer = tuple[nn.Module, list[Shape]]
+"""A layer, and the shape of its input in each of its calls."""
 SCHEMA = 2
 FOLDER = "latency"  # below results
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of all sites alike, in the whole networks that are measured
@@ -58,14 +61,17 @@ STEADY = 1.3  # the user is told if two measurements of the same network differ 
 class Widths(Protocol):
     """A cost model that knows the widths of layers."""
 
+    network: nn.Module
+    """The dense network, in which all layers have their greatest widths."""
     layers: tuple[str, ...]
+    """Their names there."""
     ladders: Sequence[Floats]
 
     def layer_widths(self, levels: Levels) -> tuple[Floats, Floats]:
         """Channels into and out of every layer, each (n_allocations, n_layers)."""
 
     def position_shares(self, levels: Levels) -> Floats:
-        """The share of its positions that each layer still works at, (n_allocations, n_layers)."""
+        """The share of its positions that each layer still works at, (n_allocations, n_layers); 0 for an absent one."""
 
     def written_elements(self, levels: Levels) -> Floats:
         """The activations that all layers write, (n_allocations,)."""
@@ -167,21 +173,26 @@ def latency_table(
     """The table of a method on a network and device, read from its file or measured now.
 
     Raises:
-        UserError: the method makes tables of kernels, which take as long as dense ones.
+        UserError: the method makes tables of kernels, which take as long as dense ones, or its costs tell no widths.
     """
     cost = compressor.cost
-    if not compressor.info.plain_layers or not isinstance(cost, Widths):
+    if not compressor.info.plain_layers:
         raise UserError(
             f"{compressor.info.name} keeps tables of kernels and runs them as dense ones, so that no latency is gained "
             "by them; ask for FLOPs, parameters or bytes, or take a method that only removes channels, e.g. l1"
         )
+    if not isinstance(cost, Widths):
+        raise UserError(
+            f"the times of layers that {compressor.info.name} makes are not predicted; ask for FLOPs, parameters or "
+            "bytes, whose networks are measured when they are exported, or take one method alone, e.g. l1 or svd"
+        )
     where = timing_conditions(compressor.example.device, batch)
-    shapes = input_shapes(compressor.network, compressor.example)
-    path = results / FOLDER / f"{_table_digest(compressor, cost, shapes, where)}.json"
+    layers = _timed_layers(compressor, cost)
+    path = results / FOLDER / f"{_table_digest(compressor, cost, layers, where)}.json"
     record = _read_record(path)
     if record is None:
         say(f"measuring layer times at several widths, {where.conditions_text()}; once, then kept in {path} ...")
-        record = _measure_record(compressor, cost, shapes, batch, time or device_timer(compressor.example.device), say)
+        record = _measure_record(compressor, cost, layers, batch, time or device_timer(compressor.example.device), say)
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, json.dumps({"schema": SCHEMA, **asdict(where), **record}) + "\n")
     table = LatencyTable(cost, [Grid(*(map(_as_tuples, grid))) for grid in record["grids"]], where)
@@ -207,14 +218,19 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     return dict(record) if complete else None
 
 
-def _table_digest(
-    compressor: Compressor, cost: Widths, shapes: Mapping[str, list[Shape]], where: TimingConditions
-) -> str:
+def _timed_layers(compressor: Compressor, cost: Widths) -> list[TimedLayer]:
+    """The layers of the cost model, each with the shapes that it reads."""
+    network = cost.network
+    shapes = input_shapes(network, compressor.example)
+    return [(network.get_submodule(name), shapes.get(name, [])) for name in cost.layers]
+
+
+def _table_digest(compressor: Compressor, cost: Widths, layers: Sequence[TimedLayer], where: TimingConditions) -> str:
     """A digest of all that the times depend on: the name of the table's file."""
     levels = _anchor_levels(compressor)
     widths = [side.tolist() for side in cost.layer_widths(levels)]
-    layers = [layer_kind(compressor.network.get_submodule(name), shapes.get(name, [])) for name in cost.layers]
-    content = json.dumps([asdict(where), str(compressor.network), layers, levels.tolist(), widths])
+    kinds = [layer_kind(*layer) for layer in layers]
+    content = json.dumps([asdict(where), str(compressor.network), kinds, levels.tolist(), widths])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
@@ -229,14 +245,14 @@ def _anchor_levels(compressor: Compressor) -> Levels:
 
 
 def _measure_record(
-    compressor: Compressor, cost: Widths, shapes: Mapping[str, list[Shape]], batch: int, time: Timer, say: Say
+    compressor: Compressor, cost: Widths, layers: Sequence[TimedLayer], batch: int, time: Timer, say: Say
 ) -> dict[str, Any]:
     """Measure the grids of all layers, each kind of layer once per pass, and the whole networks."""
     levels = _anchor_levels(compressor)
-    # Grids begin at the smallest width that an allocation can give the layer.
-    smallest = cost.layer_widths(levels.max(0)[None])
-    least = list(zip(*(side[0].round().astype(int).tolist() for side in smallest), strict=True))
-    layers = [(compressor.network.get_submodule(name), shapes.get(name, [])) for name in cost.layers]
+    # Grids begin at the smallest width that an allocation can give the layer; ranks may rise again along a ladder.
+    last = levels.max(0)
+    every = np.minimum(np.arange(1 + last.max(initial=0))[:, None], last)
+    least = list(zip(*(side.min(0).round().astype(int).tolist() for side in cost.layer_widths(every)), strict=True))
     names = [f"{layer_kind(*layer)} from {widths}" for layer, widths in zip(layers, least, strict=True)]
     kinds = dict(zip(names, zip(layers, least, strict=True), strict=True))
     networks = [compressor.compress(compressor.allocation(anchor)).eval() for anchor in levels]

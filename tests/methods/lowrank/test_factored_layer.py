@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.lowrank.decomposition import Decomposition
-from methods.lowrank.factored_layer import FactoredLayer, factor_layer, outline_layer, weight_by_output
+from methods.lowrank.factored_layer import FactoredLayer, factor_layer, outline_layer, surround_layer, weight_by_output
 
 R1, R2 = 3, 4  # of 5 inputs and 6 outputs
 LAYERS: dict[str, tuple[type[nn.Module], dict[str, Any], tuple[int, ...]]] = {
@@ -110,3 +110,11 @@ def test_directions_that_carry_nothing_do_no_harm() -> None:
     factored = factor_layer(layer, _decompose(layer).factors(4, 5), None)
     assert all(parameter.isfinite().all() for parameter in factored.parameters())
     torch.testing.assert_close(factored(x), layer(x), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_between_projections_of_full_rank_a_layer_does_what_it_did(name: str) -> None:
+    layer, x = _low_rank_layer(name, R1, R2)
+    surrounded = surround_layer(layer)
+    assert [part for part, _ in surrounded.named_children()] == ["inputs", "core", "outputs"]
+    torch.testing.assert_close(surrounded(x), layer(x))

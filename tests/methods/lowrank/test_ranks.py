@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.lowrank.ranks import LayerShape, Ranks, tried_in_ranks, undominated_ranks
+from methods.lowrank.ranks import LayerShape, Ranks, ranks_up_to, undominated_ranks
 
 SHAPES = [
     LayerShape(8, 6, 9, 100, 100, 100),
@@ -84,13 +84,11 @@ def test_layers_too_small_to_be_taken_apart_have_none() -> None:
     assert undominated_ranks(LayerShape(1, 1, 9, 4, 4, 4), [1], torch.zeros(1, 1).double(), [1]) == []
 
 
-@pytest.mark.parametrize("channels", [1, 5, 32, 33, 500])
-def test_tried_ranks_reach_from_one_to_all(channels: int) -> None:
-    ranks = tried_in_ranks(channels)
-    assert ranks[0] == 1
-    assert ranks[-1] == channels
-    assert ranks == sorted(set(ranks))
-    assert len(ranks) <= 32
+@pytest.mark.parametrize(("width", "multiple", "expected"), [
+    (1, 1, [1]), (4, 1, [1, 2, 3, 4]), (20, 8, [8, 16, 20]), (16, 8, [8, 16]), (5, 8, [5]),
+])  # fmt: skip
+def test_ranks_are_multiples_and_the_width(width: int, multiple: int, expected: list[int]) -> None:
+    assert ranks_up_to(width, multiple) == expected
 
 
 @pytest.mark.parametrize("shape", SHAPES)
