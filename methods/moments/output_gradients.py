@@ -4,11 +4,11 @@ A small change Δ of a layer's weights, whose inputs x have the second moment S,
 
     ½ tr(G Δ S Δᵀ)
 
-in the measure of drift: nats between the classes' distributions, squared error relative to the variance for other
-outputs (`models.tasks.outputs`). That is the Gauss-Newton approximation, with inputs and gradients taken as independent
-of each other and positions t as independent among themselves (Martens and Grosse, ICML 2015, arXiv 1503.05671). g is
-the gradient of a log-likelihood whose labels are drawn from the network's own outputs, so that it does not vanish on
-images that the network knows by heart (Kunstner et al., NeurIPS 2019, arXiv 1905.12558).
+in the measure of drift: Jensen-Shannon divergence of the classes' distributions, squared error relative to the variance
+for other outputs (`models.tasks.outputs`). That is the Gauss-Newton approximation, with inputs and gradients taken as
+independent of each other and positions t as independent among themselves (Martens and Grosse, ICML 2015, arXiv
+1503.05671). g is the gradient of a log-likelihood whose labels are drawn from the network's own outputs, so that it
+does not vanish on images that the network knows by heart (Kunstner et al., NeurIPS 2019, arXiv 1905.12558).
 """
 
 from __future__ import annotations
@@ -84,10 +84,11 @@ def sampled_loss(outputs: Sequence[Output], inputs: int, generator: torch.Genera
     losses = []
     for output in outputs:
         if isinstance(output, Logits):
-            # Drift is the mean over rows: of n rows of an input, each gives 1/n of the curvature.
+            # Drift is the mean over rows: of n rows of an input, each gives 1/n of the curvature. For close
+            # distributions the Jensen-Shannon divergence is a quarter of Kullback and Leibler's, ⅛ tr(F δ δᵀ).
             rows = output.float().rows()
             labels = torch.multinomial(rows.detach().softmax(1).cpu(), 1, generator=generator)[:, 0].to(rows.device)
-            share = math.sqrt(inputs / len(rows))
+            share = math.sqrt(inputs / len(rows) / 4)
             losses.append(share * functional.cross_entropy(rows, labels, reduction="sum"))
         else:
             values = output.float()

@@ -14,7 +14,7 @@ from torch.nn import functional
 from methods.moments.output_gradients import measure_output_gradients, metric_root
 from models.tasks.classification import CLASSIFICATION
 from models.tasks.objective import Batch, Objective
-from models.tasks.outputs import Logits, Output
+from models.tasks.outputs import Logits, Output, output_divergence
 
 INPUTS, DRAWS = 6, 1500
 
@@ -92,9 +92,9 @@ def _exact_moment(network: nn.Module, layer: nn.Module, x: Tensor, values: Calla
 
 
 def _scores_of_labels(scores: Tensor) -> list[Tensor]:
-    """√(p / n) log p of every class of each of n rows: the Fisher information is the sum of the squares."""
+    """½ √(p / n) log p of every class of each of n rows: their squares make up a quarter of the Fisher information."""
     rows = scores.movedim(1, -1).flatten(0, -2)
-    weights = (rows.detach().softmax(1) / len(rows)).sqrt()
+    weights = (rows.detach().softmax(1) / len(rows)).sqrt() / 2
     return list((weights * rows.log_softmax(1)).flatten())
 
 
@@ -123,7 +123,16 @@ def test_of_classes_it_is_the_fisher_information(classifier: Classifier, images:
         _assert_near(moment, _exact_moment(classifier, classifier.get_submodule(name), images, _scores_of_labels))
     probabilities = classifier(images).detach().softmax(1).double()
     closed = torch.diag(probabilities.mean(0)) - probabilities.T @ probabilities / INPUTS
-    _assert_near(measured["head"], closed)
+    _assert_near(measured["head"], closed / 4)
+
+
+def test_it_foretells_the_drift_of_a_small_shift(classifier: Classifier, images: Tensor) -> None:
+    repeated = images.repeat(DRAWS, 1, 1, 1)
+    moment = measure_output_gradients(classifier, ["head"], [(repeated, None)], CLASSIFICATION)["head"]
+    scores = classifier(images).detach().double()
+    shift = 0.05 * torch.randn(scores.shape[1], generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    drift = output_divergence([Logits(scores + shift)], [Logits(scores)])
+    assert float(shift @ moment @ shift) / 2 == pytest.approx(float(drift), rel=0.05)
 
 
 def test_of_pixels_it_is_the_mean_over_pixels(images: Tensor) -> None:
