@@ -104,7 +104,8 @@ class Factorisation(FollowingMethod):
                 self.skipped[name] = "no ranks make it cheaper"
                 continue
             settings = [DENSE, *(Setting(in_rank=ranks.inputs, out_rank=ranks.outputs) for ranks, _ in pairs)]
-            lost = [0.0, *(damage for _, damage in pairs)]
+            # Where no gradient arrived, no output depends on the layer.
+            lost = [0.0, *(damage if name in self._gradients else 0.0 for _, damage in pairs)]
             sites.append(
                 Site(
                     name,

@@ -170,3 +170,26 @@ def test_frozen_layers_stay_frozen() -> None:
     small = compressor.compress(compressor.allocation([1] * len(compressor.sites)))
     assert not any(parameter.requires_grad for parameter in small.features[1].parameters())
     assert all(parameter.requires_grad for parameter in small.features[2].parameters())
+
+
+class _Unheard(nn.Module):
+    """Calls a layer whose output nothing depends on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard, self.unheard = nn.Linear(12, 9), nn.Linear(12, 9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.unheard(x)
+        return self.heard(x)
+
+
+def test_a_layer_that_no_output_depends_on_is_no_loss() -> None:
+    torch.manual_seed(0)
+    x = _correlated_inputs((200, 12), 0.0)
+    compressor = create("svd", _Unheard().eval(), x[:2])
+    compressor.calibrate([(x,)], Regression())
+    heard, unheard = compressor.sites
+    assert len(unheard.settings) > 1
+    assert not any(unheard.damages)
+    assert heard.damages[-1] > 0
