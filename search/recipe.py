@@ -30,7 +30,7 @@ class Recipe(Settings):
     """Share of the loss that follows the dense network's outputs; 0 turns distillation off."""
     temperature: float = Field(4.0, gt=0, le=10_000)
     """Softens both networks' outputs for distillation."""
-    distill_features: float = Field(30.0, ge=0, le=1000)
+    distill_features: float = Field(10.0, ge=0, le=1000)
     """Weight of the features inside the dense network, compared where the size of its maps changes; 0 leaves them out.
     Only for a network that follows the dense one's outputs."""
     recalibration_images: int = Field(2048, ge=0, le=MOST_IMAGES)
