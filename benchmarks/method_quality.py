@@ -11,6 +11,7 @@ thread, in ONNX Runtime and as torch's program. It can be broken off; run again,
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from typing import Any
 import pandas as pd
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.task_options import markdown_table, task_parser
 from models.devices import pick_device
 from search import api
 from search.machine.host import host_facts
@@ -37,9 +41,7 @@ def main() -> None:
             rows += method_rows(arguments, method, strategy)
             pd.DataFrame(rows).to_csv(Path(arguments.results) / "method-quality.csv", index=False)
     print("; ".join(f"{key} {value}" for key, value in host_facts(pick_device(None)).items()))
-    frame = pd.DataFrame(rows)
-    lines = [list(frame.columns), ["---"] * len(frame.columns), *frame.fillna("").astype(str).to_numpy().tolist()]
-    print("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    print(markdown_table(pd.DataFrame(rows)))
 
 
 def method_rows(arguments: argparse.Namespace, method: str, strategy: str) -> list[dict[str, Any]]:
@@ -68,12 +70,7 @@ def method_rows(arguments: argparse.Namespace, method: str, strategy: str) -> li
 
 
 def _parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", help="trained weights of the network")
-    parser.add_argument("--data", required=True, help="as for run_search.py")
-    parser.add_argument("--network", default="resnet20")
-    parser.add_argument("--mean", default="0.485,0.456,0.406")
-    parser.add_argument("--std", default="0.229,0.224,0.225")
+    parser = task_parser(__doc__)
     parser.add_argument("--methods", default="l1,obs,svd,tucker,tucker:multiple=8,obs+tucker")
     parser.add_argument("--targets", default="0.5,0.3")
     parser.add_argument("--epochs", type=float, default=0.05, help="of candidates")

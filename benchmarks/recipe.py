@@ -12,7 +12,6 @@ seconds of the processor. What is not part of a recipe is done by the hooks that
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Iterator
@@ -26,9 +25,9 @@ from torch.optim.swa_utils import AveragedModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.task_options import task_of, task_parser
 from methods.base import Compressor, Tuning
 from methods.registry import method_info
-from models.task_config import TaskConfig
 from models.tasks.load import load_task
 from models.tasks.pictures import PictureTask, measure_accuracy
 from search.allocation.budget import Budget
@@ -187,12 +186,7 @@ def measure(task: PictureTask, compressed: nn.Module, change: Change, recipe: Re
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", required=True, help="of a network that has not seen the search split")
-    parser.add_argument("--data", required=True, help="as for run_search.py")
-    parser.add_argument("--network", default="resnet20")
-    parser.add_argument("--mean", default="0.485,0.456,0.406")
-    parser.add_argument("--std", default="0.229,0.224,0.225")
+    parser = task_parser(__doc__, "of a network that has not seen the search split")
     parser.add_argument("--methods", default="l1")
     parser.add_argument("--kept", type=float, default=0.5, help="FLOPs kept")
     parser.add_argument("--streams", action="store_true", help="narrow the streams between the blocks too")
@@ -202,9 +196,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    mean, std = (tuple(map(float, text.split(","))) for text in (arguments.mean, arguments.std))
-    config = TaskConfig(network=arguments.network, weights=arguments.weights, data=arguments.data, mean=mean, std=std)
-    task = load_task(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    task = load_task(task_of(arguments), torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     assert isinstance(task, PictureTask)
     if task.seen:
         raise SystemExit(f"the weights {arguments.weights} may have seen the search split; see above how to train some")

@@ -13,6 +13,7 @@ broken off; run again, it goes on.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,10 @@ import pandas as pd
 from optuna._hypervolume import compute_hypervolume
 from rich.console import Console
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.task_options import markdown_table, task_of, task_parser
 from models.devices import pick_device
-from models.task_config import TaskConfig
 from search.engine.outcomes import MethodOutcomes
 from search.engine.prepare import prepare_run
 from search.engine.running import run_prepared
@@ -87,7 +90,7 @@ def main() -> None:
         for seed in range(size["seeds"]):
             rows += _searched(arguments, size, method, SAMPLING, observer, seed=seed, trials=trials)
     print("; ".join(f"{key} {value}" for key, value in host_facts(pick_device(None)).items()))
-    print(_markdown(table(rows)))
+    print(markdown_table(table(rows)))
     picture(rows, Path(arguments.picture))
 
 
@@ -114,7 +117,7 @@ def _searched(
         "workers": arguments.workers,
         "results": arguments.results,
     }
-    task = task_of(arguments, size["train_images"])
+    task = task_of(arguments, train_images=size["train_images"])
     config = new_run_config(COMPARE, read_settings(COMPARE, given), task, **COMPARE_FIXED)
     compared = run_prepared(prepare_run(config, observer.say), observer)
     assert compared.complete, "broken off; the same command goes on"
@@ -170,11 +173,6 @@ def _spread(values: pd.Series, digits: int = 2) -> str:
     return shown if len(values) < 2 else f"{shown} ± {values.std():.{digits}f}"
 
 
-def _markdown(frame: pd.DataFrame) -> str:
-    rows = [list(frame.columns), ["---"] * len(frame.columns), *frame.fillna("").astype(str).to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
 def picture(rows: Sequence[Row], path: Path) -> None:
     """Test accuracy against kept FLOPs, a panel for each method, a line for each strategy with its spread."""
     frame = pd.DataFrame(map(vars, rows))
@@ -196,24 +194,8 @@ def picture(rows: Sequence[Row], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def task_of(arguments: argparse.Namespace, train_images: int | None) -> TaskConfig:
-    return TaskConfig(
-        network=arguments.network,
-        weights=arguments.weights,
-        data=arguments.data,
-        mean=tuple(map(float, arguments.mean.split(","))),
-        std=tuple(map(float, arguments.std.split(","))),
-        train_images=train_images,
-    )
-
-
 def _parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", required=True, help="trained weights of the network")
-    parser.add_argument("--data", required=True, help="as for run_search.py")
-    parser.add_argument("--network", default="resnet20")
-    parser.add_argument("--mean", default="0.485,0.456,0.406")
-    parser.add_argument("--std", default="0.229,0.224,0.225")
+    parser = task_parser(__doc__)
     parser.add_argument("--size", choices=SIZES, default="cpu", help="gpu: longer fine-tunes, finer scans, three seeds")
     parser.add_argument("--methods", default="l1,kse")
     parser.add_argument("--targets", default="0.5,0.3")
