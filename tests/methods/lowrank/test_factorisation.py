@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from regression import Regression
 from torch import Tensor, nn
 
 from methods.base import Allocation, Compressor, example_input
@@ -12,24 +13,7 @@ from methods.registry import create
 from methods.testing.conformance import count_flops
 from methods.testing.small_networks import NETWORKS, input_shape, random_batches, small_network
 from models.tasks.classification import CLASSIFICATION
-from models.tasks.objective import Batch, Objective
-from models.tasks.outputs import Output, output_divergence
-
-
-class Regression(Objective):
-    """Of batches (inputs,), whose outputs are numbers."""
-
-    def loss(self, network: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
-        return network(batch[0]).square().mean()
-
-    def outputs(self, network: nn.Module, batch: Batch) -> list[Output]:
-        return [network(batch[0])]
-
-    def forward(self, network: nn.Module, batch: Batch) -> None:
-        network(batch[0])
-
-    def calibration_loss(self, network: nn.Module, batch: Batch) -> Tensor:
-        return self.loss(network, batch)
+from models.tasks.outputs import output_divergence
 
 
 def _correlated_inputs(shape: tuple[int, ...], mean: float, seed: int = 0) -> Tensor:

@@ -8,31 +8,16 @@ from typing import Any
 import pytest
 import scipy.linalg
 import torch
+from regression import Regression
 from torch import Tensor, nn
 from torch.nn import functional
 
 from methods.moments.output_gradients import measure_output_gradients, metric_root
 from models.tasks.classification import CLASSIFICATION
-from models.tasks.objective import Batch, Objective
+from models.tasks.objective import Batch
 from models.tasks.outputs import Logits, Output, output_divergence
 
 INPUTS, DRAWS = 6, 1500
-
-
-class Regression(Objective):
-    """Of batches (inputs, targets): all outputs are numbers."""
-
-    def loss(self, network: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
-        return functional.mse_loss(network(batch[0]), batch[1])
-
-    def outputs(self, network: nn.Module, batch: Batch) -> list[Output]:
-        return [network(batch[0])]
-
-    def forward(self, network: nn.Module, batch: Batch) -> None:
-        network(batch[0])
-
-    def calibration_loss(self, network: nn.Module, batch: Batch) -> Tensor:
-        return self.loss(network, batch)
 
 
 class Segmentation(Regression):
