@@ -38,7 +38,6 @@ from methods.clustering.scopes import Share, centroid_count, ladder_of_k, share_
 from methods.clustering.shared_work import ClusteredSite, SharedChange, SharedLayer, shared_convolutions
 from methods.graph.narrow import Conv, is_depthwise, replace_module
 from methods.graph.removal import Change, RemovalOrder, cut_table
-from methods.graph.trace import LayerUse
 from methods.registry import register
 from methods.tables.bitpack import bits_for
 from methods.tables.codebook import (
@@ -88,9 +87,7 @@ class KernelClustering(KernelTables):
         for name in shapes.keys() - {layer for share in self._shares for layer in share.layers}:
             self._left_dense[name] = "in none of the listed ranges"
 
-    def why_dense(self, name: str, layer: Conv, use: LayerUse) -> str | None:
-        if use.calls == 0:
-            return "not called in evaluation"
+    def why_dense(self, name: str, layer: Conv) -> str | None:
         if kernel_area(layer) == 1:
             return "its kernels hold a single weight"
         if is_depthwise(layer):

@@ -136,15 +136,12 @@ class _Reader:
         if not gone:
             return 0.0
         b = torch.cat(gone)
-        update = torch.linalg.solve(self.inverse[b][:, b], self.inverse[b])  # (b, d)
-        change = self.weight[:, b] @ update
-        # W_b (H_bb)⁻¹ W_bᵀ, as the b columns of the change are W_b.
-        damage = (
-            float((torch.linalg.solve(self.inverse[b][:, b], self.weight[:, b].mT) * self.weight[:, b].mT).sum()) / 2
-        )
-        self.weight -= change
+        weights = self.weight[:, b]
+        update = torch.linalg.solve(self.inverse[b][:, b], torch.cat([self.inverse[b], weights.mT], 1))
+        update, fitted = update.split([len(self.inverse), len(weights)], 1)  # (b, d), (b, outputs)
+        self.weight -= weights @ update
         self.inverse -= self.inverse[:, b] @ update
-        return damage
+        return float((weights.mT * fitted).sum()) / 2
 
 
 def _score_by_surgery(pruning: FilterPruning, group: Group) -> Tensor:
@@ -171,7 +168,7 @@ def _score_by_surgery(pruning: FilterPruning, group: Group) -> Tensor:
 
 
 def _open_readers(group: Group, pruning: SurgeonPruning) -> list[_Reader]:
-    """The measured layers that read a group, as in the dense network, without those whose outputs are zero."""
+    """The measured layers that read a group, as in the dense network, without those that no output depends on."""
     readers = []
     for slots in group.slots:
         if slots.dim is not None or slots.side != "in" or slots.name not in pruning.moments:
@@ -183,14 +180,15 @@ def _open_readers(group: Group, pruning: SurgeonPruning) -> list[_Reader]:
         for channel, (block, positions) in zip(slots.channel.tolist(), places, strict=True):
             columns.setdefault(block, {}).setdefault(channel, []).append(positions)
         weights, sigma = grouped_weights(module), pruning.moments[slots.name].covariance()
-        moments = pruning.gradients.get(slots.name)
-        if moments is None:  # no output depends on it
+        gradients = pruning.gradients.get(slots.name)
+        if gradients is None:
             continue
-        width = len(moments) // len(weights)
+        width = len(gradients) // len(weights)
         for block, of_block in columns.items():
-            root, _ = metric_root(
-                moments[block * width : (block + 1) * width, block * width : (block + 1) * width], DAMPING
-            )
+            outputs = slice(block * width, (block + 1) * width)
+            if not gradients[outputs, outputs].any():
+                continue
+            root, _ = metric_root(gradients[outputs, outputs], DAMPING)
             joined = {channel: torch.cat(pieces) for channel, pieces in of_block.items()}
             # Of a transposed convolution, the rows of an output's taps follow each other.
             w = (root @ weights[block].reshape(width, -1)).view_as(weights[block])

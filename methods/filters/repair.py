@@ -17,14 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from methods.graph.narrow import Conv
+from methods.graph.torch_layers import taps_of
 from methods.moments.layer_inputs import Moments, grouped_weights
 
 
 def columns_of(module: nn.Module) -> int:
     """The number of adjacent entries of x that belong to one input channel."""
-    if not isinstance(module, Conv) or module.transposed:
-        return 1
-    return math.prod(module.kernel_size)
+    return 1 if getattr(module, "transposed", False) else taps_of(module)
 
 
 @torch.no_grad()

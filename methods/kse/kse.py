@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from methods.base import DENSE, Allocation, Cost, MethodInfo, Setting, copy_network
 from methods.graph.narrow import Conv, is_depthwise, replace_module
 from methods.graph.removal import Change, RemovalOrder
-from methods.graph.trace import LayerUse
 from methods.kse.kse_cost import GradedChange, GradedLayer, weight_cost
 from methods.kse.kse_indicator import channel_indicator, kept_kernels
 from methods.registry import register
@@ -62,7 +61,7 @@ class KSE(KernelTables):
         super().__init__(network, example, options)
         self._indicators: dict[str, npt.NDArray[np.float64]] = {}
 
-    def why_dense(self, name: str, layer: Conv, use: LayerUse) -> str | None:
+    def why_dense(self, name: str, layer: Conv) -> str | None:
         convolutions = (used for used in self._uses if not isinstance(self.network.get_submodule(used), nn.Linear))
         if name == next(convolutions):
             return "the first convolution stays dense"
@@ -70,7 +69,7 @@ class KSE(KernelTables):
             return "every input channel has kernels of its own (depthwise)"
         if layer.out_channels == layer.groups:
             return "every input channel has a single kernel"
-        return "not called in evaluation" if use.calls == 0 else None
+        return None
 
     def table_sites(self) -> Iterator[TableSite]:
         costs = {name: self._layer_costs(name, self._uses[name].positions) for name in self._names}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from methods.graph.narrow import CONVOLUTIONS, TRANSPOSED, Conv, Side, channels_of
+from methods.graph.torch_layers import torch_class, why_altered
 from methods.lowrank.decomposition import Factors
 
 INPUTS, CORE, OUTPUTS = "inputs", "core", "outputs"
@@ -36,22 +36,10 @@ class FactoredLayer(nn.Sequential):
 
 def why_not_plain(module: nn.Module) -> str | None:
     """Why a layer cannot be taken apart; None for a plain linear layer or convolution in one group."""
-    kind = next((kind for kind in (nn.Linear, *CONVOLUTIONS, *TRANSPOSED) if isinstance(module, kind)), None)
+    kind = torch_class(module)
     if kind is None:
         return "not a convolution or linear layer"
-    if getattr(module, "groups", 1) > 1:
-        return "it works in groups"
-    methods = ("forward", "_conv_forward", "_output_padding")
-    plain = all(getattr(type(module), name, None) is getattr(kind, name, None) for name in methods)
-    weight = module._parameters.get("weight")
-    if not plain or weight is None:
-        return "its weight or its forward pass is not that of a plain layer"
-    return None if weight.is_floating_point() else "its weight is not floating point"
-
-
-def taps_of(layer: nn.Module) -> int:
-    """K, the positions of a kernel; 1 for a linear layer."""
-    return math.prod(layer.kernel_size) if isinstance(layer, Conv) else 1
+    return "it works in groups" if getattr(module, "groups", 1) > 1 else why_altered(module, kind)
 
 
 def weight_by_output(layer: nn.Module) -> Tensor:
@@ -69,11 +57,7 @@ def outline_layer(layer: nn.Module, in_rank: int, out_rank: int) -> FactoredLaye
     weight = layer.weight
     assert isinstance(weight, Tensor)
     where = {"device": weight.device, "dtype": weight.dtype}
-    if isinstance(layer, nn.Linear):
-        inputs, outputs = layer.in_features, layer.out_features
-    else:
-        assert isinstance(layer, Conv)
-        inputs, outputs = layer.in_channels, layer.out_channels
+    inputs, outputs = channels_of(layer, "in"), channels_of(layer, "out")
     last = out_rank == outputs
     if in_rank < inputs:
         parts[INPUTS] = _pointwise(layer, inputs, in_rank, bias=False, **where)
@@ -109,15 +93,17 @@ def surround_layer(layer: nn.Module) -> FactoredLayer:
 def _pointwise(layer: nn.Module, inputs: int, outputs: int, **options: Any) -> nn.Module:
     if isinstance(layer, nn.Linear):
         return skip_init(nn.Linear, inputs, outputs, **options)
-    kind = next(pointwise for kind, pointwise in _POINTWISE.items() if isinstance(layer, kind))
-    return skip_init(kind, inputs, outputs, 1, **options)
+    kind = torch_class(layer)
+    assert kind is not None
+    return skip_init(_POINTWISE[kind], inputs, outputs, 1, **options)
 
 
 def _core(layer: nn.Module, inputs: int, outputs: int, **options: Any) -> nn.Module:
     if isinstance(layer, nn.Linear):
         return skip_init(nn.Linear, inputs, outputs, **options)
     assert isinstance(layer, Conv)
-    kind = next(kind for kind in (*CONVOLUTIONS, *TRANSPOSED) if isinstance(layer, kind))
+    kind = torch_class(layer)
+    assert kind is not None
     geometry: dict[str, Any] = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation,
                                 "padding_mode": layer.padding_mode}  # fmt: skip
     if layer.transposed:

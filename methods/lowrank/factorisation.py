@@ -15,19 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from methods.base import DENSE, Allocation, Cost, CostModel, MethodInfo, Setting, Site, copy_network, lazy_attribute
+from methods.base import DENSE, Allocation, Cost, MethodInfo, Setting, Site, copy_network
 from methods.following import FollowingMethod
 from methods.graph.narrow import Conv, channels_of, replace_module
 from methods.graph.plain_form import PlainForm
 from methods.graph.removal import Change, RemovalOrder
-from methods.graph.trace import trace_layers
+from methods.graph.torch_layers import taps_of
 from methods.lowrank.decomposition import Decomposition, Factors
-from methods.lowrank.factored_layer import factor_layer, outline_layer, taps_of, weight_by_output
-from methods.lowrank.plain_layers import find_plain_layers, measure_shapes
+from methods.lowrank.factored_layer import factor_layer, outline_layer, weight_by_output, why_not_plain
+from methods.lowrank.plain_layers import measure_shapes, unreplaceable_layers
 from methods.lowrank.rank_cost import RankedLayer, RanksChange
 from methods.lowrank.rank_widths import RankedCost
 from methods.lowrank.ranks import LayerShape, Ranks, ranks_up_to, undominated_ranks
-from methods.moments.layer_inputs import Moments, measure_moments
+from methods.moments.layer_inputs import Moments, has_measurable_inputs, measure_moments
 from methods.moments.output_gradients import DAMPING, measure_output_gradients, metric_root
 from methods.registry import register
 from methods.tables.table_cost import falling_settings, network_cost, subtract_costs
@@ -49,7 +49,7 @@ class Factorisation(FollowingMethod):
         network: with plain layers in the place of attention modules and of those that compute their weight.
     """
 
-    skipped: dict[str, str]
+    saves_nothing = "no ranks make it cheaper"
 
     def __init__(
         self,
@@ -64,8 +64,9 @@ class Factorisation(FollowingMethod):
         if not isinstance(options["multiple"], int) or options["multiple"] < 1:
             raise UserError(f"{info.name} needs multiple >= 1, a whole number, not {options['multiple']}")
         self.info, self._tried_ranks = info, tried_ranks
-        self._uses = trace_layers(network, example)
-        self._names, self.skipped = find_plain_layers(network, example, self._uses)
+        failing = unreplaceable_layers(network, example, self._names)
+        self._names = [name for name in self._names if name not in failing]
+        self._left_dense |= dict.fromkeys(failing, "the network's code needs the layer itself, its weight for instance")
         self._shapes = measure_shapes(network, example, self._uses)
         self._moments: dict[str, Moments] = {}
         self._gradients: dict[str, Tensor] = {}
@@ -75,20 +76,16 @@ class Factorisation(FollowingMethod):
         loaded, twin = list(batches), copy_network(self.network).eval()
         self._moments = measure_moments(twin, self._names, loaded, objective)
         self._gradients = measure_output_gradients(twin, self._names, loaded, objective)
-        for computed in ("_ladders", "sites", "cost"):
-            self.__dict__.pop(computed, None)
+        self.forget_ladders()
 
-    @lazy_attribute
-    def sites(self) -> tuple[Site, ...]:
-        return self._ladders[0]
-
-    @lazy_attribute
-    def cost(self) -> CostModel:
-        return self._ladders[1]
+    def why_left_dense(self, name: str, layer: nn.Module) -> str | None:
+        reason = why_not_plain(layer)
+        if reason is None and not has_measurable_inputs(layer):
+            reason = "it reads too many inputs for their second moment"
+        return reason
 
     @cached_property
-    def _ladders(self) -> tuple[tuple[Site, ...], RankedCost]:
-        """Sites and their costs. A layer that no ranks make cheaper is no site."""
+    def _site_ladders(self) -> tuple[tuple[Site, ...], RankedCost]:
         sites, tables, ladders = [], [], {}
         for name in self._names:
             layer, shape = self.network.get_submodule(name), self._shapes[name]
@@ -101,7 +98,6 @@ class Factorisation(FollowingMethod):
             strengths = [1 - cost.flops / costs[0].flops for cost in costs]
             kept, strengths = falling_settings(costs, strengths)
             if len(kept) == 1:
-                self.skipped[name] = "no ranks make it cheaper"
                 continue
             settings = [DENSE, *(Setting(in_rank=ranks.inputs, out_rank=ranks.outputs) for ranks, _ in pairs)]
             # Where no gradient arrived, no output depends on the layer.

@@ -1,68 +1,35 @@
-"""The layers of a network that can be taken apart, with their widths and positions."""
+"""Which layers can be replaced by others, and the widths and positions of layers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from methods.graph.channels import shared_weights
 from methods.graph.narrow import LAYERS, channels_of, replace_module
 from methods.graph.same_outputs import gives_same_outputs
+from methods.graph.torch_layers import taps_of
 from methods.graph.trace import LayerUse, evaluation_mode
-from methods.lowrank.factored_layer import FactoredLayer, taps_of, why_not_plain
+from methods.lowrank.factored_layer import CORE, FactoredLayer
 from methods.lowrank.ranks import LayerShape
-from methods.moments.layer_inputs import has_measurable_inputs
-from models.errors import UserError
 from models.execution.forward_hooks import forward_hooks
 from models.execution.inputs import Example, Inputs
 from models.execution.module_copies import copy_on_write
 from models.execution.tensor_leaves import first_tensor
 
 
-def find_plain_layers(
-    network: nn.Module, example: Example, uses: Mapping[str, LayerUse]
-) -> tuple[list[str], dict[str, str]]:
-    """The layers that can be taken apart, and for each other one the reason why not."""
-    names, reasons, shared = [], {}, shared_weights(network)
-    modules = dict(network.named_modules())
-    for name, use in uses.items():
-        if name not in modules:
-            reasons[name] = "it is a bare parameter, and no layer's"
-            continue
-        reason = shared.get(name) or why_not_plain(modules[name]) or _why_dense(modules[name], use)
-        if reason is None:
-            names.append(name)
-        else:
-            reasons[name] = reason
-    failing = _unreplaceable(network, Inputs.of(example).first(), names)
-    reasons |= dict.fromkeys(failing, "the network's code needs the layer itself, its weight for instance")
-    return [name for name in names if name not in failing], reasons
-
-
-def _why_dense(layer: nn.Module, use: LayerUse) -> str | None:
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-    if use.calls == 0:
-        return "not called in evaluation"
-    if not use.applies_all_of(weight):
-        return "its weight is applied in parts"
-    if not bool(weight.isfinite().all()):
-        raise UserError("a layer holds weights that are not finite; train it or load other weights first")
-    return None if has_measurable_inputs(layer) else "it reads too many inputs for their second moment"
-
-
-def _unreplaceable(network: nn.Module, example: Inputs, names: Iterable[str]) -> set[str]:
-    """Those of the layers that cannot be a module of another class."""
+def unreplaceable_layers(network: nn.Module, example: Example, names: Collection[str]) -> set[str]:
+    """Those of the layers that cannot be a module of another class: the network's code reads their weights, say."""
+    first = Inputs.of(example).first()
 
     def runs_with(replaced: Iterable[str]) -> bool:
         twin = copy_on_write(network)
         for name in replaced:
             holder = FactoredLayer()
-            holder.add_module("core", twin.get_submodule(name))
+            holder.add_module(CORE, twin.get_submodule(name))
             replace_module(twin, name, holder.train(network.get_submodule(name).training))
-        return gives_same_outputs(network, twin, example) and _runs_fused(twin, example)
+        return gives_same_outputs(network, twin, first) and _runs_fused(twin, first)
 
     return set() if runs_with(names) else {name for name in names if not runs_with([name])}
 

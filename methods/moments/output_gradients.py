@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from methods.graph.narrow import Conv
 from models.execution.forward_hooks import forward_hooks
-from models.execution.gradients import run_backward
+from models.execution.gradients import ForwardGuard, run_backward
 from models.tasks.batches import count_inputs
 from models.tasks.objective import Batch, Objective
 from models.tasks.outputs import Logits, Output
@@ -46,18 +46,19 @@ def measure_output_gradients(
     layers = {name: network.get_submodule(name) for name in names}
     sums: dict[str, Tensor] = {}
     count, generator = 0, torch.Generator().manual_seed(0)
+    guard, device = ForwardGuard(), next(network.parameters()).device
     hooks = [(layer, _watch_gradients(sums, name)) for name, layer in layers.items()]
     for batch in batches:
         inputs = count_inputs(batch)
-        with torch.enable_grad(), forward_hooks(after=hooks):
+        with torch.enable_grad(), guard.forward(device), forward_hooks(after=hooks):
             if objective.has_outputs:
                 loss = sampled_loss(objective.outputs(network, batch), inputs, generator)
             else:
                 loss = objective.calibration_loss(network, batch) * inputs
-            run_backward(loss)
+        run_backward(loss)
         count += inputs
         network.zero_grad(set_to_none=True)
-    return {name: total / count for name, total in sums.items()}
+    return {name: total / count for name, total in sums.items() if total.any()}
 
 
 def _watch_gradients(sums: dict[str, Tensor], name: str) -> Callable[[nn.Module, Sequence[object], Tensor], None]:

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.graph.narrow import CONVOLUTIONS, TRANSPOSED, Conv
+from methods.graph.narrow import Conv
 from methods.graph.narrow import replace_module as replace_module
+from methods.graph.torch_layers import torch_class, why_altered
 from methods.tables.vector_quantizer import transform_centers
 
 _FUNCTIONS: dict[type[nn.Module], Callable[..., Tensor]] = {
@@ -24,24 +25,10 @@ _FUNCTIONS: dict[type[nn.Module], Callable[..., Tensor]] = {
 }
 
 
-def _torchs_class(module: nn.Module) -> type[Conv] | None:
-    """Torch's convolution that a module is or is derived from."""
-    return next((kind for kind in (*CONVOLUTIONS, *TRANSPOSED) if isinstance(module, kind)), None)
-
-
 def why_unsupported(module: nn.Module) -> str | None:
     """Why a module cannot be turned into a `CodebookConv`; None if it can."""
-    kind = _torchs_class(module)
-    if kind is None:
-        return "not a convolution"
-    methods = ("forward", "_conv_forward", "_output_padding")
-    plain = all(getattr(type(module), name, None) is getattr(kind, name, None) for name in methods)
-    weight = module._parameters.get("weight")
-    if not plain or weight is None:
-        return "its weight or its forward pass is not that of a plain convolution"
-    if not weight.is_floating_point():
-        return "its weight is not floating point"
-    return None
+    kind = torch_class(module)
+    return why_altered(module, kind) if kind in _FUNCTIONS and kind is not None else "not a convolution"
 
 
 class CodebookConv(nn.Module):
@@ -68,7 +55,7 @@ class CodebookConv(nn.Module):
         orders: Tensor | None = None,
     ) -> None:
         super().__init__()
-        kind = _torchs_class(conv)
+        kind = torch_class(conv)
         assert kind is not None
         self.kind, self.transposed = kind, conv.transposed
         self.in_channels, self.out_channels, self.groups = conv.in_channels, conv.out_channels, conv.groups
