@@ -21,6 +21,14 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LAYERS = (Conv, nn.Linear)
 SHAPED_NORMS = (nn.LayerNorm, nn.RMSNorm)  # over the last dimensions, whose sizes they hold
 CHANNEL_NORMS = (nn.GroupNorm, *SHAPED_NORMS)  # those that measure channels together
+# Dictionaries of nn.Module by the identities of the hooks, and of how they are called; torch has no other access.
+_FORWARD_HOOKS = (
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+)
 
 
 def is_depthwise(module: nn.Module) -> bool:
@@ -82,9 +90,16 @@ def narrow_module(module: nn.Module, side: Side, keep: Tensor) -> None:
     raise AssertionError(f"{type(module).__name__} has no channels that could be removed")
 
 
-def replace_module(network: nn.Module, name: str, new: nn.Module) -> None:
-    """Replace the module called `name` by `new`, under all names that it has."""
+def replace_module(network: nn.Module, name: str, new: nn.Module, *, move_hooks: bool = True) -> None:
+    """Replace the module called `name` by `new`, under all names that it has; its forward hooks become those of `new`.
+
+    A hook may be part of what the network computes: it scales an output, or keeps a feature for another layer.
+    """
     old = network.get_submodule(name)
+    if move_hooks:
+        for hooks in _FORWARD_HOOKS:
+            getattr(new, hooks).update(getattr(old, hooks))
+            getattr(old, hooks).clear()
     for parent in list(network.modules()):
         for child, module in list(parent._modules.items()):  # named_children names a module only once
             if module is old:

@@ -213,4 +213,5 @@ def replace_computed(network: nn.Module, shapes: Mapping[str, torch.Size]) -> No
             and _computes_weight(layer)
             and (plain := plain_layer(layer, shape)) is not None
         ):
-            replace_module(network, name, plain)  # a layer may stand in a container and be an attribute too
+            # The hook of `nn.utils.weight_norm` goes with the old layer, as it computes the weight.
+            replace_module(network, name, plain, move_hooks=False)

@@ -26,8 +26,9 @@ class FactoredLayer(nn.Sequential):
     pads does so behind `inputs`: a projection of padding is padding.
     """
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
-        """Further arguments (`output_size` of a transposed convolution) are the core's."""
+    def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The input goes by the name that it has in torch's layers. Other arguments (`output_size`) are the core's."""
+        x = input
         for name, part in self._modules.items():
             assert part is not None
             x = part(x, *args, **kwargs) if name == CORE else part(x)

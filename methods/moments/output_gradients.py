@@ -64,7 +64,8 @@ def measure_output_gradients(
 def _watch_gradients(sums: dict[str, Tensor], name: str) -> Callable[[nn.Module, Sequence[object], Tensor], None]:
     def add_moment(layer: nn.Module, gradient: Tensor) -> None:
         channel_dim = -1 - len(layer.kernel_size) if isinstance(layer, Conv) else -1
-        rows = gradient.detach().movedim(channel_dim, -1).flatten(0, -2).float()  # (positions, N)
+        rows = gradient.detach().movedim(channel_dim, -1)
+        rows = rows.reshape(-1, rows.shape[-1]).float()  # (positions, N); a single input comes without a batch
         moment = (rows.mT @ rows).double().cpu()
         sums[name] = sums[name] + moment if name in sums else moment
 

@@ -14,6 +14,7 @@ from methods.base import Allocation, Compressor, example_input
 from methods.lowrank.factored_layer import FactoredLayer
 from methods.moments import layer_inputs
 from methods.registry import create
+from methods.testing.small_networks import random_batches
 from models.errors import UserError
 
 SHAPE = (8, 6, 6)
@@ -47,6 +48,22 @@ class Body(nn.Module):
 class ReadsWeight(Body):
     def run_layer(self, x: Tensor) -> Tensor:
         return functional.conv2d(x, self.layer.weight, self.layer.bias)
+
+
+class NamesItsInput(Body):
+    def run_layer(self, x: Tensor) -> Tensor:
+        return self.layer(input=x)
+
+
+class OneByOne(nn.Module):
+    """Inputs go through the layers one by one, without a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.head = nn.Conv2d(8, 8, 3), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([self.head(self.before(image).mean((1, 2))) for image in x])
 
 
 class Tied(Body):
@@ -89,6 +106,18 @@ def test_plain_layers_are_sites(layer: nn.Module, method: str) -> None:
     assert {"before", "layer"} <= {site.name for site in compressor.sites}
     small = compressor.compress(compressor.allocation([1] * len(compressor.sites)))
     assert isinstance(small.layer, FactoredLayer)
+    assert small(example_input(SHAPE)).shape == (len(example_input(SHAPE)), 5)
+
+
+def test_a_layer_may_be_given_its_input_by_name() -> None:
+    assert "layer" in {site.name for site in _bind(NamesItsInput(nn.Conv2d(8, 8, 3))).sites}
+
+
+def test_layers_may_be_called_without_a_batch() -> None:
+    compressor = _bind(OneByOne())
+    compressor.calibrate(random_batches(2, 3, shape=SHAPE, classes=5))
+    assert {site.name for site in compressor.sites} == {"before", "head"}
+    small = compressor.compress(compressor.allocation([1, 1]))
     assert small(example_input(SHAPE)).shape == (len(example_input(SHAPE)), 5)
 
 
