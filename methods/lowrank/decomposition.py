@@ -45,18 +45,27 @@ class Factors:
 class Decomposition:
     """The weights of a layer in the metrics of its inputs and of its outputs; all float64 on the CPU."""
 
-    def __init__(self, weight: Tensor, moment: Tensor, root: Tensor, inverse: Tensor) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        moment: Tensor | None,
+        root: Tensor,
+        inverse: Tensor,
+        output_moment: Tensor | None = None,
+    ) -> None:
         """
         Args:
             weight: W, (N, C, K)
-            moment: S, (C · K, C · K), invertible, channel by channel.
+            moment: S, (C · K, C · K), invertible, channel by channel; None where it would be too large.
             root, inverse: H and H⁻¹, (N, N).
+            output_moment: W S Wᵀ, (N, N), where S is None: `in_rank` is then C.
         """
         self._outputs, self._channels, self._taps = weight.shape
-        self._weighted = root @ weight.flatten(1)  # H W
-        self._moment, self._inverse = moment, inverse
-        self._products = self._weighted @ moment  # H W S
-        self._gram = self._products @ self._weighted.mT
+        self._weight, self._moment, self._root, self._inverse = weight.flatten(1), moment, root, inverse
+        if output_moment is None:
+            self._gram = self._products @ self._weighted.mT  # H W S Wᵀ H
+        else:
+            self._gram = root @ output_moment @ root
         self.energy = float(self._gram.trace())
         """tr(H W S Wᵀ H): twice the damage of losing the layer whole."""
 
@@ -76,21 +85,40 @@ class Decomposition:
 
     def factors(self, in_rank: int, out_rank: int) -> Factors:
         """The layer through `in_rank` directions of its input channels and `out_rank` of its outputs."""
-        inputs, core, gram = None, self._weighted, self._gram
+        inputs, core, gram = None, self._weight, self._gram
         if in_rank < self._channels:
             root, captured = self._capture_outputs(in_rank)
             inputs = self._input_basis[:in_rank]
-            core = torch.linalg.solve_triangular(root.mT, captured, upper=True).mT
+            core = self._inverse @ torch.linalg.solve_triangular(root.mT, captured, upper=True).mT
             gram = captured.mT @ captured
         shape = (-1, in_rank, self._taps)
         if out_rank == self._outputs:
-            return Factors(inputs, (self._inverse @ core).view(shape), None)
+            return Factors(inputs, core.view(shape), None)
         vectors = torch.linalg.eigh(gram)[1].flip(1)[:, :out_rank]
-        return Factors(inputs, (vectors.mT @ core).view(shape), self._inverse @ vectors)
+        return Factors(inputs, (vectors.mT @ self._root @ core).view(shape), self._inverse @ vectors)
+
+    def lost_mean(self, factors: Factors, mean: Tensor) -> Tensor:
+        """What is lost of outputs' mean, (N,), where `factors` have all input directions: y' = H⁻¹ Uᵣ Uᵣᵀ H y."""
+        assert factors.inputs is None
+        if factors.outputs is None:
+            return torch.zeros_like(mean)
+        return mean - factors.outputs @ (factors.outputs.mT @ (self._root @ (self._root @ mean)))
+
+    @cached_property
+    def _weighted(self) -> Tensor:
+        """H W, (N, C · K)."""
+        return self._root @ self._weight
+
+    @cached_property
+    def _products(self) -> Tensor:
+        """H W S, (N, C · K)."""
+        assert self._moment is not None
+        return self._weighted @ self._moment
 
     @cached_property
     def _input_basis(self) -> Tensor:
         """P of all channels, (C, C)."""
+        assert self._moment is not None
         blocks = self._moment.view(self._channels, self._taps, self._channels, self._taps)
         moment = blocks.diagonal(dim1=1, dim2=3).mean(2)
         root = torch.linalg.cholesky(moment + _RIDGE * moment.diagonal().mean() * torch.eye(len(moment)))
@@ -100,6 +128,7 @@ class Decomposition:
 
     def _capture_outputs(self, in_rank: int) -> tuple[Tensor, Tensor]:
         """R of the projected patches, lower triangular, and R⁻¹ (P ⊗ I) S Wᵀ H, (in_rank · K, N)."""
+        assert self._moment is not None
         basis = self._input_basis[:in_rank]
         shape = (self._channels, self._taps, -1)
         projected = torch.einsum("rc,ckd->rkd", basis, self._moment.view(shape)).flatten(0, 1)  # (P ⊗ I) S

@@ -28,6 +28,7 @@ from methods.lowrank.rank_cost import RankedLayer, RanksChange
 from methods.lowrank.rank_widths import RankedCost
 from methods.lowrank.ranks import LayerShape, Ranks, ranks_up_to, undominated_ranks
 from methods.moments.layer_inputs import Moments, has_measurable_inputs, measure_moments
+from methods.moments.layer_outputs import OutputMoments, measure_outputs
 from methods.moments.output_gradients import DAMPING, measure_output_gradients, metric_root
 from methods.registry import register
 from methods.tables.table_cost import falling_settings, network_cost, subtract_costs
@@ -69,20 +70,28 @@ class Factorisation(FollowingMethod):
         self._left_dense |= dict.fromkeys(failing, "the network's code needs the layer itself, its weight for instance")
         self._shapes = measure_shapes(network, example, self._uses)
         self._moments: dict[str, Moments] = {}
+        # Of layers that read too many inputs for their second moment: these have one projection, that of the outputs.
+        self._output_moments: dict[str, OutputMoments] = {}
         self._gradients: dict[str, Tensor] = {}
 
     def calibrate(self, batches: Iterable[Batch], objective: Objective = CLASSIFICATION) -> None:
         """Measure inputs and output gradients of all layers that can be taken apart."""
         loaded, twin = list(batches), copy_network(self.network).eval()
-        self._moments = measure_moments(twin, self._names, loaded, objective)
+        wide = [name for name in self._names if self._reads_too_much(name)]
+        self._moments = measure_moments(twin, [name for name in self._names if name not in wide], loaded, objective)
+        self._output_moments = measure_outputs(twin, wide, loaded, objective)
         self._gradients = measure_output_gradients(twin, self._names, loaded, objective)
         self.forget_ladders()
 
     def why_left_dense(self, name: str, layer: nn.Module) -> str | None:
         reason = why_not_plain(layer)
-        if reason is None and not has_measurable_inputs(layer):
+        if reason is None and getattr(layer, "transposed", False) and not has_measurable_inputs(layer):
             reason = "it reads too many inputs for their second moment"
         return reason
+
+    def _reads_too_much(self, name: str) -> bool:
+        """Whether a layer reads too many inputs for their second moment."""
+        return not has_measurable_inputs(self.whole_method.network.get_submodule(name))
 
     @cached_property
     def _site_ladders(self) -> tuple[tuple[Site, ...], RankedCost]:
@@ -90,6 +99,8 @@ class Factorisation(FollowingMethod):
         for name in self._names:
             layer, shape = self.network.get_submodule(name), self._shapes[name]
             in_ranks, out_ranks = self._tried_ranks(layer, shape, self.options["multiple"])
+            if self._reads_too_much(name):
+                in_ranks, out_ranks = _ranks_of_outputs(layer, shape, self.options["multiple"])
             losses = self._decompose(name).damages(in_ranks)
             pairs = undominated_ranks(shape, in_ranks, losses, out_ranks)
             bias = 0 if layer.bias is None else shape.outputs
@@ -109,7 +120,7 @@ class Factorisation(FollowingMethod):
                     tuple(strengths),
                     (name,),
                     shape.outputs,
-                    damages=tuple(lost[i] for i in kept) if name in self._moments else (),
+                    damages=tuple(lost[i] for i in kept) if self._is_measured(name) else (),
                 )
             )
             tables.append([costs[i] for i in kept])
@@ -142,11 +153,17 @@ class Factorisation(FollowingMethod):
 
     def _factor(self, name: str, ranks: Ranks) -> nn.Module:
         layer = self.network.get_submodule(name)
-        factors = self._decompose(name).factors(*ranks)
+        decomposition = self._decompose(name)
+        factors = decomposition.factors(*ranks)
         bias = None
         if layer.bias is not None:
             assert isinstance(layer.bias, Tensor)
-            bias = layer.bias.detach().cpu().double() + self._mean_shift(name, factors)
+            bias = layer.bias.detach().cpu().double()
+            if name in self._output_moments:
+                _, stays_out = self._staying(name)
+                bias = bias + decomposition.lost_mean(factors, self._output_moments[name].mean[stays_out] - bias)
+            else:
+                bias = bias + self._mean_shift(name, factors)
         return factor_layer(layer, factors, bias)
 
     def _decompose(self, name: str) -> Decomposition:
@@ -156,6 +173,17 @@ class Factorisation(FollowingMethod):
         outputs, channels, taps = weight.shape
         transposed = getattr(layer, "transposed", False)
         stays_in, stays_out = self._staying(name)
+        gradients = self._gradients.get(name)
+        if gradients is None:
+            root = inverse = torch.eye(outputs, dtype=torch.float64)
+        else:
+            root, inverse = metric_root(gradients[stays_out][:, stays_out], DAMPING)
+        if self._reads_too_much(name):
+            if name in self._output_moments:
+                moment = self._output_moments[name].covariance()[stays_out][:, stays_out]
+            else:
+                moment = weight.flatten(1) @ weight.flatten(1).mT
+            return Decomposition(weight, None, root, inverse, moment)
         if name in self._moments:
             moment = self._moments[name].covariance()[0]
             if not transposed:
@@ -165,12 +193,10 @@ class Factorisation(FollowingMethod):
             moment = torch.eye(channels if transposed else channels * taps, dtype=torch.float64)
         if transposed:  # every tap gives outputs of its own from the same channels
             moment = torch.kron(moment, torch.eye(taps, dtype=torch.float64))
-        gradients = self._gradients.get(name)
-        if gradients is None:
-            root = inverse = torch.eye(outputs, dtype=torch.float64)
-        else:
-            root, inverse = metric_root(gradients[stays_out][:, stays_out], DAMPING)
         return Decomposition(weight, moment, root, inverse)
+
+    def _is_measured(self, name: str) -> bool:
+        return name in self._moments or name in self._output_moments
 
     def _staying(self, name: str) -> tuple[Tensor, Tensor]:
         """The dense layer's input and output channels that the layer still has."""

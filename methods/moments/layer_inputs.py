@@ -21,9 +21,9 @@ from models.execution.tensor_leaves import first_tensor
 from models.tasks.objective import Batch, Objective
 
 # Added to Σ's diagonal, as a share of its mean: inputs that are constant or copies of each other leave Σ singular.
-_RIDGE = 1e-3
-_SAMPLES = 8192  # least number of patches of a layer
-_PER_INPUT = 8  # and least number for every dimension of x
+RIDGE = 1e-3
+SAMPLES = 8192  # least number of patches of a layer
+PER_DIMENSION = 8  # and least number for every dimension of x
 # Most dimensions of x: a matrix of their products takes 0.5 GiB, one of VGG-16's 25,088 features would take 5 GiB.
 _WIDEST = 8192
 
@@ -56,7 +56,7 @@ class Moments:
             sigma = sigma + self.mean[:, :, None] * self.mean[:, None, :]
         # The clamp keeps Σ invertible where all inputs are constant.
         diagonal = sigma.diagonal(dim1=1, dim2=2)
-        damping = _RIDGE * diagonal.mean(1, keepdim=True).clamp(min=1e-12)
+        damping = RIDGE * diagonal.mean(1, keepdim=True).clamp(min=1e-12)
         return sigma + torch.diag_embed(damping.expand_as(diagonal))
 
 
@@ -85,10 +85,15 @@ def measure_moments(
     with forward_hooks(after=hooks):
         for batch in loaded:
             objective.forward(network, batch)
-    normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
     for name, moments in moments_of.items():
-        moments.shifts = normed or network.get_submodule(name).bias is not None
+        moments.shifts = corrects_shifts(network, name)
     return moments_of
+
+
+def corrects_shifts(network: nn.Module, name: str) -> bool:
+    """Whether a constant error of a layer's outputs can be corrected: by its bias, or by a batch norm measured anew."""
+    normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+    return normed or network.get_submodule(name).bias is not None
 
 
 def _collect_moments(
@@ -97,7 +102,7 @@ def _collect_moments(
     generator = torch.Generator().manual_seed(0)
 
     def add_inputs(module: nn.Module, inputs: tuple[Tensor], _: Tensor) -> None:
-        count = -(-max(_SAMPLES, _PER_INPUT * input_width(module)) // batches)
+        count = -(-max(SAMPLES, PER_DIMENSION * input_width(module)) // batches)
         x = _sample_inputs(module, first_tensor(inputs), count, generator)
         if not bool(x.isfinite().all()):
             raise UserError(f"layer {name!r} reads values that are not finite; check the images and the weights")
