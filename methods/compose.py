@@ -11,7 +11,7 @@ at a uniform level both methods save the same share.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -22,29 +22,15 @@ from torch import Tensor, nn
 from methods.allocations import Allocation, Cost, Costs, Levels, Site
 from methods.base import Centroids, Compressor, MethodInfo, Tuning, lazy_attribute
 from methods.graph.removal import Change, Follows, Narrows
+from methods.method_names import method_label
+from methods.record import MethodRecord, bind_in_turn, joint_options
 from models.errors import UserError
 from models.execution.inputs import Example
 from models.tasks.classification import CLASSIFICATION
 from models.tasks.objective import Batch, Objective
-from models.user.code import is_user_spec
-from models.user.pinned_code import code_label
 
-Factory = Callable[[nn.Module, Tensor, Mapping[str, Any]], Compressor]
-MethodRecord = tuple[MethodInfo, Factory]
 _ROWS = 4096  # allocations whose costs are looked up at a time, to bound memory
 _SCALES = 257  # uniform levels at which a method's share of FLOPs is computed; linear in between
-
-
-def split_parts(name: str) -> list[str]:
-    """The components of `l1+kse` or `l1+/home/me/c++/method.py:MyMethod`; a plus may be part of a path."""
-    components: list[str] = []
-    path = ""  # of a user's file, up to the last plus
-    for piece in name.split("+"):
-        path = f"{path}+{piece}" if path else piece
-        if is_user_spec(path) or "/" not in path:
-            components.append(path)
-            path = ""
-    return [*components, path] if path else components
 
 
 def compose_records(records: Sequence[MethodRecord], registered: Iterable[MethodInfo]) -> MethodRecord:
@@ -61,9 +47,8 @@ def compose_records(records: Sequence[MethodRecord], registered: Iterable[Method
         plain_layers=first.plain_layers and second.plain_layers,
         needs_calibration=first.needs_calibration or second.needs_calibration,
         has_centroids=second.has_centroids,
-        options={f"{code_label(member.name)}.{option}": default
-                 for member in infos for option, default in member.options.items()},
-    )  # fmt: skip
+        options=joint_options(infos),
+    )
     return info, partial(Composed, info, records)
 
 
@@ -73,7 +58,10 @@ def how_to_compose(registered: Iterable[MethodInfo]) -> str:
     for info in registered:
         by_place.setdefault(info.place, []).append(info.name)
     first, second = (", ".join(by_place[place]) for place in ("first", "second"))
-    return f"one of {first} comes first and one of {second} second, as in l1+kse"
+    return (
+        f"one of {first} comes first and one of {second} second, as in l1+kse; several second ones are tried layer by "
+        "layer, as in tucker-or-kse or obs+tucker-or-kse"
+    )
 
 
 class Composed(Compressor):
@@ -90,13 +78,10 @@ class Composed(Compressor):
         super().__init__(network, example, options)
         self.info = info
         self._records = records
-        self._labels = [code_label(member.name) for member, _ in records]
+        self._labels = [method_label(member.name) for member, _ in records]
+        self._first, self._second = bind_in_turn(records, network, example, options)
         # The first method may put plain layers in the place of some; the second finds its layers among these.
-        bound = []
-        for label, (_, factory) in zip(self._labels, records, strict=True):
-            bound.append(factory(self.network, example, _options_of(label, options)))
-            self.network = bound[0].network
-        self._first, self._second = bound
+        self.network = self._first.network
         self.cost = ComposedCost(self._first, self._second)
 
     @lazy_attribute
@@ -190,11 +175,6 @@ def _check_roles(first: Compressor, second: Compressor) -> tuple[Narrows, Follow
     assert isinstance(first, Narrows)
     assert isinstance(second, Follows)
     return first, second
-
-
-def _options_of(label: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    prefix = f"{label}."
-    return {option.removeprefix(prefix): value for option, value in options.items() if option.startswith(prefix)}
 
 
 def _site_name(method: str, site: str) -> str:

@@ -1,24 +1,69 @@
-"""Base of the methods that work layer by layer and can come second in a composition, on a narrowed network."""
+"""Bases of the methods that work layer by layer and can come second in a composition, on a narrowed network."""
 
 from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self
 
 from torch import Tensor, nn
 
-from methods.base import Compressor, CostModel, Site, lazy_attribute
+from methods.base import Allocation, Compressor, CostModel, Site, copy_network, lazy_attribute
 from methods.graph.channels import shared_weights
-from methods.graph.removal import KeptChannels
+from methods.graph.removal import Change, KeptChannels, RemovalOrder
 from methods.graph.trace import LayerUse, trace_layers
 from models.errors import UserError
 from models.execution.inputs import Example
 
 
-class FollowingMethod(Compressor):
+class LayerMethod(Compressor):
+    """A method that replaces some layers, each by itself, and leaves all others to other methods."""
+
+    rebuilt: Sequence[str] = ()
+    """What replaced layers call the tensors that are not stored, as they follow from those that are."""
+
+    @abstractmethod
+    def replace_layers(self, small: nn.Module, allocation: Allocation) -> None:
+        """Compress layers of a copy of `network`, in place."""
+
+    @abstractmethod
+    def outline_layers(self, small: nn.Module, allocation: Allocation, tensors: dict[str, Tensor]) -> None:
+        """Give a copy of `network` the layers of a stored one, in place; tables are taken out of `tensors`."""
+
+    def store_tables(self, network: nn.Module, tensors: dict[str, Tensor]) -> None:
+        """Bring the state of a compressed network to its stored form, in place."""
+
+    @abstractmethod
+    def bind_narrowed(self, network: nn.Module, channels: KeptChannels | None) -> Self:
+        """The method for a narrowed network (`Follows`); it shares the measurements of the dense one."""
+
+    @abstractmethod
+    def cost_change(self, order: RemovalOrder) -> Change:
+        """The change of cost by the settings, on any network that a first method can leave (`Follows`)."""
+
+    def compress(self, allocation: Allocation) -> nn.Module:
+        small = copy_network(self.network)
+        self.replace_layers(small, allocation)
+        return small
+
+    def pack(self, network: nn.Module) -> dict[str, Tensor]:
+        """The state, with the layers' tables in their stored form."""
+        tensors = super().pack(network)
+        self.store_tables(network, tensors)
+        return tensors
+
+    def unpack(self, allocation: Allocation, tensors: Mapping[str, Tensor]) -> nn.Module:
+        network, plain = copy_network(self.network), dict(tensors)
+        self.outline_layers(network, allocation, plain)
+        missing, unknown = network.load_state_dict(plain, strict=False)
+        assert not unknown
+        assert all(key.rpartition(".")[2] in self.rebuilt for key in missing)
+        return network
+
+
+class FollowingMethod(LayerMethod):
     """A method for the dense network, or for one that another method has narrowed (`bind_narrowed`).
 
     Ladders are computed when they are first read, because `unpack` needs none.
@@ -64,7 +109,6 @@ class FollowingMethod(Compressor):
             self.__dict__.pop(computed, None)
 
     def bind_narrowed(self, network: nn.Module, channels: KeptChannels | None) -> Self:
-        """The method for a narrowed network; it shares the measurements of the dense one."""
         twin = copy.copy(self)  # shallow, with what was computed and measured
         twin.network, twin._kept_channels, twin._wide = network, channels, self.whole_method
         return twin

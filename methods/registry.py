@@ -1,6 +1,6 @@
 """Methods by name: those of this package, of installed packages, and of a user's own files (`models.registry`).
 
-`a+b` is a method as well if the records of a and b say that they go together (`compose.py`).
+`a+b` and `a-or-b` are methods as well if the records of a and b say that they go together (`compose.py`, `choice.py`).
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ from typing import Any
 from torch import nn
 
 from methods.base import Compressor, MethodInfo
-from methods.compose import MethodRecord, compose_records, split_parts
+from methods.choice import choose_records
+from methods.compose import compose_records
+from methods.method_names import method_label as method_label
+from methods.method_names import rename_parts, split_name, split_parts
+from methods.record import MethodRecord
 from models.errors import UserError, unknown_name
 from models.execution.inputs import Example
 from models.registry import Registry
 from models.user.code import is_user_spec
-from models.user.pinned_code import code_identity, code_label, split_digest
+from models.user.pinned_code import code_identity, split_digest
 
 
 def _read_record(name: str, method: Any) -> MethodRecord:
@@ -59,10 +63,10 @@ def identify_method(name: str) -> tuple[str, dict[str, str]]:
     `l1+my/method.py:MyMethod` becomes `l1+MyMethod@1f3a5c7e9b2d` and
     `{"MyMethod@1f3a5c7e9b2d": "/home/me/my/method.py:MyMethod@1f3a5c7e9b2d"}`. UserError for an unknown name.
     """
-    pinned = [_METHODS.pin(component) for component in split_parts(name)]
-    identity = "+".join(code_identity(component) for component in pinned)
+    pinned = rename_parts(name, _METHODS.pin)
+    identity = rename_parts(pinned, code_identity)
     method_info(identity)
-    return identity, {code_identity(component): component for component in pinned if is_user_spec(component)}
+    return identity, {code_identity(part): part for part in split_parts(pinned) if is_user_spec(part)}
 
 
 def locate_methods(files: Mapping[str, str]) -> None:
@@ -73,12 +77,7 @@ def locate_methods(files: Mapping[str, str]) -> None:
 
 def typed_method(identity: str, files: Mapping[str, str]) -> str:
     """The name as a user types it, with the paths of files and without digests."""
-    return "+".join(split_digest(files.get(component, component))[0] for component in split_parts(identity))
-
-
-def method_label(identity: str) -> str:
-    """The name that options begin with: `l1+MyMethod`."""
-    return "+".join(code_label(component) for component in split_parts(identity))
+    return rename_parts(identity, lambda part: split_digest(files.get(part, part))[0])
 
 
 def check_reachable(name: str) -> None:
@@ -88,9 +87,11 @@ def check_reachable(name: str) -> None:
 
 
 def _find_record(name: str) -> MethodRecord:
-    components = split_parts(name)
-    records = [_METHODS.get(component) for component in components]
-    return records[0] if len(components) == 1 else compose_records(records, methods().values())
+    records = [
+        choose_records(members) if len(members) > 1 else members[0]
+        for members in ([_METHODS.get(part) for part in place] for place in split_name(name))
+    ]
+    return records[0] if len(records) == 1 else compose_records(records, methods().values())
 
 
 def create(name: str, network: nn.Module, example: Example, options: Mapping[str, Any] | None = None) -> Compressor:

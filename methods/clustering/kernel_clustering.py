@@ -25,12 +25,12 @@ from methods.base import (
     Setting,
     Site,
     Tuning,
-    copy_network,
 )
 from methods.clustering.scaled_kernels import (
     ClusteredTuning,
     in_16_bits,
     pack_codewords,
+    scaled_layers,
     signed_scales,
     unpack_codewords,
 )
@@ -42,7 +42,6 @@ from methods.registry import register
 from methods.tables.bitpack import bits_for
 from methods.tables.codebook import (
     CodebookConv,
-    codebook_layers,
     kernel_area,
     kernels_by_output,
 )
@@ -76,6 +75,7 @@ class KernelClustering(KernelTables):
 
     info = INFO
     saves_nothing = "too few kernels for a codebook to save anything"
+    rebuilt = ("bank", "index", "scale", "orders")
 
     def __init__(self, network: nn.Module, example: Example, options: Mapping[str, Any]) -> None:
         if options["transforms"] not in (1, 2, 4, 8):
@@ -194,15 +194,14 @@ class KernelClustering(KernelTables):
         words = torch.cat([codewords[name][mask] for name, mask in alive.items()]).long()
         return Fit(recentre_clusters(points, fit.centers, orders, words)[0], codewords)
 
-    def compress(self, allocation: Allocation) -> nn.Module:
-        small = copy_network(self.network)
-        for share in self._shares:
-            setting = allocation.get(share.name, DENSE)
-            if setting != DENSE:
-                fit = self._fit_of(share, int(setting["k"]))
-                scales = {name: self._kernel_scales(name) for name in share.layers}
-                self._install_layers(small, share, fit.centers, fit.codewords, scales)
-        return small
+    def replace_layers(self, small: nn.Module, allocation: Allocation) -> None:
+        for share in self._clustered_shares(allocation):
+            fit = self._fit_of(share, int(allocation[share.name]["k"]))
+            scales = {name: self._kernel_scales(name) for name in share.layers}
+            self._install_layers(small, share, fit.centers, fit.codewords, scales)
+
+    def _clustered_shares(self, allocation: Allocation) -> list[Share]:
+        return [share for share in self._shares if allocation.get(share.name, DENSE) != DENSE]
 
     def _install_layers(
         self,
@@ -228,7 +227,7 @@ class KernelClustering(KernelTables):
 
     def centroids(self, network: nn.Module) -> list[Centroids]:
         """Every codebook in use. Kernels count for their centroid under any transform; pruned kernels do not count."""
-        codebooks, layers = [], codebook_layers(network)
+        codebooks, layers = [], scaled_layers(network)
         for share in self._shares:
             members = [layers[name] for name in share.layers if name in layers]
             if not members:
@@ -242,33 +241,30 @@ class KernelClustering(KernelTables):
             codebooks.append(Centroids(share.name, pictures, counts[order]))
         return codebooks
 
-    def pack(self, network: nn.Module) -> dict[str, Tensor]:
-        """The state with centroids once per codebook, scales in 16 bits, codewords of ⌈log₂ k⌉ + log₂ t bits."""
-        tensors, layers = super().pack(network), codebook_layers(network)
+    def store_tables(self, network: nn.Module, tensors: dict[str, Tensor]) -> None:
+        """Centroids once per codebook, scales in 16 bits, codewords of ⌈log₂ k⌉ + log₂ t bits."""
+        layers = scaled_layers(network)
         for share in self._shares:
-            for name in share.layers if share.layers[0] in layers else ():
+            if share.layers[0] not in layers:
+                continue
+            for name in share.layers:
                 k, orders = len(layers[name].bank), tensors.pop(f"{name}.orders", None)
                 tensors[f"{name}.index"] = pack_codewords(layers[name].index, k, 1 if orders is None else len(orders))
                 tensors[f"{name}.scale"] = tensors[f"{name}.scale"].half()
                 if name != share.layers[0]:
                     del tensors[f"{name}.bank"]
-        return tensors
 
-    def unpack(self, allocation: Allocation, tensors: Mapping[str, Tensor]) -> nn.Module:
-        network, plain = copy_network(self.network), dict(tensors)
+    def outline_layers(self, small: nn.Module, allocation: Allocation, tensors: dict[str, Tensor]) -> None:
         device = self.example.device
-        for share in self._shares:
-            if f"{share.layers[0]}.bank" not in plain:
-                continue
-            bank = plain.pop(f"{share.layers[0]}.bank").to(device)
-            scales = {name: plain.pop(f"{name}.scale").to(device, bank.dtype) for name in share.layers}
+        for share in self._clustered_shares(allocation):
+            bank = tensors.pop(f"{share.layers[0]}.bank").to(device)
+            scales = {name: tensors.pop(f"{name}.scale").to(device, bank.dtype) for name in share.layers}
             words = len(self._kernel_orders(share.layers[0])) * len(bank)
             codewords = {}
             for name, scale in scales.items():
-                table = unpack_codewords(plain.pop(f"{name}.index"), scale.numel(), len(bank), words // len(bank))
+                table = unpack_codewords(tensors.pop(f"{name}.index"), scale.numel(), len(bank), words // len(bank))
                 codewords[name] = torch.where(scale == 0, words, table.to(device).view_as(scale))
-            self._install_layers(network, share, bank, codewords, scales)
-        return self._load_rest(network, plain, rebuilt=("bank", "index", "scale", "orders"))
+            self._install_layers(small, share, bank, codewords, scales)
 
 
 register(INFO, KernelClustering)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from methods.base import Tuning
 from methods.tables.bitpack import BitReader, bits_for, pack_bits, to_bytes
-from methods.tables.codebook import codebook_layers
+from methods.tables.codebook import CodebookConv, codebook_layers
 
 HALF_MAX = torch.finfo(torch.half).max
 
@@ -27,6 +27,11 @@ def in_16_bits(scale: Tensor) -> Tensor:
     return scale.clamp(-HALF_MAX, HALF_MAX).half().to(scale.dtype)
 
 
+def scaled_layers(network: nn.Module) -> dict[str, CodebookConv]:
+    """The clustered convolutions of a network, by name; those of other methods have no scales."""
+    return {name: layer for name, layer in codebook_layers(network).items() if layer.scale is not None}
+
+
 class ClusteredTuning(Tuning):
     """Trains scales in full precision, rounds them to their stored form in the end, and gives codebooks other rates.
 
@@ -40,18 +45,18 @@ class ClusteredTuning(Tuning):
     def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
         """A group for each codebook, at η over the mean of its centroids' Σ a² but at most η, and one for the rest."""
         energy: dict[nn.Parameter, float] = {}
-        for layer in codebook_layers(network).values():
-            if layer.scale is not None:
-                energy[layer.bank] = energy.get(layer.bank, 0.0) + float(layer.scale.detach().square().sum())
+        for layer in scaled_layers(network).values():
+            assert layer.scale is not None
+            energy[layer.bank] = energy.get(layer.bank, 0.0) + float(layer.scale.detach().square().sum())
         rest = [p for p in network.parameters() if p.requires_grad and p not in energy]
         banks = [{"params": [bank], "lr": self._lr / max(1.0, sum_ / len(bank))} for bank, sum_ in energy.items()]
         return [{"params": rest}, *banks] if rest else banks
 
     def finish(self, network: nn.Module) -> nn.Module:
         with torch.no_grad():
-            for layer in codebook_layers(network).values():
-                if layer.scale is not None:
-                    layer.scale.copy_(in_16_bits(layer.scale))
+            for layer in scaled_layers(network).values():
+                assert layer.scale is not None
+                layer.scale.copy_(in_16_bits(layer.scale))
         return network
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from methods.base import DENSE, Allocation, Cost, MethodInfo, Setting, copy_network
+from methods.base import DENSE, Allocation, Cost, MethodInfo, Setting
 from methods.graph.narrow import Conv, is_depthwise, replace_module
 from methods.graph.removal import Change, RemovalOrder
 from methods.kse.kse_cost import GradedChange, GradedLayer, weight_cost
@@ -52,6 +52,7 @@ class KSE(KernelTables):
 
     info = INFO
     saves_nothing = "its input channels are all alike to the indicator"
+    rebuilt = ("index", "counts")
 
     def __init__(self, network: nn.Module, example: Example, options: Mapping[str, Any]) -> None:
         if options["alpha"] < 0 or options["neighbours"] < 1:
@@ -128,13 +129,11 @@ class KSE(KernelTables):
             counts[v.argmax()] = layer.out_channels // layer.groups
         return counts
 
-    def compress(self, allocation: Allocation) -> nn.Module:
+    def replace_layers(self, small: nn.Module, allocation: Allocation) -> None:
         counts = {name: self.kernel_counts(name, int(setting["G"]), int(setting["T"]))
                   for name, setting in allocation.items() if setting != DENSE}  # fmt: skip
-        small = copy_network(self.network)
         for name, (bank, labels) in self._cluster_kernels(counts).items():
             replace_module(small, name, build_layer(self._conv_layer(name), counts[name], bank, labels))
-        return small
 
     def _cluster_kernels(self, counts: Mapping[str, Counts]) -> dict[str, tuple[Tensor, Tensor]]:
         """For every layer its bank, and labels (C, N / groups) that index the rows of each channel.
@@ -158,23 +157,19 @@ class KSE(KernelTables):
                 centers[name, c], labels[name][c] = center, label
         return {name: (_bank_rows(name, kernels[name], q, centers), labels[name]) for name, q in counts.items()}
 
-    def pack(self, network: nn.Module) -> dict[str, Tensor]:
-        """The state with an `index` table of bytes per layer: counts per channel, then indices of ⌈log₂ q⌉ bits."""
-        tensors = super().pack(network)
+    def store_tables(self, network: nn.Module, tensors: dict[str, Tensor]) -> None:
+        """An `index` table of bytes per layer: counts per channel, then indices of ⌈log₂ q⌉ bits."""
         for name, layer in codebook_layers(network).items():
-            tensors.pop(f"{name}.counts")
-            tensors[f"{name}.index"] = _pack_index(layer)
-        return tensors
+            if tensors.pop(f"{name}.counts", None) is not None:
+                tensors[f"{name}.index"] = _pack_index(layer)
 
-    def unpack(self, allocation: Allocation, tensors: Mapping[str, Tensor]) -> nn.Module:
-        network = copy_network(self.network)
-        plain = dict(tensors)
-        for name in self._names:
-            if f"{name}.bank" in tensors:
-                bank = plain[f"{name}.bank"].to(self.example.device)
-                counts, labels = _unpack_index(plain.pop(f"{name}.index"), self._conv_layer(name))
-                replace_module(network, name, build_layer(self._conv_layer(name), counts, bank, labels))
-        return self._load_rest(network, plain, rebuilt=("index", "counts"))
+    def outline_layers(self, small: nn.Module, allocation: Allocation, tensors: dict[str, Tensor]) -> None:
+        for name, setting in allocation.items():
+            if setting == DENSE:
+                continue
+            bank = tensors[f"{name}.bank"].to(self.example.device)
+            counts, labels = _unpack_index(tensors.pop(f"{name}.index"), self._conv_layer(name))
+            replace_module(small, name, build_layer(self._conv_layer(name), counts, bank, labels))
 
 
 def _identity_labels(channels: int, kernels: int) -> Tensor:

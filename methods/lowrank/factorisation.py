@@ -129,18 +129,17 @@ class Factorisation(FollowingMethod):
         rest = subtract_costs(network_cost(self.network, self._uses), [table[0] for table in tables])
         return tuple(sites), RankedCost(rest, tables, self.network, self._shapes, ladders)
 
-    def compress(self, allocation: Allocation) -> nn.Module:
-        return self._replace_layers(allocation, lambda name, ranks: self._factor(name, ranks))
+    def replace_layers(self, small: nn.Module, allocation: Allocation) -> None:
+        for name, ranks in self._ranks_left(allocation).items():
+            replace_module(small, name, self._factor(name, ranks))
 
-    def unpack(self, allocation: Allocation, tensors: Mapping[str, Tensor]) -> nn.Module:
-        network = self._replace_layers(
-            allocation, lambda name, ranks: outline_layer(self.network.get_submodule(name), *ranks)
-        )
-        network.load_state_dict(dict(tensors))
-        return network
+    def outline_layers(self, small: nn.Module, allocation: Allocation, tensors: dict[str, Tensor]) -> None:
+        for name, ranks in self._ranks_left(allocation).items():
+            replace_module(small, name, outline_layer(self.network.get_submodule(name), *ranks))
 
-    def _replace_layers(self, allocation: Allocation, replace: Callable[[str, Ranks], nn.Module]) -> nn.Module:
-        small = copy_network(self.network)
+    def _ranks_left(self, allocation: Allocation) -> dict[str, Ranks]:
+        """The ranks of the layers to take apart, cut to the widths that they have left."""
+        ranks_of = {}
         for name, setting in allocation.items():
             if setting == DENSE:
                 continue
@@ -148,8 +147,8 @@ class Factorisation(FollowingMethod):
             shape = self._shapes[name].narrowed(channels_of(layer, "in"), channels_of(layer, "out"))
             ranks = shape.fitting_ranks(_ranks_of(setting))
             if ranks is not None:
-                replace_module(small, name, replace(name, ranks))
-        return small
+                ranks_of[name] = ranks
+        return ranks_of
 
     def _factor(self, name: str, ranks: Ranks) -> nn.Module:
         layer = self.network.get_submodule(name)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
 from methods.base import Cost, Setting, Site
 from methods.following import FollowingMethod
@@ -59,11 +59,3 @@ class KernelTables(FollowingMethod):
         layer = self.network.get_submodule(name)
         assert isinstance(layer, Conv)
         return layer
-
-    @staticmethod
-    def _load_rest(network: nn.Module, tensors: Mapping[str, Tensor], rebuilt: Sequence[str]) -> nn.Module:
-        """Load all tensors but those that layers call by names in `rebuilt`: these were made from the tables."""
-        missing, unknown = network.load_state_dict(dict(tensors), strict=False)
-        assert not unknown
-        assert all(key.rpartition(".")[2] in rebuilt for key in missing)
-        return network

@@ -10,9 +10,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from methods.compose import split_parts
 from methods.graph.steady_choices import SteadyChoices
 from methods.graph.trace import uncounted_flops
+from methods.method_names import split_parts
 from models.errors import UserError
 from models.execution.inputs import Inputs
 from models.execution.tensor_leaves import output_leaves

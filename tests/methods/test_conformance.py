@@ -20,10 +20,12 @@ from methods.testing.small_networks import small_network
 from models.tasks.classification import CLASSIFICATION
 from models.tasks.objective import Batch, Objective
 
+CHOICES = ("kse-or-tucker", "l1+svd-or-kernel-clustering-or-kse")
+
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("method", [*methods(), "l1+kse", "l1+kernel-clustering", "obs+tucker"])
+@pytest.mark.parametrize("method", [*methods(), "l1+kse", "l1+kernel-clustering", "obs+tucker", *CHOICES])
 def test_conformance(method: str, network: str, check: Callable[[MethodCase], None]) -> None:
     check(MethodCase(method, network))
 

@@ -1,0 +1,93 @@
+"""How far each setting of a method moves the network's outputs, layer by layer, without a scan of whole networks.
+
+A layer's compressed form reads what the dense layer reads; with e the difference of their outputs y,
+
+    damage = ½ E[(e − E e)ᵀ G (e − E e)]
+
+in the measure of drift (`output_gradients.py`), of which ½ tr(G Δ S Δᵀ) is the case of a changed weight. The mean of e
+counts where no batch norm, which is measured anew, takes it away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from methods.base import Allocation, Compressor, copy_network
+from methods.graph.narrow import Conv
+from methods.moments.output_gradients import DAMPING, measure_output_gradients, metric_root
+from models.execution.forward_hooks import forward_hooks
+from models.tasks.objective import Batch, Objective
+
+_NORMS = nn.modules.batchnorm._BatchNorm
+
+
+def measure_damages(
+    method: Compressor, known: Collection[str], batches: Iterable[Batch], objective: Objective
+) -> dict[str, tuple[float, ...]]:
+    """Site -> the damage of each of its settings alone, dense first; it never falls.
+
+    Args:
+        method: whose sites' layers stay where they are when they are compressed.
+        known: sites that are left out.
+    """
+    sites = [site for site in method.sites if site.name not in known]
+    if not sites:
+        return {}
+    loaded, twin = list(batches), copy_network(method.network).eval()
+    names = [name for site in sites for name in site.layers]
+    gradients = measure_output_gradients(twin, names, loaded, objective)
+    roots = {name: metric_root(moment, DAMPING)[0].float() for name, moment in gradients.items()}
+    damages = {site.name: [0.0] for site in sites}
+    for level in range(1, max(len(site.settings) for site in sites)):
+        deep = [site for site in sites if level < len(site.settings)]
+        small = method.compress(Allocation({site.name: site.settings[level] for site in deep})).eval()
+        layers = {name: small.get_submodule(name) for site in deep for name in site.layers if name in roots}
+        errors = _measure_errors(twin, layers, roots, loaded, objective)
+        for site in deep:
+            damages[site.name].append(sum(errors.get(name, 0.0) for name in site.layers))
+    return {name: tuple(np.maximum.accumulate(values).tolist()) for name, values in damages.items()}
+
+
+@torch.no_grad()
+def _measure_errors(
+    network: nn.Module,
+    layers: dict[str, nn.Module],
+    roots: dict[str, Tensor],
+    batches: Iterable[Batch],
+    objective: Objective,
+) -> dict[str, float]:
+    """Layer -> its damage when the module in `layers` takes its place; `roots`: H with H² = G, (N, N)."""
+    errors = {name: _Error(layer, roots[name]) for name, layer in layers.items()}
+    hooks = [(network.get_submodule(name), error.add_outputs) for name, error in errors.items()]
+    with forward_hooks(after=hooks):
+        for batch in batches:
+            objective.forward(network, batch)
+    normed = any(isinstance(module, _NORMS) for module in network.modules())
+    return {name: error.damage(centred=normed) for name, error in errors.items()}
+
+
+class _Error:
+    """Running sums of the error of a layer's outputs, in the metric of gradients."""
+
+    def __init__(self, layer: nn.Module, root: Tensor) -> None:
+        self._layer, self._root = layer, root
+        self._count, self._squares = 0, 0.0
+        self._total = torch.zeros(len(root), dtype=torch.float64)
+
+    def add_outputs(self, dense: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> None:
+        channel_dim = -1 - len(dense.kernel_size) if isinstance(dense, Conv) else -1
+        error = (self._layer(*inputs) - output).movedim(channel_dim, -1).flatten(0, -2).float()
+        weighted = error @ self._root.to(error.device)
+        self._count += len(weighted)
+        self._squares += float(weighted.square().sum(dtype=torch.float64))
+        self._total += weighted.sum(0, dtype=torch.float64).cpu()
+
+    def damage(self, *, centred: bool) -> float:
+        if not self._count:
+            return 0.0
+        mean = self._total / self._count if centred else torch.zeros(())
+        return max(self._squares / self._count - float(mean.square().sum()), 0.0) / 2
