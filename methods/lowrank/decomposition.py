@@ -41,6 +41,17 @@ class Factors:
         weight = self.core if self.inputs is None else torch.einsum("ork,rc->ock", self.core, self.inputs)
         return weight if self.outputs is None else torch.einsum("no,ock->nck", self.outputs, weight)
 
+    def orthonormal(self) -> Factors:
+        """The same product, with orthonormal rows of `inputs` and columns of `outputs`: the core has all the scale."""
+        inputs, core, outputs = self.inputs, self.core, self.outputs
+        if inputs is not None:
+            basis, triangle = torch.linalg.qr(inputs.mT)
+            inputs, core = basis.mT, torch.einsum("ork,sr->osk", core, triangle)
+        if outputs is not None:
+            outputs, triangle = torch.linalg.qr(outputs)
+            core = torch.einsum("po,ork->prk", triangle, core)
+        return Factors(inputs, core, outputs)
+
 
 class Decomposition:
     """The weights of a layer in the metrics of its inputs and of its outputs; all float64 on the CPU."""

@@ -114,22 +114,15 @@ def _core(layer: nn.Module, inputs: int, outputs: int, **options: Any) -> nn.Mod
 
 @torch.no_grad()
 def factor_layer(layer: nn.Module, factors: Factors, bias: Tensor | None) -> FactoredLayer:
-    """The layer with these factors, balanced between neighbours, and this bias, (N,).
+    """The layer with these factors, made orthonormal but for the core, and this bias, (N,).
 
-    Of neighbouring factors A and B, row i of A and column i of B are given the same norm: the product stays, and a step
-    of gradient descent moves both alike.
+    A step of gradient descent on the core is then the dense layer's, projected (`factored_rates.py`).
     """
+    factors = factors.orthonormal()
     r2, r1, _ = factors.core.shape
     factored = outline_layer(layer, r1, r2)
-    core, inputs, outputs = factors.core, factors.inputs, factors.outputs
-    if inputs is not None:
-        scale = (core.norm(dim=(0, 2)) / inputs.norm(dim=1).clamp(min=1e-30)).sqrt().clamp(min=1e-30)
-        inputs, core = inputs * scale[:, None], core / scale[:, None]
-    if outputs is not None:
-        scale = (outputs.norm(dim=0) / core.flatten(1).norm(dim=1).clamp(min=1e-30)).sqrt().clamp(min=1e-30)
-        core, outputs = core * scale[:, None, None], outputs / scale
     for name, part in factored.named_children():
-        matrix = {INPUTS: inputs, CORE: core, OUTPUTS: outputs}[name]
+        matrix = {INPUTS: factors.inputs, CORE: factors.core, OUTPUTS: factors.outputs}[name]
         assert matrix is not None
         assert isinstance(part.weight, Tensor)
         if name == CORE and getattr(layer, "transposed", False):

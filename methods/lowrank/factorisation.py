@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from methods.base import DENSE, Allocation, Cost, MethodInfo, Setting, Site, copy_network
+from methods.base import DENSE, Allocation, Cost, MethodInfo, Setting, Site, Tuning, copy_network
 from methods.following import FollowingMethod
 from methods.graph.narrow import Conv, channels_of, replace_module
 from methods.graph.plain_form import PlainForm
@@ -23,6 +23,7 @@ from methods.graph.removal import Change, RemovalOrder
 from methods.graph.torch_layers import taps_of
 from methods.lowrank.decomposition import Decomposition, Factors
 from methods.lowrank.factored_layer import factor_layer, outline_layer, weight_by_output, why_not_plain
+from methods.lowrank.factored_rates import FactoredTuning
 from methods.lowrank.plain_layers import measure_shapes, unreplaceable_layers
 from methods.lowrank.rank_cost import RankedLayer, RanksChange
 from methods.lowrank.rank_widths import RankedCost
@@ -136,6 +137,9 @@ class Factorisation(FollowingMethod):
     def outline_layers(self, small: nn.Module, allocation: Allocation, tensors: dict[str, Tensor]) -> None:
         for name, ranks in self._ranks_left(allocation).items():
             replace_module(small, name, outline_layer(self.network.get_submodule(name), *ranks))
+
+    def tuning(self, allocation: Allocation | None, network: nn.Module, *, steps: int, lr: float) -> Tuning:
+        return FactoredTuning(lr)
 
     def _ranks_left(self, allocation: Allocation) -> dict[str, Ranks]:
         """The ranks of the layers to take apart, cut to the widths that they have left."""

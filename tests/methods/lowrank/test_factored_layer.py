@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from methods.lowrank.decomposition import Decomposition
 from methods.lowrank.factored_layer import FactoredLayer, factor_layer, outline_layer, surround_layer, weight_by_output
+from methods.lowrank.factored_rates import FactoredTuning
 
 R1, R2 = 3, 4  # of 5 inputs and 6 outputs
 LAYERS: dict[str, tuple[type[nn.Module], dict[str, Any], tuple[int, ...]]] = {
@@ -66,17 +67,63 @@ def test_weights_that_have_the_ranks_lose_nothing(name: str, in_rank: int, out_r
     assert (factored[-1].bias is None) == (layer.bias is None)
 
 
+@pytest.mark.parametrize("ranks", [(R1, R2), (R1, 6), (5, R2)])
 @pytest.mark.parametrize("name", LAYERS)
-def test_neighbouring_factors_have_equal_norms(name: str) -> None:
+def test_projections_and_expansions_are_orthonormal(name: str, ranks: tuple[int, int]) -> None:
     layer, _ = _low_rank_layer(name, 5, 6)
-    factors = _decompose(layer).factors(R1, R2)
+    factors = _decompose(layer).factors(*ranks)
     factored = factor_layer(layer, factors, layer.bias)
-    inputs, core, outputs = (weight_by_output(part) for part in factored)
-    torch.testing.assert_close(core.norm(dim=(1, 2)), outputs.norm(dim=(0, 2)))
-    torch.testing.assert_close(torch.einsum("no,ork,rc->nck", outputs[..., 0], core, inputs[..., 0]), factors.product())
-    narrow = factor_layer(layer, _decompose(layer).factors(R1, 6), layer.bias)
-    inputs, core = (weight_by_output(part) for part in narrow)
-    torch.testing.assert_close(inputs.norm(dim=(1, 2)), core.norm(dim=(0, 2)))
+    parts = {part: weight_by_output(module) for part, module in factored.named_children()}
+    inputs, outputs = (parts.get(side, torch.eye(width).double()[..., None])[..., 0]
+                       for side, width in (("inputs", 5), ("outputs", 6)))  # fmt: skip
+    torch.testing.assert_close(inputs @ inputs.mT, torch.eye(ranks[0]).double())
+    torch.testing.assert_close(outputs.mT @ outputs, torch.eye(ranks[1]).double())
+    torch.testing.assert_close(torch.einsum("no,ork,rc->nck", outputs, parts["core"], inputs), factors.product())
+
+
+@pytest.mark.parametrize("scale", [0.1, 30.0])
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_step_on_a_part_moves_the_layer_no_further_than_a_step_on_the_dense_one(name: str, scale: float) -> None:
+    """One step of gradient descent on ⟨g, W'⟩, with each part alone; of weights of any size."""
+    layer, _ = _low_rank_layer(name, 5, 6)
+    with torch.no_grad():
+        layer.weight.mul_(scale)
+    factored = factor_layer(layer, _decompose(layer).factors(R1, R2), layer.bias)
+    slope = torch.randn(6, 5, weight_by_output(layer).shape[2], dtype=torch.float64)
+    before = _product(factored).detach()
+    (_product(factored) * slope).sum().backward()
+    groups = FactoredTuning(0.1).parameter_groups(factored)
+    weights = {part.weight for part in factored}
+    assert {p for group in groups for p in group["params"]} == set(factored.parameters())
+    moves = []
+    for group in groups:
+        for weight in weights & set(group["params"]):
+            kept = weight.detach().clone()
+            with torch.no_grad():
+                weight -= group.get("lr", 0.1) * weight.grad
+                moves.append(float((_product(factored) - before).norm() / (0.1 * slope.norm())))
+                weight.copy_(kept)
+    assert len(moves) == 3
+    assert max(moves) <= 1 + 1e-9
+    assert min(moves) > (0.05 if scale > 1 else 1e-6)
+
+
+def _product(factored: FactoredLayer) -> Tensor:
+    """The weight of the layer that the parts are, (N, C, K), from which gradients flow back to them."""
+    parts = {}
+    for name, part in factored.named_children():
+        table = part.weight.flatten(2) if part.weight.dim() > 2 else part.weight[..., None]
+        parts[name] = table.transpose(0, 1) if getattr(part, "transposed", False) else table
+    return torch.einsum("no,ork,rc->nck", parts["outputs"][..., 0], parts["core"], parts["inputs"][..., 0])
+
+
+def test_parts_of_a_frozen_layer_stay() -> None:
+    layer, _ = _low_rank_layer("image", R1, R2)
+    network = nn.Sequential(factor_layer(layer.requires_grad_(False), _decompose(layer).factors(R1, R2), None))
+    assert not FactoredTuning(0.1).parameter_groups(network)
+    network.append(nn.Linear(2, 2))
+    (group,) = FactoredTuning(0.1).parameter_groups(network)
+    assert len(group["params"]) == 2
 
 
 def test_the_output_size_of_a_transposed_convolution_is_its_cores() -> None:
