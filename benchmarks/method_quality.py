@@ -26,7 +26,6 @@ from models.devices import pick_device
 from search import api
 from search.machine.host import host_facts
 
-ONE_SHARE = "acra-uniform"
 COLUMNS = ("strategy", "target", "seeds", "test_accuracy", "test_std", "kept_flops", "params", "bytes",
            "search_seconds", "seconds")  # fmt: skip
 
@@ -37,7 +36,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
     for method in arguments.methods.split(","):
-        for strategy in (ONE_SHARE, "lagrangian"):
+        for strategy in arguments.strategies.split(","):
             rows += method_rows(arguments, method, strategy)
             pd.DataFrame(rows).to_csv(Path(arguments.results) / "method-quality.csv", index=False)
     print("; ".join(f"{key} {value}" for key, value in host_facts(pick_device(None)).items()))
@@ -72,6 +71,7 @@ def method_rows(arguments: argparse.Namespace, method: str, strategy: str) -> li
 def _parsed() -> argparse.Namespace:
     parser = task_parser(__doc__)
     parser.add_argument("--methods", default="l1,obs,svd,tucker,tucker:multiple=8,obs+tucker")
+    parser.add_argument("--strategies", default="acra-uniform,lagrangian")
     parser.add_argument("--targets", default="0.5,0.3")
     parser.add_argument("--epochs", type=float, default=0.05, help="of candidates")
     parser.add_argument("--final-epochs", type=float, default=1.0)
