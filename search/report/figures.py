@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
-from plotly.colors import sample_colorscale
 
 from models.errors import printable_text
 from models.tasks.metric import Metric
@@ -28,6 +27,7 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "cross", "star-triangle-down", "hexagon")
 GREY = "#808a93"
 LABEL_HEIGHT = 17  # pixels between levels of labels
+AXIS = {"zeroline": False, "automargin": True, "ticks": "outside", "tickcolor": GREY}
 HOVER = {"bgcolor": "#ffffff", "bordercolor": GREY, "font": {"color": "#1c2024", "size": 13}, "align": "left"}
 
 
@@ -94,7 +94,7 @@ def front_figure(
     data.insert(0, _front_trace(front, metric))
     if dense.search_score is not None:
         data.append(_dense_trace(dense.search_score, "dense, search split", metric))
-    return _with_targets(data, _axes_layout("on the search split", metric), targets, dense, dense.search_score)
+    return _with_targets(data, axes_layout("on the search split", metric), targets, dense, dense.search_score)
 
 
 def finals_figure(finals: pd.DataFrame, dense: Dense, targets: Sequence[Target], styles: Styles) -> Figure | None:
@@ -106,24 +106,7 @@ def finals_figure(finals: pd.DataFrame, dense: Dense, targets: Sequence[Target],
     data = [_finals_trace(*group, metric) for group in styled_groups(judged, styles)]
     if dense.test_score is not None:
         data.append(_dense_trace(dense.test_score, "dense, test set", metric))
-    return _with_targets(data, _axes_layout("on the test set", metric), targets, dense, dense.test_score)
-
-
-def sensitivity_figure(scan: pd.DataFrame, metric: Metric) -> Figure:
-    """One line per site of one method: how the score suffers when that site alone is compressed."""
-    sites = list(dict.fromkeys(scan["site"]))
-    places = [0.1 + 0.8 * index / max(1, len(sites) - 1) for index in range(len(sites))]
-    # A rainbow, which keeps neighbours in the network alike, where the palette would repeat itself.
-    colors = sample_colorscale("Turbo", places) if len(sites) > len(COLORS) else COLORS
-    data = [
-        _site_trace(str(site), color, scan[scan["site"] == site].sort_values("strength"), metric)
-        for site, color in zip(sites, colors, strict=False)
-    ]
-    layout = _axes_layout(", nothing fine-tuned", metric) | {"height": 480, "hovermode": "closest"}
-    layout["xaxis"] |= {"title": {"text": "strength (0 dense, 1 hardest)", "standoff": 6}, "ticksuffix": ""}
-    layout["legend"] = {"x": 1.02, "y": 1, "font": {"size": 11}, "itemsizing": "constant"}
-    below = {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top", "font": {"size": 11}, "maxheight": 160}
-    return {"data": data, "layout": layout, "narrow": {"legend": below, "height": 560, "margin": _plot_margins(0)}}
+    return _with_targets(data, axes_layout("on the test set", metric), targets, dense, dense.test_score)
 
 
 def _candidates_trace(style: GroupStyle, candidates: pd.DataFrame, metric: Metric) -> dict[str, Any]:
@@ -134,7 +117,7 @@ def _candidates_trace(style: GroupStyle, candidates: pd.DataFrame, metric: Metri
             for candidate in table_records(candidates)
         ],
         "hovertemplate": "<b>%{customdata[0]}</b><br>%{customdata[1]}, %{customdata[2]}, target %{customdata[3]}<br>"
-        f"kept %{{x:.2f}} % (%{{customdata[5]:.4~g}} M FLOPs)<br>search {_hover_text(metric)}<br>"
+        f"kept %{{x:.2f}} % (%{{customdata[5]:.4~g}} M FLOPs)<br>search {hover_text(metric)}<br>"
         "%{customdata[4]:.3~g} epochs<extra></extra>",
     }
 
@@ -150,32 +133,11 @@ def _finals_trace(style: GroupStyle, finals: pd.DataFrame, metric: Metric) -> di
             for finalist in table_records(finals)
         ],
         "hovertemplate": "<b>%{customdata[0]}</b><br>%{customdata[1]}, %{customdata[2]}<br>kept %{x:.2f} %<br>"
-        f"test {_hover_text(metric)}, n = %{{customdata[3]}}<extra></extra>",
+        f"test {hover_text(metric)}, n = %{{customdata[3]}}<extra></extra>",
     }
 
 
-def _site_trace(site: str, color: str, measurements: pd.DataFrame, metric: Metric) -> dict[str, Any]:
-    has_loss = bool(measurements["loss"].notna().any())
-    return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": plot_text(shorten_middle(site, 26)),
-        "meta": plot_text(shorten_middle(site, 90)),
-        "x": measurements["strength"].astype(float).to_list(),
-        "y": (metric.scale * measurements["score"].astype(float)).to_list(),
-        "customdata": [
-            [plot_text(setting), loss]
-            for setting, loss in zip(measurements["setting"], measurements["loss"].astype(float), strict=True)
-        ],
-        "line": {"color": color, "width": 1.5},
-        "marker": {"color": color, "size": 5},
-        "hovertemplate": f"<b>%{{meta}}</b><br>%{{customdata[0]}}<br>{_hover_text(metric)}"
-        + (", loss %{customdata[1]:.3f}" if has_loss else "")
-        + "<extra></extra>",
-    }
-
-
-def _hover_text(metric: Metric) -> str:
+def hover_text(metric: Metric) -> str:
     """`accuracy 91.25 %`, as plotly fills it in."""
     number = "%{y:.2f} %" if metric.unit == "%" else f"%{{y:.4~g}} {plot_text(metric.unit)}"
     return f"{plot_text(metric.name)} {number}".rstrip()
@@ -211,15 +173,20 @@ def _dense_trace(score: float, name: str, metric: Metric) -> dict[str, Any]:
         "x": [100.0],
         "y": [metric.scale * score],
         "marker": {"symbol": "star", "size": 14, "color": GREY},
-        "hovertemplate": f"{name}<br>{_hover_text(metric)}<extra></extra>",
+        "hovertemplate": f"{name}<br>{hover_text(metric)}<extra></extra>",
     }
 
 
-def _axes_layout(where: str, metric: Metric) -> dict[str, Any]:
+def axes_layout(where: str, metric: Metric) -> dict[str, Any]:
     direction = ", lower is better" if metric.lower_is_better else ""
     title = plot_text(f"{metric.name} {where}{direction}".replace(" ,", ","))
     unit = {"ticksuffix": f" {plot_text(metric.unit)}"} if metric.unit else {}
-    clear, axis = "rgba(0,0,0,0)", {"zeroline": False, "automargin": True, "ticks": "outside", "tickcolor": GREY}
+    return plain_layout() | {"yaxis": AXIS | {"title": {"text": title}, **unit}}
+
+
+def plain_layout() -> dict[str, Any]:
+    """Everything but the vertical axis."""
+    clear = "rgba(0,0,0,0)"
     return {
         "paper_bgcolor": clear,
         "plot_bgcolor": clear,
@@ -227,15 +194,14 @@ def _axes_layout(where: str, metric: Metric) -> dict[str, Any]:
         "hoverlabel": HOVER,
         "hovermode": "closest",
         "height": 460,
-        "margin": _plot_margins(0),
+        "margin": plot_margins(0),
         "showlegend": True,
         "legend": {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
-        "xaxis": axis | {"title": {"text": "kept FLOPs", "standoff": 6}, "ticksuffix": " %"},
-        "yaxis": axis | {"title": {"text": title}, **unit},
+        "xaxis": AXIS | {"title": {"text": "kept FLOPs", "standoff": 6}, "ticksuffix": " %"},
     }
 
 
-def _plot_margins(label_levels: int) -> dict[str, int]:
+def plot_margins(label_levels: int) -> dict[str, int]:
     """Pixels around a plot, with room above it for labels on so many levels."""
     return {"l": 16, "r": 16, "t": 14 + LABEL_HEIGHT * label_levels, "b": 44}
 
@@ -269,4 +235,4 @@ def _target_labels(names: Sequence[str], positions: Sequence[float], gap: float)
         label | {"x": x, "yshift": LABEL_HEIGHT * level, "text": name}
         for x, level, name in zip(positions, levels, names, strict=True)
     ]
-    return {"annotations": annotations, "margin": _plot_margins(1 + max(levels, default=-1))}
+    return {"annotations": annotations, "margin": plot_margins(1 + max(levels, default=-1))}

@@ -26,6 +26,7 @@ from search.report.view import RunView
 from search.results.run_tables import RunTables
 from search.results.tables import CandidateEntry, short_ids
 from search.settings.command import export_command, resume_command, run_command
+from search.strategies.problem import Problem
 from search.strategies.sensitivity import scan_points
 
 Item = TypeVar("Item")
@@ -55,6 +56,7 @@ def run_view(outcomes: RunOutcomes, checked: Mapping[str, CheckedLatency]) -> Ru
     entries = [entry for _, method in by_method for entry in method]
     ids = short_ids(entry.key for entry in entries)
     scans = [scan for result in methods if (scan := _scan_table(result)) is not None]
+    predicted = [_predicted_table(result.prepared.problem) for result in methods]
     tables = RunTables.from_entries(entries, run.dense, checked)
     view = RunView(
         title=f"{run.title}, {', '.join(method.config.method for method in run.methods)}",
@@ -69,6 +71,7 @@ def run_view(outcomes: RunOutcomes, checked: Mapping[str, CheckedLatency]) -> Ru
             _site_ratios(result, method, ids) for result, method in by_method
         ),
         sensitivity=pd.concat(scans, ignore_index=True) if scans else None,
+        predicted=pd.concat(predicted, ignore_index=True),
         skipped=_left_dense(outcomes),
         targets=[(target, budget.limits.get("flops")) for target, budget in run.budgets.items()],
         limits={target: budget.limits_text() for target, budget in run.budgets.items()},
@@ -235,3 +238,15 @@ def _scan_table(result: MethodOutcomes) -> pd.DataFrame | None:
             }
         )
     return pd.DataFrame(records) if records else None
+
+
+def _predicted_table(problem: Problem) -> pd.DataFrame:
+    """What the method predicts of every setting of its sites but dense; no lines if it predicts nothing."""
+    columns = ["method", "site", "setting", "strength", "damage"]
+    rows = [
+        (problem.method, site.name, repr(setting), strength, damage)
+        for site in problem.sites
+        if problem.predicts_damages
+        for setting, strength, damage in list(zip(site.settings, site.strengths, site.damages, strict=True))[1:]
+    ]
+    return pd.DataFrame(rows, columns=columns)

@@ -14,7 +14,7 @@ from models.wording import plural
 from search.files.atomic import atomic_write
 from search.report.cards import make_card, named_score
 from search.report.centroids import centroids_png
-from search.report.figures import finals_figure, front_figure, sensitivity_figure
+from search.report.figures import finals_figure, front_figure
 from search.report.ratio_bars import ratio_data
 from search.report.rendering import (
     Column,
@@ -26,6 +26,7 @@ from search.report.rendering import (
     render_page,
     text_column,
 )
+from search.report.sensitivity_figures import predicted_figure, sensitivity_figure
 from search.report.view import RunView
 from search.results.dense import Dense
 from search.results.figure_text import delta_text, format_figure, percent_text, score_text, shorten_middle, si_text
@@ -55,7 +56,7 @@ def report_html(run: RunView) -> str:
         finals_plot=finals and Plot("finals-plot", f"Kept FLOPs against test {metric.name} of finalists", finals),
         ratios=_ratio_choices(run, [best.record for best in answers.values() if best]),
         centroids=_centroid_pictures(run),
-        sensitivity=_sensitivity_scans(run),
+        sensitivity=[*_sensitivity_scans(run), *_predicted_curves(run)],
         candidates=_candidates_table(run),
         left_dense=_left_dense_table(run.skipped),
     )
@@ -259,3 +260,18 @@ def _sensitivity_scans(run: RunView) -> list[dict[str, Any]]:
         noun = "images" if metric == ACCURACY else "inputs"
         scans.append({"heading": f"{method}, judged on {images} {noun}", "plot": plot})
     return scans
+
+
+def _predicted_curves(run: RunView) -> list[dict[str, Any]]:
+    """A plot per method that predicts what its settings do."""
+    if run.predicted.empty:
+        return []
+    return [
+        {
+            "heading": f"{method}, predicted",
+            "plot": Plot(
+                f"predicted-plot-{index}", "Predicted damage of one site alone", predicted_figure(predictions)
+            ),
+        }
+        for index, (method, predictions) in enumerate(run.predicted.groupby("method", sort=False))
+    ]

@@ -35,6 +35,8 @@ class RunView:
     """Short id of each target's answer -> its codebooks before fine-tuning, for methods that have some."""
     sensitivity: pd.DataFrame | None = None
     """Columns method, site, setting, strength, score, loss, images."""
+    predicted: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """Columns method, site, setting, strength, damage: of the methods that predict it."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Layer -> why it is left dense."""
     targets: list[tuple[str, int | None]] = field(default_factory=list)

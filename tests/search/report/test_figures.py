@@ -6,14 +6,16 @@ import json
 import re
 from itertools import combinations
 
+import pandas as pd
 import plotly.graph_objects as go
 from fake_run import DENSE, HOSTILE, TARGETS, without_result
 from hypothesis import given
 from hypothesis import strategies as st
 
 from models.tasks.metric import ACCURACY
-from search.report.figures import finals_figure, front_figure, group_styles, sensitivity_figure, stagger_labels
+from search.report.figures import finals_figure, front_figure, group_styles, stagger_labels
 from search.report.page import RunView
+from search.report.sensitivity_figures import predicted_figure, sensitivity_figure
 
 
 def test_figures_are_what_plotly_takes(run: RunView) -> None:
@@ -79,3 +81,19 @@ def test_labels_of_one_row_lie_apart(positions: list[float], gap: float) -> None
     assert all(row != other or abs(a - b) >= gap for (row, a), (other, b) in combinations(labels, 2))
     lonely = all(abs(a - b) >= gap for a, b in combinations(positions, 2))
     assert not lonely or set(rows) <= {0}
+
+
+def test_predicted_curves_have_every_setting_of_every_site() -> None:
+    curve = ((8, 0.0), (4, 0.01), (1, 0.4))
+    rows = [
+        ("tucker", site, f"rank={rank}", 1 / rank, damage * size)
+        for site, size in (("conv1", 1.0), (HOSTILE[1], 1e-4))
+        for rank, damage in curve
+    ]
+    table = pd.DataFrame(rows, columns=["method", "site", "setting", "strength", "damage"])
+    figure = predicted_figure(table)
+    drawn = go.Figure(data=figure["data"], layout=figure["layout"] | figure["narrow"])
+    assert [list(line.y) for line in drawn.data] == [[0.0, 0.01, 0.4], [0.0, 1e-6, 4e-5]]
+    assert [list(line.x) for line in drawn.data] == [[1 / 8, 1 / 4, 1]] * 2
+    assert drawn.layout.yaxis.type == "log"
+    assert "<script" not in str(figure)
