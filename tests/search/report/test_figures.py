@@ -87,13 +87,15 @@ def test_predicted_curves_have_every_setting_of_every_site() -> None:
     curve = ((8, 0.0), (4, 0.01), (1, 0.4))
     rows = [
         ("tucker", site, f"rank={rank}", 1 / rank, damage * size)
-        for site, size in (("conv1", 1.0), (HOSTILE[1], 1e-4))
+        for site, size in (("conv1", 1.0), (HOSTILE[1], 2**-10))
         for rank, damage in curve
     ]
     table = pd.DataFrame(rows, columns=["method", "site", "setting", "strength", "damage"])
     figure = predicted_figure(table)
     drawn = go.Figure(data=figure["data"], layout=figure["layout"] | figure["narrow"])
-    assert [list(line.y) for line in drawn.data] == [[0.0, 0.01, 0.4], [0.0, 1e-6, 4e-5]]
+    assert [list(line.y) for line in drawn.data] == [[0.0, 0.01, 0.4], [0.0, 0.01 * 2**-10, 0.4 * 2**-10]]
     assert [list(line.x) for line in drawn.data] == [[1 / 8, 1 / 4, 1]] * 2
     assert drawn.layout.yaxis.type == "log"
-    assert "<script" not in str(figure)
+    for trace in figure["data"]:
+        del trace["hovertemplate"]  # ours, with <b> and <br>
+    assert not re.search(r"<|%\{", json.dumps(figure))
