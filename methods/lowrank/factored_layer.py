@@ -34,6 +34,39 @@ class FactoredLayer(nn.Sequential):
             x = part(x, *args, **kwargs) if name == CORE else part(x)
         return x
 
+    @property
+    def weight(self) -> Tensor:
+        """The product of the factors, shaped as the layer's weight was; for losses that penalise it."""
+        parts = dict(self.named_children())
+        transposed = getattr(parts[CORE], "transposed", False)
+        product = parts[CORE].weight
+        assert isinstance(product, Tensor)
+        product = product.transpose(0, 1) if transposed else product  # (r2, r1, ...)
+        if INPUTS in parts:
+            product = torch.einsum("or...,rc->oc...", product, _matrix_of(parts[INPUTS]))
+        if OUTPUTS in parts:
+            product = torch.einsum("or...,no->nr...", product, _matrix_of(parts[OUTPUTS]))
+        return product.transpose(0, 1) if transposed else product
+
+    @property
+    def bias(self) -> Tensor | None:
+        bias = self[-1].bias
+        assert bias is None or isinstance(bias, Tensor)
+        return bias
+
+
+def _matrix_of(pointwise: nn.Module) -> Tensor:
+    assert isinstance(pointwise.weight, Tensor)
+    return pointwise.weight.flatten(1)
+
+
+class LayerWithoutWeight(FactoredLayer):
+    """For trials: code that applies the weight itself must not find it, as a product of factors saves nothing there."""
+
+    @property
+    def weight(self) -> Tensor:
+        raise AttributeError("weight")
+
 
 def why_not_plain(module: nn.Module) -> str | None:
     """Why a layer cannot be taken apart; None for a plain linear layer or convolution in one group."""

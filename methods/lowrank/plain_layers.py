@@ -11,7 +11,7 @@ from methods.graph.narrow import LAYERS, channels_of, replace_module
 from methods.graph.same_outputs import gives_same_outputs
 from methods.graph.torch_layers import taps_of
 from methods.graph.trace import LayerUse, evaluation_mode
-from methods.lowrank.factored_layer import CORE, FactoredLayer
+from methods.lowrank.factored_layer import CORE, LayerWithoutWeight
 from methods.lowrank.ranks import LayerShape
 from models.execution.forward_hooks import forward_hooks
 from models.execution.inputs import Example, Inputs
@@ -26,7 +26,7 @@ def unreplaceable_layers(network: nn.Module, example: Example, names: Collection
     def runs_with(replaced: Iterable[str]) -> bool:
         twin = copy_on_write(network)
         for name in replaced:
-            holder = FactoredLayer()
+            holder = LayerWithoutWeight()
             holder.add_module(CORE, twin.get_submodule(name))
             replace_module(twin, name, holder.train(network.get_submodule(name).training))
         return gives_same_outputs(network, twin, first) and _runs_fused(twin, first)

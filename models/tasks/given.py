@@ -140,7 +140,7 @@ def _containers_in_training(network: nn.Module) -> Iterator[None]:
 
 
 class _SharedCalls:
-    """While this lasts, what a network returns to the loss is returned to `outputs` too, for the same arguments.
+    """While this lasts, what a network returns to the loss is returned to `outputs` too, for equal arguments.
 
     Attributes:
         begun: whether it is `outputs` that calls now. A loss gets every pass that it asks for: it may compare two that
@@ -163,21 +163,41 @@ class _SharedCalls:
             self._network.forward = self._own_forward
 
     def _call(self, *args: Any, **kwargs: Any) -> Any:
-        versions = [tensor._version for tensor in tensor_leaves((args, kwargs))]  # code may write into its inputs
-        for known_args, known_kwargs, known_versions, output in self._calls if self.begun else ():
-            if _are_identical((known_args, known_kwargs), (args, kwargs)) and known_versions == versions:
+        for known_args, known_kwargs, versions, output in self._calls if self.begun else ():
+            # Code may write into its inputs.
+            intact = versions == _versions_of(known_args, known_kwargs)
+            if intact and _are_equal(known_args, args) and _are_equal(known_kwargs, kwargs):
                 return output
+        if self.begun:
+            return self._forward(*args, **kwargs)
+        versions = _versions_of(args, kwargs)
         output = self._forward(*args, **kwargs)
-        if not self.begun:
-            self._calls.append((args, kwargs, versions, output))
+        self._calls.append((args, kwargs, versions, output))
         return output
 
 
-def _are_identical(first: tuple[Any, dict[str, Any]], second: tuple[Any, dict[str, Any]]) -> bool:
-    if len(first[0]) != len(second[0]) or first[1].keys() != second[1].keys():
+def _versions_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:
+    return [tensor._version for tensor in tensor_leaves((args, kwargs))]
+
+
+def _are_equal(first: Any, second: Any) -> bool:
+    """Whether two arguments are the same or hold equal tensors, such as a picture that is made smaller anew.
+
+    Comparing the values waits for the device; the forward pass that it spares takes longer.
+    """
+    if first is second:
+        return True
+    if type(first) is not type(second):
         return False
-    ordered = (*second[0], *(second[1][name] for name in first[1]))
-    return all(a is b for a, b in zip((*first[0], *first[1].values()), ordered, strict=True))
+    if isinstance(first, Tensor):
+        if first.requires_grad or second.requires_grad:  # outputs are to be differentiated by their own inputs
+            return False
+        return (first.dtype, first.device) == (second.dtype, second.device) and torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(_are_equal(value, second[key]) for key, value in first.items())
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(map(_are_equal, first, second))
+    return isinstance(first, (bool, int, float, str)) and first == second
 
 
 def load_given(config: TaskConfig, device: torch.device) -> GivenTask:

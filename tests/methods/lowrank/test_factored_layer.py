@@ -67,6 +67,17 @@ def test_weights_that_have_the_ranks_lose_nothing(name: str, in_rank: int, out_r
     assert (factored[-1].bias is None) == (layer.bias is None)
 
 
+@pytest.mark.parametrize(("in_rank", "out_rank"), [(R1, 6), (5, R2), (R1, R2)])
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_penalty_reads_the_weight_that_the_factors_stand_for(name: str, in_rank: int, out_rank: int) -> None:
+    layer, _ = _low_rank_layer(name, in_rank, out_rank)
+    factored = factor_layer(layer, _decompose(layer).factors(in_rank, out_rank), layer.bias)
+    torch.testing.assert_close(factored.weight, layer.weight, rtol=1e-6, atol=1e-6)
+    assert (factored.bias is None) == (layer.bias is None)
+    factored.weight.square().sum().backward()
+    assert all(part.weight.grad.any() for part in factored)
+
+
 @pytest.mark.parametrize("ranks", [(R1, R2), (R1, 6), (5, R2)])
 @pytest.mark.parametrize("name", LAYERS)
 def test_projections_and_expansions_are_orthonormal(name: str, ranks: tuple[int, int]) -> None:

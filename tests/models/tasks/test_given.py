@@ -78,6 +78,54 @@ def test_a_loss_and_outputs_of_one_batch_share_a_forward_pass() -> None:
     assert next(calls) - before == 8  # nothing is remembered afterwards
 
 
+class Brightened(denoising.Denoiser):
+    """Counts its passes, and writes into its input if `writes`."""
+
+    def __init__(self, *, writes: bool) -> None:
+        super().__init__()
+        self.writes, self.passes = writes, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.passes += 1
+        return super().forward(images.add_(1) if self.writes else images + 1)
+
+
+@pytest.mark.parametrize(("writes", "passes"), [(False, 1), (True, 2)])
+def test_inputs_that_are_made_anew_but_equal_share_a_forward_pass(writes: bool, passes: int) -> None:
+    task = loaded(
+        network=Brightened(writes=writes),
+        loss=lambda network, batch: network(2 * batch[0]).square().mean(),
+        outputs=lambda network, batch: network(2 * batch[0]),
+    )
+    with torch.no_grad():
+        expected = task.network(2 * BATCH[0])
+    task.network.passes = 0
+    _, (outputs,) = task.objective.loss_and_outputs(task.network, BATCH)
+    assert task.network.passes == passes
+    torch.testing.assert_close(outputs, expected)
+
+
+@pytest.mark.parametrize("change", [lambda x: x + 1e-6, lambda x: x[:2], lambda x: x.double(), lambda x: [x]])
+def test_other_inputs_have_a_pass_of_their_own(change: Any) -> None:
+    class Counted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale, self.passes = nn.Parameter(torch.ones(())), 0
+
+        def forward(self, images: Any) -> Tensor:
+            self.passes += 1
+            return self.scale * (images[0] if isinstance(images, list) else images)
+
+    task = loaded(
+        network=Counted(),
+        loss=lambda network, batch: network(batch[0]).square().mean(),
+        outputs=lambda network, batch: network(change(batch[0])),
+    )
+    task.network.passes = 0
+    task.objective.loss_and_outputs(task.network, BATCH)
+    assert task.network.passes == 2
+
+
 def test_losses_of_detectors_are_had_with_layers_in_evaluation() -> None:
     task = detecting()
     network = task.network
