@@ -67,9 +67,9 @@ class SurgeonPruning(FilterPruning):
         )
 
     def _damages_of(self, group: Group, settings: int) -> tuple[float, ...]:
-        """The error of every setting of a group's site, in the measure of drift; none where no reader is measured."""
+        """The error of every setting of a group's site, in the measure of drift; none without a measured reader."""
         layers = _open_readers(group, self)
-        if not layers:
+        if not layers or not _has_gradients(group, self):
             return ()
         gone_at, damages = self.removal_levels(group), [0.0]
         for level in range(1, settings):
@@ -167,9 +167,16 @@ def _score_by_surgery(pruning: FilterPruning, group: Group) -> Tensor:
     return scores
 
 
+def _has_gradients(group: Group, pruning: SurgeonPruning) -> bool:
+    return all(name in pruning.gradients for name in reading_layers(group, pruning.network) if name in pruning.moments)
+
+
 def _open_readers(group: Group, pruning: SurgeonPruning) -> list[_Reader]:
-    """The measured layers that read a group, as in the dense network, without those that no output depends on."""
-    readers = []
+    """The measured layers that read a group, as in the dense network, without those that no output depends on.
+
+    Where the network cuts the gradients of one off, all outputs of all of them count alike.
+    """
+    readers, measured = [], _has_gradients(group, pruning)
     for slots in group.slots:
         if slots.dim is not None or slots.side != "in" or slots.name not in pruning.moments:
             continue
@@ -180,15 +187,14 @@ def _open_readers(group: Group, pruning: SurgeonPruning) -> list[_Reader]:
         for channel, (block, positions) in zip(slots.channel.tolist(), places, strict=True):
             columns.setdefault(block, {}).setdefault(channel, []).append(positions)
         weights, sigma = grouped_weights(module), pruning.moments[slots.name].covariance()
-        gradients = pruning.gradients.get(slots.name)
-        if gradients is None:
-            continue
-        width = len(gradients) // len(weights)
+        outputs = channels_of(module, "out")
+        gradients = pruning.gradients[slots.name] if measured else torch.eye(outputs, dtype=torch.float64)
+        width = outputs // len(weights)
         for block, of_block in columns.items():
-            outputs = slice(block * width, (block + 1) * width)
-            if not gradients[outputs, outputs].any():
+            of_outputs = slice(block * width, (block + 1) * width)
+            if not gradients[of_outputs, of_outputs].any():
                 continue
-            root, _ = metric_root(gradients[outputs, outputs], DAMPING)
+            root, _ = metric_root(gradients[of_outputs, of_outputs], DAMPING)
             joined = {channel: torch.cat(pieces) for channel, pieces in of_block.items()}
             # Of a transposed convolution, the rows of an output's taps follow each other.
             w = (root @ weights[block].reshape(width, -1)).view_as(weights[block])

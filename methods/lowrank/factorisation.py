@@ -112,8 +112,9 @@ class Factorisation(FollowingMethod):
             if len(kept) == 1:
                 continue
             settings = [DENSE, *(Setting(in_rank=ranks.inputs, out_rank=ranks.outputs) for ranks, _ in pairs)]
-            # Where no gradient arrived, no output depends on the layer.
-            lost = [0.0, *(damage if name in self._gradients else 0.0 for _, damage in pairs)]
+            # Gradients of zero: no output depends on the layer, which is then no loss.
+            heard = name not in self._gradients or bool(self._gradients[name].any())
+            lost = [0.0, *(damage if heard else 0.0 for _, damage in pairs)]
             sites.append(
                 Site(
                     name,
@@ -121,7 +122,7 @@ class Factorisation(FollowingMethod):
                     tuple(strengths),
                     (name,),
                     shape.outputs,
-                    damages=tuple(lost[i] for i in kept) if self._is_measured(name) else (),
+                    damages=tuple(lost[i] for i in kept) if name in self._gradients else (),
                 )
             )
             tables.append([costs[i] for i in kept])
@@ -197,9 +198,6 @@ class Factorisation(FollowingMethod):
         if transposed:  # every tap gives outputs of its own from the same channels
             moment = torch.kron(moment, torch.eye(taps, dtype=torch.float64))
         return Decomposition(weight, moment, root, inverse)
-
-    def _is_measured(self, name: str) -> bool:
-        return name in self._moments or name in self._output_moments
 
     def _staying(self, name: str) -> tuple[Tensor, Tensor]:
         """The dense layer's input and output channels that the layer still has."""

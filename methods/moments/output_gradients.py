@@ -14,15 +14,16 @@ does not vanish on images that the network knows by heart (Kunstner et al., Neur
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from methods.graph.narrow import Conv
+from methods.graph.narrow import Conv, channels_of
 from models.execution.forward_hooks import forward_hooks
 from models.execution.gradients import ForwardGuard, run_backward
+from models.execution.random_state import random_state
 from models.tasks.batches import count_inputs
 from models.tasks.objective import Batch, Objective
 from models.tasks.outputs import Logits, Output
@@ -33,9 +34,10 @@ DAMPING = 0.01  # of G, as a share of its mean diagonal: it is measured on a tho
 def measure_output_gradients(
     network: nn.Module, names: Iterable[str], batches: Iterable[Batch], objective: Objective
 ) -> dict[str, Tensor]:
-    """G of the named layers, (N, N) float64 on the CPU; layers that no output depends on are left out.
+    """G of the named layers, (N, N) float64 on the CPU; zero for layers that no output depends on.
 
-    A task without outputs to compare gives the gradients of its own loss.
+    Layers whose gradients the network cuts off (`torch.no_grad` around a frozen part, `detach`) are left out. A task
+    without outputs to compare gives the gradients of its own loss.
 
     Args:
         network: in evaluation mode; its parameters will all require gradients.
@@ -48,17 +50,55 @@ def measure_output_gradients(
     count, generator = 0, torch.Generator().manual_seed(0)
     guard, device = ForwardGuard(), next(network.parameters()).device
     hooks = [(layer, _watch_gradients(sums, name)) for name, layer in layers.items()]
-    for batch in batches:
+    loaded = list(batches)
+    for batch in loaded:
         inputs = count_inputs(batch)
-        with torch.enable_grad(), guard.forward(device), forward_hooks(after=hooks):
-            if objective.has_outputs:
-                loss = sampled_loss(objective.outputs(network, batch), inputs, generator)
-            else:
-                loss = objective.calibration_loss(network, batch) * inputs
-        run_backward(loss)
+        # A checkpointed part (`use_reentrant=True`) runs with gradients in the backward pass alone.
+        with forward_hooks(after=hooks):
+            with torch.enable_grad(), guard.forward(device):
+                if objective.has_outputs:
+                    loss = sampled_loss(objective.outputs(network, batch), inputs, generator)
+                else:
+                    loss = objective.calibration_loss(network, batch) * inputs
+            run_backward(loss)
         count += inputs
         network.zero_grad(set_to_none=True)
-    return {name: total / count for name, total in sums.items() if total.any()}
+    moments = {name: total / count for name, total in sums.items() if total.any()}
+    silent = {name: layer for name, layer in layers.items() if name not in moments}
+    for name in _unheard_layers(network, silent, loaded[0], objective) if silent else ():
+        moments[name] = torch.zeros(2 * [channels_of(layers[name], "out")], dtype=torch.float64)
+    return moments
+
+
+@torch.no_grad()
+def _unheard_layers(
+    network: nn.Module, layers: Mapping[str, nn.Module], batch: Batch, objective: Objective
+) -> Collection[str]:
+    """Those of the layers whose outputs make no difference to the network's."""
+
+    def outputs_with_noise(disturbed: Collection[nn.Module]) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(0)
+
+        def add_noise(_layer: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+            noise = torch.randn(output.shape, generator=generator).to(output)
+            return output + (1 + output.abs().mean()) * noise
+
+        device = next(network.parameters()).device
+        with random_state(device, 0), forward_hooks(after=[(layer, add_noise) for layer in disturbed]):
+            if not objective.has_outputs:
+                return [objective.calibration_loss(network, batch)]
+            outputs = objective.outputs(network, batch)
+        return [output.scores if isinstance(output, Logits) else output for output in outputs]
+
+    wanted = outputs_with_noise([])
+
+    def are_unheard(disturbed: Collection[nn.Module]) -> bool:
+        outputs = outputs_with_noise(disturbed)
+        return all(torch.allclose(*pair, rtol=1e-3, atol=1e-6) for pair in zip(outputs, wanted, strict=True))
+
+    if are_unheard(layers.values()):
+        return layers.keys()
+    return [name for name, layer in layers.items() if are_unheard([layer])]
 
 
 def _watch_gradients(sums: dict[str, Tensor], name: str) -> Callable[[nn.Module, Sequence[object], Tensor], None]:

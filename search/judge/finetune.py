@@ -98,21 +98,21 @@ def finetune(
     torch.manual_seed(seed)  # dropout
     spared = 0 if checkpoint is None else checkpoint.load(network, optimizer, tuning, max_step=end)
     watch, guard = _Watch(deadline), ForwardGuard()
-    with stage_loss:
-        for step, batch in enumerate(_remaining_batches(part, recipe, seed, end, spared), start=spared):
-            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = peak * learning_rate_share(step, steps, recipe.schedule)
-            with guard.forward(device), mixed_precision(device):
-                loss = _training_loss(network, teacher, stage_loss, objective, batch, recipe)
-            optimizer.zero_grad(set_to_none=True)
-            run_backward(loss)
-            tuning.after_backward(network, step)
-            optimizer.step()
-            watch(step, end, loss)
-            if on_step is not None:
-                on_step(step + 1, steps)
-            if checkpoint is not None and ((step + 1) % epoch_steps == 0 or step + 1 == end):
-                checkpoint.save(step + 1, network, optimizer, tuning)
+    for step, batch in enumerate(_remaining_batches(part, recipe, seed, end, spared), start=spared):
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * learning_rate_share(step, steps, recipe.schedule)
+        # No hooks in the backward pass, which runs checkpointed parts a second time.
+        with guard.forward(device), mixed_precision(device), stage_loss:
+            loss = _training_loss(network, teacher, stage_loss, objective, batch, recipe)
+        optimizer.zero_grad(set_to_none=True)
+        run_backward(loss)
+        tuning.after_backward(network, step)
+        optimizer.step()
+        watch(step, end, loss)
+        if on_step is not None:
+            on_step(step + 1, steps)
+        if checkpoint is not None and ((step + 1) % epoch_steps == 0 or step + 1 == end):
+            checkpoint.save(step + 1, network, optimizer, tuning)
     network.eval()
     return spared
 

@@ -177,3 +177,29 @@ def test_a_layer_that_no_output_depends_on_is_no_loss() -> None:
     assert len(damages["unheard"]) > 1
     assert not any(damages["unheard"])
     assert damages["heard"][-1] > 0
+
+
+class _FrozenBody(nn.Module):
+    """The usual way to train a head alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(12, 9), nn.Linear(9, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = self.body(x).tanh()
+        return self.head(x)
+
+
+@pytest.mark.parametrize("method", ["svd", "obs"])
+def test_where_gradients_are_cut_off_no_damage_is_predicted(method: str) -> None:
+    torch.manual_seed(0)
+    x = _correlated_inputs((200, 12), 0.0)
+    network = nn.Sequential(nn.Linear(12, 12), _FrozenBody()).eval()
+    compressor = create(method, network, x[:2])
+    compressor.calibrate([(x,)], Regression())
+    damages = {site.name: site.damages for site in compressor.sites}
+    unknown = "1.body" if method == "svd" else "0"  # the layer itself, and one whose channels are read there
+    assert damages[unknown] == ()
+    assert damages["1.head" if method == "svd" else "1.body"] != ()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from methods.base import Tuning
 from models.data.training_batches import TrainingBatches
@@ -184,6 +185,28 @@ def test_features_are_followed_too(weight: float) -> None:
     for own, before, slope in zip(trained.parameters(), expected.parameters(), slopes, strict=True):
         assert torch.allclose(own, before - rate * slope, atol=1e-6)
     assert not any(module._forward_hooks for model in (teacher, trained) for module in model.modules())
+
+
+class Recomputed(nn.Sequential):
+    """Its layers run once more in the backward pass, if `checkpointed`."""
+
+    checkpointed = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        run = super().forward
+        return checkpoint(run, x, use_reentrant=False) if self.checkpointed else run(x)  # type: ignore[no-any-return]
+
+
+def test_features_of_checkpointed_parts_are_followed_in_every_step() -> None:
+    recipe = PLAIN.model_copy(update={"distill_weight": 0.7, "distill_features": 2.0})
+    trained = []
+    for checkpointed in (True, False):
+        network = Recomputed(*convolutional())
+        network.checkpointed = checkpointed
+        finetune(network, CLASSIFICATION, Points(), recipe, seed=3, teacher=Recomputed(*convolutional(9)).eval())
+        trained.append(network)
+    for own, expected in zip(*(network.parameters() for network in trained), strict=True):
+        torch.testing.assert_close(own, expected)
 
 
 def test_without_a_teacher_there_is_no_distillation() -> None:
