@@ -16,11 +16,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.pictures import draw_accuracies, save_picture
 from benchmarks.task_options import markdown_table, task_parser
 from models.devices import pick_device
 from search import api
@@ -41,6 +43,16 @@ def main() -> None:
             pd.DataFrame(rows).to_csv(Path(arguments.results) / "method-quality.csv", index=False)
     print("; ".join(f"{key} {value}" for key, value in host_facts(pick_device(None)).items()))
     print(markdown_table(pd.DataFrame(rows)))
+    picture(pd.DataFrame(rows), Path(arguments.picture))
+
+
+def picture(rows: pd.DataFrame, path: Path) -> None:
+    """Test accuracy against kept FLOPs, a line for each method and strategy."""
+    figure, panel = plt.subplots(figsize=(6, 4), layout="constrained")
+    for (method, strategy), line in rows.sort_values("kept_flops").groupby(["method", "strategy"], sort=False):
+        label = f"{method}, {strategy}"
+        draw_accuracies(panel, label, line["kept_flops"], line["test_accuracy"], line["test_std"])
+    save_picture(figure, path)
 
 
 def method_rows(arguments: argparse.Namespace, method: str, strategy: str) -> list[dict[str, Any]]:
@@ -78,6 +90,7 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, help="default: as run_search.py")
     parser.add_argument("--results", default="results/method-quality", help="runs and their ledger")
+    parser.add_argument("--picture", default="results/reference/method-quality.png")
     return parser.parse_args()
 
 

@@ -27,6 +27,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.pictures import draw_accuracies, save_picture
 from benchmarks.task_options import markdown_table, task_of, task_parser
 from models.devices import pick_device
 from search.engine.outcomes import MethodOutcomes
@@ -183,15 +184,11 @@ def picture(rows: Sequence[Row], path: Path) -> None:
             cells = (
                 group.groupby("target").agg({"kept": "mean", "accuracy": ["mean", "std"]}).sort_values(("kept", "mean"))
             )
-            panel.errorbar(
-                cells["kept", "mean"], 100 * cells["accuracy", "mean"], yerr=100 * cells["accuracy", "std"].fillna(0),
-                marker="o", capsize=3, label=strategy,
-            )  # fmt: skip
-        panel.set(title=method, xlabel="kept FLOPs", ylabel="test accuracy, %")
-        panel.grid(alpha=0.3)
-    panels[0, 0].legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+            draw_accuracies(
+                panel, str(strategy), cells["kept", "mean"], cells["accuracy", "mean"], cells["accuracy", "std"]
+            )
+        panel.set(title=method)
+    save_picture(figure, path)
 
 
 def _parsed() -> argparse.Namespace:
