@@ -92,8 +92,12 @@ def measure_moments(
 
 def corrects_shifts(network: nn.Module, name: str) -> bool:
     """Whether a constant error of a layer's outputs can be corrected: by its bias, or by a batch norm measured anew."""
-    normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
-    return normed or network.get_submodule(name).bias is not None
+    return has_batch_norm(network) or network.get_submodule(name).bias is not None
+
+
+def has_batch_norm(network: nn.Module) -> bool:
+    """Whether batch norm is there to be measured anew on a compressed network."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
 
 
 def _collect_moments(

@@ -18,17 +18,18 @@ from torch import Tensor, nn
 
 from methods.base import Allocation, Compressor, copy_network
 from methods.graph.narrow import Conv
+from methods.moments.layer_inputs import has_batch_norm
 from methods.moments.output_gradients import DAMPING, measure_output_gradients, metric_root
 from models.execution.forward_hooks import forward_hooks
 from models.tasks.objective import Batch, Objective
-
-_NORMS = nn.modules.batchnorm._BatchNorm
 
 
 def measure_damages(
     method: Compressor, known: Collection[str], batches: Iterable[Batch], objective: Objective
 ) -> dict[str, tuple[float, ...]]:
     """Site -> the damage of each of its settings alone, dense first; it never falls.
+
+    Sites with a layer from which the network cuts gradients off are left out: nothing is known of them.
 
     Args:
         method: whose sites' layers stay where they are when they are compressed.
@@ -40,9 +41,11 @@ def measure_damages(
     loaded, twin = list(batches), copy_network(method.network).eval()
     names = [name for site in sites for name in site.layers]
     gradients = measure_output_gradients(twin, names, loaded, objective)
-    roots = {name: metric_root(moment, DAMPING)[0].float() for name, moment in gradients.items()}
+    sites = [site for site in sites if gradients.keys() >= set(site.layers)]
+    # Gradients of zero: no output depends on the layer, which is then no loss.
+    roots = {name: metric_root(moment, DAMPING)[0].float() for name, moment in gradients.items() if moment.any()}
     damages = {site.name: [0.0] for site in sites}
-    for level in range(1, max(len(site.settings) for site in sites)):
+    for level in range(1, max((len(site.settings) for site in sites), default=0)):
         deep = [site for site in sites if level < len(site.settings)]
         small = method.compress(Allocation({site.name: site.settings[level] for site in deep})).eval()
         layers = {name: small.get_submodule(name) for site in deep for name in site.layers if name in roots}
@@ -66,8 +69,8 @@ def _measure_errors(
     with forward_hooks(after=hooks):
         for batch in batches:
             objective.forward(network, batch)
-    normed = any(isinstance(module, _NORMS) for module in network.modules())
-    return {name: error.damage(centred=normed) for name, error in errors.items()}
+    centred = has_batch_norm(network)
+    return {name: error.damage(centred=centred) for name, error in errors.items()}
 
 
 class _Error:
@@ -80,8 +83,8 @@ class _Error:
 
     def add_outputs(self, dense: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> None:
         channel_dim = -1 - len(dense.kernel_size) if isinstance(dense, Conv) else -1
-        error = (self._layer(*inputs) - output).movedim(channel_dim, -1).flatten(0, -2).float()
-        weighted = error @ self._root.to(error.device)
+        error = (self._layer(*inputs) - output).movedim(channel_dim, -1).float()
+        weighted = error.reshape(-1, error.shape[-1]) @ self._root.to(error.device)
         self._count += len(weighted)
         self._squares += float(weighted.square().sum(dtype=torch.float64))
         self._total += weighted.sum(0, dtype=torch.float64).cpu()

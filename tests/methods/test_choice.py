@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from coupled_nets import pieces
 from independent import randomise_channels
 from torch import Tensor, nn
 
@@ -123,6 +124,35 @@ def test_damages_without_a_batch_norm_count_the_mean_as_well() -> None:
     normed = nn.Sequential(*network, nn.Unflatten(1, (4, 1)), nn.BatchNorm1d(4), nn.Flatten()).eval()
     centred = measure_damages(create("kse", normed, batches[0][0]), (), batches, CLASSIFICATION)["2"]
     assert plain[-1] > centred[-1] > 0
+
+
+class Detached(nn.Module):
+    """The first layer is frozen by the code, the third is computed and thrown away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen, self.learned, self.unheard = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3)
+        self.middle, self.head = nn.Conv2d(8, 8, 3), nn.Linear(8, pieces.CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.middle(self.frozen(images)).detach()
+        x = torch.relu(self.learned(x))
+        self.unheard(x)
+        return torch.as_tensor(self.head(x.mean((2, 3))))
+
+
+def test_layers_behind_no_gradients_have_no_damage_and_those_that_nobody_hears_none_to_do() -> None:
+    network, batches = Detached(), random_batches(2, shape=(3, 12, 12), classes=pieces.CLASSES)
+    kse = create("kse", network, batches[0][0])
+    assert {site.name for site in kse.sites} == {"learned", "unheard", "middle"}
+    damages = measure_damages(kse, (), batches, CLASSIFICATION)
+    assert damages.keys() == {"learned", "unheard"}
+    assert max(damages["unheard"]) == 0 < damages["learned"][-1]
+    choice = create("kse-or-svd", network, batches[0][0])
+    choice.calibrate(batches)
+    known = {site.name for site in choice.sites if site.damages}
+    assert {"learned", "unheard", "head"} == known
+    assert {site.name for site in choice.sites} - known == {"frozen", "middle"}
 
 
 @pytest.mark.parametrize("first", ["", "l1+"])
