@@ -66,8 +66,13 @@ def factored_costs(
 
 
 def ranks_up_to(width: int, multiple: int) -> list[int]:
-    """The multiples below a layer's width, and the width itself, which needs no projection."""
-    return [*range(multiple, width, multiple), width]
+    """The ranks that a layer of this width is offered, rising: multiples, below them halvings, and the width itself.
+
+    Processors take channels in blocks, so that a rank between two multiples takes the time of the higher one. Halvings
+    are for layers that are no wider than a block, and for small targets. The width itself needs no projection.
+    """
+    halvings = [multiple >> halved for halved in range(1, multiple.bit_length())]
+    return [*(rank for rank in (*reversed(halvings), *range(multiple, width, multiple)) if rank < width), width]
 
 
 def undominated_ranks(

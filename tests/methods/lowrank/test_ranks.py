@@ -85,9 +85,10 @@ def test_layers_too_small_to_be_taken_apart_have_none() -> None:
 
 
 @pytest.mark.parametrize(("width", "multiple", "expected"), [
-    (1, 1, [1]), (4, 1, [1, 2, 3, 4]), (20, 8, [8, 16, 20]), (16, 8, [8, 16]), (5, 8, [5]),
+    (1, 1, [1]), (4, 1, [1, 2, 3, 4]), (20, 8, [1, 2, 4, 8, 16, 20]), (16, 8, [1, 2, 4, 8, 16]), (5, 8, [1, 2, 4, 5]),
+    (16, 16, [1, 2, 4, 8, 16]), (64, 16, [1, 2, 4, 8, 16, 32, 48, 64]), (7, 6, [1, 3, 6, 7]), (1, 16, [1]),
 ])  # fmt: skip
-def test_ranks_are_multiples_and_the_width(width: int, multiple: int, expected: list[int]) -> None:
+def test_ranks_are_multiples_and_their_halves_and_the_width(width: int, multiple: int, expected: list[int]) -> None:
     assert ranks_up_to(width, multiple) == expected
 
 
