@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 
 class PadShortcut(nn.Module):
@@ -31,6 +32,16 @@ class PadShortcut(nn.Module):
         x = x[:, :, :: self.stride, :: self.stride]
         x = F.pad(x, (0, 0, 0, 0, 0, 1))  # one channel of zeros at the end, which is where -1 points
         return x.index_select(1, self.source.remainder(self.in_channels + 1))
+
+    def as_convolution(self) -> nn.Conv2d:
+        """The same as a pointwise convolution with a kernel of zeros and ones, for runtimes that run those faster.
+
+        It takes multiplications, which `forward` does not, and at least one channel on either side.
+        """
+        convolution = skip_init(nn.Conv2d, self.in_channels, self.out_channels, 1, self.stride, bias=False)
+        picks = self.source.cpu()[:, None] == torch.arange(self.in_channels)  # -1 picks none
+        convolution.weight.data = picks[..., None, None].to(convolution.weight)
+        return convolution.requires_grad_(False)
 
     def keep_out(self, indices: Tensor) -> None:
         """Keep the output channels `indices`, in that order."""

@@ -29,6 +29,7 @@ from methods.tables.codebook import codebook_layers, expand_layer, replace_modul
 from models.errors import UserError, first_line
 from models.execution.inputs import Example, Inputs
 from models.execution.tensor_leaves import output_leaves, tensor_leaves
+from models.networks.shortcut import PadShortcut
 from models.settings import setting_name
 from search.export.signature import Signature
 from search.latency.timing import Forward
@@ -55,6 +56,25 @@ def plain_network(network: nn.Module) -> nn.Module:
     for tensor in (*twin.parameters(), *twin.buffers()):  # channels_last strides would end up in the files
         tensor.data = tensor.data.contiguous()
     return twin.requires_grad_(False)
+
+
+def convolve_shortcuts(network: nn.Module) -> nn.Module:
+    """The network with padded shortcuts as convolutions: itself without such, else a copy.
+
+    onnxruntime computes convolutions in a blocked layout, and adds and rectifies in the same kernel. Slices, paddings
+    and gathers are not written for that layout, so that all additions behind them would be steps of their own, between
+    changes of layout.
+    """
+    names = [name for name, layer in network.named_modules()
+             if isinstance(layer, PadShortcut) and layer.in_channels and layer.out_channels]  # fmt: skip
+    if not names:
+        return network
+    twin = copy_network(network)
+    for name in names:
+        shortcut = twin.get_submodule(name)
+        assert isinstance(shortcut, PadShortcut)
+        replace_module(twin, name, shortcut.as_convolution())
+    return twin.eval()
 
 
 def count_flops(network: nn.Module, example: Example, choices: AbstractContextManager[object] | None = None) -> int:

@@ -12,6 +12,7 @@ from models.errors import UserError
 from search.export.config import ONNX, PROGRAM
 from search.export.formats import (
     capture_program,
+    convolve_shortcuts,
     open_onnx,
     open_pt2,
     plain_network,
@@ -42,6 +43,9 @@ def write_forms(network: nn.Module, subject: Subject, stage: Path, formats: tupl
     if "pt2" in formats:
         write_pt2(program, stage / PROGRAM)
     if "onnx" in formats:
+        convolved = convolve_shortcuts(network)
+        if convolved is not network:
+            program = capture_program(convolved, example, any_batch=signature.any_batch)
         write_onnx(program, stage / ONNX, signature)
     return signature
 

@@ -40,6 +40,16 @@ def test_each_side_is_kept_on_its_own() -> None:
     assert torch.equal(shortcut(x[:, [0, 3]]), torch.zeros(2, 1, 3, 3))
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_as_a_convolution_it_gives_the_same(stride: int) -> None:
+    x = torch.randn(2, 6, 9, 8)
+    shortcut = PadShortcut(6, 12, stride)
+    assert torch.equal(shortcut.as_convolution()(x), shortcut(x))
+    shortcut.keep_out(torch.tensor([1, 3, 4, 7, 11]))
+    shortcut.keep_in(torch.tensor([0, 4, 5]))
+    assert torch.equal(shortcut.as_convolution()(x[:, [0, 4, 5]]), shortcut(x[:, [0, 4, 5]]))
+
+
 def test_order_of_the_two_sides_does_not_matter() -> None:
     outs, ins = torch.tensor([1, 3, 4, 7, 9]), torch.tensor([0, 2, 5])
     one, two = PadShortcut(6, 12, 1), PadShortcut(6, 12, 1)

@@ -1,6 +1,7 @@
 """The exported forms, checked by other means: torch's own arithmetic, counts by hand, files read as a stranger does."""
 
 import logging
+from types import SimpleNamespace
 
 import onnx
 import pytest
@@ -10,11 +11,13 @@ from torch import nn
 from methods.registry import create
 from models.errors import UserError
 from models.execution.inputs import Inputs
+from models.networks.shortcut import PadShortcut
 from search.export import formats
 from search.export.agreement import check_agreement, output_difference, trial_batches
 from search.export.formats import (
     capture_program,
     check_onnx,
+    convolve_shortcuts,
     count_flops,
     open_onnx,
     open_pt2,
@@ -22,6 +25,7 @@ from search.export.formats import (
     write_onnx,
     write_pt2,
 )
+from search.export.forms import open_forms, write_forms
 from search.export.settings import EXPORT
 from search.export.signature import Signature, TensorInfo
 
@@ -109,6 +113,40 @@ def test_the_original_is_left_as_it_was(net):
     assert net.conv.weight.is_contiguous(memory_format=torch.channels_last)
     assert twin.conv.weight.is_contiguous()
     assert not twin.conv.weight.requires_grad
+
+
+class Widening(nn.Module):
+    """A block that halves its picture and doubles its channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3, 2, padding=1)
+        self.shortcut = PadShortcut(3, 6, 2)
+
+    def forward(self, x):
+        return (self.conv(x) + self.shortcut(x)).relu().mean((2, 3))
+
+
+def test_onnx_has_padded_shortcuts_as_convolutions_and_the_program_has_not(tmp_path):
+    block = Widening().eval()
+    task = SimpleNamespace(config=SimpleNamespace(task=None))
+    subject = SimpleNamespace(example=Inputs.of(torch.randn(2, 3, 6, 6)), task=task)
+    signature = write_forms(block, subject, tmp_path, ("pt2", "onnx"))
+    operators = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
+    assert operators.count("Conv") == 2
+    assert not {"Slice", "Pad", "Gather"} & set(operators)
+    program = torch.export.load(tmp_path / "model.pt2")
+    assert sum("conv" in str(node.target) for node in program.graph.nodes if node.op == "call_function") == 1
+    images = torch.randn(5, 3, 6, 6)
+    for run in open_forms(tmp_path, signature).values():
+        torch.testing.assert_close(run(Inputs.of(images))[0], block(images).detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_shortcuts_without_channels_stay_as_they_are():
+    block = Widening()
+    assert convolve_shortcuts(block.conv) is block.conv
+    block.shortcut.keep_in(torch.tensor([], dtype=torch.long))
+    assert convolve_shortcuts(block) is block
 
 
 class Branching(nn.Module):
