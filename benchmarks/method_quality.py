@@ -57,7 +57,7 @@ def picture(rows: pd.DataFrame, path: Path) -> None:
 
 def method_rows(arguments: argparse.Namespace, method: str, strategy: str) -> list[dict[str, Any]]:
     """A row for each target."""
-    name, _, option = method.partition(":")  # tucker:multiple=8
+    name, _, option = method.partition(":")  # tucker:multiple=1
     key, _, value = option.partition("=")
     run = api.compare(
         arguments.network, arguments.data, weights=arguments.weights, mean=arguments.mean, std=arguments.std,
@@ -82,7 +82,7 @@ def method_rows(arguments: argparse.Namespace, method: str, strategy: str) -> li
 
 def _parsed() -> argparse.Namespace:
     parser = task_parser(__doc__)
-    parser.add_argument("--methods", default="l1,obs,svd,tucker,tucker:multiple=8,obs+tucker")
+    parser.add_argument("--methods", default="l1,obs,svd,tucker,tucker:multiple=1,obs+tucker")
     parser.add_argument("--strategies", default="acra-uniform,lagrangian")
     parser.add_argument("--targets", default="0.5,0.3")
     parser.add_argument("--epochs", type=float, default=0.05, help="of candidates")
