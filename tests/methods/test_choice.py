@@ -227,7 +227,7 @@ def test_what_cannot_be_chosen_from(name: str, fault: str) -> None:
 
 def test_record() -> None:
     info = method_info("obs+tucker-or-kernel-clustering")
-    assert info.options["tucker.multiple"] == 1
+    assert info.options["tucker.multiple"] == method_info("tucker").options["multiple"]
     assert info.options["kernel-clustering.scope"] == "layer"
     assert not info.plain_layers
     assert info.has_centroids
