@@ -21,7 +21,10 @@ from methods.graph.narrow import Conv
 from methods.moments.layer_inputs import has_batch_norm
 from methods.moments.output_gradients import DAMPING, measure_output_gradients, metric_root
 from models.execution.forward_hooks import forward_hooks
+from models.tasks.batches import count_inputs
 from models.tasks.objective import Batch, Objective
+
+_INPUTS = 128  # on which errors are measured, in whole batches: each has many positions, and each setting takes a pass
 
 
 def measure_damages(
@@ -44,15 +47,21 @@ def measure_damages(
     sites = [site for site in sites if gradients.keys() >= set(site.layers)]
     # Gradients of zero: no output depends on the layer, which is then no loss.
     roots = {name: metric_root(moment, DAMPING)[0].float() for name, moment in gradients.items() if moment.any()}
-    damages = {site.name: [0.0] for site in sites}
+    damages, few = {site.name: [0.0] for site in sites}, _first_inputs(loaded)
     for level in range(1, max((len(site.settings) for site in sites), default=0)):
         deep = [site for site in sites if level < len(site.settings)]
         small = method.compress(Allocation({site.name: site.settings[level] for site in deep})).eval()
         layers = {name: small.get_submodule(name) for site in deep for name in site.layers if name in roots}
-        errors = _measure_errors(twin, layers, roots, loaded, objective)
+        errors = _measure_errors(twin, layers, roots, few, objective)
         for site in deep:
             damages[site.name].append(sum(errors.get(name, 0.0) for name in site.layers))
     return {name: tuple(np.maximum.accumulate(values).tolist()) for name, values in damages.items()}
+
+
+def _first_inputs(batches: Sequence[Batch]) -> Sequence[Batch]:
+    """The first batches, with `_INPUTS` inputs if there are so many."""
+    counts = np.cumsum([count_inputs(batch) for batch in batches])
+    return batches[: 1 + int(np.searchsorted(counts, _INPUTS))]
 
 
 @torch.no_grad()

@@ -23,7 +23,8 @@ from methods.tables.codebook import CodebookConv, codebook_layers
 from methods.testing.conformance import count_flops, train_compressed
 from methods.testing.small_networks import SHAPE, random_batches, small_network
 from models.errors import UserError
-from models.tasks.classification import CLASSIFICATION
+from models.tasks.classification import CLASSIFICATION, Classification
+from models.tasks.objective import Batch
 
 
 def bind_choice(method: str, name: str = "residual", *, calibrated: bool = True, **options: Any) -> Compressor:
@@ -124,6 +125,27 @@ def test_damages_without_a_batch_norm_count_the_mean_as_well() -> None:
     normed = nn.Sequential(*network, nn.Unflatten(1, (4, 1)), nn.BatchNorm1d(4), nn.Flatten()).eval()
     centred = measure_damages(create("kse", normed, batches[0][0]), (), batches, CLASSIFICATION)["2"]
     assert plain[-1] > centred[-1] > 0
+
+
+class Counting(Classification):
+    """Remembers the batches of which a network was only asked to run."""
+
+    def __init__(self) -> None:
+        self.run: list[int] = []
+
+    def forward(self, network: nn.Module, batch: Batch) -> None:
+        self.run.append(int(batch[1][0]))
+        super().forward(network, batch)
+
+
+def test_errors_are_measured_on_as_many_batches_as_128_inputs_take() -> None:
+    network = small_network("plain")
+    images = torch.rand(60, *SHAPE)
+    batches = [(images, torch.full((60,), number)) for number in range(5)]
+    kse, counting = create("kse", network, example_input(SHAPE)), Counting()
+    measure_damages(kse, (), batches, counting)
+    assert set(counting.run) == {0, 1, 2}
+    assert len(counting.run) == 3 * (max(len(site.settings) for site in kse.sites) - 1)
 
 
 class Detached(nn.Module):
