@@ -45,7 +45,7 @@ class RunConfig(UsersCode, Settings):
 
     task: TaskConfig
     methods: tuple[str, ...] = Field(("l1",), min_length=1)
-    """Names from `methods`; l1+kse makes two into one. A search has one."""
+    """Names from `methods`; l1+kse makes two into one, tucker-or-kse lets each layer have either. A search has one."""
     options: Annotated[dict[str, dict[str, Any]], Option("--option", repeatable=True)] = {}
     """Option of a method, METHOD.NAME=VALUE; NAME=VALUE will do where there is one method; repeatable."""
     strategies: tuple[str, ...] = ("acra-uniform", "acra-sensitivity")
