@@ -1,19 +1,17 @@
 """Several methods as one, `tucker-or-kse`: every layer may be compressed by any of them.
 
-The ladders of the members stand side by side in one site. A setting is a member's with the knob `method`. Of all
-settings those stay that no other beats, which saves as many FLOPs for less damage; what the members do not predict
-themselves is measured on the calibration batches, layer by layer (`moments/setting_damages.py`). Costs are exact,
-because members change layers of their own. Where two members do not cut the network into the same sites, the one that
-is named first has the layers.
+The ladders of the members stand side by side in one site (`joined_ladders.py`). A setting is a member's with the knob
+`method`. Of all settings those stay that no other beats, which saves as many FLOPs for less damage; what the members do
+not predict themselves is measured on the calibration batches, layer by layer (`moments/setting_damages.py`). Costs are
+exact, because members change layers of their own.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from torch import Tensor, nn
@@ -28,7 +26,6 @@ from methods.base import (
     Costs,
     Levels,
     MethodInfo,
-    Setting,
     Site,
     Tuning,
     lazy_attribute,
@@ -36,11 +33,11 @@ from methods.base import (
 from methods.following import LayerMethod
 from methods.graph.removal import Change, KeptChannels, RemovalOrder
 from methods.graph.trace import trace_layers
+from methods.joined_ladders import JoinedLadders
 from methods.joint_tuning import JointTuning
 from methods.method_names import method_label
 from methods.moments.setting_damages import measure_damages
 from methods.record import MethodRecord, bind_in_turn, joint_options
-from methods.tables.table_cost import falling_settings
 from models.errors import UserError
 from models.execution.inputs import Example
 from models.tasks.classification import CLASSIFICATION
@@ -67,13 +64,6 @@ def choose_records(records: Sequence[MethodRecord]) -> MethodRecord:
         options=joint_options(infos),
     )
     return info, partial(Choice, info, records)
-
-
-class _Rung(NamedTuple):
-    """A setting of a site: whose it is, and which of the member's settings."""
-
-    member: int
-    level: int
 
 
 class Choice(LayerMethod):
@@ -108,130 +98,45 @@ class Choice(LayerMethod):
                 member.calibrate(loaded, objective)
             predicted = {site.name: site.damages for site in member.sites if site.damages}
             self._damages[place] = predicted | measure_damages(member, predicted.keys(), loaded, objective)
-        for computed in ("_ladders", "sites", "cost", "skipped"):
+        for computed in ("_joined", "sites", "cost", "skipped"):
             self.__dict__.pop(computed, None)
+
+    @cached_property
+    def _joined(self) -> JoinedLadders:
+        members = dict(zip(self._labels, self._members, strict=True))
+        return JoinedLadders(members, self._damages, trace_layers(self.network, self.example))
 
     @lazy_attribute
     def sites(self) -> tuple[Site, ...]:
-        return tuple(site for site, _ in self._ladders)
+        return self._joined.sites
 
     @lazy_attribute
     def cost(self) -> CostModel:
-        return ChoiceCost(self)
+        return ChoiceCost(self._members, self._joined)
 
     @lazy_attribute
     def skipped(self) -> dict[str, str]:
         reasons: dict[str, list[str]] = {}
-        for label, member in zip(self._labels, self._members, strict=True):
+        elsewhere = {}
+        for label, member, numbers in zip(self._labels, self._members, self._joined.numbers, strict=True):
             for layer, reason in member.skipped.items():
                 reasons.setdefault(layer, []).append(f"{label}: {reason}")
+            for site in member.sites:
+                if site.name not in numbers:
+                    elsewhere[f"{label}:{site.name}"] = "its layers are those of other sites, of a method named before"
         taken = {layer for site in self.sites for layer in site.layers}
-        return {layer: "; ".join(texts) for layer, texts in reasons.items() if layer not in taken} | {
-            f"{self._labels[place]}:{site.name}": "its layers are those of other sites, of a method named before"
-            for place, sites in enumerate(self._own_sites)
-            for site in self._members[place].sites
-            if site.name not in sites
-        }
-
-    @cached_property
-    def _own_sites(self) -> list[dict[str, int]]:
-        """Of every member: site -> its number, without those whose layers belong to other sites of an earlier one."""
-        owner: dict[str, Site] = {}
-        sites: list[dict[str, int]] = []
-        for member in self._members:
-            sites.append({})
-            for number, site in enumerate(member.sites):
-                if all((owner.get(layer, site).name, owner.get(layer, site).layers) == (site.name, site.layers)
-                       for layer in site.layers):  # fmt: skip
-                    owner.update(dict.fromkeys(site.layers, site))
-                    sites[-1][site.name] = number
-        return sites
-
-    @cached_property
-    def _ladders(self) -> list[tuple[Site, list[_Rung]]]:
-        """The sites in the network's order, each with the rungs of its ladder."""
-        uses = trace_layers(self.network, self.example)
-        order = {layer: number for number, layer in enumerate(uses)}
-        first_of = {site.name: site for member in reversed(self._members) for site in member.sites}
-        names = dict.fromkeys(name for sites in self._own_sites for name in sites)
-        ladders = []
-        for name in sorted(names, key=lambda name: order[first_of[name].layers[0]]):
-            site, flops = first_of[name], sum(uses[layer].flops for layer in first_of[name].layers)
-            ladder = self._join_ladders(site, flops)
-            if ladder is not None:
-                ladders.append(ladder)
-        return ladders
-
-    def _join_ladders(self, site: Site, flops: int) -> tuple[Site, list[_Rung]] | None:
-        """One ladder of all members that have the site; `flops` are those of its dense layers."""
-        rungs, costs, damages = [_Rung(0, 0)], [self.cost_of_dense], [0.0]
-        predicted = True
-        for place, member in enumerate(self._members):
-            number = self._own_sites[place].get(site.name)
-            if number is None:
-                continue
-            settings = len(member.sites[number].settings)
-            alone = np.zeros((settings, len(member.sites)), dtype=np.intp)
-            alone[:, number] = np.arange(settings)
-            rungs += [_Rung(place, level) for level in range(1, settings)]
-            costs += [Cost(*map(int, row)) for row in zip(*member.cost(alone), strict=True)][1:]
-            known = self._damages[place].get(site.name)
-            predicted &= known is not None
-            damages += known[1:] if known else [0.0] * (settings - 1)
-        best = _undominated(costs, damages) if predicted else list(range(len(rungs)))
-        dense = costs[0]
-        strengths = [(dense.flops - costs[i].flops) / max(flops, 1) for i in best]
-        kept, strengths = falling_settings([costs[i] for i in best], strengths)
-        if len(kept) == 1:
-            return None
-        levels = [best[i] for i in kept]
-        joined = replace(
-            site,
-            settings=tuple(self._setting_of(site.name, rungs[i]) for i in levels),
-            strengths=tuple(strengths),
-            damages=tuple(damages[i] for i in levels) if predicted else (),
-        )
-        return joined, [rungs[i] for i in levels]
-
-    @property
-    def cost_of_dense(self) -> Cost:
-        return self._members[0].cost.dense
-
-    def _setting_of(self, name: str, rung: _Rung) -> Setting:
-        if not rung.level:
-            return DENSE
-        number = self._own_sites[rung.member][name]
-        setting = self._members[rung.member].sites[number].settings[rung.level]
-        return Setting(method=self._labels[rung.member], **setting)
-
-    def split_levels(self, levels: Levels) -> list[Levels]:
-        """Levels of the choice's sites (A, n_sites) -> those of each member's sites, dense where another is chosen."""
-        split = [np.zeros((len(levels), len(member.sites)), dtype=np.intp) for member in self._members]
-        for column, (site, rungs) in enumerate(self._ladders):
-            chosen = np.array(rungs)[levels[:, column]]
-            for place, numbers in enumerate(self._own_sites):
-                if site.name in numbers:
-                    split[place][:, numbers[site.name]] = np.where(chosen[:, 0] == place, chosen[:, 1], 0)
-        return split
-
-    def member_costs(self, levels: Levels) -> list[Costs]:
-        return [member.cost(own) for member, own in zip(self._members, self.split_levels(levels), strict=True)]
+        return {layer: "; ".join(texts) for layer, texts in reasons.items() if layer not in taken} | elsewhere
 
     def cost_change(self, order: RemovalOrder) -> Change:
         changes = [member.cost_change(order) if member.sites else None for member in self._members]
 
         def change(first: Levels, second: Levels) -> Costs:
-            figures = [
-                at(first, own)
-                for at, own in zip(changes, self.split_levels(second), strict=True)
-                if at is not None and own.any()
-            ]
             nothing = np.zeros(len(second), dtype=np.int64)
-            return (
-                Costs(*(sum(column, nothing) for column in zip(*figures, strict=True)))
-                if figures
-                else Costs(nothing, nothing, nothing)
-            )
+            figures = [Costs(nothing, nothing, nothing)]
+            for at, own in zip(changes, self._joined.split_levels(second), strict=True):
+                if at is not None and own.any():
+                    figures.append(at(first, own))
+            return Costs(*(sum(column) for column in zip(*figures, strict=True)))
 
         return change
 
@@ -277,28 +182,19 @@ class Choice(LayerMethod):
 class ChoiceCost:
     """The dense network's cost, and what each member changes of it."""
 
-    def __init__(self, choice: Choice) -> None:
-        self._choice = choice
+    def __init__(self, members: Sequence[Compressor], joined: JoinedLadders) -> None:
+        self._members, self._joined = members, joined
 
     @property
     def dense(self) -> Cost:
-        return self._choice.cost_of_dense
+        return self._members[0].cost.dense
 
     def __call__(self, levels: Levels) -> Costs:
         """`levels` (n_allocations, n_sites)."""
-        members = self._choice.member_costs(np.asarray(levels))
+        split = self._joined.split_levels(np.asarray(levels))
+        members = [member.cost(own) for member, own in zip(self._members, split, strict=True)]
         return Costs(*(sum(column) - (len(members) - 1) * dense
                        for dense, column in zip(self.dense, zip(*members, strict=True), strict=True)))  # fmt: skip
-
-
-def _undominated(costs: Sequence[Cost], damages: Sequence[float]) -> list[int]:
-    """The settings, dense first, of which no other saves as many FLOPs for as little damage."""
-    best, least = [], np.inf
-    for i in sorted(range(1, len(costs)), key=lambda i: (costs[i].flops, damages[i], costs[i].bytes)):
-        if damages[i] < least:
-            best.append(i)
-            least = damages[i]
-    return [0, *reversed(best)]
 
 
 def _check_member(info: MethodInfo, member: Compressor) -> LayerMethod:

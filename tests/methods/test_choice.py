@@ -306,11 +306,20 @@ def test_every_parameter_follows_the_method_that_speaks_of_it() -> None:
     assert again.state_dict() == {"a.steps": {"count": torch.tensor(1)}, "b.steps": {"count": torch.tensor(1)}}
 
 
+def test_ladders_follow_what_was_measured_last() -> None:
+    choice = bind_choice("kse-or-tucker")
+    before = {site.name: site.damages for site in choice.sites}
+    choice.calibrate(random_batches(3, seed=5))
+    assert any(site.damages != before.get(site.name) for site in choice.sites)
+    last = choice.allocation([len(site.settings) - 1 for site in choice.sites])
+    assert choice.cost_of(last).flops == count_flops(choice.compress(last).eval(), example_input(SHAPE))
+
+
 def test_levels_of_one_member_leave_the_others_dense() -> None:
     choice = bind_choice("kse-or-tucker", calibrated=False)
     assert isinstance(choice, Choice)
     last = np.array([[len(site.settings) - 1 for site in choice.sites]])
-    split = choice.split_levels(last)
+    split = choice._joined.split_levels(last)
     assert sum(int((levels > 0).sum()) for levels in split) == len(choice.sites)
     assert isinstance(choice.compress(choice.allocation(last[0])), nn.Module)
     assert not any(isinstance(module, CodebookConv) for module in choice.network.modules())
