@@ -96,11 +96,14 @@ def check_reachable(
         measure, dense = MEASURES[term.measure], budget.dense_figure(term.measure)
         loose = limit > largest and (len(target.terms) == 1 or _never_binds(budget, sites))
         if limit < smallest or loose:
-            raise UserError(
-                f"target {term.asked!r} ({measure.figure_text(limit)}) is out of reach: "
+            left = (
                 f"{method} on {network} can leave {measure.number(smallest)} to {measure.figure_text(largest)}, "
-                f"kept {smallest / dense:.4f} to {largest / dense:.4g}" + _dense_layers(skipped or {})
+                f"kept {smallest / dense:.4f} to {largest / dense:.4g}"
             )
+            if smallest > largest:  # of latency: many thin layers may take longer than one
+                left = f"{method} at its hardest leaves {measure.figure_text(smallest)} of {network}, which is no less"
+            asked = f"target {term.asked!r} ({measure.figure_text(limit)})"
+            raise UserError(f"{asked} is out of reach: {left}{_dense_layers(skipped or {})}")
     return budget
 
 

@@ -247,3 +247,9 @@ def test_real_networks_within_half_a_percent(name: str) -> None:
         )
         assert target - TOLERANCE - 1e-6 <= solution.cost.flops / compressor.cost.dense.flops <= target
         assert solution.met
+
+
+def test_settings_that_take_longer_than_the_dense_layer_are_said_to() -> None:
+    cost = TableCost([[36, 40, 44]])
+    with pytest.raises(UserError, match=r"svd at its hardest leaves 44 FLOPs of toy, which is no less$"):
+        check_reachable(parse_target("0.9"), even_sites([3]), cost, method="svd", network="toy")
