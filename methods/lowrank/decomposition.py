@@ -1,7 +1,7 @@
 """Factors of one layer's weights, and the damage that every pair of ranks does, in closed form.
 
 A layer y = W x reads x, one patch of C channels at K taps, with second moment S; errors e of its outputs matter by
-eᵀ G e (`methods/moments`). With H = G^½ the damage of other weights W' is ½ ‖H (W − W') S^½‖².
+eᵀ G e (`methods/moments`). With Hᵀ H = G the damage of other weights W' is ½ ‖H (W − W') S^½‖².
 
 Outputs. The best W' of rank r keeps the first r left singular vectors U of H W S^½, W' = H⁻¹ Uᵣ Uᵣᵀ H W; what it loses
 is the sum of the other squared singular values (Zhang et al., CVPR 2015, arXiv 1411.4229).
@@ -68,17 +68,17 @@ class Decomposition:
         Args:
             weight: W, (N, C, K)
             moment: S, (C · K, C · K), invertible, channel by channel; None where it would be too large.
-            root, inverse: H and H⁻¹, (N, N).
+            root, inverse: H with Hᵀ H = G, and H⁻¹, (N, N).
             output_moment: W S Wᵀ, (N, N), where S is None: `in_rank` is then C.
         """
         self._outputs, self._channels, self._taps = weight.shape
         self._weight, self._moment, self._root, self._inverse = weight.flatten(1), moment, root, inverse
         if output_moment is None:
-            self._gram = self._products @ self._weighted.mT  # H W S Wᵀ H
+            self._gram = self._products @ self._weighted.mT  # H W S Wᵀ Hᵀ
         else:
-            self._gram = root @ output_moment @ root
+            self._gram = root @ output_moment @ root.mT
         self.energy = float(self._gram.trace())
-        """tr(H W S Wᵀ H): twice the damage of losing the layer whole."""
+        """tr(H W S Wᵀ Hᵀ): twice the damage of losing the layer whole."""
 
     def damages(self, in_ranks: Sequence[int]) -> Tensor:
         """What ranks lose, (n, N): entry [i, r − 1] for the first in_ranks[i] input directions and r of the outputs."""
@@ -113,7 +113,7 @@ class Decomposition:
         assert factors.inputs is None
         if factors.outputs is None:
             return torch.zeros_like(mean)
-        return mean - factors.outputs @ (factors.outputs.mT @ (self._root @ (self._root @ mean)))
+        return mean - factors.outputs @ (factors.outputs.mT @ (self._root.mT @ (self._root @ mean)))
 
     @cached_property
     def _weighted(self) -> Tensor:

@@ -72,7 +72,7 @@ def _measure_errors(
     batches: Iterable[Batch],
     objective: Objective,
 ) -> dict[str, float]:
-    """Layer -> its damage when the module in `layers` takes its place; `roots`: H with H² = G, (N, N)."""
+    """Layer -> its damage when the module in `layers` takes its place; `roots`: H with Hᵀ H = G, (N, N)."""
     errors = {name: _Error(layer, roots[name]) for name, layer in layers.items()}
     hooks = [(network.get_submodule(name), error.add_outputs) for name, error in errors.items()]
     with forward_hooks(after=hooks):
@@ -93,7 +93,7 @@ class _Error:
     def add_outputs(self, dense: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> None:
         channel_dim = -1 - len(dense.kernel_size) if isinstance(dense, Conv) else -1
         error = (self._layer(*inputs) - output).movedim(channel_dim, -1).float()
-        weighted = error.reshape(-1, error.shape[-1]) @ self._root.to(error.device)
+        weighted = error.reshape(-1, error.shape[-1]) @ self._root.mT.to(error.device)
         self._count += len(weighted)
         self._squares += float(weighted.square().sum(dtype=torch.float64))
         self._total += weighted.sum(0, dtype=torch.float64).cpu()

@@ -112,7 +112,7 @@ def test_measured_damage_is_that_of_the_changed_weights() -> None:
         change = layer.expand_weight().detach().flatten(1).double() - dense
         errors = patches @ change.T
         centred = errors - errors.mean(0)
-        damage = float(((centred @ root).square().sum(1)).mean()) / 2
+        damage = float(((centred @ root.mT).square().sum(1)).mean()) / 2
         assert measured[site.name][level] == pytest.approx(damage, rel=5e-3)
 
 

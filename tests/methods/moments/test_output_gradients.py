@@ -224,7 +224,8 @@ def test_root_of_a_metric(size: float) -> None:
     moment = rows.T @ rows  # of rank 3
     root, inverse = metric_root(moment, 0.01)
     damped = moment + 0.01 * moment.diagonal().mean() * torch.eye(5)
-    torch.testing.assert_close(root / size**0.5, torch.from_numpy(scipy.linalg.sqrtm((damped / size).numpy())))
+    torch.testing.assert_close(root / size**0.5, torch.from_numpy(scipy.linalg.cholesky((damped / size).numpy())))
+    torch.testing.assert_close(root.mT @ root, damped)
     torch.testing.assert_close(root @ inverse, torch.eye(5, dtype=torch.float64))
 
 
