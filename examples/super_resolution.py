@@ -1,8 +1,7 @@
 """A network with PixelShuffle that doubles the resolution of photographs, judged by PSNR or by its mean error.
 
     python examples/super_resolution.py
-    python run_search.py search --task examples/super_resolution.py:build --target-flops 0.5 --lr 0.05 \
-        --distill-features 0
+    python run_search.py search --task examples/super_resolution.py:build --target-flops 0.5 --lr 0.05
 
 About half a minute on two idle cores. `build` ranks candidates by PSNR, where higher is better; `build_by_error` ranks
 the same network by its mean absolute error, where lower is better.
@@ -105,7 +104,7 @@ def main() -> None:
     for build_task in (build, build_by_error):
         result = api.compare(
             task=build_task(), methods="l1", strategies=["acra-uniform", "lagrangian"], targets=0.25, lr=0.05, seeds=2,
-            workers=0, distill_features=0,  # without norms, features at this rate drive the loss to infinity
+            workers=0,
         )  # fmt: skip
         # %% Columns are called after the metric that ranks; the first is the best, whichever way is better
         board, metric = result.leaderboard, result.metric.name

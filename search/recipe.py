@@ -32,7 +32,7 @@ class Recipe(Settings):
     """Softens both networks' outputs for distillation."""
     distill_features: float = Field(10.0, ge=0, le=1000)
     """Weight of the features inside the dense network, compared where the size of its maps changes; 0 leaves them out.
-    Only for a network that follows the dense one's outputs."""
+    Only for a network that follows the dense one's outputs, if some of these are logits."""
     recalibration_images: int = Field(2048, ge=0, le=MOST_IMAGES)
     """Augmented training images over which batch norm is measured anew, before and after a fine-tune; 0 keeps it."""
 

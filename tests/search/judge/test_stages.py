@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from regression import Regression
 from torch import Tensor, nn
 
 from methods.base import Allocation
@@ -98,6 +99,11 @@ def test_dead_channels_take_what_is_left() -> None:
     assert channels[0] == 0
     assert channels[2] == 2
     assert channels[1] in (1, 3)
+
+
+def test_no_features_where_all_outputs_are_numbers(batch: tuple[Tensor, Tensor]) -> None:
+    assert match_stages(residual(), residual(), CLASSIFICATION, batch)
+    assert match_stages(residual(), residual(), Regression(), batch) == ()
 
 
 def test_channels_that_pruning_kept(batch: tuple[Tensor, Tensor]) -> None:
