@@ -29,7 +29,7 @@ from methods.lowrank.rank_cost import RankedLayer, RanksChange
 from methods.lowrank.rank_widths import RankedCost
 from methods.lowrank.ranks import LayerShape, Ranks, ranks_up_to, undominated_ranks
 from methods.moments.layer_inputs import Moments, has_measurable_inputs, measure_moments
-from methods.moments.layer_outputs import OutputMoments, measure_outputs
+from methods.moments.layer_outputs import measure_outputs
 from methods.moments.output_gradients import DAMPING, measure_output_gradients, metric_root
 from methods.registry import register
 from methods.tables.table_cost import falling_settings, network_cost, subtract_costs
@@ -73,7 +73,7 @@ class Factorisation(FollowingMethod):
         self._shapes = measure_shapes(network, example, self._uses)
         self._moments: dict[str, Moments] = {}
         # Of layers that read too many inputs for their second moment: these have one projection, that of the outputs.
-        self._output_moments: dict[str, OutputMoments] = {}
+        self._output_moments: dict[str, Moments] = {}
         self._gradients: dict[str, Tensor] = {}
 
     def calibrate(self, batches: Iterable[Batch], objective: Objective = CLASSIFICATION) -> None:
@@ -166,7 +166,7 @@ class Factorisation(FollowingMethod):
             bias = layer.bias.detach().cpu().double()
             if name in self._output_moments:
                 _, stays_out = self._staying(name)
-                bias = bias + decomposition.lost_mean(factors, self._output_moments[name].mean[stays_out] - bias)
+                bias = bias + decomposition.lost_mean(factors, self._output_moments[name].mean[0, stays_out] - bias)
             else:
                 bias = bias + self._mean_shift(name, factors)
         return factor_layer(layer, factors, bias)
@@ -185,7 +185,7 @@ class Factorisation(FollowingMethod):
             root, inverse = metric_root(gradients[stays_out][:, stays_out], DAMPING)
         if self._reads_too_much(name):
             if name in self._output_moments:
-                moment = self._output_moments[name].covariance()[stays_out][:, stays_out]
+                moment = self._output_moments[name].covariance()[0][stays_out][:, stays_out]
             else:
                 moment = weight.flatten(1) @ weight.flatten(1).mT
             return Decomposition(weight, None, root, inverse, moment)

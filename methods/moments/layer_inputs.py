@@ -21,7 +21,7 @@ from models.execution.tensor_leaves import first_tensor
 from models.tasks.objective import Batch, Objective
 
 # Added to Σ's diagonal, as a share of its mean: inputs that are constant or copies of each other leave Σ singular.
-RIDGE = 1e-3
+_RIDGE = 1e-3
 SAMPLES = 8192  # least number of patches of a layer
 PER_DIMENSION = 8  # and least number for every dimension of x
 # Most dimensions of x: a matrix of their products takes 0.5 GiB, one of VGG-16's 25,088 features would take 5 GiB.
@@ -30,7 +30,7 @@ _WIDEST = 8192
 
 @dataclass
 class Moments:
-    """Running sums over the inputs x of one layer; a grouped convolution has one x per group.
+    """Running sums over the inputs x of one layer, or over its outputs; a grouped convolution has one x per group.
 
     They are taken of x − origin, the mean of the first batch: inputs that hardly vary would otherwise lose all digits
     of their covariance in single precision.
@@ -56,7 +56,7 @@ class Moments:
             sigma = sigma + self.mean[:, :, None] * self.mean[:, None, :]
         # The clamp keeps Σ invertible where all inputs are constant.
         diagonal = sigma.diagonal(dim1=1, dim2=2)
-        damping = RIDGE * diagonal.mean(1, keepdim=True).clamp(min=1e-12)
+        damping = _RIDGE * diagonal.mean(1, keepdim=True).clamp(min=1e-12)
         return sigma + torch.diag_embed(damping.expand_as(diagonal))
 
 
@@ -110,20 +110,22 @@ def _collect_moments(
         x = _sample_inputs(module, first_tensor(inputs), count, generator)
         if not bool(x.isfinite().all()):
             raise UserError(f"layer {name!r} reads values that are not finite; check the images and the weights")
-        if name not in moments_of:
-            moments_of[name] = _empty_moments(x.mean(1))
-        moments = moments_of[name]
-        x = x - moments.origin[:, None]
-        moments.count += x.shape[1]
-        moments.total += x.sum(1, dtype=torch.float64).cpu()
-        moments.products += (x.mT @ x).double().cpu()
+        add_samples(moments_of, name, x)
 
     return add_inputs
 
 
-def _empty_moments(origin: Tensor) -> Moments:
-    zeros = torch.zeros(origin.shape, dtype=torch.float64)
-    return Moments(origin, 0, zeros, zeros.new_zeros(*origin.shape, origin.shape[1]))
+def add_samples(moments_of: dict[str, Moments], name: str, x: Tensor) -> None:
+    """Add samples, (groups, count, d) float32, to the sums of a layer, which begin with its first."""
+    if name not in moments_of:
+        origin = x.mean(1)
+        zeros = torch.zeros(origin.shape, dtype=torch.float64)
+        moments_of[name] = Moments(origin, 0, zeros, zeros.new_zeros(*origin.shape, origin.shape[1]))
+    moments = moments_of[name]
+    x = x - moments.origin[:, None]
+    moments.count += x.shape[1]
+    moments.total += x.sum(1, dtype=torch.float64).cpu()
+    moments.products += (x.mT @ x).double().cpu()
 
 
 def _sample_inputs(module: nn.Module, inputs: Tensor, count: int, generator: torch.Generator) -> Tensor:
