@@ -10,11 +10,18 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from methods.graph.narrow import Conv, channels_of
+from methods.graph.narrow import Conv
 from methods.moments.layer_inputs import PER_DIMENSION, SAMPLES, Moments, add_samples, corrects_shifts
 from models.errors import UserError
 from models.execution.forward_hooks import forward_hooks
 from models.tasks.objective import Batch, Objective
+
+
+def output_rows(layer: nn.Module, output: Tensor) -> Tensor:
+    """What a linear layer or convolution returns, or what is shaped so, (positions, N); with or without a batch."""
+    channel_dim = -1 - len(layer.kernel_size) if isinstance(layer, Conv) else -1
+    rows = output.movedim(channel_dim, -1)
+    return rows.reshape(-1, rows.shape[-1])
 
 
 @torch.no_grad()
@@ -41,10 +48,8 @@ def _collect_moments(
     generator = torch.Generator().manual_seed(0)
 
     def add_outputs(module: nn.Module, _: object, output: Tensor) -> None:
-        outputs = channels_of(module, "out")
-        channel_dim = -1 - len(module.kernel_size) if isinstance(module, Conv) else -1
-        rows = output.movedim(channel_dim, -1).reshape(-1, outputs)
-        count = -(-max(SAMPLES, PER_DIMENSION * outputs) // batches)
+        rows = output_rows(module, output)
+        count = -(-max(SAMPLES, PER_DIMENSION * rows.shape[1]) // batches)
         y = rows[torch.randperm(len(rows), generator=generator)[:count].to(rows.device)].float()
         if not bool(y.isfinite().all()):
             raise UserError(f"layer {name!r} returns values that are not finite; check the images and the weights")

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from methods.graph.narrow import Conv, channels_of
+from methods.graph.narrow import channels_of
+from methods.moments.layer_outputs import output_rows
 from models.execution.forward_hooks import forward_hooks
 from models.execution.gradients import ForwardGuard, run_backward
 from models.execution.random_state import random_state
@@ -103,9 +104,7 @@ def _unheard_layers(
 
 def _watch_gradients(sums: dict[str, Tensor], name: str) -> Callable[[nn.Module, Sequence[object], Tensor], None]:
     def add_moment(layer: nn.Module, gradient: Tensor) -> None:
-        channel_dim = -1 - len(layer.kernel_size) if isinstance(layer, Conv) else -1
-        rows = gradient.detach().movedim(channel_dim, -1)
-        rows = rows.reshape(-1, rows.shape[-1]).float()  # (positions, N); a single input comes without a batch
+        rows = output_rows(layer, gradient.detach()).float()
         moment = (rows.mT @ rows).double().cpu()
         sums[name] = sums[name] + moment if name in sums else moment
 

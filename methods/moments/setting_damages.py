@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Allocation, Compressor, copy_network
-from methods.graph.narrow import Conv
 from methods.moments.layer_inputs import has_batch_norm
+from methods.moments.layer_outputs import output_rows
 from methods.moments.output_gradients import DAMPING, measure_output_gradients, metric_root
 from models.execution.forward_hooks import forward_hooks
 from models.tasks.batches import count_inputs
@@ -91,9 +91,8 @@ class _Error:
         self._total = torch.zeros(len(root), dtype=torch.float64)
 
     def add_outputs(self, dense: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> None:
-        channel_dim = -1 - len(dense.kernel_size) if isinstance(dense, Conv) else -1
-        error = (self._layer(*inputs) - output).movedim(channel_dim, -1).float()
-        weighted = error.reshape(-1, error.shape[-1]) @ self._root.mT.to(error.device)
+        error = output_rows(dense, self._layer(*inputs) - output).float()
+        weighted = error @ self._root.mT.to(error.device)
         self._count += len(weighted)
         self._squares += float(weighted.square().sum(dtype=torch.float64))
         self._total += weighted.sum(0, dtype=torch.float64).cpu()
