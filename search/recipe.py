@@ -16,7 +16,7 @@ class Recipe(Settings):
     """Passes over the fine-tuning part; fractions are allowed, 0 judges right after batch norm is measured anew."""
     batch_size: int = Field(128, ge=2, le=MOST_BATCH)
     """Images per step."""
-    lr: float = Field(0.01, gt=0, le=1000)
+    lr: float = Field(0.02, gt=0, le=1000)
     """Peak learning rate of SGD with Nesterov momentum."""
     schedule: Literal["one-cycle", "cosine"] = "cosine"
     """How the learning rate moves: cosine falls; one-cycle rises first, which drives a compressed network off."""
@@ -30,7 +30,7 @@ class Recipe(Settings):
     """Share of the loss that follows the dense network's outputs; 0 turns distillation off."""
     temperature: float = Field(4.0, gt=0, le=10_000)
     """Softens both networks' outputs for distillation."""
-    distill_features: float = Field(10.0, ge=0, le=1000)
+    distill_features: float = Field(30.0, ge=0, le=1000)
     """Weight of the features inside the dense network, compared where the size of its maps changes; 0 leaves them out.
     Only for a network that follows the dense one's outputs, if some of these are logits."""
     recalibration_images: int = Field(2048, ge=0, le=MOST_IMAGES)
