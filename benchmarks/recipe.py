@@ -36,8 +36,8 @@ from search.judge.evaluate import bind_method
 from search.judge.finetune import finetune, learning_rate_share, recalibrate
 from search.recipe import Recipe
 
-FORMER = {"distill_features": 0.0}
-"""The recipe before features were distilled."""
+FORMER = {"lr": 0.01, "distill_features": 0.0}
+"""The recipe before features were distilled, and its rate."""
 
 
 class Matrices(Tuning):
@@ -133,7 +133,7 @@ def _changes() -> dict[str, Change]:
     }
     changes |= {name: _with_recipe(change, FORMER) for name, change in former.items()}
     changes |= {f"features, weight {w:g}": Change({"distill_features": w}) for w in (1.0, 3.0, 10.0, 30.0, 100.0)}
-    changes |= {f"features, peak rate {lr:g}": Change({"lr": lr}) for lr in (0.005, 0.02)}
+    changes |= {f"features, peak rate {lr:g}": Change({"lr": lr}) for lr in (0.005, 0.01, 0.05)}
     changes["features, Muon 0.005"] = Change(matrices=("muon", 0.005))
     return changes
 

@@ -1,7 +1,7 @@
 """A U-Net with transposed convolutions, compressed to half its FLOPs and judged by mIoU.
 
     python examples/segmentation.py
-    python run_search.py search --task examples/segmentation.py:build --target-flops 0.5 --lr 0.05
+    python run_search.py search --task examples/segmentation.py:build --target-flops 0.5
 
 About a minute on two idle cores, of which half trains the dense network, once.
 """
@@ -95,7 +95,7 @@ def build() -> Task:
 
 def main() -> None:
     """The cells, one after another."""
-    result = api.search(task=build(), targets=0.5, strategy="acra-uniform", lr=0.05, final_seeds=2, workers=0)
+    result = api.search(task=build(), targets=0.5, strategy="acra-uniform", final_seeds=2, workers=0)
     best = result.best.loc["0.5"]
     print(f"mIoU {best['test_mIoU']:.2%} at {best['kept_flops']:.4f} of the FLOPs, {best['delta_points']:+.2f} points")
     network = result.network("0.5")

@@ -85,7 +85,8 @@ def test_the_key_is_that_of_ledgers_written_before() -> None:
     old = changed(FULL, recipe=changed(FULL.recipe, distill_features=0.0))
     assert old.key(TASK) == GOLDEN
     assert changed(old, judge="test").key("t") == "c867e943f006eadf86ef"
-    assert Candidate(method="l1", allocation={}, recipe=Recipe(distill_features=0)).key("t") == "045a7b5dcfe96b1fe6b9"
+    recipe = Recipe(lr=0.01, distill_features=0)
+    assert Candidate(method="l1", allocation={}, recipe=recipe).key("t") == "045a7b5dcfe96b1fe6b9"
     for idle in ({"epochs": 0.0}, {"distill_weight": 0.0}):
         twins = [changed(FULL, recipe=changed(FULL.recipe, **idle, distill_features=weight)) for weight in (0.0, 10.0)]
         assert twins[0].key(TASK) == twins[1].key(TASK)

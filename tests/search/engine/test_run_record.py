@@ -34,7 +34,7 @@ def test_a_search_of_schema_1(tmp_path: Path) -> None:
     assert (config.methods, config.options) == (("kse",), {"kse": {"alpha": 2}})
     assert (config.strategies, config.comparison, config.warm_start) == (("acra-uniform", "random"), False, True)
     assert ([target.asked for target in config.targets], config.trials, config.final_epochs) == (["0.7"], 2, 0.5)
-    assert config.recipe == Recipe(epochs=0.5, batch_size=32, recalibration_images=32, distill_features=0)
+    assert config.recipe == Recipe(epochs=0.5, lr=0.01, batch_size=32, recalibration_images=32, distill_features=0)
     assert (config.folder, config.ledger) == (tmp_path / "run", "/home/user/results/ledger.db")
     assert method_configs(config) == [config]
 

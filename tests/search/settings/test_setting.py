@@ -36,7 +36,7 @@ def test_a_mistake_is_named_as_the_caller_knows_it() -> None:
 
 def test_defaults_that_differ_between_commands() -> None:
     defaults = {name: [command[name].default for command in (SEARCH, TRAIN)] for name in ("epochs", "lr", "schedule")}
-    assert defaults == {"epochs": [1.0, 30.0], "lr": [0.01, 0.1], "schedule": ["cosine", "one-cycle"]}
+    assert defaults == {"epochs": [1.0, 30.0], "lr": [0.02, 0.1], "schedule": ["cosine", "one-cycle"]}
     assert COMPARE["methods"].default == ("l1", "fpgm", "kse")
     assert PLAN["strategy"].default == ("acra-uniform",)
     assert "0 to 1; default: 0.9" in SEARCH["distill_weight"].help
