@@ -29,7 +29,7 @@ from models.execution.gradients import run_backward
 from models.networks.catalog import build_network
 from search.allocation.allocate import project_shape, uniform_shape
 from search.allocation.budget import Budget
-from search.judge.finetune import mixed_precision
+from search.judge.training_step import mixed_precision
 
 LIMIT = 1.5  # times the dense step, at most
 LR = 0.02

@@ -31,7 +31,8 @@ from models.devices import pick_device
 from models.networks.catalog import build_network
 from models.tasks.classification import CLASSIFICATION
 from search.export.formats import count_flops
-from search.judge.finetune import finetune, mixed_precision
+from search.judge.finetune import finetune
+from search.judge.training_step import mixed_precision
 from search.machine.host import count_cores, host_facts
 from search.recipe import Recipe
 

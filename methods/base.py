@@ -76,6 +76,11 @@ class Tuning:
     def after_backward(self, network: nn.Module, step: int) -> None:
         """Called when gradients are there, before the optimizer's step number `step` (from 0)."""
 
+    @property
+    def has_hook(self) -> bool:
+        """Whether `after_backward` does anything: no step is then recorded as a CUDA graph, which holds no Python."""
+        return type(self).after_backward is not Tuning.after_backward
+
     def finish(self, network: nn.Module) -> nn.Module:
         """The network to judge and store, helpers folded away."""
         return network

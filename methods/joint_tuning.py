@@ -32,6 +32,10 @@ class JointTuning(Tuning):
         for tuning in self._tunings.values():
             tuning.after_backward(network, step)
 
+    @property
+    def has_hook(self) -> bool:
+        return any(tuning.has_hook for tuning in self._tunings.values())
+
     def finish(self, network: nn.Module) -> nn.Module:
         for tuning in self._tunings.values():
             network = tuning.finish(network)

@@ -40,6 +40,7 @@ from search.judge.prefix import Prefix, ScanPrefixes, measure_sharing
 
 OnStep = Callable[[int, int], None]
 SPARED = "steps_spared"  # the note of a fine-tune that went on from where a rung had left it
+PLAIN = "plain_steps"  # the note of why a GPU did not record its steps
 
 
 class Evaluator:
@@ -130,9 +131,9 @@ class Evaluator:
         shared = nullcontext() if prefix is None else prefix.sharing(network, _call_signature(candidate))
         with shared:
             self._recalibrate(network, tune, candidate)
-            training, spared = bool(steps) and candidate.until != 0, 0
+            training, notes = bool(steps) and candidate.until != 0, dict[str, Any]()
             if training:
-                spared = self._run_finetune(network, tune, candidate, tuning, checkpoint, on_step)
+                notes = self._run_finetune(network, tune, candidate, tuning, checkpoint, on_step)
                 # Running averages lag behind weights that have just moved, after a short fine-tune by far.
                 self._recalibrate(network, tune, candidate)
             network = tuning.finish(network).eval()
@@ -160,7 +161,7 @@ class Evaluator:
             **compressor.cost_of(allocation)._asdict(),
             epochs=recipe.epochs if candidate.until is None else candidate.until,
             allocation=None if candidate.learned_target is None else allocation,
-            notes=tuning.report() | ({SPARED: spared} if spared else {}),
+            notes=tuning.report() | notes,
         )
 
     def _drift_from(self, candidate: Candidate, *, trained: bool) -> Drift:
@@ -196,9 +197,10 @@ class Evaluator:
         tuning: Tuning,
         checkpoint: Checkpoint | None,
         on_step: OnStep | None,
-    ) -> int:
+    ) -> dict[str, Any]:
+        """Fine-tune the network; returns what is to be noted of it."""
         deadline = None if self._limit is None else time.monotonic() + self._limit
-        return finetune(
+        done = finetune(
             network,
             self.task.objective,
             part,
@@ -212,6 +214,8 @@ class Evaluator:
             checkpoint=checkpoint,
             until=candidate.until,
         )
+        notes = {SPARED: done.spared, PLAIN: done.plain_because}
+        return {name: value for name, value in notes.items() if value}
 
     def compressor(self, candidate: Candidate) -> Compressor:
         """The candidate's method bound to the dense network; bound once per worker."""

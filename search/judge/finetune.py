@@ -9,18 +9,18 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from methods.base import Tuning
 from models.errors import UserError
-from models.execution.gradients import ForwardGuard, run_backward
 from models.tasks.batches import count_inputs
 from models.tasks.loaded import Batch, Objective, TrainingPart
-from models.tasks.outputs import distillation_loss
 from search.judge.checkpoint import Checkpoint
 from search.judge.stages import StageLoss, match_stages
+from search.judge.training_step import Losses, make_step, mixed_precision
 from search.recipe import Recipe
 
 _WARM_UP = 0.3  # share of a one-cycle schedule that rises
@@ -34,6 +34,15 @@ class DivergedError(RuntimeError):
 
 class TimeLimitError(RuntimeError):
     """The time allowed for a candidate is over."""
+
+
+class Finetuned(NamedTuple):
+    """How a fine-tune went."""
+
+    spared: int
+    """Steps that its checkpoint spared it."""
+    plain_because: str | None
+    """Why a GPU did its steps operator by operator, if it did; None on other devices."""
 
 
 def count_steps(recipe: Recipe, part: TrainingPart) -> int:
@@ -65,8 +74,8 @@ def finetune(
     on_step: Callable[[int, int], None] | None = None,
     checkpoint: Checkpoint | None = None,
     until: float | None = None,
-) -> int:
-    """Train `network` in place; it is left in evaluation mode. Returns how many steps the checkpoint spared.
+) -> Finetuned:
+    """Train `network` in place; it is left in evaluation mode.
 
     Args:
         device: where the network and the batches are.
@@ -85,36 +94,20 @@ def finetune(
     end = steps if until is None else min(steps, math.ceil(until * epoch_steps))
     device, tuning = torch.device(device), tuning or Tuning()
     teacher = teacher if recipe.distill_weight and objective.has_outputs else None
-    optimizer = torch.optim.SGD(
-        tuning.parameter_groups(network),
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.momentum > 0,
-    )
-    peaks = [group["lr"] for group in optimizer.param_groups]
-    stage_loss = _stage_loss(network, teacher, objective, part, recipe, seed)
+    losses = Losses(objective, recipe, teacher, _stage_loss(network, teacher, objective, part, recipe, seed))
+    step = make_step(network, losses, tuning, device)
     network.train()
     torch.manual_seed(seed)  # dropout
-    spared = 0 if checkpoint is None else checkpoint.load(network, optimizer, tuning, max_step=end)
-    watch, guard = _Watch(deadline), ForwardGuard()
-    for step, batch in enumerate(_remaining_batches(part, recipe, seed, end, spared), start=spared):
-        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * learning_rate_share(step, steps, recipe.schedule)
-        # No hooks in the backward pass, which runs checkpointed parts a second time.
-        with guard.forward(device), mixed_precision(device), stage_loss:
-            loss = _training_loss(network, teacher, stage_loss, objective, batch, recipe)
-        optimizer.zero_grad(set_to_none=True)
-        run_backward(loss)
-        tuning.after_backward(network, step)
-        optimizer.step()
-        watch(step, end, loss)
+    spared = 0 if checkpoint is None else checkpoint.load(network, step.optimizer, tuning, max_step=end)
+    watch = _Watch(deadline)
+    for number, batch in enumerate(_remaining_batches(part, recipe, seed, end, spared), start=spared):
+        watch(number, end, step(batch, number, learning_rate_share(number, steps, recipe.schedule)))
         if on_step is not None:
-            on_step(step + 1, steps)
-        if checkpoint is not None and ((step + 1) % epoch_steps == 0 or step + 1 == end):
-            checkpoint.save(step + 1, network, optimizer, tuning)
+            on_step(number + 1, steps)
+        if checkpoint is not None and ((number + 1) % epoch_steps == 0 or number + 1 == end):
+            checkpoint.save(number + 1, network, step.optimizer, tuning)
     network.eval()
-    return spared
+    return Finetuned(spared, step.plain_because if device.type == "cuda" else None)
 
 
 class _Watch:
@@ -127,7 +120,7 @@ class _Watch:
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise TimeLimitError(f"its time was over at step {step + 1} of {steps}")
         if (step + 1) % _LOOK_EVERY == 0 or step + 1 == steps:
-            value = float(loss.detach())
+            value = float(loss)
             if not math.isfinite(value):
                 raise DivergedError(f"the loss was {value} at step {step + 1} of {steps}; a lower lr may do")
 
@@ -155,12 +148,6 @@ def _remaining_batches(part: TrainingPart, recipe: Recipe, seed: int, steps: int
         epoch, over = epoch + 1, 0
 
 
-def mixed_precision(device: torch.device) -> torch.autocast:
-    """bfloat16 on a GPU that has it; float32 elsewhere."""
-    enabled = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
-
-
 def _stage_loss(
     network: nn.Module, teacher: nn.Module | None, objective: Objective, part: TrainingPart, recipe: Recipe, seed: int
 ) -> StageLoss:
@@ -171,26 +158,6 @@ def _stage_loss(
     batch = next(iter(part.statistics_batches(recipe.batch_size, seed=seed)), None)
     stages = () if batch is None else match_stages(teacher, network, objective, batch)
     return StageLoss(teacher, network, stages)
-
-
-def _training_loss(
-    network: nn.Module,
-    teacher: nn.Module | None,
-    stage_loss: StageLoss,
-    objective: Objective,
-    batch: Batch,
-    recipe: Recipe,
-) -> Tensor:
-    """(1 − w) · the task's loss + w · how far the outputs lie from the teacher's + v · how far the features do."""
-    if teacher is None:
-        return objective.loss(network, batch, label_smoothing=recipe.label_smoothing)
-    loss, outputs = objective.loss_and_outputs(network, batch, label_smoothing=recipe.label_smoothing)
-    with torch.no_grad():
-        dense_outputs = objective.outputs(teacher, batch)
-    weight = recipe.distill_weight
-    loss = (1 - weight) * loss + weight * distillation_loss(outputs, dense_outputs, recipe.temperature)
-    features = stage_loss()
-    return loss if features is None else loss + recipe.distill_features * features
 
 
 @torch.no_grad()
