@@ -30,6 +30,8 @@ _CALIBRATION_IMAGES, _CALIBRATION_BATCH = 1024, 128
 _FEWEST_IMAGES, _SMALLEST_BATCH = 256, 16
 _PIXELS = 128 * 64 * 64  # of a batch, where that leaves more images than the smallest batch
 _BLENDED_BATCH = 500
+_JUDGED_BATCH = 500
+_JUDGED_ON_GPU, _PIXELS_ON_GPU = 5000, 500 * 224 * 224  # the most images, and the most pixels if that is fewer
 _MIX = (0.25, 0.75)  # the share of the first image is drawn from this range: both are always there
 
 
@@ -57,7 +59,9 @@ class PictureTask(LoadedTask):
         return len(self._images_of(split))
 
     def score(self, network: nn.Module, split: Split, count: int | None = None) -> Score:
-        accuracy, loss, judged = measure_accuracy(network, self._images_of(split), count=count)
+        batch_size = evaluation_batch(self.info.shape, self.device)
+        images = self._images_of(split)
+        accuracy, loss, judged = measure_accuracy(network, images, count=count, batch_size=batch_size)
         return Score({ACCURACY.name: accuracy}, loss, judged)
 
     def probes(self, count: int) -> Iterator[Batch]:
@@ -90,7 +94,7 @@ def calibration_batch(shape: Sequence[int]) -> int:
 
 @torch.no_grad()
 def measure_accuracy(
-    network: nn.Module, images: Images, *, count: int | None = None, batch_size: int = 500
+    network: nn.Module, images: Images, *, count: int | None = None, batch_size: int = _JUDGED_BATCH
 ) -> tuple[float, float, int]:
     """Top-1 accuracy (0 to 1), mean cross-entropy (nats) and number of images, at full precision.
 
@@ -101,12 +105,20 @@ def measure_accuracy(
     network.eval()
     if count is not None and count < len(images):
         images = images.subset(torch.arange(count))
-    correct = loss = torch.zeros((), dtype=torch.float64)
+    correct, losses = [], []  # on the device until the end: nothing waits for a batch
     for inputs, labels in images.batches(batch_size):
         logits = network(inputs)
-        correct = correct + (logits.argmax(1) == labels).sum().double().cpu()
-        loss = loss + functional.cross_entropy(logits.float(), labels, reduction="sum").double().cpu()
-    return float(correct) / len(images), float(loss) / len(images), len(images)
+        correct.append((logits.argmax(1) == labels).sum())
+        losses.append(functional.cross_entropy(logits.float(), labels, reduction="sum"))
+    hits, loss = (float(torch.stack(parts).cpu().double().sum()) for parts in (correct, losses))
+    return hits / len(images), loss / len(images), len(images)
+
+
+def evaluation_batch(shape: Sequence[int], device: torch.device) -> int:
+    """Images of this shape, (C, H, W), that are judged together: more of small ones where a GPU would wait for work."""
+    if device.type != "cuda":
+        return _JUDGED_BATCH
+    return max(_JUDGED_BATCH, min(_JUDGED_ON_GPU, _PIXELS_ON_GPU // math.prod(shape[1:])))
 
 
 def blend_images(images: Images) -> Iterator[Tensor]:

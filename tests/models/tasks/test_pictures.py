@@ -18,7 +18,7 @@ from models.networks.catalog import build_network
 from models.task_config import TaskConfig
 from models.tasks.load import load_network, load_task
 from models.tasks.picture_parts import split_metadata, task_parts
-from models.tasks.pictures import calibration_batch
+from models.tasks.pictures import calibration_batch, evaluation_batch
 
 SMALL = TaskConfig(network="small")
 
@@ -174,3 +174,19 @@ def test_batches_are_the_same_on_a_gpu() -> None:
 def test_large_images_are_calibrated_in_small_batches(shape: tuple[int, ...], images: int) -> None:
     """A backward pass keeps the activations of a whole batch: its pixels are bounded, but for 16 images at least."""
     assert calibration_batch(shape) == images
+
+
+@pytest.mark.parametrize(
+    ("device", "side", "images"),
+    [
+        ("cpu", 8, 500),
+        ("cpu", 224, 500),
+        ("cuda", 8, 5000),
+        ("cuda", 32, 5000),
+        ("cuda", 128, 1531),
+        ("cuda", 224, 500),
+        ("cuda", 512, 500),
+    ],
+)
+def test_more_small_images_on_a_gpu(device: str, side: int, images: int) -> None:
+    assert evaluation_batch((3, side, side), torch.device(device)) == images
