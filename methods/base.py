@@ -18,9 +18,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from torch import Tensor, nn
@@ -34,6 +33,7 @@ from methods.allocations import Levels as Levels
 from methods.allocations import Setting as Setting
 from methods.allocations import Site as Site
 from methods.allocations import as_key as as_key
+from methods.method_info import MethodInfo as MethodInfo
 from models.execution.example_inputs import example_input as example_input
 from models.execution.inputs import Example
 from models.execution.module_copies import copy_module
@@ -49,21 +49,6 @@ class Centroids(NamedTuple):
     name: str  # of the layer, or of the layers that share the codebook
     kernels: Tensor  # (k, Kh, Kw)
     counts: Tensor  # (k,) kernels of the network that use each
-
-
-@dataclass(frozen=True)
-class MethodInfo:
-    """What a method is and can do. Capabilities are data, so that no caller branches on a name."""
-
-    name: str
-    summary: str
-    source: str  # paper or formula
-    plain_layers: bool = True  # the result is made of ordinary dense layers, whose count of FLOPs is that of torch
-    needs_calibration: bool = False  # `calibrate` must see batches before `compress` (Taylor)
-    learns_allocation: bool = False  # `learned` finds the widths while training (ResRep)
-    has_centroids: bool = False  # `centroids` gives codebooks to draw
-    place: Literal["first", "second"] | None = None  # in a composition (`graph/removal.py`); None: never in one
-    options: Mapping[str, Any] = field(default_factory=dict)  # option -> default
 
 
 class Tuning:

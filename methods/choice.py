@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -37,33 +37,11 @@ from methods.joined_ladders import JoinedLadders
 from methods.joint_tuning import JointTuning
 from methods.method_names import method_label
 from methods.moments.setting_damages import measure_damages
-from methods.record import MethodRecord, bind_in_turn, joint_options
+from methods.record import MethodRecord, bind_in_turn
 from models.errors import UserError
 from models.execution.inputs import Example
 from models.tasks.classification import CLASSIFICATION
 from models.tasks.objective import Batch, Objective
-
-
-def choose_records(records: Sequence[MethodRecord]) -> MethodRecord:
-    """Record and factory of a choice; UserError if its members do not go together."""
-    infos = [info for info, _ in records]
-    name = "-or-".join(info.name for info in infos)
-    if any(info.place != "second" for info in infos):
-        narrow = [info.name for info in infos if info.place != "second"]
-        raise UserError(f"methods cannot be chosen from as {name!r}: {', '.join(narrow)} does not work layer by layer")
-    if len({info.name for info in infos}) < len(infos):
-        raise UserError(f"methods cannot be chosen from as {name!r}: each is to be named once")
-    info = MethodInfo(
-        name=name,
-        summary="layer by layer, one of: " + "; ".join(f"{info.name}, {info.summary}" for info in infos),
-        source="; ".join(info.source for info in infos),
-        plain_layers=all(info.plain_layers for info in infos),
-        needs_calibration=True,
-        has_centroids=any(info.has_centroids for info in infos),
-        place="second",
-        options=joint_options(infos),
-    )
-    return info, partial(Choice, info, records)
 
 
 class Choice(LayerMethod):

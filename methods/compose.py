@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,45 +23,13 @@ from methods.allocations import Allocation, Cost, Costs, Levels, Site
 from methods.base import Centroids, Compressor, MethodInfo, Tuning, lazy_attribute
 from methods.graph.removal import Change, Follows, Narrows
 from methods.method_names import method_label
-from methods.record import MethodRecord, bind_in_turn, joint_options
-from models.errors import UserError
+from methods.record import MethodRecord, bind_in_turn
 from models.execution.inputs import Example
 from models.tasks.classification import CLASSIFICATION
 from models.tasks.objective import Batch, Objective
 
 _ROWS = 4096  # allocations whose costs are looked up at a time, to bound memory
 _SCALES = 257  # uniform levels at which a method's share of FLOPs is computed; linear in between
-
-
-def compose_records(records: Sequence[MethodRecord], registered: Iterable[MethodInfo]) -> MethodRecord:
-    """Record and factory of a composition; UserError if the methods do not go together."""
-    infos = [info for info, _ in records]
-    name = "+".join(info.name for info in infos)
-    if [info.place for info in infos] != ["first", "second"]:
-        raise UserError(f"methods cannot be composed as {name!r}: {how_to_compose(registered)}")
-    first, second = infos
-    info = MethodInfo(
-        name=name,
-        summary=f"{first.summary}; then {second.summary}",
-        source=f"{first.source}; {second.source}",
-        plain_layers=first.plain_layers and second.plain_layers,
-        needs_calibration=first.needs_calibration or second.needs_calibration,
-        has_centroids=second.has_centroids,
-        options=joint_options(infos),
-    )
-    return info, partial(Composed, info, records)
-
-
-def how_to_compose(registered: Iterable[MethodInfo]) -> str:
-    """A sentence on which methods go together."""
-    by_place: dict[str | None, list[str]] = {"first": [], "second": []}
-    for info in registered:
-        by_place.setdefault(info.place, []).append(info.name)
-    first, second = (", ".join(by_place[place]) for place in ("first", "second"))
-    return (
-        f"one of {first} comes first and one of {second} second, as in l1+kse; several second ones are tried layer by "
-        "layer, as in tucker-or-kse or obs+tucker-or-kse"
-    )
 
 
 class Composed(Compressor):

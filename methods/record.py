@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from methods.base import Compressor, MethodInfo
-from models.execution.inputs import Example
+from methods.method_info import MethodInfo
 from models.user.pinned_code import code_label
 
-Factory = Callable[[nn.Module, Example, Mapping[str, Any]], Compressor]
+if TYPE_CHECKING:  # a record is read without torch
+    from torch import nn
+
+    from methods.base import Compressor
+    from models.execution.inputs import Example
+
+Factory = Callable[["nn.Module", "Example", Mapping[str, Any]], "Compressor"]
 MethodRecord = tuple[MethodInfo, Factory]
 
 

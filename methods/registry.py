@@ -1,6 +1,7 @@
 """Methods by name: those of this package, of installed packages, and of a user's own files (`models.registry`).
 
-`a+b` and `a-or-b` are methods as well if the records of a and b say that they go together (`compose.py`, `choice.py`).
+`a+b` and `a-or-b` are methods as well if the records of a and b say that they go together (`joint_records.py`). Records
+are read without torch; the code of a method is imported where `create` binds it.
 """
 
 from __future__ import annotations
@@ -8,25 +9,29 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from methods.base import Compressor, MethodInfo
-from methods.choice import choose_records
-from methods.compose import compose_records
+from methods.joint_records import choose_records, compose_records
+from methods.method_info import MethodInfo
 from methods.method_names import method_label as method_label
 from methods.method_names import rename_parts, split_name, split_parts
 from methods.record import MethodRecord
 from models.errors import UserError, unknown_name
-from models.execution.inputs import Example
 from models.registry import Registry
 from models.user.code import is_user_spec
 from models.user.pinned_code import code_identity, split_digest
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from methods.base import Compressor
+    from models.execution.inputs import Example
+
 
 def _read_record(name: str, method: Any) -> MethodRecord:
     """The record of a class in a user's file or an installed package."""
+    from methods.base import Compressor  # which the class, being loaded, has imported
+
     if not (isinstance(method, type) and issubclass(method, Compressor)):
         raise UserError(f"method {name} is no compression method: it must be a subclass of methods.base.Compressor")
     info = getattr(method, "info", None)

@@ -2,7 +2,7 @@
 
 Nothing here knows of compression. Imports run one way, a line importing from those above it:
 
-    errors, notices, paths, wording, locks, settings, tensor_digest
+    deferred_code, errors, notices, paths, wording, locks, settings, tensor_digest
     execution: running any network, whatever its code does
     user: a user's own code and objects; registry, task_config: names of things and the settings of a task
     networks, data, checkpoints

@@ -2,9 +2,12 @@
 
 A registry knows three kinds of names:
 
-    l1                           recorded by a file of the registry's package, each of which is imported once
+    l1                           recorded by a `records.py` of the registry's package, each of which is imported once
     fancy                        an entry point of an installed package, in the registry's group
     path/to/file.py:MyMethod     a user's own file
+
+A `records.py` says where the code is that it records (`models.deferred_code`): what there is can be listed, and names
+can be checked, without importing any of it.
 
 `pin` makes a name of the last two kinds one that stands for a content (`models.user.pinned_code`).
 """
@@ -14,7 +17,6 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-import pkgutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,7 +40,7 @@ class Registry(Generic[Record]):
         """
         Args:
             kind: what the records are, in the words of messages: `method`.
-            package: whose files record their own.
+            package: whose files named `records.py`, in any of its folders, record what it holds.
             group: of entry points.
             read_record: makes a record of the name and the object that an entry point or a user's file holds;
                 UserError if it is none.
@@ -122,11 +124,12 @@ class Registry(Generic[Record]):
             )
 
     def _import_package(self) -> None:
-        """Import every file of the package once, so that each records its own."""
+        """Import every `records.py` of the package once."""
         if not self._imported:
-            package = importlib.import_module(self.package)
-            for module in pkgutil.walk_packages(package.__path__, f"{self.package}."):
-                importlib.import_module(module.name)
+            for folder in map(Path, importlib.import_module(self.package).__path__):
+                for file in sorted(folder.rglob("records.py")):
+                    place = ".".join(file.relative_to(folder).with_suffix("").parts)
+                    importlib.import_module(f"{self.package}.{place}")
             self._imported = True
 
     @cached_property

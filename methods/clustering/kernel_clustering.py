@@ -21,11 +21,11 @@ from methods.base import (
     Allocation,
     Centroids,
     Cost,
-    MethodInfo,
     Setting,
     Site,
     Tuning,
 )
+from methods.clustering.records import KERNEL_CLUSTERING
 from methods.clustering.scaled_kernels import (
     ClusteredTuning,
     in_16_bits,
@@ -38,7 +38,6 @@ from methods.clustering.scopes import Share, centroid_count, ladder_of_k, share_
 from methods.clustering.shared_work import ClusteredSite, SharedChange, SharedLayer, shared_convolutions
 from methods.graph.narrow import Conv, is_depthwise, replace_module
 from methods.graph.removal import Change, RemovalOrder, cut_table
-from methods.registry import register
 from methods.tables.bitpack import bits_for
 from methods.tables.codebook import (
     CodebookConv,
@@ -50,16 +49,6 @@ from methods.tables.table_cost import sum_costs
 from methods.tables.vector_quantizer import fit_codebooks, kernel_symmetries, recentre_clusters
 from models.errors import UserError
 from models.execution.inputs import Example
-
-INFO = MethodInfo(
-    name="kernel-clustering",
-    summary="kernels as scaled, possibly flipped or rotated centroids of a codebook; repeated work is shared",
-    source="Son et al., ECCV 2018",
-    plain_layers=False,
-    has_centroids=True,
-    place="second",
-    options={"scope": "layer", "transforms": 1, "largest": 512, "seed": 0},
-)
 
 
 @dataclass(frozen=True)
@@ -73,7 +62,7 @@ class Fit:
 class KernelClustering(KernelTables):
     """One site per codebook. All sizes are fitted when first needed, as their cost depends on shared codewords."""
 
-    info = INFO
+    info = KERNEL_CLUSTERING
     saves_nothing = "too few kernels for a codebook to save anything"
     rebuilt = ("bank", "index", "scale", "orders")
 
@@ -265,6 +254,3 @@ class KernelClustering(KernelTables):
                 table = unpack_codewords(tensors.pop(f"{name}.index"), scale.numel(), len(bank), words // len(bank))
                 codewords[name] = torch.where(scale == 0, words, table.to(device).view_as(scale))
             self._install_layers(small, share, bank, codewords, scales)
-
-
-register(INFO, KernelClustering)

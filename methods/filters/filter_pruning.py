@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +24,6 @@ from methods.graph.channels import Group
 from methods.graph.filter_norms import by_filter, filter_norms, filters_of, mean_per_channel
 from methods.graph.narrow import LAYERS, Norm
 from methods.graph.removal import RemovalOrder
-from methods.registry import register
 from models.execution.gradients import ForwardGuard, run_backward
 from models.execution.inputs import Example
 from models.tasks.classification import CLASSIFICATION
@@ -115,23 +113,27 @@ class FilterPruning(Compressor):
 Criterion = Callable[[FilterPruning, Group], Tensor]
 
 
-def _score_by_norm(p: int, pruning: FilterPruning, group: Group) -> Tensor:
-    return filter_norms(pruning.network, group, p)
+def score_by_l1(pruning: FilterPruning, group: Group) -> Tensor:
+    return filter_norms(pruning.network, group, 1)
 
 
-def _score_by_distance(pruning: FilterPruning, group: Group) -> Tensor:
+def score_by_l2(pruning: FilterPruning, group: Group) -> Tensor:
+    return filter_norms(pruning.network, group, 2)
+
+
+def score_by_distance(pruning: FilterPruning, group: Group) -> Tensor:
     distances = ((slots, torch.cdist(filters, filters).sum(1)) for slots, filters in filters_of(pruning.network, group))
     return mean_per_channel(group, distances)
 
 
-def _score_by_bn_scale(pruning: FilterPruning, group: Group) -> Tensor:
+def score_by_bn_scale(pruning: FilterPruning, group: Group) -> Tensor:
     """|γ| of the group's batch norms; a group without any is ranked by the L1 norm of its filters."""
     scales = []
     for slots in group.slots:
         module = None if slots.dim is not None else pruning.network.get_submodule(slots.name)
         if isinstance(module, Norm) and module.affine:
             scales.append((slots, module.weight.detach().cpu().float().abs()))
-    return mean_per_channel(group, scales) if scales else _score_by_norm(1, pruning, group)
+    return mean_per_channel(group, scales) if scales else score_by_l1(pruning, group)
 
 
 def _has_own_weight(module: nn.Module) -> bool:
@@ -146,7 +148,7 @@ def _first_order_change(module: nn.Module) -> Tensor:
     return by_filter(module, products).sum(1).abs().float().cpu()
 
 
-def _score_by_loss_change(pruning: FilterPruning, group: Group) -> Tensor:
+def score_by_loss_change(pruning: FilterPruning, group: Group) -> Tensor:
     """First-order change of the calibration loss without filter n: the mean over batches of |Σ w · ∂L/∂w|.
 
     Products may cancel within a filter, never between batches. The paper squares the sum; this is its magnitude.
@@ -155,37 +157,10 @@ def _score_by_loss_change(pruning: FilterPruning, group: Group) -> Tensor:
         raise ValueError("taylor scores need calibrate() before compress()")
     measured = [slots for slots, _ in filters_of(pruning.network, group) if slots.name in pruning._changes]
     if not measured:  # a bare weight alone makes the channels
-        return _score_by_norm(1, pruning, group)
+        return score_by_l1(pruning, group)
     return mean_per_channel(group, ((slots, pruning._changes[slots.name]) for slots in measured))
 
 
-def _score_at_random(pruning: FilterPruning, group: Group) -> Tensor:
+def score_at_random(pruning: FilterPruning, group: Group) -> Tensor:
     seed = zlib.crc32(group.name.encode()) ^ int(pruning.options["seed"])
     return torch.rand(group.channels, generator=torch.Generator().manual_seed(seed))
-
-
-def _register_criterion(name: str, criterion: Criterion, summary: str, source: str, **capabilities: Any) -> None:
-    info = MethodInfo(name, f"filter pruning, {summary}", source, place="first", **capabilities)
-    register(info, partial(FilterPruning, info, criterion))
-
-
-_register_criterion(
-    "l1", partial(_score_by_norm, 1), "smallest L1 norm first", "Li et al., ICLR 2017, arXiv 1608.08710"
-)
-_register_criterion(
-    "l2", partial(_score_by_norm, 2), "smallest L2 norm first", "He et al., IJCAI 2018, arXiv 1808.06866"
-)
-_register_criterion(
-    "fpgm", _score_by_distance, "nearest to the geometric median first", "He et al., CVPR 2019, arXiv 1811.00250"
-)
-_register_criterion(
-    "bn-scale", _score_by_bn_scale, "smallest batch-norm scale first", "Liu et al., ICCV 2017, arXiv 1708.06519"
-)
-_register_criterion(
-    "taylor",
-    _score_by_loss_change,
-    "smallest first-order change of the loss first",
-    "Molchanov et al., CVPR 2019, arXiv 1906.10771",
-    needs_calibration=True,
-)
-_register_criterion("random", _score_at_random, "at random: the control", "control", options={"seed": 0})

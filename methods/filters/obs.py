@@ -22,34 +22,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.base import Allocation, MethodInfo, copy_network
+from methods.base import Allocation, copy_network
 from methods.filters.filter_pruning import FilterPruning
+from methods.filters.records import OBS
 from methods.filters.repair import channel_columns, repair_layer
 from methods.graph.channels import Group, removed_channels, tied_parameters
 from methods.graph.filter_norms import filter_norms
 from methods.graph.narrow import channels_of
 from methods.moments.layer_inputs import Moments, grouped_weights, has_measurable_inputs, measure_moments
 from methods.moments.output_gradients import DAMPING, measure_output_gradients, metric_root
-from methods.registry import register
 from models.execution.inputs import Example
 from models.tasks.classification import CLASSIFICATION
 from models.tasks.objective import Batch, Objective
 
 _AT_ONCE = 64  # a step removes one channel of every 64 that remain: exact on narrow groups, fast on wide ones
-INFO = MethodInfo(
-    "obs",
-    "filter pruning, least error at the layers that read the channels first; those are repaired by least squares",
-    "Hassibi and Stork, NIPS 1992; Kurtić et al., 2023, arXiv 2302.04089; He et al., ICCV 2017, arXiv 1707.06168",
-    needs_calibration=True,
-    place="first",
-)
 
 
 class SurgeonPruning(FilterPruning):
     """Greedy channel removal with least-squares compensation; has no options."""
 
     def __init__(self, network: nn.Module, example: Example, options: Mapping[str, Any]) -> None:
-        super().__init__(INFO, _score_by_surgery, network, example, options)
+        super().__init__(OBS, _score_by_surgery, network, example, options)
         self.moments: dict[str, Moments] = {}
         self.gradients: dict[str, Tensor] = {}
         self.calibrated = False
@@ -200,6 +193,3 @@ def _open_readers(group: Group, pruning: SurgeonPruning) -> list[_Reader]:
             w = (root @ weights[block].reshape(width, -1)).view_as(weights[block])
             readers.append(_Reader(w, torch.linalg.inv(sigma[block]), joined))
     return readers
-
-
-register(INFO, SurgeonPruning)

@@ -16,12 +16,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from methods.base import DENSE, Allocation, Cost, MethodInfo, Setting
+from methods.base import DENSE, Allocation, Cost, Setting
 from methods.graph.narrow import Conv, is_depthwise, replace_module
 from methods.graph.removal import Change, RemovalOrder
 from methods.kse.kse_cost import GradedChange, GradedLayer, weight_cost
 from methods.kse.kse_indicator import channel_indicator, kept_kernels
-from methods.registry import register
+from methods.kse.records import KSE_INFO
 from methods.tables.bitpack import BitReader, bits_for, pack_bits, to_bytes
 from methods.tables.codebook import (
     CodebookConv,
@@ -37,20 +37,12 @@ from models.execution.inputs import Example
 
 Counts = npt.NDArray[np.int64]  # (C,): distinct kernels q_c of every input channel
 PAIRS = tuple((G, T) for G in range(2, 7) for T in range(4))
-INFO = MethodInfo(
-    name="kse",
-    summary="fewer distinct kernels per input channel, by kernel sparsity and entropy; weak channels are not read",
-    source="Li et al., CVPR 2019, arXiv 1812.04368",
-    plain_layers=False,
-    place="second",
-    options={"alpha": 1.0, "neighbours": 5},
-)
 
 
 class KSE(KernelTables):
     """One site per convolution but the first. Indicators are computed once, when first needed."""
 
-    info = INFO
+    info = KSE_INFO
     saves_nothing = "its input channels are all alike to the indicator"
     rebuilt = ("index", "counts")
 
@@ -222,6 +214,3 @@ def _unpack_index(packed: Tensor, conv: Conv) -> tuple[Counts, Tensor]:
         if 0 < count < kernels:
             labels[channel] = reader.read_values(kernels, bits_for(count))
     return counts.numpy(), labels.to(conv.weight.device)
-
-
-register(INFO, KSE)

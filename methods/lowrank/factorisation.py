@@ -8,7 +8,7 @@ plain layers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,6 @@ from methods.lowrank.ranks import LayerShape, Ranks, ranks_up_to, undominated_ra
 from methods.moments.layer_inputs import Moments, has_measurable_inputs, measure_moments
 from methods.moments.layer_outputs import measure_outputs
 from methods.moments.output_gradients import DAMPING, measure_output_gradients, metric_root
-from methods.registry import register
 from methods.tables.table_cost import falling_settings, network_cost, subtract_costs
 from models.errors import UserError
 from models.execution.inputs import Example, Inputs
@@ -39,7 +38,6 @@ from models.tasks.classification import CLASSIFICATION
 from models.tasks.objective import Batch, Objective
 
 _IN_RANKS = 32  # tried of a layer: each needs the eigenvalues of an N × N matrix
-_BLOCK = 16  # channels that AVX-512 takes at a time in float32; that suits AVX2 (8) and tensor cores (8, 16) as well
 
 TriedRanks = Callable[[nn.Module, LayerShape, int], tuple[Sequence[int], Sequence[int]]]
 """A layer, and what ranks are multiples of -> the ranks of its inputs and of its outputs that settings combine."""
@@ -102,7 +100,7 @@ class Factorisation(FollowingMethod):
             layer, shape = self.network.get_submodule(name), self._shapes[name]
             in_ranks, out_ranks = self._tried_ranks(layer, shape, self.options["multiple"])
             if self._reads_too_much(name):
-                in_ranks, out_ranks = _ranks_of_outputs(layer, shape, self.options["multiple"])
+                in_ranks, out_ranks = ranks_of_outputs(layer, shape, self.options["multiple"])
             losses = self._decompose(name).damages(in_ranks)
             pairs = undominated_ranks(shape, in_ranks, losses, out_ranks)
             bias = 0 if layer.bias is None else shape.outputs
@@ -247,35 +245,16 @@ def _layer_cost(shape: LayerShape, ranks: Ranks, bias: int) -> Cost:
     return Cost(int(flops), int(params) + bias, 4 * (int(params) + bias))
 
 
-def _ranks_of_outputs(layer: nn.Module, shape: LayerShape, multiple: int) -> tuple[Sequence[int], Sequence[int]]:
+def ranks_of_outputs(layer: nn.Module, shape: LayerShape, multiple: int) -> tuple[Sequence[int], Sequence[int]]:
     """One projection: behind the kernel, or before one that spreads its inputs (a transposed convolution)."""
     if getattr(layer, "transposed", False):
         return ranks_up_to(shape.channels, multiple), [shape.outputs]
     return [shape.channels], ranks_up_to(shape.outputs, multiple)
 
 
-def _ranks_of_both(layer: nn.Module, shape: LayerShape, multiple: int) -> tuple[Sequence[int], Sequence[int]]:
+def ranks_of_both(layer: nn.Module, shape: LayerShape, multiple: int) -> tuple[Sequence[int], Sequence[int]]:
     """A projection before the kernel, one behind it, or both; one is enough where the kernel has a single tap."""
     in_ranks = ranks_up_to(shape.channels, multiple)
     spaced = np.unique(np.linspace(0, len(in_ranks) - 1, min(len(in_ranks), _IN_RANKS)).round().astype(int))
     in_ranks = [shape.channels] if shape.taps == 1 else [in_ranks[i] for i in spaced]
     return in_ranks, ranks_up_to(shape.outputs, multiple)
-
-
-def _register_factorisation(name: str, tried_ranks: TriedRanks, summary: str, source: str) -> None:
-    info = MethodInfo(name, summary, source, needs_calibration=True, place="second", options={"multiple": _BLOCK})
-    register(info, partial(Factorisation, info, tried_ranks))
-
-
-_register_factorisation(
-    "svd",
-    _ranks_of_outputs,
-    "low rank: each layer through fewer directions of its outputs, then a 1x1 layer",
-    "Zhang et al., CVPR 2015, arXiv 1411.4229",
-)
-_register_factorisation(
-    "tucker",
-    _ranks_of_both,
-    "low rank: a 1x1 layer to fewer directions of the inputs, the kernel, a 1x1 layer to all outputs",
-    "Kim et al., ICLR 2016, arXiv 1511.06530; Zhang et al., CVPR 2015, arXiv 1411.4229",
-)

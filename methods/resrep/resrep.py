@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from methods.base import Allocation, Compressor, Cost, Costs, Levels, MethodInfo, Setting, Site, Tuning, copy_network
+from methods.base import Allocation, Compressor, Cost, Costs, Levels, Setting, Site, Tuning, copy_network
 from methods.graph.channel_sites import ChannelGroups
 from methods.graph.filter_norms import filter_norms
 from methods.graph.width_cost import WidthCost
-from methods.registry import register
 from methods.resrep.compactor import ZERO, Compactor, find_compactors
 from methods.resrep.forgetting import (
     Bools,
@@ -33,16 +32,9 @@ from methods.resrep.forgetting import (
     smallest_rows,
 )
 from methods.resrep.places import Place, attach_compactors, find_places, fold_network
+from methods.resrep.records import RESREP
 from models.errors import UserError
 from models.execution.inputs import Example, Inputs
-
-INFO = MethodInfo(
-    "resrep",
-    "rows of compactors are driven to zero while the rest trains, then folded away",
-    "Ding et al., ICCV 2021, arXiv 2007.03260",
-    learns_allocation=True,
-    options={"penalty": 1e-4, "interval": 200, "streams": 0},
-)
 
 
 class FoldedCost:
@@ -75,7 +67,7 @@ class FoldedCost:
 class ResRep(Compressor):
     """Compactors on every site whose channels can be forgotten exactly."""
 
-    info = INFO
+    info = RESREP
     cost: FoldedCost
 
     def __init__(self, network: nn.Module, example: Example, options: Mapping[str, Any]) -> None:
@@ -291,6 +283,3 @@ class Forgetting(Tuning):
         """(D,) the score of each row: its norm and, in short budgets, the norm of its filter."""
         norms: Floats = compactor.row_norms().detach().double().cpu().numpy()
         return norms * self._sizes[name] ** self.schedule.size_weight
-
-
-register(INFO, ResRep)

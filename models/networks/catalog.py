@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import cache, partial
-from typing import Any, Protocol
-
-from torch import nn
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 from models.errors import UserError, unknown_name
+from models.networks.torchvision_import import import_torchvision
+from models.networks.torchvision_names import torchvision_names
 from models.registry import Registry
 from models.user.code import call_user, is_user_spec, load_function
-from models.user.given_networks import given_network, is_given_network
+from models.user.spec_names import is_given_network
+
+if TYPE_CHECKING:  # names are listed without torch
+    from torch import nn
 
 
 class Builder(Protocol):
@@ -50,13 +53,6 @@ def register(name: str) -> Callable[[Builder], Builder]:
     return record
 
 
-@cache
-def _torchvision_names() -> tuple[str, ...]:
-    import torchvision  # here, because it takes seconds to import and our own networks do without
-
-    return tuple(torchvision.models.list_models(module=torchvision.models))
-
-
 def own_names() -> list[str]:
     """The names that this package defines itself."""
     return _NETWORKS.own_names()
@@ -64,7 +60,7 @@ def own_names() -> list[str]:
 
 def network_names() -> list[str]:
     """Ours and those of installed packages, then torchvision's classification networks."""
-    return [*_NETWORKS.names(), *sorted(_torchvision_names())]
+    return [*_NETWORKS.names(), *torchvision_names()]
 
 
 def pin_network(name: str) -> str:
@@ -77,22 +73,25 @@ def build_network(spec: str, *, classes: int, channels: int = 3) -> nn.Module:
     if is_user_spec(spec):
         return _build_users_network(spec, classes, channels)
     if is_given_network(spec):
+        from models.user.given_networks import given_network
+
         return given_network(spec)
     if spec in _NETWORKS.names():
         return _NETWORKS.get(spec)(classes=classes, channels=channels)
-    if spec not in _torchvision_names():
+    if spec not in torchvision_names():
         raise unknown_name("network", spec, network_names())
     if channels != _TORCHVISION_CHANNELS:
         raise UserError(
             f"network {spec} takes images of {_TORCHVISION_CHANNELS} channels but the data has {channels}; "
             f"use one of {', '.join(own_names())} or a network of your own as path/to/file.py:function"
         )
-    import torchvision
-
-    return torchvision.models.get_model(spec, weights=None, num_classes=classes, **_TORCHVISION_OPTIONS.get(spec, {}))
+    builders = import_torchvision().models  # here, because it takes a while to import and our own networks do without
+    return builders.get_model(spec, weights=None, num_classes=classes, **_TORCHVISION_OPTIONS.get(spec, {}))
 
 
 def _build_users_network(spec: str, classes: int, channels: int) -> nn.Module:
+    from torch import nn
+
     function = load_function(spec, "network")
     network = call_user(spec, function, **_accepted_arguments(function, classes, channels))
     if not isinstance(network, nn.Module):

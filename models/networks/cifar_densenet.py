@@ -10,8 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.catalog import register
-
 GROWTH = 12
 LAYERS = 12  # per block: (40 - 4) / 3
 
@@ -67,6 +65,3 @@ class CifarDenseNet(nn.Module):
         x = self.transition1(self.block1(self.conv1(x)))
         x = self.block3(self.transition2(self.block2(x)))
         return self.linear(F.adaptive_avg_pool2d(F.relu(self.bn(x)), 1).flatten(1))
-
-
-register("densenet40")(CifarDenseNet)

@@ -5,15 +5,10 @@ Names and layout are those of akamaster/pytorch_resnet_cifar10, so that its chec
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.catalog import register
 from models.networks.shortcut import PadShortcut
-
-DEPTHS = (20, 32, 44, 56, 110)
 
 
 class BasicBlock(nn.Module):
@@ -58,7 +53,3 @@ class CifarResNet(nn.Module):
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))
-
-
-for _depth in DEPTHS:
-    register(f"resnet{_depth}")(partial(CifarResNet, (_depth - 2) // 6))

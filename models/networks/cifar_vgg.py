@@ -5,15 +5,9 @@ torchvision's `vgg11`, `vgg16_bn`, ... are the 224×224 networks; these carry `-
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.catalog import register
-
-# Convolutions per stage; every stage ends in a 2×2 maximum, so 32×32 arrives at 1×1.
-STAGES = {11: (1, 1, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 WIDTHS = (64, 128, 256, 512, 512)
 
 
@@ -37,7 +31,3 @@ class CifarVGG(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(F.adaptive_avg_pool2d(self.features(x), 1).flatten(1))
-
-
-for _depth, _stages in STAGES.items():
-    register(f"vgg{_depth}-cifar")(partial(CifarVGG, _stages))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.catalog import register
-
 
 class Block(nn.Module):
     """Two 3×3 convolutions; where the shape changes, a 1×1 projection carries the input over."""
@@ -44,6 +42,3 @@ class Small(nn.Module):
         x = self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x)))))
         x = F.relu(self.bn3(self.conv3(x)))
         return self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))
-
-
-register("small")(Small)

@@ -32,11 +32,6 @@ GIVEN_NETWORKS: dict[str, nn.Module] = {}
 _notices: dict[str, tuple[str, ...]] = {}  # what was changed about an object, said where its task is loaded
 
 
-def is_given_network(spec: str) -> bool:
-    """Whether a network's name stands for an object."""
-    return spec.startswith(OBJECT_PREFIX)
-
-
 def give_network(network: nn.Module, shape: tuple[int, int, int]) -> str:
     """Keep a copy of an object under the name that stands for it, which is returned.
 

@@ -15,6 +15,11 @@ OWN_DATA = "own"  # what a task of a user's own is configured with in place of a
 ARRAYS = "arrays"  # what files of arrays are named after there; those of two data sets after the first one's class
 
 
+def is_given_network(spec: str) -> bool:
+    """Whether a network's name stands for an object."""
+    return spec.startswith(OBJECT_PREFIX)
+
+
 def class_of(spec: str) -> str:
     """The class of the object that a network's name stands for."""
     return spec.removeprefix(OBJECT_PREFIX).partition("@")[0]

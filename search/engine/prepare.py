@@ -11,8 +11,7 @@ from models.devices import pick_device
 from models.errors import UserError, commonest_reason
 from models.tasks.load import check_trainable
 from models.tasks.loaded import LoadedTask, Split
-from models.user.given_networks import is_given_network
-from models.user.spec_names import class_of
+from models.user.spec_names import class_of, is_given_network
 from search.allocation.budget import Budget
 from search.dispatch.availability import check_resources
 from search.dispatch.contract import Resources

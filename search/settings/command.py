@@ -11,7 +11,7 @@ from typing import Any
 
 from methods.registry import method_label, typed_method
 from models.paths import user_path
-from models.user.given_networks import is_given_network
+from models.user.spec_names import is_given_network
 from search.ledger.location import usual_ledger
 from search.settings.commands import COMPARE, SEARCH
 from search.settings.config import RunConfig

@@ -19,8 +19,7 @@ from models.paths import user_path
 from models.settings import setting_name
 from models.task_config import TaskConfig
 from models.user.code import is_user_spec
-from models.user.given_networks import is_given_network
-from models.user.spec_names import OWN_DATA, class_of
+from models.user.spec_names import OWN_DATA, class_of, is_given_network
 from search.allocation.constraints import Constraints
 from search.allocation.constraints import read_rules as check_constraints
 from search.allocation.targets import MEASURES, parse_targets

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from search.allocation.allocate import Floats, Shape, project_shape, uniform_shape
-from search.strategies.contract import Program, Proposal, StrategyInfo
+from search.strategies.contract import Program, Proposal
 from search.strategies.problem import Problem
-from search.strategies.registry import register
 from search.strategies.sensitivity import Curve, scan_proposals, sensitivity_curves
 
 # Accuracy that one unit of strength costs in addition to the measured drop, far below one image in a hundred. Between
@@ -21,26 +20,11 @@ from search.strategies.sensitivity import Curve, scan_proposals, sensitivity_cur
 GENTLE = 1e-3
 
 
-@register(
-    StrategyInfo(
-        "acra-uniform",
-        "one level for all sites, by bisection on the FLOPs",
-        "ACRA, uniform allocation",
-        needs_data=False,
-    )
-)
 def acra_uniform(problem: Problem) -> Program:
     """One candidate per target, found without data."""
     yield _project_onto_targets(problem, "acra-uniform", uniform_shape(len(problem.sites)))
 
 
-@register(
-    StrategyInfo(
-        "acra-sensitivity",
-        "sites that hurt least when compressed alone are compressed most, by bisection on a common accuracy drop",
-        "ACRA, sensitivity-based allocation",
-    )
-)
 def acra_sensitivity(problem: Problem) -> Program:
     """A scan, then one candidate per target."""
     measured = sensitivity_curves(problem, (yield scan_proposals(problem, "acra-sensitivity")))

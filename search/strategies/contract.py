@@ -8,18 +8,19 @@ until it returns. Rules:
 - The first proposal for a target after a scan is the strategy's best guess: plans show it, and strategies that sample
   begin with it.
 
-`search.strategies.registry.register` makes a strategy known by its name; `acra.py` is a short example.
+`search.strategies.registry.register` makes a strategy known by its name (`records.py`); `acra.py` is a short example.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from search.allocation.targets import Target
-from search.candidate import Candidate, Outcome
-from search.strategies.problem import Problem
+if TYPE_CHECKING:  # a strategy's record is read without torch
+    from search.allocation.targets import Target
+    from search.candidate import Candidate, Outcome
+    from search.strategies.problem import Problem
 
 Stage = Literal["scan", "rung", "search", "final"]
 
@@ -39,8 +40,8 @@ class Proposal:
     """Epochs of the rung whose weights the fine-tune goes on from; the engine sets it, no strategy."""
 
 
-Program = Generator[list[Proposal], list[Outcome], None]
-Propose = Callable[[Problem], Program]
+Program = Generator[list[Proposal], list["Outcome"], None]
+Propose = Callable[["Problem"], Program]
 
 
 @dataclass(frozen=True)

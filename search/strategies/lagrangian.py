@@ -23,29 +23,18 @@ from search.allocation.targets import Target
 from search.candidate import Outcome
 from search.ranking import rank_searched
 from search.strategies.acra import equal_drop_shape
-from search.strategies.contract import Program, Proposal, StrategyInfo
+from search.strategies.contract import Program, Proposal
 from search.strategies.predictions import family_proposals, predicted_curves, scale_predictions
 from search.strategies.problem import Problem
-from search.strategies.registry import register
+from search.strategies.records import LAGRANGIAN_PARENTS
 from search.strategies.sensitivity import Curve, scan_proposals, sensitivity_curves
 
 NAME = "lagrangian"
 # Drift in nats that one unit of strength costs in addition to the measured drift. Between settings with the same
 # measured drift the gentler one is preferred.
 GENTLE = 2e-4
-_PARENTS = 3  # of the best so many allocations each two have a child halfway between them
-CANDIDATES = 4 + _PARENTS * (_PARENTS - 1) // 2  # those of `rival_allocations`, and the pairs
 
 
-@register(
-    StrategyInfo(
-        NAME,
-        "least summed drift by sensitivity curves, beside rivals, then halfway between the best of these",
-        "Everett, 1963 (multipliers for discrete allocation)",
-        takes_predictions=True,
-        candidates=CANDIDATES,
-    )
-)
 def lagrangian_allocation(problem: Problem) -> Program:
     """A scan, or predictions; per target the solution and its rivals; then those halfway between the best of these."""
     if problem.predicts_damages:
@@ -78,7 +67,7 @@ class _Contest:
             outcomes: of `levels`, in the same order.
         """
         names = [(f"{number:03}",) for number in range(len(outcomes))]
-        best = [parent.candidate for parent in rank_searched(self.levels, outcomes, names)[:_PARENTS]]
+        best = [parent.candidate for parent in rank_searched(self.levels, outcomes, names)[:LAGRANGIAN_PARENTS]]
         ladders = Ladders(self._problem.sites)
         halves = [
             project_shape(

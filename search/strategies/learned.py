@@ -6,16 +6,10 @@ import numpy as np
 
 from methods.registry import method_info, methods
 from models.errors import UserError
-from search.strategies.contract import Program, Proposal, StrategyInfo
+from search.strategies.contract import Program, Proposal
 from search.strategies.problem import Problem
-from search.strategies.registry import register
 
 
-@register(
-    StrategyInfo(
-        "learned", "the method finds its own widths while it trains", "ResRep, arXiv 2007.03260", needs_data=False
-    )
-)
 def learned_allocation(problem: Problem) -> Program:
     """One candidate per target; UserError if the method cannot learn."""
     if not method_info(problem.method).learns_allocation:

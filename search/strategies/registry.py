@@ -6,14 +6,16 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models.errors import UserError
 from models.registry import Registry
 from models.user.code import is_user_spec
 from models.user.pinned_code import code_identity
 from search.strategies.contract import Program, Propose, StrategyInfo
-from search.strategies.problem import Problem
+
+if TYPE_CHECKING:
+    from search.strategies.problem import Problem
 
 StrategyRecord = tuple[StrategyInfo, Propose]
 

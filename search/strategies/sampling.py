@@ -22,10 +22,9 @@ from search.allocation.allocate import Floats, Shape, project_shape
 from search.allocation.budget import Budget
 from search.allocation.targets import Target
 from search.candidate import Outcome
-from search.strategies.contract import Program, Proposal, StrategyInfo
+from search.strategies.contract import Program, Proposal
 from search.strategies.lending import REACH, lent_points
 from search.strategies.problem import Problem
-from search.strategies.registry import register
 
 BATCH = 4  # trials asked for at once, and the population of a generation: enough for four workers
 _STEEP = 4.0  # ratio of the exponents of a site of hardness 1 and one of hardness 0
@@ -64,15 +63,6 @@ def hardness_of(strengths: Floats) -> Floats:
     return np.clip((middle - logs) / math.log(_STEEP), -1, 1)
 
 
-@register(
-    StrategyInfo(
-        "random",
-        "shapes at random, each projected onto the target: the control",
-        "control",
-        needs_data=False,
-        samples=True,
-    )
-)
 def random_shapes(problem: Problem) -> Program:
     """All trials in one batch; those of a target do not depend on the other targets.
 
@@ -87,15 +77,6 @@ def random_shapes(problem: Problem) -> Program:
     yield proposals
 
 
-@register(
-    StrategyInfo(
-        "tpe",
-        "shapes by a tree-structured Parzen estimator, starting from the uniform one",
-        "Bergstra et al., NeurIPS 2011; Optuna",
-        needs_data=False,
-        samples=True,
-    )
-)
 def tpe_shapes(problem: Problem) -> Program:
     """One study per target; a batch holds the trials of all studies."""
     points = yield from lent_points(problem, "tpe")
@@ -108,15 +89,6 @@ def tpe_shapes(problem: Problem) -> Program:
     yield from _run_studies(studies)
 
 
-@register(
-    StrategyInfo(
-        "nsga2",
-        "shapes by NSGA-II; with several targets one population for the whole front, limits between them included",
-        "Deb et al., 2002; Optuna",
-        needs_data=False,
-        samples=True,
-    )
-)
 def nsga2_front(problem: Problem) -> Program:
     """One study for all targets: it minimises cost and maximises worth; with one target it maximises worth alone."""
     sampler = NSGAIISampler(population_size=BATCH, seed=problem.seed)

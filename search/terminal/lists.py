@@ -18,7 +18,7 @@ _COLUMNS = ("name", "summary", "source")
 
 def list_methods(json_: AsJson = False) -> None:
     """The compression methods."""
-    from methods.compose import how_to_compose
+    from methods.joint_records import how_to_compose
     from methods.registry import methods
 
     records = methods()

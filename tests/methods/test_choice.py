@@ -13,7 +13,8 @@ from independent import randomise_channels
 from torch import Tensor, nn
 
 from methods.base import DENSE, Allocation, Compressor, MethodInfo, Setting, Site, Tuning, example_input
-from methods.choice import Choice, choose_records
+from methods.choice import Choice
+from methods.joint_records import choose_records
 from methods.joint_tuning import JointTuning
 from methods.lowrank.factored_layer import weight_by_output
 from methods.moments.output_gradients import DAMPING, measure_output_gradients, metric_root

@@ -11,7 +11,7 @@ import models
 ROOT = Path(models.__file__).parent
 # Each layer may import from itself and from those before it.
 LAYERS = (
-    ("devices", "errors", "notices", "paths", "wording", "locks", "settings", "tensor_digest"),
+    ("deferred_code", "devices", "errors", "notices", "paths", "wording", "locks", "settings", "tensor_digest"),
     ("execution",),
     ("user",),
     ("registry", "task_config"),

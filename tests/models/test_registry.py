@@ -24,13 +24,14 @@ def digest_of(file: Path) -> str:
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A package with a file at the top and one in a folder, which record themselves in the registry `TOYS`."""
+    """A package with a `records.py` at the top and one in a folder; its other file must not be imported."""
     folder = tmp_path / "toybox"
     (folder / "inner").mkdir(parents=True)
     (folder / "__init__.py").write_text("")
     (folder / "inner" / "__init__.py").write_text("")
-    (folder / "top.py").write_text("import builtins\nbuiltins._toys.put('top', 1)\n")
-    (folder / "inner" / "deep.py").write_text("import builtins\nbuiltins._toys.put('deep', 2)\n")
+    (folder / "heavy.py").write_text("raise RuntimeError('imported')\n")
+    (folder / "records.py").write_text("import builtins\nbuiltins._toys.put('top', 1)\n")
+    (folder / "inner" / "records.py").write_text("import builtins\nbuiltins._toys.put('deep', 2)\n")
     monkeypatch.syspath_prepend(tmp_path)
     yield "toybox"
     for name in [name for name in sys.modules if name.partition(".")[0] in ("toybox", "fancytoys")]:
@@ -64,7 +65,7 @@ def install(folder: Path, entries: str, code: str, name: str = "fancy-toys") -> 
     return module
 
 
-def test_every_file_of_the_package_is_imported_once(toys: Registry[Any]) -> None:
+def test_the_records_of_the_package_are_imported_once(toys: Registry[Any]) -> None:
     assert toys.names() == toys.own_names() == ["deep", "top"]
     assert toys.records() == {"deep": 2, "top": 1}
     assert toys.get("deep") == 2

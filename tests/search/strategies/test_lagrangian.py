@@ -32,10 +32,12 @@ from search.candidate import Outcome, failed_outcome
 from search.strategies import lagrangian
 from search.strategies.acra import equal_drop_shape
 from search.strategies.contract import Proposal
-from search.strategies.lagrangian import CANDIDATES, halfway_shape, monotone_cubic, predicted_damages, rival_allocations
+from search.strategies.lagrangian import halfway_shape, monotone_cubic, predicted_damages, rival_allocations
 from search.strategies.problem import Problem
-from search.strategies.registry import find_strategy
+from search.strategies.registry import find_strategy, strategy_infos
 from search.strategies.sensitivity import Curve
+
+CANDIDATES = strategy_infos()["lagrangian"].candidates
 
 
 def separable_problem(rng: np.random.Generator, counts: list[int]) -> Separable:
