@@ -59,7 +59,8 @@ class ConsoleObserver(Observer):
 
     @contextmanager
     def while_searching(self, run: PreparedRun) -> Iterator[None]:
-        with Progress(self._console, expected_candidates(run), forward_passes(run)) as self._progress:
+        expected, work = expected_candidates(run), forward_passes(run)
+        with Progress(self._console, expected, work, run.resources.workers) as self._progress:
             yield
 
     def on_candidate_started(self, candidate: Candidate) -> None:
