@@ -28,7 +28,8 @@ from models.task_config import TaskConfig
 from search.candidate import Candidate, Outcome
 from search.dispatch.contract import Resources
 from search.dispatch.loop import dispatch
-from search.judge.evaluate import Evaluator, bind_method, load_evaluator
+from search.judge.bind import bind_method
+from search.judge.evaluate import Evaluator, load_evaluator
 from search.machine.host import host_facts
 from search.recipe import Recipe
 

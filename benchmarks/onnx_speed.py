@@ -34,7 +34,7 @@ from search.allocation.budget import Budget
 from search.allocation.minimise import minimise_damage
 from search.export.formats import capture_program, convolve_shortcuts, open_onnx, plain_network, write_onnx
 from search.export.signature import IMAGES, LOGITS, describe_signature
-from search.judge.evaluate import bind_method
+from search.judge.bind import bind_method
 from search.judge.finetune import recalibrate
 from search.latency.timing import BLOCK, Forward, time_in_turns
 from search.machine.host import host_facts

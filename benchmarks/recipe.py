@@ -31,8 +31,8 @@ from methods.registry import method_info
 from models.tasks.load import load_task
 from models.tasks.pictures import PictureTask, measure_accuracy
 from search.allocation.budget import Budget
+from search.judge.bind import bind_method
 from search.judge.drift import Drift
-from search.judge.evaluate import bind_method
 from search.judge.finetune import finetune, learning_rate_share, recalibrate
 from search.recipe import Recipe
 

@@ -38,7 +38,17 @@ class DenseNetwork:
 
 
 def prepare_network(config: TaskConfig, info: DataInfo, device: torch.device | str = "cpu") -> DenseNetwork:
-    """Build and try a task's network; what was changed about it is said in a notice.
+    """A task's network as `build_dense_network` makes it, tried in training, and in its memory order."""
+    network = build_dense_network(config, info).to(device)
+    noise = _trial_images(info).to(device)
+    memory_format = choose_memory_format(network, noise)
+    network = network.to(memory_format=memory_format)
+    fault = _training_fault(network, config, noise.contiguous(memory_format=memory_format), info.classes)
+    return DenseNetwork(network, memory_format, fault)
+
+
+def build_dense_network(config: TaskConfig, info: DataInfo) -> nn.Module:
+    """Build a task's network and try it in evaluation; what was changed about it is said in a notice.
 
     Raises:
         UserError: unknown network, one that has no layers to compress, weights that do not fit or are not finite,
@@ -57,12 +67,7 @@ def prepare_network(config: TaskConfig, info: DataInfo, device: torch.device | s
         check_finite(network, network_subject(config.network))
         _check_outputs(network, config, info)
         _check_copies(network, config)
-    network = network.to(device)
-    noise = _trial_images(info).to(device)
-    memory_format = choose_memory_format(network, noise)
-    network = network.to(memory_format=memory_format)
-    fault = _training_fault(network, config, noise.contiguous(memory_format=memory_format), info.classes)
-    return DenseNetwork(network, memory_format, fault)
+    return network
 
 
 def _trial_images(info: DataInfo) -> Tensor:

@@ -13,6 +13,7 @@ from methods.graph.flow.find import UNEQUAL_PARTS, trace_groups
 from methods.graph.least_widths import least_widths
 from methods.graph.plain_form import PlainForm
 from methods.graph.trace import LayerUse, drop_caches, trace_layers
+from methods.graph.trial_images import trial_images
 from methods.graph.verify import sound_groups
 from methods.graph.width_cost import WidthCost
 from models.errors import UserError
@@ -43,8 +44,9 @@ class ChannelGroups:
         self.skipped, self._numbers = dict(traced.reasons), traced.numbers
         set_partitions(traced.groups, network)
         prunable = self._prunable_groups(traced.groups, network)
-        self.groups, unsound = sound_groups(network, example, prunable, traced)
-        least, unsettled = least_widths(network, example, self.groups, traced)
+        images = trial_images(network, example, traced)
+        self.groups, unsound = sound_groups(network, example, prunable, traced, images)
+        least, unsettled = least_widths(network, example, self.groups, traced, images)
         self.groups = [group for group in self.groups if group.name in least]
         self.skipped |= unsound | unsettled
         self.skipped |= self._reasons_of_followers(traced.groups, uses)

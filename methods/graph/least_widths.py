@@ -33,17 +33,25 @@ UNSETTLED = f"how few of its channels are right could not be settled in {PATIENC
 
 @quiet_errors()
 def least_widths(
-    network: nn.Module, example: Inputs, groups: Sequence[Group], traced: TracedGroups
+    network: nn.Module,
+    example: Inputs,
+    groups: Sequence[Group],
+    traced: TracedGroups,
+    images: Inputs | None = None,
 ) -> tuple[dict[str, int], dict[str, str]]:
     """Group -> the least number of its channels, all groups at once, to a factor of two.
 
     Networks of these widths run, do what masked ones do, and cost what is predicted. Groups of which no fewer channels
     than all are right get a reason instead.
+
+    Args:
+        images: on which narrowed networks are run and compared (`trial_images.py`); costs are those of the example.
     """
+    images = images or example
     end = time.monotonic() + PATIENCE
     network = with_limited_calls(network, example)
-    least = _running_widths(network, example, groups, traced, end)
-    reasons = _widen_wrong(network, example, groups, traced, least, end)
+    least = _running_widths(network, images, groups, traced, end)
+    reasons = _widen_wrong(network, images, groups, traced, least, end)
     reasons |= _widen_miscounted(network, example, groups, traced, least, end)
     return {name: width for name, width in least.items() if name not in reasons}, reasons
 

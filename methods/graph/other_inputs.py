@@ -16,6 +16,7 @@ from models.execution.inputs import Inputs
 
 BRIGHTNESS = "images of another brightness"
 OTHER_SIZE = "images of another size"
+FULL_SIZE = "images of the example's size"
 _BATCH = 8
 
 

@@ -6,6 +6,7 @@ are computed, or applied in parts, are what runs.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
 from copy import copy
@@ -118,10 +119,12 @@ def quiet_errors() -> Iterator[None]:
 @contextmanager
 def separate_operators() -> Iterator[None]:
     """Fused blocks (attention's fast path) run operator by operator while this lasts, compiled ones as their Python."""
+    # Whatever is compiled has imported torch._dynamo, which takes as long as torch: without it there is no such block.
+    compiles = "torch._dynamo" in sys.modules
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.compiler.set_stance("force_eager"):
+        with torch.compiler.set_stance("force_eager") if compiles else nullcontext():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)

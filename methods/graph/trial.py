@@ -23,7 +23,7 @@ from methods.graph.comparison import (
 )
 from methods.graph.culprits import Fault
 from methods.graph.flow.find import TracedGroups
-from methods.graph.other_inputs import BRIGHTNESS, OtherInputs
+from methods.graph.other_inputs import BRIGHTNESS, FULL_SIZE, OtherInputs
 from methods.graph.replaced_numbers import ReplacedNumbers
 from methods.graph.steady_choices import SteadyChoices, agree_with_choices
 from methods.graph.trace import applied_flops, count_params, fitting_inputs
@@ -149,8 +149,8 @@ def _differ_by_choices(
 def _fault_on_others(removal: TriedRemoval, narrowed: nn.Module, other_inputs: Sequence[OtherInputs]) -> str | None:
     """Code that other inputs run must not be wrong unnoticed.
 
-    An error is noticed, and another size may ask for it; images that merely look different must not end in one, and
-    no images in code that goes on for ever.
+    An error is noticed, and another size may ask for it; images of the example's size, or that merely look different,
+    must not end in one, and no images in code that goes on for ever.
     """
     for other in other_inputs:
         path: list[str] = []
@@ -159,7 +159,7 @@ def _fault_on_others(removal: TriedRemoval, narrowed: nn.Module, other_inputs: S
             with module_path(twin, path), random_state(other.images.device, 0):
                 outputs = output_leaves(other.images.clone()(twin))
         except Exception as error:
-            if other.kind == BRIGHTNESS or isinstance(error, EndlessPassError):
+            if other.kind in (BRIGHTNESS, FULL_SIZE) or isinstance(error, EndlessPassError):
                 return f"without its channels, {describe_failure(error, path)} in {other.kind}"
             continue
         with suppress(Exception):

@@ -14,7 +14,7 @@ from methods.graph.channels import Group
 from methods.graph.comparison import MORE_THAN_CHANNELS, TOLERANCES, TriedRemoval
 from methods.graph.culprits import PATIENCE, Fault, give_up_groups, touches_module
 from methods.graph.flow.find import TracedGroups
-from methods.graph.other_inputs import find_other_inputs
+from methods.graph.other_inputs import FULL_SIZE, OtherInputs, find_other_inputs
 from methods.graph.replaced_numbers import ReplacedNumbers
 from methods.graph.steady_choices import SteadyChoices
 from methods.graph.trace import applied_flops, fitting_inputs, number_type, quiet_errors
@@ -37,19 +37,28 @@ ROUNDING = 1e-14  # of doubles, relative to the largest output
 
 @quiet_errors()
 def sound_groups(
-    network: nn.Module, example: Inputs, groups: list[Group], traced: TracedGroups
+    network: nn.Module,
+    example: Inputs,
+    groups: list[Group],
+    traced: TracedGroups,
+    images: Inputs | None = None,
 ) -> tuple[list[Group], dict[str, str]]:
     """The groups that pass the trial together, and a reason for each that was given up.
 
     Args:
         groups: some of those in `traced`, whose numbers of the code that it gets right by itself are dropped.
+        images: on which narrowed networks are compared with masked ones (`trial_images.py`); the example's are looked
+            at once, and for the cost.
     """
     choices = SteadyChoices()
     dense_flops = applied_flops(network, example, choices)
     network = with_limited_calls(network, example)
-    visible = in_double_precision(with_visible_factors(network), example)
+    images = images or example
+    visible = in_double_precision(with_visible_factors(network), images)
     waiting = any(not use.calls for use in traced.uses.values())
-    others = find_other_inputs(visible, example, has_waiting_layers=waiting)
+    others = find_other_inputs(visible, images, has_waiting_layers=waiting)
+    if images is not example:
+        others.append(OtherInputs(fitting_inputs(visible, example.first()), FULL_SIZE))
     runs: list[dict[str, ReplacedNumbers]] = []
     wide: set[str] = set()  # groups that are tried with one channel less
 
@@ -80,7 +89,7 @@ def sound_groups(
         """Three draws of removed channels: with one, couplings that were missed slip through."""
         runs.clear()
         faults = (
-            try_draw(visible, example, candidates, draw, traced, runs, wide=wide, other_inputs=others)
+            try_draw(visible, images, candidates, draw, traced, runs, wide=wide, other_inputs=others)
             for draw in range(DRAWS)
         )
         fault = next((fault for fault in faults if fault is not None), None)
@@ -88,7 +97,7 @@ def sound_groups(
 
     passed, reasons = give_up_groups(groups, try_groups)
     traced.numbers.keep_needed(runs)
-    unseen = _faults_of_unseen(visible, example, passed, traced, wide)
+    unseen = _faults_of_unseen(visible, images, passed, traced, wide)
     passed = [group for group in passed if group.name not in unseen]
     reasons |= unseen
     for name, reason in reasons.items():

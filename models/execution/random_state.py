@@ -20,10 +20,18 @@ def random_state(device: torch.device, seed: int | None = None) -> Iterator[None
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             if seed is not None:
-                torch.manual_seed(seed)
+                _seed_device(device, seed)
                 random.seed(seed)
                 np.random.seed(seed)
             yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+def _seed_device(device: torch.device, seed: int) -> None:
+    if device.type == "cpu":
+        # torch.manual_seed also leaves a note, with a stack trace, for every kind of device that is not in use yet.
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)

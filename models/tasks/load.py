@@ -9,7 +9,7 @@ from torch import nn
 
 from models.data.catalog import data_info
 from models.data.images import DataInfo
-from models.dense_network import prepare_network
+from models.dense_network import build_dense_network, prepare_network
 from models.errors import UserError
 from models.execution.example_inputs import example_input
 from models.settings import setting_name
@@ -31,13 +31,19 @@ def load_network(config: TaskConfig, info: DataInfo | None = None, device: torch
     return prepare_network(config, info or data_info(config), device).network
 
 
-def load_subject(config: TaskConfig, device: torch.device | str = "cpu") -> tuple[nn.Module, Any]:
-    """A task's dense network and an example of its inputs, without its data where these are not needed."""
+def load_subject(config: TaskConfig, device: torch.device | str = "cpu", *, runs: bool = True) -> tuple[nn.Module, Any]:
+    """A task's dense network and an example of its inputs, without its data where these are not needed.
+
+    Args:
+        runs: False where nobody trains or times the network: its weights are then left in the order in which they were
+            built, which spares the passes that tell the faster one.
+    """
     if config.task is not None:
         task = load_given(config, torch.device(device))
         return task.network, task.example
     info = data_info(config)
-    return load_network(config, info, device), example_input(info.shape, device)
+    network = load_network(config, info, device) if runs else build_dense_network(config, info).to(device)
+    return network, example_input(info.shape, device)
 
 
 def check_trainable(task: LoadedTask) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from torch import nn
 
@@ -24,13 +23,18 @@ from search.allocation.budget import LATENCY, Budget
 from search.allocation.choice import Choice, constrain_choice
 from search.engine.prepare_method import budget_of, problem_of, table_of
 from search.judge.baseline import train_missing_baseline
-from search.judge.evaluate import Evaluator, bind_method
+from search.judge.bind import bind_method
 from search.latency.check import check_prediction
 from search.latency.progress import Say, tell_user
 from search.settings.config import RunConfig
 from search.strategies.contract import Propose
 from search.strategies.problem import Problem
 from search.strategies.registry import find_strategy
+
+if TYPE_CHECKING:  # a plan on the command line needs neither tables nor, for most strategies, images
+    import pandas as pd
+
+    from search.judge.evaluate import Evaluator
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +49,8 @@ class Plan:
     @property
     def table(self) -> pd.DataFrame:
         """One line per site: its channels (or kernels), setting, and strength from 0 (dense) to 1."""
+        import pandas as pd
+
         levels = self.compressor.levels(self.allocation)
         settings = [
             {"site": site.name, "channels": site.channels, **site.settings[level], "strength": site.strengths[level]}
@@ -77,10 +83,12 @@ def solve_plan(config: RunConfig, say: Say = tell_user) -> Plan:
     evaluator = None
     with collect_notices() as notices:
         if info.needs_data is not False or method_info(config.method).needs_calibration:
+            from search.judge.evaluate import Evaluator
+
             evaluator = Evaluator(config.task, device=config.device)
             compressor = bind_method(evaluator.task, config.method, config.method_options)
         else:
-            compressor = _bound_without_data(config, device if LATENCY in target.measures else torch.device("cpu"))
+            compressor = _bound_without_data(config, device if LATENCY in target.measures else None)
     choice = constrain_choice(compressor, config.constraints)
     table = table_of(config, compressor, [target], say)
     budget = budget_of(config, choice, target, table)
@@ -93,8 +101,9 @@ def solve_plan(config: RunConfig, say: Say = tell_user) -> Plan:
     return Plan(record, compressor, compressor.allocation(levels))
 
 
-def _bound_without_data(config: RunConfig, device: torch.device) -> Compressor:
-    network, example = load_subject(config.task, device)
+def _bound_without_data(config: RunConfig, device: torch.device | None) -> Compressor:
+    """The method bound to the dense network on a device, if it is timed there."""
+    network, example = load_subject(config.task, device or "cpu", runs=device is not None)
     return create(config.method, network, example, config.method_options)
 
 

@@ -15,7 +15,7 @@ from search.allocation.allocate import check_reachable
 from search.allocation.budget import LATENCY, Budget
 from search.allocation.choice import Choice, blamed_constraints, constrain_choice
 from search.allocation.targets import Target
-from search.judge.evaluate import bind_method
+from search.judge.bind import bind_method
 from search.latency.progress import Say, tell_user
 from search.latency.table import ChosenLatency, LatencyTable, latency_table
 from search.settings.config import RunConfig

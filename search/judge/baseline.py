@@ -15,7 +15,6 @@ from models.tasks.load import check_trainable, load_task
 from models.tasks.metric import Metric
 from models.tasks.picture_parts import split_metadata
 from search.files.output_file import check_output_file, write_output_file
-from search.judge.finetune import finetune
 from search.machine.last_words import last_words
 from search.recipe import DENSE_TRAINING, Recipe
 
@@ -47,6 +46,8 @@ def train_baseline(
     Returns:
         What ranks, and its values on the search split and on the test set.
     """
+    from search.judge.finetune import finetune  # plans come by this module, and most train nothing
+
     encode = check_weights_file(path, force=force)  # before the work, not after
     with last_words("while it trained the network"):
         task = load_task(config, pick_device(device))

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from methods.base import Compressor, Tuning, copy_network
-from methods.registry import create, locate_methods, method_info
+from methods.registry import locate_methods, method_info
 from models.data.picture_folders import FolderFindings, adopt_findings
 from models.devices import pick_device
 from models.errors import UserError
@@ -31,6 +31,7 @@ from models.tasks.load import load_task
 from models.tasks.loaded import LoadedTask, Score, Split, TrainingPart
 from models.user.given_networks import receive_networks
 from search.candidate import Candidate, Outcome, failed_outcome
+from search.judge.bind import bind_method
 from search.judge.checkpoint import Checkpoint, RungWeights
 from search.judge.drift import Drift
 from search.judge.faults import fault_outcome, machine_fault
@@ -236,14 +237,6 @@ def _method_key(candidate: Candidate) -> str:
 def _call_signature(candidate: Candidate) -> tuple[int | None, ...]:
     """On which images, in which batches, the network of a scan is called."""
     return candidate.seed, candidate.recipe.recalibration_images, candidate.images
-
-
-def bind_method(task: LoadedTask, method: str, options: dict[str, Any]) -> Compressor:
-    """A method bound to a task's dense network, calibrated on fine-tuning inputs if it wants that."""
-    compressor = create(method, task.network, task.example, options)
-    if method_info(method).needs_calibration:
-        compressor.calibrate(task.calibration_batches(), task.objective)
-    return compressor
 
 
 def rung_file(folder: Path, candidate: Candidate, task: str) -> Path:

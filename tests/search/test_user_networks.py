@@ -14,7 +14,8 @@ from models.task_config import TaskConfig
 from models.tasks.load import check_trainable, load_task
 from search import api
 from search.candidate import Candidate
-from search.judge.evaluate import Evaluator, bind_method
+from search.judge.bind import bind_method
+from search.judge.evaluate import Evaluator
 from search.recipe import Recipe
 
 NETWORKS = Path(__file__).with_name("user_networks.py")

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import nn
 
 from methods.graph.channels import block_width
@@ -104,6 +103,9 @@ def _balanced_members(kinds: Mapping[Kind, list[int]], blocks: Mapping[Place, _B
 
     A ladder of n steps takes as many of each kind in every step, so n times that must be there.
     """
+    # Here, because it takes a third of a second to import and most networks have no groups that need it.
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
     sizes = np.array([len(members) for members in kinds.values()])
     balanced = LinearConstraint(_differences(list(kinds), blocks), 0, 0)
     best, best_worth = np.zeros(len(sizes), dtype=np.int64), 0.0

@@ -107,6 +107,11 @@ class CallNumbers:
         self._candidates, self._attributes, self._indices = list(candidates), list(attributes), list(indices)
         self._rewritten: set[str] = set()  # modules whose attributes are written anew
 
+    @property
+    def are_none(self) -> bool:
+        """Whether no call holds a number that may be a width; attributes of modules are written where calls fail."""
+        return not (self._candidates or self._indices)
+
     def rewrite_attributes(self, module: str) -> bool:
         """Write the widths that a module holds as attributes from now on; False if there are none, or it is done."""
         if module in self._rewritten or all(attribute.module != module for attribute in self._attributes):

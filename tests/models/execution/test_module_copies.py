@@ -60,3 +60,18 @@ def test_tied_parameters_stay_tied_in_a_copy_on_write() -> None:
     network[1].weight = network[0].weight
     twin = copy_on_write(network)
     assert twin[1].weight is twin[0].weight is not network[0].weight
+
+
+def test_hooks_of_a_copy_are_its_own() -> None:
+    """No copy shares a mapping with its original, an empty one included; what two attributes name stays one."""
+    network = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).eval()
+    network.notes = network.more_notes = {}
+    for copied in (copy_module(network), copy_on_write(network)):
+        assert copied.notes is copied.more_notes is not network.notes
+        calls: list[str] = []
+        copied[0].register_forward_hook(lambda *_: calls.append("copy"))  # noqa: B023
+        network(torch.ones(2, 4))
+        assert not calls
+        copied(torch.ones(2, 4))
+        assert calls == ["copy"]
+    assert torch._C._is_cow_tensor(copy_on_write(network)[1].running_mean)
