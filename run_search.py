@@ -11,6 +11,7 @@ import typer
 from search.export.settings import EXPORT
 from search.leaderboard.settings import LEADERBOARD, LEADERBOARD_COMMAND, VERIFY
 from search.machine.last_words import last_words
+from search.machine.permanent_imports import permanent_imports
 from search.machine.signals import interrupt_on_signals
 from search.settings.commands import COMPARE, PLAN, SEARCH, TRAIN
 from search.settings.flags import AsJson, takes_settings
@@ -35,7 +36,8 @@ def default(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         print("ratio-search on the embedded digits: a small network is trained once, then compressed to three budgets.")
         print("About half a minute on two idle cores. Loading ...", flush=True)
-        from search import api
+        with permanent_imports():
+            from search import api
         from search.settings.demo import DEMO
 
         _end_command(api.search(**DEMO, show=PlainConsole()))
@@ -45,7 +47,8 @@ def default(context: typer.Context) -> None:
 @takes_settings(SEARCH)
 def search(json_: AsJson = False, **settings: Any) -> None:
     """Search an allocation for each FLOPs target, fine-tune, and leave a report."""
-    from search import api
+    with permanent_imports():
+        from search import api
 
     with json_output(json_) as write_json:
         result = api.search(**settings, show=PlainConsole(stderr=json_))
@@ -57,7 +60,8 @@ def search(json_: AsJson = False, **settings: Any) -> None:
 @takes_settings(PLAN)
 def plan(json_: AsJson = False, **settings: Any) -> None:
     """Sites, allocation, predicted cost and reachable range; nothing is trained."""
-    from search import api
+    with permanent_imports():
+        from search import api
     from search.terminal.show_plan import show_plan
 
     with json_output(json_) as write_json:
@@ -71,7 +75,8 @@ def plan(json_: AsJson = False, **settings: Any) -> None:
 @takes_settings(COMPARE)
 def compare(json_: AsJson = False, **settings: Any) -> None:
     """Every method × strategy × target, the best of each tested with several seeds; then the leaderboard."""
-    from search import api
+    with permanent_imports():
+        from search import api
     from search.terminal.console import wide_console
 
     with json_output(json_) as write_json:
@@ -84,7 +89,8 @@ def compare(json_: AsJson = False, **settings: Any) -> None:
 @takes_settings(LEADERBOARD_COMMAND)
 def leaderboard(**settings: Any) -> None:
     """What is known of tasks: every method and strategy on the test set, ranked as far as the noise allows."""
-    from search import api
+    with permanent_imports():
+        from search import api
     from search.files.output_file import check_output_file
     from search.leaderboard.forms import boards_record
     from search.leaderboard.rich_tables import print_boards
@@ -116,7 +122,8 @@ def leaderboard(**settings: Any) -> None:
 @takes_settings(TRAIN)
 def train(json_: AsJson = False, **settings: Any) -> None:
     """Train a dense baseline on the fine-tuning part; its search split stays unseen."""
-    from search import api
+    with permanent_imports():
+        from search import api
 
     with json_output(json_) as write_json:
         trained = api.train(**settings, show=PlainConsole(stderr=json_))
@@ -128,7 +135,8 @@ def train(json_: AsJson = False, **settings: Any) -> None:
 @takes_settings(EXPORT)
 def export(json_: AsJson = False, **settings: Any) -> None:
     """Write a candidate of a run as files to deploy, each tried on test images."""
-    from search import api
+    with permanent_imports():
+        from search import api
     from search.export.export import as_json
 
     with json_output(json_) as write_json:

@@ -8,15 +8,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from search.leaderboard.settings import LEADERBOARD, VERIFY
 from search.ledger.location import public_location, usual_ledger
 from search.screens import Show, observer_of
 from search.settings.choices import check_choices
 from search.settings.keywords import takes_keywords
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # each function imports what it needs
+    import pandas as pd
+
     from search.api_objects import Leaderboard, Verified
 
 
@@ -94,4 +94,6 @@ def networks() -> list[str]:
 
 
 def _records_table(records: Mapping[str, Any]) -> pd.DataFrame:
+    import pandas as pd
+
     return pd.DataFrame([dataclasses.asdict(record) for record in records.values()])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
-from search.candidate import Candidate, Outcome
-from search.engine.outcomes import RunOutcomes
-from search.engine.prepare import PreparedRun
-from search.settings.config import RunConfig
-from search.strategies.contract import Proposal
+if TYPE_CHECKING:  # what is told about, which a plan does not need
+    from search.candidate import Candidate, Outcome
+    from search.engine.outcomes import RunOutcomes
+    from search.engine.prepare import PreparedRun
+    from search.settings.config import RunConfig
+    from search.strategies.contract import Proposal
 
 
 class RunObserver:

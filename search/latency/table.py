@@ -23,7 +23,6 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.optimize import nnls
 from torch import nn
 
 from methods.base import Compressor, Levels
@@ -117,6 +116,8 @@ class LatencyTable:
             levels: (n, n_sites), the dense network first.
             measured: (n,) nanoseconds of the whole networks.
         """
+        from scipy.optimize import nnls  # takes a third of a second to import, and plans come by this module
+
         features = self._latency_features(levels)
         weight = 1 / measured  # the squares of relative errors are summed: small networks count as much as large ones
         weight[0] *= DENSE_WEIGHT

@@ -13,8 +13,8 @@ from methods.registry import create
 from models.errors import UserError
 from models.networks.catalog import build_network
 from models.task_config import TaskConfig
-from search.engine import plan as planning
 from search.engine.plan import solve_plan
+from search.judge import evaluate
 from search.settings.config import RunConfig
 
 # stem and six convolutions of 16 at 32×32; then one that widens and five at 16×16; the same at 8×8; the classifier
@@ -69,7 +69,7 @@ def test_needs_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError("data was loaded")
 
-    monkeypatch.setattr(planning, "Evaluator", forbidden)
+    monkeypatch.setattr(evaluate, "Evaluator", forbidden)
     solve_plan(config(root=tmp_path))
     assert list(tmp_path.iterdir()) == []
 
