@@ -45,9 +45,13 @@ class ChannelGroups:
         set_partitions(traced.groups, network)
         prunable = self._prunable_groups(traced.groups, network)
         images = trial_images(network, example, traced)
-        self.groups, unsound = sound_groups(network, example, prunable, traced, images)
-        least, unsettled = least_widths(network, example, self.groups, traced, images)
-        self.groups = [group for group in self.groups if group.name in least]
+        sound, unsound = sound_groups(network, example, prunable, traced, images)
+        least, unsettled = least_widths(network, example, sound, traced, images)
+        found_fault = unsound or unsettled or any(least[group.name] > group.classes for group in sound)
+        if images is not example and found_fault:  # what is wrong on smaller images may be right on these
+            sound, unsound = sound_groups(network, example, prunable, traced)
+            least, unsettled = least_widths(network, example, sound, traced)
+        self.groups = [group for group in sound if group.name in least]
         self.skipped |= unsound | unsettled
         self.skipped |= self._reasons_of_followers(traced.groups, uses)
         ladders = [list(range(group.channels, least[group.name] - 1, -group.classes)) for group in self.groups]

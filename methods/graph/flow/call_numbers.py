@@ -109,8 +109,8 @@ class CallNumbers:
 
     @property
     def are_none(self) -> bool:
-        """Whether no call holds a number that may be a width; attributes of modules are written where calls fail."""
-        return not (self._candidates or self._indices)
+        """Whether the code holds no number that may be a width."""
+        return not (self._candidates or self._attributes or self._indices)
 
     def rewrite_attributes(self, module: str) -> bool:
         """Write the widths that a module holds as attributes from now on; False if there are none, or it is done."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from methods.graph.channel_sites import ChannelGroups
 from methods.graph.channels import set_partitions
 from methods.graph.flow.find import trace_groups
 from methods.graph.trace import trace_layers
@@ -87,3 +88,24 @@ def test_what_only_large_images_do_is_found() -> None:
     sound, reasons = sound_groups(network, example, traced.groups, traced, small)
     assert "first" not in [group.name for group in sound]
     assert "images of the example's size" in reasons["first"]
+
+
+class LessItsMean(nn.Module):
+    """With a single position behind its strides, nothing of its channels would be left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, stride=8), nn.Conv2d(8, 8, 3, stride=8)
+        self.last = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.second(torch.relu(self.first(x)))
+        return self.last(torch.relu(h - h.mean((2, 3), keepdim=True)).mean((2, 3)))
+
+
+def test_what_smaller_images_find_wrong_is_tried_on_the_example() -> None:
+    """There a trial sees no channel at all; of 3 × 3 positions, it sees all of them."""
+    torch.manual_seed(0)
+    network, example = LessItsMean().eval(), torch.randn(1, 3, 200, 200)
+    assert images_for(network, size=200).args[0].shape == (1, 3, SIDE, SIDE)
+    assert [site.name for site in ChannelGroups(network, example).sites] == ["first", "second"]
