@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from search.export.settings import EXPORT
+from search.kit.settings import MEASURE
 from search.leaderboard.settings import LEADERBOARD, LEADERBOARD_COMMAND, VERIFY
 from search.machine.last_words import last_words
 from search.machine.permanent_imports import permanent_imports
@@ -141,6 +142,21 @@ def export(json_: AsJson = False, **settings: Any) -> None:
 
     with json_output(json_) as write_json:
         write_json(as_json(api.export(**settings, show=PlainConsole(stderr=json_))))
+
+
+latency_app = typer.Typer(no_args_is_help=False, help="Times of layers on the device where networks are deployed.")
+app.add_typer(latency_app, name="latency")
+
+
+@latency_app.command()
+@takes_settings(MEASURE)
+def measure(json_: AsJson = False, **settings: Any) -> None:
+    """Write a kit of small ONNX files, which a script measures on any device with Python and onnxruntime."""
+    from search import api
+
+    with json_output(json_) as write_json:
+        kit = api.measure_latency(**settings, show=PlainConsole(stderr=json_))
+        write_json(kit.summary)
 
 
 app.command("methods")(list_methods)

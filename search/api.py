@@ -33,6 +33,7 @@ from models.task import Task
 from models.task_config import TaskConfig
 from search.export.compressed import load_compressed
 from search.export.settings import EXPORT
+from search.kit.settings import MEASURE, KitSettings
 from search.lookups import leaderboard, methods, networks, strategies, verify
 from search.recipe import DENSE_TRAINING, Recipe
 from search.screens import Show, observer_of
@@ -41,19 +42,22 @@ from search.settings.commands import COMPARE, COMPARE_FIXED, PLAN, SEARCH, TRAIN
 from search.settings.config import RunConfig
 from search.settings.inputs import Data, Network, check_same, task_of
 from search.settings.keywords import takes_keywords
-from search.settings.new_config import new_run_config
+from search.settings.new_config import new_run_config, read_options
 from search.settings.setting import Setting, model_fields
+from search.settings.users_code import identify_names
 
 if TYPE_CHECKING:  # each function imports what it needs: a plan does without databases and pictures
     from search.api_objects import RunResult, Trained
     from search.engine.plan import Plan
     from search.export.export import Exported
+    from search.kit.make_kit import Kit
 
 __all__ = [
     "compare",
     "export",
     "leaderboard",
     "load_compressed",
+    "measure_latency",
     "methods",
     "networks",
     "open_run",
@@ -129,6 +133,32 @@ def plan(network: Network | None = None, data: Data | None = None, **settings: A
     from search.engine.plan import solve_plan
 
     return solve_plan(_new_run(network, data, PLAN, settings, name="plan"))
+
+
+@takes_keywords(MEASURE)
+def measure_latency(
+    network: Network | None = None, data: Data | None = None, *, show: Show = True, **settings: Any
+) -> Kit:
+    """Write a kit: small ONNX files, and a script that times them on the device where networks are deployed.
+
+    The script's table is what `latency_tables` of `plan`, `search` and `compare` take. One method that removes channels
+    serves all of these; `svd` and `tucker` need kits with layers of their own.
+
+    Raises:
+        UserError: an input that cannot be worked with, or a folder that is in use.
+    """
+    from search.kit.make_kit import make_kit
+
+    fields = model_fields(MEASURE, settings, RunConfig)
+    check_choices(fields["methods"])
+    methods, _, _ = identify_names(tuple(dict.fromkeys(fields["methods"])), ())
+    options = read_options(fields.get("options", ()), methods, of_several=len(methods) > 1)
+    task = _task_config(network, data, MEASURE, settings)
+    chosen = {name: settings[name] for name in KitSettings.model_fields if name != "to"}
+    observer = observer_of(show)
+    kit = make_kit(task, {name: options.get(name, {}) for name in methods}, settings["to"], observer.say, **chosen)
+    observer.on_kit_written(kit)
+    return kit
 
 
 @takes_keywords(COMPARE)

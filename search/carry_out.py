@@ -20,7 +20,7 @@ from search.leaderboard.board import Board, board_of
 from search.leaderboard.forms import boards_csv, boards_record
 from search.leaderboard.page import page_html
 from search.observer import Observer
-from search.report.final_latency import measure_finals
+from search.report.final_latency import final_latencies
 from search.report.outputs import Written, write_outputs
 from search.settings.command import resume_command
 from search.settings.config import RunConfig
@@ -42,9 +42,9 @@ def carry_out(config: RunConfig, observer: Observer, *, retry_failed: bool = Fal
     with stop_signals():  # beyond the search: its files are written and its last line is said
         outcomes = run_prepared(run, observer, retry_failed=retry_failed)
         with report_unwritable(config.folder, f"free space, then write them by: {resume_command(config)}"):
-            checked = measure_finals(outcomes, observer.say)
+            latencies = final_latencies(outcomes, observer.say)
             boards = _task_boards(run)  # after the latencies were measured: it shows them
-            written = write_outputs(outcomes, checked)
+            written = write_outputs(outcomes, latencies)
             written.files.extend(_write_boards(boards, config.folder))
         observer.on_files_written(outcomes, written, boards)
     check_finalists(outcomes)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # what is told about, which a plan does not need
     from models.tasks.metric import Metric
     from search.engine.outcomes import RunOutcomes
     from search.export.export import Exported
+    from search.kit.make_kit import Kit
     from search.leaderboard.answers import Answer
     from search.leaderboard.board import Board
     from search.leaderboard.verify import Check
@@ -34,6 +35,9 @@ class Observer(RunObserver):
 
     def on_exported(self, exported: Exported) -> None:
         """The files of an export are there."""
+
+    def on_kit_written(self, kit: Kit) -> None:
+        """The folder of a kit is there, and measured if that was asked for."""
 
     def while_training(self) -> AbstractContextManager[OnStep]:
         """Entered before a dense network is trained, left after it; what it gives is told of its steps."""

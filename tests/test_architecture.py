@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     ("run_search", "search.terminal"),
     ("search.api", "search.api_objects", "search.carry_out", "search.lookups", "search.observer", "search.screens"),
+    ("search.kit",),
     ("search.export", "search.leaderboard", "search.report"),
     ("search.engine",),
     ("search.settings",),

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from methods.base import Cost, CostModel, Levels, Site
 from models.errors import UserError
 from search.allocation.budget import Budget, LatencyModel
-from search.allocation.targets import MEASURES, TOLERANCE, Target
+from search.allocation.targets import TOLERANCE, Target, measure_of
 
 Floats = npt.NDArray[np.float64]
 MISSED = {
@@ -76,7 +76,7 @@ def check_reachable(
     target: Target,
     sites: Sequence[Site],
     cost: CostModel,
-    latency: LatencyModel | None = None,
+    latency: Mapping[str, LatencyModel] | None = None,
     *,
     method: str,
     network: str,
@@ -85,15 +85,15 @@ def check_reachable(
     """The budget that a target stands for on this network; UserError with the range if no allocation can meet it.
 
     Args:
-        latency: needed for a target that asks for it.
+        latency: measure -> its predictions, for a target that asks for latency.
         skipped: layers left dense with the reasons; the first ones are named where that may explain the range.
     """
-    free = Budget(dict.fromkeys(target.measures, 0), cost, latency)
+    free = Budget(dict.fromkeys(target.measures, 0), cost, latency or {})
     limits = {term.measure: term.limit_for(free.dense_figure(term.measure)) for term in target.terms}
-    budget = Budget(limits, cost, latency)
+    budget = Budget(limits, cost, free.latency)
     ranges = reachable_ranges(budget, sites)
     for term, limit, (smallest, largest) in zip(target.terms, limits.values(), ranges, strict=True):
-        measure, dense = MEASURES[term.measure], budget.dense_figure(term.measure)
+        measure, dense = measure_of(term.measure), budget.dense_figure(term.measure)
         loose = limit > largest and (len(target.terms) == 1 or _never_binds(budget, sites))
         if limit < smallest or loose:
             left = (

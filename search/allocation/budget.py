@@ -9,18 +9,17 @@ measure binds.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from methods.base import Cost, CostModel, Levels
-from search.allocation.targets import MEASURES, TOLERANCE
+from search.allocation.targets import TOLERANCE, is_latency, measure_of
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-LATENCY = "latency"
 
 
 class LatencyModel(Protocol):
@@ -41,23 +40,22 @@ class Budget:
     limits: Mapping[str, int]
     """Measure -> the largest figure allowed; latency in nanoseconds."""
     cost: CostModel
-    latency: LatencyModel | None = None
+    latency: Mapping[str, LatencyModel] = field(default_factory=dict)
+    """Measure -> its predictions, for every latency of `limits`."""
 
     def dense_figure(self, measure: str) -> int:
         """The dense network's figure."""
-        if measure == LATENCY:
-            assert self.latency is not None
-            return self.latency.dense_nanoseconds
+        if is_latency(measure):
+            return self.latency[measure].dense_nanoseconds
         return int(getattr(self.cost.dense, measure))
 
     def figures_of(self, levels: Levels) -> Ints:
         """(n_allocations, n_sites) -> (n_measures, n_allocations), in the order of `limits`."""
         figures = []
-        costs = self.cost(levels) if set(self.limits) != {LATENCY} else None
+        costs = self.cost(levels) if not all(map(is_latency, self.limits)) else None
         for measure in self.limits:
-            if measure == LATENCY:
-                assert self.latency is not None
-                figures.append(self.latency(levels))
+            if is_latency(measure):
+                figures.append(self.latency[measure](levels))
             else:
                 figures.append(getattr(costs, measure))
         return np.stack(figures)
@@ -89,4 +87,4 @@ class Budget:
 
     def limits_text(self) -> str:
         """`304K FLOPs and 5 ms`."""
-        return " and ".join(MEASURES[name].figure_text(limit) for name, limit in self.limits.items())
+        return " and ".join(measure_of(name).figure_text(limit) for name, limit in self.limits.items())

@@ -35,6 +35,11 @@ class Choice:
     def is_constrained(self) -> bool:
         return bool(self.rules)
 
+    @property
+    def is_rounded(self) -> bool:
+        """Whether sites keep multiples of some number of channels."""
+        return any(rule.widths for rule in self.rules)
+
     def full_levels(self, levels: Levels) -> Levels:
         """Levels of `sites`, (n, n_sites), as levels of all the method's sites."""
         return self.cost.full_levels(levels) if isinstance(self.cost, ShortenedCost) else levels
@@ -77,8 +82,11 @@ class ShortenedCost:
         return self._cost(self.full_levels(levels))
 
 
-def constrain_choice(compressor: Compressor, constraints: Constraints) -> Choice:
+def constrain_choice(compressor: Compressor, constraints: Constraints, more: Sequence[Rule] = ()) -> Choice:
     """The method's sites with the settings that the constraints leave.
+
+    Args:
+        more: rules beyond those that the user wrote; they may concern no site.
 
     Raises:
         UserError: a pattern matches nothing (closest names), constraints contradict each other or leave no choice.
@@ -86,7 +94,7 @@ def constrain_choice(compressor: Compressor, constraints: Constraints) -> Choice
     rules = read_rules(constraints)
     for rule in rules:
         _check_rule(rule, compressor)
-    return _choice_under(compressor, rules)
+    return _choice_under(compressor, [*rules, *more])
 
 
 def blamed_constraints(choice: Choice, would_do: Callable[[Choice], bool]) -> list[str]:

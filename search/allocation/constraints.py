@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated
@@ -127,6 +127,21 @@ def _read_rounding(text: str) -> Rule:
         return not site.widths or level == 0 or site.widths[level] % multiple == 0
 
     return Rule(shown, pattern if equals else "*", is_multiple, widths=True)
+
+
+def step_rule(step: int, devices: Sequence[str]) -> Rule:
+    """Multiples of a step of devices' kernels, and below it its halves, quarters, ...: a rule that nobody wrote."""
+
+    def is_worth_its_time(site: Site, level: int) -> bool:
+        return not site.widths or level == 0 or is_on_step(site.widths[level], step)
+
+    text = f"the steps of kernels on {' and '.join(devices)}, {step} channels"
+    return Rule(text, "*", is_worth_its_time, widths=True)
+
+
+def is_on_step(width: int, step: int) -> bool:
+    """Whether a width is a multiple of a step, or below it a half, a quarter, ... of it."""
+    return width > 0 and (width % step == 0 or (width < step and step % width == 0))
 
 
 def kept_fraction(site: Site, level: int) -> float:

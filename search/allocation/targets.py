@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, GetCoreSchemaHandler
@@ -63,11 +63,54 @@ MEASURES: dict[str, Measure] = {
         Measure("latency", _TIMES, "800us, 5ms", latency_text),
     )
 }
+LATENCY = "latency"
+ON_DEVICE = f"{LATENCY}@"  # `latency@phone`: the latency on a device, by the name of its table
+_DEVICE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
 _FORM = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*|%)", re.ASCII)
 
 
+def latency_measure(device: str | None) -> str:
+    """The name of the measure that is the latency on a device with a table; without one, on the device of the run."""
+    return LATENCY if device is None else f"{ON_DEVICE}{device}"
+
+
+def device_of(measure: str) -> str | None:
+    """The device that a measure is the latency on; None for every other measure."""
+    return measure.removeprefix(ON_DEVICE) if measure.startswith(ON_DEVICE) else None
+
+
+def is_latency(measure: str) -> bool:
+    """Whether a measure is a latency, on whichever device."""
+    return measure == LATENCY or device_of(measure) is not None
+
+
+def is_device_name(name: str) -> bool:
+    """Whether a device may be called so: targets and file names have it as a word."""
+    return _DEVICE_NAME.fullmatch(name) is not None
+
+
+def find_measure(name: str) -> Measure | None:
+    """The measure of a name, a device's latency among them; None if there is none."""
+    device = device_of(name)
+    if device is None:
+        return MEASURES.get(name)
+    return replace(MEASURES[LATENCY], name=name, noun=f"on {device}") if is_device_name(device) else None
+
+
+def measure_of(name: str) -> Measure:
+    """The measure of a name that is known to be one."""
+    measure = find_measure(name)
+    assert measure is not None
+    return measure
+
+
+def _place_of(name: str) -> tuple[int, str]:
+    """Where a measure stands among others: in the order of `MEASURES`, devices by name."""
+    return list(MEASURES).index(LATENCY if is_latency(name) else name), name
+
+
 def _ways_to_write(measure: Measure) -> str:
-    times = "a speed-up (2.12x)" if measure.name in ("flops", "latency") else "a factor (2.12x)"
+    times = "a speed-up (2.12x)" if measure.name == "flops" or is_latency(measure.name) else "a factor (2.12x)"
     return f"write a kept fraction (0.5), an amount ({measure.examples}) or {times}"
 
 
@@ -118,18 +161,23 @@ class Target:
 
 
 def parse_target(text: str) -> Target:
-    """Read `0.5`, `60M`, `2.12x` (FLOPs), `params 0.4`, or `flops 0.5 + latency 5ms`; UserError for anything else."""
+    """Read `0.5`, `60M`, `2.12x` (FLOPs), `params 0.4`, `flops 0.5 + latency 5ms` or `latency@phone 0.6`.
+
+    Raises:
+        UserError: anything else.
+    """
     pieces = [piece.strip() for piece in text.strip().split("+")]
     terms = []
     for piece in pieces:
         name, _, rest = piece.partition(" ")
-        if name.lower() in MEASURES and rest.strip():
-            terms.append(parse_term(name.lower(), rest))
+        name = name if device_of(name) else name.lower()
+        if find_measure(name) and rest.strip():
+            terms.append(parse_term(name, rest))
         else:  # a target without a measure is one of FLOPs
             terms.append(parse_term("flops", piece, text.strip()))
     if len({term.measure for term in terms}) < len(terms):
         raise UserError(f"target {text.strip()!r} names a measure twice; name each once")
-    terms.sort(key=lambda term: list(MEASURES).index(term.measure))
+    terms.sort(key=lambda term: _place_of(term.measure))
     if [term.measure for term in terms] == ["flops"]:
         return Target(terms[0].asked, tuple(terms))
     return Target(" + ".join(f"{term.measure} {term.asked}" for term in terms), tuple(terms))
@@ -137,7 +185,7 @@ def parse_target(text: str) -> Target:
 
 def parse_term(name: str, text: str, target_text: str | None = None) -> TargetTerm:
     """Read one measure's `0.5`, `50%`, `2.12x` or amount; UserError for anything else."""
-    text, measure = text.strip(), MEASURES[name]
+    text, measure = text.strip(), measure_of(name)
     shown = target_text or text
     match = _FORM.fullmatch(text)
     what = "target" if name == "flops" else f"{name} target"
@@ -164,7 +212,7 @@ def parse_term(name: str, text: str, target_text: str | None = None) -> TargetTe
 
 def beyond_flops(target_text: str) -> str:
     """The text of a target (`Target.asked`) that bounds more than FLOPs; an empty text for one of FLOPs alone."""
-    return target_text if target_text.partition(" ")[0] in MEASURES else ""
+    return target_text if find_measure(target_text.partition(" ")[0]) else ""
 
 
 def parse_targets(text: str) -> tuple[Target, ...]:

@@ -19,12 +19,15 @@ from models.errors import UserError
 from models.notices import collect_notices
 from models.tasks.load import load_subject
 from search.allocation.allocate import reachable_ranges, too_coarse
-from search.allocation.budget import LATENCY, Budget
-from search.allocation.choice import Choice, constrain_choice
-from search.engine.prepare_method import budget_of, problem_of, table_of
+from search.allocation.budget import Budget
+from search.allocation.choice import Choice
+from search.allocation.targets import LATENCY
+from search.engine.prepare_method import budget_of, choice_of, problem_of, steps_of, tables_of
 from search.judge.baseline import train_missing_baseline
 from search.judge.bind import bind_method
 from search.latency.check import check_prediction
+from search.latency.device_table import DeviceTable
+from search.latency.predicted import predict_latency
 from search.latency.progress import Say, tell_user
 from search.settings.config import RunConfig
 from search.strategies.contract import Propose
@@ -89,15 +92,23 @@ def solve_plan(config: RunConfig, say: Say = tell_user) -> Plan:
             compressor = bind_method(evaluator.task, config.method, config.method_options)
         else:
             compressor = _bound_without_data(config, device if LATENCY in target.measures else None)
-    choice = constrain_choice(compressor, config.constraints)
-    table = table_of(config, compressor, [target], say)
-    budget = budget_of(config, choice, target, table)
+    tables = tables_of(config, compressor, [target], say)
+    choice = choice_of(config, compressor, tables)
+    budget = budget_of(config, choice, target, tables)
     problem = problem_of(config, choice, [(target, budget)])
     levels, seconds = _propose_levels(problem, propose, compressor, evaluator)
     record = {**_plan_record(config, compressor, choice, levels, budget, seconds), "notices": notices}
-    if table is not None:
-        checked = check_prediction(compressor, levels, table)
-        record["latency"] = {**checked.model_dump(), "off": checked.relative_error, "words": checked.figures_text()}
+    devices = []
+    for table in tables.values():
+        if isinstance(table, DeviceTable):
+            prediction = predict_latency(table, levels)
+            devices.append({**prediction.model_dump(), "words": prediction.figures_text})
+        else:
+            checked = check_prediction(compressor, levels, table)
+            record["latency"] = {**checked.model_dump(), "off": checked.relative_error, "words": checked.figures_text()}
+    if devices:
+        step, _ = steps_of(tables)
+        record |= {"devices": devices, "device_step": step if choice.is_rounded else 1}
     return Plan(record, compressor, compressor.allocation(levels))
 
 

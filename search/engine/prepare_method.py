@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from methods.base import Allocation, Compressor, Levels
@@ -12,14 +12,20 @@ from models.errors import UserError
 from models.tasks.loaded import LoadedTask
 from models.user.spec_names import network_name
 from search.allocation.allocate import check_reachable
-from search.allocation.budget import LATENCY, Budget
+from search.allocation.budget import Budget
 from search.allocation.choice import Choice, blamed_constraints, constrain_choice
-from search.allocation.targets import Target
+from search.allocation.constraints import step_rule
+from search.allocation.targets import Target, device_of, is_latency, latency_measure
 from search.judge.bind import bind_method
+from search.latency.device_file import device_files, unknown_device
+from search.latency.device_table import DeviceTable
 from search.latency.progress import Say, tell_user
 from search.latency.table import ChosenLatency, LatencyTable, latency_table
 from search.settings.config import RunConfig
 from search.strategies.problem import Problem, Scan
+
+Tables = Mapping[str, LatencyTable | DeviceTable]
+"""Measure, a latency -> what predicts it."""
 
 
 @dataclass
@@ -34,8 +40,8 @@ class PreparedMethod:
     choice: Choice
     problem: Problem
     targets: list[tuple[Target, Budget]]
-    table: LatencyTable | None = None
-    """Where a target asks for latency."""
+    tables: Tables = field(default_factory=dict)
+    """Measure -> predictions, for every latency that a target asks for."""
 
     def levels(self, allocation: Allocation) -> Levels:
         """The levels that strategies and budgets know an allocation by."""
@@ -59,22 +65,22 @@ def prepare_method(task: LoadedTask, config: RunConfig, say: Say) -> tuple[Prepa
     """
     try:
         compressor = bind_sites(task, config)
-        choice = constrain_choice(compressor, config.constraints)
-        table = table_of(config, compressor, config.targets, say)
+        tables = tables_of(config, compressor, config.targets, say)
+        choice = choice_of(config, compressor, tables)
     except UserError as error:
         return None, [(target, str(error)) for target in config.targets]
     reached: list[tuple[Target, Budget]] = []
     refused: list[Refusal] = []
     for target in config.targets:
         try:
-            reached.append((target, budget_of(config, choice, target, table)))
+            reached.append((target, budget_of(config, choice, target, tables)))
         except UserError as error:
             refused.append((target, str(error)))
     if not reached:
         return None, refused
     targets = distinct_targets(reached)
     problem = problem_of(config, choice, targets)
-    return PreparedMethod(config, task.fingerprint, compressor, choice, problem, targets, table), refused
+    return PreparedMethod(config, task.fingerprint, compressor, choice, problem, targets, tables), refused
 
 
 def bind_sites(task: LoadedTask, config: RunConfig) -> Compressor:
@@ -99,16 +105,48 @@ def weightiest_reason(compressor: Compressor) -> str | None:
     return weights.most_common(1)[0][0] if weights else None
 
 
-def table_of(
-    config: RunConfig, compressor: Compressor, wanted: Sequence[Target], say: Say = tell_user
-) -> LatencyTable | None:
-    """The measured layer times, if a target asks for latency; UserError if the method gains none."""
-    if not any(LATENCY in target.measures for target in wanted):
-        return None
-    return latency_table(compressor, batch=config.latency_batch, results=Path(config.results), say=say)
+def tables_of(config: RunConfig, compressor: Compressor, wanted: Sequence[Target], say: Say = tell_user) -> Tables:
+    """Predictions for every latency that a target asks for: from a device's table, or from layers measured here.
+
+    Raises:
+        UserError: the method gains no latency, or a device's table does not fit the method and network.
+    """
+    asked = dict.fromkeys(measure for target in wanted for measure in target.measures if is_latency(measure))
+    files = device_files(config.latency_tables)
+    tables: dict[str, LatencyTable | DeviceTable] = {}
+    for name, file in files.items():  # shown, even where no target asks for them
+        if latency_measure(name) not in asked:
+            try:
+                tables[latency_measure(name)] = DeviceTable(file, compressor)
+            except UserError as error:
+                say(f"no latency on {name}: {error}")
+    for measure in asked:
+        device = device_of(measure)
+        if device is None:
+            tables[measure] = latency_table(
+                compressor, batch=config.latency_batch, results=Path(config.results), say=say
+            )
+        elif device in files:
+            tables[measure] = DeviceTable(files[device], compressor)
+        else:
+            raise unknown_device(device, files)
+    return tables
 
 
-def budget_of(config: RunConfig, choice: Choice, target: Target, table: LatencyTable | None = None) -> Budget:
+def choice_of(config: RunConfig, compressor: Compressor, tables: Tables) -> Choice:
+    """What the constraints leave; with tables of devices and no rounding of the user's, multiples of their steps."""
+    step, devices = steps_of(tables)
+    rounds = step > 1 and not config.constraints.round_channels and any(site.widths for site in compressor.sites)
+    return constrain_choice(compressor, config.constraints, [step_rule(step, devices)] if rounds else [])
+
+
+def steps_of(tables: Tables) -> tuple[int, list[str]]:
+    """The number of channels whose multiples fill the kernels of all devices with tables, and these devices."""
+    files = [table.file for table in tables.values() if isinstance(table, DeviceTable)]
+    return max((file.steps.channels for file in files), default=1), [file.name for file in files]
+
+
+def budget_of(config: RunConfig, choice: Choice, target: Target, tables: Tables | None = None) -> Budget:
     """What a target comes to; UserError, naming the constraints that are to blame, if it is out of reach."""
 
     def check_target(choice: Choice) -> Budget:
@@ -116,7 +154,7 @@ def budget_of(config: RunConfig, choice: Choice, target: Target, table: LatencyT
             target,
             choice.sites,
             choice.cost,
-            None if table is None else ChosenLatency(table, choice.full_levels),
+            {measure: ChosenLatency(table, choice.full_levels) for measure, table in (tables or {}).items()},
             method=config.method,
             network=network_name(config.task.network),
             skipped=choice.left_dense,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,6 +16,7 @@ from methods.graph.trace import evaluation_mode
 from models.execution.forward_hooks import forward_hooks
 from models.execution.inputs import Example, Inputs
 from models.execution.tensor_leaves import first_tensor
+from search.latency.grids import Grid
 from search.latency.timing import quiet_clock, time_in_turns
 
 ROUNDS = 60
@@ -29,21 +29,6 @@ POINTS = (0.25, 0.5, 1.0)  # widths that are measured, as shares of the dense on
 Shape = tuple[int, ...]
 Timer = Callable[[Sequence[Callable[[], object]]], list[list[float]]]
 """Seconds of one call of each run, a value per round, timed in turns."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Times of one layer over widths, for one batch."""
-
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    nanoseconds: tuple[tuple[float, ...], ...]
-    """(n_inputs, n_outputs)"""
-
-    def least_times(self, second: Grid) -> Grid:
-        """The lesser of two measurements of the same layer, width by width."""
-        times = np.minimum(np.array(self.nanoseconds), np.array(second.nanoseconds))
-        return Grid(self.inputs, self.outputs, tuple(map(tuple, times.tolist())))
 
 
 def device_timer(device: torch.device) -> Timer:
@@ -102,17 +87,15 @@ def layer_kind(layer: nn.Module, shapes: list[Shape]) -> str:
 
 def measure_grid(layer: nn.Module, shapes: list[Shape], least: tuple[int, int], batch: int, time: Timer) -> Grid:
     """The layer's times over a grid of widths, from `least` (in, out) to its dense ones."""
-    groups = _blocks_of(layer)
+    groups = blocks_of(layer)
     inputs = [1] if is_depthwise(layer) else _grid_widths(channels_of(layer, "in"), least[0], groups)
     outputs = _grid_widths(channels_of(layer, "out"), least[1], groups)
     runs = [run for width in inputs for run in _layer_calls(layer, shapes, width, outputs, batch)]
     times = np.array(least_nanoseconds(runs, time)).reshape(len(inputs), len(outputs))
-    # A wider layer never counts as faster: noise, and kernels that prefer some widths, would mislead the bisection.
-    rising = np.maximum.accumulate(np.maximum.accumulate(times, axis=0), axis=1)
-    return Grid(tuple(inputs), tuple(outputs), tuple(map(tuple, rising.tolist())))
+    return Grid(tuple(inputs), tuple(outputs), tuple(map(tuple, times.tolist()))).rising_times()
 
 
-def _blocks_of(layer: nn.Module) -> int:
+def blocks_of(layer: nn.Module) -> int:
     """The number that a layer's widths are multiples of: its groups, or a depthwise layer's filters per channel."""
     if is_depthwise(layer):
         return channels_of(layer, "out") // channels_of(layer, "in")
@@ -143,7 +126,7 @@ def _layer_calls(
         ]
         return [torch.randn(batch * rows, *shape, device=device) for rows, *shape in narrow]
 
-    shared, blocks = [] if is_depthwise(layer) else draw_noise(inputs), _blocks_of(layer)
+    shared, blocks = [] if is_depthwise(layer) else draw_noise(inputs), blocks_of(layer)
     return [
         partial(_call_layer, narrow_layer(layer, inputs, width).eval(), shared or draw_noise(width // blocks))
         for width in outputs
@@ -161,7 +144,7 @@ def narrow_layer(layer: nn.Module, inputs: int, outputs: int) -> nn.Module:
     if is_depthwise(layer):
         narrow_module(small, "out", torch.arange(outputs))
         return small
-    groups = _blocks_of(layer)
+    groups = blocks_of(layer)
     # Outputs first, as in `keep_channels`.
     narrow_module(small, "out", _first_channels(channels_of(layer, "out"), outputs, groups))
     narrow_module(small, "in", _first_channels(channels_of(layer, "in"), inputs, groups))

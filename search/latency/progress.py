@@ -1,4 +1,4 @@
-"""Sentences for the user who waits while layer times are measured."""
+"""Sentences for the user who waits while layers are measured, or a kit of them is written."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ def tell_user(sentence: str) -> None:
 
 
 class ProgressLines:
-    """Tells the user every few seconds how many measurements are done."""
+    """Tells the user every few seconds how many steps are done."""
 
-    def __init__(self, say: Say, steps: int) -> None:
+    def __init__(self, say: Say, steps: int, what: str = "layer times", done: str = "measured") -> None:
         self._say, self._steps, self._done = say, steps, 0
+        self._what, self._verb = what, done
         self._start = self._last = time.monotonic()
 
     def count_one(self) -> None:
@@ -29,4 +30,4 @@ class ProgressLines:
             return
         self._last = now
         seconds_left = (now - self._start) * (self._steps / self._done - 1)
-        self._say(f"layer times: {self._done} of {self._steps} measured, about {seconds_left:.0f} s left")
+        self._say(f"{self._what}: {self._done} of {self._steps} {self._verb}, about {seconds_left:.0f} s left")

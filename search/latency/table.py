@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,14 +26,13 @@ import torch
 from torch import nn
 
 from methods.base import Compressor, Levels
-from models.errors import UserError
 from models.execution.inputs import Inputs
 from models.wording import plural
 from search.allocation.allocate import Ladders
-from search.allocation.budget import Ints
+from search.allocation.budget import Ints, LatencyModel
 from search.files.atomic import atomic_write
+from search.latency.grids import Grid, GridTimes, fit_parts, predict_times
 from search.latency.layer_times import (
-    Grid,
     Shape,
     Timer,
     device_timer,
@@ -43,6 +42,7 @@ from search.latency.layer_times import (
     measure_grid,
 )
 from search.latency.progress import ProgressLines, Say
+from search.latency.widths import Widths, checked_widths
 from search.machine.host import device_name
 
 Floats = npt.NDArray[np.float64]
@@ -51,29 +51,8 @@ TimedLayer = tuple[nn.Module, list[Shape]]
 SCHEMA = 2
 FOLDER = "latency"  # below results
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of all sites alike, in the whole networks that are measured
-DENSE_WEIGHT = 3.0  # weight of the dense network in the fit: every kept fraction is a share of its time
 PASSES = 2  # over all layers and networks, so that a busy minute spoils none of them
 STEADY = 1.3  # the user is told if two measurements of the same network differ by a larger factor
-
-
-@runtime_checkable
-class Widths(Protocol):
-    """A cost model that knows the widths of layers."""
-
-    network: nn.Module
-    """The dense network, in which all layers have their greatest widths."""
-    layers: tuple[str, ...]
-    """Their names there."""
-    ladders: Sequence[Floats]
-
-    def layer_widths(self, levels: Levels) -> tuple[Floats, Floats]:
-        """Channels into and out of every layer, each (n_allocations, n_layers)."""
-
-    def position_shares(self, levels: Levels) -> Floats:
-        """The share of its positions that each layer still works at, (n_allocations, n_layers); 0 for an absent one."""
-
-    def written_elements(self, levels: Levels) -> Floats:
-        """The activations that all layers write, (n_allocations,)."""
 
 
 @dataclass(frozen=True)
@@ -97,18 +76,11 @@ class LatencyTable:
         """`grids`: one for each of `cost.layers`."""
         self.where = where
         self._cost = cost
-        self._inputs, self._outputs = (
-            _pad_axes([getattr(grid, side) for grid in grids]) for side in ("inputs", "outputs")
-        )
-        shape = (len(grids), self._inputs.shape[1], self._outputs.shape[1])
-        self._times = np.zeros(shape)
-        for grid_times, grid in zip(self._times, grids, strict=True):
-            table = np.array(grid.nanoseconds)
-            grid_times[: table.shape[0], : table.shape[1]] = table
+        self._layer_times = GridTimes(grids)
         self._parts = np.array([1.0, 0.0, 0.0])  # s, b and a of the equation above
 
     def fit_parts(self, levels: Levels, measured: Floats) -> None:
-        """Fit s, b and a by non-negative least squares on relative errors.
+        """Fit s, b and a to whole networks.
 
         s differs from 1 where layers take another time within a network than alone.
 
@@ -116,56 +88,19 @@ class LatencyTable:
             levels: (n, n_sites), the dense network first.
             measured: (n,) nanoseconds of the whole networks.
         """
-        from scipy.optimize import nnls  # takes a third of a second to import, and plans come by this module
-
-        features = self._latency_features(levels)
-        weight = 1 / measured  # the squares of relative errors are summed: small networks count as much as large ones
-        weight[0] *= DENSE_WEIGHT
-        scale = np.maximum(features.max(0), 1.0)  # columns of nanoseconds, activations and ones, brought to one size
-        parts_per_scale, _ = nnls(features / scale * weight[:, None], measured * weight)
-        self._parts = parts_per_scale / scale
+        self._parts = fit_parts(self._latency_features(levels), measured)
 
     @property
     def dense_nanoseconds(self) -> int:
         return int(self(np.zeros((1, len(self._cost.ladders)), dtype=np.intp))[0])
 
     def __call__(self, levels: Levels) -> Ints:
-        nanoseconds: Ints = np.rint(np.maximum(self._latency_features(levels) @ self._parts, 1.0)).astype(np.int64)
-        return nanoseconds
+        return predict_times(self._latency_features(levels), self._parts)
 
     def _latency_features(self, levels: Levels) -> Floats:
         """(n, 3): the sum of the layers' times, the activations that they write, and 1."""
-        inputs, outputs = self._cost.layer_widths(levels)
-        low_in, high_in, part_in = _bracket_widths(self._inputs, inputs)
-        low_out, high_out, part_out = _bracket_widths(self._outputs, outputs)
-        layers = np.arange(len(self._times))
-        near = _interpolate(self._times[layers, low_in, low_out], self._times[layers, low_in, high_out], part_out)
-        far = _interpolate(self._times[layers, high_in, low_out], self._times[layers, high_in, high_out], part_out)
-        times = _interpolate(near, far, part_in) * self._cost.position_shares(levels)
+        times = self._layer_times(*self._cost.layer_widths(levels)) * self._cost.position_shares(levels)
         return np.stack([times.sum(1), self._cost.written_elements(levels), np.ones(len(levels))], axis=1)
-
-
-def _interpolate(low: Floats, high: Floats, fraction: Floats) -> Floats:
-    return low + fraction * (high - low)
-
-
-def _pad_axes(axes: Sequence[Sequence[int]]) -> Floats:
-    """The axes as one table, (n_layers, longest), with NaN after the last width of each."""
-    table = np.full((len(axes), max(map(len, axes))), np.nan)
-    for padded, axis in zip(table, axes, strict=True):
-        padded[: len(axis)] = axis
-    return table
-
-
-def _bracket_widths(axes: Floats, widths: Floats) -> tuple[Levels, Levels, Floats]:
-    """Indices of the measured widths around each of `widths`, (n, n_layers), and its place between them, 0 to 1."""
-    last = (~np.isnan(axes)).sum(1) - 1
-    low = np.clip((axes[None] <= widths[..., None]).sum(-1) - 1, 0, np.maximum(last - 1, 0)).astype(np.intp)
-    high = np.minimum(low + 1, last)
-    layers = np.arange(len(axes))
-    distance = axes[layers, high] - axes[layers, low]
-    fraction = np.clip((widths - axes[layers, low]) / np.maximum(distance, 1e-9), 0.0, 1.0)
-    return low, high, np.where(distance > 0, fraction, 0.0)
 
 
 def latency_table(
@@ -176,17 +111,7 @@ def latency_table(
     Raises:
         UserError: the method makes tables of kernels, which take as long as dense ones, or its costs tell no widths.
     """
-    cost = compressor.cost
-    if not compressor.info.plain_layers:
-        raise UserError(
-            f"{compressor.info.name} keeps tables of kernels and runs them as dense ones, so that no latency is gained "
-            "by them; ask for FLOPs, parameters or bytes, or take a method that only removes channels, e.g. l1"
-        )
-    if not isinstance(cost, Widths):
-        raise UserError(
-            f"the times of layers that {compressor.info.name} makes are not predicted; ask for FLOPs, parameters or "
-            "bytes, whose networks are measured when they are exported, or take one method alone, e.g. l1 or svd"
-        )
+    cost = checked_widths(compressor)
     where = timing_conditions(compressor.example.device, batch)
     layers = _timed_layers(compressor, cost)
     path = results / FOLDER / f"{_table_digest(compressor, cost, layers, where)}.json"
@@ -289,7 +214,7 @@ def _measure_record(
 class ChosenLatency:
     """The table's predictions by the levels of the sites that constraints leave a choice."""
 
-    def __init__(self, table: LatencyTable, full: Callable[[Levels], Levels]) -> None:
+    def __init__(self, table: LatencyModel, full: Callable[[Levels], Levels]) -> None:
         self.table, self._full = table, full
 
     @property

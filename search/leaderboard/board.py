@@ -16,9 +16,11 @@ from models.tasks.metric import ACCURACY, Metric
 from search.engine.standings import read_dense
 from search.export.config import CONFIG, read_config
 from search.latency.check import FILE, read_latencies
+from search.latency.predicted import FILE as PREDICTED_FILE
+from search.latency.predicted import PredictedLatency, read_predictions
 from search.latency.timing import Latency
 from search.leaderboard.answers import answers_of
-from search.leaderboard.board_rows import TYPES, make_row
+from search.leaderboard.board_rows import TYPES, KnownLatency, make_row
 from search.leaderboard.commands import Commands
 from search.leaderboard.ranked_rows import rank_rows
 from search.leaderboard.reported import Reported, reported_for_task
@@ -99,12 +101,22 @@ def make_board(ledger: Ledger, results: Path) -> Board:
     """The leaderboard of the ledger's task."""
     dense, answers = read_dense(ledger), answers_of(ledger)
     metric = ACCURACY if dense is None else dense.metric
-    commands, latencies = Commands(results), measured_latencies(results, ledger.task)
+    commands, latencies = Commands(results), known_latencies(results, ledger.task)
     board_rows = [make_row(answer, dense, ledger.title, commands, latencies) for answer in answers]
     frame = pd.DataFrame(board_rows, columns=[*TYPES, "images", "allocation"]).astype(TYPES)
     papers = tuple(reported_for_task(ledger.title))
     notices = (*ledger.notices, *commands.notices)
     return Board(ledger.task, ledger.title, dense, rank_rows(frame, metric), papers, ledger.skipped, notices)
+
+
+def known_latencies(results: Path, task: str) -> dict[str, KnownLatency]:
+    """Latencies of the task's finalists by the candidate's key: measured, and predicted for devices with tables."""
+    measured, predicted = measured_latencies(results, task), dict[str, tuple[PredictedLatency, ...]]()
+    for path in sorted(results.glob(f"*/{PREDICTED_FILE}")):
+        for key, predictions in read_predictions(path).items():
+            known = {item.where_text: item for item in (*predicted.get(key, ()), *predictions)}
+            predicted[key] = tuple(known.values())
+    return {key: KnownLatency(measured.get(key), predicted.get(key, ())) for key in {**measured, **predicted}}
 
 
 def measured_latencies(results: Path, task: str) -> dict[str, Latency]:

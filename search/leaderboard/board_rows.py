@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from models.errors import commonest_reason
 from models.wording import plural
 from search.allocation.targets import TOLERANCE
 from search.latency.check import CheckedLatency
+from search.latency.predicted import PredictedLatency
 from search.latency.timing import Latency
 from search.leaderboard.answers import Answer
 from search.leaderboard.commands import Commands
@@ -56,8 +58,36 @@ TYPES = {
 ONE_SEED = "one seed: its noise is unknown, so it has no rank"
 
 
+@dataclass(frozen=True)
+class KnownLatency:
+    """What is known of a finalist's latency."""
+
+    measured: Latency | None
+    predicted: tuple[PredictedLatency, ...] = ()
+    """On devices with tables."""
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The measured figures; without any, those of the first device with a table, named as predicted."""
+        if self.measured is not None:
+            dense, compressed, where = self.measured.dense_ms, self.measured.compressed_ms, self.measured.where_text
+        else:
+            first = self.predicted[0]
+            dense, compressed, where = first.dense_ms, first.predicted_ms, first.where_text
+        return {"dense_latency_ms": dense, "latency_ms": compressed, "latency_device": where}
+
+    @property
+    def notes(self) -> list[str]:
+        """What the columns do not say."""
+        others = self.predicted if self.measured is not None else self.predicted[1:]
+        notes = [prediction.figures_text for prediction in others]
+        if isinstance(self.measured, CheckedLatency) and self.measured.is_far_off:
+            notes.append(f"the prediction of its latency is {self.measured.relative_error:+.0%} off")
+        return notes
+
+
 def make_row(
-    answer: Answer, dense: Dense | None, title: str, commands: Commands, latencies: Mapping[str, Latency]
+    answer: Answer, dense: Dense | None, title: str, commands: Commands, latencies: Mapping[str, KnownLatency]
 ) -> dict[str, Any]:
     """The columns of `TYPES` but rank and band, and what ranking needs besides: test images and allocation."""
     standing, scored = answer.standing, answer.scored_records
@@ -80,9 +110,7 @@ def make_row(
         "std": figures["test_std"],
         "n": len(scored),
         "kept_asked": kept_asked,
-        "dense_latency_ms": latency and latency.dense_ms,
-        "latency_ms": latency and latency.compressed_ms,
-        "latency_device": latency and latency.where_text,
+        **(latency.columns if latency else {}),
         "searched": standing.searched if standing.final else None,
         "search_seconds": standing.search_seconds if standing.final else None,
         "device": ", ".join(dict.fromkeys(o.device for o in outcomes if o.device)) or None,
@@ -96,7 +124,7 @@ def make_row(
 
 
 def _row_notes(
-    answer: Answer, kept_asked: float | None, kept_flops: float | None, latency: Latency | None
+    answer: Answer, kept_asked: float | None, kept_flops: float | None, latency: KnownLatency | None
 ) -> list[str]:
     """What a reader must know of a row besides its figures."""
     standing, tested = answer.standing, answer.tested
@@ -115,6 +143,5 @@ def _row_notes(
     flops_alone = standing.target.measures == ("flops",)
     if flops_alone and kept_asked is not None and kept_flops is not None and kept_flops < kept_asked - TOLERANCE:
         notes.append(f"its FLOPs lie more than {TOLERANCE:.1%} of the dense ones below the target")
-    if isinstance(latency, CheckedLatency) and latency.is_far_off:
-        notes.append(f"the prediction of its latency is {latency.relative_error:+.0%} off")
+    notes += latency.notes if latency else []
     return notes

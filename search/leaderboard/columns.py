@@ -61,7 +61,7 @@ PAGE_SIZES = (
 PAGE_LATENCIES = (
     LATENCY,
     figure_column("dense, ms", "dense_latency_ms", "{:.3g}".format),
-    text_column("latency_device", "measured on", "long"),
+    text_column("latency_device", "latency on", "long"),
 )
 REPORTED_COLUMNS = (
     text_column("method"),

@@ -14,10 +14,9 @@ from methods.base import Centroids
 from models.errors import commonest_reason
 from models.wording import plural
 from search.allocation.allocate import MISSED, too_coarse
-from search.allocation.budget import LATENCY
 from search.allocation.targets import TOLERANCE
 from search.engine.outcomes import MethodOutcomes, RunOutcomes
-from search.latency.check import CheckedLatency
+from search.latency.predicted import FinalLatency
 from search.report.facts import run_facts
 from search.report.page import write_report
 from search.report.picture import write_picture
@@ -40,16 +39,16 @@ class Written:
     files: list[Path]
 
 
-def write_outputs(outcomes: RunOutcomes, checked: Mapping[str, CheckedLatency] | None = None) -> Written:
+def write_outputs(outcomes: RunOutcomes, latencies: Mapping[str, FinalLatency] | None = None) -> Written:
     """Write `candidates.csv`, `pareto.csv`, `report.html` and `pareto.png` into the run's folder."""
-    view, folder = run_view(outcomes, checked or {}), outcomes.prepared.config.folder
+    view, folder = run_view(outcomes, latencies or {}), outcomes.prepared.config.folder
     paths = view.tables.write(folder)
     write_picture(folder / "pareto.png", view)
     write_report(folder / "report.html", view)
     return Written(view, [folder / "report.html", folder / "pareto.png", *paths])
 
 
-def run_view(outcomes: RunOutcomes, checked: Mapping[str, CheckedLatency]) -> RunView:
+def run_view(outcomes: RunOutcomes, latencies: Mapping[str, FinalLatency]) -> RunView:
     """Everything of a run that its report and picture show."""
     run, methods = outcomes.prepared, outcomes.methods
     by_method = [(result, method_entries(result)) for result in methods]
@@ -57,7 +56,7 @@ def run_view(outcomes: RunOutcomes, checked: Mapping[str, CheckedLatency]) -> Ru
     ids = short_ids(entry.key for entry in entries)
     scans = [scan for result in methods if (scan := _scan_table(result)) is not None]
     predicted = [_predicted_table(result.prepared.problem) for result in methods]
-    tables = RunTables.from_entries(entries, run.dense, checked)
+    tables = RunTables.from_entries(entries, run.dense, latencies)
     view = RunView(
         title=f"{run.title}, {', '.join(method.config.method for method in run.methods)}",
         created=time.strftime("%Y-%m-%d %H:%M %Z"),
@@ -82,7 +81,7 @@ def run_view(outcomes: RunOutcomes, checked: Mapping[str, CheckedLatency]) -> Ru
               for remark in [*_loose_remarks(result, method), *_failed_scans(result)]),
         ],
         latencies=_merge_mappings(
-            latencies_in_words(result, method, checked, ids)
+            latencies_in_words(result, method, latencies, ids)
             for result, method in by_method
         ),
     )  # fmt: skip
@@ -138,15 +137,14 @@ def method_entries(result: MethodOutcomes) -> list[CandidateEntry]:
 def latencies_in_words(
     result: MethodOutcomes,
     entries: list[CandidateEntry],
-    checked: Mapping[str, CheckedLatency],
+    latencies: Mapping[str, FinalLatency],
     ids: Mapping[str, str],
 ) -> dict[str, str]:
-    """Short id of each candidate measured whole -> its latency, and by how much it misses its target."""
-    limits = {target: term for target, _ in result.prepared.targets for term in target.terms if term.measure == LATENCY}
+    """Short id of each candidate with a latency -> its figures, and by how much a measured one misses its target."""
     return {
-        ids[entry.key]: checked[entry.key].figures_text() + checked[entry.key].excess_text(limits[entry.target])
+        ids[entry.key]: latencies[entry.key].figures_text({term.measure: term for term in entry.target.terms})
         for entry in entries
-        if entry.key in checked and entry.target in limits
+        if entry.key in latencies
     }
 
 

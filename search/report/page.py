@@ -120,12 +120,11 @@ FINAL_FIGURES = [
     figure_column("tried", "searched"),
     figure_column("search, s", "search_seconds", "{:,.0f}".format),
 ]
-LATENCY_COLUMNS = [
-    figure_column("latency, ms", "latency_ms", "{:.3g}".format),
-    figure_column("predicted, ms", "predicted_latency_ms", "{:.3g}".format),
-    figure_column("dense, ms", "dense_latency_ms", "{:.3g}".format),
-    text_column("latency_device", "measured on", "long"),
-]
+LATENCY_COLUMNS = {
+    "latency_ms": "latency, ms",
+    "predicted_latency_ms": "predicted, ms",
+    "dense_latency_ms": "dense, ms",
+}
 CANDIDATE_NAMES = [
     Column("front", lambda record: "●" if record["on_front"] else ""),
     CANDIDATE,
@@ -165,11 +164,22 @@ def other_metric_columns(column: str, title: str, dense: Dense, table: pd.DataFr
 
 
 def _finals_table(finals: pd.DataFrame, dense: Dense) -> Table:
-    timed, metric = bool(finals["latency_ms"].notna().any()), dense.metric
+    metric = dense.metric
     delta = figure_column(metric.delta_heading, "delta", lambda difference: delta_text(difference, metric))
     scores = [_tested_column(metric), delta, *other_metric_columns("test_score", "test", dense, finals)]
-    columns = [CANDIDATE, *NAMES, *scores, *FINAL_FIGURES, *(LATENCY_COLUMNS if timed else [])]
+    columns = [CANDIDATE, *NAMES, *scores, *FINAL_FIGURES, *_latency_columns(finals)]
     return make_table("finals-table", columns, table_records(finals))
+
+
+def _latency_columns(finals: pd.DataFrame) -> list[Column]:
+    """Those that have figures; of several devices each by its name."""
+    columns = []
+    for name in map(str, finals.columns):
+        measure, _, device = name.partition(":")
+        if measure in LATENCY_COLUMNS and finals[name].notna().any():
+            heading = LATENCY_COLUMNS[measure] + (f", {device}" if device else "")
+            columns.append(figure_column(heading, name, "{:.3g}".format))
+    return [*columns, text_column("latency_device", "latency on", "long")] if columns else []
 
 
 def _candidates_table(run: RunView) -> Table:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from models.errors import UserError, first_line
 from models.tasks.metric import ACCURACY, Metric
-from search.latency.check import CheckedLatency
+from search.latency.predicted import FinalLatency
 from search.results.best import Best, best_of_target
 from search.results.csv_tables import write_csv
 from search.results.dense import Dense
@@ -42,7 +42,7 @@ class RunTables:
 
     @classmethod
     def from_entries(
-        cls, entries: Sequence[CandidateEntry], dense: Dense, latencies: Mapping[str, CheckedLatency] | None = None
+        cls, entries: Sequence[CandidateEntry], dense: Dense, latencies: Mapping[str, FinalLatency] | None = None
     ) -> RunTables:
         """Args as those of `finals_frame`."""
         # The front is chosen from the table and not from the entries, so that both name a candidate alike.

@@ -19,7 +19,7 @@ from methods.base import Allocation
 from models.tasks.metric import ACCURACY, Metric
 from search.allocation.targets import Target
 from search.candidate import Candidate, Outcome
-from search.latency.check import CheckedLatency
+from search.latency.predicted import FinalLatency
 from search.results.dense import Dense
 
 SHORT = 8  # characters of a key that name a candidate in tables
@@ -179,7 +179,7 @@ def pareto_front(frame: pd.DataFrame, metric: Metric = ACCURACY) -> pd.DataFrame
 
 
 def finals_frame(
-    entries: Sequence[CandidateEntry], dense: Dense, latencies: Mapping[str, CheckedLatency] | None = None
+    entries: Sequence[CandidateEntry], dense: Dense, latencies: Mapping[str, FinalLatency] | None = None
 ) -> pd.DataFrame:
     """Test results, one line per finalist over its seeds; `std` is the sample's (n − 1) and blank for one seed.
 
@@ -187,7 +187,7 @@ def finals_frame(
     many candidates, and how much of the workers' time, the same method and strategy took for the same target.
 
     Args:
-        latencies: key -> measured latency, of those for a target that asks for it.
+        latencies: key -> latency, of those for a target that asks for it, or with tables of devices.
     """
     ids = short_ids(entry.key for entry in entries)
     finalists: dict[tuple[str, Target, Candidate], list[CandidateEntry]] = {}
@@ -206,7 +206,7 @@ def _final_record(
     searched: list[CandidateEntry],
     dense: Dense,
     ids: Mapping[str, str],
-    latencies: Mapping[str, CheckedLatency],
+    latencies: Mapping[str, FinalLatency],
 ) -> TableRecord:
     by_seed = {entry.candidate.seed: entry for entry in seeds}  # the same seed twice is one measurement
     succeeded = [entry for _, entry in sorted(by_seed.items()) if entry.outcome.status == "ok"]
@@ -227,12 +227,30 @@ def _final_record(
         "seconds": math.fsum(entry.outcome.seconds for entry in by_seed.values()),
         "searched": len({entry.candidate.without_rung for entry in paid}),
         "search_seconds": math.fsum(entry.outcome.seconds for entry in paid),
-        "latency_ms": latency and latency.compressed_ms,
-        "dense_latency_ms": latency and latency.dense_ms,
-        "predicted_latency_ms": latency and latency.predicted_ms,
-        "latency_device": latency and latency.where_text,
+        **(latency_columns(latency) if latency else {}),
         "allocation": str(shown.allocation),
     }
+
+
+def latency_columns(latency: FinalLatency) -> TableRecord:
+    """The figures on the device of the run if they were measured there, and of each device with a table its own.
+
+    Without such a measurement the first device's predictions stand in the columns without a device's name.
+    """
+    own = latency.measured or latency.predicted[0]
+    columns: TableRecord = {
+        "latency_ms": latency.measured and latency.measured.compressed_ms,
+        "dense_latency_ms": own.dense_ms,
+        "predicted_latency_ms": own.predicted_ms,
+        "latency_device": own.where_text,
+    }
+    if latency.measured or len(latency.predicted) > 1:
+        for item in latency.predicted:
+            columns |= {
+                f"dense_latency_ms:{item.device}": item.dense_ms,
+                f"predicted_latency_ms:{item.device}": item.predicted_ms,
+            }
+    return columns
 
 
 def summarize_seeds(outcomes: Sequence[Outcome], dense: Dense | None) -> TableRecord:

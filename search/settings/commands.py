@@ -24,7 +24,8 @@ class TargetSettings(Settings):
     target_bytes: tuple[NumberText, ...] | None = None
     """Budgets of stored bytes: 0.25, 500K."""
     target_latency: tuple[NumberText, ...] | None = None
-    """Budgets of the measured time of a batch: 0.6, 5ms, 1.8x."""
+    """Budgets of the measured time of a batch: 0.6, 5ms, 1.8x; phone.json:0.6 on another device, by its table. Those of
+    several devices are met together."""
     target: tuple[NumberText, ...] | None = None
     """Budgets of several measures in one: 'flops 0.5 + params 0.4', comma-separated."""
 
@@ -80,8 +81,8 @@ PLAN = {
     **_TARGETS,
     **declare_settings(
         RunConfig,
-        *("methods", "options", "strategies", "latency_batch", "constraints", "seed", "scan_levels", "scan_images"),
-        *("device", "results"),
+        *("methods", "options", "strategies", "latency_batch", "latency_tables", "constraints"),
+        *("seed", "scan_levels", "scan_images", "device", "results"),
         defaults={"strategies": ("acra-uniform",)},
         keywords=_ONE_METHOD,
     ),

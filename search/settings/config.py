@@ -57,6 +57,9 @@ class RunConfig(UsersCode, Settings):
     targets: Targets = Field((parse_target("0.5"),), min_length=1)
     latency_batch: int = Field(1, ge=1, le=MOST_BATCH)
     """Images in the batch whose latency a target means."""
+    latency_tables: Annotated[tuple[str, ...], Option("--latency-table", repeatable=True, metavar="PATH")] = ()
+    """Table of another device's times, as measure.py of a kit writes it: targets of latency mean that device;
+    repeatable."""
     constraints: Constraints = Constraints()
     recipe: StoredRecipe = Recipe()
     final_epochs: Annotated[float | None, Field(ge=0, le=MOST_EPOCHS), Option(default="three times epochs")] = None

@@ -22,11 +22,12 @@ from models.user.code import is_user_spec
 from models.user.spec_names import OWN_DATA, class_of, is_given_network
 from search.allocation.constraints import Constraints
 from search.allocation.constraints import read_rules as check_constraints
-from search.allocation.targets import MEASURES, parse_targets
+from search.allocation.targets import LATENCY, MEASURES, parse_targets
 from search.files.atomic import claim_folder
 from search.judge.baseline import baseline_task
 from search.ledger.location import public_location, usual_ledger
 from search.settings.config import RunConfig
+from search.settings.latency_devices import LatencyDevices
 from search.settings.mistakes import fault_sentence
 from search.settings.setting import Setting, model_fields
 from search.settings.users_code import identify_names, split_options
@@ -100,11 +101,12 @@ def new_run_config(
     methods, strategies, code = identify_names(typed, tuple(dict.fromkeys(fields["strategies"])))
     fields |= {"methods": methods, "strategies": strategies, "code": code}
     comparison = bool(fields.get("comparison"))
-    texts = split_options(fields["options"], methods) if comparison else {methods[0]: fields["options"]}
-    fields["options"] = {method: dict(_read_option(method, text) for text in texts[method]) for method in texts}
+    fields["options"] = read_options(fields["options"], methods, of_several=comparison)
     check_constraints(validate_model(Constraints, **fields["constraints"]))
-    if (targets := asked_targets(values)) is not None:
+    devices = LatencyDevices(values["latency_tables"])
+    if (targets := asked_targets(values, devices)) is not None:
         fields["targets"] = parse_targets(",".join(targets))
+    fields["latency_tables"] = devices.paths  # with those that targets have named
     # The last rung is the end of the fine-tune, so it says how many epochs a candidate has.
     if fields.get("rungs"):
         fields["recipe"]["epochs"] = fields["rungs"][-1]
@@ -116,7 +118,7 @@ def new_run_config(
     return validate_model(RunConfig, **fields)
 
 
-def asked_targets(values: Mapping[str, Any]) -> Sequence[str] | None:
+def asked_targets(values: Mapping[str, Any], devices: LatencyDevices) -> Sequence[str] | None:
     """The targets that are asked for, those of several measures each with each; None if none is."""
     by_measure = {name: values["targets" if name == "flops" else f"target_{name}"] for name in MEASURES}
     named = {name: texts for name, texts in by_measure.items() if texts is not None}
@@ -126,13 +128,27 @@ def asked_targets(values: Mapping[str, Any]) -> Sequence[str] | None:
         raise UserError(
             f"{setting_name('target')} says all there is to say of targets; leave out {setting_name(keyword, flag)}"
         )
-    if values["target"] is not None or not named:
-        return values["target"]
+    if values["target"] is not None:
+        return [devices.name_devices(text) for text in values["target"]]
+    if not named:
+        return None
     if list(named) == ["flops"]:
         return named["flops"]
+    if LATENCY in named:  # each device's is a measure of its own
+        named |= devices.measures_of(named.pop(LATENCY))
     # Each of one measure with each of the others: `0.5,0.3` FLOPs and `0.4` parameters are two targets.
     lists = [[f"{name} {text}" for text in texts] for name, texts in named.items()]
     return [" + ".join(pieces) for pieces in itertools.product(*lists)]
+
+
+def read_options(texts: Sequence[str], methods: Sequence[str], *, of_several: bool) -> dict[str, dict[str, Any]]:
+    """Options by method, checked.
+
+    Args:
+        of_several: `METHOD.NAME=VALUE`; otherwise there is one method, whose name may be left out.
+    """
+    by_method = split_options(texts, methods) if of_several else {methods[0]: texts}
+    return {method: dict(_read_option(method, text) for text in by_method[method]) for method in by_method}
 
 
 def _absolute_location(ledger: str) -> str:

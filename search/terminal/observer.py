@@ -16,6 +16,7 @@ from search.engine.estimate import expected_candidates, forward_passes
 from search.engine.outcomes import RunOutcomes
 from search.engine.prepare import PreparedRun
 from search.export.export import Exported
+from search.kit.make_kit import Kit
 from search.leaderboard.answers import Answer
 from search.leaderboard.board import Board
 from search.leaderboard.verify import Check
@@ -26,6 +27,7 @@ from search.strategies.contract import Proposal
 from search.terminal.announce import announce_run, announce_start
 from search.terminal.console import PlainConsole, print_line
 from search.terminal.exports import ExportBar, show_export
+from search.terminal.kits import show_kit
 from search.terminal.progress import Progress
 from search.terminal.show import show_run_end
 
@@ -53,6 +55,9 @@ class ConsoleObserver(Observer):
 
     def on_warm_start(self, run: PreparedRun) -> None:
         announce_start(run, self._console)
+
+    def on_kit_written(self, kit: Kit) -> None:
+        show_kit(kit, self._console)
 
     def on_recorded(self, run: PreparedRun, resume_command: str) -> None:
         print_line(self._console, f"resume    {resume_command}\n")

@@ -117,7 +117,8 @@ def _finals_table(finals: pd.DataFrame, dense: Dense) -> Table:
     metric, tested = dense.metric, dense.test_score
     title = "Finalists, test set" + ("" if tested is None else f" (dense {metric.value_text(tested)})")
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    timed, change = bool(finals["latency_ms"].notna().any()), "points" if metric.unit == "%" else "change"
+    timed = [name for name in ("latency_ms", "predicted_latency_ms") if finals[name].notna().any()][:1]
+    change = "points" if metric.unit == "%" else "change"
     others = other_metric_columns("test_score", "", dense, finals)
     others_headings = [column.heading for column in others]
     for column in (
@@ -131,8 +132,8 @@ def _finals_table(finals: pd.DataFrame, dense: Dense) -> Table:
         "seeds",
     ):
         table.add_column(column, justify="left" if column in ("target", "strategy") else "right")
-    if timed:
-        table.add_column("latency, ms", justify="right")
+    for name in timed:
+        table.add_column("latency, ms" if name == "latency_ms" else "predicted latency, ms", justify="right")
     for record in table_records(finals):
         table.add_row(
             record["target"],
@@ -143,7 +144,7 @@ def _finals_table(finals: pd.DataFrame, dense: Dense) -> Table:
             "" if pd.isna(record["delta"]) else metric.delta_text(record["delta"]).replace("−", "-"),
             *(column.text(record) for column in others),
             str(record["seeds"]),
-            *([_format_number(record["latency_ms"], "{:.3g}")] if timed else []),
+            *(_format_number(record[name], "{:.3g}") for name in timed),
         )
     return table
 

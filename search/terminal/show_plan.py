@@ -10,11 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from search.allocation.allocate import MISSED
-from search.allocation.targets import MEASURES, flops_text
+from search.allocation.targets import find_measure, flops_text, measure_of
 from search.strategies.registry import find_strategy
 from search.terminal.console import UNCOUNTED, print_line
 
 NAMED = 3  # layers
+ALL_WIDTHS = "--round-channels 1"
 
 
 def show_plan(plan: Mapping[str, Any], console: Console) -> None:
@@ -39,14 +40,19 @@ def show_plan(plan: Mapping[str, Any], console: Console) -> None:
     print_line(
         console,
         "; ".join(
-            f"{MEASURES[name].figure_text(dense[name])} -> {MEASURES[name].figure_text(achieved[name])}"
+            f"{measure_of(name).figure_text(dense[name])} -> {measure_of(name).figure_text(achieved[name])}"
             for name in ("flops", "params", "bytes")
             if name not in target
         ),
     )
     if "latency" in plan:
         print_line(console, f"latency {plan['latency']['words']}")
-    if len(target["binding"]) < len([name for name in MEASURES if name in target]):
+    for device in plan.get("devices", ()):
+        print_line(console, f"latency {device['words']}")
+    if (step := plan.get("device_step", 1)) > 1:
+        steps = f"channels come in multiples of {step}, and below in its halves, as kernels there have steps"
+        print_line(console, f"{steps}; {ALL_WIDTHS} allows all")
+    if len(target["binding"]) < len([name for name in target if find_measure(name)]):
         print_line(console, f"what binds: {', '.join(target['binding'])}")
     if plan["uncounted_flops"]:
         print_line(console, f"{flops_text(plan['uncounted_flops'])} {UNCOUNTED}")
@@ -75,7 +81,7 @@ def _setting_words(plan: Mapping[str, Any], site: str) -> str:
 
 def _say_span(plan: Mapping[str, Any], name: str, span: Mapping[str, float], console: Console) -> None:
     """One measure that the target asks of: dense, achieved, asked and reachable."""
-    text, dense, achieved = MEASURES[name].figure_text, plan["dense"], plan["achieved"]
+    text, dense, achieved = measure_of(name).figure_text, plan["dense"], plan["achieved"]
     print_line(
         console,
         f"{text(dense[name])} -> {text(achieved[name])}, kept {achieved[f'kept_{name}']:.4f} for at most "

@@ -16,6 +16,7 @@ from search import api
 from search.allocation.targets import TargetTerm, parse_target
 from search.engine.outcomes import RunOutcomes
 from search.latency.check import FILE, CheckedLatency, read_latencies
+from search.latency.predicted import FinalLatency
 from search.latency.table import Say
 from search.report.outputs import method_entries
 from search.report.page import report_html
@@ -68,7 +69,7 @@ def test_files_of_others_hold_nothing(tmp_path: Path, text: str) -> None:
 
 def test_finalists_have_their_latency_beside_them() -> None:
     rows = [final(0, 0.85), final(1, 0.86), final(0, 0.9, strategy="other")]
-    measured = {rows[0].key: checked(), rows[1].key: checked(compressed_ms=99.0)}
+    measured = {rows[0].key: FinalLatency(checked()), rows[1].key: FinalLatency(checked(compressed_ms=99.0))}
     first, second = finals_frame(rows, DENSE, measured).to_dict("records")
     assert (first["latency_ms"], first["dense_latency_ms"], first["predicted_latency_ms"]) == (6.0, 10.0, 6.0)
     assert first["latency_device"] == "cpu (a chip), torch, 2 threads, least of 20 rounds"
@@ -96,14 +97,14 @@ def test_a_report_shows_it_where_it_was_measured() -> None:
 def test_a_leaderboard_shows_the_latencies_that_its_own_run_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write_latencies(outcomes: RunOutcomes, say: Say) -> dict[str, CheckedLatency]:
+    def write_latencies(outcomes: RunOutcomes, say: Say) -> dict[str, FinalLatency]:
         entries = [entry for method in outcomes.methods for entry in method_entries(method)]
         latencies = {entry.key: checked() for entry in entries if entry.stage == "final"}
         fields = {key: latency.model_dump() for key, latency in latencies.items()}
         (outcomes.prepared.config.folder / FILE).write_text(json.dumps(fields))
-        return latencies
+        return {key: FinalLatency(latency) for key, latency in latencies.items()}
 
-    monkeypatch.setattr("search.carry_out.measure_finals", write_latencies)
+    monkeypatch.setattr("search.carry_out.final_latencies", write_latencies)
     run = api.search(
         results=tmp_path, name="run", strategy="acra-uniform", epochs=0, final_epochs=0, final_seeds=1, workers=0,
         device="cpu", show=False,

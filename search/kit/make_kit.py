@@ -1,0 +1,127 @@
+"""`latency measure`: a kit for a network and methods, and its measurement on this machine where that is asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from methods.base import Compressor
+from methods.registry import create, method_info
+from models.errors import UserError
+from models.paths import user_path
+from models.task_config import TaskConfig
+from models.tasks.load import load_subject, load_task
+from models.user.spec_names import network_name
+from search.allocation.targets import is_device_name
+from search.export.formats import check_onnx
+from search.files.atomic import report_unwritable, temporary_name
+from search.files.output_file import check_output_folder
+from search.judge.evaluate import bind_method
+from search.kit import measure
+from search.kit.write_kit import write_kit
+from search.latency.device_file import DeviceFile, read_device_file
+from search.latency.progress import Say
+
+
+@dataclass(frozen=True)
+class Kit:
+    """A folder that was written, and the table of this machine if it was measured here."""
+
+    folder: Path
+    record: Mapping[str, Any]
+    """`kit.json`."""
+    table: DeviceFile | None = None
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the command line prints with `--json`."""
+        steps = None if self.table is None else asdict(self.table.steps)
+        table = None if self.table is None else str(self.table.path)
+        return {"kit": str(self.folder), "files": len(self.record["files"]), "table": table, "steps": steps}
+
+    @property
+    def command(self) -> str:
+        """What is run on the device, in the folder."""
+        return f"python {Path(measure.__file__).name}"
+
+
+def make_kit(
+    task: TaskConfig,
+    methods: Mapping[str, Mapping[str, Any]],
+    to: str,
+    say: Say,
+    *,
+    run: bool = False,
+    provider: str = "CPUExecutionProvider",
+    threads: int = 1,
+    batch: int = 1,
+) -> Kit:
+    """Write a kit, or take the one that is there, and measure it here if `run`.
+
+    Args:
+        methods: method -> its options.
+        to: the folder, whose name is the device's.
+
+    Raises:
+        UserError: an input that cannot be worked with; or the folder holds something else.
+    """
+    check_onnx()
+    folder = user_path(to)
+    if not is_device_name(folder.name):
+        raise UserError(f"{to} cannot name a device; end it in a word of letters, digits, '.', '_' and '-'")
+    record = _read_kit(folder, task, list(methods), going_on=run)
+    if record is None:
+        record = _write_folder(task, methods, folder, say)
+    if not run:
+        return Kit(folder, record)
+    path = folder / measure.TABLE
+    try:
+        measure.measure_kit(folder, path, provider=provider, threads=threads, batch=batch)
+    except measure.MeasureError as error:
+        raise UserError(str(error)) from None
+    return Kit(folder, record, read_device_file(path))
+
+
+def _read_kit(folder: Path, task: TaskConfig, methods: Sequence[str], *, going_on: bool) -> dict[str, Any] | None:
+    """The kit that is there, to be measured further; None if there is none, UserError if the folder is in use."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        check_output_folder(folder)
+        return None
+    try:
+        record = json.loads((folder / measure.KIT).read_text(encoding="utf-8"))
+        same = (record["network"], record["methods"]) == (network_name(task.network), methods)
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not (same and going_on):
+        raise UserError(f"{folder} is there already; name another folder" + (", or remove it" if same else ""))
+    return dict(record)
+
+
+def _write_folder(task: TaskConfig, methods: Mapping[str, Mapping[str, Any]], folder: Path, say: Say) -> dict[str, Any]:
+    """Write the kit under another name, which it loses when it is whole."""
+    compressors = _bind_methods(task, methods)
+    stage = folder.with_name(temporary_name(folder.name))
+    with report_unwritable(folder, "choose another place"):
+        stage.mkdir(parents=True)
+        record = write_kit(compressors, stage, name=folder.name, network=network_name(task.network), say=say)
+        if folder.exists():
+            folder.rmdir()
+        stage.replace(folder)
+    return record
+
+
+def _bind_methods(task: TaskConfig, methods: Mapping[str, Mapping[str, Any]]) -> list[Compressor]:
+    """The methods bound to the network on the CPU; data are loaded for those alone that calibrate on them."""
+    if any(method_info(method).needs_calibration for method in methods):
+        loaded = load_task(task, "cpu")
+        compressors = [bind_method(loaded, method, dict(options)) for method, options in methods.items()]
+    else:
+        network, example = load_subject(task, "cpu")
+        compressors = [create(method, network, example, dict(options)) for method, options in methods.items()]
+    for compressor in compressors:
+        if not compressor.sites:
+            raise UserError(f"{compressor.info.name} can compress nothing of {network_name(task.network)}")
+    return compressors
