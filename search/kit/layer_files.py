@@ -45,7 +45,7 @@ def layer_model(layer: nn.Module, shapes: Sequence[Shape], inputs: int, outputs:
             y = parts.add_layer(layer, x, f"call{call}/copy{copy}", taken, outputs, len(own) + 1)
             parts.nodes.append(helper.make_node("Add", [y, result], [f"{y}/sum"]))
             result = f"{y}/sum"
-        results.append(helper.make_tensor_value_info(result, TensorProto.FLOAT, None))
+        results.append(helper.make_tensor_value_info(result, TensorProto.FLOAT, [BATCH, *[None] * len(own)]))
     graph = helper.make_graph(parts.nodes, "layer", values, results, parts.constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 

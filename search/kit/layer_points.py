@@ -129,9 +129,10 @@ def even_widths(width: int, least: int, blocks: int = 1) -> list[int]:
 
 
 def odd_widths(width: int, least: int, blocks: int = 1) -> list[int]:
-    """Two widths that are one (block) less than a half and the whole; the width alone where it has no choice."""
-    odd = {point for point in (width // 2 // blocks * blocks - blocks, width - blocks) if point >= max(least, blocks)}
-    return sorted(odd) if least < width and odd else [width]
+    """Two odd widths above 16, near a half and the whole, or in blocks; the width alone where it has no such choice."""
+    half = max(width // 2 // blocks * blocks - blocks, GRID // blocks * blocks + blocks)
+    odd = {point for point in (half, width - blocks) if max(least, GRID + 1) <= point < width}
+    return sorted(odd) or [width]
 
 
 def step_scans(kinds: dict[str, LayerKind]) -> list[StepScan]:

@@ -51,7 +51,7 @@ class DeviceTimes:
             ratios = np.array(grid.nanoseconds) / expected.reshape(inputs.shape)
             odd.append(Grid(grid.inputs, grid.outputs, tuple(map(tuple, ratios.tolist()))))
         self._odd = GridTimes(odd)
-        self._may_be_odd = np.array([_has_odd_widths(grid) for grid in odd])
+        self._may_be_odd = np.array([file.kit["layers"][kind]["odd"] != _dense_point(file, kind) for kind in kinds])
 
     def features(self, inputs: Floats, outputs: Floats, shares: Floats, written: Floats) -> Floats:
         """(n, 5): the times of layers on steps and off them, what caches save these, activations, and 1.
@@ -78,8 +78,9 @@ def _grid_of(file: DeviceFile, times: Mapping[tuple[int, int], float], kind: int
     return Grid(tuple(inputs), tuple(outputs), tuple(tuple(times[i, o] for o in outputs) for i in inputs))
 
 
-def _has_odd_widths(grid: Grid) -> bool:
-    return any(width % 2 for width in (*grid.inputs[-1:], *grid.outputs[-1:]) if width > 1)
+def _dense_point(file: DeviceFile, kind: int) -> list[list[int]]:
+    """The axes of a grid that has no widths but the dense ones."""
+    return [axis[-1:] for axis in file.kit["layers"][kind]["even"]]
 
 
 def _is_off(widths: Floats, step: int, align: int) -> npt.NDArray[np.bool_]:

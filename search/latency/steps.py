@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 STEPS = (1, 2, 4, 8, 16, 32)
-SAVES_NOTHING = 0.05  # a width within a step takes at most this share less than the step's end
+SAVES_LITTLE = 0.35  # widths within a step save at most this part of what their share of the step's end would
 SLOW = 0.25  # a width takes at least this share more than a wider one: its kernel is another
 
 
@@ -60,8 +60,11 @@ def _find_step(scan: Mapping[int, float], align: int) -> int:
     """The largest step within which no width saves time."""
     widths = [width for width in sorted(scan) if width % align == 0]
     for step in reversed(STEPS):
-        ends = {width: -(-width // step) * step for width in widths}
-        if all(end in scan and scan[width] >= (1 - SAVES_NOTHING) * scan[end] for width, end in ends.items()):
+        ends = {width: -(-width // step) * step for width in widths if width % step}
+        if not ends or any(end not in scan for end in ends.values()):
+            continue
+        saved = sum(1 - scan[width] / scan[end] for width, end in ends.items())
+        if saved <= SAVES_LITTLE * sum(1 - width / end for width, end in ends.items()):
             return step
     return 1
 

@@ -1,0 +1,90 @@
+"""The script of a kit: what it needs, that it goes on where it stopped, and what it takes for a time."""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.kit import measure
+
+SOURCE = Path(measure.__file__).read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three groups of one file each, which no runtime opens."""
+    groups = {f"layers {number}": [f"{number}.onnx"] for number in range(3)}
+    record = {"name": "phone", "digest": "abc", "groups": groups, "files": {f"{n}.onnx": {} for n in range(3)}}
+    (tmp_path / "kit.json").write_text(json.dumps(record))
+    conditions = {"device": "chip", "runtime": "onnxruntime 1", "provider": "CPU", "threads": 1, "batch": 1}
+    monkeypatch.setattr(measure, "measuring_conditions", lambda *arguments: conditions)
+    monkeypatch.setattr(measure, "open_file", lambda path, *arguments: path.name)
+    return tmp_path
+
+
+def test_it_needs_nothing_of_ours_and_no_new_python() -> None:
+    tree = ast.parse(SOURCE, feature_version=(3, 8))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {alias.name.split(".")[0] for node in imports if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module.split(".")[0] for node in imports if isinstance(node, ast.ImportFrom) and node.module}
+    assert names - set(sys.stdlib_module_names) == {"numpy", "onnxruntime"}
+    assert "strict=" not in SOURCE, "Python 3.8 does not know it"
+
+
+def test_broken_off_it_goes_on(kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[str] = []
+
+    def time_files(runs: list[str], clock: Any) -> tuple[list[list[float]], list[list[float]]]:
+        if len(timed) == 4:
+            timed.append("stop")
+            raise KeyboardInterrupt
+        timed.extend(runs)
+        return [[3e-6, 4e-6]], [[1e-6 * len(timed), 2e-6 * len(timed)]]
+
+    monkeypatch.setattr(measure, "time_in_turns", time_files)
+    arguments = ["--kit", str(kit)]
+    assert measure.main(arguments) == measure.INTERRUPTED
+    assert not json.loads((kit / "table.json").read_text())["complete"]
+    assert measure.main(arguments) == 0
+    table = json.loads((kit / "table.json").read_text())
+    assert table["complete"]
+    assert [name for name in timed if name != "stop"] == ["0.onnx", "1.onnx", "2.onnx"] * measure.PASSES
+    assert table["times"]["0.onnx"]["least"] == pytest.approx(1000.0)  # of all passes
+    assert table["times"]["0.onnx"]["first"] == pytest.approx(3000.0)
+    assert measure.main(arguments) == 0, "a whole table is left as it is"
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [({"kit": {"digest": "other"}}, "of another kit"), ("{", "is no table")],
+)  # fmt: skip
+def test_a_table_of_something_else_is_not_replaced(
+    kit: Path, capsys: pytest.CaptureFixture[str], table: Any, says: str
+) -> None:
+    content = table if isinstance(table, str) else json.dumps(table)
+    (kit / "table.json").write_text(content)
+    assert measure.main(["--kit", str(kit)]) == 2
+    assert says in capsys.readouterr().err
+    assert (kit / "table.json").read_text() == content
+
+
+def test_times_by_a_made_up_clock() -> None:
+    """A run is slow in its first call after the other one, as if that had taken the caches."""
+    now, last = 0.0, ""
+
+    def call(name: str, first: float, later: float) -> None:
+        nonlocal now, last
+        now += first if name != last else later
+        last = name
+
+    runs = [lambda: call("a", 5e-4, 1e-4), lambda: call("b", 2e-4, 2e-4)]
+    firsts, seconds = measure.time_in_turns(runs, lambda: now)
+    assert min(firsts[0]) == pytest.approx(1e-4)  # where rounds turn, it runs twice in a row
+    assert sorted(firsts[0])[len(firsts[0]) // 2] in (pytest.approx(5e-4), pytest.approx(1e-4))
+    assert seconds[0] == pytest.approx([1e-4] * len(seconds[0]))
+    assert seconds[1] == pytest.approx([2e-4] * len(seconds[1]))

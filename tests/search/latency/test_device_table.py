@@ -1,0 +1,86 @@
+"""Predictions from tables of devices whose times follow a formula: sums by hand must come out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from device_samples import FIXED, chain_method, kit_record, stepped_time, table_record, write_table
+
+from models.errors import UserError
+from search.latency.device_file import DeviceFile, device_files, read_device_file
+from search.latency.device_table import DeviceTable
+from search.latency.predicted import predict_latency
+from search.latency.steps import DeviceSteps, Steps
+
+
+@pytest.fixture
+def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    return table_record(kit_record(chain_method(), tmp_path / "phone", monkeypatch), stepped_time)
+
+
+def whole_time(widths: tuple[int, int, int]) -> float:
+    """Of the chain with so many channels, by the formula itself."""
+    first, second, third = widths
+    layers = [("Conv", 3, first), ("Conv", first, second), ("Conv", second, third), ("Linear", third, 10)]
+    return FIXED + sum(stepped_time(*layer) for layer in layers)
+
+
+def levels_of(widths: tuple[int, int, int]) -> np.ndarray:
+    sites = chain_method().sites
+    return np.array([site.widths.index(width) for site, width in zip(sites, widths, strict=True)])
+
+
+def test_steps_are_found_in_the_table(tmp_path: Path, record: dict[str, Any]) -> None:
+    steps = DeviceFile(tmp_path, record).steps
+    assert steps == DeviceSteps(Steps(16, 4), Steps(16, 1))
+    assert steps.channels == 16
+
+
+@pytest.mark.parametrize("widths", [(32, 64, 32), (16, 32, 16), (32, 16, 16), (20, 40, 28), (28, 64, 20)])
+def test_sums_by_hand_come_out(tmp_path: Path, record: dict[str, Any], widths: tuple[int, int, int]) -> None:
+    table = DeviceTable(DeviceFile(tmp_path, record), chain_method())
+    assert table(levels_of(widths)[None])[0] == pytest.approx(whole_time(widths), rel=0.03)
+
+
+def test_odd_widths_cost_what_their_kernel_does(tmp_path: Path, record: dict[str, Any]) -> None:
+    table = DeviceTable(DeviceFile(tmp_path, record), chain_method())
+    odd, even = table(np.stack([levels_of((31, 63, 31)), levels_of((32, 64, 32))]))
+    assert odd / even == pytest.approx(whole_time((31, 63, 31)) / whole_time((32, 64, 32)), rel=0.1)
+    assert odd > 1.5 * even
+
+
+def test_other_methods_that_narrow_are_served(tmp_path: Path, record: dict[str, Any]) -> None:
+    file = DeviceFile(tmp_path, record)
+    assert (
+        DeviceTable(file, chain_method("fpgm")).dense_nanoseconds == DeviceTable(file, chain_method()).dense_nanoseconds
+    )
+    prediction = predict_latency(DeviceTable(file, chain_method()), levels_of((16, 32, 16)))
+    assert prediction.kept_fraction == pytest.approx(whole_time((16, 32, 16)) / whole_time((32, 64, 32)), rel=0.03)
+    assert "phone" in prediction.figures_text
+    assert "made-up chip, onnxruntime 1.0, CPU, 1 thread" in prediction.figures_text
+
+
+def test_layers_of_low_rank_are_not_in_it(tmp_path: Path, record: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"measured for l1 on chain, and has no time of .*svd"):
+        DeviceTable(DeviceFile(tmp_path, record), chain_method("svd"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [({"schema": 9}, "schema 9"), ({"complete": False}, "not measured to its end"), ({"name": "my phone"}, "a word"),
+     ({"kit": None, "times": None}, "")],
+)  # fmt: skip
+def test_files_that_will_not_do(tmp_path: Path, record: dict[str, Any], changes: dict[str, Any], says: str) -> None:
+    changed = {key: value for key, value in {**record, **changes}.items() if value is not None}
+    with pytest.raises(UserError, match=says or "no table"):
+        read_device_file(write_table(tmp_path / "table.json", changed))
+
+
+def test_two_devices_of_one_name_are_refused(tmp_path: Path, record: dict[str, Any]) -> None:
+    paths = [write_table(tmp_path / name, record) for name in ("a.json", "b.json")]
+    with pytest.raises(UserError, match="both call their device phone"):
+        device_files(paths)
+    assert list(device_files([paths[0], paths[0]])) == ["phone"]
