@@ -153,7 +153,7 @@ def measure_latency(
     check_choices(fields["methods"])
     methods, _, _ = identify_names(tuple(dict.fromkeys(fields["methods"])), ())
     options = read_options(fields.get("options", ()), methods, of_several=len(methods) > 1)
-    task = _task_config(network, data, MEASURE, settings)
+    task = _task_config(network, data, MEASURE, settings, fresh=True)  # times are the same whatever the weights
     chosen = {name: settings[name] for name in KitSettings.model_fields if name != "to"}
     observer = observer_of(show)
     kit = make_kit(task, {name: options.get(name, {}) for name in methods}, settings["to"], observer.say, **chosen)

@@ -77,6 +77,8 @@ def test_what_is_wrong_is_not_understood() -> None:
 def known_options() -> set[str]:
     with PARSER.make_context("run_search.py", ["methods"]) as context:
         commands = [PARSER.get_command(context, name) for name in PARSER.list_commands(context)]
+        groups = [command for command in commands if hasattr(command, "list_commands")]
+        commands += [group.get_command(context, name) for group in groups for name in group.list_commands(context)]
     return {option for command in commands for parameter in command.params
             for option in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}  # fmt: skip
 

@@ -18,6 +18,7 @@ from models.task_config import TaskConfig
 from models.tasks.metric import ACCURACY, Metric
 from search.allocation.targets import Target
 from search.candidate import Frozen
+from search.export.layer_comparison import LayerTime
 from search.export.signature import Signature
 from search.latency.timing import Latency
 from search.recipe import StoredRecipe
@@ -89,6 +90,8 @@ class Metrics(Frozen):
     executed_flops: int
     """Counted anew on the network that `model.pt2` and `model.onnx` run; shared kernels stand there written out."""
     latency: tuple[Latency, ...] = ()
+    layers: tuple[LayerTime, ...] = ()
+    """Of `model.onnx` in onnxruntime, one input at a time, beside the dense network's."""
 
     @model_validator(mode="before")
     @classmethod

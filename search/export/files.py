@@ -75,7 +75,8 @@ def write_files(subject: Subject, stage: Path, folder: Path, formats: tuple[str,
         agreement[WEIGHTS] = _rebuilt_difference(subject, stage)
     for name, difference in agreement.items():
         check_agreement(name, difference)
-    metrics = {"agreement": agreement, "latency": measure_latencies(subject, stage, formats, signature, say)}
+    latencies, layers = measure_latencies(subject, stage, formats, signature, say)
+    metrics = {"agreement": agreement, "latency": latencies, "layers": layers}
     config = config.model_copy(update={"metrics": config.metrics.model_copy(update=metrics)})
     _write_config(stage, config)
     if "config" not in formats:
@@ -83,7 +84,7 @@ def write_files(subject: Subject, stage: Path, folder: Path, formats: tuple[str,
     books = subject.compressor.centroids(subject.network)
     if books:
         atomic_write(stage / PICTURE, centroids_png(books))
-    atomic_write(stage / CARD, model_card(config, folder, pictured=bool(books)))
+    atomic_write(stage / CARD, model_card(config, folder, pictured=bool(books), gains=subject.compressor.info.gains))
     return config
 
 

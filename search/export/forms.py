@@ -20,6 +20,7 @@ from search.export.formats import (
     write_onnx,
     write_pt2,
 )
+from search.export.layer_comparison import LayerTime, compare_layers
 from search.export.signature import IMAGES, LOGITS, Signature, describe_signature
 from search.export.subject import Say, Subject
 from search.latency.timing import BATCHES, Forward, Latency, measure_latency
@@ -62,17 +63,20 @@ def open_forms(stage: Path, signature: Signature) -> dict[str, Forward]:
 
 def measure_latencies(
     subject: Subject, stage: Path, formats: tuple[str, ...], signature: Signature, say: Say
-) -> tuple[Latency, ...]:
-    """Dense and compressed in the forms that were written, for a single image and for a batch."""
+) -> tuple[tuple[Latency, ...], tuple[LayerTime, ...]]:
+    """Dense and compressed in the forms that were written, for a single image and for a batch; and layer by layer.
+
+    Layers are timed in the ONNX file alone, for a single image.
+    """
     if not {"pt2", "onnx"} & set(formats):
-        return ()
+        return (), ()
     say("measuring latency, dense and compressed in turns ...")
     # max: everything may have been removed, and a ratio to no FLOPs at all is of no use to a reader.
     theoretical = subject.compressor.cost.dense.flops / max(subject.cost.flops, 1)
     with tempfile.TemporaryDirectory() as folder:
         dense = Path(folder)
         write_forms(plain_network(subject.task.network), subject, dense, formats)
-        return tuple(
+        latencies = tuple(
             measure_latency(
                 dense_run,
                 compressed_run,
@@ -87,6 +91,11 @@ def measure_latencies(
             )
             for size in (BATCHES if signature.any_batch else BATCHES[:1])
         )
+        layers = list[LayerTime]()
+        if (stage / ONNX).is_file():
+            single = subject.inputs.first().map(Tensor.contiguous)
+            layers = compare_layers(dense / ONNX, stage / ONNX, single, signature, torch.get_num_threads())
+        return latencies, tuple(layers)
 
 
 def _forms_to_time(

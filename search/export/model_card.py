@@ -8,6 +8,7 @@ from models.tasks.metric import ACCURACY
 from models.user.spec_names import OBJECT_PREFIX, class_of, data_name, network_name, task_name
 from models.wording import plural
 from search.export.config import EXAMPLE, ONNX, PICTURE, PROGRAM, WEIGHTS, ExportConfig, Pictures
+from search.export.layer_comparison import holding_back_sentence, layer_rows
 from search.export.signature import IMAGES, LOGITS, Signature
 from search.latency.timing import Latency
 from search.results.markup import escape_markdown, markdown_code
@@ -20,12 +21,17 @@ _LABELS = 20  # named on the card
 _SETTINGS = 24  # sites shown; the rest is in config.json
 
 
-def model_card(config: ExportConfig, folder: Path, *, pictured: bool = False) -> str:
-    """`README.md` of the export in `folder`, in Markdown; `pictured`: its centroids lie there as a picture."""
+def model_card(config: ExportConfig, folder: Path, *, pictured: bool = False, gains: str = "") -> str:
+    """`README.md` of the export in `folder`, in Markdown.
+
+    Args:
+        pictured: its centroids lie there as a picture.
+        gains: what the method's networks gain, and on which runtime.
+    """
     sections = [
         _title_section(config),
         _score_section(config),
-        _cost_section(config),
+        _cost_section(config) + (f"\n\nThe method gains {escape_markdown(gains)}." if gains else ""),
         _files_section(config),
         _latency_section(config),
     ]
@@ -143,16 +149,28 @@ def _latency_section(config: ExportConfig) -> str:
         dense = time_text(latency.dense_ms, latency.dense_spread_ms)
         small = time_text(latency.compressed_ms, latency.compressed_spread_ms)
         where = f"{latency.device}, {plural(latency.threads, 'thread')}"
-        speed_up = f"{latency.speed_up:.2f}× | {latency.theoretical:.2f}×"
+        speed_up = f"{latency.speed_up:.2f}× | {latency.theoretical:.2f}× | {latency.share_of_theory:.2f}"
         table_lines.append(
             f"| {latency.engine} | {escape_markdown(where)} | {latency.batch} | {dense} | {small} | {speed_up} |"
         )
-    head = "| engine | device | batch | dense ms | compressed ms | measured | by FLOPs |\n"
-    head += "| --- | --- | ---: | ---: | ---: | ---: | ---: |"
+    head = "| engine | device | batch | dense ms | compressed ms | measured | by FLOPs | of it |\n"
+    head += "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"
     return (
         "\n".join(["## Latency\n", head, *table_lines]) + "\n\n"
         "Median over rounds in which both took turns, ± the distance between quartiles.\n" + shortfall_sentence(timed)
-    ).rstrip()
+    ).rstrip() + _layers_part(config)
+
+
+def _layers_part(config: ExportConfig) -> str:
+    """Every layer's time in onnxruntime, dense beside compressed."""
+    layers, theoretical = config.metrics.layers, config.dense.flops / max(config.cost.flops, 1)
+    if not layers:
+        return ""
+    rows = layer_rows(layers)
+    lines = [f"| {' | '.join(rows[0])} |", "| --- | ---: | ---: | ---: |"]
+    lines += [f"| {' | '.join(escape_markdown(text) for text in row.values())} |" for row in rows]
+    sentence = escape_markdown(holding_back_sentence(layers, theoretical))
+    return f"\n\nLayer by layer in onnxruntime, one input at a time. {sentence}\n\n" + "\n".join(lines)
 
 
 def time_text(median: float, spread: float) -> str:

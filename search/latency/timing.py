@@ -50,6 +50,11 @@ class Latency(Frozen):
     """The measured gain is less than half of the one by FLOPs."""
 
     @property
+    def share_of_theory(self) -> float:
+        """The measured gain as a share of the one by FLOPs."""
+        return self.speed_up / self.theoretical
+
+    @property
     def where_text(self) -> str:
         """`cpu (AMD EPYC), torch, 2 threads`; the batch if it is not 1, the statistic if it is not the median."""
         batch = f", batch {self.batch}" if self.batch != 1 else ""

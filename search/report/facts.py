@@ -31,6 +31,10 @@ def run_facts(outcomes: RunOutcomes) -> dict[str, str]:
         "time": f"{outcomes.seconds:.0f} s on the clock, {worker_seconds:.0f} s of the workers",
         **outcomes.methods[0].facts,
     }
+    gains = {method.config.method: method.compressor.info.gains for method in run.methods
+             if not method.compressor.info.plain_layers}  # fmt: skip
+    if gains:
+        facts["gains"] = "; ".join(f"{name}: {text}" for name, text in gains.items())
     if config.constraints.constrains_sites:
         facts["constraints"] = shlex.join(config.constraints.option_words())
     if notes := drift_notes(task):

@@ -12,6 +12,7 @@ from models.wording import plural
 from search.allocation.targets import flops_text
 from search.export.config import CARD, CONFIG, PICTURE, WEIGHTS
 from search.export.export import Exported
+from search.export.layer_comparison import holding_back_sentence
 from search.export.model_card import shortfall_sentence, time_text
 from search.latency.timing import Latency
 from search.terminal.console import print_line
@@ -72,11 +73,17 @@ def show_export(exported: Exported, console: Console) -> None:
         f"dense {metric.value_text(metrics.dense_test_score)}; "
         f"{metric.mean_text(metrics.mean, metrics.std)} over {plural(metrics.n, 'seed')}",
         *([f"note      {shortfall_sentence(metrics.latency)}"] if shortfall_sentence(metrics.latency) else []),
+        *([f"layers    {slow}"] if (slow := _slow_layers(exported)) else []),
     ):
         print_line(console, text)
     if all((exported.folder / name).exists() for name in (CONFIG, WEIGHTS)):
         call = f"network = load_compressed({str(exported.folder)!r})"
         print_line(console, f"load      from search.api import load_compressed; {call}")
+
+
+def _slow_layers(exported: Exported) -> str:
+    config = exported.config
+    return holding_back_sentence(config.metrics.layers, config.dense.flops / max(config.cost.flops, 1))
 
 
 def _files_table(exported: Exported) -> Table:
@@ -99,7 +106,7 @@ def _latency_table(timed: tuple[Latency, ...]) -> Table:
     threads = plural(timed[0].threads, "thread")
     title = f"Latency in ms, median ± quartile distance; {devices}, {threads}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for column in ("engine", "batch", "dense", "compressed", "measured", "by FLOPs"):
+    for column in ("engine", "batch", "dense", "compressed", "measured", "by FLOPs", "of it"):
         table.add_column(column, justify="left" if column == "engine" else "right", no_wrap=True)
     for latency in timed:
         table.add_row(
@@ -109,5 +116,6 @@ def _latency_table(timed: tuple[Latency, ...]) -> Table:
             time_text(latency.compressed_ms, latency.compressed_spread_ms),
             f"{latency.speed_up:.2f}×",
             f"{latency.theoretical:.2f}×",
+            f"{latency.share_of_theory:.2f}",
         )
     return table

@@ -22,7 +22,9 @@ def list_methods(json_: AsJson = False) -> None:
     from methods.registry import methods
 
     records = methods()
-    _list_registry(records, f"\nTwo methods make one: {how_to_compose(records.values())}.", as_json=json_)
+    tables = [record for record in records.values() if not record.plain_layers]
+    gains = f"\n{', '.join(record.name for record in tables)} gain {tables[0].gains}." if tables else ""
+    _list_registry(records, f"\nTwo methods make one: {how_to_compose(records.values())}.{gains}", as_json=json_)
 
 
 def list_strategies(json_: AsJson = False) -> None:

@@ -96,6 +96,7 @@ SPECIAL: dict[tuple[str, ...], Any] = {
     ("options",): {"kse": {"alpha": 0.75}},
     ("strategies",): ("tpe", "random"),
     ("targets",): ("flops 0.5 + params 0.4", "flops 60M + params 2.5x"),
+    ("latency_tables",): (str(Path(__file__).with_name("phone.json")),),
     ("constraints", "keep_dense"): ("-a", "layer1.*"),
     ("constraints", "bound"): ("layer3.*=0.25..0.75", "b=..0.5"),
     ("constraints", "round_channels"): ("8", "layer3.*=16"),

@@ -21,6 +21,7 @@ NEEDED = {
     "plan": ["--network", "resnet20"],
     "train": ["--network", "small", "--out", "trained.safetensors"],
     "export": ["some-run"],
+    "latency measure": ["--network", "resnet20", "--to", "kit"],
 }
 SLIPS = ["nan", "inf", "-inf", "-1", "1e400", "1" + "0" * 30, "1" + "0" * 5000]
 
@@ -30,20 +31,32 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+def commands() -> Iterator[tuple[str, typer.models.CommandInfo]]:
+    """Every command by its words: `plan`, `latency measure`."""
+    groups = [("", run_search.app)]
+    for group in run_search.app.registered_groups:
+        assert group.typer_instance is not None
+        groups.append((f"{group.name} ", group.typer_instance))
+    for prefix, app in groups:
+        for command in app.registered_commands:
+            assert command.callback is not None
+            yield f"{prefix}{command.name or command.callback.__name__}", command
+
+
 def options(numeric: bool) -> Iterator[tuple[str, str]]:
     """(command, option) of all commands and options that take numbers, or that take texts."""
-    for command in run_search.app.registered_commands:
+    for words, command in commands():
         assert command.callback is not None
         hints = get_type_hints(command.callback, include_extras=True)
         for name in inspect.signature(command.callback).parameters:
             kind, info = get_args(hints[name])[:2]
             is_value = isinstance(info, typer.models.OptionInfo) and bool not in (kind, *get_args(kind))
             if is_value and (info.metavar in ("INTEGER", "FLOAT")) == numeric:
-                yield command.callback.__name__, str(info.default)  # in Annotated, typer keeps the flag there
+                yield words, str(info.default)  # in Annotated, typer keeps the flag there
 
 
 def refusal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
-    monkeypatch.setattr("sys.argv", ["run_search.py", *arguments])
+    monkeypatch.setattr("sys.argv", ["run_search.py", *arguments[0].split(), *arguments[1:]])
     with pytest.raises(SystemExit) as ended:
         run_search.main()
     out, err = capsys.readouterr()
@@ -70,16 +83,18 @@ def test_the_walk_finds_them() -> None:
 def test_every_option_of_every_command_is_explained() -> None:
     program = typer.main.get_command(run_search.app)
     with program.make_context("run_search.py", ["methods"]) as context:
-        for name in program.list_commands(context):
-            command = program.get_command(context, name)
+        for words, _ in commands():
+            command = program
+            for name in words.split():
+                command = command.get_command(context, name)
             assert command.help
             texts = {parameter.name: parameter.help for parameter in command.params}
-            assert {"json_"} <= texts.keys() or name == "leaderboard"
+            assert {"json_"} <= texts.keys() or words == "leaderboard"
             for option, text in texts.items():
-                assert text, f"{name} --{option} has no help"
-                assert text[0].isupper(), f"{name} --{option}: {text}"
-                assert text.endswith((".", ")")), f"{name} --{option}: {text}"
-            assert len({*texts.values()}) == len(texts), f"two options of {name} have the same help"
+                assert text, f"{words} --{option} has no help"
+                assert text[0].isupper(), f"{words} --{option}: {text}"
+                assert text.endswith((".", ")")), f"{words} --{option}: {text}"
+            assert len({*texts.values()}) == len(texts), f"two options of {words} have the same help"
             shown = [parameter.metavar for parameter in command.params if parameter.metavar]
             assert not [metavar for metavar in shown if "None" in metavar]
 
