@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from methods.base import Levels
-from search.allocation.targets import TargetTerm, device_of
+from search.allocation.targets import TargetTerm, device_of, latency_text
 from search.candidate import Frozen
 from search.latency.check import CheckedLatency
 from search.latency.device_table import DeviceTable
@@ -39,11 +39,9 @@ class PredictedLatency(Frozen):
 
     @property
     def figures_text(self) -> str:
-        """`0.61 ms predicted on phone, kept 0.598; dense 1.02 ms; ARMv8, onnxruntime 1.32.0, ...`."""
-        return (
-            f"{self.predicted_ms:.3g} ms predicted on {self.device}, kept {self.kept_fraction:.3f}; "
-            f"dense {self.dense_ms:.3g} ms; {self.where}"
-        )
+        """`610 µs predicted on phone, kept 0.598; dense 1.02 ms; ARMv8, onnxruntime 1.32.0, ...`."""
+        predicted, dense = (latency_text(1e6 * milliseconds) for milliseconds in (self.predicted_ms, self.dense_ms))
+        return f"{predicted} predicted on {self.device}, kept {self.kept_fraction:.3f}; dense {dense}; {self.where}"
 
 
 @dataclass(frozen=True)

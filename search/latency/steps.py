@@ -11,6 +11,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 STEPS = (1, 2, 4, 8, 16, 32)
 SAVES_LITTLE = 0.35  # widths within a step save at most this part of what their share of the step's end would
+LARGE = 16  # channels: the least step whose half is looked at by itself
 SLOW = 0.25  # a width takes at least this share more than a wider one: its kernel is another
 
 
@@ -63,10 +64,18 @@ def _find_step(scan: Mapping[int, float], align: int) -> int:
         ends = {width: -(-width // step) * step for width in widths if width % step}
         if not ends or any(end not in scan for end in ends.values()):
             continue
-        saved = sum(1 - scan[width] / scan[end] for width, end in ends.items())
-        if saved <= SAVES_LITTLE * sum(1 - width / end for width, end in ends.items()):
+        # Multiples of the half by themselves: if that is the step, they save all of their share, and others nothing.
+        # Of small steps the share is as small as noise.
+        halves = {width: end for width, end in ends.items() if step >= LARGE and width % (step // 2) == 0}
+        if all(_saves_little(scan, part) for part in (ends, *({width: end} for width, end in halves.items()))):
             return step
     return 1
+
+
+def _saves_little(scan: Mapping[int, float], ends: Mapping[int, int]) -> bool:
+    """Whether widths, together, take nearly the time of the steps' ends."""
+    saved = sum(1 - scan[width] / scan[end] for width, end in ends.items())
+    return saved <= SAVES_LITTLE * sum(1 - width / end for width, end in ends.items())
 
 
 def round_up(widths: Floats, step: int) -> Floats:

@@ -31,8 +31,8 @@ def outside_names(metric: Metric, columns: Iterable[str] = ()) -> dict[str, str]
         IMAGES: "images" if metric == ACCURACY else "inputs",
     }
     for column in taken:
-        inside, colon, other = column.partition(":")  # of a metric that does not rank
-        if colon:
+        inside, _, other = column.partition(":")  # of a metric that does not rank; latencies of devices keep theirs
+        if other and inside in (SCORE, TEST_SCORE):
             names[column] = f"test_{other}" if inside == TEST_SCORE else other
     return {inside: f"{name}_score" if name in taken else name for inside, name in names.items()}
 

@@ -27,6 +27,11 @@ def test_a_formula_is_found_again(step: int, align: int, noise: float) -> None:
     assert find_steps([scan_of(step, align, 64, noise=noise)]) == Steps(step, align)
 
 
+def test_narrow_layers_show_steps_too() -> None:
+    assert find_steps([scan_of(16, 4, 32, noise=0.02)]) == Steps(16, 4)
+    assert find_steps([scan_of(8, 1, 32, noise=0.02)]) == Steps(8, 1)
+
+
 def test_several_layers_agree_on_the_finest_step_and_the_coarsest_alignment() -> None:
     assert find_steps([scan_of(16, 1, 32), scan_of(8, 1, 64), scan_of(16, 4, 64)]) == Steps(8, 4)
 

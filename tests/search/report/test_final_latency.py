@@ -16,10 +16,11 @@ from search import api
 from search.allocation.targets import TargetTerm, parse_target
 from search.engine.outcomes import RunOutcomes
 from search.latency.check import FILE, CheckedLatency, read_latencies
-from search.latency.predicted import FinalLatency
+from search.latency.predicted import FinalLatency, PredictedLatency, read_predictions
 from search.latency.table import Say
 from search.report.outputs import method_entries
 from search.report.page import report_html
+from search.results.metric_columns import name_columns
 from search.results.tables import finals_frame
 
 
@@ -75,6 +76,37 @@ def test_finalists_have_their_latency_beside_them() -> None:
     assert first["latency_device"] == "cpu (a chip), torch, 2 threads, least of 20 rounds"
     assert pd.isna(second["latency_ms"])
     assert pd.isna(second["latency_device"])
+
+
+def predicted(device: str, milliseconds: float) -> PredictedLatency:
+    return PredictedLatency(device=device, where=f"chip of {device}", predicted_ms=milliseconds, dense_ms=10.0)
+
+
+def test_predictions_for_devices_stand_beside_finalists_each_by_name() -> None:
+    rows = [final(0, 0.85), final(0, 0.9, strategy="other")]
+    latencies = {
+        rows[0].key: FinalLatency(None, (predicted("phone", 6.0), predicted("server", 4.0))),
+        rows[1].key: FinalLatency(None, (predicted("phone", 5.0),)),
+    }
+    table = finals_frame(rows, DENSE, latencies)
+    first, second = table.to_dict("records")
+    assert pd.isna(first["latency_ms"]), "nothing was measured"
+    assert (first["predicted_latency_ms"], second["predicted_latency_ms"]) == (6.0, 5.0)
+    assert first["latency_device"] == "phone (chip of phone), predicted"
+    assert (first["predicted_latency_ms:phone"], first["predicted_latency_ms:server"]) == (6.0, 4.0)
+    assert {"predicted_latency_ms:phone", "dense_latency_ms:server"} <= set(name_columns(table).columns)
+    words = latencies[rows[0].key].figures_text({})
+    assert "6 ms predicted on phone, kept 0.600; dense 10 ms; chip of phone" in words
+    assert "4 ms predicted on server, kept 0.400" in words
+
+
+def test_predictions_are_read_back_and_others_hold_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "device_latency.json"
+    for text in ("", "[]", '{"key": 1}', '{"key": [{"device": "phone"}]}'):
+        path.write_text(text)
+        assert read_predictions(path) == {}
+    path.write_text(json.dumps({"key": [predicted("phone", 6.0).model_dump()]}))
+    assert read_predictions(path) == {"key": (predicted("phone", 6.0),)}
 
 
 def test_a_report_shows_it_where_it_was_measured() -> None:
