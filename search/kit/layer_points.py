@@ -48,6 +48,12 @@ class LayerKind:
         """The dense ones, (in, out)."""
         return _dense_inputs(self.layer), channels_of(self.layer, "out")
 
+    @property
+    def positions(self) -> int:
+        """The elements of one channel of its inputs, all calls for one input of the network."""
+        spatial = slice(1, -1) if isinstance(self.layer, nn.Linear) else slice(2, None)
+        return sum(shape[0] * math.prod(shape[spatial]) for shape in self.shapes)
+
     def axes(self, *, odd: bool) -> tuple[list[int], list[int]]:
         """Widths in and widths out of the grid on multiples of 16, or of the coarse one of odd widths."""
         blocks, widths_of = blocks_of(self.layer), odd_widths if odd else even_widths

@@ -53,7 +53,7 @@ def write_kit(compressors: Sequence[Compressor], folder: Path, *, name: str, net
             groups[f"layers {numbers[text]:03}.{part:02}"] = paths
             files |= {path: {f"x{call}": shape[0] for call, shape in enumerate(kind.shapes)} for path in paths}
         axes = {"even": kind.axes(odd=False), "odd": kind.axes(odd=True)}
-        layers.append({"kind": text, **axes, "points": points})
+        layers.append({"kind": text, "positions": kind.positions, **axes, "points": points})
         progress.count_one()
     (folder / NETWORKS).mkdir(parents=True, exist_ok=True)
     for number, (compressor, cost, levels) in enumerate(anchors):

@@ -1,12 +1,14 @@
 """Predicted latency on a device that a kit was measured on.
 
-    latency = s · Σ t(in, out) + s' · Σ t(in, out) off the steps + c · Σ (t₁ − t)(in, out) + b · activations + a
+    latency = s · Σ t(in, out) + s' · Σ t(in, out) off the steps + c · Σ (t₁ − t)(in, out)
+              + b · activations written + n · activations that layers narrower than a step read + a
 
 t is interpolated in a grid of widths on multiples of 16; widths between a kernel's steps take the time of the next one.
 Where a width is so odd that another kernel runs, t is multiplied by what that cost at a few odd widths. t₁ is the time
-after other layers have taken the caches, so that c grows from 0 to 1 with the network. Norms, activations, additions
-and changes of layout are no layers: their time grows with the activations that layers write. The factors are at least
-0, and fitted to whole networks that the kit has measured.
+after other layers have taken the caches, so that c grows from 0 to 1 with the network. Norms, activations and
+additions are no layers: their time grows with the activations that layers write. Inputs that do not fill a block of
+channels are laid out anew for the layer that reads them. The factors are at least 0, and fitted to whole networks that
+the kit has measured.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from search.latency.steps import round_up
 from search.latency.widths import Widths, checked_widths
 
 Floats = npt.NDArray[np.float64]
-PRIOR = (1.0, 1.0, 0.0, 0.0, 0.0)  # layers take the time that was measured, and nothing else takes any
+OFF_STEPS = 1  # the feature of layers off the steps
+PRIOR = (1.0, 1.0, 0.0, 0.0, 0.0, 0.0)  # layers take the time that was measured, and nothing else takes any
 
 
 class DeviceTimes:
@@ -51,10 +54,13 @@ class DeviceTimes:
             ratios = np.array(grid.nanoseconds) / expected.reshape(inputs.shape)
             odd.append(Grid(grid.inputs, grid.outputs, tuple(map(tuple, ratios.tolist()))))
         self._odd = GridTimes(odd)
+        # Inputs that no allocation narrows, such as images, are not laid out anew.
+        layers = [file.kit["layers"][kind] for kind in kinds]
+        self._read = np.array([layer["positions"] * (len(layer["even"][0]) > 1) for layer in layers], dtype=np.float64)
         self._may_be_odd = np.array([file.kit["layers"][kind]["odd"] != _dense_point(file, kind) for kind in kinds])
 
     def features(self, inputs: Floats, outputs: Floats, shares: Floats, written: Floats) -> Floats:
-        """(n, 5): the times of layers on steps and off them, what caches save these, activations, and 1.
+        """(n, 6): the times of layers on steps and off them, what caches save, activations written and laid out, 1.
 
         Args:
             inputs: channels into every layer, (n, n_layers), as are `outputs`; `shares` of the positions.
@@ -68,9 +74,9 @@ class DeviceTimes:
         on_steps = self._even(*rounded) * shares
         off_steps = self._even(inputs, outputs) * self._odd(inputs, outputs) * shares
         uncached = np.maximum(self._first(*rounded) * shares - on_steps, 0.0).sum(1)
-        return np.stack(
-            [(on_steps * ~is_odd).sum(1), (off_steps * is_odd).sum(1), uncached, written, np.ones(len(written))], axis=1
-        )
+        laid_out = (self._read * inputs * shares * (inputs < steps.inputs.step)).sum(1)
+        columns = [(on_steps * ~is_odd).sum(1), (off_steps * is_odd).sum(1), uncached, written, laid_out]
+        return np.stack([*columns, np.ones(len(written))], axis=1)
 
 
 def _grid_of(file: DeviceFile, times: Mapping[tuple[int, int], float], kind: int, axes: str) -> Grid:
@@ -102,7 +108,7 @@ class DeviceTable:
         self._called, kinds = _kinds_of_layers(file, compressor, self._cost)
         self._times = DeviceTimes(file, kinds)
         features, measured = _whole_networks(file, sorted(kinds))
-        self._parts = fit_parts(features, measured, PRIOR)
+        self._parts = fit_device_parts(features, measured)
 
     @property
     def dense_nanoseconds(self) -> int:
@@ -114,6 +120,21 @@ class DeviceTable:
         return predict_times(
             self._times.features(inputs, outputs, shares, self._cost.written_elements(levels)), self._parts
         )
+
+
+def fit_device_parts(features: Floats, measured: Floats) -> Floats:
+    """The factors of `DeviceTimes.features`, from whole networks, the dense one first.
+
+    Networks with layers off the steps tell s' alone: their changes of layout would spoil what holds on the steps.
+    """
+    off_steps = features[:, OFF_STEPS]
+    even = off_steps == 0
+    parts = fit_parts(features[even], measured[even], PRIOR)
+    if not even.all():
+        rest = features[~even] @ parts - off_steps[~even] * parts[OFF_STEPS]
+        shares, goals = off_steps[~even] / measured[~even], 1 - rest / measured[~even]
+        parts[OFF_STEPS] = max(float(shares @ goals / (shares @ shares)), 0.0)
+    return parts
 
 
 def _kinds_of_layers(file: DeviceFile, compressor: Compressor, cost: Widths) -> tuple[list[int], list[int]]:

@@ -12,7 +12,7 @@ Floats = npt.NDArray[np.float64]
 STEPS = (1, 2, 4, 8, 16, 32)
 SAVES_LITTLE = 0.35  # widths within a step save at most this part of what their share of the step's end would
 LARGE = 16  # channels: the least step whose half is looked at by itself
-SLOW = 0.25  # a width takes at least this share more than a wider one: its kernel is another
+SLOW = 0.15  # a width takes at least this share more than a wider one: its kernel is another
 
 
 @dataclass(frozen=True)
