@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from models.tasks.metric import ACCURACY, Metric
-from search.allocation.targets import TOLERANCE, beyond_flops
+from search.allocation.targets import ON_DEVICE, TOLERANCE, beyond_flops
 from search.leaderboard.board_rows import TYPES
 from search.ranking import Sample, candidate_name, rank_numbers, rank_tested, target_bands
 from search.results.tables import figure_or_none, table_records
@@ -18,7 +18,10 @@ def rank_rows(frame: pd.DataFrame, metric: Metric = ACCURACY) -> pd.DataFrame:
     """With bands and ranks, by falling band, the best first; rows without a score come last in their band."""
     # Targets asked for in different ways (0.5, 2x, 30M) compete where they mean the same FLOPs within the tolerance.
     frame["band"] = target_bands(frame["kept_asked"].fillna(0.0).tolist(), TOLERANCE)
-    for _, rivals in frame.groupby(["band", frame["target"].map(beyond_flops)]):
+    # Two tables may call different devices, or the same under other conditions, by one name.
+    on_device = frame["target"].str.contains(ON_DEVICE, regex=False)
+    devices = frame["latency_device"].where(on_device).fillna("")
+    for _, rivals in frame.groupby(["band", frame["target"].map(beyond_flops), devices]):
         # Limits on other measures make another problem, so rows with and without them do not compete.
         samples = [_test_sample(board_row, metric) for board_row in table_records(rivals)]
         frame.loc[rivals.index, "rank"] = pd.array(rank_numbers(samples), dtype="Int64")

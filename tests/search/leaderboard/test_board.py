@@ -10,7 +10,8 @@ import pytest
 from board_fakes import DENSE, TASK, add_row, filled, final, judged
 
 from models.errors import UserError
-from search.engine.standings import store_dense
+from search.allocation.targets import parse_target
+from search.engine.standings import store_dense, store_standings
 from search.export.config import CONFIG, read_config
 from search.latency.check import FILE
 from search.leaderboard.board import Board, read_boards
@@ -124,3 +125,26 @@ def test_a_task_without_finalists_says_so(path: str, tmp_path: Path) -> None:
         store_dense(ledger, DENSE)
     with pytest.raises(UserError, match="has no finalist of t on the test set"):
         read_boards(path, list(list_tasks(path)), tmp_path)
+
+
+@pytest.mark.parametrize(("chips", "ranks"), [(("chip", "chip"), [1, 2]), (("chip", "other chip"), [1, 1])])
+def test_tables_of_two_devices_are_not_mixed_in_ranks(
+    path: str, tmp_path: Path, chips: tuple[str, str], ranks: list[int]
+) -> None:
+    """Both call their device phone; only where it is the same device do the answers compete."""
+    target, predictions = parse_target("latency@phone 0.5"), {}
+    with Ledger(path, TASK, "t") as ledger:
+        store_dense(ledger, DENSE)
+        for method, accuracies, chip in zip(("l1", "fpgm"), ([0.9, 0.91], [0.8, 0.81]), chips, strict=True):
+            answer = add_row(ledger, method, "0.5", accuracies)
+            limits = {"target": target, "target_flops": None, "target_limits": {"latency@phone": 500}}
+            store_standings(ledger, [answer.model_copy(update=limits)])
+            latency = {"device": "phone", "where": chip, "predicted_ms": 1.0, "dense_ms": 2.0}
+            predictions |= {final(method, 0.5, seed).key(TASK): [latency] for seed in (0, 1)}
+    (tmp_path / "some-run").mkdir()
+    (tmp_path / "some-run" / "device_latency.json").write_text(json.dumps(predictions))
+    frame = read_boards(path, [TASK], tmp_path)[0].frame
+    on_phone = frame[frame["target"] == "latency@phone 0.5"]
+    assert sorted(on_phone["rank"].tolist()) == ranks
+    assert set(on_phone["latency_device"]) == {f"phone ({chip}), predicted" for chip in chips}
+    assert on_phone["latency_ms"].tolist() == [1.0, 1.0]
