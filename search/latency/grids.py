@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import nnls
 
 from methods.base import Levels
 from search.allocation.budget import Ints
@@ -91,6 +90,8 @@ def fit_parts(features: Floats, measured: Floats, prior: Sequence[float] | None 
         prior: what factors are drawn to, with `PRIOR_WEIGHT`. Features grow and fall together, so
             that a few networks alone do not tell which of them it is.
     """
+    from scipy.optimize import nnls  # takes a third of a second to import, and plans come by this module
+
     weight = 1 / measured  # the squares of relative errors are summed: small networks count as much as large ones
     weight[0] *= DENSE_WEIGHT
     scale = np.maximum(features.max(0), 1.0)  # nanoseconds, activations and ones, brought to one size
