@@ -1,11 +1,13 @@
 """Fine-tuning against the loop that research scripts use: images per second, on the same device, in the same run.
 
-    python benchmarks/throughput.py [--network resnet56] [--batch-size 128] [--steps 200] [--json]
+    python benchmarks/throughput.py [--networks resnet20,resnet56,vgg16-cifar] [--batch-size 128] [--steps 200] [--json]
 
 The plain loop decodes nothing (CIFAR's usual pickled arrays are in memory) but does what such scripts do: PIL images,
-torchvision's RandomCrop, flip, ToTensor and Normalize in DataLoader workers, float32, `loss.item()` at every step. Both
-distil from a dense network of the same size. `of the chip` is the multiply-adds that the step needs, times two, against
-the rate of one large matrix product in the same precision. Images are random: what they show does not cost time.
+torchvision's RandomCrop, flip, ToTensor and Normalize in DataLoader workers, float32, `loss.item()` at every step. All
+distil from a dense network of the same size; ours follow its features as well. `plain step` is our step operator by
+operator, `recorded` the same as a CUDA graph, blank without a GPU. `the device could` is what its arithmetic (a large
+matrix product in the precision of fine-tuning) and its memory (a large copy) allow for the operations and bytes of our
+step, counted operator by operator. Images are random: what they show does not cost time.
 """
 
 from __future__ import annotations
@@ -13,10 +15,14 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -24,7 +30,11 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from methods.base import example_input
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.chip import Traffic, Work, most_steps, wait_for
+from benchmarks.task_options import markdown_table
+from methods.base import Tuning, example_input
 from models.data.array_images import ArrayImages
 from models.data.named_sets import NAMED_SETS
 from models.devices import pick_device
@@ -32,7 +42,8 @@ from models.networks.catalog import build_network
 from models.tasks.classification import CLASSIFICATION
 from search.export.formats import count_flops
 from search.judge.finetune import finetune
-from search.judge.training_step import mixed_precision
+from search.judge.stages import StageLoss
+from search.judge.training_step import Losses, make_step
 from search.machine.host import count_cores, host_facts
 from search.recipe import Recipe
 
@@ -89,64 +100,92 @@ def _endless(loader: DataLoader[tuple[Tensor, int]]) -> Iterator[list[Tensor]]:
         yield from loader
 
 
-def our_rate(network: nn.Module, teacher: nn.Module, images: ArrayImages, recipe: Recipe, steps: int) -> float:
+def our_rate(
+    network: nn.Module,
+    teacher: nn.Module,
+    images: ArrayImages,
+    recipe: Recipe,
+    steps: int,
+    tuning: Tuning | None = None,
+) -> float:
     """Images per second of `search.judge.finetune`."""
     epochs, device = (WARM_UP + steps) / images.epoch_steps(recipe.batch_size), next(network.parameters()).device
     marks: dict[int, float] = {}
 
     def note(done: int, _: int) -> None:
         if done in (WARM_UP, WARM_UP + steps):
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            wait_for(device)
             marks[done] = time.perf_counter()
 
     whole = recipe.model_copy(update={"epochs": epochs})
-    finetune(network, CLASSIFICATION, images, whole, seed=0, device=device, teacher=teacher, on_step=note)
+    finetune(
+        network, CLASSIFICATION, images, whole, seed=0, device=device, teacher=teacher, tuning=tuning, on_step=note
+    )
     return steps * recipe.batch_size / (marks[WARM_UP + steps] - marks[WARM_UP])
 
 
-def chip_rate(device: torch.device) -> float:
-    """FLOP/s (two for a multiply-add) of a large matrix product at the precision of fine-tuning."""
-    size = 8192 if device.type == "cuda" else 1536
-    dtype = torch.bfloat16 if mixed_precision(device)._enabled else torch.float32
-    a, best = torch.randn(size, size, device=device, dtype=dtype), 0.0
-    for _ in range(5):
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        a @ a
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        best = max(best, 2 * size**3 / (time.perf_counter() - start))
-    return best
+class Unrecorded(Tuning):
+    """Keeps a GPU from recording steps."""
+
+    @property
+    def has_hook(self) -> bool:
+        return True
+
+
+def work_of_step(network: nn.Module, teacher: nn.Module, images: ArrayImages, recipe: Recipe, macs: int) -> Work:
+    """Of one of our steps."""
+    device = next(network.parameters()).device
+    losses = Losses(CLASSIFICATION, recipe, teacher, StageLoss(teacher, network, ()))
+    step = make_step(network.train(), losses, Unrecorded(), device)
+    batch = next(images.training_batches(recipe.batch_size, seed=0))
+    step(batch, 0, 0.0)
+    with Traffic() as traffic:
+        step(batch, 1, 0.0)
+    operations = 2 * macs * (3 + 1) * recipe.batch_size  # forward, and backward twice that; the teacher's forward
+    return Work(operations, traffic.bytes)
 
 
 def main() -> None:
+    """A row for each network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", default="resnet56")
+    parser.add_argument("--networks", default="resnet20,resnet56,vgg16-cifar")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    device, rng = pick_device(None), np.random.default_rng(0)
+    device = pick_device(None)
+    rows = [network_row(name, arguments.batch_size, arguments.steps, device) for name in arguments.networks.split(",")]
+    facts = host_facts(device)
+    if arguments.json:
+        print(json.dumps({"rows": rows, **facts}))
+        return
+    print("; ".join(f"{key} {value}" for key, value in facts.items()))
+    print(markdown_table(pd.DataFrame(rows)))
+
+
+def network_row(name: str, batch_size: int, steps: int, device: torch.device) -> dict[str, Any]:
+    """Images per second of each way to train a network."""
+    rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
     labels = rng.integers(0, 10, IMAGES)
-    network = build_network(arguments.network, classes=10).to(device)
-    recipe = Recipe(batch_size=arguments.batch_size)
+    network, recipe = build_network(name, classes=10).to(device), Recipe(batch_size=batch_size)
     macs = count_flops(network.eval(), example_input(INFO.shape, device))
     images = ArrayImages.on_device(torch.from_numpy(pixels), torch.from_numpy(labels), INFO, device)
     teacher = copy.deepcopy(network).eval()
-    plain = plain_rate(copy.deepcopy(network), teacher, pixels, labels, recipe, arguments.steps, device)
-    ours = our_rate(network, teacher, images, recipe, arguments.steps)
-    needed = 2 * macs * (3 + 1)  # forward, and backward twice that; the teacher's forward
-    record = {
-        "plain images/s": round(plain),
-        "ours images/s": round(ours),
-        "ratio": round(ours / plain, 2),
-        "of the chip": round(ours * needed / chip_rate(device), 4),
-        **host_facts(device),
+    loop = plain_rate(copy.deepcopy(network), teacher, pixels, labels, recipe, steps, device)
+    plain = our_rate(copy.deepcopy(network), teacher, images, recipe, steps, Unrecorded())
+    recorded = our_rate(copy.deepcopy(network), teacher, images, recipe, steps) if device.type == "cuda" else None
+    most = batch_size * most_steps(work_of_step(network, teacher, images, recipe, macs), device)
+    best = recorded or plain
+    return {
+        "network": name,
+        "plain loop, images/s": round(loop),
+        "plain step": round(plain),
+        "recorded": "" if recorded is None else round(recorded),
+        "best / loop": round(best / loop, 2),
+        "the device could": round(most),
+        "of that": round(best / most, 3),
     }
-    print(json.dumps(record) if arguments.json else "\n".join(f"{key:16}{value}" for key, value in record.items()))
 
 
 if __name__ == "__main__":
