@@ -7,7 +7,8 @@ torchvision's RandomCrop, flip, ToTensor and Normalize in DataLoader workers, fl
 distil from a dense network of the same size; ours follow its features as well. `plain step` is our step operator by
 operator, `recorded` the same as a CUDA graph, blank without a GPU. `the device could` is what its arithmetic (a large
 matrix product in the precision of fine-tuning) and its memory (a large copy) allow for the operations and bytes of our
-step, counted operator by operator. Images are random: what they show does not cost time.
+step, counted operator by operator, without augmentation and features. Images are random: what they show does not cost
+time.
 """
 
 from __future__ import annotations

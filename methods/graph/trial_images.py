@@ -23,8 +23,7 @@ LEAST_SIDE = 2 * SIDE  # of images that are worth it
 def trial_images(network: nn.Module, example: Inputs, traced: TracedGroups) -> Inputs:
     """The example with fewer pixels; as it is if it has few, or where the network's code would do anything else.
 
-    The code must run the same operators with the same numbers but for sizes, decide nothing by the data, and hold no
-    widths of its own, whose places are told apart by what runs.
+    The code must run the same operators in the same modules, decide nothing by the data, and hold no widths of its own.
     """
     sizes = [tensor.shape[dim] for tensor in example.tensors for dim in example.spatial_dims(tensor)]
     if not sizes or min(sizes) < LEAST_SIDE or example.training is not None or not traced.numbers.are_none:

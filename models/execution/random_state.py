@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Self
 
 import numpy as np
 import torch
@@ -27,6 +28,24 @@ def random_state(device: torch.device, seed: int | None = None) -> Iterator[None
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+class HostDraws:
+    """Notes whether random numbers are drawn by Python, NumPy or torch's generator of the CPU while it lasts."""
+
+    happened = False
+
+    def __enter__(self) -> Self:
+        self._before = _host_states()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.happened = _host_states() != self._before
+
+
+def _host_states() -> tuple[object, ...]:
+    _, keys, position, *normal = np.random.get_state(legacy=True)
+    return random.getstate(), np.asarray(keys).tobytes(), position, *normal, torch.get_rng_state().numpy().tobytes()
 
 
 def _seed_device(device: torch.device, seed: int) -> None:

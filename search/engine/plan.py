@@ -22,7 +22,7 @@ from search.allocation.allocate import reachable_ranges, too_coarse
 from search.allocation.budget import Budget
 from search.allocation.choice import Choice
 from search.allocation.targets import LATENCY
-from search.engine.prepare_method import budget_of, choice_of, problem_of, steps_of, tables_of
+from search.engine.prepare_method import budget_of, choice_of, problem_of, step_of, tables_of
 from search.judge.baseline import train_missing_baseline
 from search.judge.bind import bind_method
 from search.latency.check import check_prediction
@@ -107,8 +107,7 @@ def solve_plan(config: RunConfig, say: Say = tell_user) -> Plan:
             checked = check_prediction(compressor, levels, table)
             record["latency"] = {**checked.model_dump(), "off": checked.relative_error, "words": checked.figures_text()}
     if devices:
-        step, _ = steps_of(tables)
-        record |= {"devices": devices, "device_step": step if choice.is_rounded else 1}
+        record |= {"devices": devices, "device_step": step_of(config, compressor, tables)}
     return Plan(record, compressor, compressor.allocation(levels))
 
 

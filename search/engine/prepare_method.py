@@ -17,7 +17,7 @@ from search.allocation.choice import Choice, blamed_constraints, constrain_choic
 from search.allocation.constraints import step_rule
 from search.allocation.targets import Target, device_of, is_latency, latency_measure
 from search.judge.bind import bind_method
-from search.latency.device_file import device_files, unknown_device
+from search.latency.device_file import DeviceFile, device_files, unknown_device
 from search.latency.device_table import DeviceTable
 from search.latency.progress import Say, tell_user
 from search.latency.table import ChosenLatency, LatencyTable, latency_table
@@ -135,15 +135,22 @@ def tables_of(config: RunConfig, compressor: Compressor, wanted: Sequence[Target
 
 def choice_of(config: RunConfig, compressor: Compressor, tables: Tables) -> Choice:
     """What the constraints leave; with tables of devices and no rounding of the user's, multiples of their steps."""
-    step, devices = steps_of(tables)
-    rounds = step > 1 and not config.constraints.round_channels and any(site.widths for site in compressor.sites)
-    return constrain_choice(compressor, config.constraints, [step_rule(step, devices)] if rounds else [])
+    step, names = step_of(config, compressor, tables), [file.name for file in _files_of(tables)]
+    return constrain_choice(compressor, config.constraints, [step_rule(step, names)] if step > 1 else [])
 
 
-def steps_of(tables: Tables) -> tuple[int, list[str]]:
-    """The number of channels whose multiples fill the kernels of all devices with tables, and these devices."""
-    files = [table.file for table in tables.values() if isinstance(table, DeviceTable)]
-    return max((file.steps.channels for file in files), default=1), [file.name for file in files]
+def step_of(config: RunConfig, compressor: Compressor, tables: Tables) -> int:
+    """The number of channels whose multiples fill the kernels of all devices with tables.
+
+    It is 1 if the user rounds channels, or the method's settings are no widths.
+    """
+    if config.constraints.round_channels or not any(site.widths for site in compressor.sites):
+        return 1
+    return max((file.steps.channels for file in _files_of(tables)), default=1)
+
+
+def _files_of(tables: Tables) -> list[DeviceFile]:
+    return [table.file for table in tables.values() if isinstance(table, DeviceTable)]
 
 
 def budget_of(config: RunConfig, choice: Choice, target: Target, tables: Tables | None = None) -> Budget:

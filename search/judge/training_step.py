@@ -18,6 +18,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from methods.base import Tuning
 from models.execution.gradients import ForwardGuard, run_backward
 from models.execution.host_reads import HostReads
+from models.execution.random_state import HostDraws
 from models.tasks.objective import Batch, Objective
 from models.tasks.outputs import distillation_loss
 from search.judge.stages import StageLoss
@@ -74,20 +75,21 @@ class Losses(NamedTuple):
 
 
 class PlainStep:
-    """Operator by operator.
-
-    Attributes:
-        plain_because: why a GPU does not do it as a recorded one.
-    """
+    """Operator by operator."""
 
     def __init__(
         self, network: nn.Module, losses: Losses, tuning: Tuning, optimizer: torch.optim.Optimizer, device: torch.device
     ) -> None:
         self.network, self.losses, self.tuning, self.optimizer = network, losses, tuning, optimizer
         self.device = device
-        self.plain_because = "its method has a hook in every step" if tuning.has_hook else None
+        self._reason = "its method has a hook in every step" if tuning.has_hook else None
         self._guard = ForwardGuard()
         self._peaks = [group["lr"] for group in optimizer.param_groups]
+
+    @property
+    def plain_because(self) -> str | None:
+        """Why a GPU does not do most of the steps as recorded ones."""
+        return self._reason
 
     def __call__(self, batch: Batch, number: int, share: float) -> Tensor:
         """Do step `number` at this share of the peak learning rates; returns the loss, a scalar on the device."""
@@ -117,13 +119,19 @@ class BufferedStep(PlainStep):
         self._buffers: _Buffers | None = None
 
     def __call__(self, batch: Batch, number: int, share: float) -> Tensor:
-        for rate, peak in zip(self._rates, self._peaks, strict=True):
+        for group, rate, peak in zip(self.optimizer.param_groups, self._rates, self._peaks, strict=True):
             rate.fill_(peak * share)
+            group["lr"] = rate  # an optimizer whose state was loaded has copies of its rates
         if self._buffers is None:
             self._buffers = _Buffers(batch)
-        elif not self._buffers.take(batch):  # a batch of another form, the last one of an epoch for instance
-            return self._run(batch, number)
+        elif not self._buffers.take(batch):
+            return self._run_misfit(batch, number)
         return self._run_buffered(self._buffers.batch, number)
+
+    def _run_misfit(self, batch: Batch, number: int) -> Tensor:
+        """A batch of another form than the one before; later ones may be like it."""
+        self._buffers = _Buffers(batch)
+        return self._run(self._buffers.batch, number)
 
     def _run_buffered(self, batch: Batch, number: int) -> Tensor:
         return self._run(batch, number)
@@ -134,14 +142,26 @@ class RecordedStep(BufferedStep):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._done = 0
+        self._done = self._misfits = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._loss: Tensor | None = None
         self._stream = torch.cuda.Stream(self.device)
 
+    @property
+    def plain_because(self) -> str | None:
+        if self._reason is None and self._misfits > self._done:
+            return "its batches differ in form, or in values that are no tensors"
+        return self._reason
+
+    def _run_misfit(self, batch: Batch, number: int) -> Tensor:
+        self._misfits += 1
+        if self._graph is None:
+            return super()._run_misfit(batch, number)
+        return self._run(batch, number)  # the graph reads the buffers that it was recorded with
+
     def _run_buffered(self, batch: Batch, number: int) -> Tensor:
         self._done += 1
-        if self.plain_because is not None:
+        if self._reason is not None:
             return self._run(batch, number)
         if self._done <= _WARM_UP:
             return self._warm_up(batch, number)
@@ -154,27 +174,30 @@ class RecordedStep(BufferedStep):
 
     def _warm_up(self, batch: Batch, number: int) -> Tensor:
         """A step on the stream that records; the last one looks for what a graph cannot hold."""
-        reads = HostReads()
+        reads, draws = HostReads(), HostDraws()
         self._stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self._stream):
             if self._done < _WARM_UP:
                 loss = self._run(batch, number)
             else:
-                with reads:
+                with reads, draws:
                     loss = self._run(batch, number)
         torch.cuda.current_stream(self.device).wait_stream(self._stream)
         if reads.operators:
-            self.plain_because = f"it waits for the device in {', '.join(sorted(reads.operators))}"
+            self._reason = f"it waits for the device in {', '.join(sorted(reads.operators))}"
+        elif draws.happened:
+            self._reason = "its code draws random numbers on the host"
         return loss
 
     def _record(self, batch: Batch, number: int) -> None:
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, stream=self._stream):
+            # Other threads, a user's loader for instance, may ask for memory meanwhile.
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 self._loss = self._run(batch, number)
         except RuntimeError as error:
             # Nothing was computed yet, so that the same step can be done plainly.
-            self.plain_because = f"it cannot be recorded: {str(error).splitlines()[0]}"
+            self._reason = f"it cannot be recorded: {str(error).splitlines()[0]}"
             self.optimizer.zero_grad(set_to_none=True)
             return
         self._graph = graph
@@ -202,6 +225,6 @@ class _Buffers:
         return tree == self._tree and all(
             isinstance(leaf, Tensor) and (leaf.shape, leaf.dtype) == (buffer.shape, buffer.dtype)
             if isinstance(buffer, Tensor)
-            else leaf is buffer
+            else leaf is buffer or (isinstance(leaf, str | int | float) and leaf == buffer)
             for buffer, leaf in zip(self._leaves, leaves, strict=True)
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from methods.base import Levels
-from search.allocation.targets import TargetTerm, device_of, latency_text
+from search.allocation.targets import LATENCY, TargetTerm, latency_text
 from search.candidate import Frozen
 from search.latency.check import CheckedLatency
 from search.latency.device_table import DeviceTable
@@ -61,8 +61,8 @@ class FinalLatency:
         """
         texts = [prediction.figures_text for prediction in self.predicted]
         if self.measured is not None:
-            own = next(term for name, term in terms.items() if device_of(name) is None)
-            texts.insert(0, self.measured.figures_text() + self.measured.excess_text(own))
+            excess = self.measured.excess_text(terms[LATENCY]) if LATENCY in terms else ""
+            texts.insert(0, self.measured.figures_text() + excess)
         return "; ".join(texts)
 
 

@@ -69,7 +69,8 @@ class TimeLeft:
         """A candidate was judged by this run, which took a worker so long."""
         self._started.pop(candidate, None)
         self._spent += seconds
-        (self._cold if candidate in self._first else self._durations).setdefault(stage, []).append(seconds)
+        if seconds > 0:  # a candidate that took its worker along in an earlier run fails at once
+            (self._cold if candidate in self._first else self._durations).setdefault(stage, []).append(seconds)
         self._busy.append((now, self._worker_seconds(now)))
 
     def seconds_left(
@@ -88,7 +89,7 @@ class TimeLeft:
             duration = self._duration_span(stage)
             if duration is None or parallel is None:
                 return None
-            passed = [now - self._started[candidate] for candidate in running.get(stage, ())]
+            passed = [now - self._started.get(candidate, now) for candidate in running.get(stage, ())]
             shortest, longest = (
                 max(count - len(passed), 0) * seconds + sum(max(seconds - done, 0.0) for done in passed)
                 for seconds in duration

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from device_samples import FIXED, chain_method, kit_record, stepped_time, table_record, write_table
 
 from models.errors import UserError
+from search.engine.prepare_method import step_of
 from search.latency.device_file import DeviceFile, device_files, read_device_file
 from search.latency.device_table import DeviceTable
 from search.latency.predicted import predict_latency
@@ -84,3 +86,15 @@ def test_two_devices_of_one_name_are_refused(tmp_path: Path, record: dict[str, A
     with pytest.raises(UserError, match="both call their device phone"):
         device_files(paths)
     assert list(device_files([paths[0], paths[0]])) == ["phone"]
+
+
+@pytest.mark.parametrize(
+    ("given", "method", "step"), [((), "l1", 16), (("1",), "l1", 1), (("8",), "l1", 1), ((), "tucker", 1)]
+)
+def test_channels_are_rounded_to_the_steps_unless_the_user_rounds_them(
+    tmp_path: Path, record: dict[str, Any], given: tuple[str, ...], method: str, step: int
+) -> None:
+    """Ranks are no widths of channels; tables are asked for their steps alone."""
+    config = SimpleNamespace(constraints=SimpleNamespace(round_channels=given))
+    table = DeviceTable(DeviceFile(tmp_path, record), chain_method())
+    assert step_of(config, chain_method(method), {"latency@phone": table}) == step  # type: ignore[arg-type]

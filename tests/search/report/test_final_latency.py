@@ -59,6 +59,16 @@ def test_a_measurement_above_the_target_is_told(asked: str, over: str) -> None:
     assert checked().excess_text(part) == (f"; {over} above what was asked" if over else "")
 
 
+@pytest.mark.parametrize(
+    ("asked", "over"),
+    [("flops 0.3 + latency 0.7", ""), ("flops 0.9 + latency 0.5", "20.0%"), ("flops 0.3", ""),
+     ("latency@phone 0.1", ""), ("latency 0.5 + latency@phone 0.9", "20.0%")],
+)  # fmt: skip
+def test_the_excess_is_that_over_the_latency_of_this_device(asked: str, over: str) -> None:
+    words = FinalLatency(measured=checked()).figures_text({term.measure: term for term in parse_target(asked).terms})
+    assert words == checked().figures_text() + (f"; {over} above what was asked" if over else "")
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"key": 1}', '{"key": {"dense_ms": 1}}'])
 def test_files_of_others_hold_nothing(tmp_path: Path, text: str) -> None:
     path = tmp_path / "latency.json"

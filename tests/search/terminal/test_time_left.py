@@ -133,3 +133,15 @@ def test_long_candidates_tell_of_longer_ones() -> None:
     estimate = first_estimate(said)
     assert estimate.truth >= 1000
     assert estimate.estimate == pytest.approx(estimate.truth, rel=0.5)
+
+
+def test_candidates_that_fail_at_once_say_nothing_of_durations() -> None:
+    """One that took its worker along in an earlier run is failed without being judged: in no time, never started."""
+    time_left = TimeLeft(WORK, 1)
+    failing, good = (Candidate(method="l1", allocation={}, seed=seed) for seed in (0, 1))
+    time_left.note_outcome("search", failing, 0.0, 0.0)
+    assert time_left.seconds_left({"search": 9, "final": 3}, {}, 1.0) is None
+    assert time_left.seconds_left({"search": 9}, {"search": [good]}, 1.0) is None, "taken up, and not told of yet"
+    time_left.note_started(good, 1.0)
+    time_left.note_outcome("search", good, 10.0, 11.0)
+    assert time_left.seconds_left({"search": 0}, {"search": [good]}, 11.0) == 0
