@@ -2,7 +2,8 @@
 
 The runtime's profiler times its kernels. A kernel goes by the tensor that it puts out, or by the node that it was;
 following these back through norms, activations and additions leads to the convolution or product it began with. What
-belongs to no layer (changes of layout, pooling, additions of their own) is one line.
+belongs to no layer (changes of layout, pooling, additions of their own), or to one whose weights the file has under no
+name of theirs (linear layers on rows of vectors), is one line.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from search.candidate import Frozen
 from search.export.signature import Signature
 
 RUNS = 30
-OTHER = "no layer (changes of layout, pooling, ...)"
+OTHER = "no layer by name (changes of layout, pooling, ...)"
 _THROUGH = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSwish", "HardSigmoid", "Tanh", "BatchNormalization", "Add")
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _ENDING = "_kernel_time"
@@ -111,7 +112,7 @@ def _layers_by_name(graph: Any) -> dict[str, str]:
 
 def holding_back(layers: Iterable[LayerTime], theoretical: float, most: int = 3) -> list[LayerTime]:
     """The layers that lose most against what the FLOPs promise."""
-    losing = [layer for layer in layers if layer.lost_ms(theoretical) > 0]
+    losing = [layer for layer in layers if layer.layer != OTHER and layer.lost_ms(theoretical) > 0]
     return sorted(losing, key=lambda layer: layer.lost_ms(theoretical), reverse=True)[:most]
 
 

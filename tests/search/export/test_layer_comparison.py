@@ -71,6 +71,7 @@ def test_layers_that_gain_what_flops_promise_hold_nothing_back() -> None:
     layers = [LayerTime(layer=name, dense_ms=dense, compressed_ms=small)
               for name, dense, small in (("fast", 4.0, 1.0), ("as promised", 4.0, 2.0), ("slow", 2.0, 1.9),
                                          ("slower", 4.0, 4.1))]  # fmt: skip
+    layers.append(LayerTime(layer=OTHER, dense_ms=9.0, compressed_ms=9.0))  # which is no layer
     assert [layer.layer for layer in holding_back(layers, theoretical=2.0)] == ["slower", "slow"]
     sentence = holding_back_sentence(layers, theoretical=2.0)
     assert "slower (4 → 4.1 ms), slow (2 → 1.9 ms)" in sentence
