@@ -14,6 +14,7 @@ the kit has measured.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,7 +58,11 @@ class DeviceTimes:
         # Inputs that no allocation narrows, such as images, are not laid out anew.
         layers = [file.kit["layers"][kind] for kind in kinds]
         self._read = np.array([layer["positions"] * (len(layer["even"][0]) > 1) for layer in layers], dtype=np.float64)
-        self._may_be_odd = np.array([file.kit["layers"][kind]["odd"] != _dense_point(file, kind) for kind in kinds])
+        # A width that no allocation changes, such as the number of classes, is not odd: all times of the layer have it.
+        may_be_odd = np.array([layer["odd"] != _dense_point(layer) for layer in layers])
+        self._inputs_may_be_odd, self._outputs_may_be_odd = (
+            may_be_odd & np.array([len(layer["even"][side]) > 1 for layer in layers]) for side in (0, 1)
+        )
 
     def features(self, inputs: Floats, outputs: Floats, shares: Floats, written: Floats) -> Floats:
         """(n, 6): the times of layers on steps and off them, what caches save, activations written and laid out, 1.
@@ -67,9 +72,8 @@ class DeviceTimes:
             written: elements of all activations, (n,).
         """
         steps = self._steps
-        is_odd = _is_off(inputs, steps.inputs.step, steps.inputs.align)
-        is_odd |= _is_off(outputs, steps.outputs.step, steps.outputs.align)
-        is_odd &= self._may_be_odd
+        is_odd = _is_off(inputs, steps.inputs.step, steps.inputs.align) & self._inputs_may_be_odd
+        is_odd |= _is_off(outputs, steps.outputs.step, steps.outputs.align) & self._outputs_may_be_odd
         rounded = round_up(inputs, steps.inputs.step), round_up(outputs, steps.outputs.step)
         on_steps = self._even(*rounded) * shares
         off_steps = self._even(inputs, outputs) * self._odd(inputs, outputs) * shares
@@ -84,9 +88,9 @@ def _grid_of(file: DeviceFile, times: Mapping[tuple[int, int], float], kind: int
     return Grid(tuple(inputs), tuple(outputs), tuple(tuple(times[i, o] for o in outputs) for i in inputs))
 
 
-def _dense_point(file: DeviceFile, kind: int) -> list[list[int]]:
+def _dense_point(layer: Mapping[str, Any]) -> list[list[int]]:
     """The axes of a grid that has no widths but the dense ones."""
-    return [axis[-1:] for axis in file.kit["layers"][kind]["even"]]
+    return [axis[-1:] for axis in layer["even"]]
 
 
 def _is_off(widths: Floats, step: int, align: int) -> npt.NDArray[np.bool_]:
@@ -125,11 +129,14 @@ class DeviceTable:
 def fit_device_parts(features: Floats, measured: Floats) -> Floats:
     """The factors of `DeviceTimes.features`, from whole networks, the dense one first.
 
-    Networks with layers off the steps tell s' alone: their changes of layout would spoil what holds on the steps.
+    Networks with layers off the steps tell s' alone: their changes of layout would spoil what holds on the steps. Where
+    every network has such layers, all factors are told from all of them.
     """
     off_steps = features[:, OFF_STEPS]
     even = off_steps == 0
-    parts = fit_parts(features[even], measured[even], PRIOR)
+    if not even.any():
+        return fit_parts(features, measured, PRIOR)
+    parts = fit_parts(features[even], measured[even], PRIOR, has_dense=bool(even[0]))
     if not even.all():
         rest = features[~even] @ parts - off_steps[~even] * parts[OFF_STEPS]
         shares, goals = off_steps[~even] / measured[~even], 1 - rest / measured[~even]

@@ -81,11 +81,13 @@ def _bracket_widths(axes: Floats, widths: Floats) -> tuple[Levels, Levels, Float
     return low, high, np.where(distance > 0, fraction, 0.0)
 
 
-def fit_parts(features: Floats, measured: Floats, prior: Sequence[float] | None = None) -> Floats:
+def fit_parts(
+    features: Floats, measured: Floats, prior: Sequence[float] | None = None, *, has_dense: bool = True
+) -> Floats:
     """The non-negative factors of features that come nearest to measured times, by squares of relative errors.
 
     Args:
-        features: (n, n_features), of the dense network first.
+        features: (n, n_features), of the dense network first if `has_dense`.
         measured: (n,) nanoseconds of the whole networks.
         prior: what factors are drawn to, with `PRIOR_WEIGHT`. Features grow and fall together, so
             that a few networks alone do not tell which of them it is.
@@ -93,13 +95,13 @@ def fit_parts(features: Floats, measured: Floats, prior: Sequence[float] | None 
     from scipy.optimize import nnls  # takes a third of a second to import, and plans come by this module
 
     weight = 1 / measured  # the squares of relative errors are summed: small networks count as much as large ones
-    weight[0] *= DENSE_WEIGHT
+    weight[0] *= DENSE_WEIGHT if has_dense else 1
     scale = np.maximum(features.max(0), 1.0)  # nanoseconds, activations and ones, brought to one size
     rows, goals = features / scale * weight[:, None], measured * weight
     if prior is not None:
-        dense_shares = PRIOR_WEIGHT * features[0] / scale / measured[0]
-        rows = np.concatenate([rows, np.diag(dense_shares)])
-        goals = np.concatenate([goals, dense_shares * scale * np.array(prior)])
+        shares = PRIOR_WEIGHT * features[0] / scale / measured[0]
+        rows = np.concatenate([rows, np.diag(shares)])
+        goals = np.concatenate([goals, shares * scale * np.array(prior)])
     parts_per_scale, _ = nnls(rows, goals)
     parts: Floats = parts_per_scale / scale
     return parts

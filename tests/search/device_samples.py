@@ -25,13 +25,13 @@ FIXED = 5000.0  # ns of every network besides its layers
 class Chain(nn.Module):
     """Three convolutions and a classifier: widths 32, 64 and 32."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int = 10) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.first, self.second, self.third = (
             nn.Conv2d(*widths, 3, padding=1) for widths in ((3, 32), (32, 64), (64, 32))
         )
-        self.classify = nn.Linear(32, 10)
+        self.classify = nn.Linear(32, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in (self.first, self.second, self.third):
@@ -39,8 +39,8 @@ class Chain(nn.Module):
         return self.classify(x.mean((2, 3)))
 
 
-def chain_method(method: str = "l1") -> Compressor:
-    return create(method, Chain().eval(), example_input((3, 8, 8)))
+def chain_method(method: str = "l1", classes: int = 10) -> Compressor:
+    return create(method, Chain(classes).eval(), example_input((3, 8, 8)))
 
 
 def kit_record(compressor: Compressor, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str = "phone") -> Any:

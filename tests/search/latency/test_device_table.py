@@ -13,7 +13,7 @@ from device_samples import FIXED, chain_method, kit_record, stepped_time, table_
 from models.errors import UserError
 from search.engine.prepare_method import step_of
 from search.latency.device_file import DeviceFile, device_files, read_device_file
-from search.latency.device_table import DeviceTable
+from search.latency.device_table import DeviceTable, fit_device_parts
 from search.latency.predicted import predict_latency
 from search.latency.steps import DeviceSteps, Steps
 
@@ -52,6 +52,40 @@ def test_odd_widths_cost_what_their_kernel_does(tmp_path: Path, record: dict[str
     odd, even = table(np.stack([levels_of((31, 63, 31)), levels_of((32, 64, 32))]))
     assert odd / even == pytest.approx(whole_time((31, 63, 31)) / whole_time((32, 64, 32)), rel=0.1)
     assert odd > 1.3 * even
+
+
+def slow_beside_eight(kind: str, inputs: int, outputs: int) -> float:
+    """A kernel that pads both sides to multiples of 16, and takes twice as long beside multiples of 8 above 16."""
+    odd = any(width > 16 and width % 8 for width in (inputs, outputs))
+    return (2.0 if odd else 1.0) * 8.0 * (64 if "Conv" in kind else 1) * -(-inputs // 16) * -(-outputs // 16)
+
+
+@pytest.mark.parametrize("classes", [100, 21])
+def test_widths_that_no_allocation_changes_are_not_odd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: int
+) -> None:
+    compressor = chain_method(classes=classes)
+    record = table_record(kit_record(compressor, tmp_path / "phone", monkeypatch), slow_beside_eight)
+    file = DeviceFile(tmp_path, record)
+    assert file.steps == DeviceSteps(Steps(16, 8), Steps(16, 8))
+    table, kinds = DeviceTable(file, compressor), ("Conv", "Conv", "Conv", "Linear")
+    for widths, error in (((32, 64, 32), 0.03), ((16, 32, 16), 0.03), ((31, 63, 31), 0.1)):
+        channels = (3, *widths, classes)
+        whole = FIXED + sum(map(slow_beside_eight, kinds, channels, channels[1:]))
+        assert table(levels_of(widths)[None])[0] == pytest.approx(whole, rel=error)
+
+
+def test_factors_are_found_though_every_network_has_layers_off_the_steps() -> None:
+    features = np.array([[900.0, 400, 0, 0, 0, 1], [500, 400, 0, 0, 0, 1], [300, 100, 0, 0, 0, 1]])
+    measured = features @ np.array([1.0, 1.5, 0, 0, 0, 0])
+    assert features @ fit_device_parts(features, measured) == pytest.approx(measured, rel=0.05)
+
+
+def test_no_other_network_counts_as_the_dense_one() -> None:
+    """Two equal networks on the steps that took different times: it does not matter which is named first."""
+    features = np.array([[500.0, 500, 0, 0, 0, 0], [1000, 0, 0, 0, 0, 0], [1000, 0, 0, 0, 0, 0]])
+    first, second = (fit_device_parts(features, np.array([1500.0, *times])) for times in ((1000, 2000), (2000, 1000)))
+    assert first[0] == pytest.approx(second[0], rel=0.02)
 
 
 def test_other_methods_that_narrow_are_served(tmp_path: Path, record: dict[str, Any]) -> None:
