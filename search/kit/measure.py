@@ -177,14 +177,15 @@ def write_table(table: dict[str, Any], path: Path) -> None:
 
 
 def note_times(times: dict[str, Any], file: str, firsts: Sequence[float], seconds: Sequence[float]) -> None:
-    """Keep the least time of a file over all passes, the median and the distance between the quartiles, in ns.
+    """Keep the least time of a file over all passes; median and distance between the quartiles of that pass, in ns.
 
     `first` is the least of calls after others, whose weights are no longer in the nearest cache, as in a large network.
     """
     low, median, high = (1e9 * float(value) for value in np.quantile(seconds, (0.25, 0.5, 0.75)))
     entry = {"least": 1e9 * min(seconds), "first": 1e9 * min(firsts), "median": median, "spread": high - low}
-    before = times.get(file)
-    times[file] = {key: round(entry[key] if before is None else min(entry[key], before[key]), 1) for key in entry}
+    passes = [{key: round(value, 1) for key, value in entry.items()}]
+    passes += [times[file]] if file in times else []
+    times[file] = dict(min(passes, key=lambda one: one["least"]), first=min(one["first"] for one in passes))
 
 
 def open_file(path: Path, rows: dict[str, int], provider: str, threads: int, batch: int) -> Call:
@@ -231,9 +232,11 @@ def numpy_type(name: str) -> Any:
 
 
 def time_in_turns(runs: Sequence[Call], clock: Callable[[], float]) -> tuple[list[list[float]], list[list[float]]]:
-    """Seconds of the first call of each run after the others, and of one call of a block; a value per round.
+    """Seconds of calls of each run just after another one, and of one call of a block, a value per round.
 
-    Rounds end when all runs have shown their least time twice.
+    Every other round is in reverse, so that a run does not always follow the same one. The run that a round begins with
+    has just ended the one before, so its first call is none after another. Rounds end when all runs have shown their
+    least time twice.
     """
     counts = [calls_per_block(run, clock) for run in runs]
     firsts: list[list[float]] = [[] for _ in runs]
@@ -249,7 +252,8 @@ def time_in_turns(runs: Sequence[Call], clock: Callable[[], float]) -> tuple[lis
             middle = clock()
             for _ in range(counts[which]):
                 run()
-            firsts[which].append(middle - begin)
+            if number == 0 or which != order[0]:
+                firsts[which].append(middle - begin)
             seconds[which].append((clock() - middle) / counts[which])
     return firsts, seconds
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,18 +74,26 @@ def test_a_table_of_something_else_is_not_replaced(
     assert (kit / "table.json").read_text() == content
 
 
-def test_times_by_a_made_up_clock() -> None:
-    """A run is slow in its first call after the other one, as if that had taken the caches."""
+@pytest.mark.parametrize("names", ["ab", "abc", "abcdef"])
+def test_times_by_a_made_up_clock(names: str) -> None:
+    """A run is slow in its first call after another one, as if that had taken the caches."""
     now, last = 0.0, ""
 
-    def call(name: str, first: float, later: float) -> None:
+    def call(name: str, time: float) -> None:
         nonlocal now, last
-        now += first if name != last else later
+        now += time if name == last else 5 * time
         last = name
 
-    runs = [lambda: call("a", 5e-4, 1e-4), lambda: call("b", 2e-4, 2e-4)]
+    times = {name: 1e-4 * number for number, name in enumerate(names, 1)}
+    runs = [partial(call, *item) for item in times.items()]
     firsts, seconds = measure.time_in_turns(runs, lambda: now)
-    assert min(firsts[0]) == pytest.approx(1e-4)  # where rounds turn, it runs twice in a row
-    assert sorted(firsts[0])[len(firsts[0]) // 2] in (pytest.approx(5e-4), pytest.approx(1e-4))
-    assert seconds[0] == pytest.approx([1e-4] * len(seconds[0]))
-    assert seconds[1] == pytest.approx([2e-4] * len(seconds[1]))
+    for time, cold, warm in zip(times.values(), firsts, seconds, strict=True):
+        assert cold == pytest.approx([5 * time] * len(cold))
+        assert warm == pytest.approx([time] * len(warm))
+
+
+def test_statistics_of_a_file_are_those_of_its_quietest_pass() -> None:
+    times: dict[str, Any] = {}
+    for firsts, seconds in (([9e-6], [3e-6, 3e-6]), ([8e-6], [1e-6, 5e-6]), ([7e-6], [2e-6, 2e-6])):
+        measure.note_times(times, "a", firsts, seconds)
+    assert times == {"a": {"least": 1000.0, "first": 7000.0, "median": 3000.0, "spread": 2000.0}}
