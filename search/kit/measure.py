@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:  # Python 3.8 cannot subscript these
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     Call = Callable[[], object]
 
 SCHEMA = 1
 KIT, TABLE = "kit.json", "table.json"
+KIT_KEYS = {"name", "digest", "groups", "files"}  # of kit.json, that this script reads
 ROUNDS, LEAST_ROUNDS = 60, 25
 BUDGET = 2.0  # seconds for the files that are timed in turns, after which no round begins beyond the least number
 BLOCK = 0.0003  # seconds of calls timed together: short, so that other processes interrupt only some of the blocks
@@ -79,24 +80,24 @@ def measure_kit(kit_folder: Path, path: Path, *, provider: str, threads: int, ba
     """The table of a kit, written to `path` after every group of files; goes on with one that is there.
 
     Raises:
-        MeasureError: onnxruntime lacks the provider, or the table that is there is of another kit or other conditions.
+        MeasureError: the kit is not whole, onnxruntime lacks the provider or cannot run a file, or the table cannot be
+            written, or is there and is of another kit or other conditions.
     """
     if threads < 1 or batch < 1:
         raise MeasureError(f"--threads {threads} --batch {batch} will not do: both are at least 1")
-    try:
-        kit = json.loads((kit_folder / KIT).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MeasureError(f"{kit_folder / KIT} cannot be read ({error})") from None
+    kit = read_kit(kit_folder / KIT)
     conditions = measuring_conditions(provider, threads, batch)
     table = begin_table(kit, conditions, path)
+    write_table(table, path)  # before anything is timed, so that a place that cannot be written is told at once
     done = table["done"]
     steps = [(number, group) for number in range(PASSES) for group in sorted(kit["groups"])]
     left = [(number, group) for number, group in steps if done.get(group, 0) <= number]
     progress = Progress(len(left))
     for number, group in left:
         files = kit["groups"][group]
-        runs = [open_file(kit_folder / file, kit["files"][file], provider, threads, batch) for file in files]
-        firsts, seconds = time_in_turns(runs, clock_of(provider, threads))
+        with report_faults(f"{group} of {kit_folder}"):
+            runs = [open_file(kit_folder / file, kit["files"][file], provider, threads, batch) for file in files]
+            firsts, seconds = time_in_turns(runs, clock_of(provider, threads))
         for file, first, rounds in zip(files, firsts, seconds):
             note_times(table["times"], file, first, rounds)
         done[group] = number + 1
@@ -105,6 +106,32 @@ def measure_kit(kit_folder: Path, path: Path, *, provider: str, threads: int, ba
     table["complete"] = True
     write_table(table, path)
     return dict(table, file=str(path))
+
+
+def read_kit(path: Path) -> dict[str, Any]:
+    """`kit.json`; MeasureError if it is damaged."""
+    try:
+        kit = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MeasureError(f"{path} cannot be read ({error}); copy the whole kit again") from None
+    if not isinstance(kit, dict) or not set(kit) >= KIT_KEYS:
+        raise MeasureError(f"{path} is no kit's; copy the whole kit again")
+    return kit
+
+
+@contextlib.contextmanager
+def report_faults(what: str) -> Iterator[None]:
+    """Turns what the system or onnxruntime say of files of the kit into a MeasureError."""
+    try:
+        yield
+    except Exception as error:
+        # onnxruntime's own exceptions have no base in common.
+        if not isinstance(error, (OSError, MemoryError)) and not type(error).__module__.startswith("onnxruntime"):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise MeasureError(
+            f"{what} cannot be run ({reason}); copy the whole kit again, or take a newer onnxruntime"
+        ) from error
 
 
 def measuring_conditions(provider: str, threads: int, batch: int) -> dict[str, Any]:
@@ -156,12 +183,15 @@ def begin_table(kit: dict[str, Any], conditions: dict[str, Any], path: Path) -> 
     fresh.update(kit=kit, done={}, times={})
     try:
         begun = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
+    except FileNotFoundError:
         return fresh
+    except OSError as error:
+        raise MeasureError(f"{path} cannot be read ({error}); name another file with --to") from None
     except ValueError:
-        raise MeasureError(f"{path} is there and is no table; name another file with --to") from None
-    same = isinstance(begun, dict) and begun.get("kit", {}).get("digest") == kit["digest"]
-    if not same or any(begun.get(key) != value for key, value in conditions.items()):
+        begun = None
+    if not isinstance(begun, dict) or any(not isinstance(begun.get(key), dict) for key in ("kit", "done", "times")):
+        raise MeasureError(f"{path} is there and is no table; name another file with --to")
+    if begun["kit"].get("digest") != kit["digest"] or any(begun.get(key) != value for key, value in conditions.items()):
         raise MeasureError(
             f"{path} is there already, of another kit or measured in another way; "
             "remove it, or name another file with --to"
@@ -172,8 +202,12 @@ def begin_table(kit: dict[str, Any], conditions: dict[str, Any], path: Path) -> 
 def write_table(table: dict[str, Any], path: Path) -> None:
     """Whole or not at all, so that a run that is broken off leaves what it had."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(table) + "\n", encoding="utf-8")
-    os.replace(str(partial), str(path))
+    try:
+        partial.write_text(json.dumps(table) + "\n", encoding="utf-8")
+        os.replace(str(partial), str(path))
+    except OSError as error:
+        reason = error.strerror or error
+        raise MeasureError(f"{path} cannot be written ({reason}); name another file with --to") from error
 
 
 def note_times(times: dict[str, Any], file: str, firsts: Sequence[float], seconds: Sequence[float]) -> None:
@@ -202,6 +236,11 @@ def open_file(path: Path, rows: dict[str, int], provider: str, threads: int, bat
     if threads > 1:  # idle threads of other files' sessions would spin beside the one that is timed
         options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+    if session.get_providers()[0] != provider:  # onnxruntime goes on without a provider whose libraries it cannot load
+        raise MeasureError(
+            f"onnxruntime could not start {provider}, and would run on {session.get_providers()[0]}; "
+            "install the libraries that it needs, or name another one with --provider"
+        )
     generator = np.random.RandomState(0)
     feeds = {}
     for info in session.get_inputs():
@@ -216,7 +255,8 @@ def open_file(path: Path, rows: dict[str, int], provider: str, threads: int, bat
             feeds[info.name] = np.zeros(shape, dtype=numpy_type(info.type))
     if provider == "CPUExecutionProvider":
         return lambda: session.run(None, feeds)
-    # On an accelerator inputs and outputs stay where the network runs: copies belong to the application.
+    # Inputs are copied to the accelerator once, here. Results come back to the CPU in every call, as to an application;
+    # in the difference of two files of a layer, whose results are equally large, that cancels out.
     binding = session.io_binding()
     for name, array in feeds.items():
         binding.bind_cpu_input(name, array)

@@ -7,6 +7,7 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -62,7 +63,8 @@ def test_broken_off_it_goes_on(kit: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize(
     ("table", "says"),
-    [({"kit": {"digest": "other"}}, "of another kit"), ("{", "is no table")],
+    [({"kit": {"digest": "other"}, "done": {}, "times": {}}, "of another kit"), ("{", "is no table"),
+     ({"kit": None}, "is no table"), ([], "is no table")],
 )  # fmt: skip
 def test_a_table_of_something_else_is_not_replaced(
     kit: Path, capsys: pytest.CaptureFixture[str], table: Any, says: str
@@ -72,6 +74,43 @@ def test_a_table_of_something_else_is_not_replaced(
     assert measure.main(["--kit", str(kit)]) == 2
     assert says in capsys.readouterr().err
     assert (kit / "table.json").read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [("nowhere/table.json", "nowhere/table.json cannot be written"), (".", "cannot be read")],
+)  # fmt: skip
+def test_a_table_that_cannot_be_written_is_told_before_anything_is_timed(
+    kit: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str, says: str
+) -> None:
+    monkeypatch.setattr(measure, "time_in_turns", lambda *arguments: pytest.fail("it timed"))
+    assert measure.main(["--kit", str(kit), "--to", str(kit / place)]) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"digest": "abc", "groups": {}, "files": {}}'])
+def test_damaged_kits_are_told(kit: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+    (kit / "kit.json").write_text(content)
+    assert measure.main(["--kit", str(kit)]) == 2
+    assert "copy the whole kit again" in capsys.readouterr().err
+
+
+def test_files_that_onnxruntime_cannot_open_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxruntime")
+    record = {"name": "phone", "digest": "abc", "groups": {"networks": ["0.onnx"]}, "files": {"0.onnx": {}}}
+    (tmp_path / "kit.json").write_text(json.dumps(record))
+    for make in (lambda: None, lambda: (tmp_path / "0.onnx").write_bytes(b"no model")):
+        make()
+        assert measure.main(["--kit", str(tmp_path)]) == 2
+        assert f"networks of {tmp_path} cannot be run" in capsys.readouterr().err
+
+
+def test_a_provider_that_could_not_be_loaded_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+    runtime = SimpleNamespace(SessionOptions=SimpleNamespace, InferenceSession=lambda *args, **kwargs: session)
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
+    with pytest.raises(measure.MeasureError, match="could not start CUDAExecutionProvider"):
+        measure.open_file(Path("0.onnx"), {}, "CUDAExecutionProvider", 1, 1)
 
 
 @pytest.mark.parametrize("names", ["ab", "abc", "abcdef"])
