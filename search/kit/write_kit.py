@@ -6,7 +6,6 @@ The layers' times are what predictions are made from; whole networks tell how th
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from search.kit import measure
 from search.kit.anchors import anchor_levels, network_features, write_network
 from search.kit.layer_files import layer_model, weight_elements
 from search.kit.layer_points import LayerKind, layer_kinds, step_scans
+from search.latency.device_file import kit_digest
 from search.latency.progress import ProgressLines, Say
 from search.latency.widths import checked_widths
 
@@ -73,7 +73,7 @@ def write_kit(compressors: Sequence[Compressor], folder: Path, *, name: str, net
         "groups": groups,
         "files": files | {path: {} for path in groups[NETWORKS]},
     }
-    record["digest"] = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+    record["digest"] = kit_digest(record)
     shutil.copyfile(measure.__file__, folder / "measure.py")
     atomic_write(folder / measure.KIT, json.dumps(record) + "\n")
     return record

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError
 
 from models.errors import UserError
 from models.paths import user_path
@@ -19,6 +22,35 @@ from search.latency.steps import DeviceSteps, find_steps
 SCHEMA = 1
 TABLE_SETTING = ("latency_tables", "--latency-table")  # its keyword and its flag
 HOW = "write a kit by `latency measure`, and run its measure.py on the device"
+
+
+Nanoseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class FileTimes(BaseModel):
+    """The times of one file of the kit that predictions are made from."""
+
+    least: Nanoseconds
+    first: Nanoseconds
+
+
+class TableRecord(BaseModel):
+    """What a whole table must have; the kit is checked by its digest."""
+
+    name: str
+    device: str
+    runtime: str
+    provider: str
+    threads: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    kit: dict[str, Any]
+    times: dict[str, FileTimes]
+
+
+def kit_digest(kit: Mapping[str, Any]) -> str:
+    """Of all that `kit.json` says besides."""
+    rest = {key: value for key, value in kit.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +139,7 @@ def read_device_file(place: str | Path) -> DeviceFile:
     """A device's table.
 
     Raises:
-        UserError: the file cannot be read, is none of ours, of a later version, or not measured to its end.
+        UserError: the file cannot be read, is none of ours, of a later version, not measured to its end, or damaged.
     """
     path = user_path(str(place))
     try:
@@ -116,12 +148,28 @@ def read_device_file(place: str | Path) -> DeviceFile:
         raise UserError(f"latency table {place} cannot be read ({error.strerror or error}); {HOW}") from None
     except ValueError:
         record = None
-    if not isinstance(record, dict) or not {"schema", "name", "kit", "times", "threads", "batch"} <= record.keys():
+    if not isinstance(record, dict) or not {"schema", "kit", "times"} <= record.keys():
         raise UserError(f"{place} is no table of a device's times; {HOW}")
     if record["schema"] != SCHEMA:
         raise UserError(f"{place} is of schema {record['schema']!r}, and this version reads {SCHEMA}; {HOW}")
     if not record.get("complete"):
         raise UserError(f"{place} is not measured to its end; run its measure.py again: it goes on where it stopped")
-    if not is_device_name(str(record["name"])):
+    _check_whole(record, place)
+    if not is_device_name(record["name"]):
         raise UserError(f"{place} has the name {record['name']!r}; a device's name is a word of letters, digits, . _ -")
     return DeviceFile(path.absolute(), record)
+
+
+def _check_whole(record: Mapping[str, Any], place: str | Path) -> None:
+    """UserError for a table that lost some of what was measured, or whose kit was changed."""
+    try:
+        table = TableRecord.model_validate(record)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise UserError(f"{place} is damaged ({where}: {fault['msg'].lower()}); copy it again, or {HOW}") from None
+    if table.kit.get("digest") != kit_digest(table.kit):
+        raise UserError(f"{place} is damaged (its kit is not the one that was measured); copy it again, or {HOW}")
+    missing = sorted(table.kit["files"].keys() - table.times.keys())
+    if missing:
+        raise UserError(f"{place} is damaged (it has no time of {missing[0]}); copy it again, or {HOW}")

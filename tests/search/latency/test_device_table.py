@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -113,6 +114,32 @@ def test_files_that_will_not_do(tmp_path: Path, record: dict[str, Any], changes:
     changed = {key: value for key, value in {**record, **changes}.items() if value is not None}
     with pytest.raises(UserError, match=says or "no table"):
         read_device_file(write_table(tmp_path / "table.json", changed))
+
+
+def _with(record: dict[str, Any], *keys: str, value: Any = None) -> dict[str, Any]:
+    """The record with another value at a place, or without it."""
+    key, *rest = keys
+    changed = {name: part for name, part in record.items() if name != key}
+    return changed if not rest and value is None else {**changed, key: _with(record[key], *rest, value=value) if rest
+                                                       else value}  # fmt: skip
+
+
+def test_damaged_tables_are_refused(tmp_path: Path, record: dict[str, Any]) -> None:
+    file = record["kit"]["networks"][0]["file"]
+    damaged = [
+        (_with(record, "device"), "device: field required"),
+        (_with(record, "kit", value=[]), "kit: input should be"),
+        (_with(record, "threads", value=0), "threads: input should be"),
+        (_with(record, "times", file), f"no time of {file}"),
+        (_with(record, "times", file, "first"), f"times.{file}.first"),
+        *((_with(record, "times", file, "least", value=time), f"times.{file}.least")
+          for time in (0, -1, float("nan"), float("inf"), "fast")),
+        (_with(record, "kit", "layers", value=record["kit"]["layers"][1:]), "its kit is not the one"),
+        (_with(record, "kit", "digest"), "its kit is not the one"),
+    ]  # fmt: skip
+    for table, says in damaged:
+        with pytest.raises(UserError, match=re.escape(says)):
+            read_device_file(write_table(tmp_path / "table.json", table))
 
 
 def test_two_devices_of_one_name_are_refused(tmp_path: Path, record: dict[str, Any]) -> None:

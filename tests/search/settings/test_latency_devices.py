@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from models.errors import UserError
 from search.allocation.targets import parse_target
+from search.latency.device_file import kit_digest
 from search.settings.latency_devices import LatencyDevices
 
 
 def table(folder: Path, name: str) -> str:
     """A table's file; what it measured does not matter here."""
     path = folder / f"{name}.json"
-    record = {"schema": 1, "name": name, "complete": True, "threads": 1, "batch": 1, "kit": {}, "times": {}}
+    kit: dict[str, Any] = {"files": {}}
+    record = {
+        "schema": 1, "name": name, "complete": True, "device": "chip", "runtime": "onnxruntime 1", "provider": "CPU",
+        "threads": 1, "batch": 1, "kit": {**kit, "digest": kit_digest(kit)}, "times": {},
+    }  # fmt: skip
     path.write_text(json.dumps(record))
     return str(path)
 
