@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,10 @@ from models.errors import UserError
 from models.paths import user_path
 from models.task_config import TaskConfig
 from models.tasks.load import load_subject, load_task
+from models.user.code import is_user_spec, split_spec
 from models.user.spec_names import network_name
 from search.allocation.targets import is_device_name
+from search.export.compressed import file_digest
 from search.export.formats import check_onnx
 from search.files.atomic import report_unwritable, temporary_name
 from search.files.output_file import check_output_folder
@@ -72,7 +76,7 @@ def make_kit(
     folder = user_path(to)
     if not is_device_name(folder.name):
         raise UserError(f"{to} cannot name a device; end it in a word of letters, digits, '.', '_' and '-'")
-    record = _read_kit(folder, task, list(methods), going_on=run)
+    record = _read_kit(folder, _settings_digest(task, methods), going_on=run)
     if record is None:
         record = _write_folder(task, methods, folder, say)
     if not run:
@@ -85,18 +89,23 @@ def make_kit(
     return Kit(folder, record, read_device_file(path))
 
 
-def _read_kit(folder: Path, task: TaskConfig, methods: Sequence[str], *, going_on: bool) -> dict[str, Any] | None:
-    """The kit that is there, to be measured further; None if there is none, UserError if the folder is in use."""
+def _read_kit(folder: Path, settings: str, *, going_on: bool) -> dict[str, Any] | None:
+    """The kit that is there, to be measured further; None if there is none, UserError if the folder is in use.
+
+    Args:
+        settings: digest of what the kit is asked to be made of.
+    """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         check_output_folder(folder)
         return None
     try:
         record = json.loads((folder / measure.KIT).read_text(encoding="utf-8"))
-        same = (record["network"], record["methods"]) == (network_name(task.network), methods)
+        same = record["settings"] == settings
     except (OSError, ValueError, KeyError, TypeError):
-        same = False
+        raise UserError(f"{folder} is there already, and is no kit; name another folder") from None
     if not (same and going_on):
-        raise UserError(f"{folder} is there already; name another folder" + (", or remove it" if same else ""))
+        other = "" if same else ", made for another network, other methods or other options"
+        raise UserError(f"{folder} is there already{other}; name another folder, or remove it")
     return dict(record)
 
 
@@ -104,13 +113,24 @@ def _write_folder(task: TaskConfig, methods: Mapping[str, Mapping[str, Any]], fo
     """Write the kit under another name, which it loses when it is whole."""
     compressors = _bind_methods(task, methods)
     stage = folder.with_name(temporary_name(folder.name))
-    with report_unwritable(folder, "choose another place"):
-        stage.mkdir(parents=True)
-        record = write_kit(compressors, stage, name=folder.name, network=network_name(task.network), say=say)
-        if folder.exists():
-            folder.rmdir()
-        stage.replace(folder)
+    names = {"name": folder.name, "network": network_name(task.network), "settings": _settings_digest(task, methods)}
+    try:
+        with report_unwritable(folder, "choose another place"):
+            record = write_kit(compressors, stage, say=say, **names)
+            if folder.exists():
+                folder.rmdir()
+            stage.replace(folder)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
     return record
+
+
+def _settings_digest(task: TaskConfig, methods: Mapping[str, Mapping[str, Any]]) -> str:
+    """Of all that a kit is made of: task, methods and options, and the user's own files among them."""
+    specs = [spec for spec in (task.network, task.data, task.task) if spec is not None and is_user_spec(spec)]
+    files = [file_digest(split_spec(spec, "network")[0]) for spec in specs]
+    content = [task.with_absolute_paths().model_dump(mode="json"), list(methods.items()), files]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _bind_methods(task: TaskConfig, methods: Mapping[str, Mapping[str, Any]]) -> list[Compressor]:

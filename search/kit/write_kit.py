@@ -29,17 +29,20 @@ GROUP_WEIGHTS = 24_000_000  # elements of all weights that are in memory at once
 NETWORKS = "networks"  # the group of whole networks
 
 
-def write_kit(compressors: Sequence[Compressor], folder: Path, *, name: str, network: str, say: Say) -> dict[str, Any]:
-    """Write a kit of all methods into an empty folder; returns its record, `kit.json`.
+def write_kit(
+    compressors: Sequence[Compressor], folder: Path, *, name: str, network: str, say: Say, settings: str = ""
+) -> dict[str, Any]:
+    """Write a kit of all methods into an empty folder, or a new one; returns its record, `kit.json`.
 
     Args:
         compressors: methods that are bound to the same network, on the CPU.
         network: its name, for people.
+        settings: digest of what the kit is made of.
 
     Raises:
         UserError: a method whose layers' widths are not known, or a network that cannot be written as ONNX.
     """
-    methods = [(compressor, checked_widths(compressor)) for compressor in compressors]
+    methods = [(compressor, checked_widths(compressor, instead="")) for compressor in compressors]
     kinds = layer_kinds(methods)
     scans = step_scans(kinds)
     anchors = [(compressor, cost, levels) for compressor, cost in methods for levels in anchor_levels(compressor.sites)]
@@ -66,6 +69,7 @@ def write_kit(compressors: Sequence[Compressor], folder: Path, *, name: str, net
         "schema": measure.SCHEMA,
         "name": name,
         "network": network,
+        "settings": settings,
         "methods": [compressor.info.name for compressor in compressors],
         "layers": layers,
         "scans": [asdict(scan) for scan in scans],

@@ -13,6 +13,7 @@ from methods.base import Compressor, Levels
 from models.errors import UserError
 
 Floats = npt.NDArray[np.float64]
+OTHER_TARGETS = "ask for FLOPs, parameters or bytes, whose networks are measured when they are exported, or "
 
 
 @runtime_checkable
@@ -35,8 +36,11 @@ class Widths(Protocol):
         """The activations that all layers write, (n_allocations,)."""
 
 
-def checked_widths(compressor: Compressor) -> Widths:
+def checked_widths(compressor: Compressor, *, instead: str = OTHER_TARGETS) -> Widths:
     """The method's cost model, which tells the widths of layers.
+
+    Args:
+        instead: what would do besides another method, for the message: `ask for FLOPs, or `.
 
     Raises:
         UserError: the method makes tables of kernels, which take as long as dense ones, or its costs tell no widths.
@@ -45,11 +49,11 @@ def checked_widths(compressor: Compressor) -> Widths:
     if not compressor.info.plain_layers:
         raise UserError(
             f"{compressor.info.name} keeps tables of kernels and runs them as dense ones, so that no latency is gained "
-            "by them; ask for FLOPs, parameters or bytes, or take a method that only removes channels, e.g. l1"
+            f"by them; {instead}take a method that only removes channels, e.g. l1"
         )
     if not isinstance(cost, Widths):
         raise UserError(
-            f"the times of layers that {compressor.info.name} makes are not predicted; ask for FLOPs, parameters or "
-            "bytes, whose networks are measured when they are exported, or take one method alone, e.g. l1 or svd"
+            f"the times of layers that {compressor.info.name} makes are not predicted; {instead}take one method alone, "
+            "e.g. l1 or svd"
         )
     return cost
