@@ -105,13 +105,13 @@ class DeviceTable:
     def __init__(self, file: DeviceFile, compressor: Compressor) -> None:
         """
         Raises:
-            UserError: the file has no times of a layer that the method's networks are made of.
+            UserError: the file was measured for networks of other layers than those that the method makes.
         """
         self.file = file
         self._cost = checked_widths(compressor)
         self._called, kinds = _kinds_of_layers(file, compressor, self._cost)
         self._times = DeviceTimes(file, kinds)
-        features, measured = _whole_networks(file, sorted(kinds))
+        features, measured = _whole_networks(file, compressor, sorted(kinds))
         self._parts = fit_device_parts(features, measured)
 
     @property
@@ -155,21 +155,26 @@ def _kinds_of_layers(file: DeviceFile, compressor: Compressor, cost: Widths) -> 
             continue
         kind = layer_kind(network.get_submodule(name), shapes[name])
         if kind not in numbers:
-            raise UserError(
-                f"latency table {file.path} does not fit: it was measured for {' and '.join(file.kit['methods'])} on "
-                f"{file.kit['network']}, and has no time of {name}, {kind}, of {compressor.info.name}; write a kit of "
-                "this method and network by `latency measure`"
-            )
+            raise _misfit(file, f"no time of {name}, {kind}, of {compressor.info.name}")
         called.append(place)
         kinds.append(numbers[kind])
     return called, kinds
 
 
-def _whole_networks(file: DeviceFile, kinds: Sequence[int]) -> tuple[Floats, Floats]:
-    """Features and nanoseconds of the networks that are made of the same kinds of layers, the dense one first."""
+def _misfit(file: DeviceFile, lacking: str) -> UserError:
+    return UserError(
+        f"latency table {file.path} does not fit: it was measured for {' and '.join(file.kit['methods'])} on "
+        f"{file.kit['network']}, and has {lacking}; write a kit of this method and network by `latency measure`"
+    )
+
+
+def _whole_networks(file: DeviceFile, compressor: Compressor, kinds: Sequence[int]) -> tuple[Floats, Floats]:
+    """Features and nanoseconds of the networks that are made of the same layers, the dense one first."""
     features, measured = [], []
     alike = [entry for entry in file.kit["networks"] if sorted(layer[0] for layer in entry["layers"]) == list(kinds)]
-    for entry in alike or file.kit["networks"]:
+    if not alike:
+        raise _misfit(file, f"no network of as many layers of each kind as {compressor.info.name} makes")
+    for entry in alike:
         features.append(_network_features(file, entry))
         measured.append(file.nanoseconds_of(entry["file"]))
     return np.concatenate(features), np.array(measured)

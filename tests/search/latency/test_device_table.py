@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,8 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from device_samples import FIXED, chain_method, kit_record, stepped_time, table_record, write_table
+from device_samples import FIXED, Chain, chain_method, kit_record, stepped_time, table_record, write_table
+from torch import Tensor
 
+from methods.base import example_input
+from methods.registry import create
 from models.errors import UserError
 from search.engine.prepare_method import step_of
 from search.latency.device_file import DeviceFile, device_files, read_device_file
@@ -103,6 +107,25 @@ def test_other_methods_that_narrow_are_served(tmp_path: Path, record: dict[str, 
 def test_layers_of_low_rank_are_not_in_it(tmp_path: Path, record: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"measured for l1 on chain, and has no time of .*svd"):
         DeviceTable(DeviceFile(tmp_path, record), chain_method("svd"))
+
+
+class LongChain(Chain):
+    """Two more convolutions, like two that the chain has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fourth, self.fifth = copy.deepcopy(self.second), copy.deepcopy(self.third)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in (self.first, self.second, self.third, self.fourth, self.fifth):
+            x = layer(x).relu()
+        return self.classify(x.mean((2, 3)))
+
+
+def test_networks_of_more_layers_of_the_same_kinds_are_refused(tmp_path: Path, record: dict[str, Any]) -> None:
+    longer = create("l1", LongChain().eval(), example_input((3, 8, 8)))
+    with pytest.raises(UserError, match=r"measured for l1 on chain, and has no network of as many layers"):
+        DeviceTable(DeviceFile(tmp_path, record), longer)
 
 
 @pytest.mark.parametrize(
