@@ -19,7 +19,7 @@ from methods.graph.narrow import Conv, channels_of, is_depthwise
 from search.kit.computed_weights import computed_weight
 from search.latency.layer_times import Shape, blocks_of
 
-OPSET, IR_VERSION = 17, 8  # of 2022: onnxruntime 1.13 and later read them
+OPSET, IR_VERSION = 17, 8  # whole networks are written as exports are, of newer ones
 BATCH = "batch"
 SPREAD = 0.05  # of weights
 

@@ -2,10 +2,10 @@
 
     python measure.py [--provider CPUExecutionProvider] [--threads 1] [--batch 1] [--to table.json]
 
-It needs Python 3.8 or later, numpy and onnxruntime (or a build of it for the device: onnxruntime-gpu, ...), and nothing
-else. It can be broken off at any time (Ctrl-C); the same command then goes on. A busy device is no harm but to the
-time that it takes, as long as it is idle now and then: a file's time is the least of many rounds. On a CPU with one
-thread, processor time is counted.
+It needs Python 3.8 or later, numpy and onnxruntime 1.18 or later (or a build of it for the device: onnxruntime-gpu,
+...), and nothing else. It can be broken off at any time (Ctrl-C); the same command then goes on. A busy device is no
+harm but to the time that it takes, as long as it is idle now and then: a file's time is the least of many rounds. On a
+CPU with one thread, processor time is counted.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # Python 3.8 cannot subscript these
 
 SCHEMA = 1
 KIT, TABLE = "kit.json", "table.json"
+NETWORKS = "networks"  # the group of whole networks
 KIT_KEYS = {"name", "digest", "groups", "files"}  # of kit.json, that this script reads
 ROUNDS, LEAST_ROUNDS = 60, 25
 BUDGET = 2.0  # seconds for the files that are timed in turns, after which no round begins beyond the least number
@@ -90,7 +91,9 @@ def measure_kit(kit_folder: Path, path: Path, *, provider: str, threads: int, ba
     table = begin_table(kit, conditions, path)
     write_table(table, path)  # before anything is timed, so that a place that cannot be written is told at once
     done = table["done"]
-    steps = [(number, group) for number in range(PASSES) for group in sorted(kit["groups"])]
+    # Whole networks first: they have the most operators, and what the runtime cannot do is told at once.
+    groups = sorted(kit["groups"], key=lambda group: (group != NETWORKS, group))
+    steps = [(number, group) for number in range(PASSES) for group in groups]
     left = [(number, group) for number, group in steps if done.get(group, 0) <= number]
     progress = Progress(len(left))
     for number, group in left:
@@ -130,7 +133,7 @@ def report_faults(what: str) -> Iterator[None]:
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MeasureError(
-            f"{what} cannot be run ({reason}); copy the whole kit again, or take a newer onnxruntime"
+            f"{what} cannot be run ({reason}); copy the whole kit again, or take onnxruntime 1.18 or later"
         ) from error
 
 

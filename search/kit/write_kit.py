@@ -26,7 +26,6 @@ from search.latency.widths import checked_widths
 COPIES, FEW_COPIES = 4, 2
 MANY_WEIGHTS = 2_000_000  # elements of a layer; one with more of them is measured with few copies
 GROUP_WEIGHTS = 24_000_000  # elements of all weights that are in memory at once, but for a layer that has more
-NETWORKS = "networks"  # the group of whole networks
 
 
 def write_kit(
@@ -58,13 +57,13 @@ def write_kit(
         axes = {"even": kind.axes(odd=False), "odd": kind.axes(odd=True)}
         layers.append({"kind": text, "positions": kind.positions, **axes, "points": points})
         progress.count_one()
-    (folder / NETWORKS).mkdir(parents=True, exist_ok=True)
+    (folder / measure.NETWORKS).mkdir(parents=True, exist_ok=True)
     for number, (compressor, cost, levels) in enumerate(anchors):
-        path = f"{NETWORKS}/{number:02}.onnx"
+        path = f"{measure.NETWORKS}/{number:02}.onnx"
         write_network(compressor, levels, folder / path)
         networks.append({"file": path, **network_features(compressor, cost, levels, numbers)})
         progress.count_one()
-    groups[NETWORKS] = [entry["file"] for entry in networks]
+    groups[measure.NETWORKS] = [entry["file"] for entry in networks]
     record = {
         "schema": measure.SCHEMA,
         "name": name,
@@ -75,7 +74,7 @@ def write_kit(
         "scans": [asdict(scan) for scan in scans],
         "networks": networks,
         "groups": groups,
-        "files": files | {path: {} for path in groups[NETWORKS]},
+        "files": files | {path: {} for path in groups[measure.NETWORKS]},
     }
     record["digest"] = kit_digest(record)
     shutil.copyfile(measure.__file__, folder / "measure.py")

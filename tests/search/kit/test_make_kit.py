@@ -6,16 +6,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from device_samples import chain_method
 
 from models.errors import UserError
 from models.task_config import TaskConfig
 from search.kit import make_kit as module
+from search.kit import measure
 from search.kit import write_kit as writer
+from search.kit.anchors import write_network
 from search.kit.make_kit import make_kit
 
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
+ROOT = Path(__file__).parents[3]
 TASK = TaskConfig(network="small", data="digits")
 
 
@@ -63,3 +68,14 @@ def test_a_kit_is_measured_further_for_the_same_settings_alone(tmp_path: Path, m
     (folder / "kit.json").write_text("[]")
     with pytest.raises(UserError, match="is no kit"):
         module._read_kit(folder, made, going_on=True)
+
+
+def test_whole_networks_are_read_by_the_runtimes_that_the_page_names(tmp_path: Path) -> None:
+    """By onnxruntime's table of versions, 1.18 is the first that reads IR version 10 and opset 21."""
+    compressor = chain_method()
+    write_network(compressor, np.zeros(len(compressor.sites), dtype=np.intp), tmp_path / "0.onnx")
+    model = onnx.load(tmp_path / "0.onnx")
+    assert model.ir_version <= 10
+    assert all(opset.version <= 21 for opset in model.opset_import)
+    for text in (str(measure.__doc__), (ROOT / "docs" / "latency.md").read_text(encoding="utf-8")):
+        assert "onnxruntime 1.18 or later" in text

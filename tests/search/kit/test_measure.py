@@ -61,6 +61,17 @@ def test_broken_off_it_goes_on(kit: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert measure.main(arguments) == 0, "a whole table is left as it is"
 
 
+def test_whole_networks_come_first(kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = json.loads((kit / "kit.json").read_text())
+    record["groups"]["networks"] = ["n.onnx"]
+    record["files"]["n.onnx"] = {}
+    (kit / "kit.json").write_text(json.dumps(record))
+    timed: list[str] = []
+    monkeypatch.setattr(measure, "time_in_turns", lambda runs, clock: timed.extend(runs) or ([[1e-6]], [[1e-6]]))
+    assert measure.main(["--kit", str(kit)]) == 0
+    assert timed == ["n.onnx", "0.onnx", "1.onnx", "2.onnx"] * measure.PASSES
+
+
 @pytest.mark.parametrize(
     ("table", "says"),
     [({"kit": {"digest": "other"}, "done": {}, "times": {}}, "of another kit"), ("{", "is no table"),
