@@ -12,7 +12,6 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
 from torch import nn
 
 from methods.base import Compressor
@@ -20,7 +19,7 @@ from methods.graph.narrow import channels_of, is_depthwise
 from search.allocation.allocate import Ladders
 from search.kit.layer_files import weight_elements
 from search.latency.layer_times import Shape, blocks_of, input_shapes, layer_kind
-from search.latency.widths import Widths
+from search.latency.widths import Widths, least_widths
 
 GRID = 16  # widths of the grids are multiples of it
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of a layer's channels, rounded to such multiples
@@ -38,21 +37,26 @@ class LayerKind:
     """Of its dense input in each of its calls."""
     least: tuple[int, int]
     """The smallest widths (in, out) that an allocation can give it."""
-    flops: float
-    """Of all layers of this kind, dense."""
+    count: int = 1
+    """The layers of this kind, in all methods' networks."""
     scanned: set[tuple[int, int]] = field(default_factory=set)
     """Widths (in, out) of scans."""
 
     @property
     def widths(self) -> tuple[int, int]:
         """The dense ones, (in, out)."""
-        return _dense_inputs(self.layer), channels_of(self.layer, "out")
+        return 1 if is_depthwise(self.layer) else channels_of(self.layer, "in"), channels_of(self.layer, "out")
 
     @property
     def positions(self) -> int:
         """The elements of one channel of its inputs, all calls for one input of the network."""
         spatial = slice(1, -1) if isinstance(self.layer, nn.Linear) else slice(2, None)
         return sum(shape[0] * math.prod(shape[spatial]) for shape in self.shapes)
+
+    @property
+    def flops(self) -> int:
+        """Of all layers of this kind, dense."""
+        return self.count * self.positions * weight_elements(self.layer, *self.widths)
 
     def axes(self, *, odd: bool) -> tuple[list[int], list[int]]:
         """Widths in and widths out of the grid on multiples of 16, or of the coarse one of odd widths."""
@@ -98,7 +102,7 @@ def layer_kinds(methods: Iterable[tuple[Compressor, Widths]]) -> dict[str, Layer
             known = kinds.setdefault(text, kind)
             if known is not kind:
                 known.least = (min(known.least[0], kind.least[0]), min(known.least[1], kind.least[1]))
-                known.flops += kind.flops
+                known.count += kind.count
     return kinds
 
 
@@ -106,20 +110,10 @@ def _kinds_of_method(compressor: Compressor, cost: Widths) -> Iterator[tuple[str
     """The kind of every layer that evaluation calls."""
     network = cost.network
     shapes = input_shapes(network, compressor.example)
-    # Grids begin at the smallest width that an allocation can give the layer; ranks may rise again along a ladder.
-    last = Ladders(compressor.sites).last
-    every = np.minimum(np.arange(1 + last.max(initial=0))[:, None], last)
-    narrowest = [np.maximum(side.min(0).round().astype(int), 1).tolist() for side in cost.layer_widths(every)]
-    for name, inputs, outputs in zip(cost.layers, *narrowest, strict=True):
+    for name, least in zip(cost.layers, least_widths(cost, Ladders(compressor.sites).last), strict=True):
         layer, calls = network.get_submodule(name), shapes.get(name)
         if calls:
-            positions = math.prod(calls[0][:1] + calls[0][2:])
-            flops = positions * weight_elements(layer, _dense_inputs(layer), channels_of(layer, "out"))
-            yield layer_kind(layer, calls), LayerKind(layer, calls, (inputs, outputs), float(flops))
-
-
-def _dense_inputs(layer: nn.Module) -> int:
-    return 1 if is_depthwise(layer) else channels_of(layer, "in")
+            yield layer_kind(layer, calls), LayerKind(layer, calls, least)
 
 
 def even_widths(width: int, least: int, blocks: int = 1) -> list[int]:

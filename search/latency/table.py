@@ -42,7 +42,7 @@ from search.latency.layer_times import (
     measure_grid,
 )
 from search.latency.progress import ProgressLines, Say
-from search.latency.widths import Widths, checked_widths
+from search.latency.widths import Widths, checked_widths, least_widths
 from search.machine.host import device_name
 
 Floats = npt.NDArray[np.float64]
@@ -175,10 +175,7 @@ def _measure_record(
 ) -> dict[str, Any]:
     """Measure the grids of all layers, each kind of layer once per pass, and the whole networks."""
     levels = _anchor_levels(compressor)
-    # Grids begin at the smallest width that an allocation can give the layer; ranks may rise again along a ladder.
-    last = levels.max(0)
-    every = np.minimum(np.arange(1 + last.max(initial=0))[:, None], last)
-    least = list(zip(*(side.min(0).round().astype(int).tolist() for side in cost.layer_widths(every)), strict=True))
+    least = least_widths(cost, levels.max(0))
     names = [f"{layer_kind(*layer)} from {widths}" for layer, widths in zip(layers, least, strict=True)]
     kinds = dict(zip(names, zip(layers, least, strict=True), strict=True))
     networks = [compressor.compress(compressor.allocation(anchor)).eval() for anchor in levels]

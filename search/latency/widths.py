@@ -57,3 +57,14 @@ def checked_widths(compressor: Compressor, *, instead: str = OTHER_TARGETS) -> W
             "e.g. l1 or svd"
         )
     return cost
+
+
+def least_widths(cost: Widths, last: npt.NDArray[np.intp]) -> list[tuple[int, int]]:
+    """The smallest widths (in, out), at least 1, that an allocation can give every layer: where its grid begins.
+
+    Args:
+        last: the greatest level of every site, (n_sites,).
+    """
+    every = np.minimum(np.arange(1 + last.max(initial=0))[:, None], last)  # ranks may rise again along a ladder
+    inputs, outputs = (np.maximum(side.min(0).round().astype(int), 1).tolist() for side in cost.layer_widths(every))
+    return list(zip(inputs, outputs, strict=True))
