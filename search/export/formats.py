@@ -31,21 +31,27 @@ from models.execution.inputs import Example, Inputs
 from models.execution.tensor_leaves import output_leaves, tensor_leaves
 from models.networks.shortcut import PadShortcut
 from models.settings import setting_name
-from search.export.signature import Signature
+from search.export.signature import Signature, describe_signature
 from search.latency.timing import Forward
 
 BATCH = "batch"
 _EXPORTERS = ("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "torch._guards", "torch.fx")
 
 
-def check_onnx() -> None:
-    """UserError that names what to install, if one of the optional packages is missing."""
+def check_onnx(needed_by: str = "format onnx", instead: str | None = None) -> None:
+    """UserError that names what to install, if one of the optional packages is missing.
+
+    Args:
+        instead: what else would do; by default, to leave the format out.
+    """
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(
-            f"format onnx needs {', '.join(missing)}: pip install -e '.[export]', or leave onnx out of "
-            f"{setting_name('formats', '--format')}"
-        )
+        choices = ["pip install -e '.[export]'", _leave_out("onnx") if instead is None else instead]
+        raise UserError(f"{needed_by} needs {', '.join(missing)}: {', or '.join(filter(None, choices))}")
+
+
+def _leave_out(formats: str) -> str:
+    return f"leave {formats} out of {setting_name('formats', '--format')}"
 
 
 def plain_network(network: nn.Module) -> nn.Module:
@@ -95,12 +101,15 @@ def count_flops(network: nn.Module, example: Example, choices: AbstractContextMa
     return counter.get_total_flops() // 2  # torch counts a multiply-accumulate as two operations
 
 
-def capture_program(network: nn.Module, example: Example, *, any_batch: bool = True) -> torch.export.ExportedProgram:
+def capture_program(
+    network: nn.Module, example: Example, *, any_batch: bool = True, advice: str | None = None
+) -> torch.export.ExportedProgram:
     """The program of a network made of standard layers.
 
     Args:
         example: two inputs or more; their values end up in the file, so give noise.
         any_batch: for batches of any size, not of one input alone.
+        advice: what would do where it cannot be captured; by default, to leave the formats out.
 
     Raises:
         UserError: torch.export cannot follow the network, or only for one batch size.
@@ -116,10 +125,24 @@ def capture_program(network: nn.Module, example: Example, *, any_batch: bool = T
         except Exception:
             raise UserError(
                 f"torch.export cannot capture this network ({type(error).__name__}: {first_line(error)}); "
-                f"leave pt2 and onnx out of {setting_name('formats', '--format')}"
+                f"{advice or _leave_out('pt2 and onnx')}"
             ) from error
     _forget_places(program)
     return program
+
+
+def capture_signed(
+    network: nn.Module, example: Example, signature: Signature, *, advice: str | None = None
+) -> tuple[torch.export.ExportedProgram, Signature]:
+    """The program for batches of any size, or for one input where it can be captured for no more, and its signature."""
+    try:
+        program = capture_program(network, example, any_batch=signature.any_batch, advice=advice)
+    except UserError:
+        if not signature.any_batch:
+            raise
+        program = capture_program(network, example, any_batch=False, advice=advice)
+        signature = describe_signature(network, Inputs.of(example), any_batch=False)
+    return program, signature
 
 
 def _capture(network: nn.Module, inputs: Inputs, *, strict: bool, any_batch: bool) -> torch.export.ExportedProgram:
@@ -189,8 +212,10 @@ def open_pt2(path: Path, device: torch.device | str = "cpu") -> Forward:
     return run
 
 
-def write_onnx(program: torch.export.ExportedProgram, path: Path, signature: Signature) -> None:
-    """Write the program as one ONNX file; UserError for an operator that ONNX does not have."""
+def write_onnx(
+    program: torch.export.ExportedProgram, path: Path, signature: Signature, *, advice: str | None = None
+) -> None:
+    """Write the program as one ONNX file; UserError, with the advice, for an operator that ONNX does not have."""
     import onnx
 
     try:
@@ -211,7 +236,7 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, signature: Sig
             fault = fault.__cause__
         raise UserError(
             f"this network cannot be written as ONNX ({type(fault).__name__}: {first_line(fault)}); "
-            f"leave onnx out of {setting_name('formats', '--format')}"
+            f"{advice or _leave_out('onnx')}"
         ) from error
     _tidy_onnx(model)
     onnx.checker.check_model(model)

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.errors import UserError
 from search.export.config import ONNX, PROGRAM
 from search.export.formats import (
     capture_program,
+    capture_signed,
     convolve_shortcuts,
     open_onnx,
     open_pt2,
@@ -34,13 +34,10 @@ def write_forms(network: nn.Module, subject: Subject, stage: Path, formats: tupl
     if "pt2" not in formats and "onnx" not in formats:
         return signature
     network = with_plain_outputs(network, example, [info.name for info in signature.outputs])
-    try:
+    if is_own:
+        program, signature = capture_signed(network, example, signature)
+    else:
         program = capture_program(network, example, any_batch=signature.any_batch)
-    except UserError:
-        if not (is_own and signature.any_batch):
-            raise
-        program = capture_program(network, example, any_batch=False)
-        signature = describe_signature(network, example, any_batch=False)
     if "pt2" in formats:
         write_pt2(program, stage / PROGRAM)
     if "onnx" in formats:

@@ -13,7 +13,7 @@ from methods.base import Compressor, Levels, Site
 from models.execution.inputs import Inputs
 from search.allocation.allocate import Ladders
 from search.allocation.constraints import is_on_step
-from search.export.formats import capture_program, convolve_shortcuts, plain_network, with_plain_outputs, write_onnx
+from search.export.formats import capture_signed, convolve_shortcuts, plain_network, with_plain_outputs, write_onnx
 from search.export.signature import describe_signature
 from search.kit.computed_weights import compute_weights
 from search.kit.layer_points import GRID
@@ -25,6 +25,7 @@ HALF = 0.5  # strength of one half of the sites, the other half dense
 RANDOM_ON, RANDOM_OFF = 3, 3  # networks of random widths, on multiples of `GRID` and off them
 WEAKEST = 0.25  # share of its channels that a random width keeps at least
 SEED = 0
+ADVICE = "a kit is made of ONNX files, so take another network or method"
 
 
 def anchor_levels(sites: Sequence[Site]) -> Levels:
@@ -75,7 +76,10 @@ def network_features(
 
 
 def write_network(compressor: Compressor, levels: Levels, path: Path) -> None:
-    """The network compressed under one allocation, (n_sites,), as an ONNX file with computed weights."""
+    """The network compressed under one allocation, (n_sites,), as an ONNX file with computed weights.
+
+    For batches of any size, or for one input where the network is written for no more.
+    """
     import onnx
 
     network = convolve_shortcuts(plain_network(compressor.compress(compressor.allocation(levels))))
@@ -83,7 +87,8 @@ def write_network(compressor: Compressor, levels: Levels, path: Path) -> None:
     signature = describe_signature(network, example)
     network = with_plain_outputs(network, example, [info.name for info in signature.outputs])
     with torch.no_grad():
-        write_onnx(capture_program(network, example, any_batch=signature.any_batch), path, signature)
+        program, signature = capture_signed(network, example, signature, advice=ADVICE)
+        write_onnx(program, path, signature, advice=ADVICE)
     model = onnx.load(path)
     compute_weights(model)
     onnx.save(model, path)

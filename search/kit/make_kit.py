@@ -72,7 +72,7 @@ def make_kit(
     Raises:
         UserError: an input that cannot be worked with; or the folder holds something else.
     """
-    check_onnx()
+    check_onnx("a kit", instead="")
     folder = user_path(to)
     if not is_device_name(folder.name):
         raise UserError(f"{to} cannot name a device; end it in a word of letters, digits, '.', '_' and '-'")

@@ -208,8 +208,10 @@ def test_missing_extras_are_named_with_what_to_install(monkeypatch):
     check_onnx()
     known = formats.importlib.util.find_spec
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else known(name))
-    with pytest.raises(UserError, match=r"format onnx needs onnxscript: pip install -e '\.\[export\]'"):
+    with pytest.raises(UserError, match=r"format onnx needs onnxscript: pip install .*, or leave onnx out"):
         check_onnx()
+    with pytest.raises(UserError, match=r"a kit needs onnxscript: pip install -e '\.\[export\]'$"):
+        check_onnx("a kit", instead="")
 
 
 def test_flops_are_those_of_one_input_and_fused_attention_is_among_them():
