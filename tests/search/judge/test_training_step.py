@@ -1,50 +1,28 @@
-"""Steps from buffers and recorded ones against plain ones; what no step may do on a GPU, for every method."""
+"""Steps from buffers and recorded ones against plain ones."""
 
 from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from operator_graph import OperatorGraph, replace_cuda_graphs
+from step_samples import CPU, RECIPE, STEPS, Batch, batches, small_network
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from methods.base import Tuning
 from methods.joint_tuning import JointTuning
-from methods.registry import create, method_info, methods
 from models.execution.host_reads import HostReads
-from models.execution.operator_mode import OperatorMode
 from models.tasks.classification import CLASSIFICATION, Classification
 from models.tasks.outputs import Output
 from search.judge.checkpoint import Checkpoint
 from search.judge.stages import Stage, StageLoss
 from search.judge.training_step import BufferedStep, Losses, PlainStep, RecordedStep, make_step
-from search.recipe import Recipe
-
-STEPS = 20
-RECIPE = Recipe(batch_size=8, lr=0.05, distill_features=3.0)
-CPU = torch.device("cpu")
-Batch = tuple[Tensor, Tensor]
-
-
-def small_network() -> nn.Module:
-    torch.manual_seed(1)
-    layers = (nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2, padding=1))
-    return nn.Sequential(*layers, nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
-
-
-def batches(count: int = STEPS, sizes: tuple[int, ...] = (8,)) -> list[Batch]:
-    draw = torch.Generator().manual_seed(2)
-    return [
-        (torch.randn(size, 3, 8, 8, generator=draw), torch.randint(4, (size,), generator=draw))
-        for size in (sizes * count)[:count]
-    ]
 
 
 class TwoRates(Tuning):
@@ -90,69 +68,10 @@ def test_steps_from_buffers_are_plain_steps(sizes: tuple[int, ...]) -> None:
     assert_alike(BufferedStep, batches(sizes=sizes))
 
 
-class OperatorGraph(OperatorMode):
-    """A CUDA graph for the CPU: what is done as it records is undone, and each replay does it again without Python."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[tuple[Any, Any, Any, Any]] = []
-        self.undo: list[tuple[Tensor, Tensor]] = []
-        self.replays = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is torch.ops.aten._local_scalar_dense.default:
-            raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
-        before = [(leaf, leaf.clone()) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        results = func(*args, **kwargs)
-        for leaf, value in before:
-            if not torch.equal(leaf, value):
-                self.undo.append((leaf, value))
-        self.calls.append((func, args, kwargs, results))
-        return results
-
-    def replay(self) -> None:
-        self.replays += 1
-        for func, args, kwargs, results in self.calls:
-            given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-            inputs = {leaf.untyped_storage().data_ptr() for leaf in given}
-            with torch._C._AutoDispatchBelowAutograd():
-                again = tree_leaves(func(*args, **kwargs))
-            for result, new in zip(tree_leaves(results), again, strict=True):
-                if isinstance(result, Tensor) and result.untyped_storage().data_ptr() not in inputs:
-                    result.copy_(new)
-
-
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> list[OperatorGraph]:
-    """Streams that are none, and graphs of operators."""
-    made: list[OperatorGraph] = []
-
-    def make_graph() -> OperatorGraph:
-        made.append(OperatorGraph())
-        return made[-1]
-
-    @contextmanager
-    def record(graph: OperatorGraph, stream: Any, capture_error_mode: str) -> Iterator[None]:
-        try:
-            with graph:
-                yield
-        finally:
-            for tensor, value in reversed(graph.undo):
-                tensor.data.copy_(value)
-
-    class Stream:
-        def __init__(self, device: Any = None) -> None: ...
-        def wait_stream(self, other: Any) -> None: ...
-
-    @contextmanager
-    def on_stream(stream: Stream) -> Iterator[None]:
-        yield
-
-    for name, fake in {"CUDAGraph": make_graph, "graph": record, "Stream": Stream, "stream": on_stream,
-                       "current_stream": Stream}.items():  # fmt: skip
-        monkeypatch.setattr(torch.cuda, name, fake)
-    return made
+    """Those that are recorded, in the place of CUDA's."""
+    return replace_cuda_graphs(monkeypatch)
 
 
 @pytest.mark.parametrize("sizes", [(8,), (8, 8, 5)], ids=["equal batches", "a smaller batch now and then"])
@@ -297,59 +216,3 @@ def test_the_cpu_takes_plain_steps() -> None:
     step = make_step(network, losses, Tuning(), CPU)
     assert type(step) is PlainStep
     assert step.optimizer.defaults["lr"] == RECIPE.lr
-
-
-def move_to_meta(network: nn.Module, moved: dict[int, Tensor]) -> None:
-    """Parameters and buffers without values, on a device that is not the host's; tied ones stay tied."""
-    for module in network.modules():
-        for tensors in (module._parameters, module._buffers):
-            for name, tensor in tensors.items():
-                if tensor is not None and id(tensor) not in moved:
-                    meta = tensor.detach().to("meta")
-                    is_parameter = isinstance(tensor, nn.Parameter)
-                    moved[id(tensor)] = nn.Parameter(meta, tensor.requires_grad) if is_parameter else meta
-                if tensor is not None:
-                    tensors[name] = moved[id(tensor)]
-
-
-@pytest.mark.parametrize("name", [*methods(), "obs+tucker", "tucker-or-kse"])
-def test_no_step_leaves_the_device(name: str) -> None:
-    """On a device without values, what is made on the host is noted as a move, and what is read there fails."""
-    dense = small_network().eval()
-    compressor = create(name, dense, torch.randn(2, 3, 8, 8), {})
-    if method_info(name).needs_calibration:
-        compressor.calibrate(batches(2), CLASSIFICATION)
-    levels = np.array([len(site.settings) // 2 for site in compressor.sites])
-    allocation = compressor.allocation(levels)
-    network = compressor.compress(allocation).train()
-    tuning = compressor.tuning(allocation, network, steps=10, lr=0.01)
-    groups, moved = tuning.parameter_groups(network), dict[int, Tensor]()
-    for part in (network, dense):
-        move_to_meta(part, moved)
-    for group in groups:
-        group["params"] = [moved[id(p)] for p in group["params"]]
-    losses = Losses(CLASSIFICATION, RECIPE, dense, StageLoss(dense, network, (Stage("5"),)))
-    # The hook of a method that has one may read numbers: its steps are not recorded.
-    without_hook = Tuning() if tuning.has_hook else tuning
-    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True)
-    step = PlainStep(network, losses, without_hook, optimizer, CPU)  # the device decides about mixed precision alone
-    inputs = torch.empty(8, 3, 8, 8, device="meta"), torch.empty(8, dtype=torch.long, device="meta")
-    for number in range(2):
-        with HostReads() as reads:
-            loss = step(inputs, number, 1.0)
-        assert not reads.operators
-    tensors = [loss, *(p.grad for group in groups for p in group["params"]), *network.state_dict().values()]
-    assert {tensor.device.type for tensor in tensors if tensor is not None} == {"meta"}
-
-
-def test_what_a_step_makes_on_the_host_is_seen() -> None:
-    x = torch.empty(3, 4, device="meta")
-    with HostReads() as reads:
-        x * 2.0 + torch.tensor(1.0)  # numbers are arguments of kernels
-    assert not reads.operators
-    with HostReads() as reads:
-        x.index_select(0, torch.tensor([0, 1]))
-    assert reads.operators == {"aten::index_select"}
-    with HostReads() as reads:
-        torch.tensor([1.0, 2.0]).to("meta")
-    assert reads.operators == {"aten::_to_copy"}
