@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import typer
@@ -31,25 +32,29 @@ app = typer.Typer(
 )
 
 
+def load_api() -> ModuleType:
+    """The use cases, with torch and all that they need; commands that list and help do without."""
+    with permanent_imports():
+        from search import api
+    return api
+
+
 @app.callback(invoke_without_command=True)
 def default(context: typer.Context) -> None:
     """Without a sub-command: a search on the embedded digits, on a baseline trained in seconds."""
     if context.invoked_subcommand is None:
         print("ratio-search on the embedded digits: a small network is trained once, then compressed to three budgets.")
         print("About half a minute on two idle cores. Loading ...", flush=True)
-        with permanent_imports():
-            from search import api
         from search.settings.demo import DEMO
 
-        _end_command(api.search(**DEMO, show=PlainConsole()))
+        _end_command(load_api().search(**DEMO, show=PlainConsole()))
 
 
 @app.command()
 @takes_settings(SEARCH)
 def search(json_: AsJson = False, **settings: Any) -> None:
     """Search an allocation for each FLOPs target, fine-tune, and leave a report."""
-    with permanent_imports():
-        from search import api
+    api = load_api()
 
     with json_output(json_) as write_json:
         result = api.search(**settings, show=PlainConsole(stderr=json_))
@@ -61,8 +66,7 @@ def search(json_: AsJson = False, **settings: Any) -> None:
 @takes_settings(PLAN)
 def plan(json_: AsJson = False, **settings: Any) -> None:
     """Sites, allocation, predicted cost and reachable range; nothing is trained."""
-    with permanent_imports():
-        from search import api
+    api = load_api()
     from search.terminal.show_plan import show_plan
 
     with json_output(json_) as write_json:
@@ -76,8 +80,7 @@ def plan(json_: AsJson = False, **settings: Any) -> None:
 @takes_settings(COMPARE)
 def compare(json_: AsJson = False, **settings: Any) -> None:
     """Every method × strategy × target, the best of each tested with several seeds; then the leaderboard."""
-    with permanent_imports():
-        from search import api
+    api = load_api()
     from search.terminal.console import wide_console
 
     with json_output(json_) as write_json:
@@ -90,8 +93,7 @@ def compare(json_: AsJson = False, **settings: Any) -> None:
 @takes_settings(LEADERBOARD_COMMAND)
 def leaderboard(**settings: Any) -> None:
     """What is known of tasks: every method and strategy on the test set, ranked as far as the noise allows."""
-    with permanent_imports():
-        from search import api
+    api = load_api()
     from search.files.output_file import check_output_file
     from search.leaderboard.forms import boards_record
     from search.leaderboard.rich_tables import print_boards
@@ -123,8 +125,7 @@ def leaderboard(**settings: Any) -> None:
 @takes_settings(TRAIN)
 def train(json_: AsJson = False, **settings: Any) -> None:
     """Train a dense baseline on the fine-tuning part; its search split stays unseen."""
-    with permanent_imports():
-        from search import api
+    api = load_api()
 
     with json_output(json_) as write_json:
         trained = api.train(**settings, show=PlainConsole(stderr=json_))
@@ -136,8 +137,7 @@ def train(json_: AsJson = False, **settings: Any) -> None:
 @takes_settings(EXPORT)
 def export(json_: AsJson = False, **settings: Any) -> None:
     """Write a candidate of a run as files to deploy, each tried on test images."""
-    with permanent_imports():
-        from search import api
+    api = load_api()
     from search.export.export import as_json
 
     with json_output(json_) as write_json:
@@ -152,7 +152,7 @@ app.add_typer(latency_app, name="latency")
 @takes_settings(MEASURE)
 def measure(json_: AsJson = False, **settings: Any) -> None:
     """Write a kit of small ONNX files, which a script measures on any device with Python and onnxruntime."""
-    from search import api
+    api = load_api()
 
     with json_output(json_) as write_json:
         kit = api.measure_latency(**settings, show=PlainConsole(stderr=json_))
